@@ -1,0 +1,185 @@
+"""Settings of the stages: one frozen dataclass a stage, and strict reading of params files.
+
+A field's default, range, choices and help stand here once. ``command.py`` makes the command-line
+options from them and ``load_settings`` reads the section of the same name from ``params.yaml``.
+There are no nulls: 0 or the empty string stand for "not set", and the help says what that means.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sg3flow.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    ge: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with what is needed to check it and to describe it on a command line."""
+    metadata = {"help": help, "ge": ge, "le": le, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchConfig:
+    """Where the raw pictures come from."""
+
+    dataset: str = setting(help="starter, afhq, afhqv2, or a folder, a zip file or a URL of a zip")
+    sha256: str = setting("", help="expected SHA-256 of the zip; empty: the known one, if any")
+    images: int = setting(600, ge=3, help="starter: how many pictures to draw")
+    resolution: int = setting(128, ge=16, le=1024, help="starter: their side in pixels")
+    seed: int = setting(0, ge=0, help="starter: seed of the drawings")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackConfig:
+    """What of the raw pictures goes into the packed set, and in which form."""
+
+    subset: str = setting("", help="folder below the source to pack; empty: everything")
+    resolution: str = setting("", help="WIDTHxHEIGHT, say 256x256; empty: as the pictures are")
+    transform: str = setting(
+        "none",
+        choices=("none", "center-crop", "center-crop-wide"),
+        help="what to do with the aspect before scaling",
+    )
+    max_images: int = setting(0, ge=0, help="pack at most this many; 0: all")
+    labels: str = setting(
+        "json",
+        choices=("json", "folders", "none"),
+        help="class labels from the source's dataset.json, from its folders, or none",
+    )
+    duplicates: str = setting(
+        "keep",
+        choices=("keep", "leave-out"),
+        help="pictures that stand twice: keep (validation judges) or leave the copies out",
+    )
+    max_rejects: int = setting(0, ge=0, help="unreadable pictures to leave out before it is an error")
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidateConfig:
+    """Thresholds of the data validation."""
+
+    min_images: int = setting(1, ge=1, help="fewest pictures in the packed set")
+    min_class_images: int = setting(1, ge=1, help="fewest pictures a class, in a labelled set")
+    classes: int = setting(0, ge=0, help="exact number of classes; 0: any")
+    min_contrast: float = setting(
+        2.0, ge=0, help="a picture whose grey values deviate less (of 255) counts as blank"
+    )
+    max_rejects: int = setting(0, ge=0, help="most pictures that packing may have left out as bad")
+    duplicates: str = setting(
+        "fail",
+        choices=("fail", "warn"),
+        help="equal pictures in the packed set, or there and in another split: fail, or only list",
+    )
+
+
+def load_settings(
+    config_type: type[T],
+    section: str,
+    params_path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> T:
+    """Settings of one stage: its section of a params file, overridden by command-line values.
+
+    Args:
+        config_type: the stage's dataclass.
+        section: name of the stage and of its section in the file.
+        params_path: the params file; None: the defaults of ``config_type``.
+        overrides: values that win over the file.
+
+    Raises:
+        ConfigError: a missing or unknown name, a wrong type, a value out of range.
+    """
+    values = dict(_read_section(params_path, section)) if params_path is not None else {}
+    values |= overrides or {}
+    where = f"section '{section}' of {params_path}" if params_path else f"'{section}'"
+    fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    normalised: dict[str, Any] = {}
+    for given, value in values.items():
+        name = str(given).replace("-", "_")
+        if name not in fields:
+            raise ConfigError(f"unknown parameter '{given}' in {where}{nearest(name, fields)}")
+        normalised[name] = check_value(f"{section}.{name}", value, fields[name], config_type)
+    for name, field in fields.items():
+        if name not in normalised and field.default is dataclasses.MISSING:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"missing parameter '{name}' in {where}; set it there or give {option}")
+    return config_type(**normalised)
+
+
+def check_value(
+    label: str, value: Any, field: "dataclasses.Field[Any]", config_type: type[Any]
+) -> Any:
+    """Check one value against its field's type, range and choices; returns it in that type."""
+    wanted = typing.get_type_hints(config_type)[field.name]
+    value = _typed(label, value, wanted)
+    choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
+    if choices is not None and value not in choices:
+        hint = nearest(str(value), choices)
+        raise ConfigError(f"{label} must be one of {', '.join(choices)}, not '{value}'{hint}")
+    if ge is not None and value < ge:
+        raise ConfigError(f"{label} must be at least {ge}, not {value}")
+    if le is not None and value > le:
+        raise ConfigError(f"{label} must be at most {le}, not {value}")
+    return value
+
+
+def _typed(label: str, value: Any, wanted: Any) -> Any:
+    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{label} must be a list, not {value!r}")
+        item_type = typing.get_args(wanted)[0]
+        return tuple(_typed(f"{label}[{i}]", item, item_type) for i, item in enumerate(value))
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{label} must be a finite number, not {value}")
+        return float(value)
+    # bool is a subclass of int: `gpus: true` must not pass as 1.
+    if isinstance(value, bool) and wanted is not bool or not isinstance(value, wanted):
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
+    return wanted(value)  # ruamel gives subclasses of int, float and str
+
+
+def _read_section(path: Path, section: str) -> Mapping[str, Any]:
+    content = read_params(path)
+    if section not in content:
+        hint = nearest(section, map(str, content))
+        raise ConfigError(f"{path} has no section '{section}'{hint}")
+    if not isinstance(content[section], Mapping):
+        raise ConfigError(f"section '{section}' of {path} must hold names and values")
+    return typing.cast(Mapping[str, Any], content[section])
+
+
+def read_params(path: Path) -> Mapping[str, Any]:
+    """A params file as YAML 1.2 reads it (the way DVC does: `1e-8` is a number, `on` a text).
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or is not a mapping.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no params file at {path}; copy one from recipes/") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path} must hold one section a stage, not {type(content).__name__}")
+    return content

@@ -1,0 +1,1 @@
+"""CUDA and C++ sources of the kernels, their build and their loader."""

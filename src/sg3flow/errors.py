@@ -1,0 +1,45 @@
+"""Errors meant for people.
+
+    Sg3flowError
+    |-- ConfigError       a setting is missing, unknown, of the wrong type or out of range
+    |-- DataError         a picture, a packed set or a download cannot be used
+    |-- CheckpointError   a snapshot, a state or a foreign pickle cannot be used
+    |-- MetricError       a metric cannot be computed, or two results cannot be compared
+    |-- TrackingError     the tracking server or the model registry cannot be used
+
+The message is one line that names the thing, the rule, the value found and the next step. A stage
+prints it and ends with a non-zero exit; the traceback appears only with ``--debug``.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class Sg3flowError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class ConfigError(Sg3flowError):
+    """A setting is missing, unknown, of the wrong type or out of range."""
+
+
+class DataError(Sg3flowError):
+    """A picture, a packed set or a download cannot be used."""
+
+
+class CheckpointError(Sg3flowError):
+    """A snapshot, a training state or a foreign pickle cannot be used."""
+
+
+class MetricError(Sg3flowError):
+    """A metric cannot be computed, or two results cannot be compared."""
+
+
+class TrackingError(Sg3flowError):
+    """The tracking server or the model registry cannot be used."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the known name closest to ``name``, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

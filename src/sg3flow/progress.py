@@ -1,0 +1,71 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PLAIN_LINE_SEC = 10.0
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show that ``total`` steps of work are under way; the block calls ``advance(steps)``.
+
+    Everything goes to standard error, so that standard output stays usable in a pipe.
+    """
+    if sys.stderr.isatty():
+        with _bar(description, total) as advance:
+            yield advance
+    else:
+        yield _plain_lines(description, total)
+
+
+def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Iterate over ``items`` while showing progress, one step an item."""
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(description, total=total)
+        yield lambda steps: bars.update(task, advance=steps)
+
+
+def _plain_lines(description: str, total: int) -> Callable[[int], None]:
+    start = last_line = time.monotonic()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done, last_line
+        done += steps
+        now = time.monotonic()
+        if done >= total or now - last_line >= _PLAIN_LINE_SEC:
+            last_line = now
+            print(f"{description}: {done}/{total} in {now - start:.0f} s", file=sys.stderr)
+
+    return advance
