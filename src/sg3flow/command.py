@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from sg3flow.config import load_settings
 from sg3flow.errors import Sg3flowError
+from sg3flow.project import state_root
 
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -196,10 +197,9 @@ def _split_commas(values: list[str]) -> list[str]:
 
 def _record_stage_time(section: str, start: float) -> None:
     """Under ``dvc repro``, note how long the stage took, for the table of ``sg3flow summary``."""
-    root = os.environ.get("DVC_ROOT")
-    if root is None:
+    if "DVC_STAGE" not in os.environ:
         return
-    path = Path(root) / "state" / "stage-times.jsonl"
+    path = state_root() / "stage-times.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     row = {"stage": section, "start": round(start), "sec": round(time.time() - start, 1)}
     with path.open("a", encoding="utf-8") as stream:

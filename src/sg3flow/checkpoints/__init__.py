@@ -1,0 +1,6 @@
+"""Reading networks from anywhere, safely, and writing our own snapshots."""
+
+from sg3flow.checkpoints.loading import Networks, load_networks
+from sg3flow.checkpoints.snapshots import save_snapshot
+
+__all__ = ["Networks", "load_networks", "save_snapshot"]

@@ -1,0 +1,157 @@
+"""One network as a dict, ``{class_name, init_kwargs, state_dict}``, and back.
+
+Building takes no more memory than the tensors given: the module is laid out without storage first
+(torch's meta device), its names and shapes are compared, and only then does it take the tensors.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sg3flow.checkpoints.plain import plain, plain_dict, text
+from sg3flow.errors import CheckpointError, nearest
+from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+
+CLASSES: dict[str, type[nn.Module]] = {
+    "StyleGAN3Generator": StyleGAN3Generator,
+    "StyleGAN2Generator": StyleGAN2Generator,
+    "Discriminator": Discriminator,
+}
+
+# Arguments that cost time or memory in the constructor itself, before any shape is compared.
+_LIMITS = {
+    "num_layers": 256,
+    "filter_size": 64,
+    "lrelu_upsampling": 16,
+    "img_resolution": 16384,
+}
+_MAX_LISTED = 5
+
+
+def network_entry(network: nn.Module) -> dict[str, Any]:
+    """A network as a dict of plain values and of tensors that share nothing with it."""
+    kwargs = plain(network.init_kwargs, f"init_kwargs of {type(network).__name__}")
+    state = {text(name): _stored(tensor) for name, tensor in network.state_dict().items()}
+    return {
+        text("class_name"): text(type(network).__name__),
+        text("init_kwargs"): kwargs,
+        text("state_dict"): state,
+    }
+
+
+def checked_entry(entry: Any, where: str) -> dict[str, Any]:
+    """Check the form of an untrusted entry, and that its tensors fit its class and arguments.
+
+    Raises:
+        CheckpointError: says what is missing, unexpected or of another shape.
+    """
+    if not isinstance(entry, Mapping) or set(entry) != {"class_name", "init_kwargs", "state_dict"}:
+        raise CheckpointError(f"{where} must hold class_name, init_kwargs and state_dict")
+    checked = {
+        "class_name": _checked_class_name(entry["class_name"], where),
+        "init_kwargs": plain_dict(entry["init_kwargs"], f"{where}: init_kwargs"),
+        "state_dict": _checked_tensors(entry["state_dict"], where),
+    }
+    _check_shapes(_laid_out(checked, where), checked["state_dict"], where)
+    return checked
+
+
+def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module:
+    """The network of an entry, in evaluation mode, on the CPU; draws no random numbers.
+
+    Args:
+        entry: ``{class_name, init_kwargs, state_dict}``; its tensors become the network's own.
+        where: what the entry is, for messages.
+
+    Raises:
+        CheckpointError: an unknown class, refused arguments, or tensors that do not fit.
+    """
+    entry = checked_entry(entry, where)
+    network = _laid_out(entry, where)
+    network.load_state_dict(entry["state_dict"], assign=True)
+    return network.eval()
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with a storage of its own in the plainest layout, so that equal values are equal bytes."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=dtype, device="cpu").copy_(tensor.detach())
+
+
+def _checked_class_name(name: Any, where: str) -> str:
+    if not isinstance(name, str) or name not in CLASSES:
+        known = ", ".join(CLASSES)
+        hint = nearest(str(name)[:60], CLASSES)
+        raise CheckpointError(f"{where}: unknown network {name!r:.60}{hint}; known: {known}")
+    return name
+
+
+def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{where}: state_dict must be a dict, not {type(state).__name__}")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not _is_plain_tensor(tensor):
+            raise CheckpointError(f"{where}: state_dict[{name!r:.80}] is no float tensor on the CPU")
+    return {name: tensor.detach().float() for name, tensor in state.items()}
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.is_floating_point()
+        # Strides of 0 would let a small file stand for a huge tensor.
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _laid_out(entry: Mapping[str, Any], where: str) -> nn.Module:
+    """The module without storage: every parameter and buffer is on the meta device."""
+    network_type, kwargs = CLASSES[entry["class_name"]], entry["init_kwargs"]
+    where = f"{where} ({entry['class_name']})"
+    _check_limits(kwargs, where)
+    try:
+        inspect.signature(network_type).bind(**kwargs)
+        with torch.device("meta"):
+            return network_type(**kwargs)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{where} refuses its init_kwargs: {reason}") from None
+    except AssertionError as error:
+        raise CheckpointError(f"{where} refuses its init_kwargs: {error}") from None
+
+
+def _check_limits(kwargs: Mapping[str, Any], where: str) -> None:
+    for name, value in kwargs.items():
+        if isinstance(value, Mapping):
+            _check_limits(value, where)
+        elif name in _LIMITS and isinstance(value, int | float) and not value <= _LIMITS[name]:
+            raise CheckpointError(f"{where}: {name} is {value}, at most {_LIMITS[name]} is allowed")
+
+
+def _check_shapes(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    reshaped = [
+        f"{name} is {list(found[name])}, not {list(wanted[name])}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    problems = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
+        "of another shape": reshaped,
+    }
+    told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    if told:
+        raise CheckpointError(f"{where}: tensors do not fit the architecture; {'; '.join(told)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(name[:100] for name in names[:_MAX_LISTED]) + more

@@ -1,0 +1,126 @@
+"""Networks from whatever holds them: our snapshot, a public pickle, or a registered model.
+
+What a file is is told by its content, never by its name. Nothing that is read is executed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sg3flow.checkpoints.entries import build_network, checked_entry
+from sg3flow.checkpoints.public_pickle import read_public_pickle
+from sg3flow.checkpoints.snapshots import read_snapshot
+from sg3flow.checkpoints.sources import local_copy
+from sg3flow.errors import CheckpointError
+from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
+
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a checkpoint holds; None for what it does not hold.
+
+    The networks are in evaluation mode on the CPU. ``augment_pipe`` carries the strength ``p`` at
+    that moment; ``training_set`` and ``progress`` are plain values.
+    """
+
+    G: nn.Module | None = None
+    D: nn.Module | None = None
+    G_ema: nn.Module | None = None
+    augment_pipe: AugmentPipe | None = None
+    training_set: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+
+
+def load_networks(source: str | os.PathLike[str]) -> Networks:
+    """Read networks from a path, a URL, ``models:/…`` or ``runs:/…``; never executes what it reads.
+
+    Raises:
+        CheckpointError: no such file, no checkpoint, a damaged or hostile one, or weights that do
+            not fit their architecture; the message names the file and what is wrong.
+        DataError: a download failed.
+        TrackingError: the tracking server or the registry failed.
+    """
+    path = local_copy(source)
+    if path.is_dir():
+        return _from_folder(path)
+    try:
+        with path.open("rb") as stream:
+            is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    return _from_snapshot(path) if is_archive else _from_public_pickle(path)
+
+
+def _from_snapshot(path: Path) -> Networks:
+    content = read_snapshot(path)
+    pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
+    pipe.p.fill_(content["augment_p"])
+    return Networks(
+        **{key: build_network(content[key], f"{path}: {key}") for key in ("G", "D", "G_ema")},
+        augment_pipe=pipe,
+        training_set=content["training_set"],
+        progress=content["progress"],
+    )
+
+
+def _from_public_pickle(path: Path) -> Networks:
+    content = read_public_pickle(path)
+    networks = {
+        key: build_network(content[key], f"{path}: {key}")
+        for key in ("G", "D", "G_ema")
+        if content[key] is not None
+    }
+    return Networks(
+        **networks,
+        augment_pipe=_public_augment_pipe(content["augment_pipe"], path),
+        training_set=content["training_set_kwargs"],
+    )
+
+
+def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> AugmentPipe | None:
+    if entry is None:
+        return None
+    try:
+        pipe = AugmentPipe(**entry["init_kwargs"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: augment_pipe refuses its arguments: {error}") from None
+    pipe.p.fill_(entry["p"])
+    return pipe
+
+
+def _from_folder(folder: Path) -> Networks:
+    """A registered model (``artifacts/generator.json``), or a folder around one snapshot."""
+    described = folder / "artifacts" / "generator.json"
+    if described.is_file():
+        return Networks(G_ema=_registered_generator(described))
+    snapshots = sorted(folder.glob("*.pkl"))
+    if len(snapshots) != 1:
+        found = ", ".join(path.name for path in snapshots[-5:]) or "none"
+        raise CheckpointError(
+            f"{folder} holds no artifacts/generator.json and not exactly one *.pkl ({found}); "
+            "name the file"
+        )
+    return load_networks(snapshots[0])
+
+
+def _registered_generator(described: Path) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = described.with_name("generator.safetensors")
+    try:
+        entry = json.loads(described.read_text(encoding="utf-8"))
+        state = load_file(weights)
+        class_name, init_kwargs = entry["class_name"], entry["init_kwargs"]
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{described.parent} holds no usable generator: {reason}") from None
+    entry = {"class_name": class_name, "init_kwargs": init_kwargs, "state_dict": state}
+    return build_network(checked_entry(entry, str(weights)), str(weights))

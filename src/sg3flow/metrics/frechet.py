@@ -1,0 +1,102 @@
+"""Frechet distance between two feature clouds seen as Gaussians (Heusel et al. 2017, Eq. 6)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sg3flow.errors import MetricError
+
+Array = NDArray[np.float64]
+
+
+def frechet_distance(
+    mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: ArrayLike
+) -> float:
+    """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
+
+    With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
+    The factors come from symmetric eigenvalues, so that nothing is lost where a covariance is
+    singular (fewer samples than features) and no complex numbers turn up.
+
+    Args:
+        mu_a, mu_b: means, ``[F]``.
+        cov_a, cov_b: covariances, ``[F, F]``, symmetric and positive semi-definite.
+
+    Raises:
+        MetricError: shapes that do not belong together, or values that are not finite.
+    """
+    mean_a, mean_b = (np.asarray(mu, dtype=np.float64) for mu in (mu_a, mu_b))
+    matrix_a, matrix_b = (np.asarray(cov, dtype=np.float64) for cov in (cov_a, cov_b))
+    _check(mean_a, matrix_a, mean_b, matrix_b)
+    root_trace = np.linalg.svd(_factor(matrix_a).T @ _factor(matrix_b), compute_uv=False).sum()
+    offset = mean_a - mean_b
+    distance = offset @ offset + np.trace(matrix_a) + np.trace(matrix_b) - 2 * root_trace
+    return max(float(distance), 0.0)  # equal clouds may end a rounding error below zero
+
+
+def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
+    size = mean_a.shape[0] if mean_a.ndim == 1 else 0
+    shapes = [array.shape for array in (mean_a, cov_a, mean_b, cov_b)]
+    if size == 0 or shapes != [(size,), (size, size), (size,), (size, size)]:
+        raise MetricError(f"two means [F] and two covariances [F, F] were expected, not {shapes}")
+    if not all(np.isfinite(array).all() for array in (mean_a, cov_a, mean_b, cov_b)):
+        raise MetricError("a mean or covariance holds values that are not finite")
+
+
+def _factor(cov: Array) -> Array:
+    """``F`` of ``[F, rank]`` with ``F F^T = cov``."""
+    values, vectors = np.linalg.eigh(cov)
+    # Below this bound eigenvalues are rounding errors of the others; their roots would not be small.
+    bound = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    kept = values > bound
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Mean ``[F]`` and covariance ``[F, F]``, divided by ``count``, of a cloud of features."""
+
+    count: int
+    mean: Array
+    cov: Array
+
+
+class RunningStats:
+    """Mean and covariance of features that come in batches, in float64.
+
+    Each batch is centred before its products are summed and then merged (Chan et al. 1983), so a
+    mean far from zero costs no digits, and how the features are split into batches changes the
+    result by rounding only.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.count = 0
+        self._mean = np.zeros(num_features)
+        self._scatter = np.zeros((num_features, num_features))
+
+    def add(self, features: ArrayLike) -> None:
+        """Take in features ``[N, F]``; ``N`` may be 0."""
+        batch = np.asarray(features, dtype=np.float64)
+        if batch.ndim != 2 or batch.shape[1] != len(self._mean):
+            raise MetricError(f"features [N, {len(self._mean)}] were expected, not {batch.shape}")
+        if len(batch) == 0:
+            return
+        total = self.count + len(batch)
+        batch_mean = batch.mean(axis=0)
+        centred = batch - batch_mean
+        offset = batch_mean - self._mean
+        self._scatter += centred.T @ centred
+        self._scatter += np.outer(offset, offset) * (self.count * len(batch) / total)
+        self._mean += offset * (len(batch) / total)
+        self.count = total
+
+    def result(self) -> FeatureStats:
+        """What has come in so far; the covariance is divided by the count, not by one less.
+
+        Raises:
+            MetricError: nothing has come in.
+        """
+        if self.count == 0:
+            raise MetricError("no features to take statistics of")
+        return FeatureStats(self.count, self._mean.copy(), self._scatter / self.count)

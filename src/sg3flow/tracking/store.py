@@ -1,0 +1,138 @@
+"""The MLflow tracking server or database this project writes to.
+
+``MLFLOW_TRACKING_URI`` names it; without it, an SQLite file in the project's folder, at one
+absolute place whatever the current folder is. The experiment is ``MLFLOW_EXPERIMENT_NAME`` or
+``sg3flow``.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sg3flow.errors import TrackingError
+from sg3flow.project import project_root
+
+# Every call answers or fails within seconds; with MLflow's own settings one takes 4 to 20 minutes.
+_CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open connection: where runs go."""
+
+    uri: str
+    experiment_id: str
+    client: Any  # mlflow.MlflowClient
+
+
+def tracking_uri() -> str:
+    """The tracking URI in force."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def connect() -> Store:
+    """Connect to the tracking store and make sure that the experiment exists.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses us; within seconds.
+    """
+    for name, value in _CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    uri = tracking_uri()
+    with _quiet_logs(), tracking_errors(uri), _creation_lock(uri):
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        return Store(uri, _experiment_id(client), client)
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn whatever the tracking client raises into one TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
+        reason = " ".join(str(error).split())[:300]
+        raise TrackingError(
+            f"MLflow at {_without_password(uri)} failed: {reason}; check MLFLOW_TRACKING_URI and that "
+            "the server is up"
+        ) from error
+
+
+def training_run_id(run_dir: Path) -> str | None:
+    """The MLflow run of a training folder on the connected store, or None if it has none there."""
+    try:
+        uid = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["uid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    store = connect()
+    with tracking_errors(store.uri):
+        return find_run(store, uid)
+
+
+def find_run(store: Store, uid: str) -> str | None:
+    """The run tagged with ``uid``: a tag, not a saved id, so that asking twice never makes two."""
+    found = store.client.search_runs(
+        [store.experiment_id], f"tags.`sg3flow.uid` = '{uid}'", max_results=1
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def _experiment_id(client: Any) -> str:
+    if os.environ.get("MLFLOW_EXPERIMENT_ID"):  # set by `mlflow run`
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sg3flow"
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        # The default place of artifacts follows the current folder: name it, beside our database.
+        local = None if os.environ.get("MLFLOW_TRACKING_URI") else project_root() / "mlruns"
+        return str(client.create_experiment(name, local.as_uri() if local else None))
+    return str(experiment.experiment_id)
+
+
+@contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Two processes that create the same SQLite database at once break it: one at a time."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Creating the database logs forty lines of schema migrations: nobody asked for them."""
+    import logging
+
+    names = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else uri
