@@ -87,6 +87,39 @@ class ValidateConfig:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Training settings; names, ranges and defaults are those that StyleGAN users know."""
+
+    cfg: str = setting(choices=CONFIGS, help="architecture and its settings")
+    gpus: int = setting(ge=1, help="number of GPUs (or of CPU processes)")
+    batch: int = setting(ge=1, help="images a step, over all GPUs")
+    gamma: float = setting(ge=0, help="R1 weight; about 0.0002 * resolution^2 / batch")
+    cond: bool = setting(False, help="train a conditional model; needs labels")
+    mirror: bool = setting(False, help="double the set by x-flips")
+    aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
+    resume: str = setting("", help="start from this network: a file or a URL; empty: from scratch")
+    freezed: int = setting(0, ge=0, help="freeze the first layers of D")
+    p: float = setting(0.2, ge=0, le=1, help="augmentation probability with --aug fixed")
+    target: float = setting(0.6, ge=0, le=1, help="target value of --aug ada")
+    batch_gpu: int = setting(0, ge=0, help="images a forward pass on a GPU; 0: batch / gpus")
+    cbase: int = setting(32768, ge=1, help="capacity multiplier")
+    cmax: int = setting(512, ge=1, help="most feature maps of a layer")
+    glr: float = setting(0.0, ge=0, help="G learning rate; 0: 0.0025 (stylegan2: 0.002)")
+    dlr: float = setting(0.002, ge=0, help="D learning rate")
+    map_depth: int = setting(0, ge=0, help="layers of the mapping network; 0: 2 (stylegan2: 8)")
+    mbstd_group: int = setting(4, ge=1, help="group size of the minibatch standard deviation")
+    desc: str = setting("", help="text to put into the run's name")
+    kimg: int = setting(25000, ge=1, help="length of the training in thousands of real images")
+    tick: int = setting(4, ge=1, help="thousands of images between two reports")
+    snap: int = setting(50, ge=1, help="ticks between two snapshots")
+    seed: int = setting(0, ge=0, help="seed of everything random")
+    fp32: bool = setting(False, help="no half precision on a GPU")
+    workers: int = setting(3, ge=0, help="processes that read pictures; 0: none of their own")
+    grid: str = setting("", help="COLUMNSxROWS of the sample grid; empty: as many as fit 8K")
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to train")
+
+
 def load_settings(
     config_type: type[T],
     section: str,

@@ -1,0 +1,123 @@
+"""What a training run tells the world: statistics, pictures, snapshots, files.
+
+The run's own folder is the truth: ``stats.jsonl`` holds a line of statistics a tick, and
+``events.jsonl`` a line for every other thing worth showing. A tracker mirrors these two files; the
+training itself never meets it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Count, mean and standard deviation of a quantity since the last report."""
+
+    num: int
+    mean: float
+    std: float
+
+
+class Reporter(Protocol):
+    """Receives what a training run reports; ``nimg`` is the number of real images seen."""
+
+    def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
+        """One report of all statistics."""
+
+    def image(self, path: Path, key: str, nimg: int) -> None:
+        """A picture under a name that comes back at every report."""
+
+    def snapshot(self, path: Path, nimg: int) -> None:
+        """A complete network snapshot."""
+
+    def artifact(self, path: Path) -> None:
+        """Any other file."""
+
+
+class NullReporter:
+    """Tells nobody."""
+
+    def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
+        """Nothing."""
+
+    def image(self, path: Path, key: str, nimg: int) -> None:
+        """Nothing."""
+
+    def snapshot(self, path: Path, nimg: int) -> None:
+        """Nothing."""
+
+    def artifact(self, path: Path) -> None:
+        """Nothing."""
+
+
+class JsonlReporter:
+    """Appends to ``stats.jsonl`` and ``events.jsonl`` of a folder, each thing once.
+
+    After a resume the steps since the last saved state run again and report again: lines that
+    already stand are not repeated, so the files have no gap and no double. A line torn by a kill is
+    dropped when the files are opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._stats_path, self._events_path = folder / "stats.jsonl", folder / "events.jsonl"
+        self._last_nimg = max((row["nimg"] for row in read_whole_lines(self._stats_path)), default=-1)
+        self._events = {self._identity(row) for row in read_whole_lines(self._events_path)}
+        for path in (self._stats_path, self._events_path):
+            _drop_torn_line(path)
+
+    def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
+        """Append one line, unless this or a later one stands already."""
+        if nimg <= self._last_nimg:
+            return
+        row = {name: asdict(value) for name, value in values.items()}
+        _append(self._stats_path, row | {"nimg": nimg, "timestamp": time.time()})
+        self._last_nimg = nimg
+
+    def image(self, path: Path, key: str, nimg: int) -> None:
+        """Note a picture."""
+        self._event({"kind": "image", "file": path.name, "key": key, "nimg": nimg})
+
+    def snapshot(self, path: Path, nimg: int) -> None:
+        """Note a snapshot."""
+        self._event({"kind": "snapshot", "file": path.name, "key": "", "nimg": nimg})
+
+    def artifact(self, path: Path) -> None:
+        """Note a file."""
+        self._event({"kind": "artifact", "file": path.name, "key": "", "nimg": 0})
+
+    def _event(self, row: dict[str, Any]) -> None:
+        if self._identity(row) not in self._events:
+            self._events.add(self._identity(row))
+            _append(self._events_path, row)
+
+    @staticmethod
+    def _identity(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
+        return (row["kind"], row["file"], row["key"], row["nimg"])
+
+
+def read_whole_lines(path: Path, start: int = 0) -> list[dict[str, Any]]:
+    """The rows from byte ``start`` on; a last line without its newline is not there yet."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        stream.seek(start)
+        content = stream.read()
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _drop_torn_line(path: Path) -> None:
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
