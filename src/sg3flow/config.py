@@ -120,6 +120,78 @@ class TrainConfig:
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to train")
 
 
+@dataclasses.dataclass(frozen=True)
+class RenderConfig:
+    """What the pipeline renders from the best snapshot."""
+
+    seeds: str = setting("0-23", help="pictures of the grid, like 0,3-7")
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of grid, pictures and video")
+    class_index: int = setting(
+        -1, ge=-1, help="class of a labelled network; -1: its classes in turn"
+    )
+    sweep_seeds: str = setting("0-5", help="rows of the truncation sweep")
+    sweep_truncs: str = setting("0,0.3,0.5,0.7,1", help="its columns: values of psi")
+    video_seeds: str = setting("0-3", help="keyframes of the interpolation, over all its tiles")
+    video_grid: str = setting("1x1", help="tiles of the video, across x down")
+    video_frames: int = setting(60, ge=1, le=10000, help="frames from keyframe to keyframe")
+    video_fps: int = setting(30, ge=1, le=240, help="frames a second")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """How seeds become pictures, besides truncation: what all render commands share."""
+
+    noise_mode: str = setting(
+        "const", choices=("const", "random", "none"), help="noise of StyleGAN2; 3 has none"
+    )
+    translate: str = setting("0,0", help="shift x,y in image widths; StyleGAN3 only")
+    rotate: float = setting(0.0, help="angle in degrees; StyleGAN3 only")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderImagesConfig(LookConfig):
+    """One PNG a seed."""
+
+    seeds: str = setting(help="like 0,3-7,2")
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderGridConfig(LookConfig):
+    """A labelled grid of seeds."""
+
+    seeds: str = setting("0-23", help="like 0,3-7,2")
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+    columns: int = setting(0, ge=0, le=1000, help="pictures a row; 0: somewhat wider than high")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderSweepConfig(LookConfig):
+    """Seeds against truncation strengths."""
+
+    seeds: str = setting("0-5", help="rows, like 0,3-7,2")
+    truncs: str = setting("0,0.3,0.5,0.7,1", help="columns: values of psi")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderVideoConfig(LookConfig):
+    """A looping walk through the latent space."""
+
+    seeds: str = setting("0-3", help="keyframes over all tiles, like 0,3-7,2")
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+    grid: str = setting("1x1", help="tiles, across x down")
+    w_frames: int = setting(60, ge=1, le=10000, help="frames from keyframe to keyframe")
+    fps: int = setting(30, ge=1, le=240, help="frames a second")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisterConfig:
+    """Which model of the registry gets the best snapshot, and by which metric."""
+
+    name: str = setting("sg3flow-generator", help="name of the registered model")
+    metric: str = setting("", help="metric that names the best; empty: as evaluate chose")
+
+
 def load_settings(
     config_type: type[T],
     section: str,

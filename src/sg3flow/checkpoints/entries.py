@@ -76,7 +76,7 @@ def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with a storage of its own in the plainest layout, so that equal values are equal bytes."""
+    """A copy with a storage and layout of its own, so that equal values are equal bytes."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return torch.empty(tensor.shape, dtype=dtype, device="cpu").copy_(tensor.detach())
 
@@ -94,7 +94,9 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{where}: state_dict must be a dict, not {type(state).__name__}")
     for name, tensor in state.items():
         if not isinstance(name, str) or not _is_plain_tensor(tensor):
-            raise CheckpointError(f"{where}: state_dict[{name!r:.80}] is no float tensor on the CPU")
+            raise CheckpointError(
+                f"{where}: state_dict[{name!r:.80}] is no float tensor on the CPU"
+            )
     return {name: tensor.detach().float() for name, tensor in state.items()}
 
 

@@ -74,4 +74,6 @@ class _Copier:
                 return kind(value)
         if isinstance(value, str):
             return text(value)
-        raise CheckpointError(f"{self.where} holds a {type(value).__name__}, which is no plain value")
+        raise CheckpointError(
+            f"{self.where} holds a {type(value).__name__}, which is no plain value"
+        )

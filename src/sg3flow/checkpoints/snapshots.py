@@ -43,7 +43,8 @@ def save_snapshot(
         path: the file; one that stands there is replaced.
         G, D, G_ema: networks of ``sg3flow.networks``; they are stored in float32.
         augment_p: current strength of the augmentation.
-        training_set: plain values: name, resolution, channels, label_dim, num_images, digest, mirror.
+        training_set: plain values; at least name, resolution, channels, label_dim, num_images,
+            digest and mirror.
         progress: plain values; ``nimg`` at least.
 
     Raises:
@@ -79,7 +80,9 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     content = _load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} is no snapshot of ours: expected {FORMAT}, found {found!r:.60}")
+        raise CheckpointError(
+            f"{path} is no snapshot of ours: expected {FORMAT}, found {found!r:.60}"
+        )
     if set(content) != _KEYS:
         wrong = ", ".join(sorted(map(repr, set(content) ^ _KEYS)))[:200]
         raise CheckpointError(f"{path}: missing or unknown keys in the snapshot: {wrong}")

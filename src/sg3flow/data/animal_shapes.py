@@ -111,7 +111,7 @@ def dome(plane: Plane, centre: Point, radii: Point, light: tuple[float, float, f
 
 
 def capsule(plane: Plane, start: Point, end: Point, radii: Point, bend: float = 0.0) -> Floats:
-    """Distance to a stroke whose radius runs from radii[0] to radii[1]; ``bend`` bows it sideways."""
+    """Distance to a stroke of radius radii[0] to radii[1]; ``bend`` bows it sideways."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = math.sqrt(dx * dx + dy * dy)
     dx, dy = dx / length, dy / length
@@ -181,13 +181,14 @@ def spots(dice: Dice, plane: Plane, cells: float, jitter: float) -> Floats:
 
 
 def fur(dice: Dice, plane: Plane, root: Point, strand: float) -> Floats:
-    """Strands of hair that run away from ``root``: noise in about [-1, 1] smeared along them, [S, S].
+    """Strands of hair that run away from ``root``: noise in about [-1, 1], [S, S].
 
     Args:
         strand: length of a strand in units of the plane.
     """
     size = plane.x.shape[0]
-    grain = dice.field(size, size)
+    grain = dice.field(size + 1, size + 1)
+    grain = grain[1:, 1:] + grain[1:, :-1] + grain[:-1, 1:] + grain[:-1, :-1]
     x, y = plane.x - root[0], plane.y - root[1]
     pixels = strand / plane.pixel
     far = np.sqrt(x * x + y * y) + 0.05
@@ -197,9 +198,11 @@ def fur(dice: Dice, plane: Plane, root: Point, strand: float) -> Floats:
     total = np.zeros_like(grain)
     for step in range(steps):
         t = step / (steps - 1) - 0.5
-        i, j = (np.floor(axis + t * v).astype(np.int32) % size for axis, v in ((column, x), (row, y)))
+        i, j = (
+            np.floor(axis + t * v).astype(np.int32) % size for axis, v in ((column, x), (row, y))
+        )
         total += grain[j, i]
-    return total * (1.6 / math.sqrt(steps))
+    return total * (0.75 / math.sqrt(steps))
 
 
 class Canvas:

@@ -1,5 +1,6 @@
 """The packed set as batches of tensors for training."""
 
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import cast
@@ -74,5 +75,12 @@ def endless_batches(
         pin_memory=pin_memory,
         # A generator of its own: the loader must not draw from the training's random numbers.
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_parent,
     )
     return cast(Iterator[Batch], iter(loader))
+
+
+def _leave_signals_to_parent(worker_id: int) -> None:
+    """Ctrl-C reaches every process of the terminal: the training decides when reading ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

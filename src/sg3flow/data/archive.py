@@ -1,0 +1,196 @@
+"""Reading a packed set of pictures: ours, and those of the public StyleGAN2/3 tools.
+
+Light on purpose (numpy, Pillow, standard library): loader workers import it. An opened set may be
+pickled, forked and used from threads; see ``storage.py``.
+"""
+
+import io
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sg3flow.data.packed_form import LABELS_NAME, ContentDigest
+from sg3flow.data.storage import Storage, is_hidden, open_storage
+from sg3flow.errors import DataError
+
+_CHANNELS = {"RGB": 3, "L": 1}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class PackedSet:
+    """A packed set, opened for reading: a zip file or a folder.
+
+    Attributes:
+        path: where it is.
+        name: its file name without the ending.
+        num_images: pictures in it, in the order of their names.
+        resolution: side of every picture in pixels, a power of two.
+        channels: 3 (RGB) or 1 (grey).
+        label_dim: length of a label vector; 0: no labels.
+        class_names: one name a class, if the set carries them.
+        licence: terms of the pictures, if the set carries them.
+
+    Raises:
+        DataError: it is missing or damaged, holds no picture, or its labels do not fit its
+            pictures; also from ``image`` for an entry that is damaged or unlike the first.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.stem if self.path.suffix.lower() == ".zip" else self.path.name
+        self._storage = open_storage(self.path)
+        self._names = picture_names(self._storage)
+        if not self._names:
+            raise DataError(f"{self.path} holds no pictures; pack some with stages/pack.py")
+        self.num_images = len(self._names)
+        self.resolution, self.channels = self._form_of_first()
+        extra = read_labels_file(self._storage)
+        self._labels = label_array(extra.get("labels"), self._names, self.path)
+        self.label_dim = _label_dim(self._labels)
+        self.class_names = _class_names(extra, self.label_dim, self.path)
+        licence = extra.get("licence")
+        self.licence = licence if isinstance(licence, str) else None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content: the same for a zip and a folder that hold the same entries."""
+        return content_digest(self._storage)
+
+    def image(self, index: int) -> np.ndarray:
+        """One picture, uint8 [resolution, resolution, channels]."""
+        name = self._names[index]
+        pixels = decode_entry(self._storage, name)
+        form = (self.resolution, self.resolution, self.channels)
+        if pixels.shape != form:
+            raise DataError(
+                f"entry {name} of {self.path} is {_form(pixels)}, but {self._names[0]} is "
+                f"{self.resolution}x{self.resolution}x{self.channels}; pack the set again"
+            )
+        return pixels
+
+    def label(self, index: int) -> np.ndarray:
+        """One label, float32 [label_dim]; a class number becomes one-hot."""
+        if self._labels is None:
+            return np.zeros(0, np.float32)
+        if self._labels.ndim == 2:
+            return self._labels[index].copy()
+        onehot = np.zeros(self.label_dim, np.float32)
+        onehot[self._labels[index]] = 1
+        return onehot
+
+    def _form_of_first(self) -> tuple[int, int]:
+        pixels = decode_entry(self._storage, self._names[0])
+        height, width, channels = pixels.shape
+        if height != width or height & (height - 1):
+            raise DataError(
+                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; pictures must be square "
+                "with a power of two as their side: pack with --resolution, say 256x256"
+            )
+        return height, channels
+
+
+def picture_names(storage: Storage) -> list[str]:
+    """The names of the pictures in a packed set, sorted."""
+    return [n for n in storage.names if n.lower().endswith(_SUFFIXES) and not is_hidden(n)]
+
+
+def content_digest(storage: Storage) -> str:
+    """SHA-256 over the pictures and the labels file; other files beside them do not count."""
+    digest = ContentDigest()
+    for name in sorted({*picture_names(storage), *({LABELS_NAME} & {*storage.names})}):
+        digest.add(name, storage.read(name))
+    return digest.hexdigest()
+
+
+def decode_entry(storage: Storage, name: str) -> np.ndarray:
+    """The pixels of one entry, uint8 [H, W, C].
+
+    Raises:
+        DataError: the entry is damaged, is no picture, or is neither RGB nor grey.
+    """
+    content = storage.read(name)
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            mode, pixels = picture.mode, np.array(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's plugins raise anything
+        raise DataError(f"entry {name} of {storage.path} cannot be decoded ({error})") from None
+    if mode not in _CHANNELS:
+        raise DataError(f"entry {name} of {storage.path} has mode {mode}, not RGB or L")
+    return pixels.reshape(*pixels.shape[:2], _CHANNELS[mode])
+
+
+def read_labels_file(storage: Storage) -> dict[str, Any]:
+    """The content of a set's ``dataset.json``; empty if there is none."""
+    if LABELS_NAME not in storage.names:
+        return {}
+    try:
+        content = json.loads(storage.read(LABELS_NAME))
+    except ValueError as error:
+        raise DataError(f"{LABELS_NAME} in {storage.path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{LABELS_NAME} in {storage.path} must hold an object with 'labels'")
+    return content
+
+
+def label_array(labels: Any, names: list[str], path: Path) -> np.ndarray | None:
+    """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
+
+    Raises:
+        DataError: a picture has no label, or they are not of one kind.
+    """
+    if not labels:
+        return None
+    try:
+        by_name = {str(name).replace("\\", "/"): label for name, label in labels}
+    except (TypeError, ValueError):
+        raise DataError(f"labels of {path} must be a list of [file name, label]") from None
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise DataError(
+            f"{missing[0]} in {path} has no label ({len(missing)} have none); complete "
+            f"{LABELS_NAME}, or pack with --labels none"
+        )
+    ordered = [by_name[name] for name in names]
+    if all(type(label) is int and label >= 0 for label in ordered):
+        return np.array(ordered, np.int64)
+    if all(_is_vector(label) and len(label) == len(ordered[0]) for label in ordered):
+        return np.array(ordered, np.float32)
+    raise DataError(
+        f"labels of {path} must be all class numbers from 0, or all vectors of one length"
+    )
+
+
+def _is_vector(label: Any) -> bool:
+    return (
+        isinstance(label, list)
+        and len(label) > 0
+        and all(isinstance(value, int | float) and np.isfinite(value) for value in label)
+    )
+
+
+def _label_dim(labels: np.ndarray | None) -> int:
+    if labels is None:
+        return 0
+    return int(labels.shape[1] if labels.ndim == 2 else labels.max() + 1)
+
+
+def _class_names(extra: dict[str, Any], label_dim: int, path: Path) -> list[str] | None:
+    names = extra.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"class_names of {path} must be a list of names")
+    if len(names) != label_dim:
+        raise DataError(f"{path} names {len(names)} classes but its labels have {label_dim}")
+    return names
+
+
+def _form(pixels: np.ndarray) -> str:
+    height, width, channels = pixels.shape
+    return f"{width}x{height}x{channels}"

@@ -1,0 +1,122 @@
+"""The manifest of a packed set: a Parquet file with a row for every picture of the source."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sg3flow.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "sg3flow-manifest-1"
+
+
+@dataclass(slots=True)
+class ManifestRow:
+    """One picture of the source.
+
+    path: below the source, with "/" between folders.
+    split: train, val or test, from the path; "": none.
+    label, class_name: its class in the packed set; None and "": none.
+    in_subset: whether it lies in the part of the source that was to be packed.
+    packed, entry: whether and under which name it stands in the packed set.
+    left_out: why it does not stand there; "": it does.
+    same_as: for a duplicate that was left out, the path of the picture it repeats.
+    problem: why it cannot be used at all; "": it can.
+    bytes, file_sha256: length and digest of its file.
+    pixel_sha256, width, height, mode, mean, contrast: see ``images.Measures``; of the raw picture.
+    packed_sha256: digest of the RGB pixels of its entry in the packed set.
+    """
+
+    path: str
+    split: str
+    label: int | None
+    class_name: str
+    in_subset: bool
+    packed: bool = False
+    entry: str = ""
+    left_out: str = ""
+    same_as: str = ""
+    problem: str = ""
+    bytes: int = 0
+    file_sha256: str | None = None
+    pixel_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    mean: float | None = None
+    contrast: float | None = None
+    packed_sha256: str | None = None
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    kinds |= {kind | None: arrow for kind, arrow in kinds.items()}
+    fields = [(name, kinds[kind]) for name, kind in ManifestRow.__annotations__.items()]
+    return pa.schema(fields, metadata={"format": FORMAT})
+
+
+def write_manifest(stream: BinaryIO, rows: Iterable[ManifestRow]) -> None:
+    """Write the rows, sorted by path, as Parquet; equal rows give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(rows, key=lambda row: row.path)
+    table = pa.Table.from_pylist([asdict(row) for row in ordered], schema=_schema())
+    pq.write_table(table, stream, compression="zstd")
+
+
+def read_manifest(path: Path) -> "pd.DataFrame":
+    """The rows of a manifest, one column for each member of ``ManifestRow``; whole numbers that
+    may be missing have pandas' nullable type.
+
+    Raises:
+        DataError: it is missing or not a manifest of this project.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    check_is_manifest(path)
+    table = pq.read_table(path)
+    missing = [name for name in ManifestRow.__annotations__ if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]}; pack the set again")
+    nullable = {"label": "Int64", "width": "Int64", "height": "Int64"}
+    frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True).astype(nullable)
+    return frame
+
+
+def check_is_manifest(path: Path) -> None:
+    """Check that ``path`` holds a manifest.
+
+    Raises:
+        DataError: it is missing or something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise DataError(f"there is no manifest {path}; stages/pack.py writes it")
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a manifest ({error})") from None
+    if metadata.get(b"format") != FORMAT.encode():
+        raise DataError(f"{path} is not a manifest of this project (format {FORMAT})")
+
+
+def refuse_foreign_manifest(path: Path) -> None:
+    """Check that a manifest may be written to ``path``.
+
+    Raises:
+        DataError: something else than a manifest stands there.
+    """
+    if path.exists():
+        try:
+            check_is_manifest(path)
+        except DataError as error:
+            raise DataError(f"{error}; it is not replaced. Pass another --manifest") from None

@@ -1,0 +1,133 @@
+"""The packed form that the public StyleGAN2/3 tools read: names, digest and deterministic writing.
+
+A zip of stored entries, or a folder: ``00000/img00000000.png`` and so on, PNGs without compression
+(they decode fastest), and ``dataset.json`` with the labels.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from sg3flow.data.storage import open_storage
+from sg3flow.errors import DataError
+from sg3flow.files import replaced_file, replaced_folder
+
+LABELS_NAME = "dataset.json"
+_PICTURE_NAME = re.compile(r"\d{5}/img\d{8}\.png")
+
+
+def entry_name(index: int) -> str:
+    """Name of the picture with this number: the first five of eight digits are its folder."""
+    digits = f"{index:08d}"
+    return f"{digits[:5]}/img{digits}.png"
+
+
+class ContentDigest:
+    """SHA-256 over the names and bytes of files, equal for a zip and a folder that hold the same.
+
+    Every file adds its name's and its content's length (8 bytes, little endian) before each, so
+    that no two different sets feed the same bytes. Files must come sorted by name.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._last = ""
+
+    def add(self, name: str, content: bytes) -> None:
+        assert name > self._last, (self._last, name)
+        self._last = name
+        for part in (name.encode(), content):
+            self._hash.update(len(part).to_bytes(8, "little"))
+            self._hash.update(part)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class PackedWriter(Protocol):
+    """Takes the entries of a packed set in the order of their names."""
+
+    digest: ContentDigest
+
+    def add(self, name: str, content: bytes) -> None:
+        """Append one entry."""
+
+
+class _ZipWriter:
+    def __init__(self, stream: BinaryIO) -> None:
+        self.digest = ContentDigest()
+        self.archive = zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED)
+
+    def add(self, name: str, content: bytes) -> None:
+        info = zipfile.ZipInfo(name)  # dated 1980-01-01: equal content gives equal bytes
+        info.create_system = 3  # Unix, on every system
+        info.external_attr = 0o644 << 16
+        self.archive.writestr(info, content)
+        self.digest.add(name, content)
+
+
+class _FolderWriter:
+    def __init__(self, folder: Path) -> None:
+        self.digest = ContentDigest()
+        self.folder = folder
+
+    def add(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        self.digest.add(name, content)
+
+
+@contextmanager
+def packed_writer(dest: Path) -> Iterator[PackedWriter]:
+    """Write a packed set that takes the place of ``dest`` when the block ends without an error.
+
+    ``dest`` becomes a zip file if its name ends in ``.zip``, else a folder.
+    """
+    if dest.suffix.lower() == ".zip":
+        with replaced_file(dest) as stream:
+            zip_writer = _ZipWriter(stream)
+            with zip_writer.archive:
+                yield zip_writer
+    else:
+        with replaced_folder(dest) as folder:
+            yield _FolderWriter(folder)
+
+
+def labels_json(labels: list[Any] | None, extra: dict[str, Any]) -> bytes:
+    """The content of ``dataset.json``; public tools ignore the extra keys."""
+    content = {"labels": labels} | {key: value for key, value in extra.items() if value is not None}
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def refuse_foreign(dest: Path) -> None:
+    """Check that nothing but a packed set (or nothing at all) stands where one is to be written.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    if not dest.exists():
+        return
+    is_zip = dest.suffix.lower() == ".zip"
+    if dest.is_dir() == is_zip or not _is_packed_set(dest):
+        raise DataError(
+            f"{dest} exists and is not a packed set; it is not replaced. Remove it, or pass another "
+            "--dest"
+        )
+
+
+def _is_packed_set(path: Path) -> bool:
+    try:
+        names = open_storage(path).names
+    except DataError:
+        return False
+    if path.is_dir() and not names:
+        return True
+    return LABELS_NAME in names and all(
+        name == LABELS_NAME or _PICTURE_NAME.fullmatch(name) for name in names
+    )

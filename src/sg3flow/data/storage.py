@@ -1,0 +1,180 @@
+"""Named bytes in a zip file or a folder, read by position from any process.
+
+Both kinds answer the same questions, so that packing, reading and validation need not know which
+one they have. An opened storage may be pickled, forked and used from threads: reads name their
+position (``os.pread``), share no file offset and take no lock.
+"""
+
+import os
+import struct
+import weakref
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sg3flow.errors import DataError
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+_ENCRYPTED = 0x1
+
+
+class Storage(Protocol):
+    """Files below one root, by their posix path relative to it."""
+
+    path: Path
+    names: list[str]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; DataError if they cannot be had whole."""
+
+    def size(self, name: str) -> int:
+        """Its length in bytes."""
+
+
+def open_storage(path: Path) -> Storage:
+    """Open a zip file or a folder.
+
+    Raises:
+        DataError: there is neither at ``path``, or it cannot be listed.
+    """
+    if path.is_dir():
+        return FolderStorage(path)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    return ZipStorage(path)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is a system's litter (``.DS_Store``, ``__MACOSX/``), not data."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+class FolderStorage:
+    """The files below a folder; links to files are followed, links to folders are not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names = sorted(_walk(path))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.path / name} cannot be read: {error.strerror}") from None
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return 0
+
+
+def _walk(root: Path) -> list[str]:
+    def stop(error: OSError) -> None:
+        raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
+
+    names = []
+    for folder, _, files in os.walk(root, onerror=stop):
+        base = Path(folder).relative_to(root)
+        names += [(base / file).as_posix() for file in files]
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    header_offset: int
+    stored_size: int
+    size: int
+    crc: int
+    method: int
+
+
+class ZipStorage:
+    """The entries of a zip file; its directory is read once, when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries = _zip_entries(path)
+        self.names = sorted(self._entries)
+        self._stamp = _stamp(path)
+        self._handle: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None}  # a handle means nothing in another process
+
+    def read(self, name: str) -> bytes:
+        entry = self._entries[name]
+        content = self._content(name, entry)
+        if len(content) != entry.size or zlib.crc32(content) != entry.crc:
+            raise DataError(f"entry {name} of {self.path} is damaged (CRC-32 does not match)")
+        return content
+
+    def size(self, name: str) -> int:
+        return self._entries[name].size
+
+    def _content(self, name: str, entry: _Entry) -> bytes:
+        header = self._pread(_LOCAL_HEADER.size, entry.header_offset)
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+            raise DataError(f"entry {name} of {self.path} is damaged (its header is not there)")
+        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        stored = self._pread(entry.stored_size, start)
+        if entry.method == zipfile.ZIP_STORED:
+            return stored
+        try:
+            # One byte more than promised is enough to see that an entry lies about its size.
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, entry.size + 1)
+        except zlib.error as error:
+            raise DataError(f"entry {name} of {self.path} is damaged ({error})") from None
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        if self._handle is None:
+            self._handle = self._open()
+        pieces = []
+        while size > 0:  # one call gives at most 2 GiB, and less on some network file systems
+            piece = os.pread(self._handle, size, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            size, offset = size - len(piece), offset + len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _open(self) -> int:
+        handle = os.open(self.path, os.O_RDONLY)
+        if _stamp(handle) != self._stamp:
+            os.close(handle)
+            raise DataError(f"{self.path} was changed while in use; start again")
+        weakref.finalize(self, os.close, handle)
+        return handle
+
+
+def _stamp(file: Path | int) -> tuple[int, int]:
+    """What tells that a file was changed or replaced: its size and time of change."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
+def _zip_entries(path: Path) -> dict[str, _Entry]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{path} is not a whole zip file ({error})") from None
+    entries: dict[str, _Entry] = {}
+    for info in infos:
+        name = info.filename
+        if name in entries:
+            raise DataError(f"{path} holds two entries named {name}; make it again")
+        if info.flag_bits & _ENCRYPTED:
+            raise DataError(f"entry {name} of {path} is encrypted; unpack it first")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"entry {name} of {path} is compressed with method {info.compress_type}; "
+                "only stored and deflated entries can be read"
+            )
+        entries[name] = _Entry(
+            info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+        )
+    return entries

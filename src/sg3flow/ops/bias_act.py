@@ -1,0 +1,109 @@
+"""Bias, activation, gain and clamp in one step that keeps one tensor for backward."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from sg3flow.ops.backend import backend_name
+
+SLOPE = 0.2
+Activation = Literal["linear", "lrelu"]
+
+
+def bias_act(
+    x: torch.Tensor,
+    b: torch.Tensor | None = None,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> torch.Tensor:
+    """(1) Add the bias of each channel; (2) activate; (3) multiply by `gain`; (4) clamp.
+
+    Differentiable in `x` and `b` to any order; where the clamp is reached the gradient is 0.
+
+    Args:
+        x: [N, C, ...], any floating dtype.
+        b: [C] of the same dtype, or None for no bias.
+        act: 'linear' or 'lrelu' (slope 0.2).
+        gain: positive; None for the default, 1 for linear and sqrt(2) for lrelu.
+        clamp: largest magnitude of the result, or None for no limit.
+    """
+    gain = _checked(x, b, act, gain, clamp)
+    backend_name(x.device)
+    if b is not None:
+        x = x + b.reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
+    slope = SLOPE if act == "lrelu" else 1.0
+    if slope == 1 and clamp is None:
+        return x if gain == 1 else x * gain
+    return _BiasAct.apply(x, slope, gain, clamp)  # type: ignore[no-any-return]
+
+
+def _checked(
+    x: torch.Tensor, b: torch.Tensor | None, act: str, gain: float | None, clamp: float | None
+) -> float:
+    """The gain; raises ValueError for arguments that do not fit together."""
+    if act not in ("linear", "lrelu"):
+        raise ValueError(f"bias_act: act must be 'linear' or 'lrelu', not '{act}'")
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(f"bias_act: x must be floating [N, C, ...], not {x.dtype} {list(x.shape)}")
+    if b is not None and b.shape != x.shape[1:2]:
+        raise ValueError(f"bias_act: b must be [{x.shape[1]}] for this x, not {list(b.shape)}")
+    if clamp is not None and clamp < 0:
+        raise ValueError(f"bias_act: clamp must be 0 or more, or None, not {clamp}")
+    if gain is None:
+        return math.sqrt(2) if act == "lrelu" else 1.0
+    if gain <= 0:
+        raise ValueError(f"bias_act: gain must be above 0, not {gain}")
+    return float(gain)
+
+
+class _BiasAct(torch.autograd.Function):
+    """The nonlinearity. It keeps its result, which the next convolution keeps anyway."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx,
+        x: torch.Tensor,
+        slope: float,
+        gain: float,
+        clamp: float | None,
+    ) -> torch.Tensor:
+        y = F.leaky_relu(x, slope).mul_(gain)
+        if clamp is not None and may_exceed(y, clamp):
+            y.clamp_(-clamp, clamp)
+        else:
+            clamp = None
+        ctx.save_for_backward(y)
+        ctx.params = (slope, gain, clamp)  # type: ignore[attr-defined]
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        (y,) = ctx.saved_tensors
+        return _BiasActGrad.apply(grad, y, *ctx.params), None, None, None
+
+
+class _BiasActGrad(torch.autograd.Function):
+    """grad times the slope at y: linear in grad, so it is its own backward; y gets none."""
+
+    @staticmethod
+    def forward(ctx, grad, y, slope, gain, clamp):  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(y)
+        ctx.params = (slope, gain, clamp)
+        dx = torch.ops.aten.leaky_relu_backward(grad, y, slope, False).mul_(gain)
+        return dx if clamp is None else dx.masked_fill_(y.abs() >= clamp, 0)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        (y,) = ctx.saved_tensors
+        return _BiasActGrad.apply(grad, y.detach(), *ctx.params), None, None, None, None
+
+
+def may_exceed(y: torch.Tensor, limit: float) -> bool:
+    """Whether the clamp has work to do. Asking would stall a GPU, so there it always may."""
+    if y.device.type != "cpu" or y.numel() == 0:
+        return True
+    low, high = torch.aminmax(y)
+    return not max(-float(low), float(high)) < limit

@@ -1,0 +1,187 @@
+"""From a seed to a picture, as every public StyleGAN tool makes it."""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sg3flow.errors import ConfigError
+from sg3flow.rendering.seeds import seed_latent
+
+NOISE_MODES = ("const", "random", "none")
+
+# What our pictures carry, so that nobody else's file is ever overwritten.
+SOFTWARE = "sg3flow"
+
+Image = npt.NDArray[np.uint8]
+
+
+class Generator(Protocol):
+    """What rendering needs of a generator (``StyleGAN3Generator``, ``StyleGAN2Generator``)."""
+
+    @property
+    def z_dim(self) -> int: ...
+    @property
+    def c_dim(self) -> int: ...
+    @property
+    def img_resolution(self) -> int: ...
+    @property
+    def img_channels(self) -> int: ...
+    @property
+    def mapping(self) -> Callable[..., torch.Tensor]: ...
+    @property
+    def synthesis(self) -> Callable[..., torch.Tensor]: ...
+    @property
+    def parameters(self) -> Callable[[], Iterator[Any]]: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a seed becomes a picture, besides the seed itself.
+
+    Args:
+        psi: truncation strength; 1 is off, 0 the average picture.
+        noise_mode: per-pixel noise of StyleGAN2: const, random or none; StyleGAN3 has none.
+        translate: shift in image widths, (x, y); StyleGAN3 only.
+        rotate: angle in degrees; StyleGAN3 only.
+    """
+
+    psi: float = 1.0
+    noise_mode: str = "const"
+    translate: tuple[float, float] = (0.0, 0.0)
+    rotate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.noise_mode not in NOISE_MODES:
+            known = ", ".join(NOISE_MODES)
+            raise ConfigError(f"noise mode must be one of {known}, not '{self.noise_mode}'")
+        for name, value in {"psi": self.psi, "rotate": self.rotate}.items():
+            if not math.isfinite(value):
+                raise ConfigError(f"{name} must be a finite number, not {value}")
+        if not all(map(math.isfinite, self.translate)):
+            raise ConfigError(f"translate must be two finite numbers, not {self.translate}")
+
+
+def render_image(G: Generator, seed: int, look: Look, class_index: int | None = None) -> Image:
+    """The picture of a seed, [H, W, C] uint8.
+
+    Raises:
+        ConfigError: a seed out of range; a class for an unlabelled network, none for a labelled one
+            or one that does not exist; translation or rotation of a network that has none.
+    """
+    ws = seed_ws(G, seed, look, class_index)
+    with placed(G, look.translate, look.rotate):
+        return synthesize(G, ws, look.noise_mode, seed)
+
+
+def seed_ws(G: Generator, seed: int, look: Look, class_index: int | None) -> torch.Tensor:
+    """The w's of a seed, [1, num_ws, w_dim], truncated."""
+    device = network_device(G)
+    z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
+    c = class_label(G, class_index).to(device)
+    with torch.no_grad():
+        return G.mapping(z, c, truncation_psi=look.psi)
+
+
+def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
+    """One picture, [H, W, C] uint8, from its w's, [1, num_ws, w_dim].
+
+    Pictures are made one at a time: in a batch, the last bits would depend on the batch's size.
+    Random noise is drawn from the picture's own seed, so that it too can be made again.
+    """
+    devices = [ws.device] if ws.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices, enabled=noise_mode == "random"):
+        if noise_mode == "random":
+            torch.manual_seed(seed)
+        img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
+    return to_uint8(img)[0]
+
+
+def to_uint8(img: torch.Tensor) -> Image:
+    """float [N, C, H, W] in [-1, 1] to uint8 [N, H, W, C], rounded as the public tools round."""
+    scaled = (img.float().permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255)
+    pixels: Image = scaled.to(torch.uint8).cpu().numpy()
+    return pixels
+
+
+def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
+    """The label [1, c_dim] of a class: one-hot, or empty for an unlabelled network.
+
+    Raises:
+        ConfigError: the class is missing, does not exist, or the network knows none.
+    """
+    label = torch.zeros(1, G.c_dim)
+    if G.c_dim == 0 and class_index is not None:
+        raise ConfigError(
+            f"this network was trained without classes; leave out class {class_index}"
+        )
+    if G.c_dim == 0:
+        return label
+    if class_index is None:
+        raise ConfigError(f"this network is labelled; name a class from 0 to {G.c_dim - 1}")
+    if not 0 <= class_index < G.c_dim:
+        raise ConfigError(f"class must be from 0 to {G.c_dim - 1}, not {class_index}")
+    label[0, class_index] = 1
+    return label
+
+
+def input_transform(translate: tuple[float, float], rotate: float) -> npt.NDArray[np.float64]:
+    """The matrix [3, 3] that StyleGAN3's input takes for a picture moved and turned so.
+
+    Args:
+        translate: shift of the picture in image widths, (x, y).
+        rotate: its angle in degrees.
+    """
+    angle = math.radians(rotate)
+    c, s = math.cos(angle), math.sin(angle)
+    x, y = translate
+    return np.linalg.inv(np.array([[c, s, x], [-s, c, y], [0.0, 0.0, 1.0]]))
+
+
+@contextmanager
+def placed(G: Generator, translate: tuple[float, float], rotate: float) -> Iterator[None]:
+    """Give a StyleGAN3 generator's input a transform for the block, and then its own back.
+
+    The transform is state of the network: two threads must not be in such blocks of one network.
+
+    Raises:
+        ConfigError: a translation or rotation is asked of a network that has no such input.
+    """
+    transform: torch.Tensor | None = getattr(getattr(G.synthesis, "input", None), "transform", None)
+    if transform is None:
+        if tuple(translate) != (0, 0) or rotate != 0:
+            raise ConfigError("this network cannot translate or rotate: only StyleGAN3 can")
+        yield
+        return
+    own = transform.clone()
+    try:
+        transform.copy_(torch.from_numpy(input_transform(translate, rotate)))
+        yield
+    finally:
+        transform.copy_(own)
+
+
+def png_bytes(image: Image) -> bytes:
+    """A picture [H, W, 1 or 3] uint8 as PNG, marked as ours; the same pixels give the same bytes."""
+    from PIL import Image as PillowImage
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)
+    pixels = image[:, :, 0] if image.shape[2] == 1 else image
+    stream = io.BytesIO()
+    PillowImage.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", pnginfo=info)
+    return stream.getvalue()
+
+
+def network_device(G: Generator) -> torch.device:
+    """Where the network's parameters are; the CPU for one that has none."""
+    for parameter in G.parameters():
+        return torch.device(parameter.device)
+    return torch.device("cpu")

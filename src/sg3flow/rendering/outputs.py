@@ -1,0 +1,252 @@
+"""The render commands: from the name of a network to picture files in a folder."""
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.config import (
+    LookConfig,
+    RenderGridConfig,
+    RenderImagesConfig,
+    RenderSweepConfig,
+    RenderVideoConfig,
+)
+from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.files import write_bytes
+from sg3flow.progress import tracked
+from sg3flow.rendering.grid import seed_sheet, table_sheet
+from sg3flow.rendering.images import SOFTWARE, Generator, Image, Look, png_bytes, render_image
+from sg3flow.rendering.seeds import parse_seeds
+from sg3flow.rendering.video import write_interpolation
+
+GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
+
+_MAX_TILES = 256
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator with what its pictures are called."""
+
+    G: Generator
+    class_names: Sequence[str] = ()
+
+    def classes(self, seeds: Sequence[int], class_index: int) -> list[int | None]:
+        """The class of each seed: the one named, or for -1 a labelled network's classes in turn."""
+        if class_index >= 0:
+            return [class_index] * len(seeds)
+        return [i % self.G.c_dim if self.G.c_dim else None for i in range(len(seeds))]
+
+    def label(self, seed: int, class_index: int | None) -> str:
+        """The caption of a picture: its seed, and its class if it has one."""
+        if class_index is None:
+            return f"seed {seed}"
+        names = self.class_names
+        name = names[class_index] if class_index < len(names) else f"class {class_index}"
+        return f"seed {seed}, {name}"
+
+
+def load_model(source: str) -> Model:
+    """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on the GPU if there is one.
+
+    Raises:
+        CheckpointError: the source cannot be read, or holds no generator.
+    """
+    return as_model(load_networks(source), source)
+
+
+def as_model(networks: Networks, source: str) -> Model:
+    """The averaged generator of networks read before (the raw one if there is no other)."""
+    import torch
+
+    network = networks.G_ema or networks.G
+    if network is None:
+        raise CheckpointError(f"{source} holds no generator")
+    network.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    names = (networks.training_set or {}).get("class_names") or ()
+    return Model(cast(Generator, network), [str(name) for name in names])
+
+
+def render_images(
+    source: str, outdir: Path, config: RenderImagesConfig, class_index: int = -1
+) -> list[Path]:
+    """Write ``seed0002.png`` and so on into ``outdir``; other files there stay as they are.
+
+    Raises:
+        ConfigError: bad settings; a labelled network without a class.
+        DataError: a file of such a name stands there and is not ours.
+    """
+    seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
+    look = look_of(config, config.trunc)
+    paths = [outdir / seed_name(seed) for seed in seeds]
+    refuse_foreign(*paths)
+    model = load_model(source)
+    chosen = None if class_index < 0 else class_index
+    for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
+        write_bytes(path, png_bytes(render_image(model.G, seed, look, chosen)))
+    return paths
+
+
+def render_grid(source: str, outdir: Path, config: RenderGridConfig, class_index: int = -1) -> Path:
+    """Write ``grid.png``: the seeds' pictures with their numbers.
+
+    Raises:
+        ConfigError, DataError: as ``render_images``.
+    """
+    seeds, look, path = parse_seeds(config.seeds), look_of(config, config.trunc), outdir / GRID_NAME
+    refuse_foreign(path)
+    model = load_model(source)
+    images = pictures(model, seeds, class_index, look, "rendering grid")
+    write_bytes(
+        path, png_bytes(seed_sheet(images, labels(model, seeds, class_index), config.columns))
+    )
+    return path
+
+
+def render_sweep(
+    source: str, outdir: Path, config: RenderSweepConfig, class_index: int = -1
+) -> Path:
+    """Write ``truncation.png``: a row a seed, a column a truncation strength.
+
+    Raises:
+        ConfigError, DataError: as ``render_images``.
+    """
+    seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
+    look, path = look_of(config), outdir / SWEEP_NAME
+    refuse_foreign(path)
+    write_sweep(load_model(source), path, seeds, class_index, look, truncs)
+    return path
+
+
+def render_video(
+    source: str, outdir: Path, config: RenderVideoConfig, class_index: int = -1
+) -> Path:
+    """Write ``interpolation.mp4``, a loop through the seeds.
+
+    Raises:
+        ConfigError, DataError: as ``render_images``; DataError also when the encoder fails.
+    """
+    seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
+    look, path = look_of(config, config.trunc), outdir / VIDEO_NAME
+    refuse_foreign(path)
+    model = load_model(source)
+    write_interpolation(
+        model.G,
+        seeds,
+        path,
+        look=look,
+        classes=model.classes(seeds, class_index),
+        grid=grid,
+        frames_per_keyframe=config.w_frames,
+        fps=config.fps,
+    )
+    return path
+
+
+def pictures(
+    model: Model, seeds: Sequence[int], class_index: int, look: Look, description: str
+) -> list[Image]:
+    """The pictures of seeds, one after the other, with progress."""
+    pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
+    return [render_image(model.G, s, look, c) for s, c in tracked(pairs, description, len(seeds))]
+
+
+def labels(model: Model, seeds: Sequence[int], class_index: int) -> list[str]:
+    """The captions of the pictures of seeds."""
+    return [
+        model.label(s, c) for s, c in zip(seeds, model.classes(seeds, class_index), strict=True)
+    ]
+
+
+def write_sweep(
+    model: Model,
+    path: Path,
+    seeds: Sequence[int],
+    class_index: int,
+    look: Look,
+    truncs: Sequence[float],
+) -> None:
+    """Write the sheet of seeds against truncation strengths."""
+    columns = [
+        pictures(model, seeds, class_index, replace(look, psi=psi), f"rendering psi {psi:g}")
+        for psi in truncs
+    ]
+    rows = list(zip(*columns, strict=True))
+    heads = [f"psi {psi:g}" for psi in truncs]
+    write_bytes(path, png_bytes(table_sheet(rows, labels(model, seeds, class_index), heads)))
+
+
+def look_of(config: LookConfig, psi: float = 1.0) -> Look:
+    """The look that settings ask for.
+
+    Raises:
+        ConfigError: ``translate`` is not two numbers.
+    """
+    shift = _numbers(config.translate, "translate must be two numbers like 0.1,-0.2")
+    if len(shift) != 2:
+        raise ConfigError(f"translate must be two numbers like 0.1,-0.2, not '{config.translate}'")
+    return Look(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
+
+
+def parse_truncs(text: str) -> list[float]:
+    """Truncation strengths joined by commas.
+
+    Raises:
+        ConfigError: not numbers, or outside -2 to 2.
+    """
+    truncs = _numbers(text, "truncs must be numbers like 0,0.5,1")
+    if not all(-2 <= psi <= 2 for psi in truncs):
+        raise ConfigError(f"truncs must be numbers from -2 to 2, not '{text[:60]}'")
+    return truncs
+
+
+def parse_tiles(text: str) -> tuple[int, int]:
+    """``3x2`` as tiles across and down.
+
+    Raises:
+        ConfigError: not that form, or no tiles or more than 256.
+    """
+    across, cross, down = text.lower().partition("x")
+    if not (cross and across.isdecimal() and down.isdecimal()):
+        raise ConfigError(f"grid must be tiles across x down, like 3x2, not '{text[:60]}'")
+    if not 1 <= int(across) * int(down) <= _MAX_TILES:
+        raise ConfigError(f"grid must have 1 to {_MAX_TILES} tiles, not {text[:60]}")
+    return int(across), int(down)
+
+
+def seed_name(seed: int) -> str:
+    """The file name of a seed's picture."""
+    return f"seed{seed:04d}.png"
+
+
+def refuse_foreign(*paths: Path) -> None:
+    """Make sure that only our own files are replaced: those that carry our mark.
+
+    Raises:
+        DataError: something else stands under one of the names.
+    """
+    for path in paths:
+        if path.exists() and not _is_ours(path):
+            raise DataError(
+                f"{path} exists and was not made by {SOFTWARE}; choose another --outdir"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(SOFTWARE.encode()) >= 0
+
+
+def _numbers(text: str, rule: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{rule}, not '{text[:60]}'") from None

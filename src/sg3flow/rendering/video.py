@@ -1,0 +1,161 @@
+"""A looping walk through the latent space, as an MP4 that every player shows."""
+
+import itertools
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.interpolate import CubicSpline
+
+from sg3flow.errors import ConfigError, DataError
+from sg3flow.files import replaced_file
+from sg3flow.progress import tracked
+from sg3flow.rendering.grid import enlarged
+from sg3flow.rendering.images import (
+    SOFTWARE,
+    Generator,
+    Image,
+    Look,
+    network_device,
+    placed,
+    seed_ws,
+    synthesize,
+)
+
+_MIN_TILE = 256
+
+
+def write_interpolation(
+    G: Generator,
+    seeds: Sequence[int],
+    path: Path,
+    *,
+    look: Look,
+    classes: Sequence[int | None],
+    grid: tuple[int, int] = (1, 1),
+    frames_per_keyframe: int = 60,
+    fps: int = 30,
+) -> int:
+    """Write a loop that passes through the seeds' w's; returns its number of frames.
+
+    Each tile of the grid runs through its own equal share of the seeds, in order: the first tile
+    takes the first ones. The same network and arguments give the same bytes.
+
+    Args:
+        seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
+        classes: the class of each seed; None for an unlabelled network.
+        grid: tiles across and down.
+
+    Raises:
+        ConfigError: the seeds cannot be shared out among the tiles.
+        DataError: the video encoder failed; the message has its last line.
+    """
+    tiles = grid[0] * grid[1]
+    if len(seeds) % tiles or not seeds:
+        raise ConfigError(
+            f"{len(seeds)} seeds cannot be shared out among {grid[0]} x {grid[1]} tiles; "
+            f"name a multiple of {tiles}"
+        )
+    ws = [seed_ws(G, s, look, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
+    keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
+    walks = [closed_walk(frames, frames_per_keyframe) for frames in keyframes]
+    total = len(walks[0])
+    with placed(G, look.translate, look.rotate):
+        frames = _frames(G, walks, grid, look.noise_mode)
+        _encode(tracked(frames, "rendering video", total), path, fps)
+    return total
+
+
+def closed_walk(
+    keyframes: npt.NDArray[np.floating], frames_per_keyframe: int
+) -> npt.NDArray[np.float32]:
+    """Points on a smooth closed curve through the keyframes.
+
+    A periodic cubic spline: the curve, its speed and its acceleration have no seam, so the video
+    loops without a jump.
+
+    Args:
+        keyframes: [K, ...], passed at the points 0, F, 2F, …
+
+    Returns:
+        [K * F, ...] for F frames a keyframe.
+    """
+    num = len(keyframes)
+    times = np.arange(num * frames_per_keyframe) / frames_per_keyframe
+    closed = np.concatenate([keyframes, keyframes[:1]]).astype(np.float64)
+    spline = CubicSpline(np.arange(num + 1), closed, bc_type="periodic")
+    return np.asarray(spline(times), dtype=np.float32)
+
+
+def _frames(
+    G: Generator, walks: Sequence[npt.NDArray[np.float32]], grid: tuple[int, int], noise_mode: str
+) -> Iterator[Image]:
+    device = network_device(G)
+    for i in range(len(walks[0])):
+        ws = [torch.from_numpy(walk[i : i + 1]).to(device) for walk in walks]
+        tiles = [enlarged(synthesize(G, one, noise_mode, seed=i), _MIN_TILE) for one in ws]
+        rows = [np.hstack(tiles[y * grid[0] : (y + 1) * grid[0]]) for y in range(grid[1])]
+        yield _even(np.vstack(rows))
+
+
+def _even(frame: Image) -> Image:
+    """Repeat the last row and column where their number is odd: yuv420p needs even sides."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
+    first = next(frames)
+    with replaced_file(path) as stream, tempfile.TemporaryFile() as log:
+        command = _ffmpeg_command(first.shape[1], first.shape[0], fps, stream.name)
+        encoder = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log
+        )
+        assert encoder.stdin is not None
+        try:
+            # A broken pipe means the encoder has ended: its exit code and its log say why.
+            with suppress(BrokenPipeError):
+                for frame in itertools.chain([first], frames):
+                    encoder.stdin.write(frame.tobytes())
+                encoder.stdin.close()
+            code = encoder.wait()
+        finally:
+            encoder.kill()
+            encoder.wait()
+            with suppress(BrokenPipeError):
+                encoder.stdin.close()
+        if code:
+            raise DataError(f"the video encoder failed on {path}: {_last_line(log.fileno())}")
+
+
+def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
+    """Raw RGB frames in, H.264 out; one thread and no version strings, so that bytes repeat."""
+    import imageio_ffmpeg
+
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
+    codec = ["-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv420p"]
+    exact = [
+        "-threads",
+        "1",
+        "-fflags",
+        "+bitexact",
+        "-flags:v",
+        "+bitexact",
+        "-map_metadata",
+        "-1",
+    ]
+    mark = ["-metadata", f"comment={SOFTWARE}", "-movflags", "+faststart", "-f", "mp4"]
+    start = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
+    return [*start, *source, "-i", "pipe:0", *codec, *exact, *mark, output]
+
+
+def _last_line(log: int) -> str:
+    with open(log, "rb", closefd=False) as stream:
+        stream.seek(0)
+        lines = stream.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"

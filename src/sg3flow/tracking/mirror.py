@@ -1,0 +1,237 @@
+"""MLflow as a mirror of a training folder.
+
+The folder is the truth: ``run.json`` (what the run is), ``stats.jsonl`` (a line a tick) and
+``events.jsonl`` (pictures, snapshots, files). A thread sends what is new, remembers how far it got
+in ``mirror.json``, and tries again later when the server does not answer: training never waits for
+it. Sending twice does no harm: the run is found by a tag, a metric point with the same time and
+value is one point, a snapshot's model is looked up before it is made.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sg3flow.errors import Sg3flowError, TrackingError
+from sg3flow.files import write_json
+from sg3flow.reporting import read_whole_lines
+from sg3flow.tracking.provenance import provenance_tags
+
+_POLL_SEC = 2.0
+_LONGEST_WAIT_SEC = 30.0
+_DRAIN_SEC = 60.0
+_BATCH_METRICS = 1000  # MLflow takes no more in one request
+
+
+@dataclass
+class Position:
+    """How far a folder has been sent to one tracking server, in bytes of the two files."""
+
+    uri: str
+    run_id: str
+    stats: int = 0
+    events: int = 0
+
+
+class FolderMirror:
+    """Sends what a training folder holds and the tracking server does not have yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._position: Position | None = None
+
+    def send_new(self) -> None:
+        """Send everything that is new.
+
+        Raises:
+            TrackingError: the server does not answer; what was sent until then is remembered.
+        """
+        from sg3flow.tracking.store import connect, tracking_errors
+
+        store = connect()
+        with tracking_errors(store.uri):
+            position = self._open_run(store)
+            self._send_stats(store, position)
+            self._send_events(store, position)
+
+    def finish(self, status: str) -> None:
+        """Send the rest and set the run's status."""
+        from sg3flow.tracking.store import connect, tracking_errors
+
+        self.send_new()
+        store = connect()
+        with tracking_errors(store.uri):
+            assert self._position is not None
+            store.client.set_terminated(self._position.run_id, status)
+
+    def unsent(self) -> int:
+        """Lines that the server does not have yet."""
+        position = self._position or Position("", "")
+        stats = read_whole_lines(self.folder / "stats.jsonl", position.stats)
+        return len(stats) + len(read_whole_lines(self.folder / "events.jsonl", position.events))
+
+    def _open_run(self, store: Any) -> Position:
+        """The run on this server, made if need be, and how far it was sent."""
+        if self._position is not None and self._position.uri == store.uri:
+            return self._position
+        known = self._read_position()
+        run_id = find_or_create_run(store, self.folder)
+        if known is not None and known.uri == store.uri and known.run_id == run_id:
+            self._position = known
+        else:
+            self._position = Position(store.uri, run_id)
+        store.client.update_run(run_id, status="RUNNING")
+        return self._position
+
+    def _read_position(self) -> Position | None:
+        try:
+            content = json.loads((self.folder / "mirror.json").read_text(encoding="utf-8"))
+            return Position(**content)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _remember(self, position: Position) -> None:
+        write_json(self.folder / "mirror.json", asdict(position))
+
+    def _send_stats(self, store: Any, position: Position) -> None:
+        from mlflow.entities import Metric
+
+        rows = read_whole_lines(self.folder / "stats.jsonl", position.stats)
+        if not rows:
+            return
+        metrics = [
+            # The time in the file is part of the point's identity: a replay adds nothing.
+            Metric(name, value["mean"], int(row["timestamp"] * 1000), row["nimg"] // 1000)
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, dict)
+        ]
+        for start in range(0, len(metrics), _BATCH_METRICS):
+            store.client.log_batch(position.run_id, metrics[start : start + _BATCH_METRICS])
+        position.stats = _end_of_whole_lines(self.folder / "stats.jsonl")
+        self._remember(position)
+
+    def _send_events(self, store: Any, position: Position) -> None:
+        path = self.folder / "events.jsonl"
+        for line in _whole_lines(path, position.events):
+            _send_event(store, position.run_id, self.folder, json.loads(line))
+            position.events += len(line)
+            self._remember(position)
+
+
+def find_or_create_run(store: Any, folder: Path) -> str:
+    """The MLflow run of a training folder; made with its parameters, tags and data set if missing."""
+    from sg3flow.tracking.store import find_run
+
+    described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    known = find_run(store, described["uid"])
+    return known if known is not None else _create_run(store, described)
+
+
+def _create_run(store: Any, described: dict[str, Any]) -> str:
+    from mlflow.entities import Param
+
+    from sg3flow.tracking.datasets import log_dataset
+
+    tags = provenance_tags() | {
+        "sg3flow.stage": "train",
+        "sg3flow.uid": described["uid"],
+        "sg3flow.fingerprint": described["fingerprint"],
+        "sg3flow.command": described["command"],
+    }
+    created = store.client.create_run(
+        store.experiment_id, int(time.time() * 1000), tags, run_name=described["name"]
+    )
+    run_id = str(created.info.run_id)
+    params = [Param(name, str(value)) for name, value in described["params"].items()]
+    store.client.log_batch(run_id, params=params)
+    data = described["training_set"]
+    profile = {k: v for k, v in data.items() if k not in ("name", "digest")}
+    log_dataset(
+        store.client, run_id, name=data["name"], digest=data["digest"], source="", profile=profile
+    )
+    return run_id
+
+
+def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) -> None:
+    from sg3flow.tracking.models import log_snapshot_model
+    from sg3flow.tracking.stage_run import log_picture
+
+    path, kimg = folder / event["file"], event["nimg"] // 1000
+    if not path.is_file():  # somebody tidied up: there is nothing to send any more
+        return
+    if event["kind"] == "snapshot":
+        log_snapshot_model(store, run_id, path, kimg)
+    elif event["kind"] == "image":
+        log_picture(store.client, run_id, path, event["key"], kimg)
+    else:
+        store.client.log_artifact(run_id, str(path))
+
+
+def _end_of_whole_lines(path: Path) -> int:
+    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+
+
+def _whole_lines(path: Path, start: int) -> list[bytes]:
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        stream.seek(start)
+        content = stream.read()
+    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+
+
+@contextmanager
+def mirrored(folder: Path) -> Iterator[None]:
+    """Mirror a training folder to MLflow from a thread while the block runs.
+
+    At the end the rest is sent for a bounded time; what is left then stays in the folder and is
+    sent by ``sg3flow sync``. Nothing here ever raises into the training.
+    """
+    mirror = FolderMirror(folder)
+    ended = threading.Event()
+    thread = threading.Thread(target=_mirror_until, args=(mirror, ended), daemon=True)
+    thread.start()
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        ended.set()
+        thread.join(_DRAIN_SEC)
+        _finish_or_warn(mirror, thread, status)
+
+
+def _mirror_until(mirror: FolderMirror, ended: threading.Event) -> None:
+    wait = _POLL_SEC
+    told = False
+    while not ended.wait(wait):
+        try:
+            mirror.send_new()
+            wait, told = _POLL_SEC, False
+        except Sg3flowError as error:
+            wait = min(wait * 2, _LONGEST_WAIT_SEC)
+            if not told:
+                print(f"warning: {error}; training goes on, will try again", file=sys.stderr)
+                told = True
+
+
+def _finish_or_warn(mirror: FolderMirror, thread: threading.Thread, status: str) -> None:
+    try:
+        if thread.is_alive():
+            raise TrackingError("the tracking server does not answer")
+        mirror.finish(status)
+    except Sg3flowError as error:
+        print(
+            f"warning: {error}; {mirror.unsent()} lines are not tracked yet: run `sg3flow sync` when "
+            "the server is back",
+            file=sys.stderr,
+        )

@@ -1,0 +1,71 @@
+"""What a training's result depends on, as one short name."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import sg3flow
+from sg3flow.config import TrainConfig
+
+# These settings decide how long the training runs, where, and what it shows; not where it goes.
+_FREE_SETTINGS = frozenset({"kimg", "tick", "snap", "desc", "workers", "grid", "device"})
+
+_NUMERICS = (
+    "ops/*.py",
+    "networks/*.py",
+    "training/augment*.py",
+    "training/build.py",
+    "training/ema.py",
+    "training/losses.py",
+    "training/step.py",
+    "data/dataset.py",
+    "data/sampler.py",
+)
+
+
+def fingerprint(config: TrainConfig, data_digest: str) -> str:
+    """Twelve hexadecimal digits over resolved settings, data and the code of the numerics.
+
+    A training with the same fingerprint goes on from saved state; a change of ``kimg`` or ``snap``
+    keeps it, a change of ``gamma`` starts a new one.
+    """
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _FREE_SETTINGS
+    }
+    key = {"settings": settings, "data": data_digest, "code": numerics_digest()}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def numerics_digest() -> str:
+    """SHA-256 over the syntax of the modules that decide the numbers.
+
+    Comments, docstrings and layout do not count: tidying the code must not orphan a training.
+    """
+    package = Path(sg3flow.__file__).parent
+    digest = hashlib.sha256()
+    for pattern in _NUMERICS:
+        for path in sorted(package.glob(pattern)):
+            digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
+            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()
+
+
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -1,0 +1,261 @@
+"""A whole training, from settings and a packed set to snapshots in a folder."""
+
+import contextlib
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3flow.checkpoints import load_networks
+from sg3flow.config import TrainConfig
+from sg3flow.data.archive import PackedSet
+from sg3flow.data.dataset import TrainingSet, endless_batches
+from sg3flow.data.sampler import WindowedShuffle
+from sg3flow.devices import pick_device
+from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.files import write_json
+from sg3flow.networks.summary import format_summary, summarize
+from sg3flow.ops.backend import backend_name
+from sg3flow.progress import progress
+from sg3flow.project import state_root
+from sg3flow.reporting import JsonlReporter
+from sg3flow.training.build import Parts, build, resolve
+from sg3flow.training.fingerprint import fingerprint
+from sg3flow.training.folder import (
+    RunFolder,
+    claim_out,
+    describe_run,
+    numbered_out,
+    open_run_folder,
+)
+from sg3flow.training.grids import SampleGrid, choose_samples, grid_size, save_reals
+from sg3flow.training.interrupt import stop_requests
+from sg3flow.training.loop import Clock, TrainingLoop
+from sg3flow.training.state import restore
+
+_log = logging.getLogger(__name__)
+
+# Mirrors a run folder to a tracker while the block runs.
+Mirror = Callable[[Path], AbstractContextManager[object]]
+
+
+def train(
+    config: TrainConfig,
+    data: Path,
+    *,
+    run_dir: Path | None = None,
+    outdir: Path | None = None,
+    mirror: Mirror = lambda folder: contextlib.nullcontext(),
+) -> Path | None:
+    """Train, or go on with a training that was interrupted.
+
+    Args:
+        config: settings as given.
+        data: the packed set.
+        run_dir: the output folder itself; or else
+        outdir: the folder in which a numbered output folder is made.
+        mirror: tells a tracker what happens in the work folder.
+
+    Returns:
+        The output folder, or None when a signal ended the training before its end.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: settings, data or a network that cannot be used.
+    """
+    items, resolved = _prepare(config, data)
+    key = fingerprint(resolved, items.packed.digest)
+    name = run_name(resolved, items.packed.name)
+    out = run_dir if run_dir is not None else numbered_out(_given(outdir), name, key)
+    claim_out(out, key)
+    folder = open_run_folder(state_root(), key, resolved.kimg, out)
+    with contextlib.closing(folder):
+        _describe(folder, key, name, config, resolved, items)
+        loop = _assemble(resolved, items, folder)
+        folder.publish_all(resolved.kimg)
+        total = resolved.kimg * 1000
+        with mirror(folder.work), stop_requests() as stop_asked:
+            with progress("train (images)", total) as advance:
+                advance(loop.clock.nimg)
+                complete = loop.run(stop_asked, advance)
+            if complete:
+                # Told last: whoever sees it may take the folder as finished.
+                folder.publish_all(resolved.kimg)
+    if not complete:
+        print(f"stopped at {loop.clock.nimg} of {total} images; the same command goes on from there")
+        return None
+    return out
+
+
+def run_name(config: TrainConfig, dataset: str) -> str:
+    """``<cfg>-<dataset>-gpus<N>-batch<B>-gamma<G>[-desc]``."""
+    name = f"{config.cfg}-{dataset}-gpus{config.gpus}-batch{config.batch}-gamma{config.gamma:g}"
+    return f"{name}-{config.desc}" if config.desc else name
+
+
+def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
+    """Check settings and data as a training would; the resolved settings."""
+    items, resolved = _prepare(config, data)
+    key = fingerprint(resolved, items.packed.digest)
+    return _options(config, resolved, items) | {"fingerprint": key}
+
+
+def _given(outdir: Path | None) -> Path:
+    if outdir is None:
+        raise ConfigError("say where the results go: --outdir DIR (numbered runs) or --run-dir DIR")
+    return outdir
+
+
+def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]:
+    resolved = resolve(config)
+    if resolved.gpus > 1:
+        raise ConfigError("train.gpus: this version trains on one device; use gpus 1")
+    items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
+    if resolved.cond and items.label_dim == 0:
+        raise ConfigError(f"train.cond needs labels and {data} has none; pack with --labels folders")
+    resolution = items.packed.resolution
+    if resolution < 16 or resolution & (resolution - 1):
+        raise DataError(
+            f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
+            "on: pack with --resolution 256x256, say"
+        )
+    return items, resolved
+
+
+def _options(config: TrainConfig, resolved: TrainConfig, items: TrainingSet) -> dict[str, Any]:
+    return {
+        "given": dataclasses.asdict(config),
+        "resolved": dataclasses.asdict(resolved),
+        "training_set": training_set_info(items),
+    }
+
+
+def training_set_info(items: TrainingSet) -> dict[str, Any]:
+    """What a snapshot remembers of its training set: plain values, no paths."""
+    packed = items.packed
+    info = {
+        "name": packed.name,
+        "digest": packed.digest,
+        "num_images": packed.num_images,
+        "resolution": packed.resolution,
+        "channels": packed.channels,
+        "label_dim": items.label_dim,
+        "mirror": items.mirror,
+    }
+    optional = {"class_names": packed.class_names, "licence": packed.licence}
+    return info | {name: value for name, value in optional.items() if value}
+
+
+def _describe(
+    folder: RunFolder,
+    key: str,
+    name: str,
+    config: TrainConfig,
+    resolved: TrainConfig,
+    items: TrainingSet,
+) -> None:
+    options = _options(config, resolved, items)
+    write_json(folder.work / "training_options.json", options)
+    content = {
+        "fingerprint": key,
+        "name": name,
+        "command": shlex.join(["python", *sys.argv]),
+        "params": options["resolved"],
+        "training_set": options["training_set"],
+    }
+    describe_run(folder.work, content)
+
+
+def _assemble(config: TrainConfig, items: TrainingSet, folder: RunFolder) -> TrainingLoop:
+    """Everything a run needs, at its start or where its saved state left it."""
+    device = pick_device(config.device)
+    packed = items.packed
+    parts = build(
+        config,
+        resolution=packed.resolution,
+        channels=packed.channels,
+        c_dim=items.label_dim,
+        device=device,
+    )
+    state = folder.states.load()
+    clock = Clock()
+    if state is not None:
+        restore(parts, state)
+        clock = Clock(state["nimg"], **state["clock"])
+        print(f"going on at {clock.nimg} images (state in {folder.states.folder})")
+    elif config.resume:
+        _transfer(parts, config.resume)
+    _print_summary(parts, config, device)
+    reporter = JsonlReporter(folder.work)
+    grid = choose_samples(
+        items, grid_size(config.grid, packed.resolution), parts.G.z_dim, config.seed
+    )
+    _show_reals(items, grid, folder, reporter)
+    batches = endless_batches(
+        items,
+        WindowedShuffle(len(items), config.seed, start=clock.nimg),
+        config.batch,
+        workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    return TrainingLoop(
+        config,
+        parts,
+        items,
+        batches,
+        grid,
+        folder,
+        reporter,
+        training_set_info(items),
+        clock,
+    )
+
+
+def _show_reals(
+    items: TrainingSet, grid: SampleGrid, folder: RunFolder, reporter: JsonlReporter
+) -> None:
+    path = folder.work / "reals.png"
+    if not path.exists():
+        save_reals(path, items, grid)
+    reporter.image(path, "reals", 0)
+    reporter.artifact(folder.work / "training_options.json")
+
+
+def _print_summary(parts: Parts, config: TrainConfig, device: torch.device) -> None:
+    z = torch.zeros([config.batch_gpu, parts.G.z_dim], device=device)
+    c = torch.zeros([config.batch_gpu, parts.G.c_dim], device=device)
+    with torch.no_grad():
+        img = parts.G_ema(z, c)
+        print(format_summary(summarize(parts.G_ema, z, c)))
+        print(format_summary(summarize(parts.D, img, c)))
+    print(f"device {device}, ops {backend_name(device)}", flush=True)
+
+
+def _transfer(parts: Parts, source: str) -> None:
+    """Start from the networks of ``source``; a network that does not fit is an error."""
+    networks = load_networks(source)
+    pairs = (("G", parts.G, networks.G), ("D", parts.D, networks.D))
+    for name, network, other in (*pairs, ("G_ema", parts.G_ema, networks.G_ema)):
+        if other is None:
+            raise CheckpointError(f"{source} has no {name}; --resume needs a whole snapshot")
+        _copy_weights(network, other, f"{name} of {source}")
+
+
+def _copy_weights(network: torch.nn.Module, other: torch.nn.Module, label: str) -> None:
+    wanted, found = network.state_dict(), other.state_dict()
+    wrong = [
+        name
+        for name in sorted(wanted.keys() | found.keys())
+        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{label} does not fit this architecture: {len(wrong)} tensors differ, first "
+            f"{', '.join(wrong[:5])}; train with the cfg, resolution, cbase and cmax it was made with"
+        )
+    network.load_state_dict(found)

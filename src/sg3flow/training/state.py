@@ -1,0 +1,95 @@
+"""Resumable training state on disk: atomic, checked, the last two kept."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3flow.files import replaced_file, sha256_file, write_json
+from sg3flow.training.build import Parts
+
+_log = logging.getLogger(__name__)
+_FORMAT = "sg3flow-state-1"
+_KEPT = 2
+
+
+class StateFolder:
+    """The saved states of one training, ``state-<nimg>.pt`` with a checksum file beside each.
+
+    The checksum file is written last: a state without it was never finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state, then drop all but the last two."""
+        nimg = state["nimg"]
+        path = self.folder / f"state-{nimg:010d}.pt"
+        with replaced_file(path) as stream:
+            torch.save(state | {"format": _FORMAT}, stream)
+        write_json(path.with_suffix(".json"), {"nimg": nimg, "sha256": sha256_file(path)})
+        for old in self._newest_first()[_KEPT:]:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole state, or None; one that is torn or changed is passed over, and said."""
+        for path in self._newest_first():
+            problem = _problem(path)
+            if problem is None:
+                loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                return loaded
+            _log.warning("%s is not used: %s; trying the state before it", path.name, problem)
+        return None
+
+    def latest_nimg(self) -> int:
+        """Images seen by the newest state, 0 without one."""
+        paths = self._newest_first()
+        return int(paths[0].stem.removeprefix("state-")) if paths else 0
+
+    def _newest_first(self) -> list[Path]:
+        names = (p for p in self.folder.iterdir() if re.fullmatch(r"state-\d{10}\.pt", p.name))
+        return sorted(names, reverse=True)
+
+
+def _problem(path: Path) -> str | None:
+    """Why a state cannot be used, or None."""
+    try:
+        expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it was not finished"
+    return None if sha256_file(path) == expected else "its checksum does not match"
+
+
+def capture(parts: Parts, nimg: int) -> dict[str, Any]:
+    """Everything that decides how the training goes on after ``nimg`` images."""
+    return {
+        "nimg": nimg,
+        "networks": {
+            name: network.state_dict()
+            for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema))
+        },
+        "optimizers": {name: opt.state_dict() for name, opt in parts.optimizers.items()},
+        "augment_p": parts.augment_pipe.p if parts.augment_pipe is not None else torch.zeros([]),
+        "ada_moments": parts.ada_moments,
+        "pl_mean": parts.loss.pl_mean,
+        "stats": parts.collector.state(),
+    }
+
+
+def restore(parts: Parts, state: dict[str, Any]) -> None:
+    """Put a captured state back."""
+    for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema)):
+        network.load_state_dict(state["networks"][name])
+    for name, optimizer in parts.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    if parts.augment_pipe is not None:
+        parts.augment_pipe.p.copy_(state["augment_p"])
+    parts.ada_moments.copy_(state["ada_moments"])
+    parts.loss.pl_mean.copy_(state["pl_mean"])
+    parts.collector.load_state(state["stats"])

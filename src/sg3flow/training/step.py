@@ -1,0 +1,93 @@
+"""One training iteration: all phases on one batch, then the moving average and ADA."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from sg3flow.training.build import ADA_INTERVAL, Parts, Phase
+from sg3flow.training.ema import ema_beta, update_ema
+from sg3flow.training.losses import MicroBatch
+
+# Draws the latents and labels of the generated images of one phase: ([N, z_dim], [N, c_dim]).
+Draw = Callable[[str], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """A batch of real pictures: img [N, C, H, W] in [-1, 1], c [N, c_dim]."""
+
+    img: torch.Tensor
+    c: torch.Tensor
+
+
+def seed_step(seed: int, nimg: int, rank: int) -> None:
+    """Seed torch for one step, so that a step's random numbers depend on nothing before it."""
+    digest = hashlib.sha256(f"{seed}/{nimg}/{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: int) -> None:
+    """One iteration on a batch, ``batch_gpu`` images at a time.
+
+    Args:
+        nimg: real images seen before this step; with the batch size it tells which phases are due.
+    """
+    batch = real.img.shape[0]
+    batch_idx = nimg // batch
+    due = [phase for phase in parts.phases if batch_idx % phase.interval == 0]
+    # All latents first: the phases must not shift each other's random numbers.
+    latents = {phase.name: draw(phase.name) for phase in due}
+    for phase in due:
+        _run_phase(parts, phase, real, *latents[phase.name], nimg, batch_gpu)
+    beta = ema_beta(batch, nimg, parts.ema_half_life_nimg, parts.ema_rampup)
+    update_ema(parts.G_ema, parts.G, beta)
+    if parts.ada_target is not None:
+        _adjust_augmentation(parts, batch, batch_idx + 1)
+
+
+def _run_phase(
+    parts: Parts,
+    phase: Phase,
+    real: RealBatch,
+    z: torch.Tensor,
+    c: torch.Tensor,
+    nimg: int,
+    batch_gpu: int,
+) -> None:
+    phase.optimizer.zero_grad(set_to_none=True)
+    trainable = list(phase.module.parameters())
+    _set_requires_grad(trainable, True)
+    for i in range(0, real.img.shape[0], batch_gpu):
+        part = slice(i, i + batch_gpu)
+        micro = MicroBatch(real.img[part], real.c[part], z[part], c[part])
+        # Gradients of micro-batches add up: Adam makes a common factor immaterial.
+        parts.loss.backward(phase.name, micro, nimg, gain=phase.interval)
+    _set_requires_grad(trainable, False)
+    gradients = [p.grad for p in trainable if p.grad is not None]
+    if gradients:
+        for gradient in gradients:
+            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+        phase.optimizer.step()
+
+
+def _set_requires_grad(parameters: list[torch.nn.Parameter], value: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(value)
+
+
+def _adjust_augmentation(parts: Parts, batch: int, batches_done: int) -> None:
+    """ADA: steer p so that D's mean sign on real pictures stays at the target.
+
+    (Karras et al. 2020, "Training GANs with Limited Data", Sec. 3.)
+    """
+    assert parts.augment_pipe is not None and parts.ada_target is not None
+    parts.ada_moments += parts.loss.take_real_signs()
+    if batches_done % ADA_INTERVAL == 0:
+        count, total = parts.ada_moments.unbind()
+        direction = torch.sign(total / count - parts.ada_target)
+        step = batch * ADA_INTERVAL / parts.ada_nimg
+        p = parts.augment_pipe.p
+        p.copy_((p + direction * step).clamp(min=0))
+        parts.ada_moments.zero_()

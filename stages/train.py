@@ -1,0 +1,48 @@
+"""Train a GAN on a packed set.
+
+In: a packed set (zip). Out: a folder with snapshots `network-snapshot-<kimg>.pkl`, sample grids,
+`stats.jsonl`, `training_options.json` and `run.json`.
+
+    python stages/train.py --outdir mods --cfg stylegan3-t --data data/afhq-256x256.zip \
+        --gpus 1 --batch 16 --gamma 8.2 --kimg 10 --snap 10
+
+The same command again goes on where an interrupted training was. Changing gamma, batch or the data
+starts a new one; changing kimg, tick or snap goes on.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sg3flow.command import run, stage_app, stage_command
+from sg3flow.config import TrainConfig
+
+app = stage_app(__doc__)
+
+
+@stage_command(app, "train", TrainConfig)
+def train(
+    config: TrainConfig,
+    data: Annotated[Path, typer.Option(help="packed set: a zip or a folder")],
+    outdir: Annotated[Optional[Path], typer.Option(help="make a numbered run folder here")] = None,
+    run_dir: Annotated[Optional[Path], typer.Option(help="the run folder itself")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
+) -> None:
+    """Train a GAN on a packed set."""
+    from sg3flow.tracking.mirror import mirrored
+    from sg3flow.training.run import dry_run as check
+    from sg3flow.training.run import train as run_training
+
+    if dry_run:
+        print(json.dumps(check(config, data), indent=2))
+        return
+    out = run_training(config, data, run_dir=run_dir, outdir=outdir, mirror=mirrored)
+    if out is None:
+        raise typer.Exit(130)
+    print(f"snapshots in {out}")
+
+
+if __name__ == "__main__":
+    run(app)
