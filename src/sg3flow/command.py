@@ -59,7 +59,7 @@ def stage_command(
                 for key, value in settings.items()
                 if value is not None and value != []
             }
-            with _one_line_errors(debug):
+            with one_line_errors(debug):
                 config = load_settings(config_type, section, params_path, overrides)
                 start = time.time()
                 function(config, **given)
@@ -88,7 +88,7 @@ def run(app: typer.Typer) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-class _one_line_errors:
+class one_line_errors:
     """Turn an error into one line and a non-zero exit; ``--debug`` shows the traceback too."""
 
     def __init__(self, debug: bool) -> None:

@@ -66,7 +66,9 @@ class PackConfig:
         choices=("keep", "leave-out"),
         help="pictures that stand twice: keep (validation judges) or leave the copies out",
     )
-    max_rejects: int = setting(0, ge=0, help="unreadable pictures to leave out before it is an error")
+    max_rejects: int = setting(
+        0, ge=0, help="unreadable pictures to leave out before it is an error"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,27 @@ class TrainConfig:
     workers: int = setting(3, ge=0, help="processes that read pictures; 0: none of their own")
     grid: str = setting("", help="COLUMNSxROWS of the sample grid; empty: as many as fit 8K")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to train")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateNetworkConfig:
+    """What is measured of a network, and how."""
+
+    metrics: tuple[str, ...] = setting(
+        ("fid50k_full",),
+        help="names with any count: fid50k_full, fd_random1k_full, eqt1k_int, eqt1k_frac, eqr1k",
+    )
+    seed: int = setting(0, ge=0, help="seed of the generated pictures and of their motions")
+    batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to compute")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EvaluateNetworkConfig):
+    """Which snapshots of a run are measured, and what makes one the best."""
+
+    snapshots: str = setting("all", choices=("all", "last"), help="which snapshots")
+    best_by: str = setting("", help="metric that picks the best snapshot; empty: the first")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +245,9 @@ def load_settings(
     for name, field in fields.items():
         if name not in normalised and field.default is dataclasses.MISSING:
             option = "--" + name.replace("_", "-")
-            raise ConfigError(f"missing parameter '{name}' in {where}; set it there or give {option}")
+            raise ConfigError(
+                f"missing parameter '{name}' in {where}; set it there or give {option}"
+            )
     return config_type(**normalised)
 
 

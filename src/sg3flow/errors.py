@@ -6,6 +6,8 @@
     |-- CheckpointError   a snapshot, a state or a foreign pickle cannot be used
     |-- MetricError       a metric cannot be computed, or two results cannot be compared
     |-- TrackingError     the tracking server or the model registry cannot be used
+    |-- Diverged          a training whose numbers are no longer finite
+    |-- Interrupted       a training that was asked to stop, and can go on
 
 The message is one line that names the thing, the rule, the value found and the next step. A stage
 prints it and ends with a non-zero exit; the traceback appears only with ``--debug``.
@@ -37,6 +39,14 @@ class MetricError(Sg3flowError):
 
 class TrackingError(Sg3flowError):
     """The tracking server or the model registry cannot be used."""
+
+
+class Diverged(Sg3flowError):
+    """A training whose numbers are no longer finite."""
+
+
+class Interrupted(Sg3flowError):
+    """A training that was asked to stop before its end; the same command goes on from there."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from sg3flow.data.animal_builds import Build
 from sg3flow.data.animal_features import Face, draw_ears, draw_eyes, draw_muzzle, draw_whiskers
-from sg3flow.data.animal_kinds import KINDS, Build, Kind
+from sg3flow.data.animal_kinds import KINDS, Kind
 from sg3flow.data.animal_markings import Skin, paint_markings
 from sg3flow.data.animal_shapes import (
     Canvas,
@@ -216,11 +217,13 @@ def _light_up(dice: Dice, canvas: Canvas) -> None:
     x, y = canvas.plane.x, canvas.plane.y
     warm = dice.between(-0.04, 0.05)
     exposure = dice.between(0.94, 1.10)
-    canvas.shade(exposure * (1 - 0.09 * (x * x + y * y)))
+    vignette = np.float32(1) - (x * x + y * y) * np.float32(0.09)
+    canvas.shade(vignette * np.float32(exposure))
     canvas.rgb *= np.asarray([1 + warm, 1, 1 - warm], dtype=np.float32)
 
 
 def _to_bytes(rgb: Floats, oversampling: int) -> npt.NDArray[np.uint8]:
     if oversampling == 2:
         rgb = (rgb[::2, ::2] + rgb[1::2, ::2] + rgb[::2, 1::2] + rgb[1::2, 1::2]) * np.float32(0.25)
-    return np.floor(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.floor(np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels

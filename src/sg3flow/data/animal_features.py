@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sg3flow.data.animal_kinds import Build, Coat
+from sg3flow.data.animal_builds import Build
+from sg3flow.data.animal_kinds import Coat
 from sg3flow.data.animal_shapes import (
     Canvas,
     Colour,
@@ -191,7 +192,7 @@ def _mixed(a: Colour, b: Colour, share: float) -> Colour:
 
 def draw_muzzle(face: Face) -> None:
     """Draw mouth, whisker pads, chin and nose."""
-    canvas, build = face.canvas, face.build
+    build = face.build
     plane = face.at_depth(0.06 + 0.06 * build.snout)
     width, height = build.muzzle_size
     low = build.muzzle_at + height * 0.92

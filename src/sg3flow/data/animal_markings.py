@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sg3flow.data.animal_kinds import Build, Coat
+from sg3flow.data.animal_builds import Build
+from sg3flow.data.animal_kinds import Coat
 from sg3flow.data.animal_shapes import (
     Canvas,
     Colour,

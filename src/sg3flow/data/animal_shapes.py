@@ -193,7 +193,7 @@ def fur(dice: Dice, plane: Plane, root: Point, strand: float) -> Floats:
     pixels = strand / plane.pixel
     far = np.sqrt(x * x + y * y) + 0.05
     x, y = x / far * pixels, y / far * pixels
-    steps = min(max(int(pixels), 3), 9)
+    steps = min(max(int(pixels), 3), 24)
     column, row = np.meshgrid(*[np.arange(size, dtype=np.float32) + 0.5] * 2)
     total = np.zeros_like(grain)
     for step in range(steps):

@@ -77,7 +77,7 @@ class PackedSet:
         if self._labels is None:
             return np.zeros(0, np.float32)
         if self._labels.ndim == 2:
-            return self._labels[index].copy()
+            return np.array(self._labels[index])
         onehot = np.zeros(self.label_dim, np.float32)
         onehot[self._labels[index]] = 1
         return onehot
@@ -87,8 +87,8 @@ class PackedSet:
         height, width, channels = pixels.shape
         if height != width or height & (height - 1):
             raise DataError(
-                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; pictures must be square "
-                "with a power of two as their side: pack with --resolution, say 256x256"
+                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; pictures must be "
+                "square with a power of two as their side: pack with --resolution, say 256x256"
             )
         return height, channels
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sg3flow.errors import ConfigError, Sg3flowError
 
@@ -62,7 +62,7 @@ def decode_picture(content: bytes) -> tuple[Image.Image, str]:
             picture.load()
     except MemoryError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnusablePicture("not a picture in a format that Pillow reads") from None
     except Exception as error:  # a damaged file makes Pillow's plugins raise anything
         raise UnusablePicture(f"cannot be decoded ({error})") from None
@@ -71,8 +71,8 @@ def decode_picture(content: bytes) -> tuple[Image.Image, str]:
 
 def _plain_mode(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
-        alpha = picture.convert("RGBA").getchannel("A").getextrema()
-        if alpha != (255, 255):
+        alpha = picture.convert("RGBA").getchannel("A")
+        if any(alpha.histogram()[:255]):
             raise UnusablePicture("has transparent parts; put it on a background first")
         return picture.convert("L" if picture.mode in ("L", "LA") else "RGB")
     if picture.mode in ("RGB", "L"):

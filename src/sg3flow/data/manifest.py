@@ -54,7 +54,12 @@ class ManifestRow:
 def _schema() -> Any:
     import pyarrow as pa
 
-    kinds = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    kinds: dict[Any, Any] = {
+        str: pa.string(),
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+    }
     kinds |= {kind | None: arrow for kind, arrow in kinds.items()}
     fields = [(name, kinds[kind]) for name, kind in ManifestRow.__annotations__.items()]
     return pa.schema(fields, metadata={"format": FORMAT})

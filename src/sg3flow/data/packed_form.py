@@ -116,8 +116,8 @@ def refuse_foreign(dest: Path) -> None:
     is_zip = dest.suffix.lower() == ".zip"
     if dest.is_dir() == is_zip or not _is_packed_set(dest):
         raise DataError(
-            f"{dest} exists and is not a packed set; it is not replaced. Remove it, or pass another "
-            "--dest"
+            f"{dest} exists and is not a packed set; it is not replaced. Remove it, or pass "
+            "another --dest"
         )
 
 

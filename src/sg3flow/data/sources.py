@@ -90,7 +90,9 @@ def _picture_names(storage: Storage) -> list[str]:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise DataError(f"the name {name!r} below {storage.path} is no UTF-8; rename it") from None
+            raise DataError(
+                f"the name {name!r} below {storage.path} is no UTF-8; rename it"
+            ) from None
     return names
 
 

@@ -1,0 +1,26 @@
+"""Quality metrics: distances between feature clouds, and equivariance."""
+
+from sg3flow.metrics.equivariance import eqr, eqt, psnr
+from sg3flow.metrics.frechet import FeatureStats, RunningStats, frechet_distance
+from sg3flow.metrics.kernel import kernel_distance
+from sg3flow.metrics.motions import frac_shift, int_shift, pseudo, rot
+from sg3flow.metrics.names import Metric, parse_metric, parse_metrics
+from sg3flow.metrics.precision_recall import precision_recall
+
+__all__ = [
+    "FeatureStats",
+    "Metric",
+    "RunningStats",
+    "eqr",
+    "eqt",
+    "frac_shift",
+    "frechet_distance",
+    "int_shift",
+    "kernel_distance",
+    "parse_metric",
+    "parse_metrics",
+    "precision_recall",
+    "pseudo",
+    "psnr",
+    "rot",
+]

@@ -10,9 +10,7 @@ from sg3flow.errors import MetricError
 Array = NDArray[np.float64]
 
 
-def frechet_distance(
-    mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: ArrayLike
-) -> float:
+def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: ArrayLike) -> float:
     """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
 
     With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
@@ -47,7 +45,7 @@ def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
 def _factor(cov: Array) -> Array:
     """``F`` of ``[F, rank]`` with ``F F^T = cov``."""
     values, vectors = np.linalg.eigh(cov)
-    # Below this bound eigenvalues are rounding errors of the others; their roots would not be small.
+    # Below this bound eigenvalues are rounding errors, whose roots would not be small.
     bound = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     kept = values > bound
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))

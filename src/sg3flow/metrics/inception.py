@@ -5,6 +5,8 @@ a max pool in the last block, and an input resize with TensorFlow 1's rule. Para
 those of the public weights.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -14,7 +16,9 @@ from sg3flow.errors import MetricError, Sg3flowError
 from sg3flow.metrics.features import as_rgb
 
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
-WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAME}"
+WEIGHTS_URL = (
+    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAME}"
+)
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _SIZE = 299
 
@@ -39,7 +43,8 @@ class InceptionFeatures:
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features float32 ``[N, 2048]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
-        return self._network(images.to(self._device))["f2048"]
+        features: dict[str, torch.Tensor] = self._network(images.to(self._device))
+        return features["f2048"]
 
 
 def load_inception() -> "Inception":
@@ -174,17 +179,17 @@ class BlockC(nn.Module):
 
     def __init__(self, channels_in: int, inner: int) -> None:
         super().__init__()
-        wide: dict[str, tuple[int, int]] = {"kernel": (1, 7), "padding": (0, 3)}
-        tall: dict[str, tuple[int, int]] = {"kernel": (7, 1), "padding": (3, 0)}
+        wide = partial(ConvBlock, kernel=(1, 7), padding=(0, 3))
+        tall = partial(ConvBlock, kernel=(7, 1), padding=(3, 0))
         self.branch1x1 = ConvBlock(channels_in, 192, 1)
         self.branch7x7_1 = ConvBlock(channels_in, inner, 1)
-        self.branch7x7_2 = ConvBlock(inner, inner, **wide)
-        self.branch7x7_3 = ConvBlock(inner, 192, **tall)
+        self.branch7x7_2 = wide(inner, inner)
+        self.branch7x7_3 = tall(inner, 192)
         self.branch7x7dbl_1 = ConvBlock(channels_in, inner, 1)
-        self.branch7x7dbl_2 = ConvBlock(inner, inner, **tall)
-        self.branch7x7dbl_3 = ConvBlock(inner, inner, **wide)
-        self.branch7x7dbl_4 = ConvBlock(inner, inner, **tall)
-        self.branch7x7dbl_5 = ConvBlock(inner, 192, **wide)
+        self.branch7x7dbl_2 = tall(inner, inner)
+        self.branch7x7dbl_3 = wide(inner, inner)
+        self.branch7x7dbl_4 = tall(inner, inner)
+        self.branch7x7dbl_5 = wide(inner, 192)
         self.branch_pool = ConvBlock(channels_in, 192, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -272,7 +277,9 @@ class Inception(nn.Module):
         """
         x = tf1_resize(as_rgb(images).float(), _SIZE, _SIZE)
         x = (x - 128) / 128
-        x = _shrink(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))  # [N, 64, 73, 73]
+        x = _shrink(
+            self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        )  # [N, 64, 73, 73]
         features = {"f64": x.mean(dim=(2, 3))}
         x = _shrink(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))  # [N, 192, 35, 35]
         features["f192"] = x.mean(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""Kernel distance between two feature clouds (Binkowski et al. 2018: KID over Inception features)."""
+"""Kernel distance between two feature clouds (Binkowski et al. 2018)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -17,9 +17,7 @@ _GRID_PIXELS = 64  # reach of the grid on which the filters are designed
 _ROTATION_UP = 4
 
 
-def int_shift(
-    images: torch.Tensor, tx: float, ty: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Move the content by ``tx`` widths and ``ty`` heights, rounded to whole pixels."""
     height, width = images.shape[-2:]
     x, y = round(tx * width), round(ty * height)
@@ -35,9 +33,7 @@ def _source(shift: int, size: int) -> slice:
     return slice(max(-shift, 0), max(size - max(shift, 0), 0))
 
 
-def frac_shift(
-    images: torch.Tensor, tx: float, ty: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def frac_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Move the content by ``tx`` widths and ``ty`` heights, interpolated by a Lanczos filter."""
     moved, mask = images, torch.ones_like(images)
     for axis, shift in ((-1, tx), (-2, ty)):
@@ -53,10 +49,10 @@ def _shift_axis(images: torch.Tensor, axis: int, pixels: float) -> torch.Tensor:
     offsets = torch.arange(1 - _LANCZOS, _LANCZOS + 1, dtype=torch.float64)
     distance = offsets - (pixels - whole)
     taps = torch.sinc(distance) * torch.sinc(distance / _LANCZOS)
-    taps = (taps / taps.sum()).tolist()
+    weights: list[float] = (taps / taps.sum()).tolist()
     moved = torch.zeros_like(images)
     size = images.shape[axis]
-    for offset, tap in zip(range(1 - _LANCZOS, _LANCZOS + 1), taps, strict=True):
+    for offset, tap in zip(range(1 - _LANCZOS, _LANCZOS + 1), weights, strict=True):
         kept = _source(whole + offset, size)
         place = _source(-whole - offset, size)
         part = images.narrow(axis, kept.start, max(kept.stop - kept.start, 0))
@@ -89,7 +85,7 @@ def rot(images: torch.Tensor, angle: float) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _sampling_grid(images: torch.Tensor, inverse: torch.Tensor, pad: int) -> torch.Tensor:
-    """Where each output pixel reads the padded dense image, for ``grid_sample``: ``[N, H, W, 2]``."""
+    """Where each output pixel reads the padded dense image, ``[N, H, W, 2]``."""
     up, height, width = _ROTATION_UP, images.shape[-2], images.shape[-1]
     dense = torch.tensor([[width * up], [height * up]])
     # The dense samples of a pixel start at its centre, half of their spacing off the grid's origin.
@@ -147,4 +143,5 @@ def _lanczos(distance: torch.Tensor) -> torch.Tensor:
 def _convolved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Circular convolution of two grids with the origin at their middle."""
     product = torch.fft.rfft2(torch.fft.ifftshift(a)) * torch.fft.rfft2(torch.fft.ifftshift(b))
-    return torch.fft.fftshift(torch.fft.irfft2(product, s=a.shape))
+    convolved: torch.Tensor = torch.fft.fftshift(torch.fft.irfft2(product, s=a.shape))
+    return convolved

@@ -57,7 +57,9 @@ def parse_metric(name: str) -> Metric:
     known = [form.format("50k") for form in _FORMS.values()]
     forms = ", ".join(form.format("N") for form in _FORMS.values())
     hint = nearest(name, known)
-    raise MetricError(f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k")
+    raise MetricError(
+        f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k"
+    )
 
 
 def parse_metrics(names: tuple[str, ...]) -> list[Metric]:

@@ -37,10 +37,11 @@ def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[flo
 
 def _share_inside(items: torch.Tensor, manifold: torch.Tensor, k: int) -> float:
     radii = _radii(manifold, k)
+    blocks = list(zip(torch.split(manifold, _BLOCK), torch.split(radii, _BLOCK), strict=True))
     count = 0
-    for rows in items.split(_BLOCK):
+    for rows in torch.split(items, _BLOCK):
         inside = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        for columns, bound in zip(manifold.split(_BLOCK), radii.split(_BLOCK), strict=True):
+        for columns, bound in blocks:
             inside |= (_distances(rows, columns) <= bound).any(dim=1)
         count += int(inside.sum())
     return count / len(items)

@@ -5,6 +5,7 @@ Random embeddings order generators usefully where no trained ones are at hand or
 """
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def _weights() -> list[NDArray[np.float32]]:
     """
     random = np.random.RandomState(_SEED)
     weights = []
-    for inputs, outputs in zip(_CHANNELS, _CHANNELS[1:], strict=False):
+    for inputs, outputs in pairwise(_CHANNELS):
         weight = random.standard_normal((outputs, inputs, 3, 3))
         if inputs == _CHANNELS[0]:
             weight -= weight.mean(axis=(2, 3), keepdims=True)

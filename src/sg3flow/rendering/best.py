@@ -70,7 +70,8 @@ def _plan(config: RenderConfig) -> dict[str, Any]:
 
 
 def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
-    seeds, class_index, look = plan["seeds"], config.class_index, Look(psi=config.trunc)
+    seeds, look = plan["seeds"], Look(psi=config.trunc)
+    class_index = None if config.class_index < 0 else config.class_index
     images = pictures(model, seeds, class_index, look, "rendering images")
     for seed, image in zip(seeds, images, strict=True):
         write_bytes(folder / seed_name(seed), png_bytes(image))

@@ -100,7 +100,8 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
         if noise_mode == "random":
             torch.manual_seed(seed)
         img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
-    return to_uint8(img)[0]
+    image: Image = to_uint8(img)[0]
+    return image
 
 
 def to_uint8(img: torch.Tensor) -> Image:
@@ -168,7 +169,7 @@ def placed(G: Generator, translate: tuple[float, float], rotate: float) -> Itera
 
 
 def png_bytes(image: Image) -> bytes:
-    """A picture [H, W, 1 or 3] uint8 as PNG, marked as ours; the same pixels give the same bytes."""
+    """A picture [H, W, 1 or 3] uint8 as PNG, marked as ours; equal pixels give equal bytes."""
     from PIL import Image as PillowImage
     from PIL.PngImagePlugin import PngInfo
 

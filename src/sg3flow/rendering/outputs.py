@@ -34,9 +34,9 @@ class Model:
     G: Generator
     class_names: Sequence[str] = ()
 
-    def classes(self, seeds: Sequence[int], class_index: int) -> list[int | None]:
-        """The class of each seed: the one named, or for -1 a labelled network's classes in turn."""
-        if class_index >= 0:
+    def classes(self, seeds: Sequence[int], class_index: int | None) -> list[int | None]:
+        """The class of each seed: the one named, or a labelled network's classes in turn."""
+        if class_index is not None:
             return [class_index] * len(seeds)
         return [i % self.G.c_dim if self.G.c_dim else None for i in range(len(seeds))]
 
@@ -71,7 +71,7 @@ def as_model(networks: Networks, source: str) -> Model:
 
 
 def render_images(
-    source: str, outdir: Path, config: RenderImagesConfig, class_index: int = -1
+    source: str, outdir: Path, config: RenderImagesConfig, class_index: int | None = None
 ) -> list[Path]:
     """Write ``seed0002.png`` and so on into ``outdir``; other files there stay as they are.
 
@@ -84,13 +84,14 @@ def render_images(
     paths = [outdir / seed_name(seed) for seed in seeds]
     refuse_foreign(*paths)
     model = load_model(source)
-    chosen = None if class_index < 0 else class_index
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
-        write_bytes(path, png_bytes(render_image(model.G, seed, look, chosen)))
+        write_bytes(path, png_bytes(render_image(model.G, seed, look, class_index)))
     return paths
 
 
-def render_grid(source: str, outdir: Path, config: RenderGridConfig, class_index: int = -1) -> Path:
+def render_grid(
+    source: str, outdir: Path, config: RenderGridConfig, class_index: int | None = None
+) -> Path:
     """Write ``grid.png``: the seeds' pictures with their numbers.
 
     Raises:
@@ -107,7 +108,7 @@ def render_grid(source: str, outdir: Path, config: RenderGridConfig, class_index
 
 
 def render_sweep(
-    source: str, outdir: Path, config: RenderSweepConfig, class_index: int = -1
+    source: str, outdir: Path, config: RenderSweepConfig, class_index: int | None = None
 ) -> Path:
     """Write ``truncation.png``: a row a seed, a column a truncation strength.
 
@@ -122,7 +123,7 @@ def render_sweep(
 
 
 def render_video(
-    source: str, outdir: Path, config: RenderVideoConfig, class_index: int = -1
+    source: str, outdir: Path, config: RenderVideoConfig, class_index: int | None = None
 ) -> Path:
     """Write ``interpolation.mp4``, a loop through the seeds.
 
@@ -147,14 +148,14 @@ def render_video(
 
 
 def pictures(
-    model: Model, seeds: Sequence[int], class_index: int, look: Look, description: str
+    model: Model, seeds: Sequence[int], class_index: int | None, look: Look, description: str
 ) -> list[Image]:
     """The pictures of seeds, one after the other, with progress."""
     pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
     return [render_image(model.G, s, look, c) for s, c in tracked(pairs, description, len(seeds))]
 
 
-def labels(model: Model, seeds: Sequence[int], class_index: int) -> list[str]:
+def labels(model: Model, seeds: Sequence[int], class_index: int | None) -> list[str]:
     """The captions of the pictures of seeds."""
     return [
         model.label(s, c) for s, c in zip(seeds, model.classes(seeds, class_index), strict=True)
@@ -165,7 +166,7 @@ def write_sweep(
     model: Model,
     path: Path,
     seeds: Sequence[int],
-    class_index: int,
+    class_index: int | None,
     look: Look,
     truncs: Sequence[float],
 ) -> None:

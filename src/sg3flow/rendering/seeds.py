@@ -53,9 +53,7 @@ def check_seed(seed: int) -> None:
 def _bounds(part: str, text: str) -> tuple[int, int]:
     found = _PART.fullmatch(part)
     if found is None:
-        raise ConfigError(
-            f"seeds must be whole numbers and ranges joined by commas, like 0,3-7,2, not '{text[:60]}'"
-        )
+        raise ConfigError(f"seeds must be whole numbers and ranges like 0,3-7,2, not '{text[:60]}'")
     first = int(found[1])
     last = int(found[2]) if found[2] else first
     check_seed(first)

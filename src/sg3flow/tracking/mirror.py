@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import Sg3flowError, TrackingError
+from sg3flow.errors import Interrupted, Sg3flowError, TrackingError
 from sg3flow.files import write_json
-from sg3flow.reporting import read_whole_lines
 from sg3flow.tracking.provenance import provenance_tags
 
 _POLL_SEC = 2.0
@@ -72,8 +71,8 @@ class FolderMirror:
     def unsent(self) -> int:
         """Lines that the server does not have yet."""
         position = self._position or Position("", "")
-        stats = read_whole_lines(self.folder / "stats.jsonl", position.stats)
-        return len(stats) + len(read_whole_lines(self.folder / "events.jsonl", position.events))
+        stats = _whole_lines(self.folder / "stats.jsonl", position.stats)
+        return len(stats) + len(_whole_lines(self.folder / "events.jsonl", position.events))
 
     def _open_run(self, store: Any) -> Position:
         """The run on this server, made if need be, and how far it was sent."""
@@ -101,19 +100,19 @@ class FolderMirror:
     def _send_stats(self, store: Any, position: Position) -> None:
         from mlflow.entities import Metric
 
-        rows = read_whole_lines(self.folder / "stats.jsonl", position.stats)
-        if not rows:
+        lines = _whole_lines(self.folder / "stats.jsonl", position.stats)
+        if not lines:
             return
         metrics = [
             # The time in the file is part of the point's identity: a replay adds nothing.
             Metric(name, value["mean"], int(row["timestamp"] * 1000), row["nimg"] // 1000)
-            for row in rows
+            for row in map(json.loads, lines)
             for name, value in row.items()
             if isinstance(value, dict)
         ]
         for start in range(0, len(metrics), _BATCH_METRICS):
             store.client.log_batch(position.run_id, metrics[start : start + _BATCH_METRICS])
-        position.stats = _end_of_whole_lines(self.folder / "stats.jsonl")
+        position.stats += sum(map(len, lines))
         self._remember(position)
 
     def _send_events(self, store: Any, position: Position) -> None:
@@ -173,10 +172,6 @@ def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) ->
         store.client.log_artifact(run_id, str(path))
 
 
-def _end_of_whole_lines(path: Path) -> int:
-    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
-
-
 def _whole_lines(path: Path, start: int) -> list[bytes]:
     if not path.exists():
         return []
@@ -201,7 +196,7 @@ def mirrored(folder: Path) -> Iterator[None]:
     try:
         yield
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
     finally:

@@ -18,7 +18,7 @@ import torch
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import Batch, TrainingSet
-from sg3flow.errors import Sg3flowError
+from sg3flow.errors import Diverged
 from sg3flow.reporting import Reporter, Stat
 from sg3flow.training.build import Parts
 from sg3flow.training.folder import RunFolder
@@ -27,10 +27,6 @@ from sg3flow.training.state import capture
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
 _STATE_INTERVAL_SEC = 600.0
-
-
-class TrainingDiverged(Sg3flowError):
-    """A loss is no longer a finite number."""
 
 
 @dataclass
@@ -123,13 +119,13 @@ class TrainingLoop:
         """Statistics since the last report.
 
         Raises:
-            TrainingDiverged: one of them is not finite; the last good snapshot and state stand.
+            Diverged: one of them is not finite; the last good snapshot and state stand.
         """
         stats = self.parts.collector.read()
         for name, stat in stats.items():
             if not math.isfinite(stat.mean):
                 since = max(self.clock.reported_nimg, 0)
-                raise TrainingDiverged(
+                raise Diverged(
                     f"training diverged: {name} became {stat.mean} between image {since} and "
                     f"{self.clock.nimg}; try a larger --gamma or a smaller --glr (the last good "
                     f"snapshot stands in {self.folder.out})"

@@ -18,7 +18,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, endless_batches
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import pick_device
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError, DataError, Interrupted
 from sg3flow.files import write_json
 from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
@@ -52,7 +52,7 @@ def train(
     run_dir: Path | None = None,
     outdir: Path | None = None,
     mirror: Mirror = lambda folder: contextlib.nullcontext(),
-) -> Path | None:
+) -> Path:
     """Train, or go on with a training that was interrupted.
 
     Args:
@@ -63,10 +63,11 @@ def train(
         mirror: tells a tracker what happens in the work folder.
 
     Returns:
-        The output folder, or None when a signal ended the training before its end.
+        The output folder.
 
     Raises:
         ConfigError, DataError, CheckpointError: settings, data or a network that cannot be used.
+        Interrupted: a signal ended the training before its end.
     """
     items, resolved = _prepare(config, data)
     key = fingerprint(resolved, items.packed.digest)
@@ -83,12 +84,12 @@ def train(
             with progress("train (images)", total) as advance:
                 advance(loop.clock.nimg)
                 complete = loop.run(stop_asked, advance)
-            if complete:
-                # Told last: whoever sees it may take the folder as finished.
-                folder.publish_all(resolved.kimg)
-    if not complete:
-        print(f"stopped at {loop.clock.nimg} of {total} images; the same command goes on from there")
-        return None
+            folder.publish_all(resolved.kimg)
+            if not complete:
+                raise Interrupted(
+                    f"stopped at {loop.clock.nimg} of {total} images as asked; the state is saved "
+                    "and the same command goes on from there"
+                )
     return out
 
 

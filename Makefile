@@ -1,0 +1,31 @@
+# `make` alone lists the targets. Everything happens in .venv; paths are relative, so that a clone
+# whose path has a space works.
+PYTHON ?= python3
+BIN := .venv/bin
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
+
+.PHONY: help setup demo check test
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/installed ## make .venv and install what constraints.txt pins
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup ## run the whole pipeline on the starter set and show what came out
+	@test -d .git || $(BIN)/python -m dvc config --local core.no_scm true
+	$(IN_VENV) dvc repro
+	@$(IN_VENV) sg3flow summary
+
+check: setup ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check ## checks and tests
+	$(BIN)/python -m pytest

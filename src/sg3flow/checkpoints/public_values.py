@@ -1,0 +1,206 @@
+"""What the names in a public pickle stand for: tensors, numpy numbers, modules as plain data."""
+
+import io
+import math
+import re
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sg3flow.checkpoints.pickle_machine import Handler, Name, Opaque, Vocabulary, read_pickle
+from sg3flow.errors import CheckpointError
+
+_CLASS_NAMES = (
+    ("Generator", "Discriminator", "MappingNetwork", "SynthesisNetwork", "SynthesisInput")
+    + ("SynthesisLayer", "SynthesisBlock", "ToRGBLayer", "FullyConnectedLayer", "Conv2dLayer")
+    + ("DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer", "AugmentPipe")
+)
+_VERSION = 6
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
+_STORAGES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+}
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_NUMPY_NUMBER = re.compile(r"[fiu][1248]|b1")
+_MAX_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class Module:
+    """A stored network or layer: its class by name, and its attributes as plain values."""
+
+    class_name: str
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _StorageId:
+    kind: Name
+    key: str
+    count: int
+
+
+def _module(arguments: tuple[Any, ...]) -> Module:
+    (meta,) = arguments
+    if not isinstance(meta, dict) or meta.get("type") != "class":
+        raise CheckpointError("refused: a stored object that is no class of the public format")
+    if meta.get("version") != _VERSION:
+        found = meta.get("version")
+        raise CheckpointError(f"unknown version {found!r:.20} of a stored class; known: {_VERSION}")
+    name, state = meta.get("class_name"), meta.get("state")
+    if name not in _CLASS_NAMES:
+        raise CheckpointError(f"refused: the stored class {name!r:.80}, which is not allowed")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"the stored {name} has no state")
+    return Module(str(name), state)
+
+
+def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """OrderedDict() and EasyDict(); the older form of OrderedDict gives its items as a list."""
+    return dict(*arguments)
+
+
+def _list(arguments: tuple[Any, ...]) -> list[Any]:
+    return list(*arguments)
+
+
+def _latin_bytes(arguments: tuple[Any, ...]) -> bytes:
+    text, encoding = arguments
+    if encoding != "latin1":
+        raise CheckpointError(f"refused: bytes in the encoding {encoding!r:.40}")
+    return str(text).encode("latin1")
+
+
+def _device(arguments: tuple[Any, ...]) -> Opaque:
+    return Opaque("torch.device")
+
+
+def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
+    """A storage as torch saves it inside a pickle, as a 1-D tensor.
+
+    The form is that of torch before its zip archives: a magic number, a version, the machine, the
+    storage's description, the list of keys, each as a pickle; then the count and the numbers.
+    """
+    (content,) = arguments
+    if not isinstance(content, bytes):
+        raise CheckpointError("refused: a tensor's storage that is no bytes")
+    stream = io.BytesIO(content)
+    magic, version, machine = (read_pickle(stream, _NO_NAMES) for _ in range(3))
+    if magic != _LEGACY_MAGIC or version != _LEGACY_PROTOCOL or not isinstance(machine, dict):
+        raise CheckpointError("refused: a nested archive that is no single storage of torch")
+    if machine.get("little_endian") is not True or sys.byteorder != "little":
+        raise CheckpointError("the tensors were saved by, or read on, a big-endian machine")
+    described = read_pickle(stream, _STORAGE_NAMES)
+    keys = read_pickle(stream, _NO_NAMES)
+    if not isinstance(described, _StorageId) or keys != [described.key]:
+        raise CheckpointError("refused: a nested archive that is no single storage of torch")
+    dtype = _STORAGES[described.kind.name]
+    expected = struct.pack("<q", described.count)
+    numbers = content[stream.tell() + len(expected) :]
+    size = described.count * dtype.itemsize
+    if content[stream.tell() :][: len(expected)] != expected or len(numbers) != size:
+        raise CheckpointError("a tensor's storage is cut off, or longer than it says")
+    if not numbers:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(numbers), dtype=dtype)
+
+
+def _storage_id(value: Any) -> _StorageId:
+    tag, kind, key, _location, count, *view = value
+    if tag != "storage" or not isinstance(kind, Name) or any(part is not None for part in view):
+        raise CheckpointError("refused: a nested archive that is no single storage of torch")
+    if not isinstance(key, str) or type(count) is not int or not 0 <= count < 1 << 40:
+        raise CheckpointError("a tensor's storage has no sane size")
+    return _StorageId(kind, key, count)
+
+
+def _tensor(arguments: tuple[Any, ...]) -> torch.Tensor:
+    storage, offset, size, stride = arguments[:4]
+    if not isinstance(storage, torch.Tensor) or not 6 <= len(arguments) <= 7:
+        raise CheckpointError("refused: a tensor without a storage")
+    numbers = (offset, *size, *stride)
+    if any(type(number) is not int or not 0 <= number < 1 << 40 for number in numbers):
+        raise CheckpointError("a tensor has an impossible size")
+    if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
+        raise CheckpointError("a tensor has an impossible number of dimensions")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    count = math.prod(size)
+    if count and (last >= storage.numel() or count > storage.numel()):
+        raise CheckpointError("a tensor reaches beyond its storage")
+    return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
+
+
+def _parameter(arguments: tuple[Any, ...]) -> torch.Tensor:
+    data = arguments[0]
+    if not isinstance(data, torch.Tensor):
+        raise CheckpointError("refused: a parameter that is no tensor")
+    return data
+
+
+def _numpy_dtype(arguments: tuple[Any, ...]) -> Opaque:
+    name = arguments[0]
+    if not isinstance(name, str) or not _NUMPY_NUMBER.fullmatch(name):
+        raise CheckpointError(f"refused: numpy values of the type {name!r:.40}; only numbers may be")
+    return Opaque(name)
+
+
+def _numpy_scalar(arguments: tuple[Any, ...]) -> Any:
+    dtype, content = arguments
+    if not isinstance(dtype, Opaque) or not isinstance(content, bytes):
+        raise CheckpointError("refused: a numpy number of no plain type")
+    return np.frombuffer(content, dtype=f"<{dtype.what}", count=1)[0].item()
+
+
+def _numpy_array(arguments: tuple[Any, ...]) -> Opaque:
+    return Opaque("a numpy array")
+
+
+_CALLS: dict[str, Handler] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _module,
+    "dnnlib.util.EasyDict": _dict,
+    "collections.OrderedDict": _dict,
+    "builtins.set": _list,
+    "__builtin__.set": _list,
+    "_codecs.encode": _latin_bytes,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _storage,
+    "torch.device": _device,
+    "torch.Size": lambda arguments: tuple(*arguments),
+    "numpy.dtype": _numpy_dtype,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy.core.multiarray._reconstruct": _numpy_array,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "numpy._core.multiarray._reconstruct": _numpy_array,
+}
+
+
+def _name(dotted: str) -> Name:
+    module, _, name = dotted.rpartition(".")
+    return Name(module, name)
+
+
+_NO_NAMES = Vocabulary({})
+_STORAGE_NAMES = Vocabulary(
+    {}, frozenset(Name("torch", name) for name in _STORAGES), persistent=_storage_id
+)
+PUBLIC_NAMES = Vocabulary(
+    {_name(dotted): handler for dotted, handler in _CALLS.items()},
+    # The class is named as the first argument of numpy's _reconstruct.
+    frozenset(Name("torch", name) for name in _DTYPES) | {Name("numpy", "ndarray")},
+)

@@ -1,0 +1,57 @@
+"""The `sg3flow` command: what is not a stage."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sg3flow.command import one_line_errors, run, stage_app
+
+app = stage_app("Everything around the stages; the stages themselves are scripts in stages/.")
+
+Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
+
+
+@app.callback()
+def _commands() -> None:
+    """Everything around the stages; the stages themselves are scripts in stages/."""
+
+
+@app.command()
+def use(
+    recipe: Annotated[str, typer.Argument(help="name of a file in recipes/, without .yaml")],
+    force: Annotated[bool, typer.Option("--force", help="overwrite changed params")] = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a recipe over params.yaml; settings you changed by hand are not overwritten."""
+    with one_line_errors(debug):
+        from sg3flow.recipes import use_recipe
+
+        print(use_recipe(recipe, force=force))
+
+
+@app.command()
+def summary(debug: Debug = False) -> None:
+    """Show what the pipeline made: a table of the stages, the pictures, the commands to go on."""
+    with one_line_errors(debug):
+        from sg3flow.summary import print_summary
+
+        print_summary()
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(help="a run folder, or the state folder of all runs")],
+    debug: Debug = False,
+) -> None:
+    """Send to MLflow what a training could not send while the server was away."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.sync import sync_folder
+
+        for line in sync_folder(folder):
+            print(line)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    run(app)

@@ -1,0 +1,240 @@
+"""Validation of a packed set against what training needs and what its manifest says."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sg3flow.config import ValidateConfig
+from sg3flow.data.storage import open_storage
+from sg3flow.data.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sg3flow.data.check_plan import PlannedCheck
+    from sg3flow.data.frames import Tables
+
+FORMAT = "sg3flow-validation-1"
+_EXPECTED_REASONS = ("outside the subset", "beyond max_images")
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A picture (or class) that a check complains about, and why.
+
+    ``path`` is that of the raw picture, or the entry's name if the manifest does not know it;
+    ``other`` names an equal picture ("": there is none).
+    """
+
+    path: str
+    entry: str
+    reason: str
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check; ``status`` is passed, warning, failed, or error (it crashed)."""
+
+    name: str
+    words: str
+    success: bool
+    status: str
+    observed: str
+    threshold: float | None
+    offenders: list[Offender]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything validation found out; ``thumbnails`` are data URIs by path or entry name."""
+
+    checks: list[Check]
+    summary: dict[str, Any]
+    left_out_counts: dict[str, int]
+    left_out: list[Offender]
+    thumbnails: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that make validation fail."""
+        return [check for check in self.checks if check.status in ("failed", "error")]
+
+    @property
+    def success(self) -> bool:
+        """Whether the set may be trained on."""
+        return not self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``validation.json``."""
+        return {
+            "format": FORMAT,
+            "success": self.success,
+            "summary": self.summary,
+            "checks": [asdict(check) for check in self.checks],
+            "left_out": {
+                "counts": self.left_out_counts,
+                "pictures": [asdict(picture) for picture in self.left_out],
+            },
+        }
+
+
+def validate_packed(
+    manifest: Path, packed: Path, raw: Path | None, config: ValidateConfig, *, workers: int = 0
+) -> Report:
+    """Decode a whole packed set and judge it and its manifest by Great Expectations.
+
+    Args:
+        manifest: what packing wrote beside the set.
+        packed: the packed set, a zip file or a folder.
+        raw: the source it was packed from, only for the report's thumbnails; None: without them.
+        config: the thresholds.
+        workers: processes that decode; 0: one a CPU. The report does not depend on it.
+
+    Raises:
+        DataError: an input is missing or of another kind. A failed check is no error here.
+    """
+    from sg3flow.data.check_plan import planned_checks
+    from sg3flow.data.frames import read_tables
+
+    tables = read_tables(manifest, packed, workers)
+    tables.manifest["reject"] = [
+        problem if problem and in_subset else None
+        for problem, in_subset in zip(
+            tables.manifest["problem"], tables.manifest["in_subset"], strict=True
+        )
+    ]
+    plan = planned_checks(config, len(tables.classes), tables.is_labelled)
+    checks = _run(plan, tables)
+    counts, left_out = _left_out(tables.manifest)
+    thumbnails = Thumbnails(tables.storage, open_storage(raw) if raw else None)
+    for offender in [o for check in checks for o in check.offenders] + left_out:
+        thumbnails.add(offender.path, offender.entry, offender.other)
+    return Report(checks, _summary(packed, tables), counts, left_out, thumbnails.uris)
+
+
+def _run(plan: "list[PlannedCheck]", tables: "Tables") -> list[Check]:
+    from sg3flow.data.expectations import judge
+
+    results: dict[str, Any] = {}
+    for name in ("packed", "manifest", "classes"):
+        planned = [check for check in plan if check.table == name]
+        if planned:
+            judged = judge(name, getattr(tables, name), [check.expectation for check in planned])
+            results |= {check.name: result for check, result in zip(planned, judged, strict=True)}
+    return [_check(planned, results[planned.name], tables) for planned in plan]
+
+
+def _check(planned: "PlannedCheck", result: Any, tables: "Tables") -> Check:
+    crash = _crash(result.exception_info)
+    frame = getattr(tables, planned.table)
+    offenders = [] if result.success else _offenders(planned, result.result, frame)
+    failure = "error" if crash else "warning" if planned.only_warns else "failed"
+    observed = result.result.get("observed_value")
+    return Check(
+        planned.name,
+        planned.words,
+        bool(result.success),
+        "passed" if result.success else failure,
+        crash or (f"{len(offenders)} of {len(frame)}" if observed is None else str(observed)),
+        planned.threshold,
+        offenders,
+    )
+
+
+def _crash(info: dict[str, Any]) -> str:
+    """Why an expectation could not be evaluated; "": it was. Its own result only says 'failed'."""
+    # Flat for an expectation that ran; one dictionary a metric for one that did not.
+    nested = [value for value in info.values() if isinstance(value, dict)]
+    for details in nested or [info]:
+        if details.get("raised_exception"):
+            return f"could not be evaluated: {details.get('exception_message')}"
+    return ""
+
+
+def _offenders(
+    planned: "PlannedCheck", result: dict[str, Any], frame: "pd.DataFrame"
+) -> list[Offender]:
+    found = result.get("unexpected_index_list")
+    if found is None and planned.name == "few_rejects":
+        numbers = frame.index[frame["reject"].notna()].tolist()
+    else:
+        numbers = sorted(int(item["row"]) for item in found or [])
+    return [_offender(planned, row) for row in frame.iloc[numbers].to_dict("records")]
+
+
+def _offender(planned: "PlannedCheck", row: dict[str, Any]) -> Offender:
+    entry = _text(row.get("entry"))
+    path = _text(row.get("path")) or entry or _text(row.get("class_name"))
+    other = _text(row[planned.partner]) if planned.partner else ""
+    return Offender(path, entry, planned.reason(row), other)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]:
+    """How many pictures were not packed, by kind, and those whose reason a person should see."""
+    counts: Counter[str] = Counter()
+    listed = []
+    for row in manifest[~manifest["packed"]].to_dict("records"):
+        reason = str(row["left_out"])
+        if row["same_as"]:
+            kind = "duplicate"
+        elif row["problem"] and row["in_subset"]:
+            kind = "unreadable"
+        else:
+            kind = reason if reason in _EXPECTED_REASONS else "too small"
+        counts[kind] += 1
+        if row["problem"] and not row["in_subset"]:
+            reason = f"{reason}, and unreadable: {row['problem']}"
+        if reason not in _EXPECTED_REASONS:
+            listed.append(Offender(str(row["path"]), "", reason, str(row["same_as"])))
+    return dict(sorted(counts.items())), listed
+
+
+def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
+    entries, manifest = tables.packed, tables.manifest
+    sizes = Counter(
+        f"{width}x{height} {mode}"
+        for width, height, mode in zip(
+            entries["width"], entries["height"], entries["mode"], strict=True
+        )
+        if isinstance(mode, str)
+    )
+    raw = manifest[manifest["width"].notna() & manifest["packed"]]
+    raw_sizes = Counter(f"{w}x{h}" for w, h in zip(raw["width"], raw["height"], strict=True))
+    splits = {
+        str(split) or "none": {"pictures": len(group), "packed": int(group["packed"].sum())}
+        for split, group in manifest.groupby("split")
+    }
+    classes = zip(tables.classes["class_name"], tables.classes["pictures"], strict=True)
+    return {
+        "name": packed.name,
+        "digest": tables.digest,
+        "num_images": len(entries),
+        "num_source": len(manifest),
+        "sizes": dict(sizes.most_common()),
+        "raw_sizes": dict(raw_sizes.most_common(20)),
+        "classes": {str(name): int(count) for name, count in classes},
+        "splits": splits,
+        "licence": tables.licence,
+        "mean": _spread(entries["mean"]),
+        "contrast": _spread(entries["contrast"]),
+    }
+
+
+def _spread(values: "pd.Series[float]") -> dict[str, Any]:
+    """Least, median and greatest of grey measures, and how many lie in each sixteenth of 0..255."""
+    known = values.dropna()
+    if known.empty:
+        return {"min": None, "median": None, "max": None, "counts": [0] * 16}
+    counts = Counter(min(int(value // 16), 15) for value in known)
+    return {
+        "min": round(float(known.min()), 3),
+        "median": round(float(known.median()), 3),
+        "max": round(float(known.max()), 3),
+        "counts": [counts.get(i, 0) for i in range(16)],
+    }

@@ -1,0 +1,103 @@
+"""Expectations about pictures that Great Expectations does not bring, as expectations of its kind.
+
+Importing this module imports Great Expectations (3 s); nothing is sent to its makers.
+"""
+
+import os
+import warnings
+from typing import Any
+
+import pandas as pd
+
+# Read when the package is imported: no usage statistics leave the machine.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it imports modules that Python has marked as old
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import (
+        ColumnAggregateExpectation,
+        ColumnMapExpectation,
+    )
+    from great_expectations.expectations.metrics import (
+        ColumnMapMetricProvider,
+        column_condition_partial,
+    )
+
+__all__ = [
+    "ExpectColumnNonNullCountToBeAtMost",
+    "ExpectColumnValuesToBePowerOfTwo",
+    "ExpectColumnValuesToEqualTheMostCommon",
+    "gxe",
+    "judge",
+]
+
+
+class _PowerOfTwo(ColumnMapMetricProvider):  # type: ignore[misc]
+    condition_metric_name = "column_values.power_of_two"
+
+    @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, **kwargs: Any) -> Any:
+        value = column.astype("int64")
+        return (value > 0) & (value & (value - 1) == 0)
+
+
+class ExpectColumnValuesToBePowerOfTwo(ColumnMapExpectation):  # type: ignore[misc]
+    """Expect every value to be 1, 2, 4, 8, ...; missing values do not count."""
+
+    map_metric = "column_values.power_of_two"
+    success_keys = ("mostly",)
+
+
+class _MostCommon(ColumnMapMetricProvider):  # type: ignore[misc]
+    condition_metric_name = "column_values.equal_most_common"
+
+    @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, **kwargs: Any) -> Any:
+        # mode() is sorted, so that a tie falls the same way every time.
+        return column == column.mode().iloc[0] if len(column) else column.astype(bool)
+
+
+class ExpectColumnValuesToEqualTheMostCommon(ColumnMapExpectation):  # type: ignore[misc]
+    """Expect every value to be the same; those unlike the most common one are unexpected."""
+
+    map_metric = "column_values.equal_most_common"
+    success_keys = ("mostly",)
+
+
+class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+
+    max_value: int
+
+    metric_dependencies = ("column.non_null_count",)
+    success_keys = ("max_value",)
+
+    def _validate(
+        self,
+        metrics: dict[str, Any],
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        count = int(metrics["column.non_null_count"])
+        return {"success": count <= self.max_value, "result": {"observed_value": count}}
+
+
+def judge(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:
+    """Run expectations on a table with a column ``row``; results in the order of ``expectations``.
+
+    Each result is one of Great Expectations, with every unexpected row under
+    ``result["unexpected_index_list"]``. Nothing is written to the disk.
+    """
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+    batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": frame})
+    for number, expectation in enumerate(expectations):
+        expectation.meta = {"number": number}
+    suite = gx.ExpectationSuite(name=name, expectations=expectations)
+    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
+    results = batch.validate(suite, result_format=form).results
+    return sorted(results, key=lambda result: result.expectation_config.meta["number"])

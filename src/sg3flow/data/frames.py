@@ -1,0 +1,168 @@
+"""The tables that validation judges: the manifest, the decoded packed set, and its classes."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sg3flow.data.archive import content_digest, picture_names, read_labels_file
+from sg3flow.data.images import UnusablePicture, decode_picture, measure
+from sg3flow.data.manifest import read_manifest
+from sg3flow.data.parallel import ordered_map, workers_for
+from sg3flow.data.storage import Storage, open_storage
+from sg3flow.errors import DataError
+from sg3flow.progress import tracked
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What is known of a packed set.
+
+    Attributes:
+        storage: the packed set.
+        digest: of its content; None if some of it cannot be read.
+        manifest: the manifest, with ``row`` (its number) and ``found`` (a picture said to be packed
+            is there; missing for the others).
+        packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
+            it does not decode), size, mode, measures, ``expected_sha256`` (of its pixels, by the
+            manifest), ``label`` and ``label_kind`` (class, vector, other; missing: none),
+            ``expected_label``, ``equal_entry`` (an equal picture in the set) and ``equal_path``
+            (one in another split that was not packed). What does not apply is missing.
+        classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabelled sets.
+        licence: of the pictures, if the set carries one.
+    """
+
+    storage: Storage
+    digest: str | None
+    manifest: pd.DataFrame
+    packed: pd.DataFrame
+    classes: pd.DataFrame
+    is_labelled: bool
+    licence: str | None
+
+
+def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
+    """Decode every entry of a packed set and set it beside its manifest.
+
+    Raises:
+        DataError: a file is missing or of another kind, or the labels file is no JSON.
+    """
+    rows = read_manifest(manifest)
+    storage = open_storage(packed)
+    content = read_labels_file(storage)
+    entries = _decoded(storage, workers)
+    _add_manifest(entries, rows)
+    _add_labels(entries, content.get("labels"))
+    _add_equals(entries, rows)
+    rows["found"] = [
+        entry in set_of if is_packed else None
+        for set_of in [frozenset(entries["entry"])]
+        for entry, is_packed in zip(rows["entry"], rows["packed"], strict=True)
+    ]
+    for frame in (rows, entries):
+        frame.insert(0, "row", range(len(frame)))
+    is_labelled = bool(content.get("labels"))
+    classes = _classes(entries, content.get("class_names"))
+    licence = content.get("licence")
+    return Tables(storage, _digest(storage), rows, entries, classes, is_labelled, licence)
+
+
+def inspect_entry(storage: Storage, name: str) -> dict[str, Any]:
+    """One row of the table of entries: what a worker process finds out about one."""
+    try:
+        picture, mode = decode_picture(storage.read(name))
+    except (DataError, UnusablePicture) as error:
+        return {"entry": name, "problem": str(error)}
+    return {"entry": name, "problem": None, "mode": mode, **asdict(measure(picture))}
+
+
+_ENTRY_COLUMNS = {
+    "entry": "str",
+    "problem": "object",
+    "mode": "object",
+    "width": "Int64",
+    "height": "Int64",
+    "mean": "float64",
+    "contrast": "float64",
+    "pixel_sha256": "object",
+}
+
+
+def _decoded(storage: Storage, workers: int) -> pd.DataFrame:
+    names = picture_names(storage)
+    results = ordered_map(inspect_entry, storage, names, workers_for(len(names), workers))
+    rows = list(tracked(results, "validating", len(names)))
+    frame = pd.DataFrame(rows, columns=list(_ENTRY_COLUMNS))
+    return frame.astype(_ENTRY_COLUMNS)
+
+
+def _add_manifest(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
+    known = {row["entry"]: row for row in rows.to_dict("records") if row["packed"]}
+    for column, source in (
+        ("path", "path"),
+        ("split", "split"),
+        ("raw_sha256", "pixel_sha256"),
+        ("expected_sha256", "packed_sha256"),
+    ):
+        values = [known[name][source] if name in known else None for name in entries["entry"]]
+        entries[column] = pd.Series(values, index=entries.index, dtype="object")
+    labels = [known[name]["label"] if name in known else None for name in entries["entry"]]
+    entries["expected_label"] = pd.array(labels, dtype="Int64")
+
+
+def _add_labels(entries: pd.DataFrame, labels: Any) -> None:
+    by_name = {}
+    for item in labels if isinstance(labels, list) else []:
+        if isinstance(item, list) and len(item) == 2:
+            by_name[str(item[0]).replace("\\", "/")] = item[1]
+    found = [by_name.get(name) for name in entries["entry"]]
+    kinds = [_kind(label) for label in found]
+    numbers = [label if kind == "class" else None for label, kind in zip(found, kinds, strict=True)]
+    entries["label_kind"] = pd.Series(kinds, index=entries.index, dtype="object")
+    entries["label"] = pd.array(numbers, dtype="Int64")
+
+
+def _kind(label: Any) -> str | None:
+    if label is None:
+        return None
+    if type(label) is int:
+        return "class"
+    return f"vector of {len(label)}" if isinstance(label, list) else "other"
+
+
+def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Find the partners of duplicates: within the set, and in splits that were not packed."""
+    groups: dict[str, list[str]] = {}
+    for name, digest in zip(entries["entry"], entries["pixel_sha256"], strict=True):
+        if isinstance(digest, str):
+            groups.setdefault(digest, []).append(name)
+    outside: dict[str, list[tuple[str, str]]] = {}
+    for row in rows[~rows["in_subset"]].to_dict("records"):
+        if isinstance(row["pixel_sha256"], str):
+            outside.setdefault(row["pixel_sha256"], []).append((row["split"], row["path"]))
+    equal_entries, equal_paths = [], []
+    for entry in entries.to_dict("records"):
+        group = groups.get(entry["pixel_sha256"], [])
+        equal_entries.append(next((name for name in group if name != entry["entry"]), None))
+        elsewhere = outside.get(entry["raw_sha256"], [])
+        equal_paths.append(next((p for split, p in elsewhere if split != entry["split"]), None))
+    entries["equal_entry"] = pd.Series(equal_entries, index=entries.index, dtype="object")
+    entries["equal_path"] = pd.Series(equal_paths, index=entries.index, dtype="object")
+
+
+def _classes(entries: pd.DataFrame, class_names: Any) -> pd.DataFrame:
+    counts = Counter(int(label) for label in entries["label"].dropna())
+    names = class_names if isinstance(class_names, list) else []
+    number = max(len(names), max(counts, default=-1) + 1)
+    labels = [str(names[i]) if i < len(names) else str(i) for i in range(number)]
+    pictures = [counts.get(i, 0) for i in range(number)]
+    return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": pictures})
+
+
+def _digest(storage: Storage) -> str | None:
+    try:
+        return content_digest(storage)
+    except DataError:
+        return None

@@ -1,0 +1,52 @@
+"""Small pictures for a report, as data URIs; capped in number, so that the report stays small."""
+
+import base64
+import io
+
+from PIL import Image
+
+from sg3flow.data.images import UnusablePicture, decode_picture
+from sg3flow.data.storage import Storage
+from sg3flow.errors import DataError
+
+_MOST = 60
+_SIDE = 112
+
+
+class Thumbnails:
+    """Collects thumbnails by the path or entry name of their picture, the first 60 asked for."""
+
+    def __init__(self, packed: Storage, raw: Storage | None) -> None:
+        self.uris: dict[str, str] = {}
+        self._packed, self._raw = packed, raw
+        self._entries = frozenset(packed.names)
+        self._files = frozenset(raw.names) if raw else frozenset()
+
+    def add(self, path: str, entry: str, other: str) -> None:
+        """Add one picture, known by its raw path and its entry, and its equal, if there is one."""
+        if path not in self.uris and entry in self._entries:
+            self._keep(path, self._packed, entry)
+        for name in (path, other):
+            if name in self.uris:
+                continue
+            if name in self._entries:
+                self._keep(name, self._packed, name)
+            elif self._raw is not None and name in self._files:
+                self._keep(name, self._raw, name)
+
+    def _keep(self, key: str, storage: Storage, name: str) -> None:
+        if len(self.uris) < _MOST:
+            uri = _data_uri(storage, name)
+            if uri:
+                self.uris[key] = uri
+
+
+def _data_uri(storage: Storage, name: str) -> str:
+    try:
+        picture, _ = decode_picture(storage.read(name))
+    except (DataError, UnusablePicture):
+        return ""  # the report says in words what is wrong with it
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,244 @@
+"""Files from the network: whole and checked, or not there at all.
+
+``download`` writes into ``NAME.part`` beside the target, goes on where an earlier try broke off,
+and renames the file only when its length and digest are right. ``cached`` keeps files that many
+runs need in ``SG3FLOW_CACHE`` (``~/.cache/sg3flow`` by default).
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+from sg3flow.errors import DataError
+from sg3flow.files import sha256_file, write_json
+from sg3flow.transfers import Patience, Transfer, TransferError, check_room, check_size
+
+MAX_BYTES = 64 << 30
+_SCHEMES = ("https", "http", "file")
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` is an address that ``download`` takes."""
+    return text.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
+
+
+def shown_url(url: str) -> str:
+    """``url`` without the user name and password it may hold, for messages and records."""
+    parts = _split(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def url_file_name(url: str) -> str:
+    """The last part of the address's path, made safe as a file name."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", _split(url).path.rstrip("/").rpartition("/")[2])
+    return name.lstrip(".") or "download"
+
+
+def download(
+    url: str,
+    dest: Path,
+    *,
+    sha256: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    patience: Patience | None = None,
+) -> str:
+    """Bring the file at ``url`` to ``dest``, replacing what stands there, and return its SHA-256.
+
+    A try that broke off is continued where the server still has the same file. An error leaves
+    ``dest`` as it was.
+
+    Args:
+        url: https://, http:// or file:// address.
+        sha256: expected hexadecimal digest; None: whatever comes.
+        max_bytes: a larger file is refused.
+        patience: timeouts and retries; None: the usual ones.
+
+    Raises:
+        DataError: the file cannot be had, is not the expected one, or is too large.
+    """
+    sha256 = checked_digest(sha256) if sha256 else None
+    _split(url)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    part = dest.with_name(dest.name + ".part")
+    transfer = Transfer(url, part, max_bytes, patience or Patience())
+    if dest.is_dir():
+        raise DataError(f"cannot download to {dest}: a folder stands there")
+    with _own_part(part) as stream:
+        try:
+            _bring(url, stream, transfer)
+        except (DataError, TransferError) as error:
+            raise DataError(_failure(url, dest, sha256, str(error))) from None
+        found = sha256_file(part)
+        if sha256 and found != sha256:
+            transfer.discard()
+            raise DataError(_failure(url, dest, sha256, f"its SHA-256 is {found}"))
+        os.replace(part, dest)
+        transfer.note.unlink(missing_ok=True)
+    return found
+
+
+def cached(
+    url: str,
+    name: str,
+    sha256: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+    patience: Patience | None = None,
+) -> Path:
+    """The file at ``url``, from the cache folder if it is there, else downloaded into it.
+
+    A file put there by hand is taken if its digest fits, or if none is known. Any number of
+    processes may ask for the same file at once; one of them downloads it.
+
+    Args:
+        name: file name in the cache folder.
+
+    Raises:
+        DataError: as ``download``.
+    """
+    path = cache_folder() / name
+    sha256 = checked_digest(sha256) if sha256 else None
+    with _locked(path.with_name(f".{name}.lock")):
+        if path.is_file() and _is_wanted(path, url, sha256):
+            return path
+        found = download(url, path, sha256=sha256, max_bytes=max_bytes, patience=patience)
+        write_json(_record(path), {"url": shown_url(url), "sha256": found})
+    return path
+
+
+def recorded_digest(url: str, name: str) -> str | None:
+    """The SHA-256 that ``name`` had when it was first downloaded from ``url`` into the cache."""
+    record = _read_record(cache_folder() / name)
+    return record.get("sha256") if record.get("url") == shown_url(url) else None
+
+
+def cache_folder() -> Path:
+    """``SG3FLOW_CACHE``, or ``~/.cache/sg3flow``."""
+    given = os.environ.get("SG3FLOW_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "sg3flow"
+
+
+def checked_digest(text: str) -> str:
+    """A SHA-256 in lower case.
+
+    Raises:
+        DataError: it is not 64 hexadecimal digits.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
+        raise DataError(f"a SHA-256 has 64 hexadecimal digits; '{text}' is none")
+    return text.strip().lower()
+
+
+def _is_wanted(path: Path, url: str, sha256: str | None) -> bool:
+    record = _read_record(path)
+    if sha256 is None:
+        if record and record.get("url") != shown_url(url):
+            return False
+        sha256 = record.get("sha256")
+    return sha256 is None or sha256_file(path) == sha256
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _read_record(path: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        content = json.loads(_record(path).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return {str(key): str(value) for key, value in content.items()}
+    return {}
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where the port is no number
+    except ValueError as error:
+        raise DataError(f"'{url}' is not an address: {error}") from None
+    if parts.scheme not in _SCHEMES:
+        raise DataError(f"'{url}' does not start with https://, http:// or file://")
+    return parts
+
+
+def _local_path(parts: SplitResult) -> Path:
+    if parts.netloc not in ("", "localhost"):
+        raise DataError(f"a file:// address names no other machine; '{parts.netloc}' was found")
+    path = Path(url2pathname(parts.path))
+    if not path.is_file():
+        raise DataError("there is no such file")
+    return path
+
+
+def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:
+    """Fill the part file; what cannot be continued later is removed after an error."""
+    try:
+        parts = _split(url)
+        if parts.scheme == "file":
+            _copy_local(_local_path(parts), stream, transfer)
+        else:
+            transfer.run(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    except BaseException:
+        if not transfer.can_continue():
+            transfer.discard()
+        raise
+
+
+def _copy_local(source: Path, stream: BinaryIO, transfer: Transfer) -> None:
+    size = source.stat().st_size
+    check_size(size, transfer.max_bytes)
+    check_room(transfer.part.parent, size)
+    stream.truncate(0)
+    with source.open("rb") as reader:
+        shutil.copyfileobj(reader, stream, 1 << 20)
+
+
+@contextmanager
+def _own_part(part: Path) -> Iterator[BinaryIO]:
+    """Open the part file for this process alone; another that has it open is an error."""
+    while True:
+        # Not "a": the stream must be able to start again from the beginning.
+        handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(handle, "r+b") as stream:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"another process is downloading {part}; wait for it") from None
+            # Between the open and the lock its former owner may have renamed the file.
+            if _same(handle, part):
+                yield stream
+                return
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for the same path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _failure(url: str, dest: Path, sha256: str | None, reason: str) -> str:
+    digest = f" (SHA-256 {sha256})" if sha256 else ""
+    return (
+        f"cannot download {dest.name}{digest} from {shown_url(url)}: {reason}; "
+        f"try again later, or put the file at {dest} by hand"
+    )

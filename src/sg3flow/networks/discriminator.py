@@ -1,0 +1,186 @@
+"""The residual discriminator of StyleGAN2, used by every configuration (Karras et al. 2020)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sg3flow.networks.layers import (
+    Conv2dLayer,
+    FullyConnectedLayer,
+    check_resolution,
+    half_precision_from,
+    minibatch_std,
+)
+from sg3flow.networks.mapping import MappingNetwork
+from sg3flow.ops import setup_filter
+
+
+class DiscriminatorBlock(nn.Module):
+    """One residual block: [N, in, R, R] -> [N, out, R/2, R/2]; the first one reads the image.
+
+    Args:
+        in_channels: 0 for the first block, which has `fromrgb`.
+        first_layer: number of this block's first layer, counted over the network.
+        freeze_layers: layers with a smaller number are frozen (FreezeD, Mo et al. 2020).
+    """
+
+    resample_filter: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        img_channels: int,
+        first_layer: int,
+        use_fp16: bool,
+        conv_clamp: float | None,
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        freeze_layers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.use_fp16 = use_fp16
+        self.num_layers = 0
+        self.register_buffer("resample_filter", setup_filter(resample_filter))
+
+        def conv(inputs: int, outputs: int, kernel: int, **options: Any) -> Conv2dLayer:
+            trainable = first_layer + self.num_layers >= freeze_layers
+            self.num_layers += 1
+            options.update(resample_filter=resample_filter, trainable=trainable)
+            return Conv2dLayer(inputs, outputs, kernel, **options)
+
+        lrelu = {"activation": "lrelu", "conv_clamp": conv_clamp}
+        self.fromrgb = None if in_channels else conv(img_channels, channels, 1, **lrelu)
+        self.conv0 = conv(channels, channels, 3, **lrelu)
+        self.conv1 = conv(channels, out_channels, 3, down=2, **lrelu)
+        self.skip = conv(channels, out_channels, 1, bias=False, down=2)
+
+    def forward(self, x: torch.Tensor, force_fp32: bool = False) -> torch.Tensor:
+        half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        x = x.to(torch.float16 if half else torch.float32)
+        if self.fromrgb is not None:
+            x = self.fromrgb(x)
+        y = self.skip(x, gain=math.sqrt(0.5))
+        x = self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        return x + y  # type: ignore[no-any-return]
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """[N, C, 4, 4] -> logits [N, 1], in float32; with labels a projection (Miyato & Koyama 2018)."""
+
+    def __init__(
+        self,
+        channels: int,
+        cmap_dim: int,
+        conv_clamp: float | None,
+        mbstd_group_size: int | None = 4,
+        mbstd_num_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.cmap_dim = cmap_dim
+        self.mbstd_group_size, self.mbstd_num_channels = mbstd_group_size, mbstd_num_channels
+        self.conv = Conv2dLayer(
+            channels + mbstd_num_channels, channels, 3, activation="lrelu", conv_clamp=conv_clamp
+        )
+        self.fc = FullyConnectedLayer(channels * 16, channels, activation="lrelu")
+        self.out = FullyConnectedLayer(channels, cmap_dim or 1)
+
+    def forward(self, x: torch.Tensor, cmap: torch.Tensor | None) -> torch.Tensor:
+        x = x.float()
+        if self.mbstd_num_channels > 0:
+            x = minibatch_std(x, self.mbstd_group_size, self.mbstd_num_channels)
+        x = self.out(self.fc(self.conv(x).flatten(1)))
+        if cmap is None:
+            return x
+        return (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+
+
+class Discriminator(nn.Module):
+    """img [N, C, R, R], c [N, c_dim] -> logits [N, 1].
+
+    Args:
+        channel_base, channel_max: a block has min(channel_base // resolution, channel_max).
+        num_fp16_res: how many of the highest resolutions run in half precision on a GPU.
+        cmap_dim: width of the label's projection; None for the channels at 4x4.
+        block_kwargs: `freeze_layers`, `resample_filter`.
+        mapping_kwargs: arguments of `MappingNetwork`, used with labels (8 layers by default).
+        epilogue_kwargs: `mbstd_group_size` (None: the whole batch), `mbstd_num_channels`.
+    """
+
+    def __init__(
+        self,
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        architecture: str = "resnet",
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 4,
+        conv_clamp: float | None = 256,
+        cmap_dim: int | None = None,
+        block_kwargs: Mapping[str, Any] | None = None,
+        mapping_kwargs: Mapping[str, Any] | None = None,
+        epilogue_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_resolution("Discriminator", img_resolution, smallest=8)
+        if architecture != "resnet":
+            raise ValueError(f"Discriminator: architecture '{architecture}' is not 'resnet'")
+        self.init_kwargs: dict[str, Any] = {
+            "c_dim": c_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "architecture": architecture,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+            "num_fp16_res": num_fp16_res,
+            "conv_clamp": conv_clamp,
+            "cmap_dim": cmap_dim,
+            "block_kwargs": dict(block_kwargs or {}),
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            "epilogue_kwargs": dict(epilogue_kwargs or {}),
+        }
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+
+        def channels(resolution: int) -> int:
+            return min(channel_base // resolution, channel_max)
+
+        half_from, layer = half_precision_from(img_resolution, num_fp16_res), 0
+        self.resolutions = [2**i for i in range(img_resolution.bit_length() - 1, 2, -1)]
+        for res in self.resolutions:
+            block = DiscriminatorBlock(
+                0 if res == img_resolution else channels(res),
+                channels(res),
+                channels(res // 2),
+                img_channels,
+                first_layer=layer,
+                use_fp16=res >= half_from,
+                conv_clamp=conv_clamp,
+                **(block_kwargs or {}),
+            )
+            self.add_module(f"b{res}", block)
+            layer += block.num_layers
+        cmap_dim = (channels(4) if cmap_dim is None else cmap_dim) if c_dim else 0
+        if c_dim:
+            settings = {"num_layers": 8, **(mapping_kwargs or {})}
+            self.mapping = MappingNetwork(0, c_dim, cmap_dim, None, **settings)
+        self.b4 = DiscriminatorEpilogue(
+            channels(4), cmap_dim, conv_clamp, **(epilogue_kwargs or {})
+        )
+
+    def forward(
+        self, img: torch.Tensor, c: torch.Tensor | None, force_fp32: bool = False
+    ) -> torch.Tensor:
+        """The logits, float32; N must be a multiple of min(mbstd_group_size, N)."""
+        wanted = (self.img_channels, self.img_resolution, self.img_resolution)
+        if img.ndim != 4 or img.shape[1:] != wanted:
+            raise ValueError(f"Discriminator: img must be {['N', *wanted]}, not {list(img.shape)}")
+        x = img
+        for res in self.resolutions:
+            x = self.get_submodule(f"b{res}")(x, force_fp32=force_fp32)
+        cmap = self.mapping(None, c) if self.c_dim else None
+        logits: torch.Tensor = self.b4(x, cmap)
+        return logits

@@ -1,0 +1,269 @@
+"""The generator of StyleGAN2 with skip connections (Karras et al. 2020)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sg3flow.networks.layers import FullyConnectedLayer, check_resolution, half_precision_from
+from sg3flow.networks.mapping import MappingNetwork
+from sg3flow.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
+
+NOISE_MODES = ("const", "random", "none")
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, leaky ReLU: [N, in, R/up, R/up] -> [N, out, R, R]."""
+
+    resample_filter: torch.Tensor
+    noise_const: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        up: int,
+        resample_filter: Sequence[float],
+        conv_clamp: float | None,
+        use_noise: bool,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.up, self.conv_clamp = resolution, up, conv_clamp
+        self.use_noise = use_noise
+        self.register_buffer("resample_filter", setup_filter(resample_filter))
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        weight, styles = self.weight, self.affine(w)
+        if x.dtype == torch.float16:
+            # demodulation undoes these scales; without them half precision overflows
+            largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+            weight = weight / (largest * math.sqrt(weight[0].numel()))
+            styles = styles / styles.abs().amax(dim=1, keepdim=True)
+        x = modulated_conv2d(x, weight, styles, padding=1, f=self.resample_filter, up=self.up)
+        noise = self._noise(len(x), noise_mode)
+        if noise is not None:
+            x = x + noise.to(x.dtype)
+        return bias_act(x, self.bias.to(x.dtype), act="lrelu", clamp=self.conv_clamp)
+
+    def _noise(self, batch: int, noise_mode: str) -> torch.Tensor | None:
+        if not self.use_noise or noise_mode == "none":
+            return None
+        if noise_mode == "const":
+            return self.noise_const * self.noise_strength
+        shape = (batch, 1, self.resolution, self.resolution)
+        return torch.randn(shape, device=self.noise_const.device) * self.noise_strength
+
+
+class ToRGBLayer(nn.Module):
+    """Modulated 1x1 convolution to colours, without demodulation."""
+
+    def __init__(
+        self, in_channels: int, img_channels: int, w_dim: int, conv_clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        styles = self.affine(w) / math.sqrt(self.weight.shape[1])
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False)
+        return bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution; the first block starts from the learned `const`."""
+
+    resample_filter: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        use_fp16: bool,
+        resample_filter: Sequence[float],
+        conv_clamp: float | None,
+        use_noise: bool,
+    ) -> None:
+        super().__init__()
+        self.use_fp16, self.num_conv = use_fp16, 2 if in_channels else 1
+        self.register_buffer("resample_filter", setup_filter(resample_filter))
+
+        def conv(channels: int, up: int) -> SynthesisLayer:
+            return SynthesisLayer(
+                channels,
+                out_channels,
+                w_dim,
+                resolution,
+                up,
+                resample_filter,
+                conv_clamp,
+                use_noise,
+            )
+
+        if in_channels:
+            self.conv0 = conv(in_channels, up=2)
+        else:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        self.conv1 = conv(out_channels, up=1)
+        self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp)
+
+    def forward(
+        self,
+        x: torch.Tensor | None,
+        img: torch.Tensor | None,
+        ws: torch.Tensor,
+        noise_mode: str,
+        force_fp32: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`ws` [N, num_conv + 1, w_dim]; returns the features and the image so far (float32)."""
+        half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
+        dtype = torch.float16 if half else torch.float32
+        styles = iter(ws.unbind(dim=1))
+        if x is None:
+            x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+        else:
+            x = self.conv0(x.to(dtype), next(styles), noise_mode)
+        x = self.conv1(x, next(styles), noise_mode)
+        rgb = self.torgb(x, next(styles)).float()
+        if img is not None:
+            rgb = rgb + upsample2d(img, self.resample_filter)
+        return x, rgb
+
+
+class SynthesisNetwork(nn.Module):
+    """ws [N, num_ws, w_dim] -> img [N, img_channels, R, R].
+
+    Args:
+        channel_base, channel_max: a block has min(channel_base // resolution, channel_max).
+        num_fp16_res: how many of the highest resolutions run in half precision on a GPU.
+        resample_filter: taps of the low-pass filter around every change of resolution.
+        conv_clamp: largest magnitude after each layer, or None.
+        use_noise: whether layers add noise.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        architecture: str = "skip",
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 4,
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        conv_clamp: float | None = 256,
+        use_noise: bool = True,
+    ) -> None:
+        super().__init__()
+        check_resolution("StyleGAN2", img_resolution, smallest=8)
+        if architecture != "skip":
+            raise ValueError(f"StyleGAN2: architecture '{architecture}' is not 'skip'")
+        self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
+        half_from = half_precision_from(img_resolution, num_fp16_res)
+        self.resolutions = [2**i for i in range(2, img_resolution.bit_length())]
+        in_channels, num_conv = 0, 0
+        for res in self.resolutions:
+            channels = min(channel_base // res, channel_max)
+            block = SynthesisBlock(
+                in_channels,
+                channels,
+                w_dim,
+                res,
+                img_channels,
+                use_fp16=res >= half_from,
+                resample_filter=resample_filter,
+                conv_clamp=conv_clamp,
+                use_noise=use_noise,
+            )
+            self.add_module(f"b{res}", block)
+            in_channels, num_conv = channels, num_conv + block.num_conv
+        self.num_ws = num_conv + 1
+
+    def forward(
+        self,
+        ws: torch.Tensor,
+        noise_mode: str = "const",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """Computes float32 images; `update_emas` is for StyleGAN3's sake, nothing is kept here."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
+        if noise_mode not in NOISE_MODES:
+            raise ValueError(f"noise_mode must be one of {NOISE_MODES}, not '{noise_mode}'")
+        ws, x, img, start = ws.float(), None, None, 0
+        for res in self.resolutions:
+            block = self.get_submodule(f"b{res}")
+            count = 1 if res == 4 else 2
+            # torgb shares its w with the first convolution of the next block
+            part = ws[:, start : start + count + 1]
+            x, img = block(x, img, part, noise_mode=noise_mode, force_fp32=force_fp32)
+            start += count
+        assert img is not None
+        return img
+
+
+class StyleGAN2Generator(nn.Module):
+    """Mapping and synthesis.
+
+    Args:
+        mapping_kwargs: arguments of `MappingNetwork` (8 layers by default).
+        synthesis_kwargs: arguments of `SynthesisNetwork`.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: Mapping[str, Any] | None = None,
+        **synthesis_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "w_dim": w_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            **synthesis_kwargs,
+        }
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        settings = {"num_layers": 8, **(mapping_kwargs or {})}
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **settings)
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "const",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """z [N, z_dim], c [N, c_dim] -> float32 images [N, C, R, R], nominally in [-1, 1]."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas=update_emas)
+        img: torch.Tensor = self.synthesis(ws, noise_mode=noise_mode, force_fp32=force_fp32)
+        return img

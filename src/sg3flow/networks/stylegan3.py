@@ -1,0 +1,250 @@
+"""The alias-free generator, configurations T and R (Karras et al. 2021)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sg3flow.networks.filters import lowpass_filter
+from sg3flow.networks.layers import FullyConnectedLayer
+from sg3flow.networks.mapping import MappingNetwork
+from sg3flow.networks.schedule import LayerPlan, Schedule, ScheduleArguments, plan_layers
+from sg3flow.ops import filtered_lrelu, modulated_conv2d
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features on a grid that w, and the user's `transform`, move (App. F, Sec. 3.2).
+
+    `transform` [3, 3] is the inverse of the wanted image transform, the identity by default.
+    """
+
+    freqs: torch.Tensor
+    phases: torch.Tensor
+    transform: torch.Tensor
+
+    def __init__(self, w_dim: int, schedule: Schedule) -> None:
+        super().__init__()
+        channels = schedule.input_channels
+        self.size = schedule.input_size
+        self.sampling_rate, self.bandwidth = schedule.input_sampling_rate, schedule.input_bandwidth
+        freqs = torch.randn(channels, 2)
+        radii = freqs.square().sum(dim=1, keepdim=True).sqrt()
+        # a Gaussian's directions with radii that make the frequencies uniform on a disc
+        freqs = freqs / (radii * radii.square().exp().pow(0.25)) * self.bandwidth
+        phases = torch.rand(channels) - 0.5
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+        self.affine = FullyConnectedLayer(w_dim, 4, weight_init=0, bias_init=[1, 0, 0, 0])
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", freqs)
+        self.register_buffer("phases", phases)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """[N, w_dim] -> [N, C0, size, size]."""
+        m = self._placement(w)
+        phases = self.phases + (self.freqs @ m[:, :2, 2:]).squeeze(2)  # [N, C0]
+        freqs = self.freqs @ m[:, :2, :2]  # [N, C0, 2]
+        # frequencies that the transform pushed beyond the bandwidth fade out up to Nyquist
+        room = self.sampling_rate / 2 - self.bandwidth
+        amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
+        theta = torch.eye(2, 3, device=w.device) * (0.5 * self.size / self.sampling_rate)
+        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
+        x = grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)  # [N, H*W, C0]
+        x = torch.sin((x + phases[:, None]) * (2 * math.pi)) * amplitudes[:, None]
+        x = x @ (self.weight / math.sqrt(self.weight.shape[1])).t()
+        return x.transpose(1, 2).reshape(len(w), -1, self.size, self.size)
+
+    def _placement(self, w: torch.Tensor) -> torch.Tensor:
+        """[N, 3, 3]: the rotation and translation that w asks for, after the user's transform."""
+        t = self.affine(w)  # [N, 4]: (r_c, r_s, t_x, t_y)
+        t = t / t[:, :2].norm(dim=1, keepdim=True)
+        rc, rs, tx, ty = t.unbind(dim=1)
+        zero, one = torch.zeros_like(rc), torch.ones_like(rc)
+        rotation = torch.stack([rc, -rs, zero, rs, rc, zero, zero, zero, one], dim=1)
+        translation = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1)
+        placed = rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform
+        return placed
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution and the alias-free nonlinearity (Sec. 3.2, App. C)."""
+
+    magnitude_ema: torch.Tensor
+    up_filter: torch.Tensor | None
+    down_filter: torch.Tensor | None
+
+    def __init__(
+        self, w_dim: int, plan: LayerPlan, conv_kernel: int, conv_clamp: float | None, beta: float
+    ) -> None:
+        super().__init__()
+        self.plan, self.conv_clamp, self.magnitude_ema_beta = plan, conv_clamp, beta
+        kernel = 1 if plan.is_torgb else conv_kernel
+        self.affine = FullyConnectedLayer(w_dim, plan.in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(plan.out_channels, plan.in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(plan.out_channels))
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        up_filter = lowpass_filter(
+            plan.up_taps, plan.in_cutoff, plan.in_half_width * 2, plan.tmp_sampling_rate
+        )
+        down_filter = lowpass_filter(
+            plan.down_taps,
+            plan.out_cutoff,
+            plan.out_half_width * 2,
+            plan.tmp_sampling_rate,
+            radial=plan.down_radial,
+        )
+        self.register_buffer("up_filter", up_filter)
+        self.register_buffer("down_filter", down_filter)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        w: torch.Tensor,
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
+        if update_emas:
+            magnitude = x.detach().float().square().mean()
+            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+        half = self.plan.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        x = x.to(torch.float16 if half else torch.float32)
+        x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
+        is_torgb = self.plan.is_torgb
+        return filtered_lrelu(
+            x,
+            fu=self.up_filter,
+            fd=self.down_filter,
+            b=self.bias.to(x.dtype),
+            up=self.plan.up_factor,
+            down=self.plan.down_factor,
+            padding=self.plan.padding,
+            gain=1 if is_torgb else math.sqrt(2),
+            slope=1 if is_torgb else 0.2,
+            clamp=self.conv_clamp,
+        )
+
+    def _convolve(
+        self, x: torch.Tensor, styles: torch.Tensor, input_gain: torch.Tensor
+    ) -> torch.Tensor:
+        weight, k = self.weight, self.weight.shape[2]
+        if self.plan.is_torgb:
+            styles = styles / math.sqrt(weight.shape[1] * k * k)
+            return modulated_conv2d(x, weight, styles, demodulate=False, input_gain=input_gain)
+        # unit scales first, so that half precision can hold the products
+        weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+        styles = styles * styles.square().mean().rsqrt()
+        return modulated_conv2d(x, weight, styles, padding=k - 1, input_gain=input_gain)
+
+
+class SynthesisNetwork(nn.Module):
+    """ws [N, num_ws, w_dim] -> img [N, img_channels, R, R]; arguments as in `ScheduleArguments`.
+
+    Args:
+        output_scale: factor on the last layer's result.
+        conv_clamp: largest magnitude after each nonlinearity, or None.
+        magnitude_ema_beta: decay of each layer's running mean of squares.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        output_scale: float = 0.25,
+        conv_clamp: float | None = 256,
+        magnitude_ema_beta: float = 0.999,
+        **schedule_arguments: Any,
+    ) -> None:
+        super().__init__()
+        arguments = ScheduleArguments(img_resolution, img_channels, **schedule_arguments)
+        self.schedule = plan_layers(arguments)
+        self.w_dim, self.num_ws = w_dim, self.schedule.num_ws
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.output_scale = output_scale
+        self.input = SynthesisInput(w_dim, self.schedule)
+        for plan in self.schedule.layers:
+            layer = SynthesisLayer(
+                w_dim, plan, arguments.conv_kernel, conv_clamp, magnitude_ema_beta
+            )
+            self.add_module(plan.name, layer)
+
+    def forward(
+        self,
+        ws: torch.Tensor,
+        noise_mode: str = "const",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """Computes float32 images; `noise_mode` is for StyleGAN2's sake, there is no noise here."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(
+                f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}"
+            )
+        first, *others = ws.float().unbind(dim=1)
+        x = self.input(first)
+        for plan, w in zip(self.schedule.layers, others, strict=True):
+            layer = self.get_submodule(plan.name)
+            x = layer(x, w, force_fp32=force_fp32, update_emas=update_emas)
+        return x.float() * self.output_scale
+
+
+class StyleGAN3Generator(nn.Module):
+    """Mapping and synthesis. Config R: conv_kernel 1, use_radial_filters, doubled channels.
+
+    Args:
+        mapping_kwargs: arguments of `MappingNetwork`.
+        synthesis_kwargs: arguments of `SynthesisNetwork` and `ScheduleArguments`.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: Mapping[str, Any] | None = None,
+        **synthesis_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "w_dim": w_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            **synthesis_kwargs,
+        }
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "const",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """z [N, z_dim], c [N, c_dim] -> float32 images [N, C, R, R], nominally in [-1, 1]."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas=update_emas)
+        img: torch.Tensor = self.synthesis(
+            ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas
+        )
+        return img
+
+
+SYNTHESIS_ARGUMENTS = frozenset(
+    [f.name for f in dataclasses.fields(ScheduleArguments)]
+    + ["output_scale", "conv_clamp", "magnitude_ema_beta"]
+) - {"img_resolution", "img_channels"}

@@ -1,0 +1,233 @@
+"""One file over HTTP into a part file: resumed, retried, and checked against its length.
+
+Beside the part file stands a note of where it comes from and which version of the file it is
+(ETag, Last-Modified), so that only pieces of one and the same file are ever put together.
+"""
+
+import json
+import os
+import shutil
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import requests
+
+from sg3flow.errors import DataError
+from sg3flow.files import write_json
+from sg3flow.progress import progress
+
+_CHUNK_BYTES = 1 << 20
+_MIB = 1 << 20
+_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+_RETRIED_ERRORS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a server, and how often to try again."""
+
+    connect_sec: float = 10.0
+    read_sec: float = 60.0
+    tries: int = 5  # in a row without getting further
+    pause_sec: float = 1.0  # before the second try; doubles each time
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which bytes a part file holds pieces of."""
+
+    url: str
+    etag: str
+    last_modified: str
+    total: int | None  # bytes of the whole file; None: the server does not say
+
+    def condition(self) -> str:
+        """The If-Range value that names this version, or an empty string."""
+        # A weak ETag names equal meaning, not equal bytes (RFC 9110, Sec. 13.1.5).
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+
+class TransferError(Exception):
+    """The transfer broke off, and another try may go on with it."""
+
+
+class Transfer:
+    """The way of one file from ``url`` into ``part``; ``note`` remembers the version."""
+
+    def __init__(self, url: str, part: Path, max_bytes: int, patience: Patience) -> None:
+        self.url, self.part, self.max_bytes, self.patience = url, part, max_bytes, patience
+        self.note = part.with_name(part.name + ".json")
+
+    def run(self, stream: BinaryIO) -> None:
+        """Fill the part file, opened as ``stream`` for reading and writing.
+
+        Raises:
+            DataError: the server refuses, sends a page instead of a file, or more than allowed.
+            TransferError: it could not be completed; the part file stays for the next time.
+        """
+        furthest, failures = 0, 0
+        while True:
+            try:
+                return self._attempt(stream)
+            except requests.exceptions.SSLError as error:
+                raise DataError(f"no secure connection: {_reason(error)}") from None
+            except (*_RETRIED_ERRORS, TransferError) as error:
+                stream.flush()
+                failures = 0 if _size(stream) > furthest else failures + 1
+                furthest = max(furthest, _size(stream))
+                if failures + 1 > self.patience.tries:
+                    raise TransferError(_reason(error)) from None
+            except (requests.RequestException, ValueError) as error:
+                raise DataError(f"the address cannot be used: {_reason(error)}") from None
+            time.sleep(self.patience.pause_sec * 2 ** max(failures - 1, 0))
+
+    def can_continue(self) -> bool:
+        """Whether the part file holds a beginning that a later try may go on with."""
+        version = self._noted_version()
+        has_start = self.part.is_file() and self.part.stat().st_size > 0
+        return has_start and version is not None and bool(version.condition())
+
+    def discard(self) -> None:
+        """Remove the part file and its note."""
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _attempt(self, stream: BinaryIO) -> None:
+        version = self._noted_version()
+        done = _size(stream)
+        if version is None or not version.condition() or done > (version.total or done):
+            version, done = None, 0
+        elif done == version.total:
+            return  # the whole file came, and the process ended before it was renamed
+        headers = {"Accept-Encoding": "identity"}  # so that Content-Length counts our bytes
+        if version and done:
+            headers |= {"Range": f"bytes={done}-", "If-Range": version.condition()}
+        timeout = self.patience.connect_sec, self.patience.read_sec
+        with requests.get(self.url, stream=True, timeout=timeout, headers=headers) as response:
+            self._receive(response, stream, version, done)
+
+    def _receive(
+        self, response: requests.Response, stream: BinaryIO, version: Version | None, done: int
+    ) -> None:
+        self._check_status(response)
+        if response.status_code == 206 and not _continues(response, version, done):
+            self.note.unlink(missing_ok=True)
+            raise TransferError("the server sent another part than was asked for")
+        if response.status_code != 206:
+            done = 0
+            version = self._version_of(response)
+            stream.truncate(0)
+            write_json(self.note, asdict(version))
+        assert version is not None
+        self._check_room(version.total, done)
+        stream.seek(done)
+        self._copy(response, stream, version.total, done)
+
+    def _check_status(self, response: requests.Response) -> None:
+        code = response.status_code
+        if code == 416:
+            self.note.unlink(missing_ok=True)
+            raise TransferError("the server has no such part of the file")
+        if code in _RETRIED_STATUS:
+            raise TransferError(f"the server answers {code} {response.reason}")
+        if code not in (200, 206):
+            raise DataError(f"the server answers {code} {response.reason}")
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise DataError("the server sends a web page instead of the file")
+
+    def _version_of(self, response: requests.Response) -> Version:
+        headers = response.headers
+        length = headers.get("Content-Length", "")
+        encoded = headers.get("Content-Encoding", "identity") != "identity"
+        total = int(length) if length.isdigit() and not encoded else None
+        return Version(self.url, headers.get("ETag", ""), headers.get("Last-Modified", ""), total)
+
+    def _check_room(self, total: int | None, done: int) -> None:
+        check_size(total or 0, self.max_bytes)
+        check_room(self.part.parent, (total or 0) - done)
+
+    def _copy(
+        self, response: requests.Response, stream: BinaryIO, total: int | None, done: int
+    ) -> None:
+        label = f"downloading {self.part.name.removesuffix('.part')} (MiB)"
+        bar = progress(label, -(-total // _MIB)) if total else nullcontext(_no_progress)
+        with bar as advance:
+            advance(done // _MIB)
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                if done == 0 and _is_page(chunk):
+                    raise DataError("the server sends a web page instead of the file")
+                stream.write(chunk)
+                advance((done + len(chunk)) // _MIB - done // _MIB)
+                done += len(chunk)
+                if done > self.max_bytes:
+                    stream.truncate(0)
+                check_size(done, self.max_bytes)
+        stream.flush()
+        if total is not None and done != total:
+            raise TransferError(f"only {done:,} of {total:,} bytes came")
+
+    def _noted_version(self) -> Version | None:
+        with suppress(OSError, ValueError, TypeError):
+            content: Any = json.loads(self.note.read_text(encoding="utf-8"))
+            version = Version(**content)
+            if version.url == self.url:
+                return version
+        return None
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise DataError where a file is larger than allowed."""
+    if size > max_bytes:
+        raise DataError(f"the file has {size:,} bytes or more; at most {max_bytes:,} are accepted")
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise DataError where the disk of ``folder`` has less than ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
+            "free some or choose another place"
+        )
+
+
+def _continues(response: requests.Response, version: Version | None, done: int) -> bool:
+    """Does the answer start where the part file ends, in a file of the same size?"""
+    etag = response.headers.get("ETag")
+    if version is not None and etag and version.etag and etag != version.etag:
+        return False
+    span, _, total = response.headers.get("Content-Range", "").partition("/")
+    starts_right = span.startswith(f"bytes {done}-")
+    return version is not None and starts_right and total in ("*", str(version.total))
+
+
+def _is_page(start: bytes) -> bool:
+    return start[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _size(stream: BinaryIO) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _no_progress(steps: int) -> None:
+    """Without a known length there is nothing to show."""
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause in few words: requests nests its errors three deep."""
+    cause: Any = error
+    while True:
+        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
+        if not isinstance(inner, Exception):
+            break
+        cause = inner
+    text = str(cause).rpartition(": ")[2] if isinstance(cause, OSError) else str(cause)
+    return " ".join((text or type(error).__name__).split())[:200]

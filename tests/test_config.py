@@ -1,0 +1,81 @@
+"""Settings: strict reading, worded errors."""
+
+from pathlib import Path
+
+import pytest
+
+from sg3flow.config import PackConfig, TrainConfig, load_settings
+from sg3flow.errors import ConfigError
+
+REQUIRED = {"cfg": "stylegan3-t", "gpus": 1, "batch": 8, "gamma": 0.5}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_official_ones():
+    config = load_settings(TrainConfig, "train", overrides=REQUIRED)
+    assert (config.cbase, config.cmax, config.kimg, config.tick, config.snap) == (
+        32768,
+        512,
+        25000,
+        4,
+        50,
+    )
+    assert (config.aug, config.target, config.p, config.mbstd_group) == ("ada", 0.6, 0.2, 4)
+
+
+def test_file_values_and_overrides(tmp_path):
+    params = write(
+        tmp_path / "params.yaml",
+        "train: {cfg: stylegan3-t, gpus: 1, batch: 8, gamma: 1e-1, batch-gpu: 4}\n",
+    )
+    config = load_settings(TrainConfig, "train", params, {"batch": 16})
+    assert (config.gamma, config.batch, config.batch_gpu) == (0.1, 16, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {cfg: stylegan3-t, gpus: 1, batch: 8}", "missing parameter 'gamma'"),
+        ("train: {gama: 1}", "did you mean 'gamma'"),
+        ("train: {cfg: stylegan3_t}", "did you mean 'stylegan3-t'"),
+        ("train: {gpus: true}", "must be a whole number"),
+        ("train: {batch: 8.0}", "must be a whole number"),
+        ("train: {gamma: ten}", "must be a number"),
+        ("train: {gamma: .nan}", "finite"),
+        ("train: {cond: 1}", "true or false"),
+        ("train: {kimg: 0}", "at least 1"),
+        ("train: {p: 1.5}", "at most 1"),
+        ("train: {resume: null}", "must be a text"),
+        ("train: [1, 2]", "names and values"),
+        ("trian: {}", "did you mean 'trian'"),
+        ("- 1", "one section a stage"),
+        ("train: {a: b", "not valid YAML"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, text, words):
+    params = write(tmp_path / "params.yaml", text)
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as error:
+        load_settings(TrainConfig, "train", params)
+    assert words in str(error.value)
+
+
+def test_missing_file_and_binary_file(tmp_path):
+    with pytest.raises(ConfigError, match="no params file"):
+        load_settings(PackConfig, "pack", tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_settings(PackConfig, "pack", tmp_path / "bad.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    params = write(
+        tmp_path / "params.yaml",
+        "train: {cfg: stylegan3-t, gpus: 1, batch: 8, gamma: 25e-1, glr: 1e-8}",
+    )
+    config = load_settings(TrainConfig, "train", params)
+    assert (config.gamma, config.glr) == (2.5, 1e-8)
+    assert type(config.gamma) is float and type(config.batch) is int
