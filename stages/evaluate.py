@@ -37,11 +37,12 @@ def snapshots(
     table: Annotated[Path, typer.Option(help="CSV table to write")] = Path("reports/metrics.csv"),
 ) -> None:
     """Measure the snapshots of a training run and name the best."""
-    from sg3flow.metrics.evaluate_stage import evaluate_run
+    from sg3flow.metrics.run import evaluate_run, plan_run
     from sg3flow.tracking.stage_run import tracked_stage
 
+    plan = plan_run(config, run, data, report, table)
     with tracked_stage("evaluate", config, training_run=run) as tracked:
-        print(evaluate_run(config, run, data, report, table, tracked))
+        print(evaluate_run(plan, tracked))
 
 
 @stage_command(app, "network", EvaluateNetworkConfig)
@@ -52,7 +53,7 @@ def network(
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
 ) -> None:
     """Measure one network from anywhere."""
-    from sg3flow.metrics.evaluate_stage import evaluate_one
+    from sg3flow.metrics.run import evaluate_one
 
     print(evaluate_one(config, network, data, report))
 

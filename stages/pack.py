@@ -7,7 +7,7 @@ the source, also those left out, and why.
     python stages/pack.py --source data/raw/afhq/train/cat --dest data/afhq-256x256.zip \\
         --resolution 256x256
 
-Expected time: 600 pictures of 128 px in 2 s; 16,000 pictures of 512 px in 3 min on 2 cores.
+Expected time: 600 pictures of 128 px in 2 s; 16,000 of 512 px, to 256 px, in 2 to 5 min on 2 cores.
 """
 
 from pathlib import Path

@@ -39,7 +39,7 @@ class FetchConfig:
 
     dataset: str = setting(help="starter, afhq, afhqv2, or a folder, a zip file or a URL of a zip")
     sha256: str = setting("", help="expected SHA-256 of the zip; empty: the known one, if any")
-    images: int = setting(600, ge=3, help="starter: how many pictures to draw")
+    images: int = setting(600, ge=3, le=1_000_000, help="starter: how many pictures to draw")
     resolution: int = setting(128, ge=16, le=1024, help="starter: their side in pixels")
     seed: int = setting(0, ge=0, help="starter: seed of the drawings")
 

@@ -42,6 +42,14 @@ def url_file_name(url: str) -> str:
     return name.lstrip(".") or "download"
 
 
+def local_path(url: str) -> Path:
+    """The file or folder that a file:// address names; it need not exist."""
+    parts = _split(url)
+    if parts.netloc not in ("", "localhost"):
+        raise DataError(f"a file:// address names no other machine; '{parts.netloc}' was found")
+    return Path(url2pathname(parts.path))
+
+
 def download(
     url: str,
     dest: Path,
@@ -169,21 +177,11 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _local_path(parts: SplitResult) -> Path:
-    if parts.netloc not in ("", "localhost"):
-        raise DataError(f"a file:// address names no other machine; '{parts.netloc}' was found")
-    path = Path(url2pathname(parts.path))
-    if not path.is_file():
-        raise DataError("there is no such file")
-    return path
-
-
 def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:
     """Fill the part file; what cannot be continued later is removed after an error."""
     try:
-        parts = _split(url)
-        if parts.scheme == "file":
-            _copy_local(_local_path(parts), stream, transfer)
+        if _split(url).scheme == "file":
+            _copy_local(local_path(url), stream, transfer)
         else:
             transfer.run(stream)
         stream.flush()
@@ -195,6 +193,8 @@ def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:
 
 
 def _copy_local(source: Path, stream: BinaryIO, transfer: Transfer) -> None:
+    if not source.is_file():
+        raise DataError("there is no such file")
     size = source.stat().st_size
     check_size(size, transfer.max_bytes)
     check_room(transfer.part.parent, size)

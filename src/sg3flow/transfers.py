@@ -224,10 +224,11 @@ def _no_progress(steps: int) -> None:
 def _reason(error: Exception) -> str:
     """The innermost cause in few words: requests nests its errors three deep."""
     cause: Any = error
-    while True:
-        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
-        if not isinstance(inner, Exception):
-            break
-        cause = inner
-    text = str(cause).rpartition(": ")[2] if isinstance(cause, OSError) else str(cause)
-    return " ".join((text or type(error).__name__).split())[:200]
+    while inner := [a for a in (getattr(cause, "reason", None), *cause.args) if _is_error(a)]:
+        cause = inner[-1]
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return text[:200]
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, Exception)

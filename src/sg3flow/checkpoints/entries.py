@@ -4,6 +4,7 @@ Building takes no more memory than the tensors given: the module is laid out wit
 (torch's meta device), its names and shapes are compared, and only then does it take the tensors.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sg3flow.checkpoints.plain import plain, plain_dict, text
-from sg3flow.errors import CheckpointError, nearest
+from sg3flow.checkpoints.plain import plain, plain_dict, shown, text
+from sg3flow.errors import CheckpointError, Sg3flowError, nearest
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.networks.schedule import ScheduleArguments, plan_layers
 
 CLASSES: dict[str, type[nn.Module]] = {
     "StyleGAN3Generator": StyleGAN3Generator,
@@ -21,13 +23,14 @@ CLASSES: dict[str, type[nn.Module]] = {
     "Discriminator": Discriminator,
 }
 
-# Arguments that cost time or memory in the constructor itself, before any shape is compared.
+# What costs time or memory in the constructor itself, before any shape is compared.
 _LIMITS = {
     "num_layers": 256,
     "filter_size": 64,
     "lrelu_upsampling": 16,
     "img_resolution": 16384,
 }
+_MAX_TAPS = 1024
 _MAX_LISTED = 5
 
 
@@ -53,10 +56,10 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
     checked = {
         "class_name": _checked_class_name(entry["class_name"], where),
         "init_kwargs": plain_dict(entry["init_kwargs"], f"{where}: init_kwargs"),
-        "state_dict": _checked_tensors(entry["state_dict"], where),
     }
-    _check_shapes(_laid_out(checked, where), checked["state_dict"], where)
-    return checked
+    state = _checked_tensors(entry["state_dict"], where)
+    _check_shapes(_laid_out(checked, where), state, where)
+    return {**checked, "state_dict": state}
 
 
 def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module:
@@ -84,8 +87,8 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
 def _checked_class_name(name: Any, where: str) -> str:
     if not isinstance(name, str) or name not in CLASSES:
         known = ", ".join(CLASSES)
-        hint = nearest(str(name)[:60], CLASSES)
-        raise CheckpointError(f"{where}: unknown network {name!r:.60}{hint}; known: {known}")
+        hint = nearest(name[:60], CLASSES) if isinstance(name, str) else ""
+        raise CheckpointError(f"{where}: unknown network {shown(name)}{hint}; known: {known}")
     return name
 
 
@@ -95,8 +98,12 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not _is_plain_tensor(tensor):
             raise CheckpointError(
-                f"{where}: state_dict[{name!r:.80}] is no float tensor on the CPU"
+                f"{where}: state_dict[{shown(name)}] is no float tensor on the CPU"
             )
+    storages = [tensor.untyped_storage() for tensor in state.values()]
+    own = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    if sum(map(_size, state.values())) > sum(own.values()):
+        raise CheckpointError(f"{where}: several tensors of state_dict are the same numbers")
     return {name: tensor.detach().float() for name, tensor in state.items()}
 
 
@@ -107,8 +114,12 @@ def _is_plain_tensor(value: Any) -> bool:
         and value.device.type == "cpu"
         and value.is_floating_point()
         # Strides of 0 would let a small file stand for a huge tensor.
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        and _size(value) <= value.untyped_storage().nbytes()
     )
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _laid_out(entry: Mapping[str, Any], where: str) -> nn.Module:
@@ -117,13 +128,16 @@ def _laid_out(entry: Mapping[str, Any], where: str) -> nn.Module:
     where = f"{where} ({entry['class_name']})"
     _check_limits(kwargs, where)
     try:
+        if network_type is StyleGAN3Generator:
+            _check_filters(kwargs)
         inspect.signature(network_type).bind(**kwargs)
         with torch.device("meta"):
             return network_type(**kwargs)
+    # A hostile argument may reach any computation there.
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{where} refuses its init_kwargs: {reason}") from None
-    except AssertionError as error:
+    except (AssertionError, AttributeError, MemoryError, Sg3flowError) as error:
         raise CheckpointError(f"{where} refuses its init_kwargs: {error}") from None
 
 
@@ -133,6 +147,14 @@ def _check_limits(kwargs: Mapping[str, Any], where: str) -> None:
             _check_limits(value, where)
         elif name in _LIMITS and isinstance(value, int | float) and not value <= _LIMITS[name]:
             raise CheckpointError(f"{where}: {name} is {value}, at most {_LIMITS[name]} is allowed")
+
+
+def _check_filters(kwargs: Mapping[str, Any]) -> None:
+    names = {field.name for field in dataclasses.fields(ScheduleArguments)}
+    given = {name: value for name, value in kwargs.items() if name in names}
+    for layer in plan_layers(ScheduleArguments(**given)).layers:
+        if max(layer.up_taps, layer.down_taps) > _MAX_TAPS:
+            raise ValueError(f"{layer.name} would need a filter of more than {_MAX_TAPS} taps")
 
 
 def _check_shapes(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from sg3flow.checkpoints.entries import build_network, checked_entry
+from sg3flow.checkpoints.entries import build_network
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.checkpoints.sources import local_copy
-from sg3flow.errors import CheckpointError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -63,7 +63,9 @@ def _from_snapshot(path: Path) -> Networks:
     pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
     pipe.p.fill_(content["augment_p"])
     return Networks(
-        **{key: build_network(content[key], f"{path}: {key}") for key in ("G", "D", "G_ema")},
+        G=build_network(content["G"], f"{path}: G"),
+        D=build_network(content["D"], f"{path}: D"),
+        G_ema=build_network(content["G_ema"], f"{path}: G_ema"),
         augment_pipe=pipe,
         training_set=content["training_set"],
         progress=content["progress"],
@@ -72,13 +74,14 @@ def _from_snapshot(path: Path) -> Networks:
 
 def _from_public_pickle(path: Path) -> Networks:
     content = read_public_pickle(path)
-    networks = {
-        key: build_network(content[key], f"{path}: {key}")
+    G, D, G_ema = (
+        build_network(content[key], f"{path}: {key}") if content[key] else None
         for key in ("G", "D", "G_ema")
-        if content[key] is not None
-    }
+    )
     return Networks(
-        **networks,
+        G=G,
+        D=D,
+        G_ema=G_ema,
         augment_pipe=_public_augment_pipe(content["augment_pipe"], path),
         training_set=content["training_set_kwargs"],
     )
@@ -89,7 +92,7 @@ def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> Augment
         return None
     try:
         pipe = AugmentPipe(**entry["init_kwargs"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: augment_pipe refuses its arguments: {error}") from None
     pipe.p.fill_(entry["p"])
     return pipe
@@ -123,4 +126,4 @@ def _registered_generator(described: Path) -> nn.Module:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{described.parent} holds no usable generator: {reason}") from None
     entry = {"class_name": class_name, "init_kwargs": init_kwargs, "state_dict": state}
-    return build_network(checked_entry(entry, str(weights)), str(weights))
+    return build_network(entry, str(weights))

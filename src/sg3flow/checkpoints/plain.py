@@ -41,6 +41,13 @@ def text(value: str) -> str:
     return sys.intern(str.__str__(value))
 
 
+def shown(value: Any) -> str:
+    """A value in a message; of a nested one the type only, for it may be endless to print."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"{value!r:.80}"
+    return f"a {type(value).__name__}"
+
+
 class _Copier:
     def __init__(self, where: str) -> None:
         self.where = where
@@ -61,7 +68,7 @@ class _Copier:
     def _copy_mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         strange = next((key for key in value if not isinstance(key, str)), None)
         if strange is not None:
-            raise CheckpointError(f"{self.where} has a key that is no text: {strange!r:.60}")
+            raise CheckpointError(f"{self.where} has a key that is no text: {shown(strange)}")
         return {text(key): self.copy(value[key], depth + 1) for key in sorted(value)}
 
     def _copy_number(self, value: Any) -> Any:

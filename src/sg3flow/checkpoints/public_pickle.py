@@ -5,7 +5,7 @@ project's networks by class name, arguments and parameter name; the text is neve
 """
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from sg3flow.checkpoints.public_values import PUBLIC_NAMES, Module
 from sg3flow.errors import CheckpointError
 
 _MAX_FILE_BYTES = 8 << 30
-_MAX_LAYER_DEPTH = 8
-_MAX_LAYERS = 10_000
+_MAX_NAMES = 20_000  # of layers and tensors in one network; the largest public ones have hundreds
+_MAX_NAME_LENGTH = 100
 
 # Arguments that change the speed, not the function.
 _SPEED_ONLY = ("fused_modconv_default", "fp16_channels_last")
+# Arguments of StyleGAN2-ADA that this project knows with one value only.
+_ALWAYS = {"activation": "lrelu"}
 
 
 def read_public_pickle(path: Path) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def _network(module: Any, key: str) -> dict[str, Any] | None:
 def _class_name(module: Module, key: str) -> str:
     if module.class_name == "Discriminator":
         return "Discriminator"
-    layers = _children(_children(module).get("synthesis"))
+    synthesis = _children(module).get("synthesis")
+    layers = _children(synthesis) if synthesis else {}
     # Both generations call it Generator: the layers tell which one it is.
     if module.class_name == "Generator" and "input" in layers:
         return "StyleGAN3Generator"
@@ -97,12 +100,22 @@ def _class_name(module: Module, key: str) -> str:
 
 
 def _init_kwargs(module: Module, key: str) -> dict[str, Any]:
-    if module.state.get("_init_args"):
+    positional = module.state.get("_init_args", ())
+    if not isinstance(positional, list | tuple) or len(positional):
         raise CheckpointError(f"{key} was made with positional arguments")
     kwargs = plain_dict(module.state.get("_init_kwargs"), f"{key}: _init_kwargs")
     kwargs |= plain_dict(kwargs.pop("synthesis_kwargs", {}), f"{key}: synthesis_kwargs")
-    kwargs |= plain_dict(kwargs.pop("block_kwargs", {}), f"{key}: block_kwargs") if False else {}
-    return {name: value for name, value in kwargs.items() if name not in _SPEED_ONLY}
+    return _without_fixed(kwargs)
+
+
+def _without_fixed(kwargs: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if isinstance(value, dict):
+            kept[name] = _without_fixed(value)
+        elif name not in _SPEED_ONLY and (name, value) not in _ALWAYS.items():
+            kept[name] = value
+    return kept
 
 
 def _augment_pipe(module: Any) -> dict[str, Any] | None:
@@ -119,21 +132,21 @@ def _augment_pipe(module: Any) -> dict[str, Any] | None:
 
 def _tensors(root: Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and persistent buffers by their dotted names."""
-    waiting = [("", root, 0)]
-    for count in range(_MAX_LAYERS + 1):
-        if not waiting:
-            return
-        prefix, module, depth = waiting.pop()
-        # A small file may hold the same layer many times over.
-        if depth > _MAX_LAYER_DEPTH or count == _MAX_LAYERS:
+    waiting = [("", root)]
+    names_left = _MAX_NAMES
+    while waiting:
+        prefix, module = waiting.pop()
+        buffers, children = _named(module, "_buffers"), _children(module)
+        passing = _passing_buffers(module)
+        named = {**_named(module, "_parameters"), **buffers}
+        # A small file may hold the same layers many times over, even within themselves.
+        names_left -= 1 + len(named) + len(children) + len(passing)
+        if names_left < 0:
             raise CheckpointError("refused: layers within layers without end")
-        skipped = module.state.get("_non_persistent_buffers_set") or []
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in _named(module, kind).items():
-                if tensor is not None and name not in skipped:
-                    yield prefix + name, _checked_tensor(tensor, prefix + name)
-        children = _children(module).items()
-        waiting += [(f"{prefix}{name}.", child, depth + 1) for name, child in children]
+        for name, tensor in named.items():
+            if tensor is not None and not (name in buffers and name in passing):
+                yield prefix + name, _checked_tensor(tensor, prefix + name)
+        waiting += [(f"{prefix}{name}.", child) for name, child in children.items()]
 
 
 def _checked_tensor(tensor: Any, name: str) -> torch.Tensor:
@@ -142,18 +155,26 @@ def _checked_tensor(tensor: Any, name: str) -> torch.Tensor:
     return tensor
 
 
-def _children(module: Any) -> dict[str, Module]:
-    if module is None:
-        return {}
-    children = {name: child for name, child in _named(module, "_modules").items() if child}
+def _children(module: Module) -> dict[str, Module]:
+    named = _named(module, "_modules")
+    children = {name: child for name, child in named.items() if child is not None}
     strange = next((name for name, child in children.items() if type(child) is not Module), None)
     if strange is not None:
         raise CheckpointError(f"the layer {strange[:100]} is no stored module")
     return children
 
 
-def _named(module: Module, kind: str) -> Mapping[str, Any]:
+def _passing_buffers(module: Module) -> set[str]:
+    names = module.state.get("_non_persistent_buffers_set", [])
+    if not isinstance(names, list) or len(names) > _MAX_NAMES:
+        raise CheckpointError(f"the buffers of a stored {module.class_name} have no sane names")
+    return {name for name in names if isinstance(name, str)}
+
+
+def _named(module: Module, kind: str) -> dict[str, Any]:
     values = module.state.get(kind, {})
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise CheckpointError(f"{kind} of a stored {module.class_name} is no dict of names")
+    if not isinstance(values, dict) or len(values) > _MAX_NAMES:
+        raise CheckpointError(f"{kind} of a stored {module.class_name} is no sane dict")
+    if not all(isinstance(name, str) and len(name) < _MAX_NAME_LENGTH for name in values):
+        raise CheckpointError(f"{kind} of a stored {module.class_name} has no sane names")
     return values

@@ -11,13 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3flow.checkpoints.pickle_machine import Handler, Name, Opaque, Vocabulary, read_pickle
+from sg3flow.checkpoints.pickle_machine import (
+    Handler,
+    Name,
+    Opaque,
+    Vocabulary,
+    checked_keys,
+    read_pickle,
+)
+from sg3flow.checkpoints.plain import shown
 from sg3flow.errors import CheckpointError
 
-_CLASS_NAMES = (
-    ("Generator", "Discriminator", "MappingNetwork", "SynthesisNetwork", "SynthesisInput")
-    + ("SynthesisLayer", "SynthesisBlock", "ToRGBLayer", "FullyConnectedLayer", "Conv2dLayer")
-    + ("DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer", "AugmentPipe")
+_CLASS_NAMES = frozenset(
+    "Generator Discriminator MappingNetwork SynthesisNetwork SynthesisInput SynthesisLayer "
+    "SynthesisBlock ToRGBLayer FullyConnectedLayer Conv2dLayer DiscriminatorBlock "
+    "DiscriminatorEpilogue MinibatchStdLayer AugmentPipe".split()
 )
 _VERSION = 6
 
@@ -61,29 +69,41 @@ def _module(arguments: tuple[Any, ...]) -> Module:
         raise CheckpointError("refused: a stored object that is no class of the public format")
     if meta.get("version") != _VERSION:
         found = meta.get("version")
-        raise CheckpointError(f"unknown version {found!r:.20} of a stored class; known: {_VERSION}")
+        raise CheckpointError(
+            f"unknown version {shown(found)} of a stored class; known: {_VERSION}"
+        )
     name, state = meta.get("class_name"), meta.get("state")
-    if name not in _CLASS_NAMES:
-        raise CheckpointError(f"refused: the stored class {name!r:.80}, which is not allowed")
+    if not isinstance(name, str) or name not in _CLASS_NAMES:
+        raise CheckpointError(f"refused: the stored class {shown(name)}, which is not allowed")
     if not isinstance(state, dict):
         raise CheckpointError(f"the stored {name} has no state")
-    return Module(str(name), state)
+    return Module(name, state)
 
 
 def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     """OrderedDict() and EasyDict(); the older form of OrderedDict gives its items as a list."""
-    return dict(*arguments)
+    pairs = arguments[0] if arguments else []
+    if type(pairs) is not list or any(len(pair) != 2 for pair in pairs):
+        raise CheckpointError("refused: a dict that is not made of pairs")
+    return dict(checked_keys(pairs))
 
 
 def _list(arguments: tuple[Any, ...]) -> list[Any]:
-    return list(*arguments)
+    items = arguments[0] if arguments else []
+    if type(items) is not list:
+        raise CheckpointError("refused: a set that is not made of a list")
+    return items
 
 
 def _latin_bytes(arguments: tuple[Any, ...]) -> bytes:
     text, encoding = arguments
     if encoding != "latin1":
-        raise CheckpointError(f"refused: bytes in the encoding {encoding!r:.40}")
+        raise CheckpointError(f"refused: bytes in the encoding {shown(encoding)}")
     return str(text).encode("latin1")
+
+
+def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(arguments[0])
 
 
 def _device(arguments: tuple[Any, ...]) -> Opaque:
@@ -111,9 +131,9 @@ def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
         raise CheckpointError("refused: a nested archive that is no single storage of torch")
     dtype = _STORAGES[described.kind.name]
     expected = struct.pack("<q", described.count)
-    numbers = content[stream.tell() + len(expected) :]
-    size = described.count * dtype.itemsize
-    if content[stream.tell() :][: len(expected)] != expected or len(numbers) != size:
+    given = memoryview(content)[stream.tell() :]
+    numbers = given[len(expected) :]
+    if given[: len(expected)] != expected or len(numbers) != described.count * dtype.itemsize:
         raise CheckpointError("a tensor's storage is cut off, or longer than it says")
     if not numbers:
         return torch.empty(0, dtype=dtype)
@@ -155,7 +175,7 @@ def _parameter(arguments: tuple[Any, ...]) -> torch.Tensor:
 def _numpy_dtype(arguments: tuple[Any, ...]) -> Opaque:
     name = arguments[0]
     if not isinstance(name, str) or not _NUMPY_NUMBER.fullmatch(name):
-        raise CheckpointError(f"refused: numpy values of the type {name!r:.40}; only numbers may be")
+        raise CheckpointError(f"refused: numpy values of type {shown(name)}; only numbers may be")
     return Opaque(name)
 
 
@@ -181,12 +201,14 @@ _CALLS: dict[str, Handler] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch.storage._load_from_bytes": _storage,
     "torch.device": _device,
-    "torch.Size": lambda arguments: tuple(*arguments),
+    "torch.Size": _size,
     "numpy.dtype": _numpy_dtype,
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy.core.multiarray._reconstruct": _numpy_array,
     "numpy._core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray._reconstruct": _numpy_array,
+    "numpy.core.numeric._frombuffer": _numpy_array,
+    "numpy._core.numeric._frombuffer": _numpy_array,
 }
 
 
@@ -195,9 +217,9 @@ def _name(dotted: str) -> Name:
     return Name(module, name)
 
 
-_NO_NAMES = Vocabulary({})
+_NO_NAMES = Vocabulary({}, max_opcodes=200)
 _STORAGE_NAMES = Vocabulary(
-    {}, frozenset(Name("torch", name) for name in _STORAGES), persistent=_storage_id
+    {}, frozenset(Name("torch", name) for name in _STORAGES), _storage_id, max_opcodes=200
 )
 PUBLIC_NAMES = Vocabulary(
     {_name(dotted): handler for dotted, handler in _CALLS.items()},

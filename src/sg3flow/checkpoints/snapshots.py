@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sg3flow.checkpoints.entries import checked_entry, network_entry
-from sg3flow.checkpoints.plain import plain, plain_dict, text
+from sg3flow.checkpoints.plain import plain, plain_dict, shown, text
 from sg3flow.errors import CheckpointError
 from sg3flow.files import replaced_file
 
@@ -79,16 +79,16 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     path = Path(path)
     content = _load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        found = content.get("format") if isinstance(content, dict) else content
         raise CheckpointError(
-            f"{path} is no snapshot of ours: expected {FORMAT}, found {found!r:.60}"
+            f"{path} is no snapshot of ours: expected {FORMAT}, found {shown(found)}"
         )
     if set(content) != _KEYS:
-        wrong = ", ".join(sorted(map(repr, set(content) ^ _KEYS)))[:200]
+        wrong = ", ".join(sorted(map(shown, set(content) ^ _KEYS)))[:200]
         raise CheckpointError(f"{path}: missing or unknown keys in the snapshot: {wrong}")
     augment_p = content["augment_p"]
     if not isinstance(augment_p, float) or not augment_p >= 0:
-        raise CheckpointError(f"{path}: augment_p must be a number >= 0, not {augment_p!r:.60}")
+        raise CheckpointError(f"{path}: augment_p must be a number >= 0, not {shown(augment_p)}")
     return {
         "format": FORMAT,
         **{name: checked_entry(content[name], f"{path}: {name}") for name in _NETWORKS},
@@ -111,12 +111,19 @@ def _load(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Bound the memory that reading may take by the file's own size."""
+    """Refuse a damaged file, and one that would take more memory than its own size."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+            _check_entries(entries, path)
+            damaged = archive.testzip()  # torch itself compares no checksums
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is cut off or no snapshot: {_first_line(error)}") from None
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of {damaged[:100]} is wrong")
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
     # torch.save compresses nothing; a compressed entry could grow a thousandfold when read.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise CheckpointError(f"{path} is no snapshot: it holds compressed entries")

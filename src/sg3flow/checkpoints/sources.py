@@ -5,7 +5,7 @@ import os
 import re
 import urllib.parse
 import urllib.request
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sg3flow.errors import CheckpointError, nearest
 
@@ -56,12 +56,11 @@ def _existing(path: Path) -> Path:
 
 
 def _downloaded(url: str) -> Path:
-    from sg3flow.downloads import cached
+    from sg3flow.downloads import cached, url_file_name
 
     # Two addresses may end in the same file name: the address itself is part of ours.
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    file_name = PurePosixPath(urllib.parse.urlsplit(url).path).name or "network.pkl"
-    return cached(url, f"{digest}-{file_name}", None)
+    return cached(url, f"{digest}-{url_file_name(url)}")
 
 
 def _from_mlflow(uri: str) -> Path:

@@ -94,9 +94,7 @@ def _form() -> list[PlannedCheck]:
             ),
             size,
         ),
-        PlannedCheck(
-            "one_size", "all pictures have one size", "packed", same(column="width"), size
-        ),
+        PlannedCheck("one_size", "all pictures have one size", "packed", same(column="size"), size),
         PlannedCheck(
             "power_of_two",
             "sides are powers of two",

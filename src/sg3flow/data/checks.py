@@ -1,6 +1,7 @@
 """Validation of a packed set against what training needs and what its manifest says."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,16 @@ class Report:
         """Whether the set may be trained on."""
         return not self.failed
 
+    def metrics(self) -> dict[str, float]:
+        """The outcome in numbers, for the tracking."""
+        statuses = Counter(check.status for check in self.checks)
+        return {
+            "checks_passed": statuses["passed"],
+            "checks_warning": statuses["warning"],
+            "checks_failed": len(self.failed),
+            "num_images": self.summary["num_images"],
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``validation.json``."""
         return {
@@ -105,7 +116,7 @@ def validate_packed(
             tables.manifest["problem"], tables.manifest["in_subset"], strict=True
         )
     ]
-    plan = planned_checks(config, len(tables.classes), tables.is_labelled)
+    plan = planned_checks(config, tables.num_classes, tables.is_labelled)
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
     thumbnails = Thumbnails(tables.storage, open_storage(raw) if raw else None)
@@ -137,7 +148,8 @@ def _check(planned: "PlannedCheck", result: Any, tables: "Tables") -> Check:
         planned.words,
         bool(result.success),
         "passed" if result.success else failure,
-        crash or (f"{len(offenders)} of {len(frame)}" if observed is None else str(observed)),
+        crash
+        or (f"{len(offenders)} of {len(frame)} offend" if observed is None else str(observed)),
         planned.threshold,
         offenders,
     )
@@ -156,15 +168,17 @@ def _crash(info: dict[str, Any]) -> str:
 def _offenders(
     planned: "PlannedCheck", result: dict[str, Any], frame: "pd.DataFrame"
 ) -> list[Offender]:
-    found = result.get("unexpected_index_list")
-    if found is None and planned.name == "few_rejects":
-        numbers = frame.index[frame["reject"].notna()].tolist()
+    column = getattr(planned.expectation, "column", None)
+    if "unexpected_index_list" in result:
+        numbers = sorted(int(item["row"]) for item in result["unexpected_index_list"] or [])
+    elif column in frame:  # a count of complaints: each of them
+        numbers = frame["row"][frame[column].notna()].tolist()
     else:
-        numbers = sorted(int(item["row"]) for item in found or [])
+        numbers = []
     return [_offender(planned, row) for row in frame.iloc[numbers].to_dict("records")]
 
 
-def _offender(planned: "PlannedCheck", row: dict[str, Any]) -> Offender:
+def _offender(planned: "PlannedCheck", row: Mapping[Any, Any]) -> Offender:
     entry = _text(row.get("entry"))
     path = _text(row.get("path")) or entry or _text(row.get("class_name"))
     other = _text(row[planned.partner]) if planned.partner else ""
@@ -198,10 +212,8 @@ def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]
 def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
     entries, manifest = tables.packed, tables.manifest
     sizes = Counter(
-        f"{width}x{height} {mode}"
-        for width, height, mode in zip(
-            entries["width"], entries["height"], entries["mode"], strict=True
-        )
+        f"{size} {mode}"
+        for size, mode in zip(entries["size"], entries["mode"], strict=True)
         if isinstance(mode, str)
     )
     raw = manifest[manifest["width"].notna() & manifest["packed"]]

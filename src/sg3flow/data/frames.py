@@ -1,16 +1,17 @@
 """The tables that validation judges: the manifest, the decoded packed set, and its classes."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sg3flow.data.archive import content_digest, picture_names, read_labels_file
-from sg3flow.data.images import UnusablePicture, decode_picture, measure
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.parallel import ordered_map, workers_for
+from sg3flow.data.scan import inspect_entry
 from sg3flow.data.storage import Storage, open_storage
 from sg3flow.errors import DataError
 from sg3flow.progress import tracked
@@ -26,10 +27,11 @@ class Tables:
         manifest: the manifest, with ``row`` (its number) and ``found`` (a picture said to be packed
             is there; missing for the others).
         packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
-            it does not decode), size, mode, measures, ``expected_sha256`` (of its pixels, by the
-            manifest), ``label`` and ``label_kind`` (class, vector, other; missing: none),
-            ``expected_label``, ``equal_entry`` (an equal picture in the set) and ``equal_path``
+            it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
+            pixels, by the manifest), ``label`` and ``label_kind`` (class, vector, other; missing:
+            none), ``expected_label``, ``equal_entry`` (an equal picture in the set) and ``equal_path``
             (one in another split that was not packed). What does not apply is missing.
+        num_classes: how many there should be: as many as have names, or as are counted.
         classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabelled sets.
         licence: of the pictures, if the set carries one.
     """
@@ -39,6 +41,7 @@ class Tables:
     manifest: pd.DataFrame
     packed: pd.DataFrame
     classes: pd.DataFrame
+    num_classes: int
     is_labelled: bool
     licence: str | None
 
@@ -64,18 +67,19 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
     for frame in (rows, entries):
         frame.insert(0, "row", range(len(frame)))
     is_labelled = bool(content.get("labels"))
-    classes = _classes(entries, content.get("class_names"))
-    licence = content.get("licence")
-    return Tables(storage, _digest(storage), rows, entries, classes, is_labelled, licence)
-
-
-def inspect_entry(storage: Storage, name: str) -> dict[str, Any]:
-    """One row of the table of entries: what a worker process finds out about one."""
-    try:
-        picture, mode = decode_picture(storage.read(name))
-    except (DataError, UnusablePicture) as error:
-        return {"entry": name, "problem": str(error)}
-    return {"entry": name, "problem": None, "mode": mode, **asdict(measure(picture))}
+    names = content.get("class_names")
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    classes = _classes(entries, names)
+    return Tables(
+        storage,
+        _digest(storage),
+        rows,
+        entries,
+        classes,
+        len(names) or len(classes),
+        is_labelled,
+        content.get("licence"),
+    )
 
 
 _ENTRY_COLUMNS = {
@@ -92,10 +96,15 @@ _ENTRY_COLUMNS = {
 
 def _decoded(storage: Storage, workers: int) -> pd.DataFrame:
     names = picture_names(storage)
-    results = ordered_map(inspect_entry, storage, names, workers_for(len(names), workers))
-    rows = list(tracked(results, "validating", len(names)))
+    inspected = ordered_map(inspect_entry, storage, names, workers_for(len(names), workers))
+    with closing(inspected):
+        rows = list(tracked(inspected, "validating", len(names)))
     frame = pd.DataFrame(rows, columns=list(_ENTRY_COLUMNS))
-    return frame.astype(_ENTRY_COLUMNS)
+    frame = frame.astype(_ENTRY_COLUMNS)
+    sizes = zip(frame["width"], frame["height"], frame["problem"], strict=True)
+    words = [None if isinstance(p, str) else f"{w}x{h}" for w, h, p in sizes]
+    frame["size"] = pd.Series(words, index=frame.index, dtype="object")
+    return frame
 
 
 def _add_manifest(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -152,11 +161,11 @@ def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
     entries["equal_path"] = pd.Series(equal_paths, index=entries.index, dtype="object")
 
 
-def _classes(entries: pd.DataFrame, class_names: Any) -> pd.DataFrame:
+def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     counts = Counter(int(label) for label in entries["label"].dropna())
-    names = class_names if isinstance(class_names, list) else []
     number = max(len(names), max(counts, default=-1) + 1)
-    labels = [str(names[i]) if i < len(names) else str(i) for i in range(number)]
+    number = min(number, len(names) + len(entries))  # a stray label must not make a million rows
+    labels = [names[i] if i < len(names) else str(i) for i in range(number)]
     pictures = [counts.get(i, 0) for i in range(number)]
     return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": pictures})
 

@@ -46,11 +46,11 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(ending for ending, name in endings.items() if name in formats)
 
 
-def decode_picture(content: bytes) -> tuple[Image.Image, str]:
-    """Decode a picture file completely; gives it in mode RGB or L, and the mode it had.
+def decode_picture(content: bytes) -> Image.Image:
+    """Decode a picture file completely, in the mode it has.
 
     Raises:
-        UnusablePicture: empty, damaged, no picture, far too large, transparent or 16-bit.
+        UnusablePicture: empty, damaged, no picture, or far too large.
     """
     if not content:
         raise UnusablePicture("the file is empty")
@@ -66,10 +66,15 @@ def decode_picture(content: bytes) -> tuple[Image.Image, str]:
         raise UnusablePicture("not a picture in a format that Pillow reads") from None
     except Exception as error:  # a damaged file makes Pillow's plugins raise anything
         raise UnusablePicture(f"cannot be decoded ({error})") from None
-    return _plain_mode(picture), picture.mode
+    return picture
 
 
-def _plain_mode(picture: Image.Image) -> Image.Image:
+def plain_mode(picture: Image.Image) -> Image.Image:
+    """The picture in mode RGB or L.
+
+    Raises:
+        UnusablePicture: it is transparent, or has more than 8 bits a channel.
+    """
     if picture.has_transparency_data:
         alpha = picture.convert("RGBA").getchannel("A")
         if any(alpha.histogram()[:255]):

@@ -6,6 +6,7 @@ must know them to find pictures that stand in two splits.
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ def pack_images(
         packing = _Packing(opened, config, writer)
         jobs, total = packing.jobs(), len(opened.pictures)
         scanned = ordered_map(scan_picture, task, jobs, workers_for(total, workers))
-        for picture in tracked(scanned, "packing", total):
-            packing.take(picture)
+        with closing(scanned):
+            for picture in tracked(scanned, "packing", total):
+                packing.take(picture)
         packing.finish()
         write_manifest(stream, packing.rows)
     return packing.summary()

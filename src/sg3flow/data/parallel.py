@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -42,7 +42,7 @@ def ordered_map(
     shared: Shared,
     jobs: Iterable[Job],
     workers: int,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``function(shared, job)`` over processes, in the order of ``jobs`` and a few jobs ahead.
 
     Args:
@@ -50,6 +50,9 @@ def ordered_map(
         shared: sent to every process once.
         jobs: taken one by one, so a generator may look at the results that have come back so far.
         workers: number of processes; 1: everything happens in this one.
+
+    To be closed (``contextlib.closing``) where it may not be read to its end: that ends the
+    processes.
 
     Raises:
         DataError: a process was killed from outside.

@@ -1,7 +1,12 @@
-"""What a worker process does with one raw picture: read, decode, measure, fit and encode."""
+"""What a worker process does with one picture: a raw one to be packed, or an entry to be judged.
+
+Light on purpose (numpy, Pillow, standard library): every worker process imports it.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from typing import Any
 
 from PIL import Image
 
@@ -13,6 +18,7 @@ from sg3flow.data.images import (
     encode_png,
     fit,
     measure,
+    plain_mode,
 )
 from sg3flow.data.storage import Storage
 from sg3flow.errors import DataError
@@ -72,7 +78,8 @@ def scan_picture(task: ScanTask, job: ScanJob) -> Scanned:
         return Scanned(job.name, task.storage.size(job.name), problem=str(error))
     num_bytes, digest = len(content), hashlib.sha256(content).hexdigest()
     try:
-        picture, mode = decode_picture(content)
+        decoded = decode_picture(content)
+        picture = plain_mode(decoded)
     except UnusablePicture as error:
         return Scanned(job.name, num_bytes, digest, problem=str(error))
     measures = measure(picture)
@@ -82,9 +89,20 @@ def scan_picture(task: ScanTask, job: ScanJob) -> Scanned:
             encoded = _encode(fit(picture, task.transform, task.size))
         except TooSmall as error:
             too_small = str(error)
-    return Scanned(job.name, num_bytes, digest, mode, measures, encoded, "", too_small)
+    return Scanned(job.name, num_bytes, digest, decoded.mode, measures, encoded, "", too_small)
 
 
 def _encode(picture: Image.Image) -> Encoded:
     digest = hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
     return Encoded(encode_png(picture), picture.width, picture.height, picture.mode, digest)
+
+
+def inspect_entry(storage: Storage, name: str) -> dict[str, Any]:
+    """Read and measure one entry of a packed set: its row in the table of entries."""
+    try:
+        picture = decode_picture(storage.read(name))
+    except (DataError, UnusablePicture) as error:
+        return {"entry": name, "problem": str(error)}
+    row = {"entry": name, "mode": picture.mode, "width": picture.width, "height": picture.height}
+    # Of another mode only its name counts: a check says that it is wrong.
+    return row | asdict(measure(picture)) if picture.mode in ("RGB", "L") else row

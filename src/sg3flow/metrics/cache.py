@@ -6,7 +6,6 @@ picture is another file, and nothing has to be invalidated.
 
 import hashlib
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sg3flow.downloads import cache_folder
 from sg3flow.files import replaced_file
 from sg3flow.metrics.frechet import FeatureStats
 
@@ -21,9 +21,8 @@ _FORMAT = "sg3flow-stats-1"
 
 
 def stats_folder() -> Path:
-    """``stats`` below the folder ``SG3FLOW_CACHE`` names, by default ``~/.cache/sg3flow``."""
-    named = os.environ.get("SG3FLOW_CACHE")
-    return (Path(named) if named else Path.home() / ".cache" / "sg3flow") / "stats"
+    """``stats`` in the cache folder."""
+    return cache_folder() / "stats"
 
 
 def cached_stats(key: Mapping[str, str], compute: Callable[[], FeatureStats]) -> FeatureStats:
@@ -52,7 +51,8 @@ def cached_stats(key: Mapping[str, str], compute: Callable[[], FeatureStats]) ->
 
 def _read(path: Path, content: str) -> FeatureStats | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # A stream of our own: numpy leaves its file open where the content is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             stats = FeatureStats(int(arrays["count"]), arrays["mean"], arrays["cov"])
             is_ours = str(arrays["key"]) == content
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):

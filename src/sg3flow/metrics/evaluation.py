@@ -19,10 +19,10 @@ from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.equivariance import eqr, eqt, input_transform
 from sg3flow.metrics.features import FeatureExtractor, load_extractor
+from sg3flow.metrics.float32 import exact_float32
 from sg3flow.metrics.frechet import FeatureStats, RunningStats, frechet_distance
 from sg3flow.metrics.generation import Generator, draw_pictures, latent_batches
 from sg3flow.metrics.names import Metric, parse_metrics
-from sg3flow.metrics.precision import exact_float32
 from sg3flow.metrics.reference import reference_stats
 from sg3flow.progress import progress
 

@@ -12,14 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 from sg3flow.downloads import cached
-from sg3flow.errors import MetricError, Sg3flowError
+from sg3flow.errors import DataError, MetricError
 from sg3flow.metrics.features import as_rgb
+from sg3flow.transfers import Patience
 
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAME}"
 )
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_WEIGHTS_BYTES = 95_628_359
 _SIZE = 299
 
 
@@ -54,12 +56,18 @@ def load_inception() -> "Inception":
         MetricError: the weights cannot be had or do not fit; says where to put them by hand.
     """
     try:
-        path = cached(WEIGHTS_URL, WEIGHTS_NAME, WEIGHTS_SHA256)
-    except (Sg3flowError, OSError) as error:
+        path = cached(
+            WEIGHTS_URL,
+            WEIGHTS_NAME,
+            WEIGHTS_SHA256,
+            max_bytes=_WEIGHTS_BYTES,
+            patience=Patience(tries=3),
+        )
+    except DataError as error:
+        # The cause names the file, its digest, its address, and where to put it by hand.
         raise MetricError(
-            f"FID needs {WEIGHTS_NAME} (95.6 MB, SHA-256 {WEIGHTS_SHA256}) from {WEIGHTS_URL}, "
-            f"which could not be had: {error}; put the file into the folder SG3FLOW_CACHE names "
-            "(~/.cache/sg3flow if it names none), or use fd_random1k_full, which needs no download"
+            f"FID has no Inception weights (95.6 MB): {error}; "
+            "fd_random metrics, say fd_random1k_full, need no download"
         ) from error
     with torch.device("meta"):
         network = Inception()

@@ -20,17 +20,19 @@ _ROTATION_UP = 4
 def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Move the content by ``tx`` widths and ``ty`` heights, rounded to whole pixels."""
     height, width = images.shape[-2:]
-    x, y = round(tx * width), round(ty * height)
+    from_x, to_x = _overlap(round(tx * width), width)
+    from_y, to_y = _overlap(round(ty * height), height)
     moved, mask = torch.zeros_like(images), torch.zeros_like(images)
-    source = images[..., _source(y, height), _source(x, width)]
-    moved[..., _source(-y, height), _source(-x, width)] = source
-    mask[..., _source(-y, height), _source(-x, width)] = 1
+    moved[..., to_y, to_x] = images[..., from_y, from_x]
+    mask[..., to_y, to_x] = 1
     return moved, mask
 
 
-def _source(shift: int, size: int) -> slice:
-    """The part of an axis that is still in view after a shift; of ``-shift``, where it went."""
-    return slice(max(-shift, 0), max(size - max(shift, 0), 0))
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """The part of an axis that stays in view under a shift: where it was, and where it comes."""
+    kept = max(size - abs(shift), 0)
+    start, place = (min(max(by, 0), size) for by in (-shift, shift))
+    return slice(start, start + kept), slice(place, place + kept)
 
 
 def frac_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,10 +55,9 @@ def _shift_axis(images: torch.Tensor, axis: int, pixels: float) -> torch.Tensor:
     moved = torch.zeros_like(images)
     size = images.shape[axis]
     for offset, tap in zip(range(1 - _LANCZOS, _LANCZOS + 1), weights, strict=True):
-        kept = _source(whole + offset, size)
-        place = _source(-whole - offset, size)
-        part = images.narrow(axis, kept.start, max(kept.stop - kept.start, 0))
-        moved.narrow(axis, place.start, max(place.stop - place.start, 0)).add_(part, alpha=tap)
+        source, place = _overlap(whole + offset, size)
+        part = images.narrow(axis, source.start, source.stop - source.start)
+        moved.narrow(axis, place.start, place.stop - place.start).add_(part, alpha=tap)
     return moved
 
 

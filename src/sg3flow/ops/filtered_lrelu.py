@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from sg3flow.ops.backend import backend_name
 from sg3flow.ops.bias_act import may_exceed
-from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
+from sg3flow.ops.fir import FirSpec, as_planes, filter_taps, plane_groups, resample
 from sg3flow.ops.upfirdn2d import (
     Factor,
     check_filter,
@@ -18,9 +17,6 @@ from sg3flow.ops.upfirdn2d import (
     parse_factor,
     parse_padding,
 )
-
-# Upsampled samples worked on at a time on a CPU: the four passes over them stay in its cache.
-_CHUNK_SAMPLES = 2**19
 
 
 def filtered_lrelu(
@@ -38,8 +34,8 @@ def filtered_lrelu(
 ) -> torch.Tensor:
     """(1) Add the bias; (2) upsample by `fu`; (3) leaky ReLU, gain, clamp; (4) downsample by `fd`.
 
-    The upsampled tensor never outlives the call: backward needs one byte a sample (two where the
-    clamp is reached). Differentiable in `x` and `b` to any order.
+    The upsampled tensor is never whole on a CPU and never kept: backward needs `x` and `b` only.
+    Differentiable in `x` and `b` to any order.
 
     Args:
         x: [N, C, H, W], any floating dtype.
@@ -63,14 +59,12 @@ def filtered_lrelu(
     first = FirSpec((ux, uy), (1, 1), parse_padding(padding), flip_filter, float(ux * uy))
     check_fits("filtered_lrelu", x, fu, first)
     middle = first.output_size((x.shape[2], x.shape[3]), filter_taps(fu))
-    # gain * clip(v, clamp / gain) is the clamp after the gain; the gain rides on the filter
     second = FirSpec((1, 1), (dx, dy), flip=flip_filter, gain=float(gain))
     check_fits("filtered_lrelu", x.new_empty(1, 1, 1, 1).expand(1, 1, *middle), fd, second)
     backend_name(x.device)
-    if b is not None:
-        x = x + b.reshape(1, -1, 1, 1)
     limit = None if clamp is None else clamp / gain
-    return _FilteredLRelu.apply(x, fu, fd, _Steps(first, second), slope, limit)  # type: ignore[no-any-return]
+    op = _Op(fu, fd, first, second, float(slope), limit)
+    return _FilteredLRelu.apply(x, b, op)  # type: ignore[no-any-return]
 
 
 def _check_values(
@@ -89,123 +83,122 @@ def _check_values(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Steps:
-    """The resampling before and after the nonlinearity."""
+class _Op:
+    """The op's constants: filters, resampling before and after the nonlinearity, its shape.
 
+    The nonlinearity clips at `limit`, or nowhere if that is None, before the gain: a positive
+    gain commutes with it and rides on the second filter.
+    """
+
+    fu: torch.Tensor | None
+    fd: torch.Tensor | None
     first: FirSpec
     second: FirSpec
+    slope: float
+    limit: float | None
 
-    def middle(self, x: torch.Tensor, f: torch.Tensor | None) -> tuple[int, int]:
-        return self.first.output_size((x.shape[2], x.shape[3]), filter_taps(f))
+    def middle(self, x: torch.Tensor) -> tuple[int, int]:
+        """(height, width) of the upsampled signal."""
+        return self.first.output_size((x.shape[2], x.shape[3]), filter_taps(self.fu))
 
-    def adjoint(
-        self, x: torch.Tensor, f_first: torch.Tensor | None, f_second: torch.Tensor | None
-    ) -> "_Steps":
-        first = self.first.adjoint((x.shape[2], x.shape[3]), filter_taps(f_first))
-        second = self.second.adjoint(self.middle(x, f_first), filter_taps(f_second))
-        return _Steps(second, first)
-
-
-class _Flags(NamedTuple):
-    """What backward needs of each upsampled sample, [1, N*C, H, W], bool."""
-
-    positive: torch.Tensor | None  # None where the slope is 1 everywhere
-    clamped: torch.Tensor | None  # None where no sample reached the clamp
+    def output(self, x: torch.Tensor) -> tuple[int, int]:
+        """(height, width) of the result."""
+        return self.second.output_size(self.middle(x), filter_taps(self.fd))
 
 
 class _FilteredLRelu(torch.autograd.Function):
-    """The op after the bias. Backward is linear in its argument and is `_Masked`."""
+    """Keeps x and b alone: backward upsamples x again to see each sample's slope.
+
+    That costs as much time as reading stored flags would, and less memory.
+    """
 
     @staticmethod
-    def forward(ctx, x, fu, fd, steps, slope, limit):  # type: ignore[no-untyped-def, override]
-        y, flags = _activate(x, fu, fd, steps, slope, limit, keep=ctx.needs_input_grad[0])
-        ctx.save_for_backward(fu, fd, *flags)
-        ctx.params = (steps.adjoint(x, fu, fd), slope)
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
-        fu, fd, positive, clamped = ctx.saved_tensors
-        dx = _Masked.apply(grad, fd, fu, positive, clamped, *ctx.params)
-        return dx, None, None, None, None, None
-
-
-class _Masked(torch.autograd.Function):
-    """Resample, multiply by the stored slopes, resample: linear, its backward is its like."""
-
-    @staticmethod
-    def forward(ctx, x, f_first, f_second, positive, clamped, steps, slope):  # type: ignore[no-untyped-def, override]
-        ctx.save_for_backward(f_first, f_second, positive, clamped)
-        ctx.params = (steps.adjoint(x, f_first, f_second), slope)
-        return _masked(x, f_first, f_second, steps, slope, _Flags(positive, clamped))
+    def forward(ctx, x, b, op):  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x, b)
+        ctx.op = op
+        return _activated(x, b, op)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
-        f_first, f_second, positive, clamped = ctx.saved_tensors
-        dx = _Masked.apply(grad, f_second, f_first, positive, clamped, *ctx.params)
-        return dx, None, None, None, None, None, None
+        x, b = ctx.saved_tensors
+        dx = _Pulled.apply(grad, x, b, ctx.op)
+        db = None
+        if b is not None and ctx.needs_input_grad[1]:
+            db = dx.sum(dim=(0, 2, 3))
+        return dx, db, None
 
 
-def _chunks(x: torch.Tensor, samples: int) -> list[slice]:
-    """Ranges of the N*C planes: small ones on a CPU, one otherwise."""
-    planes = x.shape[0] * x.shape[1]
-    size = planes
-    if x.device.type == "cpu":  # 16 planes fill the vector registers of a depthwise convolution
-        size = max(_CHUNK_SAMPLES // max(samples, 1) // 16, 1) * 16
-    return [slice(i, min(i + size, planes)) for i in range(0, planes, max(size, 1))]
+class _Pulled(torch.autograd.Function):
+    """A cotangent pulled back through the op at x: linear in it, flat in x (a.e.)."""
+
+    @staticmethod
+    def forward(ctx, grad, x, b, op):  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x, b)
+        ctx.op = op
+        back = op.second.adjoint(op.middle(x), filter_taps(op.fd))
+        down = op.first.adjoint((x.shape[2], x.shape[3]), filter_taps(op.fu))
+        return _through(grad, x, b, op, (op.fd, back), (op.fu, down))
+
+    @staticmethod
+    def backward(ctx, tangent):  # type: ignore[no-untyped-def, override]
+        x, b = ctx.saved_tensors
+        return _Pushed.apply(tangent, x, b, ctx.op), None, None, None
 
 
-def _planes(x: torch.Tensor) -> torch.Tensor:
-    return x.reshape(1, x.shape[0] * x.shape[1], x.shape[2], x.shape[3])
+class _Pushed(torch.autograd.Function):
+    """A tangent pushed forward through the op at x: the adjoint of `_Pulled`."""
+
+    @staticmethod
+    def forward(ctx, tangent, x, b, op):  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x, b)
+        ctx.op = op
+        return _through(tangent, x, b, op, (op.fu, op.first), (op.fd, op.second))
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        x, b = ctx.saved_tensors
+        return _Pulled.apply(grad, x, b, ctx.op), None, None, None
 
 
-def _activate(
+def _activated(x: torch.Tensor, b: torch.Tensor | None, op: _Op) -> torch.Tensor:
+    """The op itself, on a few planes at a time."""
+    y = x.new_empty(1, x.shape[0] * x.shape[1], *op.output(x))
+    for part in plane_groups(x, math.prod(op.middle(x))):
+        v = _upsampled(x, b, op, part)
+        v = F.leaky_relu(v, op.slope) if op.slope != 1 else v
+        if op.limit is not None and may_exceed(v, op.limit):
+            v = v.clamp(-op.limit, op.limit)
+        y[:, part] = resample(v, op.fd, op.second)
+    return y.view(*x.shape[:2], *op.output(x))
+
+
+def _through(
+    signal: torch.Tensor,
     x: torch.Tensor,
-    fu: torch.Tensor | None,
-    fd: torch.Tensor | None,
-    steps: _Steps,
-    slope: float,
-    limit: float | None,
-    keep: bool,
-) -> tuple[torch.Tensor, _Flags]:
-    height, width = steps.middle(x, fu)
-    out = steps.second.output_size((height, width), filter_taps(fd))
-    planes, count = _planes(x), x.shape[0] * x.shape[1]
-    y = x.new_empty(1, count, *out)
-    flags_shape, clamped = (1, count, height, width), None
-    positive = x.new_empty(flags_shape, dtype=torch.bool) if keep and slope != 1 else None
-    for part in _chunks(x, height * width):
-        v = run_fir(planes[:, part], fu, steps.first)
-        if positive is not None:
-            torch.gt(v, 0, out=positive[:, part])
-        v = F.leaky_relu(v, slope, inplace=fu is not None) if slope != 1 else v
-        if limit is not None and may_exceed(v, limit):
-            if keep:
-                if clamped is None:
-                    clamped = x.new_zeros(flags_shape, dtype=torch.bool)
-                torch.ge(v.abs(), limit, out=clamped[:, part])
-            v = v.clamp(-limit, limit)
-        y[:, part] = run_fir(v, fd, steps.second)
-    return y.view(x.shape[0], x.shape[1], *out), _Flags(positive, clamped)
-
-
-def _masked(
-    x: torch.Tensor,
-    f_first: torch.Tensor | None,
-    f_second: torch.Tensor | None,
-    steps: _Steps,
-    slope: float,
-    flags: _Flags,
+    b: torch.Tensor | None,
+    op: _Op,
+    before: tuple[torch.Tensor | None, FirSpec],
+    after: tuple[torch.Tensor | None, FirSpec],
 ) -> torch.Tensor:
-    height, width = steps.middle(x, f_first)
-    out = steps.second.output_size((height, width), filter_taps(f_second))
-    planes = _planes(x)
-    y = x.new_empty(1, planes.shape[1], *out)
-    for part in _chunks(x, height * width):
-        v = run_fir(planes[:, part], f_first, steps.first)
-        if flags.positive is not None:
-            v = torch.where(flags.positive[:, part], v, v * slope)
-        if flags.clamped is not None:
-            v = v.masked_fill(flags.clamped[:, part], 0)
-        y[:, part] = run_fir(v, f_second, steps.second)
-    return y.view(x.shape[0], x.shape[1], *out)
+    """`signal` resampled, times the slope of the nonlinearity at each sample, resampled."""
+    size = after[1].output_size(op.middle(x), filter_taps(after[0]))
+    planes = as_planes(signal)
+    y = signal.new_empty(1, planes.shape[1], *size)
+    for part in plane_groups(x, math.prod(op.middle(x))):
+        v = _upsampled(x, b, op, part)
+        s = resample(planes[:, part], *before)
+        # three times as fast as a select by stored flags
+        s = torch.ops.aten.leaky_relu_backward(s, v, op.slope, False) if op.slope != 1 else s
+        if op.limit is not None and may_exceed(v, op.limit):
+            low = op.limit / op.slope if op.slope else math.inf
+            s = s.masked_fill((v >= op.limit) | (v <= -low), 0)
+        y[:, part] = resample(s, *after)
+    return y.view(*x.shape[:2], *size)
+
+
+def _upsampled(x: torch.Tensor, b: torch.Tensor | None, op: _Op, part: slice) -> torch.Tensor:
+    """Some planes of x + b, upsampled; the bias goes in first, so that it is filtered too."""
+    planes = as_planes(x)[:, part]
+    if b is not None:
+        planes = planes + b.repeat(x.shape[0])[part, None, None]
+    return resample(planes, op.fu, op.first)

@@ -4,7 +4,8 @@ A request is rows with a ``seed`` each, and optionally ``psi``, ``class``, ``tra
 ``translate_y`` and ``rotate``, in the row or as ``params`` for all rows:
 ``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
 ``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one a row, in order. Whatever is wrong with a
-request is answered by status 400 and a sentence.
+request is answered by status 400 and a sentence. Requests are JSON: CSV has no types to be strict
+about.
 """
 
 import base64
@@ -38,7 +39,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
         context: PythonModelContext,
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> pd.DataFrame:
         """Make one picture a row; MLflow turns the error for a bad request into status 400."""
         # As objects, so that a column of whole numbers next to one of floats stays whole.
         table = model_input.astype(object)
@@ -48,10 +49,13 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
             pictures = [self.predictor.predict(request) for request in requests]
         except ConfigError as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
-        return [
-            {"seed": request.seed, "png": base64.b64encode(png).decode("ascii")}
-            for request, png in zip(requests, pictures, strict=True)
-        ]
+        texts = [base64.b64encode(png).decode("ascii") for png in pictures]
+        return pd.DataFrame({"seed": [request.seed for request in requests], "png": texts})
+
+
+def example(num_classes: int) -> pd.DataFrame:
+    """A request that a model of so many classes answers."""
+    return pd.DataFrame([{"seed": 1, "class": 0} if num_classes else {"seed": 1}])
 
 
 def signature() -> ModelSignature:
@@ -85,8 +89,9 @@ class _RefuseIgnored(logging.Filter):
         context = get_prediction_context()
         message = record.getMessage()
         if context and context.model_id in self.model_ids and message.startswith(self._SIGNS):
-            known = f"columns: {', '.join(COLUMNS)}; params: {', '.join(PARAMS)}"
-            sentence = f"unknown names in the request ({known}): {message[:300]}"
+            names = message[message.find("[") : message.find("]") + 1]
+            known = f"columns are {', '.join(COLUMNS)}; params are {', '.join(PARAMS)}"
+            sentence = f"unknown names in the request: {names[:200]}; {known}"
             raise mlflow.MlflowException.invalid_parameter_value(sentence)
         return True
 

@@ -14,7 +14,7 @@ from torch import nn
 import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RegisterConfig
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError, DataError, MetricError
 from sg3flow.files import sha256_file, write_json
 from sg3flow.metrics.best import BestSnapshot, best_snapshot
 from sg3flow.serving.package import Package, package_generator
@@ -167,6 +167,7 @@ def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
         },
         code_paths=[str(Path(sg3flow.__file__).parent)],
         signature=pyfunc.signature(),
+        input_example=pyfunc.example(int(candidate.training_set.get("label_dim", 0))),
         pip_requirements=requirements(),
     )
     return str(model.model_id)
@@ -220,7 +221,12 @@ def _read_snapshot(
     networks = load_networks(path)
     if networks.G_ema is None:
         raise CheckpointError(f"{path} holds no G_ema to register")
-    return networks.G_ema, networks.training_set or {}, sha256_file(path)
+    digest = sha256_file(path)
+    if any(row["network_sha256"] != digest for row in best.results.values()):
+        raise MetricError(
+            f"{metrics} was measured on another {best.snapshot}; run stages/evaluate.py again"
+        )
+    return networks.G_ema, networks.training_set or {}, digest
 
 
 def _check_name(name: str) -> None:

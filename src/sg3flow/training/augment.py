@@ -39,6 +39,8 @@ class AugmentPipe(nn.Module):
     """
 
     p: torch.Tensor
+    Hz_geom: torch.Tensor
+    Hz_fbank: torch.Tensor
 
     def __init__(self, **multipliers: Any) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class AugmentPipe(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "AugmentPipe":
         p = self.p
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.p = p
         return self
 

@@ -203,4 +203,5 @@ def _translation(x: torch.Tensor | float, y: torch.Tensor | float) -> torch.Tens
 def _matrix(rows: list[list[Any]]) -> torch.Tensor:
     """[3, 3] from numbers, or [N, 3, 3] where some are tensors [N]."""
     values = [torch.as_tensor(v, dtype=torch.float64, device="cpu") for row in rows for v in row]
-    return torch.stack(torch.broadcast_tensors(*values), dim=-1).unflatten(-1, (3, 3))
+    shape = max((value.shape for value in values), key=len)
+    return torch.stack([value.expand(shape) for value in values], dim=-1).reshape(*shape, 3, 3)

@@ -1,0 +1,260 @@
+"""The validation report as a page of its own: opens offline, needs nothing beside it."""
+
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sg3flow.data.checks import FORMAT, Check, Offender, Report
+from sg3flow.data.report_style import STYLE
+from sg3flow.errors import DataError
+from sg3flow.files import write_json, write_text
+
+_MOST_PICTURES = 24  # a check
+_MOST_ROWS = 200
+_GENERATOR = '<meta name="generator" content="sg3flow validation">'
+_BADGES = {"passed": "passed", "warning": "warning", "failed": "failed", "error": "crashed"}
+
+
+def refuse_foreign_reports(json_path: Path, html_path: Path) -> None:
+    """Check that nothing but reports of this kind stand where they are to be written.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    for path, mark in ((json_path, f'"format": "{FORMAT}"'), (html_path, _GENERATOR)):
+        if not path.exists():
+            continue
+        if path.is_dir() or mark.encode() not in path.read_bytes()[:4096]:
+            raise DataError(f"{path} exists and is no validation report; it is not replaced")
+
+
+def write_reports(report: Report, json_path: Path, html_path: Path) -> None:
+    """Write a report for machines and for people; equal reports give equal bytes."""
+    write_json(json_path, report.to_json())
+    write_text(html_path, html_page(report))
+
+
+def require_success(report: Report, html_path: Path) -> str:
+    """One line for people that says how validation went.
+
+    Raises:
+        DataError: it failed; the message names the failed checks and the first offender.
+    """
+    if report.success:
+        warnings = [check.name for check in report.checks if check.status == "warning"]
+        noted = f", warnings: {', '.join(warnings)}" if warnings else ""
+        count = report.summary["num_images"]
+        return f"{count} pictures passed {len(report.checks)} checks{noted}; see {html_path}"
+    names = ", ".join(check.name for check in report.failed)
+    first = next((check for check in report.failed if check.offenders), report.failed[0])
+    offender = (
+        f"{first.offenders[0].path}: {first.offenders[0].reason}"
+        if first.offenders
+        else f"{first.words}, found {first.observed}"
+    )
+    raise DataError(
+        f"validation failed ({names}); first {offender}. All of it, with pictures: {html_path}"
+    )
+
+
+def html_page(report: Report) -> str:
+    """The report as one self-contained HTML page."""
+    name = escape(report.summary["name"])
+    troubled = [check for check in report.checks if check.status != "passed"]
+    body = [
+        _header(report),
+        _tiles(report),
+        *(_trouble(check, report.thumbnails) for check in troubled),
+        _left_out(report),
+        _class_bars(report.summary["classes"]),
+        _spreads(report.summary),
+        _splits(report.summary["splits"]),
+        _all_checks(report.checks),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'{_GENERATOR}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Validation of {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(report: Report) -> str:
+    passed = sum(check.status == "passed" for check in report.checks)
+    verdict = "passed" if report.success else "failed"
+    words = "fit to train on" if report.success else "not fit to train on"
+    return (
+        f'<header class="{verdict}"><p class="kicker">Data validation</p>'
+        f"<h1>{escape(report.summary['name'])}</h1>"
+        f'<p class="verdict"><span class="badge {verdict}">{verdict}</span> {words}: '
+        f"{passed} of {len(report.checks)} checks passed</p></header>"
+    )
+
+
+def _tiles(report: Report) -> str:
+    summary = report.summary
+    left_out = sum(report.left_out_counts.values())
+    tiles = [
+        ("pictures", f"{summary['num_images']:,}", f"of {summary['num_source']:,} in the source"),
+        ("form", " + ".join(summary["sizes"]) or "none", _raw_sizes(summary["raw_sizes"])),
+        ("classes", str(len(summary["classes"]) or "none"), ", ".join(summary["classes"])),
+        ("left out", f"{left_out:,}", _counts(report.left_out_counts)),
+        ("licence", summary["licence"] or "not recorded", ""),
+        ("SHA-256 of the content", (summary["digest"] or "not readable")[:12], ""),
+    ]
+    cells = "".join(
+        f'<div class="tile"><span>{escape(label)}</span><strong>{escape(value)}</strong>'
+        f"<small>{escape(note)}</small></div>"
+        for label, value, note in tiles
+    )
+    return f'<section class="tiles">{cells}</section>'
+
+
+def _raw_sizes(sizes: dict[str, int]) -> str:
+    return "from " + ", ".join(list(sizes)[:3]) + (", ..." * (len(sizes) > 3)) if sizes else ""
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+
+
+def _trouble(check: Check, thumbnails: dict[str, str]) -> str:
+    return (
+        f'<section class="card {check.status}">'
+        f"<h2>{_badge(check.status)} {escape(check.words)}</h2>"
+        f'<p class="meta"><code>{check.name}</code> observed: {escape(check.observed)}'
+        f"{_threshold(check)}</p>{_offenders(check.offenders, thumbnails)}</section>"
+    )
+
+
+def _offenders(offenders: list[Offender], thumbnails: dict[str, str]) -> str:
+    shown = [o for o in offenders if o.path in thumbnails or o.other in thumbnails]
+    pictures = "".join(_figure(offender, thumbnails) for offender in shown[:_MOST_PICTURES])
+    rows = "".join(
+        f"<tr><td>{escape(o.path)}</td><td>{escape(o.entry)}</td><td>{escape(o.reason)}</td></tr>"
+        for o in offenders[:_MOST_ROWS]
+    )
+    more = len(offenders) - _MOST_ROWS
+    rest = f"<p>and {more:,} more, all in validation.json</p>" if more > 0 else ""
+    if not offenders:
+        return ""
+    is_open = " open" if len(offenders) <= 12 else ""
+    return (
+        f'<div class="pictures">{pictures}</div><details{is_open}><summary>{len(offenders):,} '
+        f"listed</summary><div class='scroll'><table><thead><tr><th>path</th><th>entry</th>"
+        f"<th>reason</th></tr></thead><tbody>{rows}</tbody></table></div>{rest}</details>"
+    )
+
+
+def _figure(offender: Offender, thumbnails: dict[str, str]) -> str:
+    pair = [(offender.path, offender.entry)] + [(offender.other, "")] * bool(offender.other)
+    images = "".join(
+        f'<img src="{thumbnails[name]}" alt="{escape(name)}" title="{escape(name)}">'
+        if name in thumbnails
+        else f'<span class="missing" title="{escape(name)}">no thumbnail</span>'
+        for name, _ in pair
+    )
+    names = "<br>".join(
+        f"{'= ' * (i > 0)}{escape(_tail(name))}" for i, (name, _) in enumerate(pair)
+    )
+    reason = "" if offender.other else f"<em>{escape(offender.reason)}</em>"
+    return (
+        f'<figure><div class="pair">{images}</div><figcaption>{names}{reason}</figcaption></figure>'
+    )
+
+
+def _tail(path: str) -> str:
+    """The last folder and the name: what tells pictures apart, and short enough for a caption."""
+    return "/".join(path.split("/")[-3:])
+
+
+def _left_out(report: Report) -> str:
+    if not report.left_out:
+        return ""
+    return (
+        '<section class="card"><h2>Left out of the packed set</h2><p class="meta">'
+        f"{escape(_counts(report.left_out_counts))}. Listed: duplicates and what could not be used."
+        f"</p>{_offenders(report.left_out, report.thumbnails)}</section>"
+    )
+
+
+def _class_bars(classes: dict[str, int]) -> str:
+    if not classes:
+        return ""
+    most = max(*classes.values(), 1)
+    rows = "".join(
+        f'<div class="bar"><span>{escape(name)}</span><div><i style="width:{100 * n / most:.1f}%">'
+        f"</i></div><b>{n:,}</b></div>"
+        for name, n in classes.items()
+    )
+    return (
+        f'<section class="card"><h2>Pictures a class</h2><div class="bars">{rows}</div></section>'
+    )
+
+
+def _spreads(summary: dict[str, Any]) -> str:
+    parts = "".join(
+        _spread(words, summary[key])
+        for key, words in (("mean", "Brightness"), ("contrast", "Contrast"))
+        if summary[key]["max"] is not None
+    )
+    if not parts:
+        return ""
+    return (
+        '<section class="card"><h2>Brightness and contrast</h2>'
+        f'<div class="spreads">{parts}</div></section>'
+    )
+
+
+def _spread(words: str, spread: dict[str, Any]) -> str:
+    most = max(*spread["counts"], 1)
+    bars = "".join(
+        f'<rect x="{i * 20 + 1}" y="{80 - height:.1f}" width="18" height="{height:.1f}" rx="2">'
+        f"<title>{i * 16} to {i * 16 + 15}: {n}</title></rect>"
+        for i, n in enumerate(spread["counts"])
+        for height in [78 * n / most]
+    )
+    return (
+        f'<div><h3>{words}</h3><svg viewBox="0 0 320 81" role="img" aria-label="{words}">{bars}'
+        f'<line x1="0" y1="80.5" x2="320" y2="80.5"/></svg><p class="meta">least {spread["min"]}, '
+        f"median {spread['median']}, greatest {spread['max']} of 255</p></div>"
+    )
+
+
+def _splits(splits: dict[str, Any]) -> str:
+    rows = [
+        (name, f"{split['pictures']:,}", f"{split['packed']:,}") for name, split in splits.items()
+    ]
+    table = _table(("split", "pictures", "packed"), rows)
+    return f'<section class="card"><h2>Splits of the source</h2>{table}</section>'
+
+
+def _all_checks(checks: Iterable[Check]) -> str:
+    rows = "".join(
+        f"<tr><td>{_badge(check.status)}</td><td>{escape(check.words)}<br><code>{check.name}</code>"
+        f"</td><td>{escape(check.observed)}</td></tr>"
+        for check in checks
+    )
+    return (
+        '<section class="card"><h2>All checks</h2><div class="scroll"><table class="checks">'
+        "<thead><tr><th>result</th><th>expectation</th><th>observed</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _badge(status: str) -> str:
+    return f'<span class="badge {status}">{_BADGES[status]}</span>'
+
+
+def _threshold(check: Check) -> str:
+    return "" if check.threshold is None else f", threshold {check.threshold:g}"

@@ -1,0 +1,223 @@
+"""Raw pictures into one folder, from wherever they are, with a record of where they came from.
+
+Everything is gathered in a temporary folder that takes the place of the target in one step.
+``SOURCE.json`` in it says what it is; it holds no times and no paths of this machine, so that the
+same source gives the same bytes.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sg3flow.config import FetchConfig
+from sg3flow.data.extraction import extract_zip
+from sg3flow.data.known_sets import KNOWN_SETS, KnownSet, known_by_digest
+from sg3flow.data.source_record import (
+    FORMAT,
+    count_pictures,
+    folder_digest,
+    inherited_terms,
+    plain_files,
+    read_source,
+)
+from sg3flow.data.sources import SOURCE_NAME
+from sg3flow.data.starter import draw_starter
+from sg3flow.downloads import (
+    Patience,
+    cached,
+    checked_digest,
+    is_url,
+    local_path,
+    recorded_digest,
+    shown_url,
+    url_file_name,
+)
+from sg3flow.errors import ConfigError, DataError, nearest
+from sg3flow.files import replaced_folder, sha256_file, write_json
+from sg3flow.progress import tracked
+
+_STARTER_LICENCE = "Apache-2.0"
+_STARTER_CITATION = "drawn by sg3flow"
+
+
+def check_request(dest: Path, config: FetchConfig) -> None:
+    """Find at once, before any work, what can be wrong with the settings alone.
+
+    Raises:
+        ConfigError: the dataset is no known name, and no file, folder or address either.
+        DataError: something that an earlier fetch did not make stands at ``dest``.
+    """
+    _check_replaceable(dest.resolve())
+    if config.sha256:
+        checked_digest(config.sha256)
+    if config.dataset != "starter" and config.dataset not in KNOWN_SETS:
+        source = _local_source(config.dataset)
+        if source and (not config.dataset or not source.exists()):
+            raise ConfigError(_unknown(config.dataset))
+
+
+def fetch_pictures(
+    dest: Path, config: FetchConfig, patience: Patience | None = None
+) -> dict[str, Any]:
+    """Bring raw pictures to the folder ``dest`` and return what its ``SOURCE.json`` says.
+
+    An earlier fetch at ``dest`` is replaced; any other content there is an error. What stands in
+    the source stands below ``dest`` under the same relative path.
+
+    Raises:
+        ConfigError: as ``check_request``.
+        DataError: also where the source cannot be had, is not the expected one, or cannot be
+            trusted.
+    """
+    check_request(dest, config)
+    dest = dest.resolve()  # a link to a larger disk stays a link
+    expected = checked_digest(config.sha256) if config.sha256 else None
+    if config.dataset == "starter":
+        return _fetch_starter(dest, config, expected)
+    if config.dataset in KNOWN_SETS:
+        return _fetch_known(dest, KNOWN_SETS[config.dataset], expected, patience)
+    if source := _local_source(config.dataset):
+        return _fetch_local(dest, source, expected)
+    return _fetch_url(dest, config.dataset, expected, patience)
+
+
+def _local_source(dataset: str) -> Path | None:
+    """The file or folder that ``dataset`` means; None: it is an address on the network."""
+    if dataset.lower().startswith("file://"):
+        return local_path(dataset)
+    return None if is_url(dataset) else Path(dataset)
+
+
+def _fetch_starter(dest: Path, config: FetchConfig, expected: str | None) -> dict[str, Any]:
+    with replaced_folder(dest) as work:
+        draw_starter(work, images=config.images, resolution=config.resolution, seed=config.seed)
+        origin = (
+            f"drawn: images {config.images}, resolution {config.resolution}, seed {config.seed}"
+        )
+        files = plain_files(work)
+        terms = {"licence": _STARTER_LICENCE, "citation": _STARTER_CITATION}
+        return _finish(work, "starter", origin, *folder_digest(work, files), terms, expected)
+
+
+def _fetch_known(
+    dest: Path, known: KnownSet, expected: str | None, patience: Patience | None
+) -> dict[str, Any]:
+    digest = expected or known.sha256 or recorded_digest(known.url, known.file_name)
+    try:
+        path = cached(known.url, known.file_name, digest, patience=patience)
+    except DataError as error:
+        digest_hint = f", SHA-256 {known.sha256}" if known.sha256 else ""
+        raise DataError(
+            f"{error}; or give a copy of {known.file_name} ({known.size}{digest_hint}) from "
+            "elsewhere: --dataset FILE.zip, FOLDER or the URL of a mirror"
+        ) from None
+    return _unpack(dest, path, known.url, known.name, expected, known)
+
+
+def _fetch_url(
+    dest: Path, url: str, expected: str | None, patience: Patience | None
+) -> dict[str, Any]:
+    mark = hashlib.sha256(url.encode()).hexdigest()[:12]
+    file_name = url_file_name(url)
+    path = cached(url, f"{mark}-{file_name}", expected, patience=patience)
+    return _unpack(dest, path, shown_url(url), PurePosixPath(file_name).stem, expected, None)
+
+
+def _fetch_local(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
+    source = source.resolve()
+    if source.is_dir():
+        return _copy_folder(dest, source, expected)
+    if not source.is_file():
+        raise DataError(f"{source} is neither a file nor a folder")
+    if dest in source.parents:
+        raise DataError(f"{source} lies in the folder to be replaced, {dest}; move it out first")
+    return _unpack(dest, source, source.name, source.stem, expected, None)
+
+
+def _unpack(
+    dest: Path, path: Path, origin: str, name: str, expected: str | None, known: KnownSet | None
+) -> dict[str, Any]:
+    digest = sha256_file(path)
+    _check_digest(origin, digest, expected)
+    known = known or known_by_digest(digest)
+    with replaced_folder(dest) as work:
+        extract_zip(path, work)
+        terms = inherited_terms(work, origin)
+        if known:
+            name = known.name
+            terms = {"licence": known.licence, "citation": known.citation}
+        source = _finish(work, name, origin, path.stat().st_size, digest, terms, expected)
+        if known and source["counts"] != known.counts:
+            raise DataError(
+                f"{path} is not the whole set {known.name}: it holds {source['counts']} pictures, "
+                f"not {known.counts}; remove it and fetch it again"
+            )
+    return source
+
+
+def _copy_folder(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
+    if dest == source or dest in source.parents or source in dest.parents:
+        raise DataError(f"the source {source} and the target {dest} must not contain each other")
+    files = plain_files(source)
+    with replaced_folder(dest) as work:
+        for name in tracked(files, f"copying {source.name}", len(files)):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, work / name, follow_symlinks=False)
+        terms = inherited_terms(work, source.name)
+        counted = folder_digest(work, [name for name in files if name != SOURCE_NAME])
+        return _finish(work, source.name, source.name, *counted, terms, expected)
+
+
+def _finish(
+    work: Path,
+    dataset: str,
+    origin: str,
+    num_bytes: int,
+    digest: str,
+    terms: dict[str, str | None],
+    expected: str | None,
+) -> dict[str, Any]:
+    """Check and count what was gathered, and write its SOURCE.json."""
+    _check_digest(origin, digest, expected)
+    counts = count_pictures(work)
+    if not counts:
+        raise DataError(f"there are no pictures in {origin} (files are known by their endings)")
+    source = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "origin": origin,
+        "bytes": num_bytes,
+        "sha256": digest,
+        **terms,
+        "counts": counts,
+    }
+    write_json(work / SOURCE_NAME, source)
+    return source
+
+
+def _check_replaceable(dest: Path) -> None:
+    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
+        return
+    if not dest.is_dir() or read_source(dest) is None:
+        raise DataError(
+            f"{dest} exists and was not fetched by this project (no {SOURCE_NAME} of ours in it); "
+            "remove it or choose another --dest"
+        )
+
+
+def _check_digest(origin: str, digest: str, expected: str | None) -> None:
+    if expected and digest != expected:
+        raise DataError(f"the SHA-256 of {origin} is {digest}, not {expected} as expected")
+
+
+def _unknown(dataset: str) -> str:
+    names = ("starter", *KNOWN_SETS)
+    if "://" in dataset and not is_url(dataset):
+        return f"cannot fetch from '{dataset}'; give an https://, http:// or file:// address"
+    if "/" in dataset or dataset.endswith(".zip"):
+        return f"there is no file or folder {dataset} to fetch from"
+    return (
+        f"'{dataset}' is no known dataset{nearest(dataset, names)} and no file or folder; "
+        f"give one of {', '.join(names)}, a folder, a zip file or its URL"
+    )

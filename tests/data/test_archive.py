@@ -1,0 +1,176 @@
+"""Reading packed sets: ours and foreign ones, damaged ones, and from other processes."""
+
+import io
+import json
+import multiprocessing
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sg3flow.data.archive import PackedSet
+from sg3flow.errors import DataError
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=0)
+    return stream.getvalue()
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
+
+
+def entries(count: int = 4, labels: object = None, **extra: object) -> dict[str, bytes]:
+    pictures = {f"00000/img{i:08d}.png": png(noise(i, 16, 16, 3)) for i in range(count)}
+    return pictures | {"dataset.json": json.dumps({"labels": labels, **extra}).encode()}
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def class_labels(count: int) -> list[list[object]]:
+    return [[f"00000/img{i:08d}.png", i % 3] for i in range(count)]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_reads_pictures_and_labels(tmp_path, method):
+    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], licence="CC0")
+    packed = PackedSet(write_zip(tmp_path / "set.zip", files, method))
+    assert (packed.num_images, packed.resolution, packed.channels) == (4, 16, 3)
+    assert (packed.name, packed.label_dim, packed.licence) == ("set", 3, "CC0")
+    assert packed.class_names == ["cat", "dog", "wild"]
+    for i in range(4):
+        np.testing.assert_array_equal(packed.image(i), noise(i, 16, 16, 3))
+        np.testing.assert_array_equal(packed.label(i), np.eye(3, dtype=np.float32)[i % 3])
+    assert packed.label(0).dtype == np.float32
+
+
+def test_zip_and_folder_are_the_same_set(tmp_path):
+    files = entries()
+    in_zip = PackedSet(write_zip(tmp_path / "set.zip", files))
+    in_folder = PackedSet(write_folder(tmp_path / "set", files))
+    (tmp_path / "set" / ".DS_Store").write_bytes(b"litter")
+    assert in_zip.digest == in_folder.digest == PackedSet(tmp_path / "set").digest
+    np.testing.assert_array_equal(in_zip.image(2), in_folder.image(2))
+    other = PackedSet(write_zip(tmp_path / "other.zip", entries(3)))
+    assert other.digest != in_zip.digest
+
+
+def test_grey_pictures_without_labels(tmp_path):
+    files = {"00000/img00000000.png": png(noise(0, 8, 8))}
+    packed = PackedSet(write_zip(tmp_path / "grey.zip", files))
+    assert (packed.channels, packed.label_dim, packed.class_names) == (1, 0, None)
+    assert packed.image(0).shape == (8, 8, 1)
+    assert packed.label(0).shape == (0,)
+
+
+def test_label_vectors(tmp_path):
+    labels = [[f"00000\\img{i:08d}.png", [i / 4, 1.0]] for i in range(4)]
+    packed = PackedSet(write_zip(tmp_path / "set.zip", entries(4, labels)))
+    assert packed.label_dim == 2
+    np.testing.assert_array_equal(packed.label(3), np.array([0.75, 1], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (class_labels(3), "img00000003.png .* has no label"),
+        ([[f"00000/img{i:08d}.png", -1] for i in range(4)], "class numbers from 0"),
+        ([[f"00000/img{i:08d}.png", [1] * (i + 1)] for i in range(4)], "vectors of one length"),
+        ([1, 2], "list of"),
+    ],
+)
+def test_bad_labels_are_named(tmp_path, labels, words):
+    with pytest.raises(DataError, match=words):
+        PackedSet(write_zip(tmp_path / "set.zip", entries(4, labels)))
+
+
+def test_crc_error_names_the_entry(tmp_path):
+    path = write_zip(tmp_path / "set.zip", entries())
+    content = bytearray(path.read_bytes())
+    content[content.index(png(noise(2, 16, 16, 3))) + 200] ^= 1
+    path.write_bytes(content)
+    packed = PackedSet(path)
+    packed.image(1)
+    with pytest.raises(DataError, match=r"00000/img00000002\.png .*CRC"):
+        packed.image(2)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 2000])
+def test_a_cut_zip_is_refused(tmp_path, kept):
+    path = write_zip(tmp_path / "set.zip", entries())
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match="not a whole zip"):
+        PackedSet(path)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (png(noise(0, 32, 32, 3)), "32x32x3"),
+        (png(noise(0, 16, 16)), "16x16x1"),
+        (png(noise(0, 16, 16, 4)), "mode RGBA"),
+        (b"no picture", "cannot be decoded"),
+    ],
+)
+def test_a_picture_unlike_the_first_is_named(tmp_path, odd, words):
+    packed = PackedSet(write_zip(tmp_path / "set.zip", entries() | {"00000/img00000003.png": odd}))
+    with pytest.raises(DataError, match=rf"img00000003\.png.*{words}"):
+        packed.image(3)
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3), (12, 12, 3)])
+def test_side_must_be_a_power_of_two(tmp_path, shape):
+    files = {"00000/img00000000.png": png(noise(0, *shape))}
+    with pytest.raises(DataError, match="power of two"):
+        PackedSet(write_zip(tmp_path / "set.zip", files))
+
+
+def test_missing_and_empty_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no file or folder"):
+        PackedSet(tmp_path / "none.zip")
+    with pytest.raises(DataError, match="holds no pictures"):
+        PackedSet(write_folder(tmp_path / "empty", {"readme.txt": b""}))
+
+
+def test_a_file_changed_while_in_use_is_refused(tmp_path):
+    path = write_zip(tmp_path / "set.zip", entries())
+    copy = pickle.loads(pickle.dumps(PackedSet(path)))
+    write_zip(path, entries(5))
+    with pytest.raises(DataError, match="changed while in use"):
+        copy.image(0)
+
+
+def _sums(packed: PackedSet, queue: "multiprocessing.Queue[list[int]]") -> None:
+    queue.put([int(packed.image(i).sum()) for _ in range(20) for i in range(packed.num_images)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_reads_from_other_processes_at_once(tmp_path, method):
+    packed = PackedSet(write_zip(tmp_path / "set.zip", entries()))
+    expected = [int(noise(i, 16, 16, 3).sum()) for _ in range(20) for i in range(4)]
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [context.Process(target=_sums, args=(packed, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [queue.get(timeout=60) for _ in workers] == [expected] * 2
+    for worker in workers:
+        worker.join()

@@ -1,0 +1,314 @@
+"""Validation: every expectation for pass and fail, the two leaked dogs, the reports."""
+
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sg3flow.config import PackConfig, ValidateConfig
+from sg3flow.data import check_plan, checks
+from sg3flow.data.checks import Report, validate_packed
+from sg3flow.data.checks_report import (
+    html_page,
+    refuse_foreign_reports,
+    require_success,
+    write_reports,
+)
+from sg3flow.data.expectations import (
+    ExpectColumnNonNullCountToBeAtMost,
+    ExpectColumnValuesToBePowerOfTwo,
+    ExpectColumnValuesToEqualTheMostCommon,
+    gxe,
+    judge,
+)
+from sg3flow.data.pack import pack_images
+from sg3flow.errors import DataError
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=0)
+    return stream.getvalue()
+
+
+def noise(seed: int, *shape: int) -> bytes:
+    return png(np.random.RandomState(seed).randint(0, 256, shape, np.uint8))
+
+
+def write_raw(folder: Path, pictures: dict[str, bytes]) -> None:
+    for name, content in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A sound labelled set of six pictures, packed from train; val holds two others."""
+    pictures = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
+    pictures |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
+    write_raw(tmp_path / "raw", pictures)
+    repack(tmp_path)
+    return tmp_path
+
+
+def repack(folder: Path, **config: object) -> None:
+    settings = PackConfig(**{"subset": "train", "labels": "folders"} | config)
+    paths = (folder / name for name in ("raw", "set.zip", "manifest.parquet"))
+    pack_images(*paths, settings)
+
+
+def change(folder: Path, edit: Callable[[dict[str, bytes]], object]) -> None:
+    """Rewrite the packed set with changed entries."""
+    with zipfile.ZipFile(folder / "set.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    edit(files)
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def validate(folder: Path, raw: bool = False, **config: object) -> Report:
+    paths = (folder / "manifest.parquet", folder / "set.zip", folder / "raw" if raw else None)
+    return validate_packed(*paths, ValidateConfig(**config))
+
+
+def failures(report: Report) -> dict[str, list[str]]:
+    """Names of the checks that failed, each with the paths they complain about."""
+    return {check.name: [o.path for o in check.offenders] for check in report.failed}
+
+
+def test_a_sound_set_passes(packed):
+    report = validate(packed, min_images=6, min_class_images=3, classes=2)
+    assert report.success
+    assert {check.status for check in report.checks} == {"passed"}
+    assert report.summary["classes"] == {"a": 3, "b": 3}
+    assert report.summary["num_images"] == 6
+    assert report.left_out_counts == {"outside the subset": 2}
+
+
+def entry(index: int) -> str:
+    return f"00000/img{index:08d}.png"
+
+
+def edit_labels(files: dict[str, bytes], edit: Callable[[list[list[object]]], object]) -> None:
+    content = json.loads(files["dataset.json"])
+    edit(content["labels"])
+    files["dataset.json"] = json.dumps(content).encode()
+
+
+# Entries are in the order of the paths: train/a/0, a/2, a/4, b/1, b/3, b/5.
+_EDITS = {
+    "entries_decode": (lambda f: f.update({entry(0): f[entry(0)][:400]}), "train/a/0.png"),
+    "square": (lambda f: f.update({entry(1): noise(1, 32, 16, 3)}), "train/a/2.png"),
+    "one_size": (lambda f: f.update({entry(1): noise(1, 32, 16, 3)}), "train/a/2.png"),
+    "power_of_two": (lambda f: f.update({entry(2): noise(1, 12, 12, 3)}), "train/a/4.png"),
+    "rgb_or_grey": (lambda f: f.update({entry(2): noise(1, 16, 16, 4)}), "train/a/4.png"),
+    "one_mode": (lambda f: f.update({entry(3): noise(1, 16, 16)}), "train/b/1.png"),
+    "not_blank": (
+        lambda f: f.update({entry(4): png(np.full((16, 16, 3), 9, np.uint8))}),
+        "train/b/3.png",
+    ),
+    "unique": (lambda f: f.update({entry(5): f[entry(4)]}), "train/b/3.png"),
+    "entries_found": (lambda f: f.pop(entry(5)), "train/b/5.png"),
+    "entries_known": (lambda f: f.update({entry(9): noise(9, 16, 16, 3)}), entry(9)),
+    "pixels_as_packed": (lambda f: f.update({entry(0): noise(9, 16, 16, 3)}), "train/a/0.png"),
+    "labels_complete": (lambda f: edit_labels(f, lambda x: x.pop(1)), "train/a/2.png"),
+    "labels_one_kind": (
+        lambda f: edit_labels(f, lambda x: x[1].__setitem__(1, [1.0])),
+        "train/a/2.png",
+    ),
+    "labels_in_range": (
+        lambda f: edit_labels(f, lambda x: x[1].__setitem__(1, 2)),
+        "train/a/2.png",
+    ),
+    "labels_as_packed": (
+        lambda f: edit_labels(f, lambda x: x[1].__setitem__(1, 1)),
+        "train/a/2.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _EDITS)
+def test_each_fault_is_found_with_its_picture(packed, name):
+    edit, offender = _EDITS[name]
+    change(packed, edit)
+    report = validate(packed)
+    assert name in failures(report)
+    assert offender in failures(report)[name]
+    with pytest.raises(DataError, match=name):
+        require_success(report, Path("v.html"))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("enough_pictures", {"min_images": 7}),
+        ("enough_a_class", {"min_class_images": 4}),
+        ("number_of_classes", {"classes": 3}),
+        ("not_blank", {"min_contrast": 120}),
+    ],
+)
+def test_thresholds(packed, name, config):
+    report = validate(packed, **config)
+    assert list(failures(report)) == [name]
+    with pytest.raises(DataError, match=rf"validation failed \({name}\)"):
+        require_success(report, Path("v.html"))
+
+
+def test_rejects_beyond_the_limit(packed):
+    write_raw(packed / "raw", {"train/a/bad.png": b"no picture"})
+    repack(packed, max_rejects=1)
+    assert failures(validate(packed)) == {"few_rejects": ["train/a/bad.png"]}
+    report = validate(packed, max_rejects=1)
+    assert report.success
+    assert report.left_out[0].path == "train/a/bad.png"
+    assert "unreadable" in report.left_out[0].reason
+
+
+@pytest.mark.parametrize("duplicates", ["fail", "warn"])
+def test_duplicates_fail_or_warn(packed, duplicates):
+    twin = (packed / "raw/train/b/1.png").read_bytes()
+    write_raw(packed / "raw", {"train/a/twin.png": twin, "val/a/leak.png": twin})
+    repack(packed)
+    report = validate(packed, duplicates=duplicates)
+    found = {c.name: c for c in report.checks if c.status in ("failed", "warning")}
+    assert sorted(found) == ["not_in_other_split", "unique"]
+    assert report.success == (duplicates == "warn")
+    both = ["train/a/twin.png", "train/b/1.png"]
+    assert [o.path for o in found["unique"].offenders] == both
+    assert [o.other for o in found["not_in_other_split"].offenders] == ["val/a/leak.png"] * 2
+    repack(packed, duplicates="leave-out")
+    report = validate(packed)
+    assert report.success
+    assert [o.path for o in report.left_out] == both
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_the_two_dogs_of_the_afhq_sample(afhq_sample, tmp_path, left_out):
+    raw, dest, manifest = afhq_sample, tmp_path / "set.zip", tmp_path / "manifest.parquet"
+    duplicates = "leave-out" if left_out else "keep"
+    config = PackConfig(subset="afhq/train", resolution="64x64", duplicates=duplicates)
+    pack_images(raw, dest, manifest, config)
+    report = validate_packed(manifest, dest, raw, ValidateConfig())
+    check = next(check for check in report.checks if check.name == "not_in_other_split")
+    assert report.success == check.success == left_out
+    dogs = {o.path: o.other for o in (report.left_out if left_out else check.offenders)}
+    assert dogs == {
+        f"afhq/train/dog/pixabay_dog_{number}.jpg": f"afhq/val/dog/pixabay_dog_{number}.jpg"
+        for number in ("000322", "001082")
+    }
+    page = html_page(report)
+    for path in [*dogs, *dogs.values()]:
+        assert report.thumbnails[path].startswith("data:image/jpeg;base64,")
+        assert path in page
+
+
+def test_reports_are_deterministic_and_offline(packed, tmp_path):
+    change(packed, lambda f: f.update({entry(0): f[entry(1)]}))
+    for name in ("one", "two"):
+        report = validate(packed, raw=True)
+        write_reports(report, tmp_path / f"{name}.json", tmp_path / f"{name}.html")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    page = (tmp_path / "one.html").read_text()
+    assert page == (tmp_path / "two.html").read_text()
+    assert not re.search(r"https?://|<script|<link", page)
+    content = json.loads((tmp_path / "one.json").read_text())
+    assert content["format"] == "sg3flow-validation-1"
+    assert not content["success"]
+    unique = next(check for check in content["checks"] if check["name"] == "unique")
+    assert [o["path"] for o in unique["offenders"]] == ["train/a/0.png", "train/a/2.png"]
+    refuse_foreign_reports(tmp_path / "one.json", tmp_path / "one.html")
+
+
+def test_names_are_escaped(tmp_path):
+    write_raw(tmp_path / "raw", {"train/<b>&/'\"x.png": noise(0, 16, 16, 3)})
+    repack(tmp_path)
+    page = html_page(validate(tmp_path, min_contrast=120))
+    assert "<b>&/" not in page
+    assert "&lt;b&gt;&amp;" in page
+
+
+def test_foreign_reports_are_refused(tmp_path):
+    (tmp_path / "v.json").write_text("{}")
+    with pytest.raises(DataError, match="not replaced"):
+        refuse_foreign_reports(tmp_path / "v.json", tmp_path / "v.html")
+
+
+def test_thumbnails_are_capped(tmp_path):
+    blank = {f"train/{i}.png": png(np.full((8, 8, 3), i, np.uint8)) for i in range(80)}
+    write_raw(tmp_path / "raw", blank)
+    repack(tmp_path, labels="none")
+    report = validate(tmp_path)
+    assert len(report.failed[0].offenders) == 80
+    assert len(report.thumbnails) == 60
+
+
+def test_wrong_inputs_are_named(packed):
+    with pytest.raises(DataError, match="no manifest"):
+        validate_packed(packed / "none", packed / "set.zip", None, ValidateConfig())
+    with pytest.raises(DataError, match="not a manifest"):
+        validate_packed(packed / "set.zip", packed / "set.zip", None, ValidateConfig())
+    with pytest.raises(DataError, match="no file or folder"):
+        validate_packed(packed / "manifest.parquet", packed / "none", None, ValidateConfig())
+
+
+def test_an_empty_set_fails(packed):
+    change(packed, lambda f: [f.pop(entry(i)) for i in range(6)])
+    report = validate(packed)
+    assert {"enough_pictures", "entries_found", "enough_a_class"} <= failures(report).keys()
+    html_page(report)
+
+
+def test_an_expectation_that_crashes_is_an_error(packed, monkeypatch):
+    broken = check_plan.PlannedCheck(
+        "broken", "crashes", "packed", gxe.ExpectColumnValuesToBeNull(column="no such"), str
+    )
+    monkeypatch.setattr(check_plan, "planned_checks", lambda *_: [broken])
+    report = validate(packed)
+    assert not report.success
+    assert report.checks[0].status == "error"
+    assert "could not be evaluated" in report.checks[0].observed
+
+
+def test_nothing_is_left_in_the_temp_folder(packed, monkeypatch):
+    folder = packed / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    validate(packed)
+    assert list(folder.iterdir()) == []
+
+
+def judged(expectation: object, values: list[object], dtype: str = "object") -> tuple[bool, list]:
+    frame = pd.DataFrame({"row": range(len(values)), "v": pd.array(values, dtype=dtype)})
+    result = judge("table", frame, [expectation])[0]
+    assert checks._crash(result.exception_info) == ""
+    found = result.result.get("unexpected_index_list") or []
+    return result.success, [int(item["row"]) for item in found]
+
+
+def test_expectation_power_of_two():
+    expectation = ExpectColumnValuesToBePowerOfTwo
+    assert judged(expectation(column="v"), [1, 64, None, 1024], "Int64") == (True, [])
+    assert judged(expectation(column="v"), [0, 64, -4, 96], "Int64") == (False, [0, 2, 3])
+    assert judged(expectation(column="v"), [], "Int64") == (True, [])
+
+
+def test_expectation_most_common():
+    expectation = ExpectColumnValuesToEqualTheMostCommon
+    assert judged(expectation(column="v"), ["a", None, "a"]) == (True, [])
+    assert judged(expectation(column="v"), ["a", "b", "b", None]) == (False, [0])
+    assert judged(expectation(column="v"), ["b", "a"]) == (False, [0])
+
+
+def test_expectation_non_null_count():
+    expectation = ExpectColumnNonNullCountToBeAtMost
+    assert judged(expectation(column="v", max_value=1), ["x", None]) == (True, [])
+    assert judged(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])

@@ -1,0 +1,370 @@
+import hashlib
+import io
+import json
+import os
+import stat
+import struct
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sg3flow.config import FetchConfig
+from sg3flow.data.extraction import Limits, extract_zip
+from sg3flow.data.fetch import fetch_pictures
+from sg3flow.data.known_sets import KNOWN_SETS
+from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
+from sg3flow.downloads import Patience
+from sg3flow.errors import ConfigError, DataError
+
+QUICK = Patience(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
+
+
+def picture(colour: int = 0) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (colour, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def fetch(dest: Path, dataset: object, **settings: object) -> dict[str, object]:
+    config = FetchConfig(dataset=str(dataset), **settings)  # type: ignore[arg-type]
+    return fetch_pictures(dest, config, QUICK)
+
+
+def refused(tmp_path: Path, path: Path, match: str) -> None:
+    """The zip is refused in one line, and nothing stands at the target or beside it."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=match) as caught:
+        fetch(tmp_path / "raw", path)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SG3FLOW_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+
+
+def test_starter_is_drawn_with_a_record_and_repeats_to_the_byte(tmp_path: Path) -> None:
+    source = fetch(tmp_path / "raw", "starter", images=12, resolution=16)
+    record = (tmp_path / "raw" / "SOURCE.json").read_bytes()
+    assert json.loads(record) == source
+    assert source["format"] == "sg3flow-source-1" and source["dataset"] == "starter"
+    assert source["counts"] == {f"starter/train/{name}": 4 for name in ("cat", "dog", "wild")}
+    fetch(tmp_path / "raw", "starter", images=12, resolution=16, sha256=source["sha256"])
+    assert (tmp_path / "raw" / "SOURCE.json").read_bytes() == record
+    with pytest.raises(DataError, match="as expected"):
+        fetch(tmp_path / "raw", "starter", images=9, resolution=16, sha256=source["sha256"])
+    assert (tmp_path / "raw" / "SOURCE.json").read_bytes() == record
+
+
+def test_a_real_zip(tmp_path: Path, afhq_sample: Path) -> None:
+    source = fetch(tmp_path / "raw", afhq_sample)
+    assert source["origin"] == "afhq-sample.zip" and source["licence"] is None
+    assert source["sha256"] == hashlib.sha256(afhq_sample.read_bytes()).hexdigest()
+    assert sum(source["counts"].values()) == 43  # type: ignore[attr-defined]
+    with zipfile.ZipFile(afhq_sample) as archive:
+        for name in archive.namelist():
+            if not name.endswith("/"):
+                assert (tmp_path / "raw" / name).read_bytes() == archive.read(name)
+    metrics = source_metrics(source)
+    assert metrics["num_images"] == 43 and metrics["num_images/afhq/train/cat"] == 10
+
+
+def test_the_same_zip_by_path_and_by_file_address(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "my set.zip", {"a/1.png": picture(), "a/notes.txt": b"x"})
+    first = fetch(tmp_path / "one", path)
+    assert first == fetch(tmp_path / "two", path.as_uri()) and first["counts"] == {"a": 1}
+
+
+def test_a_folder_is_copied_without_hidden_files(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "b" / ".git").mkdir(parents=True)
+    (folder / "b" / "1.png").write_bytes(picture())
+    (folder / "2.jpg").write_bytes(picture())
+    (folder / "b" / ".DS_Store").write_bytes(b"litter")
+    source = fetch(tmp_path / "raw", folder)
+    assert source["counts"] == {".": 1, "b": 1} and source["origin"] == "pictures"
+    assert plain_files(tmp_path / "raw") == ["2.jpg", "SOURCE.json", "b/1.png"]
+    assert not (tmp_path / "raw" / "b" / ".DS_Store").exists()
+    assert source["sha256"] == folder_digest(folder, ["2.jpg", "b/1.png"])[1]
+
+
+def test_terms_travel_with_a_copy(tmp_path: Path) -> None:
+    fetch(tmp_path / "raw", "starter", images=3, resolution=16)
+    copied = fetch(tmp_path / "copy", tmp_path / "raw")
+    assert copied["licence"] == "Apache-2.0"
+    (tmp_path / "copy" / "SOURCE.json").write_text('{"format": "theirs"}')
+    with pytest.raises(DataError, match="of another kind"):
+        fetch(tmp_path / "again", tmp_path / "copy")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("make", ["link", "folder link", "pipe"])
+def test_links_and_pipes_in_a_folder_are_refused(tmp_path: Path, make: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(picture())
+    odd = folder / "odd.png"
+    if make == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to(tmp_path if make == "folder link" else folder / "1.png")
+    with pytest.raises(DataError, match=r"odd\.png is a link or a special file"):
+        fetch(tmp_path / "raw", folder)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_source_and_target_must_not_contain_each_other(tmp_path: Path) -> None:
+    fetch(tmp_path / "raw", "starter", images=3, resolution=16)
+    inner = make_zip(tmp_path / "raw" / "x.zip", {"1.png": picture()})
+    for dest, source in (
+        (tmp_path / "raw", tmp_path / "raw"),
+        (tmp_path / "raw", tmp_path / "raw" / "starter"),
+        (tmp_path / "raw" / "starter" / "new", tmp_path / "raw"),
+        (tmp_path / "raw", inner),
+    ):
+        with pytest.raises(DataError, match=r"contain each other|move it out"):
+            fetch(dest, source)
+    assert inner.exists()
+
+
+def test_a_foreign_target_is_refused_and_ours_replaced(tmp_path: Path) -> None:
+    dest = tmp_path / "raw"
+    dest.mkdir()
+    fetch(dest, "starter", images=3, resolution=16)  # an empty folder is nobody's
+    (dest / "extra.txt").write_text("x")
+    fetch(dest, "starter", images=3, resolution=16)
+    assert not (dest / "extra.txt").exists()
+    (dest / "SOURCE.json").unlink()
+    with pytest.raises(DataError, match="was not fetched by this project"):
+        fetch(dest, "starter", images=3, resolution=16)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="was not fetched by this project"):
+        fetch(tmp_path / "file", "starter", images=3, resolution=16)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "match"),
+    [
+        ("afqh", "did you mean 'afhq'"),
+        ("", "is no known dataset"),
+        ("no/such.zip", "no file or folder no/such.zip"),
+        ("s3://bucket/x.zip", "give an https://"),
+        ("file:///no/such.zip", "no file or folder"),
+    ],
+)
+def test_an_unknown_dataset(tmp_path: Path, dataset: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        fetch(tmp_path / "raw", dataset)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_no_pictures_is_an_error(tmp_path: Path) -> None:
+    refused(tmp_path, make_zip(tmp_path / "x.zip", {"a.txt": b"x"}), "no pictures in x.zip")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_dead_links_say_what_else_to_give(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        fetch(tmp_path / "raw", "afhq")
+    message = str(caught.value)
+    known = KNOWN_SETS["afhq"]
+    for part in (known.url, str(known.sha256), "729,484,677", "--dataset", "mirror"):
+        assert part in message
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_known_set_is_held_to_its_digest_and_counts(tmp_path: Path, cache: Path) -> None:
+    make_zip(cache / "afhq.zip", {"afhq/train/cat/1.png": picture()})
+    with pytest.raises(DataError, match="cannot download"):  # not the known digest: asked again
+        fetch(tmp_path / "raw", "afhq")
+    make_zip(cache / "afhq_v2.zip", {"train/cat/1.png": picture()})
+    with pytest.raises(DataError, match="not the whole set afhqv2"):
+        fetch(tmp_path / "raw", "afhqv2")
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_second_version_is_held_to_its_first_download(tmp_path: Path, cache: Path) -> None:
+    make_zip(cache / "afhq_v2.zip", {"train/cat/1.png": picture()})
+    record = {"url": KNOWN_SETS["afhqv2"].url, "sha256": "0" * 64}
+    (cache / "afhq_v2.zip.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="0" * 64):
+        fetch(tmp_path / "raw", "afhqv2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.png", "a/../../evil.png", "/etc/evil.png", "C:/evil.png", "..\\evil.png", "a\\b.png"],
+)
+def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+    path = make_zip(tmp_path / "x.zip", {"ok.png": picture(), name: picture()})
+    refused(tmp_path, path, "leads out of its folder|not portable")
+
+
+def test_links_in_a_zip_are_refused(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link.png")
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("ok.png", picture())
+        archive.writestr(info, "/etc/passwd")
+    refused(tmp_path, tmp_path / "x.zip", "a link or special file: 'link.png'")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_entries_that_stand_twice_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("1.png", picture(1))
+        archive.writestr("1.png", picture(2))
+    refused(tmp_path, tmp_path / "x.zip", "twice")
+    path = make_zip(tmp_path / "y.zip", {"a.png": picture(), "./a.png": picture()})
+    refused(tmp_path, path, "twice")
+    path = make_zip(tmp_path / "z.zip", {"a": b"x", "a/b.png": picture()})
+    refused(tmp_path, path, "both a file and a folder")
+
+
+def test_encrypted_and_odd_entries_are_refused(tmp_path: Path) -> None:
+    content = make_zip(tmp_path / "x.zip", {"1.png": picture()}).read_bytes()
+    central = content.index(b"PK\x01\x02")
+    encrypted, odd = bytearray(content), bytearray(content)
+    encrypted[central + 8] |= 1
+    odd[central + 10 : central + 12] = struct.pack("<H", 97)
+    (tmp_path / "e.zip").write_bytes(encrypted)
+    (tmp_path / "o.zip").write_bytes(odd)
+    refused(tmp_path, tmp_path / "e.zip", "is encrypted")
+    refused(tmp_path, tmp_path / "o.zip", "method 97")
+
+
+def test_bombs_are_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"0.png": bytes(1_000_000), "1.png": picture()})
+    for limits, match in (
+        (Limits(entries=1), "has 2 entries"),
+        (Limits(total_bytes=100_000), "at most 100,000 are accepted"),
+        (Limits(free_bytes=1000), "zip bomb"),
+    ):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=match):
+            extract_zip(path, tmp_path / "out", limits)
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_declared_size_that_is_too_small_is_found_out(tmp_path: Path) -> None:
+    content = bytearray(make_zip(tmp_path / "x.zip", {"1.png": bytes(5000)}).read_bytes())
+    central = content.index(b"PK\x01\x02")
+    content[central + 24 : central + 28] = struct.pack("<I", 100)
+    (tmp_path / "x.zip").write_bytes(content)
+    refused(tmp_path, tmp_path / "x.zip", "is no whole zip file|another size")
+
+
+def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    content = bytearray(make_zip(tmp_path / "x.zip", {"1.png": bytes(5000)}).read_bytes())
+    central = content.index(b"PK\x01\x02")
+    content[central + 20 : central + 24] = struct.pack("<I", 1_000_000)
+    (tmp_path / "x.zip").write_bytes(content)
+    refused(tmp_path, tmp_path / "x.zip", "overlap|no whole zip file")
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _flip(content: bytes) -> bytes:
+    return content[:60] + bytes([content[60] ^ 0xFF]) + content[61:]
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda content: b"", lambda content: b"no zip"])
+def test_a_damaged_zip_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    content = make_zip(tmp_path / "x.zip", {"1.png": picture(), "2.png": picture(9)}).read_bytes()
+    (tmp_path / "x.zip").write_bytes(damage(content))
+    refused(tmp_path, tmp_path / "x.zip", "is no whole zip file")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_no_damage_to_a_zip_escapes_as_another_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = make_zip(folder / "x.zip", {"a/1.png": picture(), "b.txt": b"words " * 50})
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    (folder / "in" / "out").mkdir(parents=True)
+    try:
+        extract_zip(path, folder / "in" / "out")
+    except DataError as error:
+        assert "\n" not in str(error)
+    assert [p.name for p in (folder / "in").iterdir()] == ["out"]
+    assert sorted(p.name for p in folder.iterdir()) == ["in", "x.zip"]
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server for the files below ``tmp_path / "mirror"``."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "mirror").mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path / "mirror"))
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_mirror_is_asked_once_and_known_by_its_digest(
+    tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_zip(tmp_path / "mirror" / "tiny copy.zip", {"tiny/cat/1.png": picture()})
+    url = f"{mirror}/tiny%20copy.zip"
+    source = fetch(tmp_path / "raw", url)
+    assert source["origin"] == url and source["licence"] is None
+    digest = str(source["sha256"])
+    known = replace(KNOWN_SETS["afhq"], name="tiny", url=url, sha256=digest, counts={"tiny/cat": 1})
+    monkeypatch.setitem(KNOWN_SETS, "tiny", known)
+    by_digest = fetch(tmp_path / "raw", path)
+    assert by_digest["dataset"] == "tiny" and by_digest["licence"] == known.licence
+    by_name = fetch(tmp_path / "raw", "tiny")
+    assert by_name["origin"] == url and by_name["citation"] == known.citation
+    path.unlink()
+    assert fetch(tmp_path / "raw", "tiny") == by_name  # from the cache
+    assert fetch(tmp_path / "raw", url)["dataset"] == "tiny"
+    with pytest.raises(DataError, match="404"):
+        fetch(tmp_path / "raw", f"{mirror}/gone.zip")
+    assert (tmp_path / "raw" / "tiny" / "cat" / "1.png").read_bytes() == picture()

@@ -1,0 +1,36 @@
+"""The order of training pictures."""
+
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg3flow.data.sampler import WindowedShuffle
+
+
+def take(count, **kwargs):
+    return list(islice(WindowedShuffle(**kwargs), count))
+
+
+@given(n=st.integers(1, 40), seed=st.integers(0, 5), start=st.integers(0, 200))
+def test_any_position_is_reached_again(n, seed, start):
+    whole = take(start + 50, num_items=n, seed=seed)
+    assert take(50, num_items=n, seed=seed, start=start) == whole[start:]
+
+
+def test_every_item_comes_about_as_often_and_not_too_soon_again():
+    n = 100
+    items = take(50 * n, num_items=n, seed=1)
+    last: dict[int, int] = {}
+    for position, item in enumerate(items):
+        assert position - last.get(item, -n) > n // 2
+        last[item] = position
+    counts = [items.count(i) for i in range(n)]
+    assert min(counts) > 35 and max(counts) < 65
+    assert items[:n] != items[n : 2 * n] and take(10, num_items=n, seed=2) != items[:10]
+
+
+def test_processes_share_the_items_in_turn():
+    whole = take(60, num_items=17, seed=3)
+    shares = [take(20, num_items=17, seed=3, rank=k, num_processes=3) for k in range(3)]
+    assert [item for group in zip(*shares, strict=True) for item in group] == whole

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from sg3flow.metrics.cache import cached_stats, stats_folder
+from sg3flow.metrics.frechet import FeatureStats
+from sg3flow.metrics.random_features import RandomFeatures
+from sg3flow.metrics.reference import picture_batches, reference_stats
+
+KEY = {"data": "d", "detector": "e"}
+
+
+def counted(calls):
+    def compute():
+        calls.append(1)
+        return FeatureStats(7, np.arange(3.0), np.eye(3) / 3)
+
+    return compute
+
+
+def test_computed_once_and_equal_bit_for_bit():
+    calls = []
+    first, second = cached_stats(KEY, counted(calls)), cached_stats(KEY, counted(calls))
+    assert len(calls) == 1
+    assert first.count == second.count == 7
+    assert np.array_equal(first.mean, second.mean) and np.array_equal(first.cov, second.cov)
+
+
+def test_every_part_of_the_key_counts():
+    calls = []
+    for key in (KEY, KEY | {"data": "x"}, KEY | {"detector": "x"}, KEY | {"resize": "x"}):
+        cached_stats(key, counted(calls))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "pickle", "nan"])
+def test_damaged_file_is_computed_again(damage):
+    calls = []
+    cached_stats(KEY, counted(calls))
+    (path,) = stats_folder().iterdir()
+    content = path.read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(content[:-40])
+    elif damage == "flipped":
+        path.write_bytes(content.replace(np.arange(3.0).tobytes(), np.ones(3).tobytes()))
+    elif damage == "foreign":
+        np.savez(path, key="another", count=7, mean=np.ones(3), cov=np.eye(3))
+    elif damage == "pickle":
+        np.savez(path, key=np.array(["x", {}], dtype=object), count=7, mean=1, cov=2)
+    else:
+        np.savez(path, key="x", count=7, mean=np.full(3, np.nan), cov=np.eye(3))
+    assert cached_stats(KEY, counted(calls)).mean.tolist() == [0, 1, 2]
+    assert cached_stats(KEY, counted(calls)).mean.tolist() == [0, 1, 2]
+    assert len(calls) == 2
+    assert list(stats_folder().iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(cache, capsys):
+    cache.write_text("a file where the folder should be")
+    assert cached_stats(KEY, counted([])).count == 7
+    assert "warning: statistics not kept" in capsys.readouterr().err
+
+
+def test_two_processes_at_once_leave_one_whole_file(cache):
+    script = textwrap.dedent("""
+        import numpy as np, time
+        from sg3flow.metrics.cache import cached_stats
+        from sg3flow.metrics.frechet import FeatureStats
+        def compute():
+            time.sleep(0.5)
+            return FeatureStats(5, np.arange(300.0), np.eye(300))
+        for _ in range(3):
+            print(cached_stats({"data": "both"}, compute).mean.sum())
+    """)
+    both = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs == ["44850.0\n" * 3] * 2
+    assert [path.suffix for path in stats_folder().iterdir()] == [".npz"]
+
+
+def test_a_changed_picture_changes_the_key(pack, draw_faces):
+    images = draw_faces(10, seed=0, size=32)
+    changed = images.clone()
+    changed[3, 0, 5, 5] ^= 1
+    sets = [pack(images, "a"), pack(images, "b"), pack(changed, "c")]
+    means = [reference_stats(packed, RandomFeatures(), batch=4).mean for packed in sets]
+    assert len(list(stats_folder().iterdir())) == 2
+    assert np.array_equal(means[0], means[1]) and not np.array_equal(means[0], means[2])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 48, 100])
+def test_reference_does_not_depend_on_the_batch(small_set, batch, monkeypatch, tmp_path):
+    whole = RandomFeatures()(torch.cat(list(picture_batches(small_set, 48)))).double().numpy()
+    stats = reference_stats(small_set, RandomFeatures(), batch)
+    assert stats.count == 48
+    assert np.abs(stats.mean - whole.mean(axis=0)).max() < 1e-6
+    assert np.abs(stats.cov - np.cov(whole.T, bias=True)).max() < 1e-6
+
+
+def test_pictures_come_in_order(small_set):
+    batches = list(picture_batches(small_set, 20))
+    assert [len(batch) for batch in batches] == [20, 20, 8]
+    pictures = torch.cat(batches).permute(0, 2, 3, 1).numpy()
+    assert all(np.array_equal(pictures[i], small_set.image(i)) for i in range(48))

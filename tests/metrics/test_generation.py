@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from sg3flow.errors import MetricError
+from sg3flow.metrics.generation import draw_pictures, latent_batches, to_uint8
+
+
+class Labels:
+    num_images, label_dim = 20, 4
+
+    def label(self, index):
+        return np.eye(4, dtype=np.float32)[index % 4]
+
+
+class Plain(torch.nn.Module):
+    def __init__(self, c_dim=0, fill=0.0):
+        super().__init__()
+        self.z_dim, self.c_dim, self.fill = 3, c_dim, fill
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, z, c, truncation_psi, noise_mode):
+        assert truncation_psi == 1 and noise_mode == "const"
+        return torch.full((len(z), 3, 2, 2), self.fill)
+
+
+def gathered(batches):
+    z, c = zip(*batches, strict=True)
+    return torch.cat(z), torch.cat(c)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256, 5000])
+def test_inputs_do_not_depend_on_batch_or_count(batch):
+    z, c = gathered(latent_batches(Plain(4), Labels(), 1500, batch, seed=3))
+    fewer_z, fewer_c = gathered(latent_batches(Plain(4), Labels(), 1100, 64, seed=3))
+    assert z.shape == (1500, 3) and c.shape == (1500, 4)
+    assert torch.equal(z[:1100], fewer_z) and torch.equal(c[:1100], fewer_c)
+
+
+def test_the_seed_decides_and_labels_follow_the_data():
+    z, c = gathered(latent_batches(Plain(4), Labels(), 800, 64, seed=0))
+    other, _ = gathered(latent_batches(Plain(4), Labels(), 800, 64, seed=1))
+    assert not torch.equal(z, other)
+    assert abs(float(z.mean())) < 0.1 and abs(float(z.std()) - 1) < 0.1
+    assert torch.equal(c.sum(dim=1), torch.ones(800))
+    assert (c.mean(dim=0) - 0.25).abs().max() < 0.06
+
+
+def test_without_labels_c_is_empty():
+    _, c = gathered(latent_batches(Plain(0), Labels(), 5, 2, seed=0))
+    assert c.shape == (5, 0)
+
+
+def test_refuses_labels_of_another_length():
+    with pytest.raises(MetricError, match="labels of length 9, the data has 4"):
+        next(latent_batches(Plain(9), Labels(), 5, 2, seed=0))
+
+
+def test_pixels_are_scaled_clamped_and_truncated():
+    img = torch.tensor([-2.0, -1.0, 0.0, 0.0117, 1.0, 3.0])
+    assert to_uint8(img).tolist() == [0, 0, 128, 129, 255, 255]
+
+
+def test_refuses_values_that_are_not_finite():
+    z = torch.zeros(2, 3)
+    assert draw_pictures(Plain(), z, z[:, :0]).unique().tolist() == [128]
+    with pytest.raises(MetricError, match="not finite"):
+        draw_pictures(Plain(fill=float("nan")), z, z[:, :0])

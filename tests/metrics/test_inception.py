@@ -1,0 +1,149 @@
+import json
+import math
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from sg3flow.errors import MetricError
+from sg3flow.metrics import inception
+from sg3flow.metrics.inception import Inception, InceptionFeatures, load_inception, tf1_resize
+
+
+def weight_by_rule(name, shape):
+    t = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        return 1 + 0.2 * t.abs()
+    if name.endswith(("running_mean", "bias")):
+        return 0.1 * t
+    if name.endswith("bn.weight"):
+        return 1 + 0.1 * t
+    return t * math.sqrt(2 / math.prod(shape[1:]))
+
+
+@pytest.fixture(scope="module")
+def state():
+    with torch.device("meta"):
+        shapes = {name: list(value.shape) for name, value in Inception().state_dict().items()}
+    return {name: weight_by_rule(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def network(state):
+    with torch.device("meta"):
+        network = Inception()
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def test_golden_names_and_shapes(golden, state):
+    names = json.loads((golden / "inception-names.json").read_text())
+    assert {name: list(value.shape) for name, value in state.items()} == names
+
+
+@pytest.mark.parametrize("pair", "abcde")
+def test_golden_features(golden, network, pair):
+    arrays = np.load(golden / "inception.npz")
+    features = network(torch.from_numpy(arrays[f"x_{pair}"]))
+    for name in ("f64", "f192", "f768", "f2048", "logits_unbiased", "logits"):
+        expected = torch.from_numpy(arrays[f"{name}_{pair}"])
+        assert (features[name] - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_features_do_not_depend_on_the_batch(network):
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8, generator=random)
+    whole = network(images)["f2048"]
+    single = torch.cat([network(image[None])["f2048"] for image in images])
+    assert (whole - single).abs().max() < 1e-5 * whole.abs().max()
+
+
+def test_grey_is_repeated(network):
+    grey = torch.arange(0, 100, dtype=torch.uint8).view(1, 1, 10, 10)
+    colour = grey.repeat(1, 3, 1, 1)
+    assert torch.equal(network(grey)["f64"], network(colour)["f64"])
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8).byte()])
+def test_refuses_what_is_no_picture(network, images):
+    with pytest.raises(MetricError, match="pictures uint8"):
+        network(images)
+
+
+def test_resize_doubles_without_half_pixel_shift():
+    # Sources 0, 0.5, 1, 1.5, 2, 2.5: the last one has no right neighbour and repeats.
+    row = torch.tensor([0.0, 10, 40]).view(1, 1, 1, 3)
+    assert tf1_resize(row, 1, 6).flatten().tolist() == [0, 5, 10, 25, 40, 40]
+    column = row.transpose(2, 3)
+    assert tf1_resize(column, 6, 1).flatten().tolist() == [0, 5, 10, 25, 40, 40]
+
+
+def test_resize_halves_by_leaving_out():
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert tf1_resize(x, 2, 2).flatten().tolist() == [0, 2, 8, 10]
+
+
+def test_resize_by_odd_ratios_and_none():
+    row = torch.tensor([0.0, 3, 6]).view(1, 1, 1, 3)
+    assert tf1_resize(row, 1, 2).flatten().tolist() == [0, 4.5]  # sources 0 and 1.5
+    x = torch.rand(2, 3, 5, 7)
+    assert torch.equal(tf1_resize(x, 5, 7), x)
+
+
+def test_average_pool_leaves_the_padding_out():
+    x = torch.arange(9.0).view(1, 1, 3, 3)
+    pooled = inception._average(x)[0, 0]
+    assert pooled[0, 0] == (0 + 1 + 3 + 4) / 4
+    assert pooled[1, 0] == (0 + 1 + 3 + 4 + 6 + 7) / 6
+    assert pooled[1, 1] == 4
+
+
+def test_pools_of_the_last_blocks():
+    """Where the 1x1 branches see nothing, a block's pool branch shows what kind of pool it is."""
+    with torch.device("meta"):
+        network = Inception()
+    spike = torch.zeros(1, 1, 3, 3)
+    spike[..., 0, 0] = -1  # a maximum ignores it, an average does not
+    assert network.Mixed_7b.pool(spike)[0, 0, 0, 0] == -1 / 4
+    assert network.Mixed_7c.pool(spike)[0, 0, 0, 0] == 0
+    assert torch.equal(inception._shrink(spike), functional.max_pool2d(spike, 3, 2))
+
+
+def test_without_weights_the_error_says_what_to_do(cache, monkeypatch):
+    monkeypatch.setattr(inception, "WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    start = time.monotonic()
+    with pytest.raises(MetricError) as caught:
+        InceptionFeatures()
+    assert time.monotonic() - start < 10
+    message = str(caught.value)
+    assert inception.WEIGHTS_NAME in message and inception.WEIGHTS_SHA256 in message
+    assert "http://127.0.0.1:9/weights.pth" in message
+    assert str(cache / inception.WEIGHTS_NAME) in message
+    assert "fd_random" in message
+    assert "\n" not in message
+
+
+def test_weights_in_the_cache_are_loaded_without_network(cache, monkeypatch, state, network):
+    from sg3flow.files import sha256_file
+
+    cache.mkdir()
+    path = cache / inception.WEIGHTS_NAME
+    torch.save(state, path)
+    monkeypatch.setattr(inception, "WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    monkeypatch.setattr(inception, "WEIGHTS_SHA256", sha256_file(path))
+    loaded = load_inception()
+    assert not loaded.training
+    images = torch.full((1, 3, 20, 20), 77, dtype=torch.uint8)
+    assert torch.equal(loaded(images)["f2048"], network(images)["f2048"])
+    assert torch.equal(InceptionFeatures()(images), network(images)["f2048"])
+
+
+def test_damaged_weights_in_the_cache_are_not_loaded(cache, monkeypatch):
+    cache.mkdir()
+    (cache / inception.WEIGHTS_NAME).write_bytes(b"half a file")
+    monkeypatch.setattr(inception, "WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    with pytest.raises(MetricError, match="FID has no Inception weights"):
+        load_inception()

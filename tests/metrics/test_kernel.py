@@ -1,0 +1,41 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from sg3flow.errors import MetricError
+from sg3flow.metrics import kernel_distance
+
+
+def test_golden_single_subset(golden):
+    arrays = np.load(golden / "metrics.npz")
+    found = kernel_distance(arrays["feats_real"][:500], arrays["feats_gen"], 1, 500, seed=3)
+    assert found == pytest.approx(float(arrays["kid_one_subset_all"]), rel=1e-12)
+
+
+def test_sums_in_full():
+    random = np.random.RandomState(0)
+    a, b = random.randn(6, 3), random.randn(6, 3) + 1
+
+    def kernel(x, y):
+        return (x @ y / 3 + 1) ** 3
+
+    within = [
+        sum(kernel(s[i], s[j]) for i, j in itertools.permutations(range(6), 2)) / 30 for s in (a, b)
+    ]
+    across = sum(kernel(x, y) for x in a for y in b) / 36
+    assert kernel_distance(a, b, 4, 6, seed=0) == pytest.approx(sum(within) - 2 * across)
+
+
+def test_seed_decides_the_subsets():
+    random = np.random.RandomState(0)
+    a, b = random.randn(80, 5), random.randn(90, 5)
+    assert kernel_distance(a, b, 3, 20, seed=1) == kernel_distance(a, b, 3, 20, seed=1)
+    assert kernel_distance(a, b, 3, 20, seed=1) != kernel_distance(a, b, 3, 20, seed=2)
+
+
+def test_refuses_what_it_cannot_compare():
+    with pytest.raises(MetricError, match="two sets of features"):
+        kernel_distance(np.zeros((5, 3)), np.zeros((5, 4)), 1, 5, seed=0)
+    with pytest.raises(MetricError, match="at least 1 of 2"):
+        kernel_distance(np.zeros((5, 3)), np.zeros((1, 3)), 1, 5, seed=0)

@@ -1,0 +1,105 @@
+import csv
+import json
+
+import pytest
+
+from sg3flow.errors import DataError, MetricError
+from sg3flow.metrics.evaluation import MetricResult
+from sg3flow.metrics.report import (
+    best_metric,
+    build_report,
+    check_outputs,
+    format_table,
+    write_report,
+    write_table,
+)
+
+
+def result(kimg, metric, value):
+    return MetricResult(
+        snapshot=f"network-snapshot-{kimg:06d}.pkl",
+        kimg=kimg,
+        metric=metric,
+        value=value,
+        num_generated=9,
+        num_reference=8,
+        detector="d",
+        detector_sha256="e",
+        reference_sha256="f",
+        network_sha256="0",
+        resize="r",
+        seed=0,
+        higher_is_better=metric.startswith("eq"),
+        torch="2",
+    )
+
+
+RESULTS = [
+    result(2, "fid9_full", 7.0),
+    result(2, "eqr9", 30.0),
+    result(10, "fid9_full", 5.0),
+    result(10, "eqr9", 20.0),
+    result(20, "fid9_full", 5.0),
+    result(20, "eqr9", 10.0),
+]
+
+
+def report_by(metric):
+    return build_report(RESULTS, reference_sha256="f", num_images=8, best_by=metric)
+
+
+def test_report_has_the_best_a_table_and_everything():
+    report = report_by("fid9_full")
+    assert report["format"] == "sg3flow-metrics-1"
+    assert report["reference"] == {"sha256": "f", "num_images": 8}
+    assert report["snapshots"]["000010"] == {"fid9_full": 5.0, "eqr9": 20.0}
+    assert list(report["snapshots"]) == ["000002", "000010", "000020"]
+    assert len(report["results"]) == 6 and len(report["results"][0]) == 14
+
+
+def test_best_is_the_smallest_distance_or_the_largest_ratio():
+    assert report_by("fid9_full")["best"] == {
+        "snapshot": "network-snapshot-000010.pkl",
+        "kimg": 10,
+        "metric": "fid9_full",
+        "value": 5.0,
+    }
+    assert report_by("eqr9")["best"]["kimg"] == 2
+
+
+def test_best_metric_is_the_first_unless_named():
+    assert best_metric(("a", "b"), "") == "a"
+    assert best_metric(("a", "b"), "b") == "b"
+    with pytest.raises(MetricError, match="best_by 'fid9' is not among the metrics fid9_full"):
+        best_metric(("fid9_full",), "fid9")
+
+
+def test_files_are_written_and_replaced(tmp_path):
+    report, table = tmp_path / "r" / "metrics.json", tmp_path / "r" / "metrics.csv"
+    for _ in range(2):
+        check_outputs(report, table)
+        write_report(report, report_by("eqr9"))
+        write_table(table, RESULTS)
+    assert json.loads(report.read_text())["best"]["value"] == 30
+    rows = list(csv.reader(table.read_text().splitlines()))
+    assert rows[0] == ["kimg", "fid9_full", "eqr9"] and rows[2] == ["10", "5.0", "20.0"]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("content", ["a letter", '{"format": "other"}', "[1]"])
+def test_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match="no metrics report"):
+        check_outputs(path)
+    with pytest.raises(DataError, match="no metrics table"):
+        check_outputs(tmp_path / "new.json", path)
+    with pytest.raises(DataError, match="no metrics report"):
+        check_outputs(tmp_path)
+
+
+def test_terminal_table_marks_the_best():
+    lines = format_table(RESULTS, "fid9_full").splitlines()
+    assert lines[2] == "000010  fid9_full  5.0000  *"
+    assert lines[1] == "000002  eqr9       30.0000 dB"
+    assert sum("*" in line for line in lines) == 1

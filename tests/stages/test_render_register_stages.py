@@ -1,0 +1,328 @@
+"""The render and register commands on a small training run with random weights."""
+
+import hashlib
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.files import write_json
+from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.rendering.images import Look, render_image
+
+# MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType"),
+]
+
+_STAGES = Path(__file__).parents[2] / "stages"
+_SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
+_FAST = ("--seeds", "0-3", "--sweep-seeds", "0,1", "--sweep-truncs", "0,1", "--video-seeds", "0,1")
+
+
+def _stage(name: str):
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", _STAGES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.app
+
+
+@pytest.fixture
+def render():
+    app = _stage("render")
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def register():
+    app = _stage("register")
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator) -> str:
+    torch.manual_seed(seed)
+    G = generator(z_dim=16, c_dim=c_dim, w_dim=16, **_SIZES)
+    D = Discriminator(c_dim=c_dim, **_SIZES)
+    training_set = {
+        "name": "toy",
+        "resolution": 16,
+        "channels": 3,
+        "label_dim": c_dim,
+        "num_images": 9,
+        "digest": "ab",
+        "mirror": False,
+        "class_names": ["cat", "dog"][:c_dim],
+    }
+    progress = {"nimg": 10_000}
+    networks = {"G": G, "D": D, "G_ema": G, "augment_p": 0.0}
+    return save_snapshot(path, **networks, training_set=training_set, progress=progress)
+
+
+def _row(kimg: int, value: float, digest: str, metric: str = "fd_random1k_full") -> dict:
+    return {
+        "snapshot": f"network-snapshot-{kimg:06d}.pkl",
+        "kimg": kimg,
+        "metric": metric,
+        "value": value,
+        "higher_is_better": metric.startswith("eq"),
+        "network_sha256": digest,
+        "reference_sha256": "r",
+        "detector_sha256": "d",
+        "num_generated": 1000,
+        "num_reference": 9,
+        "seed": 0,
+    }
+
+
+def _write_metrics(path: Path, *rows: dict) -> None:
+    best = {"metric": "fd_random1k_full"}
+    write_json(path, {"format": "sg3flow-metrics-1", "best": best, "results": list(rows)})
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A folder with a training run of two snapshots and its metrics; the second one is better."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    digests = {
+        kimg: _save(tmp_path / "run" / f"network-snapshot-{kimg:06d}.pkl", 2, seed=kimg)
+        for kimg in (0, 10)
+    }
+    rows = [_row(0, 9.0, digests[0]), _row(10, 4.0, digests[10])]
+    rows += [_row(0, 30.0, digests[0], "eqt1k_int"), _row(10, 20.0, digests[10], "eqt1k_int")]
+    _write_metrics(tmp_path / "metrics.json", *rows)
+    write_json(tmp_path / "run" / "run.json", {"uid": "u1"})
+    return tmp_path
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_the_articles_line_renders_a_seed(render, tmp_path):
+    _save(tmp_path / "plain.pkl")
+    other = tmp_path / "out" / "notes.txt"
+    other.parent.mkdir()
+    other.write_text("mine")
+    arguments = ("--network", tmp_path / "plain.pkl", "--seeds", 2, "--trunc", 1)
+    result = render("images", *arguments, "--outdir", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    G = load_networks(tmp_path / "plain.pkl").G_ema
+    np.testing.assert_array_equal(
+        _pixels(tmp_path / "out" / "seed0002.png"), render_image(G, 2, Look())
+    )
+    assert sorted(p.name for p in other.parent.iterdir()) == ["notes.txt", "seed0002.png"]
+
+
+def test_images_takes_class_place_and_ranges(render, run):
+    network = run / "run" / "network-snapshot-000010.pkl"
+    options = ("--class", 1, "--translate", "-0.1,0.2", "--rotate", "-20", "--noise-mode", "none")
+    result = render("images", "--network", network, "--seeds", "0,2-3", "--outdir", "o", *options)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in Path("o").iterdir()) == [f"seed000{i}.png" for i in (0, 2, 3)]
+    look = Look(1.0, "none", (-0.1, 0.2), -20.0)
+    expected = render_image(load_networks(network).G_ema, 3, look, 1)
+    np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seeds", "3-1"), "runs backwards"),
+        (("--seeds", "x"), "like 0,3-7,2"),
+        (("--seeds", "1"), "name a class from 0 to 1"),
+        (("--seeds", "1", "--class", "2"), "class must be from 0 to 1"),
+        (("--seeds", "1", "--class", "0", "--translate", "1"), "two numbers"),
+        (("--seeds", "1", "--class", "0", "--trunc", "7"), "at most 2"),
+        (("--seeds", "1", "--class", "0", "--noise-mode", "cons"), "did you mean 'const'"),
+        (("--seeds", "1", "--class", "0", "--network", "nowhere.pkl"), "nowhere.pkl"),
+    ],
+)
+def test_bad_image_options_end_in_one_line(render, run, options, words):
+    network = run / "run" / "network-snapshot-000010.pkl"
+    result = render("images", "--network", network, "--outdir", "o", *options)
+    assert result.exit_code == 1
+    assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not Path("o").exists()
+
+
+def test_stylegan2_cannot_be_moved(render, tmp_path):
+    _save(tmp_path / "two.pkl", generator=StyleGAN2Generator)
+    arguments = ("images", "--network", tmp_path / "two.pkl", "--seeds", 1, "--outdir", tmp_path)
+    assert render(*arguments).exit_code == 0
+    result = render(*arguments, "--rotate", 10)
+    assert result.exit_code == 1 and "only StyleGAN3" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "options"),
+    [
+        ("images", "seed0001.png", ("--seeds", 1, "--class", 0)),
+        ("grid", "grid.png", ("--seeds", "0-4")),
+        ("sweep", "truncation.png", ("--seeds", "0,1", "--truncs", "0,1")),
+        ("video", "interpolation.mp4", ("--seeds", "0,1", "--grid", "2x1", "--w-frames", 2)),
+    ],
+)
+def test_our_pictures_are_replaced_and_foreign_ones_refused(render, run, command, name, options):
+    network = run / "run" / "network-snapshot-000010.pkl"
+    arguments = (command, "--network", network, "--outdir", "o", *options)
+    assert render(*arguments).exit_code == 0
+    first = Path("o", name).read_bytes()
+    again = render(*arguments)
+    assert again.exit_code == 0, again.output
+    assert Path("o", name).read_bytes() == first
+    Path("o", name).write_bytes(b"holiday")
+    refused = render(*arguments)
+    assert refused.exit_code == 1 and "not made by sg3flow" in refused.stderr
+    assert Path("o", name).read_bytes() == b"holiday"
+
+
+def test_best_fills_a_folder_from_the_best_snapshot(render, run):
+    arguments = ("best", "--run", "run", "--metrics", "metrics.json", *_FAST, "--video-frames", 2)
+    result = render(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "not tracked" not in result.output
+    names = {p.name for p in Path("renders").iterdir()}
+    pictures = {f"seed000{i}.png" for i in range(4)}
+    assert names == pictures | {"grid.png", "truncation.png", "interpolation.mp4", "renders.json"}
+    marker = json.loads(Path("renders/renders.json").read_text())
+    snapshot = Path("run/network-snapshot-000010.pkl")
+    assert marker["snapshot"] == snapshot.name and marker["seeds"] == [0, 1, 2, 3]
+    assert marker["snapshot_sha256"] == hashlib.sha256(snapshot.read_bytes()).hexdigest()
+    assert str(run) not in json.dumps(marker)
+    # A labelled network's classes come in turn.
+    expected = render_image(load_networks(snapshot).G_ema, 3, Look(), 1)
+    np.testing.assert_array_equal(_pixels(Path("renders/seed0003.png")), expected)
+    contents = {p.name: p.read_bytes() for p in Path("renders").iterdir()}
+    assert render(*arguments).exit_code == 0
+    assert {p.name: p.read_bytes() for p in Path("renders").iterdir()} == contents
+
+
+def test_best_refuses_a_foreign_folder_and_missing_parts(render, run):
+    foreign = run / "photos"
+    foreign.mkdir()
+    (foreign / "a.jpg").write_bytes(b"x")
+    arguments = ("best", "--run", "run", "--metrics", "metrics.json")
+    result = render(*arguments, "--outdir", foreign)
+    assert result.exit_code == 1 and "holds other files" in result.stderr
+    assert [p.name for p in foreign.iterdir()] == ["a.jpg"]
+    for options, words in (
+        (("--metrics", "no.json"), "run stages/evaluate.py first"),
+        (("--run", "nowhere"), "which is not in nowhere"),
+        (("--video-grid", "3x"), "like 3x2"),
+        (("--video-seeds", "0-2", "--video-grid", "2x1", *_FAST[:6]), "multiple of 2"),
+    ):
+        result = render(*arguments, *options)
+        assert result.exit_code == 1 and words in result.stderr, result.output
+        assert not Path("renders").exists()
+
+
+def _client():
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=mlflow.get_tracking_uri())
+
+
+def _report() -> dict:
+    return json.loads(Path("registered.json").read_text())
+
+
+_REGISTER = ("--run", "run", "--metrics", "metrics.json", "--report", "registered.json")
+
+
+def test_register_is_idempotent_and_gates_the_champion(register, run):
+    result = register(*_REGISTER, "--name", "toy")
+    assert result.exit_code == 0, result.output
+    first = _report()
+    assert (first["version"], first["aliases"]) == ("1", ["candidate", "champion"])
+    assert first["snapshot"] == "network-snapshot-000010.pkl" and first["value"] == 4.0
+    assert str(run) not in json.dumps(first)
+
+    again = register(*_REGISTER, "--name", "toy")
+    assert "already registered as version 1" in again.output
+    assert len(_client().search_model_versions("name = 'toy'")) == 1
+
+    # By another metric the first snapshot is best; the champion was measured by it, and is worse.
+    result = register(*_REGISTER, "--name", "toy", "--metric", "eqt1k_int")
+    assert "eqt1k_int 30 is better than the 20 of version 1" in result.output
+    assert _report()["aliases"] == ["candidate", "champion"]
+
+    # The better distance does not count when it was measured against other pictures.
+    metrics = json.loads(Path("metrics.json").read_text())
+    for row in metrics["results"]:
+        row["reference_sha256"] = "other" if row["kimg"] == 10 else "r"
+    write_json(Path("metrics.json"), metrics)
+    result = register(*_REGISTER, "--name", "toy")
+    assert "version 2 stays champion: not comparable" in result.output
+    assert (_report()["version"], _report()["aliases"]) == ("1", ["candidate"])
+
+    version = _client().get_model_version("toy", "1")
+    assert version.tags["sg3flow.weights_sha256"] == first["weights_sha256"]
+    assert json.loads(version.tags["sg3flow.result.fd_random1k_full"])["value"] == 4.0
+    assert "licence" in version.description
+
+
+def test_the_model_is_logged_onto_the_training_run(register, run):
+    from sg3flow.tracking.store import connect, training_run_id
+
+    store = connect()
+    training = store.client.create_run(store.experiment_id, tags={"sg3flow.uid": "u1"})
+    store.client.set_terminated(training.info.run_id)
+    assert register(*_REGISTER).exit_code == 0
+    assert training_run_id(run / "run") == training.info.run_id
+    models = store.client.search_logged_models(
+        [store.experiment_id], f"source_run_id = '{training.info.run_id}'"
+    )
+    assert [model.name for model in models] == ["generator"]
+    assert store.client.get_run(training.info.run_id).info.status == "FINISHED"
+    files = {p.name for p in Path("mlruns").rglob("*") if p.is_file()}
+    assert {"generator.safetensors", "generator.json", "pyfunc.py"} <= files
+    assert not [name for name in files if name.endswith(".pkl")]
+    # A registered model is a network like any other.
+    G = load_networks("models:/sg3flow-generator@champion").G_ema
+    expected = load_networks(run / "run" / "network-snapshot-000010.pkl").G_ema
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(G.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--metric", "fd_random"), "it has eqt1k_int, fd_random1k_full"),
+        (("--metrics", "no.json"), "run stages/evaluate.py first"),
+        (("--name", "a/b"), "register.name must be"),
+        (("--run", "nowhere"), "which is not in nowhere"),
+        (("--report", "metrics.json"), "no report of register"),
+    ],
+)
+def test_bad_register_options_end_in_one_line(register, run, options, words):
+    result = register(*_REGISTER, *options)
+    assert result.exit_code == 1
+    assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not Path("registered.json").exists()
+
+
+def test_metrics_of_another_snapshot_are_noticed(register, run):
+    _save(run / "run" / "network-snapshot-000010.pkl", 2, seed=99)
+    result = register(*_REGISTER)
+    assert result.exit_code == 1 and "run stages/evaluate.py again" in result.stderr
+
+
+def test_an_unreachable_server_is_told_within_seconds(register, run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    start = time.monotonic()
+    result = register(*_REGISTER)
+    assert result.exit_code == 1 and "http://127.0.0.1:9" in result.stderr
+    assert time.monotonic() - start < 30
+    assert not Path("registered.json").exists()

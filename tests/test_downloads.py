@@ -1,0 +1,394 @@
+import hashlib
+import json
+import multiprocessing
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sg3flow.downloads import Patience, cached, download, recorded_digest, shown_url
+from sg3flow.errors import DataError
+
+CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+QUICK = Patience(connect_sec=2, read_sec=0.5, tries=2, pause_sec=0.01)
+
+
+class Server:
+    """A web server whose answer to each request a test decides."""
+
+    def __init__(self) -> None:
+        self.content, self.etag = CONTENT, '"one"'
+        self.requests: list[dict[str, str]] = []
+        self.answer: Callable[[BaseHTTPRequestHandler, int], None] = self.whole
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                owner.requests.append(dict(self.headers))
+                self.close_connection = True
+                try:
+                    owner.answer(self, len(owner.requests))
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/set.zip"
+
+    def head(self, to: BaseHTTPRequestHandler, code: int, **headers: object) -> None:
+        to.send_response(code)
+        to.send_header("Connection", "close")
+        for name, value in headers.items():
+            to.send_header(name.replace("_", "-"), str(value))
+        to.end_headers()
+
+    def whole(self, to: BaseHTTPRequestHandler, number: int, cut: int | None = None) -> None:
+        """The file, or its rest from the asked byte on; ``cut``: break off after so many bytes."""
+        asked, start = to.headers.get("Range"), 0
+        if asked and to.headers.get("If-Range") == self.etag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        rest, size = self.content[start:], len(self.content)
+        if start:
+            span = f"bytes {start}-{size - 1}/{size}"
+            self.head(to, 206, Content_Length=len(rest), ETag=self.etag, Content_Range=span)
+        else:
+            self.head(to, 200, Content_Length=len(rest), ETag=self.etag)
+        to.wfile.write(rest[:cut])
+
+    def cut_first(self, to: BaseHTTPRequestHandler, number: int) -> None:
+        self.whole(to, number, cut=1_500_000 if number == 1 else None)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made = Server()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def fetch(server: Server, dest: Path, **options: object) -> str:
+    return download(server.url, dest, patience=QUICK, **options)  # type: ignore[arg-type]
+
+
+def only(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_comes_whole_and_nothing_else_is_left(server: Server, tmp_path: Path) -> None:
+    assert fetch(server, tmp_path / "set.zip", sha256=DIGEST.upper()) == DIGEST
+    assert (tmp_path / "set.zip").read_bytes() == CONTENT
+    assert only(tmp_path) == ["set.zip"]
+
+
+def test_a_broken_transfer_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.answer = server.cut_first
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+    assert len(server.requests) == 2
+    assert server.requests[1]["If-Range"] == '"one"'
+    assert int(server.requests[1]["Range"][6:-1]) > 1_000_000
+
+
+def test_a_later_call_goes_on_too(server: Server, tmp_path: Path) -> None:
+    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    server.content = CONTENT[:1_600_000]
+    server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number == 1 else 0)
+    with pytest.raises(DataError, match="cannot download"):
+        download(server.url, tmp_path / "set.zip", patience=once)
+    assert only(tmp_path) == ["set.zip.part", "set.zip.part.json"]
+    server.answer = server.whole
+    download(server.url, tmp_path / "set.zip", patience=once)
+    assert (tmp_path / "set.zip").read_bytes() == CONTENT[:1_600_000]
+    assert "Range" in server.requests[-1]
+    assert only(tmp_path) == ["set.zip"]
+
+
+def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        server.head(to, 200, Content_Length=len(CONTENT), ETag='"one"')
+        to.wfile.write(CONTENT[:1_500_000] if number == 1 else CONTENT)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+
+
+def test_a_file_that_changed_in_between_is_not_mixed(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number == 2:
+            server.content, server.etag = CONTENT[::-1], '"two"'
+        server.cut_first(to, number)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == hashlib.sha256(CONTENT[::-1]).hexdigest()
+
+
+def test_a_server_that_ignores_if_range_is_found_out(server: Server, tmp_path: Path) -> None:
+    other = CONTENT[::-1]
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number == 1:
+            return server.whole(to, number, cut=1_500_000)
+        server.content, server.etag = other, '"two"'
+        start = int(to.headers.get("Range", "bytes=0-")[6:-1])
+        if not start:
+            return server.whole(to, number)
+        span = f"bytes {start}-{len(other) - 1}/{len(other)}"
+        rest = other[start:]
+        server.head(to, 206, Content_Length=len(rest), ETag='"two"', Content_Range=span)
+        to.wfile.write(rest)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == hashlib.sha256(other).hexdigest()
+
+
+def test_a_part_of_another_place_is_asked_again(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number != 2:
+            return server.cut_first(to, number)
+        rest = CONTENT[7:]
+        span = f"bytes 7-{len(CONTENT) - 1}/{len(CONTENT)}"
+        server.head(to, 206, Content_Length=len(rest), ETag='"one"', Content_Range=span)
+        to.wfile.write(rest)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+
+
+def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    note = {"url": server.url, "etag": '"one"', "last_modified": "", "total": len(CONTENT)}
+    (tmp_path / "set.zip.part").write_bytes(CONTENT)
+    (tmp_path / "set.zip.part.json").write_text(json.dumps(note))
+    assert fetch(server, tmp_path / "set.zip", sha256=DIGEST) == DIGEST
+    assert not server.requests
+
+
+def test_a_part_file_of_unknown_origin_is_not_used(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.part").write_bytes(b"something else")
+    (tmp_path / "set.zip.part.json").write_text("{broken")
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+
+
+def test_a_wrong_digest_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"its SHA-256 is {DIGEST}"):
+        fetch(server, tmp_path / "set.zip", sha256="0" * 64)
+    assert only(tmp_path) == []
+    with pytest.raises(DataError, match="64 hexadecimal digits"):
+        fetch(server, tmp_path / "set.zip", sha256="abc")
+
+
+def test_an_error_keeps_what_stood_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(b"old")
+    with pytest.raises(DataError):
+        fetch(server, tmp_path / "set.zip", sha256="0" * 64)
+    assert (tmp_path / "set.zip").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_a_web_page_is_no_file(server: Server, tmp_path: Path, kind: str) -> None:
+    page = b"\n <!DOCTYPE html><title>Sign in</title>"
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        server.head(to, 200, Content_Type=kind, Content_Length=len(page))
+        to.wfile.write(page)
+
+    server.answer = answer
+    with pytest.raises(DataError, match="a web page instead of the file"):
+        fetch(server, tmp_path / "set.zip")
+    assert only(tmp_path) == []
+
+
+def test_a_redirect_is_followed_and_a_circle_is_not(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if to.path == "/set.zip":
+            return server.head(to, 302, Location="/real.zip", Content_Length=0)
+        server.whole(to, number)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+    server.answer = lambda to, number: server.head(to, 302, Location="/a", Content_Length=0)
+    with pytest.raises(DataError, match="redirects"):
+        fetch(server, tmp_path / "set.zip")
+
+
+def test_a_server_that_stalls_is_tried_again(server: Server, tmp_path: Path) -> None:
+    hold = threading.Event()
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number > 1:
+            return server.whole(to, number)
+        server.whole(to, number, cut=1000)
+        to.wfile.flush()
+        hold.wait(2)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+    hold.set()
+
+
+def test_a_server_that_never_sends_all_is_an_error(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        server.head(to, 200, Content_Length=len(CONTENT) + 5)
+        to.wfile.write(CONTENT)
+
+    server.answer = answer
+    with pytest.raises(DataError, match=r"cannot download set\.zip from http://127"):
+        fetch(server, tmp_path / "set.zip")
+    assert only(tmp_path) == []
+    assert len(server.requests) == 3  # one got further than nothing, two did not get further
+
+
+def test_a_busy_server_is_tried_again_a_missing_file_is_not(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number == 1:
+            return server.head(to, 503, Content_Length=0)
+        server.whole(to, number)
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == DIGEST
+    server.requests.clear()
+    server.answer = lambda to, number: server.head(to, 404, Content_Length=0)
+    with pytest.raises(DataError, match="404"):
+        fetch(server, tmp_path / "set.zip")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_file_over_the_limit_is_refused(server: Server, tmp_path: Path, declares: bool) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        length = {"Content_Length": len(CONTENT)} if declares else {}
+        server.head(to, 200, ETag='"one"', **length)
+        to.wfile.write(CONTENT)
+
+    server.answer = answer
+    with pytest.raises(DataError, match="at most 1,000 are accepted"):
+        fetch(server, tmp_path / "set.zip", max_bytes=1000)
+    assert only(tmp_path) == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_at_once(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 55)
+    with pytest.raises(DataError, match="are needed in"):
+        fetch(server, tmp_path / "set.zip", max_bytes=1 << 60)
+    assert only(tmp_path) == []
+
+
+def test_without_a_server_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://name:secret@127.0.0.1:{free.getsockname()[1]}/afhq.zip"
+    with pytest.raises(DataError) as caught:
+        download(url, tmp_path / "afhq.zip", sha256=DIGEST, patience=QUICK)
+    message = str(caught.value)
+    assert "\n" not in message and "secret" not in message
+    for part in ("afhq.zip", "http://127.0.0.1:", DIGEST, f"put the file at {tmp_path}/afhq.zip"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a/b", "http://[::1", "http://a:port/", "nothing", "http://"]
+)
+def test_what_is_no_address_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError):
+        download(url, tmp_path / "x", patience=QUICK)
+    assert only(tmp_path) == []
+
+
+def test_file_addresses(tmp_path: Path) -> None:
+    source = tmp_path / "with space.zip"
+    source.write_bytes(CONTENT)
+    assert download(source.as_uri(), tmp_path / "out" / "x.zip") == DIGEST
+    with pytest.raises(DataError, match="no such file"):
+        download((tmp_path / "missing").as_uri(), tmp_path / "y.zip")
+    with pytest.raises(DataError, match="no other machine"):
+        download("file://elsewhere/x", tmp_path / "y.zip")
+    assert only(tmp_path / "out") == ["x.zip"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_target(tmp_path: Path) -> None:
+    (tmp_path / "big.zip").write_bytes(CONTENT)
+    program = (
+        "import sys; from pathlib import Path; from sg3flow.downloads import download\n"
+        "download(sys.argv[1], Path(sys.argv[2]))"
+    )
+    (tmp_path / "out").mkdir()
+    arguments = [(tmp_path / "big.zip").as_uri(), str(tmp_path / "out" / "x.zip")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert done.returncode == 1 and "OSError" in done.stderr
+    assert only(tmp_path / "out") == []
+
+
+def test_the_cache_is_asked_first(server: Server, cache: Path) -> None:
+    path = cached(server.url, "set.zip", DIGEST, patience=QUICK)
+    assert path == cache / "set.zip"
+    assert cached(server.url, "set.zip", DIGEST) == path
+    assert cached(server.url, "set.zip") == path
+    assert len(server.requests) == 1
+    assert recorded_digest(server.url, "set.zip") == DIGEST
+    assert recorded_digest(server.url + "?other", "set.zip") is None
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, cache: Path) -> None:
+    cached(server.url, "set.zip", patience=QUICK).write_bytes(b"damaged")
+    assert cached(server.url, "set.zip", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_the_same_name_from_another_address_is_another_file(server: Server, cache: Path) -> None:
+    cached(server.url, "set.zip", patience=QUICK)
+    server.content = b"PK another"
+    assert cached(server.url + "?2", "set.zip", patience=QUICK).read_bytes() == b"PK another"
+
+
+def test_a_file_put_into_the_cache_by_hand_is_taken(cache: Path) -> None:
+    cache.mkdir()
+    (cache / "set.zip").write_bytes(CONTENT)
+    assert cached("http://127.0.0.1:9/set.zip", "set.zip", DIGEST).read_bytes() == CONTENT
+
+
+def _fetch_in_process(url: str) -> bytes:
+    return cached(url, "set.zip", DIGEST).read_bytes()[:10]
+
+
+def test_two_processes_download_once(server: Server, cache: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(_fetch_in_process, [server.url] * 2, chunksize=1) == [CONTENT[:10]] * 2
+    assert len(server.requests) == 1
+
+
+def test_a_part_file_in_use_is_left_alone(server: Server, tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / "set.zip.part").open("wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is downloading"):
+            fetch(server, tmp_path / "set.zip")
+    assert only(tmp_path) == ["set.zip.part"]
+
+
+def test_shown_url_hides_passwords() -> None:
+    assert shown_url("https://me:pass@host:1/x?y=1") == "https://host:1/x?y=1"

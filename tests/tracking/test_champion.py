@@ -1,0 +1,51 @@
+"""When a new version takes the champion's place."""
+
+import pytest
+
+from sg3flow.tracking.champion import judge
+
+_ROW = {
+    "metric": "fd_random1k_full",
+    "value": 5.0,
+    "higher_is_better": False,
+    "reference_sha256": "r",
+    "detector_sha256": "d",
+    "num_generated": 1000,
+    "num_reference": 500,
+    "resize": "bilinear",
+    "seed": 0,
+}
+
+
+@pytest.mark.parametrize(("value", "wins"), [(4.9, True), (5.0, False), (5.1, False)])
+def test_a_lower_distance_wins_and_an_equal_one_does_not(value, wins):
+    won, why = judge(_ROW | {"value": value}, "3", _ROW)
+    assert won is wins and "version 3" in why
+
+
+@pytest.mark.parametrize(("value", "wins"), [(4.0, False), (6.0, True)])
+def test_where_higher_is_better_higher_wins(value, wins):
+    current = _ROW | {"higher_is_better": True, "reference_sha256": None, "detector_sha256": None}
+    assert judge(current | {"value": value}, "3", current)[0] is wins
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"reference_sha256": "other"}, "the reference set"),
+        ({"detector_sha256": "other"}, "the detector"),
+        ({"num_generated": 50000}, "the number of generated images"),
+        ({"num_reference": 7}, "the number of reference images"),
+        ({"resize": None}, "the resizing"),
+        ({"seed": 1}, "the seed"),
+    ],
+)
+def test_values_under_other_conditions_are_not_compared(change, words):
+    won, why = judge(_ROW | {"value": 0.0} | change, "3", _ROW)
+    assert not won
+    assert "not comparable" in why and words in why and "version 3 stays champion" in why
+
+
+def test_a_champion_not_measured_by_the_metric_stays():
+    won, why = judge(_ROW, "3", None)
+    assert not won and "was not measured by fd_random1k_full" in why

@@ -1,0 +1,68 @@
+"""A tiny packed set and tiny settings for training tests."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sg3flow.config import TrainConfig
+
+
+def write_set(path: Path, *, resolution: int = 16, num_images: int = 24, classes: int = 3) -> Path:
+    """A packed set of coloured discs, labelled by colour."""
+    random = np.random.RandomState(0)
+    y, x = np.mgrid[:resolution, :resolution]
+    labels = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(num_images):
+            pixels = np.full((resolution, resolution, 3), random.randint(0, 80), np.uint8)
+            cx, cy = random.uniform(0.3, 0.7, 2) * resolution
+            disc = (x - cx) ** 2 + (y - cy) ** 2 < (resolution / 4) ** 2
+            pixels[disc] = random.randint(0, 60, 3)
+            pixels[disc, i % 3] = 255
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "png", compress_level=0)
+            name = f"00000/img{i:08d}.png"
+            archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
+            labels.append([name, i % classes])
+        content = json.dumps({"labels": labels if classes else None})
+        archive.writestr(zipfile.ZipInfo("dataset.json"), content)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory) -> Path:
+    """24 labelled pictures of 16 x 16."""
+    return write_set(tmp_path_factory.mktemp("data") / "tiny.zip")
+
+
+@pytest.fixture
+def tiny_config() -> TrainConfig:
+    """A training whose step takes a fraction of a second on a CPU."""
+    return TrainConfig(
+        cfg="stylegan3-t",
+        gpus=1,
+        batch=4,
+        gamma=0.1,
+        cbase=256,
+        cmax=8,
+        kimg=1,
+        tick=1,
+        snap=1,
+        workers=0,
+        grid="2x2",
+        device="cpu",
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch) -> Path:
+    """State of a test stays in its folder."""
+    state = tmp_path / "state"
+    monkeypatch.setenv("SG3FLOW_STATE_DIR", str(state))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return state
