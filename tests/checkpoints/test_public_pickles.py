@@ -106,7 +106,7 @@ def test_missing_weights_are_listed(public, networks, tmp_path):
     content = contents(public, G, D)
     del D.b4.fc._parameters["bias"]
     content["D"] = public.module(D, "Discriminator", D.init_kwargs)
-    with pytest.raises(CheckpointError, match="D: tensors do not fit.*missing: b4.fc.bias"):
+    with pytest.raises(CheckpointError, match=r"D: tensors do not fit.*missing: b4.fc.bias"):
         load_networks(public.write(tmp_path / "a.pkl", content))
 
 
@@ -151,7 +151,7 @@ def damaged_contents(public, G, D):
         ),
         ({"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": 3}})}, "b4 is no"),
         ({"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": layer}})}, many),
-        ({"G": None, "D": {nested: 1}}, "key of type tuple"),
+        ({"G": None, "D": {(1, 2): 1}}, "key of type tuple"),
         ({"G": public.module(G, "Generator", {}), "augment_pipe": 3}, "augment_pipe is no"),
         (
             {"D": public.module(D, "Discriminator", D.init_kwargs | {"evil": 1})},

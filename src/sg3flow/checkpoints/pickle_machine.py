@@ -16,6 +16,9 @@ from typing import Any
 from sg3flow.checkpoints.plain import shown
 from sg3flow.errors import CheckpointError
 
+# Bytes that calls may copy, as a multiple of the file's: protocol 2 stores bytes as encoded texts.
+_COPIES = 4
+
 _MARK = object()
 
 
@@ -115,7 +118,7 @@ def _opcodes(stream: io.BytesIO | mmap.mmap, limit: int) -> Iterator[tuple[str, 
 class _Machine:
     def __init__(self, vocabulary: Vocabulary, size: int) -> None:
         self.vocabulary = vocabulary
-        self.copies_left = size
+        self.copies_left = _COPIES * size
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 

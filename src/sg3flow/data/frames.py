@@ -28,9 +28,10 @@ class Tables:
             is there; missing for the others).
         packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
             it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
-            pixels, by the manifest), ``label`` and ``label_kind`` (class, vector, other; missing:
-            none), ``expected_label``, ``equal_entry`` (an equal picture in the set) and ``equal_path``
-            (one in another split that was not packed). What does not apply is missing.
+            pixels, by the manifest), ``label``, ``label_kind`` (class, vector, other; missing:
+            none), ``expected_label``, ``equal_entry`` (an equal picture in the set) and
+            ``equal_path`` (one in another split that was not packed). What does not apply is
+            missing.
         num_classes: how many there should be: as many as have names, or as are counted.
         classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabelled sets.
         licence: of the pictures, if the set carries one.

@@ -5,7 +5,6 @@ Light on purpose (numpy, Pillow, standard library): every worker process imports
 
 import hashlib
 from dataclasses import asdict, dataclass
-
 from typing import Any
 
 from PIL import Image

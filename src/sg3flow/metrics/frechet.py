@@ -14,8 +14,8 @@ def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: 
     """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
 
     With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
-    The factors come from symmetric eigenvalues, so that nothing is lost where a covariance is
-    singular (fewer samples than features) and no complex numbers turn up.
+    Where a covariance is singular (fewer samples than features) its factor comes from symmetric
+    eigenvalues; so nothing is lost there, and no complex numbers turn up.
 
     Args:
         mu_a, mu_b: means, ``[F]``.
@@ -44,9 +44,15 @@ def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
 
 def _factor(cov: Array) -> Array:
     """``F`` of ``[F, rank]`` with ``F F^T = cov``."""
+    # Below this bound pivots and eigenvalues are rounding errors, whose roots would not be small.
+    bound = np.abs(cov).max() * len(cov) * np.finfo(np.float64).eps
+    try:
+        lower: Array = np.asarray(np.linalg.cholesky(cov), dtype=np.float64)
+        if lower.diagonal().min() ** 2 > bound:
+            return lower
+    except np.linalg.LinAlgError:
+        pass  # singular: fewer samples than features, or features that never change
     values, vectors = np.linalg.eigh(cov)
-    # Below this bound eigenvalues are rounding errors, whose roots would not be small.
-    bound = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     kept = values > bound
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 

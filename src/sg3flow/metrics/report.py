@@ -10,9 +10,8 @@ from typing import Any
 
 from sg3flow.errors import DataError, MetricError, nearest
 from sg3flow.files import write_json, write_text
+from sg3flow.metrics.best import FORMAT
 from sg3flow.metrics.evaluation import MetricResult
-
-_FORMAT = "sg3flow-metrics-1"
 
 
 def check_outputs(report: Path, table: Path | None = None) -> None:
@@ -32,7 +31,7 @@ def _is_report(path: Path) -> bool:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("format") == _FORMAT
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _is_table(path: Path) -> bool:
@@ -71,7 +70,7 @@ def build_report(
         by_snapshot.setdefault(_label(result), {})[result.metric] = result.value
     best = find_best(results, best_by)
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "reference": {"sha256": reference_sha256, "num_images": num_images},
         "best": {key: getattr(best, key) for key in ("snapshot", "kimg", "metric", "value")},
         "snapshots": by_snapshot,

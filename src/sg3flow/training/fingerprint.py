@@ -8,6 +8,7 @@ from pathlib import Path
 
 import sg3flow
 from sg3flow.config import TrainConfig
+from sg3flow.files import sha256_file
 
 # These settings decide how long the training runs, where, and what it shows; not where it goes.
 _FREE_SETTINGS = frozenset({"kimg", "tick", "snap", "desc", "workers", "grid", "device"})
@@ -36,6 +37,8 @@ def fingerprint(config: TrainConfig, data_digest: str) -> str:
         for name, value in dataclasses.asdict(config).items()
         if name not in _FREE_SETTINGS
     }
+    if config.resume and Path(config.resume).is_file():
+        settings["resume"] = sha256_file(Path(config.resume))  # the network, not where it lies
     key = {"settings": settings, "data": data_digest, "code": numerics_digest()}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 

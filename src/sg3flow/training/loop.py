@@ -28,6 +28,19 @@ from sg3flow.training.step import RealBatch, run_step, seed_step
 
 _STATE_INTERVAL_SEC = 600.0
 
+_TICK_COLUMNS = (
+    ("tick", "Progress/tick", "5.0f"),
+    ("kimg", "Progress/kimg", "8.1f"),
+    ("time", "Timing/total_sec", "7.0f"),
+    ("sec/kimg", "Timing/sec_per_kimg", "8.2f"),
+    ("maintenance", "Timing/maintenance_sec", "6.1f"),
+    ("memory", "Resources/cpu_mem_gb", "6.2f"),
+    ("gpu memory", "Resources/peak_gpu_mem_gb", "6.2f"),
+    ("augment", "Progress/augment", "6.3f"),
+    ("G", "Loss/G/loss", "7.3f"),
+    ("D", "Loss/D/loss", "7.3f"),
+)
+
 
 @dataclass
 class Clock:
@@ -154,17 +167,12 @@ class TrainingLoop:
         return {name: Stat(1, float(value), 0.0) for name, value in values.items()}
 
     def _print_tick(self, values: dict[str, Stat]) -> None:
-        def mean(name: str) -> float:
-            return values[name].mean if name in values else math.nan
-
-        print(
-            f"tick {mean('Progress/tick'):<5.0f} kimg {mean('Progress/kimg'):<8.1f} "
-            f"time {mean('Timing/total_sec'):<7.0f} sec/kimg {mean('Timing/sec_per_kimg'):<8.2f} "
-            f"maintenance {mean('Timing/maintenance_sec'):<6.1f} "
-            f"memory {mean('Resources/cpu_mem_gb'):<6.2f} augment {mean('Progress/augment'):<6.3f} "
-            f"G {mean('Loss/G/loss'):<7.3f} D {mean('Loss/D/loss'):<7.3f}",
-            flush=True,
-        )
+        parts = [
+            f"{label} {values[name].mean:<{width}}"
+            for label, name, width in _TICK_COLUMNS
+            if name in values
+        ]
+        print(" ".join(parts), flush=True)
 
     def _save_snapshot(self) -> None:
         nimg = self.clock.nimg
