@@ -12,7 +12,7 @@ starts a new one; changing kimg, tick or snap goes on.
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,8 +26,8 @@ app = stage_app(__doc__)
 def train(
     config: TrainConfig,
     data: Annotated[Path, typer.Option(help="packed set: a zip or a folder")],
-    outdir: Annotated[Optional[Path], typer.Option(help="make a numbered run folder here")] = None,
-    run_dir: Annotated[Optional[Path], typer.Option(help="the run folder itself")] = None,
+    outdir: Annotated[Path | None, typer.Option(help="make a numbered run folder here")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="the run folder itself")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
 ) -> None:
     """Train a GAN on a packed set."""

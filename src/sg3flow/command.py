@@ -168,9 +168,7 @@ class _Command(TyperCommand):
     """A command whose switches also take a value, ``--mirror=1``, as StyleGAN users write it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        switches = {
-            name for param in self.params if param.secondary_opts for name in param.opts
-        }
+        switches = {name for param in self.params if param.secondary_opts for name in param.opts}
         return super().parse_args(ctx, _plain_switches(args, switches))
 
 

@@ -279,7 +279,7 @@ def _typed(label: str, value: Any, wanted: Any) -> Any:
             raise ConfigError(f"{label} must be a finite number, not {value}")
         return float(value)
     # bool is a subclass of int: `gpus: true` must not pass as 1.
-    if isinstance(value, bool) and wanted is not bool or not isinstance(value, wanted):
+    if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
     return wanted(value)  # ruamel gives subclasses of int, float and str

@@ -1,4 +1,7 @@
-"""Which device computes."""
+"""Which device computes, and how."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +19,17 @@ def pick_device(name: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ConfigError("no CUDA device is visible to torch; use --device cpu or auto")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Let numbers below 1e-38 count as 0 on the CPU while the block runs.
+
+    A step whose gradients fall that low took 10 to 20 times as long otherwise. Threads take the
+    setting over from the one that starts them: enter the block before the first heavy operation.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

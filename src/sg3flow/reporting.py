@@ -65,7 +65,9 @@ class JsonlReporter:
 
     def __init__(self, folder: Path) -> None:
         self._stats_path, self._events_path = folder / "stats.jsonl", folder / "events.jsonl"
-        self._last_nimg = max((row["nimg"] for row in read_whole_lines(self._stats_path)), default=-1)
+        self._last_nimg = max(
+            (row["nimg"] for row in read_whole_lines(self._stats_path)), default=-1
+        )
         self._events = {self._identity(row) for row in read_whole_lines(self._events_path)}
         for path in (self._stats_path, self._events_path):
             _drop_torn_line(path)

@@ -53,9 +53,9 @@ CALLS = {
     "getattr": (lambda c: Call(getattr, dict, "get"), r"(builtins|__builtin__).getattr"),
     "import": (lambda c: Call(builtins.__import__, "antigravity"), r"__import__"),
     "open": (lambda c: Call(open, c.split()[1], "w"), r"(io|_io)\.open"),
-    "popen": (lambda c: Call(subprocess.Popen, ["sh", "-c", c]), r"subprocess.Popen"),
+    "popen": (lambda c: Call(subprocess.Popen, ["sh", "-c", c]), r"(subprocess|commands).Popen"),
     "torch.load": (lambda c: Call(torch.load, "x"), r"torch.serialization.load"),
-    "pickle.loads": (lambda c: Call(pickle.loads, b"."), r"_pickle.loads"),
+    "pickle.loads": (lambda c: Call(pickle.loads, b"."), r"pickle.loads"),
     "object array": (
         lambda c: np.array([Call(os.system, c)], dtype=object),
         r"posix.system|numpy values of type 'O8'|_reconstruct",
@@ -211,26 +211,24 @@ def tensor(offset, size, stride):
     archive = legacy()
     start = b"ctorch._utils\n_rebuild_tensor_v2\n(ctorch.storage\n_load_from_bytes\n("
     body = b"B" + struct.pack("<I", len(archive)) + archive + b"tR"
-    numbers = pickle.dumps((offset, size, stride), protocol=2)[2:-1]
     unpacked = b"".join(pickle.dumps(x, protocol=2)[2:-1] for x in (offset, size, stride))
-    assert numbers
     return raw(b"}VG\n" + start + body + unpacked + b"\x89}tRs")
 
 
-@pytest.mark.parametrize(
-    "offset, size, stride",
-    [
-        (0, (5,), (1,)),
-        (4, (1,), (1,)),
-        (0, (3, 3), (0, 0)),
-        (0, (2, 2), (4, 1)),
-        (-1, (2,), (1,)),
-        (0, (2,), (-1,)),
-        (0, (1 << 41,), (0,)),
-        (0, (1,) * 9, (1,) * 9),
-        (0, (2,), (1, 1)),
-    ],
-)
+VIEWS = [
+    (0, (5,), (1,)),
+    (4, (1,), (1,)),
+    (0, (3, 3), (0, 0)),
+    (0, (2, 2), (4, 1)),
+    (-1, (2,), (1,)),
+    (0, (2,), (-1,)),
+    (0, (1 << 41,), (0,)),
+    (0, (1,) * 9, (1,) * 9),
+    (0, (2,), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("offset, size, stride", VIEWS)
 def test_tensors_stay_within_their_storage(offset, size, stride, tmp_path):
     message = "beyond its storage|impossible|damaged"
     refused(tmp_path / "a.pkl", tensor(offset, size, stride), message)
@@ -251,7 +249,7 @@ def test_polyglots_are_refused(networks, canary, tmp_path):
     rest = {"augment_p": 0.0, "training_set": {}, "progress": {}}
     save_snapshot(tmp_path / "good.pkl", G=G, D=D, G_ema=G, **rest)
     good = (tmp_path / "good.pkl").read_bytes()
-    attack = pickle.dumps({"G": Call(os.system, canary)})
+    attack = pickle.dumps({"G": Call(os.system, canary)}, protocol=2)
     refused(tmp_path / "a.pkl", attack + good, "posix.system")
     refused(tmp_path / "a.pkl", pickle.dumps(3) + good, "bytes follow the end")
     refused(tmp_path / "a.pkl", b"PK\x03\x04" + attack, "cut off or no snapshot")
@@ -264,7 +262,7 @@ def test_polyglots_are_refused(networks, canary, tmp_path):
         for entry in old.infolist():
             inner = attack if entry.filename.endswith("data.pkl") else old.read(entry)
             new.writestr(entry.filename, inner)
-    refused(tmp_path / "a.pkl", replaced.getvalue(), "posix.system|Unsupported|allowed")
+    refused(tmp_path / "a.pkl", replaced.getvalue(), "posix.system")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +282,6 @@ def test_folders_and_special_files_are_refused(tmp_path):
 def bombs():
     """Small files that grow when read by an innocent reader."""
     big = struct.pack("<Q", 1 << 60)
-    dup = b"\x85" * 1
     storage = legacy(numbers=b"\0" * 400_000, count=100_000)
     again = b"ctorch.storage\n_load_from_bytes\n\x94B" + struct.pack("<I", len(storage)) + storage
     yield "text", raw(b"\x8d" + big)
@@ -295,14 +292,12 @@ def bombs():
     yield "negative long", raw(b"\x8b" + struct.pack("<i", -5))
     yield "memo", raw(b"N" + b"r\xff\xff\xff\xff" * 5)
     yield "text memo", raw(b"Np" + b"9" * 4000 + b"\n")
-    yield "deep tuples", raw(b")" + dup * 900_000)
+    yield "deep tuples", raw(b")" + b"\x85" * 900_000)
     yield "deep lists", raw(b"]" * 400_000 + b"a" * 399_999)
     yield "many", raw(b"(" + b"}" * 3_000_000 + b"l")
     yield "laughs", raw(b"]" + b"\x94h\x00h\x00\x86" * 60)
-    yield (
-        "hash",
-        raw(b"}" + b")" + b"".join(b"q%c\x30h%ch%c\x86" % (i, i, i) for i in range(80)) + b"Ns"),
-    )
+    doubled = b"".join(b"q%c0h%ch%c\x86" % (i, i, i) for i in range(80))
+    yield "hash", raw(b"})" + doubled + b"Ns")
     yield "same storage", raw(again + b"\x94(" + b"h\x00h\x01\x85R" * 100_000 + b"l")
     yield (
         "same items",

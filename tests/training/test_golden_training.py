@@ -47,9 +47,7 @@ def make_parts(cfg: str, arrays) -> Parts:
             mapping_kwargs={"num_layers": 2},
             **extra,
         )
-    D = Discriminator(
-        c_dim=0, img_resolution=32, img_channels=3, channel_base=1024, channel_max=32
-    )
+    D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=1024, channel_max=32)
     G.load_state_dict(state_of(arrays, "G0."))
     D.load_state_dict(state_of(arrays, "D0."))
     G_ema = type(G)(**G.init_kwargs)
@@ -95,7 +93,9 @@ def test_three_iterations(golden, cfg, monkeypatch):
     for it in range(3):
         zs = {name: torch.from_numpy(arrays["zs"][it, i]) for i, name in enumerate(names)}
         real = RealBatch(torch.from_numpy(arrays["reals"][it]), torch.zeros(BATCH, 0))
-        run_step(parts, real, lambda name, zs=zs: (zs[name], torch.zeros(BATCH, 0)), it * BATCH, BATCH)
+        run_step(
+            parts, real, lambda name, zs=zs: (zs[name], torch.zeros(BATCH, 0)), it * BATCH, BATCH
+        )
 
     for phase, found in gradients.items():
         given = "Gboth" if phase == "Gmain" and cfg != "stylegan2" else phase

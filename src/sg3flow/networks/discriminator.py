@@ -60,7 +60,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, force_fp32: bool = False) -> torch.Tensor:
         half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
-        x = x.to(torch.float16 if half else torch.float32)
+        x = x.to(torch.float16 if half else self.conv0.weight.dtype)
         if self.fromrgb is not None:
             x = self.fromrgb(x)
         y = self.skip(x, gain=math.sqrt(0.5))
@@ -69,7 +69,10 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """[N, C, 4, 4] -> logits [N, 1], in float32; with labels a projection (Miyato & Koyama 2018)."""
+    """[N, C, 4, 4] -> logits [N, 1], with labels a projection (Miyato & Koyama 2018).
+
+    Always in full precision.
+    """
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnectedLayer(channels, cmap_dim or 1)
 
     def forward(self, x: torch.Tensor, cmap: torch.Tensor | None) -> torch.Tensor:
-        x = x.float()
+        x = x.to(self.fc.weight.dtype)
         if self.mbstd_num_channels > 0:
             x = minibatch_std(x, self.mbstd_group_size, self.mbstd_num_channels)
         x = self.out(self.fc(self.conv(x).flatten(1)))

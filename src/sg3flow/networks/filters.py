@@ -4,6 +4,7 @@ import numpy as np
 import scipy.signal
 import scipy.special
 import torch
+from numpy.typing import NDArray
 
 
 def lowpass_filter(
@@ -28,7 +29,7 @@ def lowpass_filter(
     return torch.as_tensor(f, dtype=torch.float32)
 
 
-def _radial(taps: int, cutoff: float, width: float, sampling_rate: float) -> np.ndarray:
+def _radial(taps: int, cutoff: float, width: float, sampling_rate: float) -> NDArray[np.float64]:
     x = (np.arange(taps) - (taps - 1) / 2) / sampling_rate
     r = np.hypot(*np.meshgrid(x, x))
     # J1(2 pi f r) / (pi r) tends to f as r goes to 0, where an odd number of taps samples it
@@ -37,5 +38,5 @@ def _radial(taps: int, cutoff: float, width: float, sampling_rate: float) -> np.
     f = np.where(centre, cutoff, scipy.special.j1(2 * np.pi * cutoff * safe) / (np.pi * safe))
     beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(taps, width / (sampling_rate / 2)))
     window = np.kaiser(taps, beta)
-    f = f * np.outer(window, window)
-    return f / f.sum()
+    f = np.asarray(f * np.outer(window, window), dtype=np.float64)
+    return np.asarray(f / f.sum())

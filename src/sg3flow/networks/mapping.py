@@ -73,14 +73,13 @@ class MappingNetwork(nn.Module):
     def _input(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
         parts = []
         if self.z_dim:
-            parts.append(normalize_2nd_moment(_checked("z", z, self.z_dim)))
+            parts.append(normalize_2nd_moment(self._checked("z", z, self.z_dim)))
         if self.c_dim:
-            parts.append(normalize_2nd_moment(self.embed(_checked("c", c, self.c_dim))))
+            parts.append(normalize_2nd_moment(self.embed(self._checked("c", c, self.c_dim))))
         return torch.cat(parts, dim=1)
 
-
-def _checked(name: str, x: torch.Tensor | None, size: int) -> torch.Tensor:
-    if x is None or x.ndim != 2 or x.shape[1] != size:
-        found = "nothing" if x is None else list(x.shape)
-        raise ValueError(f"mapping network: {name} must be [N, {size}], found {found}")
-    return x if x.is_floating_point() and x.dtype != torch.float16 else x.float()
+    def _checked(self, name: str, x: torch.Tensor | None, size: int) -> torch.Tensor:
+        if x is None or x.ndim != 2 or x.shape[1] != size:
+            found = "nothing" if x is None else list(x.shape)
+            raise ValueError(f"mapping network: {name} must be [N, {size}], found {found}")
+        return x.to(next(self.parameters()).dtype)

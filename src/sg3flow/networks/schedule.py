@@ -109,9 +109,7 @@ def plan_layers(a: ScheduleArguments) -> Schedule:
         _layer(a, i, stages[max(i - 1, 0)], stages[i], channels_in=stages[max(i - 1, 0)].channels)
         for i in range(a.num_layers + 1)
     ]
-    return Schedule(
-        first.channels, first.size, first.sampling_rate, first.cutoff, tuple(layers)
-    )
+    return Schedule(first.channels, first.size, first.sampling_rate, first.cutoff, tuple(layers))
 
 
 def _stage(a: ScheduleArguments, i: int) -> _Stage:
@@ -126,16 +124,16 @@ def _stage(a: ScheduleArguments, i: int) -> _Stage:
         cutoff=cutoff,
         half_width=max(stopband, sampling_rate / 2) - cutoff,
         sampling_rate=sampling_rate,
-        size=a.img_resolution
-        if i >= a.num_layers - 1
-        else int(sampling_rate) + 2 * a.margin_size,
+        size=a.img_resolution if i >= a.num_layers - 1 else int(sampling_rate) + 2 * a.margin_size,
         channels=a.img_channels
         if is_last
         else round(min(a.channel_base / 2 / cutoff, a.channel_max)),
     )
 
 
-def _layer(a: ScheduleArguments, i: int, before: _Stage, after: _Stage, channels_in: int) -> LayerPlan:
+def _layer(
+    a: ScheduleArguments, i: int, before: _Stage, after: _Stage, channels_in: int
+) -> LayerPlan:
     is_torgb = i == a.num_layers
     is_critical = i >= a.num_layers - a.num_critical
     tmp_rate = max(before.sampling_rate, after.sampling_rate)

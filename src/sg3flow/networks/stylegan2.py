@@ -43,7 +43,8 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
-        weight, styles = self.weight, self.affine(w)
+        weight: torch.Tensor = self.weight
+        styles: torch.Tensor = self.affine(w)
         if x.dtype == torch.float16:
             # demodulation undoes these scales; without them half precision overflows
             largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
@@ -61,7 +62,10 @@ class SynthesisLayer(nn.Module):
         if noise_mode == "const":
             return self.noise_const * self.noise_strength
         shape = (batch, 1, self.resolution, self.resolution)
-        return torch.randn(shape, device=self.noise_const.device) * self.noise_strength
+        return (
+            torch.randn(shape, device=self.noise_const.device, dtype=self.noise_const.dtype)
+            * self.noise_strength
+        )
 
 
 class ToRGBLayer(nn.Module):
@@ -132,14 +136,14 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`ws` [N, num_conv + 1, w_dim]; returns the features and the image so far (float32)."""
         half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
-        dtype = torch.float16 if half else torch.float32
+        dtype = torch.float16 if half else ws.dtype
         styles = iter(ws.unbind(dim=1))
         if x is None:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
         else:
             x = self.conv0(x.to(dtype), next(styles), noise_mode)
         x = self.conv1(x, next(styles), noise_mode)
-        rgb = self.torgb(x, next(styles)).float()
+        rgb = self.torgb(x, next(styles)).to(ws.dtype)
         if img is not None:
             rgb = rgb + upsample2d(img, self.resample_filter)
         return x, rgb
@@ -206,7 +210,8 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode must be one of {NOISE_MODES}, not '{noise_mode}'")
-        ws, x, img, start = ws.float(), None, None, 0
+        ws = ws.to(next(self.parameters()).dtype)
+        x, img, start = None, None, 0
         for res in self.resolutions:
             block = self.get_submodule(f"b{res}")
             count = 1 if res == 4 else 2

@@ -1,6 +1,5 @@
 """The alias-free generator, configurations T and R (Karras et al. 2021)."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -50,12 +49,15 @@ class SynthesisInput(nn.Module):
         # frequencies that the transform pushed beyond the bandwidth fade out up to Nyquist
         room = self.sampling_rate / 2 - self.bandwidth
         amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
-        theta = torch.eye(2, 3, device=w.device) * (0.5 * self.size / self.sampling_rate)
+        theta = torch.eye(2, 3, device=w.device, dtype=w.dtype) * (
+            0.5 * self.size / self.sampling_rate
+        )
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
         x = grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)  # [N, H*W, C0]
         x = torch.sin((x + phases[:, None]) * (2 * math.pi)) * amplitudes[:, None]
         x = x @ (self.weight / math.sqrt(self.weight.shape[1])).t()
-        return x.transpose(1, 2).reshape(len(w), -1, self.size, self.size)
+        x = x.transpose(1, 2).reshape(len(w), -1, self.size, self.size)  # [N, C0, H, W]
+        return x
 
     def _placement(self, w: torch.Tensor) -> torch.Tensor:
         """[N, 3, 3]: the rotation and translation that w asks for, after the user's transform."""
@@ -65,8 +67,7 @@ class SynthesisInput(nn.Module):
         zero, one = torch.zeros_like(rc), torch.ones_like(rc)
         rotation = torch.stack([rc, -rs, zero, rs, rc, zero, zero, zero, one], dim=1)
         translation = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1)
-        placed = rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform
-        return placed
+        return rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform
 
 
 class SynthesisLayer(nn.Module):
@@ -108,10 +109,10 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
-            magnitude = x.detach().float().square().mean()
+            magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         half = self.plan.use_fp16 and not force_fp32 and x.device.type == "cuda"
-        x = x.to(torch.float16 if half else torch.float32)
+        x = x.to(torch.float16 if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
         is_torgb = self.plan.is_torgb
         return filtered_lrelu(
@@ -130,7 +131,8 @@ class SynthesisLayer(nn.Module):
     def _convolve(
         self, x: torch.Tensor, styles: torch.Tensor, input_gain: torch.Tensor
     ) -> torch.Tensor:
-        weight, k = self.weight, self.weight.shape[2]
+        weight: torch.Tensor = self.weight
+        k = weight.shape[2]
         if self.plan.is_torgb:
             styles = styles / math.sqrt(weight.shape[1] * k * k)
             return modulated_conv2d(x, weight, styles, demodulate=False, input_gain=input_gain)
@@ -181,15 +183,13 @@ class SynthesisNetwork(nn.Module):
     ) -> torch.Tensor:
         """Computes float32 images; `noise_mode` is for StyleGAN2's sake, there is no noise here."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(
-                f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}"
-            )
-        first, *others = ws.float().unbind(dim=1)
+            raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
+        first, *others = ws.to(self.input.weight.dtype).unbind(dim=1)
         x = self.input(first)
         for plan, w in zip(self.schedule.layers, others, strict=True):
             layer = self.get_submodule(plan.name)
             x = layer(x, w, force_fp32=force_fp32, update_emas=update_emas)
-        return x.float() * self.output_scale
+        return x.to(first.dtype) * self.output_scale
 
 
 class StyleGAN3Generator(nn.Module):
@@ -242,9 +242,3 @@ class StyleGAN3Generator(nn.Module):
             ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas
         )
         return img
-
-
-SYNTHESIS_ARGUMENTS = frozenset(
-    [f.name for f in dataclasses.fields(ScheduleArguments)]
-    + ["output_scale", "conv_clamp", "magnitude_ema_beta"]
-) - {"img_resolution", "img_channels"}

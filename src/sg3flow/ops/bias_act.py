@@ -1,15 +1,14 @@
 """Bias, activation, gain and clamp in one step that keeps one tensor for backward."""
 
 import math
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from sg3flow.ops.backend import backend_name
 
-SLOPE = 0.2
-Activation = Literal["linear", "lrelu"]
+_SLOPE = 0.2
 
 
 def bias_act(
@@ -34,10 +33,11 @@ def bias_act(
     backend_name(x.device)
     if b is not None:
         x = x + b.reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
-    slope = SLOPE if act == "lrelu" else 1.0
+    slope = _SLOPE if act == "lrelu" else 1.0
     if slope == 1 and clamp is None:
         return x if gain == 1 else x * gain
-    return _BiasAct.apply(x, slope, gain, clamp)  # type: ignore[no-any-return]
+    y: torch.Tensor = _BiasAct.apply(x, slope, gain, clamp)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _checked(
@@ -63,12 +63,8 @@ class _BiasAct(torch.autograd.Function):
     """The nonlinearity. It keeps its result, which the next convolution keeps anyway."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx,
-        x: torch.Tensor,
-        slope: float,
-        gain: float,
-        clamp: float | None,
+    def forward(
+        ctx: Any, x: torch.Tensor, slope: float, gain: float, clamp: float | None
     ) -> torch.Tensor:
         y = F.leaky_relu(x, slope).mul_(gain)
         if clamp is not None and may_exceed(y, clamp):
@@ -76,29 +72,46 @@ class _BiasAct(torch.autograd.Function):
         else:
             clamp = None
         ctx.save_for_backward(y)
-        ctx.params = (slope, gain, clamp)  # type: ignore[attr-defined]
+        ctx.params = (slope, gain, clamp)
         return y
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (y,) = ctx.saved_tensors
-        return _BiasActGrad.apply(grad, y, *ctx.params), None, None, None
+        return _sloped(grad, y, *ctx.params), None, None, None
+
+
+def _sloped(
+    grad: torch.Tensor, y: torch.Tensor, slope: float, gain: float, clamp: float | None
+) -> torch.Tensor:
+    dx: torch.Tensor = _BiasActGrad.apply(  # type: ignore[no-untyped-call]
+        grad, y.detach(), slope, gain, clamp
+    )
+    return dx
 
 
 class _BiasActGrad(torch.autograd.Function):
     """grad times the slope at y: linear in grad, so it is its own backward; y gets none."""
 
     @staticmethod
-    def forward(ctx, grad, y, slope, gain, clamp):  # type: ignore[no-untyped-def, override]
+    def forward(
+        ctx: Any,
+        grad: torch.Tensor,
+        y: torch.Tensor,
+        slope: float,
+        gain: float,
+        clamp: float | None,
+    ) -> torch.Tensor:
         ctx.save_for_backward(y)
         ctx.params = (slope, gain, clamp)
-        dx = torch.ops.aten.leaky_relu_backward(grad, y, slope, False).mul_(gain)
+        dx: torch.Tensor = torch.ops.aten.leaky_relu_backward(grad, y, slope, False)
+        dx = dx.mul_(gain)
         return dx if clamp is None else dx.masked_fill_(y.abs() >= clamp, 0)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (y,) = ctx.saved_tensors
-        return _BiasActGrad.apply(grad, y.detach(), *ctx.params), None, None, None, None
+        return _sloped(grad, y, *ctx.params), None, None, None, None
 
 
 def may_exceed(y: torch.Tensor, limit: float) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,8 @@ def filtered_lrelu(
     backend_name(x.device)
     limit = None if clamp is None else clamp / gain
     op = _Op(fu, fd, first, second, float(slope), limit)
-    return _FilteredLRelu.apply(x, b, op)  # type: ignore[no-any-return]
+    y: torch.Tensor = _FilteredLRelu.apply(x, b, op)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _check_values(
@@ -113,15 +115,15 @@ class _FilteredLRelu(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, b, op):  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, x: torch.Tensor, b: torch.Tensor | None, op: _Op) -> torch.Tensor:
         ctx.save_for_backward(x, b)
         ctx.op = op
         return _activated(x, b, op)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         x, b = ctx.saved_tensors
-        dx = _Pulled.apply(grad, x, b, ctx.op)
+        dx: torch.Tensor = _Pulled.apply(grad, x, b, ctx.op)  # type: ignore[no-untyped-call]
         db = None
         if b is not None and ctx.needs_input_grad[1]:
             db = dx.sum(dim=(0, 2, 3))
@@ -132,7 +134,9 @@ class _Pulled(torch.autograd.Function):
     """A cotangent pulled back through the op at x: linear in it, flat in x (a.e.)."""
 
     @staticmethod
-    def forward(ctx, grad, x, b, op):  # type: ignore[no-untyped-def, override]
+    def forward(
+        ctx: Any, grad: torch.Tensor, x: torch.Tensor, b: torch.Tensor | None, op: _Op
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, b)
         ctx.op = op
         back = op.second.adjoint(op.middle(x), filter_taps(op.fd))
@@ -140,24 +144,28 @@ class _Pulled(torch.autograd.Function):
         return _through(grad, x, b, op, (op.fd, back), (op.fu, down))
 
     @staticmethod
-    def backward(ctx, tangent):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         x, b = ctx.saved_tensors
-        return _Pushed.apply(tangent, x, b, ctx.op), None, None, None
+        back: torch.Tensor = _Pushed.apply(tangent, x, b, ctx.op)  # type: ignore[no-untyped-call]
+        return back, None, None, None
 
 
 class _Pushed(torch.autograd.Function):
     """A tangent pushed forward through the op at x: the adjoint of `_Pulled`."""
 
     @staticmethod
-    def forward(ctx, tangent, x, b, op):  # type: ignore[no-untyped-def, override]
+    def forward(
+        ctx: Any, tangent: torch.Tensor, x: torch.Tensor, b: torch.Tensor | None, op: _Op
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, b)
         ctx.op = op
         return _through(tangent, x, b, op, (op.fu, op.first), (op.fd, op.second))
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         x, b = ctx.saved_tensors
-        return _Pulled.apply(grad, x, b, ctx.op), None, None, None
+        back: torch.Tensor = _Pulled.apply(grad, x, b, ctx.op)  # type: ignore[no-untyped-call]
+        return back, None, None, None
 
 
 def _activated(x: torch.Tensor, b: torch.Tensor | None, op: _Op) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Pad, upsample, filter and downsample images (Karras et al. 2021, App. C)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -73,7 +74,8 @@ def fir(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Tensor:
     """`upfirdn2d` for parameters that are already checked."""
     if f is None and spec.is_identity:
         return x
-    return _Upfirdn2d.apply(x, f, spec)  # type: ignore[no-any-return]
+    y: torch.Tensor = _Upfirdn2d.apply(x, f, spec)  # type: ignore[no-untyped-call]
+    return y
 
 
 def filter2d(
@@ -130,20 +132,15 @@ class _Upfirdn2d(torch.autograd.Function):
     """One resampling step; its backward is the adjoint step, so every order has a gradient."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx,
-        x: torch.Tensor,
-        f: torch.Tensor | None,
-        spec: FirSpec,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Tensor:
         ctx.save_for_backward(f)
-        ctx.adjoint = spec.adjoint((x.shape[2], x.shape[3]), filter_taps(f))  # type: ignore[attr-defined]
+        ctx.adjoint = spec.adjoint((x.shape[2], x.shape[3]), filter_taps(f))
         return run_fir(x, f, spec)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (f,) = ctx.saved_tensors
-        return _Upfirdn2d.apply(grad, f, ctx.adjoint), None, None
+        return fir(grad, f, ctx.adjoint), None, None
 
 
 def check_images(op: str, x: torch.Tensor) -> None:
@@ -158,7 +155,7 @@ def check_filter(op: str, f: torch.Tensor | None, name: str = "f") -> None:
         return
     if f.ndim not in (1, 2) or f.numel() == 0:
         raise ValueError(f"{op}: {name} must be [taps] or [height, width], not {list(f.shape)}")
-    if f.dtype != torch.float32:
+    if f.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{op}: {name} must be float32 (see setup_filter), not {f.dtype}")
     if f.requires_grad:
         raise ValueError(f"{op}: {name} is a constant; detach it, no gradient reaches it")

@@ -1,7 +1,6 @@
 """Snapshots as MLflow LoggedModels, so that each carries its own metrics."""
 
 from pathlib import Path
-from typing import Any
 
 from sg3flow.tracking.store import Store
 

@@ -17,7 +17,7 @@ from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, endless_batches
 from sg3flow.data.sampler import WindowedShuffle
-from sg3flow.devices import pick_device
+from sg3flow.devices import flushed_denormals, pick_device
 from sg3flow.errors import CheckpointError, ConfigError, DataError, Interrupted
 from sg3flow.files import write_json
 from sg3flow.networks.summary import format_summary, summarize
@@ -75,7 +75,7 @@ def train(
     out = run_dir if run_dir is not None else numbered_out(_given(outdir), name, key)
     claim_out(out, key)
     folder = open_run_folder(state_root(), key, resolved.kimg, out)
-    with contextlib.closing(folder):
+    with contextlib.closing(folder), flushed_denormals():
         _describe(folder, key, name, config, resolved, items)
         loop = _assemble(resolved, items, folder)
         folder.publish_all(resolved.kimg)
@@ -118,7 +118,9 @@ def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]
         raise ConfigError("train.gpus: this version trains on one device; use gpus 1")
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
     if resolved.cond and items.label_dim == 0:
-        raise ConfigError(f"train.cond needs labels and {data} has none; pack with --labels folders")
+        raise ConfigError(
+            f"train.cond needs labels and {data} has none; pack with --labels folders"
+        )
     resolution = items.packed.resolution
     if resolution < 16 or resolution & (resolution - 1):
         raise DataError(

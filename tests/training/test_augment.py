@@ -1,0 +1,265 @@
+"""The augmentation pipe against golden numbers, closed forms and statistics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sg3flow.errors import ConfigError
+from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
+from sg3flow.training.augment_geometry import sample_bilinear
+
+BLIT = ("xflip", "rotate90", "xint")
+GEOM = ("scale", "rotate", "aniso", "xfrac")
+COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+GROUPS = {
+    "blit": BLIT,
+    "geom": GEOM,
+    "color": COLOR,
+    "bgc": BLIT + GEOM + COLOR,
+    "filter": ("imgfilter",),
+    "cutout": ("cutout",),
+}
+CASES = [
+    (f"{group}_{percentile}", "x", dict.fromkeys(names, 1))
+    for group, names in GROUPS.items()
+    for percentile in (0.15, 0.5, 0.8)
+]
+CASES += [("gray_color_0.8", "gray_x", dict.fromkeys(COLOR, 1))]
+CASES += [
+    (f"filter_bands{bands}_0.8", "x", {"imgfilter": 1, "imgfilter_bands": list(map(int, bands))})
+    for bands in ("1000", "0011")
+]
+
+
+@pytest.fixture(scope="module")
+def expected(golden):
+    with np.load(golden / "augment.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+@pytest.fixture
+def x():
+    return torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def waves():
+    """A smooth picture without any symmetry, level at its edges."""
+    x = (torch.arange(32) + 0.5) / 32 * math.pi
+    return (x.cos() + 0.5 * (2 * x).cos() + (x[:, None]).cos() * 0.3).expand(1, 3, 32, 32).clone()
+
+
+def error(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("key, source, multipliers", CASES, ids=[case[0] for case in CASES])
+def test_golden(key, source, multipliers, expected):
+    group, _, percentile = key.rpartition("_")
+    y = AugmentPipe(**multipliers)(expected[source].clone(), float(percentile))
+    tolerance = 5e-5 if group in ("blit", "geom", "bgc") else 1e-6
+    assert error(y, expected[key]) <= tolerance
+
+
+def test_golden_filters(expected):
+    pipe = AugmentPipe()
+    assert error(pipe.Hz_geom, expected["Hz_geom"]) <= 1e-6
+    assert error(pipe.Hz_fbank, expected["Hz_fbank"]) <= 1e-6
+
+
+def test_the_bands_sum_to_the_identity():
+    total = AugmentPipe().Hz_fbank.sum(dim=0)
+    delta = torch.zeros(43)
+    delta[21] = 1
+    assert torch.allclose(total, delta, atol=1e-6)
+
+
+def test_p_of_0_is_the_identity(x):
+    everything = dict.fromkeys((*GROUPS["bgc"], "imgfilter", "cutout", "noise"), 1)
+    pipe = AugmentPipe(**everything)
+    pipe.p.zero_()
+    assert torch.equal(pipe(x), x)
+
+
+def test_no_multipliers_are_the_identity_and_draw_nothing(x):
+    state = torch.get_rng_state()
+    assert torch.equal(AugmentPipe()(x), x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# The wavelet is not symmetric: a mirrored or turned picture comes back exactly only where it is
+# smooth, unlike the identity and whole-pixel shifts, which are exact for every picture.
+
+
+def test_xflip_flips(waves):
+    assert torch.allclose(AugmentPipe(xflip=1)(waves, 0.8), waves.flip(3), atol=5e-3)
+
+
+@pytest.mark.parametrize("percentile, turns", [(0.1, 0), (0.3, 1), (0.6, 2), (0.9, 3)])
+def test_rotate90_rotates(percentile, turns, waves):
+    # Rot(+90 degrees) maps the output's right to the input's bottom: the picture turns left.
+    expected = torch.rot90(waves, turns, dims=(2, 3))
+    assert torch.allclose(AugmentPipe(rotate90=1)(waves, percentile), expected, atol=5e-3)
+
+
+def test_integer_shifts_move_whole_pixels_and_reflect(x):
+    y = AugmentPipe(xint=1)(x, 1.0)  # 0.125 of 24 pixels: 3 to the right and down
+    assert torch.allclose(y[..., 3:, 3:], x[..., :-3, :-3], atol=1e-5)
+    assert torch.allclose(y[..., 3:, :3], x[..., :-3, 1:4].flip(3), atol=1e-5)
+
+
+def test_an_isotropic_scale_of_2_keeps_the_centre():
+    smooth = torch.linspace(-1, 1, 24).expand(1, 3, 24, 24)
+    y = AugmentPipe(scale=1, scale_std=1)(smooth, 0.5 + math.erf(1) / 2)  # 2^1
+    assert torch.allclose(y[..., 4:-4], smooth[..., 4:-4] / 2, atol=5e-3)
+
+
+def test_brightness_adds_and_contrast_scales(x):
+    q = 0.5 + math.erf(1) / 2  # the percentile at which a normal value is its std
+    assert torch.allclose(AugmentPipe(brightness=1)(x, q), x + 0.2, atol=1e-6)
+    assert torch.allclose(AugmentPipe(contrast=1)(x, q), x * 2**0.5, atol=1e-6)
+
+
+def test_lumaflip_flips_grey_and_keeps_colour(x):
+    mean = x.mean(dim=1, keepdim=True)
+    assert torch.allclose(AugmentPipe(lumaflip=1)(x, 0.8), x - 2 * mean, atol=1e-6)
+
+
+def test_hue_by_a_third_of_a_turn_permutes_the_channels(x):
+    y = AugmentPipe(hue=1)(x, 0.5 + 1 / 3)  # 2 pi / 3: red becomes green, green blue
+    assert torch.allclose(y, x.roll(1, dims=1), atol=1e-6)
+
+
+def test_saturation_scales_the_distance_from_grey(x):
+    mean = x.mean(dim=1, keepdim=True)
+    y = AugmentPipe(saturation=1)(x, 0.5 + math.erf(1) / 2)
+    assert torch.allclose(y, mean + (x - mean) * 2, atol=1e-5)
+
+
+def test_noise_has_the_deviation_that_was_asked_for():
+    x = torch.zeros(2, 3, 64, 64)
+    y = AugmentPipe(noise=1)(x, math.erf(1))  # sigma is its std, 0.1
+    assert abs(float(y.std()) - 0.1) < 2e-3
+
+
+def test_cutout_cuts_a_quarter_out_of_the_middle():
+    x = torch.ones(1, 3, 32, 32)
+    y = AugmentPipe(cutout=1)(x, 0.5)
+    assert float(y.mean()) == 0.75
+    assert float(y[..., 8:24, 8:24].abs().max()) == 0
+
+
+@pytest.mark.parametrize("p, multiplier", [(0.3, 1), (0.8, 0.5), (2.0, 1)])
+def test_probability(p, multiplier):
+    torch.manual_seed(0)
+    pipe = AugmentPipe(brightness=multiplier)
+    pipe.p.fill_(p)
+    changed = pipe(torch.zeros(20_000, 1, 1, 1)) != 0
+    assert abs(float(changed.float().mean()) - min(p * multiplier, 1)) < 0.015
+
+
+def test_the_two_rotations_together_have_probability_p():
+    torch.manual_seed(0)
+    pipe = AugmentPipe(rotate=1)
+    pipe.p.fill_(0.4)
+    ramp = torch.linspace(-1, 1, 8).expand(4000, 1, 8, 8)
+    turned = (pipe(ramp) - ramp).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert abs(float(turned.float().mean()) - 0.4) < 0.03
+
+
+def test_the_same_seed_gives_the_same_pictures_whatever_was_drawn_before(x):
+    pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
+    torch.manual_seed(5)
+    first = pipe(x)
+    pipe(x)
+    torch.manual_seed(5)
+    assert torch.equal(pipe(x), first)
+
+
+def test_the_stream_does_not_depend_on_p(x):
+    pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
+    states = []
+    for p in (0.0, 0.5, 1.0):
+        pipe.p.fill_(p)
+        torch.manual_seed(5)
+        pipe(x)
+        states.append(torch.get_rng_state())
+    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+
+
+def test_every_derivative_of_r1_is_right():
+    """R1 differentiates twice through the pipe: first and second derivatives in float64."""
+    everything = dict.fromkeys((*GROUPS["bgc"], "cutout"), 1)
+    pipe = AugmentPipe(**everything).double()
+    x = torch.rand(1, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+
+    def augmented(images):
+        return pipe(images, 0.7).square()
+
+    assert torch.autograd.gradcheck(augmented, (x,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(augmented, (x,), fast_mode=True)
+
+
+def test_sampling_agrees_with_torch_in_value_and_gradient():
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 7, 5, dtype=torch.float64, requires_grad=True)
+    grid = torch.rand(2, 4, 6, 2, dtype=torch.float64) * 2.6 - 1.3
+    ours = sample_bilinear(images, grid)
+    theirs = torch.nn.functional.grid_sample(images, grid, align_corners=False)
+    assert torch.equal(ours, theirs)
+    weights = torch.rand_like(ours)
+    gradients = [torch.autograd.grad((y * weights).sum(), images)[0] for y in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=1e-14)
+    assert torch.autograd.gradgradcheck(lambda v: sample_bilinear(v, grid).pow(3), (images,))
+
+
+def test_r1_through_the_pipe_reaches_the_discriminator(x):
+    torch.manual_seed(2)
+    pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
+    D = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Softplus(), torch.nn.Conv2d(4, 1, 3))
+    reals = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(pipe(reals)).sum(), reals, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in D[0].parameters())
+    assert D[0].weight.grad.abs().max() > 0
+
+
+def test_init_kwargs_make_the_pipe_again(x):
+    pipe = AugmentPipe(xflip=0.5, imgfilter=1, imgfilter_bands=[1, 0, 1, 0], cutout_size=0.25)
+    again = AugmentPipe(**pipe.init_kwargs)
+    assert again.init_kwargs == pipe.init_kwargs
+    assert torch.equal(pipe(x, 0.8), again(x, 0.8))
+
+
+def test_p_stays_on_the_cpu_in_float32():
+    pipe = AugmentPipe(xflip=1)
+    pipe.p.fill_(0.25)
+    pipe.to("meta")
+    assert pipe.p.device.type == "cpu" and pipe.Hz_geom.device.type == "meta"
+    pipe = AugmentPipe(xflip=1).half()
+    assert pipe.p.dtype == torch.float32
+    assert list(pipe.state_dict()) == ["p", "Hz_geom", "Hz_fbank"]
+
+
+@pytest.mark.parametrize("resolution", [(1, 1), (2, 3), (7, 33)])
+def test_odd_sizes_and_single_pictures(resolution):
+    everything = dict.fromkeys((*GROUPS["bgc"], "cutout", "noise"), 1)
+    y = AugmentPipe(**everything)(torch.rand(1, 1, *resolution))
+    assert y.shape == (1, 1, *resolution) and y.isfinite().all()
+
+
+def test_wrong_settings_and_pictures_are_named(x):
+    with pytest.raises(ConfigError, match="scale must be a number >= 0, not -1"):
+        AugmentPipe(scale=-1)
+    with pytest.raises(ConfigError, match="hue must be"):
+        AugmentPipe(hue=float("nan"))
+    with pytest.raises(ConfigError, match="4 numbers"):
+        AugmentPipe(imgfilter_bands=[1, 1])
+    with pytest.raises(TypeError, match="mirror"):
+        AugmentPipe(mirror=1)
+    with pytest.raises(ConfigError, match="1 or 3 channels, not 2"):
+        AugmentPipe()(x[:, :2])
+    with pytest.raises(ConfigError, match="imgfilter needs pictures above 21 px, not 16x24"):
+        AugmentPipe(imgfilter=1)(x[..., :16], 0.8)
