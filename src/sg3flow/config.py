@@ -301,7 +301,8 @@ def read_params(path: Path) -> Mapping[str, Any]:
     Raises:
         ConfigError: the file is missing, is no YAML, or is not a mapping.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of ``path`` when the block ends without an error.
+    """Give a temporary folder that takes the place of ``path`` when the block ends well.
 
     An existing ``path`` is removed only after the new one is complete; whether it may be removed is
     the caller's question.
@@ -94,7 +94,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; folders cannot be synced everywhere, so this may do nothing."""
+    """Make the rename itself durable, where folders can be synced."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

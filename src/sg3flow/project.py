@@ -21,6 +21,6 @@ def project_root() -> Path:
 
 
 def state_root() -> Path:
-    """Where resumable training state lives: ``SG3FLOW_STATE_DIR``, else ``state/`` of the project."""
+    """Where training state lives: ``SG3FLOW_STATE_DIR``, else ``state/`` of the project."""
     named = os.environ.get("SG3FLOW_STATE_DIR")
     return Path(named).resolve() if named else project_root() / "state"

@@ -25,8 +25,8 @@ def use_recipe(name: str, *, force: bool = False) -> str:
     read_params(recipes[name])
     if params.exists() and not force and not _is_kept_elsewhere(params, list(recipes.values())):
         raise ConfigError(
-            "params.yaml has settings of your own that are not committed; commit or copy it, or use "
-            "--force"
+            "params.yaml has settings of your own that are not committed; commit or copy it, or "
+            "use --force"
         )
     copy_file(recipes[name], params)
     return f"params.yaml is now recipes/{name}.yaml; run `dvc repro`"

@@ -100,9 +100,11 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
 }
 
 _NEXT_STEPS = """\
-pictures:    renders/grid.png, renders/truncation.png, renders/interpolation.mp4, runs/train/fakes*.png
+pictures:    renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
+             runs/train/fakes*.png
 data report: reports/validation.html
-MLflow UI:   . .venv/bin/activate && mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+first:       . .venv/bin/activate
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
              then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning
 serve:       MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve \\
                -m models:/{name}@champion --env-manager local --port 5001

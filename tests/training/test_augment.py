@@ -94,14 +94,14 @@ def test_no_multipliers_are_the_identity_and_draw_nothing(x):
 
 
 def test_xflip_flips(waves):
-    assert torch.allclose(AugmentPipe(xflip=1)(waves, 0.8), waves.flip(3), atol=5e-3)
+    assert torch.allclose(AugmentPipe(xflip=1)(waves, 0.8), waves.flip(3), atol=2e-2)
 
 
 @pytest.mark.parametrize("percentile, turns", [(0.1, 0), (0.3, 1), (0.6, 2), (0.9, 3)])
 def test_rotate90_rotates(percentile, turns, waves):
     # Rot(+90 degrees) maps the output's right to the input's bottom: the picture turns left.
     expected = torch.rot90(waves, turns, dims=(2, 3))
-    assert torch.allclose(AugmentPipe(rotate90=1)(waves, percentile), expected, atol=5e-3)
+    assert torch.allclose(AugmentPipe(rotate90=1)(waves, percentile), expected, atol=2e-2)
 
 
 def test_integer_shifts_move_whole_pixels_and_reflect(x):
@@ -113,7 +113,7 @@ def test_integer_shifts_move_whole_pixels_and_reflect(x):
 def test_an_isotropic_scale_of_2_keeps_the_centre():
     smooth = torch.linspace(-1, 1, 24).expand(1, 3, 24, 24)
     y = AugmentPipe(scale=1, scale_std=1)(smooth, 0.5 + math.erf(1) / 2)  # 2^1
-    assert torch.allclose(y[..., 4:-4], smooth[..., 4:-4] / 2, atol=5e-3)
+    assert torch.allclose(y[..., 4:-4], smooth[..., 4:-4] / 2, atol=2e-2)
 
 
 def test_brightness_adds_and_contrast_scales(x):

@@ -7,7 +7,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from sg3flow.errors import CheckpointError, nearest
+from sg3flow.errors import CheckpointError, TrackingError, nearest
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _MLFLOW_SCHEMES = ("models", "runs")
@@ -67,8 +67,11 @@ def _from_mlflow(uri: str) -> Path:
     from sg3flow.tracking.store import connect, tracking_errors
 
     store = connect()
-    with tracking_errors(store.uri):
-        import mlflow
+    try:
+        with tracking_errors(store.uri):
+            import mlflow
 
-        # The place that comes back may be the store itself: it is read, never changed.
-        return Path(mlflow.artifacts.download_artifacts(uri))
+            # The place that comes back may be the store itself: it is read, never changed.
+            return Path(mlflow.artifacts.download_artifacts(uri))
+    except TrackingError as error:
+        raise TrackingError(f"cannot read {uri}: {error}") from None

@@ -8,12 +8,12 @@ sines, powers and sums over an axis are not, and stay out.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]
 Point = tuple[float, float]
 T = TypeVar("T")

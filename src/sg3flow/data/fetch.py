@@ -7,6 +7,7 @@ same source gives the same bytes.
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +25,6 @@ from sg3flow.data.source_record import (
 from sg3flow.data.sources import SOURCE_NAME
 from sg3flow.data.starter import draw_starter
 from sg3flow.downloads import (
-    Patience,
     cached,
     checked_digest,
     is_url,
@@ -36,6 +36,7 @@ from sg3flow.downloads import (
 from sg3flow.errors import ConfigError, DataError, nearest
 from sg3flow.files import replaced_folder, sha256_file, write_json
 from sg3flow.progress import tracked
+from sg3flow.transfers import Patience
 
 _STARTER_LICENCE = "Apache-2.0"
 _STARTER_CITATION = "drawn by sg3flow"
@@ -175,7 +176,7 @@ def _finish(
     origin: str,
     num_bytes: int,
     digest: str,
-    terms: dict[str, str | None],
+    terms: Mapping[str, str | None],
     expected: str | None,
 ) -> dict[str, Any]:
     """Check and count what was gathered, and write its SOURCE.json."""

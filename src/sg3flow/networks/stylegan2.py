@@ -211,7 +211,9 @@ class SynthesisNetwork(nn.Module):
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode must be one of {NOISE_MODES}, not '{noise_mode}'")
         ws = ws.to(next(self.parameters()).dtype)
-        x, img, start = None, None, 0
+        x: torch.Tensor | None = None
+        img: torch.Tensor | None = None
+        start = 0
         for res in self.resolutions:
             block = self.get_submodule(f"b{res}")
             count = 1 if res == 4 else 2

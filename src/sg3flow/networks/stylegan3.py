@@ -43,21 +43,20 @@ class SynthesisInput(nn.Module):
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         """[N, w_dim] -> [N, C0, size, size]."""
-        m = self._placement(w)
+        m: torch.Tensor = self._placement(w)
         phases = self.phases + (self.freqs @ m[:, :2, 2:]).squeeze(2)  # [N, C0]
         freqs = self.freqs @ m[:, :2, :2]  # [N, C0, 2]
         # frequencies that the transform pushed beyond the bandwidth fade out up to Nyquist
         room = self.sampling_rate / 2 - self.bandwidth
         amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
-        theta = torch.eye(2, 3, device=w.device, dtype=w.dtype) * (
-            0.5 * self.size / self.sampling_rate
-        )
+        scale = 0.5 * self.size / self.sampling_rate
+        theta = torch.eye(2, 3, device=w.device, dtype=w.dtype) * scale
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
-        x = grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)  # [N, H*W, C0]
+        x: torch.Tensor = grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)  # [N, H*W, C0]
         x = torch.sin((x + phases[:, None]) * (2 * math.pi)) * amplitudes[:, None]
         x = x @ (self.weight / math.sqrt(self.weight.shape[1])).t()
-        x = x.transpose(1, 2).reshape(len(w), -1, self.size, self.size)  # [N, C0, H, W]
-        return x
+        x = x.transpose(1, 2)  # [N, C0, H*W]
+        return x.reshape(len(w), -1, self.size, self.size)
 
     def _placement(self, w: torch.Tensor) -> torch.Tensor:
         """[N, 3, 3]: the rotation and translation that w asks for, after the user's transform."""
@@ -185,7 +184,7 @@ class SynthesisNetwork(nn.Module):
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         first, *others = ws.to(self.input.weight.dtype).unbind(dim=1)
-        x = self.input(first)
+        x: torch.Tensor = self.input(first)
         for plan, w in zip(self.schedule.layers, others, strict=True):
             layer = self.get_submodule(plan.name)
             x = layer(x, w, force_fp32=force_fp32, update_emas=update_emas)

@@ -113,40 +113,44 @@ def resample(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Te
     if x.numel() == 0:
         size = spec.output_size((x.shape[2], x.shape[3]), filter_taps(f))
         return x.new_zeros(x.shape[0], x.shape[1], *size)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     if f.ndim == 2:
-        return _filter(x, _kernel(f, spec, spec.gain, x.dtype), spec)
+        return _filter(x, (f.to(wide) * spec.gain).to(x.dtype), spec)
     x0, x1, y0, y1 = spec.padding
-    taps = _kernel(f, spec, math.sqrt(spec.gain), x.dtype)
-    across = FirSpec((spec.up[0], 1), (spec.down[0], 1), (x0, x1, 0, 0))
-    along = FirSpec((1, spec.up[1]), (1, spec.down[1]), (0, 0, y0, y1))
+    taps = (f.to(wide) * math.sqrt(spec.gain)).to(x.dtype)
+    across = FirSpec((spec.up[0], 1), (spec.down[0], 1), (x0, x1, 0, 0), spec.flip)
+    along = FirSpec((1, spec.up[1]), (1, spec.down[1]), (0, 0, y0, y1), spec.flip)
     return _filter(_filter(x, taps[None, :], across), taps[:, None], along)
 
 
-def _kernel(f: torch.Tensor, spec: FirSpec, gain: float, dtype: torch.dtype) -> torch.Tensor:
-    """Scaled taps in the order torch wants: a convolution's, or reversed a correlation's."""
+def _filter(x: torch.Tensor, kernel: torch.Tensor, spec: FirSpec) -> torch.Tensor:
+    """One pass with a 2-D kernel; only the transposed convolution of torch is a true one."""
     upsamples = spec.up != (1, 1)
     if spec.flip == upsamples:
-        f = f.flip(list(range(f.ndim)))
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return (f.to(wide) * gain).to(dtype)
-
-
-def _filter(x: torch.Tensor, kernel: torch.Tensor, spec: FirSpec) -> torch.Tensor:
-    if spec.up != (1, 1):
+        kernel = kernel.flip((0, 1))
+    if upsamples:
         return _upsample(x, kernel, spec)[:, :, :: spec.down[1], :: spec.down[0]]
     if kernel.numel() == 1:
-        x = F.pad(x, spec.padding) if any(spec.padding) else x
-        return x[:, :, :: spec.down[1], :: spec.down[0]] * kernel
+        return _pad(x, spec.padding)[:, :, :: spec.down[1], :: spec.down[0]] * kernel
     x0, x1, y0, y1 = spec.padding
     pad_x, pad_y = (x0 if x0 == x1 > 0 else 0), (y0 if y0 == y1 > 0 else 0)
     rest = (x0 - pad_x, x1 - pad_x, y0 - pad_y, y1 - pad_y)
     return F.conv2d(
-        F.pad(x, rest) if any(rest) else x,
+        _pad(x, rest),
         _depthwise(kernel, x),
         stride=(spec.down[1], spec.down[0]),
         padding=(pad_y, pad_x),
         groups=x.shape[1],
     )
+
+
+def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
+    """Zeros added, then samples cropped: in this order a crop may reach beyond the signal."""
+    x0, x1, y0, y1 = padding
+    if max(padding) > 0:
+        x = F.pad(x, [max(p, 0) for p in padding])
+    rows = slice(max(-y0, 0), x.shape[2] - max(-y1, 0))
+    return x[:, :, rows, max(-x0, 0) : x.shape[3] - max(-x1, 0)]
 
 
 def _depthwise(kernel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +180,7 @@ def _upsample(x: torch.Tensor, kernel: torch.Tensor, spec: FirSpec) -> torch.Ten
         groups=x.shape[1],
     )
     rest = (*across.rest, *along.rest)
-    return F.pad(y, rest) if any(rest) else y
+    return _pad(y, rest)
 
 
 def _crop(size: int, taps: int, up: int, before: int, after: int) -> _Crop:

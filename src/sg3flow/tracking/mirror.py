@@ -124,7 +124,7 @@ class FolderMirror:
 
 
 def find_or_create_run(store: Any, folder: Path) -> str:
-    """The MLflow run of a training folder; made with its parameters, tags and data set if missing."""
+    """The MLflow run of a training folder; made with parameters, tags and data if missing."""
     from sg3flow.tracking.store import find_run
 
     described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ def _finish_or_warn(mirror: FolderMirror, thread: threading.Thread, status: str)
         mirror.finish(status)
     except Sg3flowError as error:
         print(
-            f"warning: {error}; {mirror.unsent()} lines are not tracked yet: run `sg3flow sync` when "
-            "the server is back",
+            f"warning: {error}; {mirror.unsent()} lines are not tracked yet: run `sg3flow sync "
+            f"{mirror.folder}` when the server is back",
             file=sys.stderr,
         )

@@ -69,8 +69,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
         reason = " ".join(str(error).split())[:300]
         raise TrackingError(
-            f"MLflow at {_without_password(uri)} failed: {reason}; check MLFLOW_TRACKING_URI and that "
-            "the server is up"
+            f"MLflow at {_without_password(uri)} failed: {reason}; check MLFLOW_TRACKING_URI and "
+            "that the server is up"
         ) from error
 
 

@@ -22,5 +22,5 @@ def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> No
     """Move the parameters of ``ema`` towards those of ``module``; buffers are copied."""
     for average, current in zip(ema.parameters(), module.parameters(), strict=True):
         average.copy_(current.lerp(average, beta))
-    for average, current in zip(ema.buffers(), module.buffers(), strict=True):
-        average.copy_(current)
+    for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
+        copy.copy_(buffer)

@@ -111,7 +111,7 @@ def claim_out(out: Path, expected_key: str) -> None:
 
 
 def numbered_out(outdir: Path, name: str, key: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: that of the same training if it is there, else the next number."""
+    """``<outdir>/<NNNNN>-<name>``: that of the same training, or else the next number."""
     numbers = []
     for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
         match = re.match(r"(\d{5,})-", path.name)

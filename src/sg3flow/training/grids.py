@@ -83,7 +83,7 @@ def save_reals(path: Path, items: TrainingSet, grid: SampleGrid) -> None:
 def save_fakes(path: Path, G: Any, grid: SampleGrid, batch: int, device: torch.device) -> None:
     """Write the grid of generated pictures."""
     images = []
-    for z, c in zip(grid.z.split(batch), grid.c.split(batch), strict=True):
+    for z, c in zip(torch.split(grid.z, batch), torch.split(grid.c, batch), strict=True):
         img = G(z.to(device), c.to(device), noise_mode="const")
         images.append((img * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu())
     save_mosaic(path, torch.cat(images), grid.columns)

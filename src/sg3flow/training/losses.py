@@ -87,7 +87,7 @@ class GanLoss:
         losses[phase](micro, sigma, gain)
 
     def blur_sigma(self, nimg: int) -> float:
-        """Blur of what D sees: fades linearly to none (Karras et al. 2021, appendix F, config R)."""
+        """Blur of what D sees, fading linearly to none (Karras et al. 2021, App. F, config R)."""
         s = self.settings
         if s.blur_fade_nimg <= 0:
             return 0.0
@@ -103,7 +103,7 @@ class GanLoss:
         return self.G.synthesis(ws, noise_mode="random", update_emas=update_emas), ws
 
     def _mix_styles(self, ws: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """The ws from a random layer on come from a second latent (Karras et al. 2019, Sec. 3.1)."""
+        """The ws from a random layer on are a second latent's (Karras et al. 2019, Sec. 3.1)."""
         num_ws = ws.shape[1]
         crossover = int(torch.randint(1, num_ws, []))
         if float(torch.rand([])) >= self.settings.style_mixing_prob:

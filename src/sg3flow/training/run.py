@@ -259,6 +259,6 @@ def _copy_weights(network: torch.nn.Module, other: torch.nn.Module, label: str) 
     if wrong:
         raise CheckpointError(
             f"{label} does not fit this architecture: {len(wrong)} tensors differ, first "
-            f"{', '.join(wrong[:5])}; train with the cfg, resolution, cbase and cmax it was made with"
+            f"{', '.join(wrong[:5])}; use the cfg, resolution, cbase and cmax it was made with"
         )
     network.load_state_dict(found)

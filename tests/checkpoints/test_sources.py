@@ -1,0 +1,115 @@
+"""Networks by path, URL, registered model and run."""
+
+import functools
+import http.server
+import json
+import threading
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.errors import CheckpointError, TrackingError
+
+
+@pytest.fixture
+def saved(networks, tmp_path):
+    G, D = networks("stylegan3-t")
+    path = tmp_path / "runs" / "network-snapshot-000010.pkl"
+    save_snapshot(path, G=G, D=D, G_ema=G, augment_p=0, training_set={}, progress={})
+    return path, G
+
+
+def assert_is(G, expected):
+    state = expected.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in G.state_dict().items())
+
+
+def write_model(folder, G):
+    """A registered model as the serving side lays it out."""
+    artifacts = folder / "artifacts"
+    artifacts.mkdir(parents=True)
+    state = {name: tensor.contiguous() for name, tensor in G.state_dict().items()}
+    save_file(state, artifacts / "generator.safetensors")
+    described = {"class_name": type(G).__name__, "init_kwargs": G.init_kwargs, "licence": "CC0"}
+    (artifacts / "generator.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_path_text_and_file_url(saved):
+    path, G = saved
+    for source in (path, str(path), path.as_uri(), path.parent):
+        assert_is(load_networks(source).G_ema, G)
+
+
+def test_a_missing_file_names_the_nearest(saved):
+    path, _ = saved
+    with pytest.raises(CheckpointError, match=r"did you mean 'network-snapshot-000010\.pkl'"):
+        load_networks(path.with_name("network-snapshot-00010.pkl"))
+    with pytest.raises(CheckpointError, match=r"there are: network-snapshot-000010\.pkl"):
+        load_networks(path.with_name("x"))
+    with pytest.raises(CheckpointError, match="no folder"):
+        load_networks(path.parent / "nowhere" / "a.pkl")
+    with pytest.raises(CheckpointError, match="expected a path, https"):
+        load_networks("s3://bucket/a.pkl")
+
+
+def test_http_is_kept_in_the_cache(saved, tmp_path, monkeypatch):
+    path, G = saved
+    monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(Quiet, directory=path.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        assert_is(load_networks(url).G, G)
+        server.shutdown()
+    assert_is(load_networks(url).G, G)  # the server is gone
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_registered_model_folder(networks, tmp_path):
+    G, _ = networks("stylegan2", 3)
+    loaded = load_networks(write_model(tmp_path / "model", G))
+    assert_is(loaded.G_ema, G)
+    assert loaded.G is loaded.D is loaded.augment_pipe is None
+
+
+def test_a_damaged_model_folder_is_named(networks, tmp_path):
+    G, _ = networks("stylegan3-t")
+    artifacts = write_model(tmp_path / "model", G) / "artifacts"
+    (artifacts / "generator.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(CheckpointError, match="no usable generator"):
+        load_networks(tmp_path / "model")
+    (artifacts / "generator.json").write_text('{"class_name": "Evil", "init_kwargs": {}}')
+    save_file({"x": torch.zeros(1)}, artifacts / "generator.safetensors")
+    with pytest.raises(CheckpointError, match="unknown network 'Evil'"):
+        load_networks(tmp_path / "model")
+    (artifacts / "generator.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="no usable generator"):
+        load_networks(tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_runs_and_models_of_a_tracking_store(saved, tmp_path, monkeypatch):
+    path, G = saved
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    from sg3flow.tracking.store import connect
+
+    monkeypatch.chdir(tmp_path)
+    store = connect()
+    run = store.client.create_run(store.experiment_id)
+    store.client.log_artifact(run.info.run_id, str(path), "snapshots")
+    assert_is(load_networks(f"runs:/{run.info.run_id}/snapshots/{path.name}").G, G)
+    folder = write_model(tmp_path / "model", G)
+    store.client.create_registered_model("cats")
+    version = store.client.create_model_version("cats", folder.as_uri())
+    store.client.set_registered_model_alias("cats", "champion", version.version)
+    for source in ("models:/cats@champion", f"models:/cats/{version.version}"):
+        assert_is(load_networks(source).G_ema, G)
+    with pytest.raises(TrackingError, match="models:/cats@challenger"):
+        load_networks("models:/cats@challenger")
