@@ -23,7 +23,16 @@ def print_summary() -> None:
     console = Console()
     console.print(table)
     name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
-    print(_NEXT_STEPS.format(name=name))
+    print(_NEXT_STEPS.format(name=name, record=_example_request(root)))
+
+
+def _example_request(root: Path) -> str:
+    """A request that the trained model answers: a conditional one wants a class."""
+    try:
+        labelled = _json(root / "runs/train/training_options.json")["training_set"]["label_dim"]
+    except (OSError, ValueError, KeyError):
+        labelled = False
+    return json.dumps({"seed": 1, "class": 0} if labelled else {"seed": 1})
 
 
 def _described(describe: Callable[[Path], str], root: Path) -> str:
@@ -56,9 +65,9 @@ def _pack(root: Path) -> str:
 
 
 def _validate(root: Path) -> str:
-    results = _json(root / "reports/validation.json")["expectations"]
-    met = sum(bool(result["success"]) for result in results)
-    return f"{met} of {len(results)} expectations met"
+    checks = _json(root / "reports/validation.json")["checks"]
+    passed = sum(bool(check["success"]) for check in checks)
+    return f"{passed} of {len(checks)} checks passed"
 
 
 def _train(root: Path) -> str:
@@ -109,4 +118,4 @@ MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
 serve:       MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve \\
                -m models:/{name}@champion --env-manager local --port 5001
              curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
-               -d '{{"dataframe_records": [{{"seed": 1}}]}}'"""
+               -d '{{"dataframe_records": [{record}]}}'"""

@@ -275,8 +275,11 @@ def test_other_files_are_refused(content, tmp_path):
 def test_folders_and_special_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="name the file"):
         load_networks(tmp_path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="no file"):
         load_networks("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="no file"):
+        load_networks(tmp_path / "pipe")
 
 
 def bombs():
@@ -298,6 +301,8 @@ def bombs():
     yield "laughs", raw(b"]" + b"\x94h\x00h\x00\x86" * 60)
     doubled = b"".join(b"q%c0h%ch%c\x86" % (i, i, i) for i in range(80))
     yield "hash", raw(b"})" + doubled + b"Ns")
+    doubled = b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(60))
+    yield "laughs as text", raw(b")q\x000" + doubled + b"c_codecs\nencode\nh<V%s\n\x86R")
     yield "same storage", raw(again + b"\x94(" + b"h\x00h\x01\x85R" * 100_000 + b"l")
     yield (
         "same items",

@@ -128,6 +128,9 @@ def damaged_contents(public, G, D):
     layer = stored("SynthesisLayer", loop)
     for _ in range(40):
         layer = stored("SynthesisLayer", loop | {"_modules": {"a": layer, "b": layer}})
+    chain = stored("SynthesisLayer", loop)
+    for _ in range(50):
+        chain = stored("SynthesisLayer", loop | {"_modules": {"x" * 90: chain}})
     nested = ()
     for _ in range(60):
         nested = (nested, nested)
@@ -151,6 +154,9 @@ def damaged_contents(public, G, D):
         ),
         ({"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": 3}})}, "b4 is no"),
         ({"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": layer}})}, many),
+        ({"D": stored("Discriminator", {"_init_kwargs": {"c_dim": 10**5000}})}, "no plain value"),
+        ({"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": chain}})}, many),
+        ({"D": stored("Discriminator", {}, version=10**5000)}, "version a int of"),
         ({"G": None, "D": {(1, 2): 1}}, "key of type tuple"),
         ({"G": public.module(G, "Generator", {}), "augment_pipe": 3}, "augment_pipe is no"),
         (

@@ -1,6 +1,5 @@
 """A slow reference that follows the definition of upfirdn2d to the letter."""
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -33,7 +32,7 @@ def naive_filtered_lrelu(
     up=1,
     down=1,
     padding=0,
-    gain=math.sqrt(2),
+    gain=2**0.5,
     slope=0.2,
     clamp=None,
     flip_filter=False,

@@ -12,6 +12,7 @@ CASES = {
     "clamped": ({"up": 2, "padding": 3, "clamp": 0.5, "flip_filter": True}, (4, 3), None),
     "bias only": ({"gain": 1, "slope": 1, "clamp": 0.9}, None, None),
     "slope 0": ({"down": 2, "slope": 0, "clamp": 1.0}, None, (3, 3)),
+    "steep": ({"slope": 1.5, "clamp": 1.0, "gain": 1}, None, None),
     "padded": ({"padding": (1, 2, 0, 3), "gain": 0.7}, None, None),
 }
 

@@ -104,7 +104,7 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
     own = {storage.data_ptr(): storage.nbytes() for storage in storages}
     if sum(map(_size, state.values())) > sum(own.values()):
         raise CheckpointError(f"{where}: several tensors of state_dict are the same numbers")
-    return {name: tensor.detach().float() for name, tensor in state.items()}
+    return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
 
 
 def _is_plain_tensor(value: Any) -> bool:

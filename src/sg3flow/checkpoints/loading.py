@@ -50,6 +50,8 @@ def load_networks(source: str | os.PathLike[str]) -> Networks:
     path = local_copy(source)
     if path.is_dir():
         return _from_folder(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file to read networks from")
     try:
         with path.open("rb") as stream:
             is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC

@@ -43,9 +43,16 @@ def text(value: str) -> str:
 
 def shown(value: Any) -> str:
     """A value in a message; of a nested one the type only, for it may be endless to print."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return f"{value!r:.80}"
+    if isinstance(value, str):
+        return repr(value[:80])
+    if value is None or isinstance(value, float) or _is_sane_integer(value):
+        return repr(value)
     return f"a {type(value).__name__}"
+
+
+def _is_sane_integer(value: Any) -> bool:
+    # One of many digits cannot even be printed.
+    return isinstance(value, int) and -(1 << 63) <= value < 1 << 63
 
 
 class _Copier:
@@ -77,10 +84,8 @@ class _Copier:
         if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
             value = value.item()  # a numpy or torch scalar
         for kind in (bool, int, float):
-            if isinstance(value, kind):
+            if isinstance(value, kind) and (kind is float or _is_sane_integer(value)):
                 return kind(value)
         if isinstance(value, str):
             return text(value)
-        raise CheckpointError(
-            f"{self.where} holds a {type(value).__name__}, which is no plain value"
-        )
+        raise CheckpointError(f"{self.where} holds {shown(value)}, which is no plain value")

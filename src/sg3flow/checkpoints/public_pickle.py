@@ -19,6 +19,7 @@ from sg3flow.errors import CheckpointError
 _MAX_FILE_BYTES = 8 << 30
 _MAX_NAMES = 20_000  # of layers and tensors in one network; the largest public ones have hundreds
 _MAX_NAME_LENGTH = 100
+_MAX_PREFIX_LENGTH = 400
 
 # Arguments that change the speed, not the function.
 _SPEED_ONLY = ("fused_modconv_default", "fp16_channels_last")
@@ -39,6 +40,8 @@ def read_public_pickle(path: Path) -> dict[str, Any]:
     """
     try:
         return _read(Path(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be read as a network pickle: {error}") from None
 
@@ -141,7 +144,7 @@ def _tensors(root: Module) -> Iterator[tuple[str, torch.Tensor]]:
         named = {**_named(module, "_parameters"), **buffers}
         # A small file may hold the same layers many times over, even within themselves.
         names_left -= 1 + len(named) + len(children) + len(passing)
-        if names_left < 0:
+        if names_left < 0 or len(prefix) > _MAX_PREFIX_LENGTH:
             raise CheckpointError("refused: layers within layers without end")
         for name, tensor in named.items():
             if tensor is not None and not (name in buffers and name in passing):

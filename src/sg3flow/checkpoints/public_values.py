@@ -97,12 +97,14 @@ def _list(arguments: tuple[Any, ...]) -> list[Any]:
 
 def _latin_bytes(arguments: tuple[Any, ...]) -> bytes:
     text, encoding = arguments
-    if encoding != "latin1":
+    if not isinstance(text, str) or encoding != "latin1":
         raise CheckpointError(f"refused: bytes in the encoding {shown(encoding)}")
-    return str(text).encode("latin1")
+    return text.encode("latin1")
 
 
 def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(arguments[0], list | tuple):
+        raise CheckpointError("refused: a size that is no list of numbers")
     return tuple(arguments[0])
 
 
@@ -153,6 +155,8 @@ def _tensor(arguments: tuple[Any, ...]) -> torch.Tensor:
     storage, offset, size, stride = arguments[:4]
     if not isinstance(storage, torch.Tensor) or not 6 <= len(arguments) <= 7:
         raise CheckpointError("refused: a tensor without a storage")
+    if not isinstance(size, tuple) or not isinstance(stride, tuple):
+        raise CheckpointError("refused: a tensor whose size is no list of numbers")
     numbers = (offset, *size, *stride)
     if any(type(number) is not int or not 0 <= number < 1 << 40 for number in numbers):
         raise CheckpointError("a tensor has an impossible size")

@@ -56,7 +56,7 @@ class SynthesisInput(nn.Module):
         x = torch.sin((x + phases[:, None]) * (2 * math.pi)) * amplitudes[:, None]
         x = x @ (self.weight / math.sqrt(self.weight.shape[1])).t()
         x = x.transpose(1, 2)  # [N, C0, H*W]
-        return x.reshape(len(w), -1, self.size, self.size)
+        return x.reshape(*x.shape[:2], self.size, self.size)
 
     def _placement(self, w: torch.Tensor) -> torch.Tensor:
         """[N, 3, 3]: the rotation and translation that w asks for, after the user's transform."""

@@ -85,7 +85,7 @@ def _sloped(
     grad: torch.Tensor, y: torch.Tensor, slope: float, gain: float, clamp: float | None
 ) -> torch.Tensor:
     dx: torch.Tensor = _BiasActGrad.apply(  # type: ignore[no-untyped-call]
-        grad, y.detach(), slope, gain, clamp
+        grad, y, slope, gain, clamp
     )
     return dx
 

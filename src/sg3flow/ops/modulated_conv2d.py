@@ -40,7 +40,7 @@ def modulated_conv2d(
         )
     if per_sample is None:
         per_sample = x.device.type != "cpu" or _groups_well(w)
-    run = _per_sample if per_sample else _shared
+    run = _per_sample if per_sample and len(x) else _shared
     return run(x, w, s, demodulate, padding, input_gain, f, up)
 
 

@@ -1,0 +1,97 @@
+"""The train stage: what a person sees when something is wrong, and what a dry run tells."""
+
+import importlib.util
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+STAGE = Path(__file__).parents[2] / "stages" / "train.py"
+SETTINGS = ["--cfg=stylegan3-t", "--gpus=1", "--batch=4", "--gamma=0.1", "--device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def app():
+    spec = importlib.util.spec_from_file_location("train_stage", STAGE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.app
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / "state"))
+
+
+def packed(path: Path, resolution: int = 16) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(4):
+            buffer = io.BytesIO()
+            pixels = np.full((resolution, resolution, 3), 40 * i, np.uint8)
+            Image.fromarray(pixels).save(buffer, "png", compress_level=0)
+            archive.writestr(f"00000/img{i:08d}.png", buffer.getvalue())
+        archive.writestr("dataset.json", json.dumps({"labels": None}))
+    return path
+
+
+def fails(app, *arguments) -> str:
+    result = CliRunner().invoke(app, [*SETTINGS, *map(str, arguments)])
+    lines = result.stderr.strip().splitlines()
+    assert result.exit_code == 1, result.output
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def test_wrong_calls_end_in_one_line(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    out = tmp_path / "out"
+    assert "--outdir" in fails(app, "--data", data)
+    assert "none.zip" in fails(app, "--data", tmp_path / "none.zip", "--run-dir", out)
+    message = fails(app, "--data", data, "--run-dir", out, "--batch-gpu=3")
+    assert "must be a multiple of gpus * batch_gpu" in message
+    message = fails(app, "--data", data, "--run-dir", out, "--mbstd-group=3")
+    assert "must be a multiple of mbstd_group" in message
+    assert "needs labels" in fails(app, "--data", data, "--run-dir", out, "--cond=1")
+    assert "power of two" in fails(
+        app, "--data", packed(tmp_path / "b.zip", 24), "--run-dir", out
+    )
+    assert "8x4" in fails(app, "--data", data, "--run-dir", out, "--grid=8by4")
+    assert "one device" in fails(app, "--data", data, "--run-dir", out, "--gpus=2")
+    assert not out.exists()
+
+
+def test_an_output_folder_of_others_is_left_alone(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    assert "no run.json" in fails(app, "--data", data, "--run-dir", out)
+    assert (out / "thesis.txt").read_text() == "mine"
+    (tmp_path / "file").write_text("")
+    assert "is a file" in fails(app, "--data", data, "--run-dir", tmp_path / "file")
+
+
+def test_a_damaged_set_is_named(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    content = bytearray(data.read_bytes())
+    content[200] ^= 255
+    data.write_bytes(bytes(content))
+    message = fails(app, "--data", data, "--run-dir", tmp_path / "out", "--workers=0")
+    assert "img00000000.png" in message
+
+
+def test_dry_run_prints_the_resolved_settings_and_makes_nothing(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    arguments = [*SETTINGS, "--data", str(data), "--outdir", str(tmp_path / "mods"), "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert shown["resolved"]["glr"] == 0.0025 and shown["resolved"]["map_depth"] == 2
+    assert shown["training_set"]["num_images"] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]

@@ -1,0 +1,103 @@
+"""The pipeline's files agree with each other, and commands answer at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from sg3flow.config import (
+    EvaluateConfig,
+    FetchConfig,
+    PackConfig,
+    RegisterConfig,
+    RenderConfig,
+    TrainConfig,
+    ValidateConfig,
+    load_settings,
+    read_params,
+)
+from sg3flow.metrics.names import parse_metrics
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = {
+    "fetch": FetchConfig,
+    "pack": PackConfig,
+    "validate": ValidateConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "render": RenderConfig,
+    "register": RegisterConfig,
+}
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+HEAVY = ("torch", "mlflow", "great_expectations", "numpy", "pandas", "scipy", "PIL")
+
+
+def pipeline():
+    return YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+
+
+def test_stages_scripts_and_sections_have_the_same_names():
+    stages = list(pipeline()["stages"])
+    assert stages == list(CONFIGS)
+    assert sorted(p.stem for p in (ROOT / "stages").glob("*.py")) == sorted(stages)
+    assert list(read_params(ROOT / "params.yaml")) == stages
+
+
+def test_each_stage_depends_on_its_script_and_its_section():
+    for name, stage in pipeline()["stages"].items():
+        assert f"stages/{name}.py" in stage["deps"]
+        assert stage["params"] == [name]
+        for dependency in stage["deps"]:
+            assert not dependency.startswith(("src/", "stages/")) or (ROOT / dependency).exists()
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *RECIPES], ids=lambda p: p.stem)
+def test_every_recipe_holds_known_settings_of_the_right_type(path):
+    assert list(read_params(path)) == list(CONFIGS)
+    for section, config_type in CONFIGS.items():
+        config = load_settings(config_type, section, path)
+        if section == "evaluate":
+            parse_metrics(config.metrics)
+
+
+def test_params_are_the_starter_recipe():
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/starter.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "sg3flow"])
+def test_help_loads_nothing_heavy(name):
+    target = "sg3flow.cli" if name == "sg3flow" else str(ROOT / "stages" / f"{name}.py")
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{name}', '--help']\n"
+        "try:\n"
+        + (
+            "    from sg3flow.cli import main; main()\n"
+            if name == "sg3flow"
+            else f"    runpy.run_path({target!r}, run_name='__main__')\n"
+        )
+        + "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_dvc_understands_the_pipeline(tmp_path):
+    """Every stage's command can be composed; nothing is run."""
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path)}
+    for name in ("dvc.yaml", "params.yaml", "stages", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    done = subprocess.run(
+        [*dvc, "repro", "--dry"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for name in CONFIGS:
+        assert f"Running stage '{name}'" in done.stdout
