@@ -75,12 +75,12 @@ def train(
     out = run_dir if run_dir is not None else numbered_out(_given(outdir), name, key)
     claim_out(out, key)
     folder = open_run_folder(state_root(), key, resolved.kimg, out)
-    with contextlib.closing(folder), flushed_denormals():
+    with contextlib.closing(folder), flushed_denormals(), stop_requests() as stop_asked:
         _describe(folder, key, name, config, resolved, items)
         loop = _assemble(resolved, items, folder)
         folder.publish_all(resolved.kimg)
         total = resolved.kimg * 1000
-        with mirror(folder.work), stop_requests() as stop_asked:
+        with mirror(folder.work):
             with progress("train (images)", total) as advance:
                 advance(loop.clock.nimg)
                 complete = loop.run(stop_asked, advance)
