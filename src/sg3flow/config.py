@@ -96,7 +96,9 @@ class TrainConfig:
     cfg: str = setting(choices=CONFIGS, help="architecture and its settings")
     gpus: int = setting(ge=1, help="number of GPUs (or of CPU processes)")
     batch: int = setting(ge=1, help="images a step, over all GPUs")
-    gamma: float = setting(ge=0, help="R1 weight; about 0.0002 * resolution^2 / batch")
+    gamma: float = setting(
+        ge=0, help="R1 weight; for batch 32: 0.5 at 128 px, 2 at 256, 8 at 512, 32 at 1024"
+    )
     cond: bool = setting(False, help="train a conditional model; needs labels")
     mirror: bool = setting(False, help="double the set by x-flips")
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")

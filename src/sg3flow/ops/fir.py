@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 # Samples worked on at a time on a CPU: the passes over them stay in its cache. Half or twice as
-# many took 10 to 30 percent longer a training step, with one thread or two.
+# many made a training step on two cores take 10 to 30 percent longer.
 _GROUP_SAMPLES = 2**19
 
 
