@@ -94,7 +94,7 @@ class TrainConfig:
     """Training settings; names, ranges and defaults are those that StyleGAN users know."""
 
     cfg: str = setting(choices=CONFIGS, help="architecture and its settings")
-    gpus: int = setting(ge=1, help="number of GPUs (or of CPU processes)")
+    gpus: int = setting(ge=1, help="number of GPUs; this version trains on one")
     batch: int = setting(ge=1, help="images a step, over all GPUs")
     gamma: float = setting(
         ge=0, help="R1 weight; for batch 32: 0.5 at 128 px, 2 at 256, 8 at 512, 32 at 1024"

@@ -28,25 +28,25 @@ def test_the_identity_of_a_run_stays(tmp_path):
 
 
 def test_a_longer_training_is_never_passed_off_as_a_shorter_one(tmp_path):
-    folder = open_run_folder(tmp_path, "key", 10, tmp_path / "out")
+    folder = open_run_folder(tmp_path, "key", 10_000, tmp_path / "out")
     folder.states.save({"nimg": 10_000})
     (folder.work / "network-snapshot-000004.pkl").write_bytes(b"")
     folder.close()
-    at_snapshot = open_run_folder(tmp_path, "key", 4, tmp_path / "out")
+    at_snapshot = open_run_folder(tmp_path, "key", 4_000, tmp_path / "out")
     assert at_snapshot.work.parent.name == "key"
     at_snapshot.close()
-    between = open_run_folder(tmp_path, "key", 5, tmp_path / "out")
-    assert between.work.parent.name == "key-5"
+    between = open_run_folder(tmp_path, "key", 5_000, tmp_path / "out")
+    assert between.work.parent.name == "key-5000"
     between.close()
-    longer = open_run_folder(tmp_path, "key", 20, tmp_path / "out")
+    longer = open_run_folder(tmp_path, "key", 20_000, tmp_path / "out")
     assert longer.work.parent.name == "key"
     with pytest.raises(DataError, match="another process"):
-        open_run_folder(tmp_path, "key", 20, tmp_path / "out")
+        open_run_folder(tmp_path, "key", 20_000, tmp_path / "out")
     longer.close()
 
 
 def test_publishing_shows_files_and_leaves_out_later_ones(tmp_path):
-    folder = open_run_folder(tmp_path, "key", 4, tmp_path / "out")
+    folder = open_run_folder(tmp_path, "key", 4_000, tmp_path / "out")
     for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl", "stats.jsonl"):
         (folder.work / name).write_text(name)
     folder.publish_all(4)

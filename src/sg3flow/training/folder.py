@@ -64,10 +64,10 @@ class RunFolder:
         self._lock.close()
 
 
-def open_run_folder(state_root: Path, key: str, kimg: int, out: Path) -> RunFolder:
+def open_run_folder(state_root: Path, key: str, final_nimg: int, out: Path) -> RunFolder:
     """Open the work folder of the training ``key``, and lock it.
 
-    A state that is already past ``kimg`` thousand images cannot give the shorter training's result,
+    A state that is already past ``final_nimg`` images cannot give the shorter training's result,
     unless a snapshot was taken right there: the shorter one then gets a folder of its own, and the
     longer one's state is kept.
 
@@ -75,9 +75,9 @@ def open_run_folder(state_root: Path, key: str, kimg: int, out: Path) -> RunFold
         DataError: another process is training there.
     """
     base = state_root / key
-    past = StateFolder(base / "states").latest_nimg() >= (kimg + 1) * 1000
-    if past and not (base / "run" / f"network-snapshot-{kimg:06d}.pkl").exists():
-        base = state_root / f"{key}-{kimg}"
+    past = StateFolder(base / "states").latest_nimg() > final_nimg
+    if past and not (base / "run" / f"network-snapshot-{final_nimg // 1000:06d}.pkl").exists():
+        base = state_root / f"{key}-{final_nimg}"
     work = base / "run"
     work.mkdir(parents=True, exist_ok=True)
     lock = (base / ".lock").open("w")

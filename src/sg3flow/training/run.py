@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -74,8 +75,14 @@ def train(
     name = run_name(resolved, items.packed.name)
     out = run_dir if run_dir is not None else numbered_out(_given(outdir), name, key)
     claim_out(out, key)
-    folder = open_run_folder(state_root(), key, resolved.kimg, out)
+    # The training ends with the first step that reaches kimg.
+    final_nimg = math.ceil(resolved.kimg * 1000 / resolved.batch) * resolved.batch
+    folder = open_run_folder(state_root(), key, final_nimg, out)
     with contextlib.closing(folder), flushed_denormals(), stop_requests() as stop_asked:
+        if folder.states.latest_nimg() > final_nimg:
+            print(f"a longer run of this training has been here already (in {folder.work})")
+            folder.publish_all(resolved.kimg)
+            return out
         _describe(folder, key, name, config, resolved, items)
         loop = _assemble(resolved, items, folder)
         folder.publish_all(resolved.kimg)

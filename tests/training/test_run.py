@@ -1,0 +1,73 @@
+"""Whole trainings in process: extending, shortening, transferring, diverging."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sg3flow.checkpoints import load_networks
+from sg3flow.errors import CheckpointError, Diverged
+from sg3flow.files import sha256_file
+from sg3flow.training import loop
+from sg3flow.training.run import train
+
+
+@pytest.fixture
+def small(tiny_config):
+    return dataclasses.replace(
+        tiny_config, batch=25, mbstd_group=5, cbase=64, cmax=2, map_depth=1, aug="noaug"
+    )
+
+
+def snapshots(folder):
+    return sorted(p.name for p in folder.glob("network-snapshot-*.pkl"))
+
+
+def test_longer_goes_on_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_path):
+    out = tmp_path / "out"
+    train(small, tiny_set, run_dir=out)
+    first = sha256_file(out / "network-snapshot-000001.pkl")
+    train(dataclasses.replace(small, kimg=2), tiny_set, run_dir=out)
+    assert snapshots(out) == [f"network-snapshot-00000{i}.pkl" for i in range(3)]
+    assert sha256_file(out / "network-snapshot-000001.pkl") == first
+    again = tmp_path / "again"
+    train(small, tiny_set, run_dir=again)
+    assert snapshots(again) == [f"network-snapshot-00000{i}.pkl" for i in range(2)]
+    assert sha256_file(again / "network-snapshot-000001.pkl") == first
+
+    # From another network: its weights are taken, its architecture must fit.
+    source = str(again / "network-snapshot-000001.pkl")
+    other = tmp_path / "transfer"
+    train(dataclasses.replace(small, resume=source), tiny_set, run_dir=other)
+    start = load_networks(other / "network-snapshot-000000.pkl")
+    wanted = load_networks(source)
+    for name, value in wanted.G.state_dict().items():
+        assert torch.equal(start.G.state_dict()[name], value), name
+    with pytest.raises(CheckpointError, match="does not fit this architecture"):
+        misfit = dataclasses.replace(small, resume=source, cmax=4, cbase=128)
+        train(misfit, tiny_set, run_dir=tmp_path / "misfit")
+
+
+def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path, monkeypatch):
+    step = loop.run_step
+
+    def broken(parts, real, draw, nimg, batch_gpu):
+        step(parts, real, draw, nimg, batch_gpu)
+        if nimg >= 100:
+            parts.collector.add("Loss/G/loss", torch.tensor([float("nan")]))
+
+    monkeypatch.setattr(loop, "run_step", broken)
+    out = tmp_path / "out"
+    with pytest.raises(Diverged, match="Loss/G/loss became nan between image 0 and 1000"):
+        train(small, tiny_set, run_dir=out)
+    assert snapshots(out) == ["network-snapshot-000000.pkl"]
+
+
+def test_the_same_training_twice_gives_the_same_bytes(small, tiny_set, tmp_path, monkeypatch):
+    digests = []
+    for name in ("a", "b"):
+        monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / name / "state"))
+        workers = dataclasses.replace(small, workers=int(name == "b"))
+        train(workers, tiny_set, run_dir=tmp_path / name / "out")
+        digests.append(sha256_file(tmp_path / name / "out" / "network-snapshot-000001.pkl"))
+    assert digests[0] == digests[1]
