@@ -19,6 +19,7 @@ from typing import Any
 
 from sg3flow.errors import Interrupted, Sg3flowError, TrackingError
 from sg3flow.files import write_json
+from sg3flow.tracking.pictures import log_picture, logged_pictures
 from sg3flow.tracking.provenance import provenance_tags
 
 _POLL_SEC = 2.0
@@ -43,6 +44,7 @@ class FolderMirror:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._position: Position | None = None
+        self._known_pictures: set[tuple[str, int]] = set()
 
     def send_new(self) -> None:
         """Send everything that is new.
@@ -83,7 +85,9 @@ class FolderMirror:
         if known is not None and known.uri == store.uri and known.run_id == run_id:
             self._position = known
         else:
+            # How far an earlier mirror got is not known: points may go twice, pictures must not.
             self._position = Position(store.uri, run_id)
+            self._known_pictures = logged_pictures(store.client, run_id)
         store.client.update_run(run_id, status="RUNNING")
         return self._position
 
@@ -118,7 +122,9 @@ class FolderMirror:
     def _send_events(self, store: Any, position: Position) -> None:
         path = self.folder / "events.jsonl"
         for line in _whole_lines(path, position.events):
-            _send_event(store, position.run_id, self.folder, json.loads(line))
+            event = json.loads(line)
+            if (event["key"], event["nimg"] // 1000) not in self._known_pictures:
+                _send_event(store, position.run_id, self.folder, event)
             position.events += len(line)
             self._remember(position)
 
@@ -159,7 +165,6 @@ def _create_run(store: Any, described: dict[str, Any]) -> str:
 
 def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) -> None:
     from sg3flow.tracking.models import log_snapshot_model
-    from sg3flow.tracking.stage_run import log_picture
 
     path, kimg = folder / event["file"], event["nimg"] // 1000
     if not path.is_file():  # somebody tidied up: there is nothing to send any more

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import Sg3flowError
+from sg3flow.tracking.pictures import log_picture
 from sg3flow.tracking.provenance import provenance_tags
 
 
@@ -151,12 +152,3 @@ def _send_to_training(store: Any, training_id: str, run: StageRun) -> None:
             store.client.log_metric(training_id, name, value, step=kimg, model_id=model_id)
     for path, key, kimg in run.training_images:
         log_picture(store.client, training_id, path, key, kimg)
-
-
-def log_picture(client: Any, run_id: str, path: Path, key: str, kimg: int) -> None:
-    """Put a picture under the run's step slider ``key``."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.load()
-    client.log_image(run_id, picture, key=key, step=kimg, synchronous=True)

@@ -55,7 +55,9 @@ class RunFolder:
         """Show everything an earlier start of this run has made."""
         for path in sorted(self.work.iterdir()):
             kimg = re.search(r"(\d{6,})\.(?:pkl|png)$", path.name)
-            if path.name.startswith(".") or (kimg and int(kimg[1]) > up_to_kimg):
+            is_later = kimg is not None and int(kimg[1]) > up_to_kimg
+            # How far MLflow has been told is of no use to anyone but the mirror.
+            if path.name.startswith(".") or path.name == "mirror.json" or is_later:
                 continue
             self.publish(path.name)
 

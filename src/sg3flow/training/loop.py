@@ -75,6 +75,7 @@ class TrainingLoop:
         """Train until the run is complete (True) or a stop was asked for (False)."""
         self._started = self._tick_started = self._saved = time.monotonic()
         self._maintenance_sec = 0.0
+        self._tick_nimg = self.clock.nimg
         total = self.config.kimg * 1000
         while True:
             done = self.clock.nimg >= total
@@ -125,7 +126,7 @@ class TrainingLoop:
         self.parts.collector.clear()
         self._save_state()
         self.folder.publish("stats.jsonl")
-        self._tick_started = time.monotonic()
+        self._tick_started, self._tick_nimg = time.monotonic(), self.clock.nimg
         self._maintenance_sec = self._tick_started - tick_ended
 
     def _checked_stats(self) -> dict[str, Stat]:
@@ -148,7 +149,7 @@ class TrainingLoop:
     def _progress_stats(self, tick: int, now: float) -> dict[str, Stat]:
         nimg = self.clock.nimg
         tick_sec = now - self._tick_started
-        tick_kimg = max(nimg - max(self.clock.reported_nimg, 0), 1) / 1000
+        tick_kimg = max(nimg - self._tick_nimg, 1) / 1000
         pipe = self.parts.augment_pipe
         values = {
             "Progress/tick": tick,
