@@ -18,7 +18,7 @@ setup: .venv/installed ## make .venv and install what constraints.txt pins
 	@touch $@
 
 demo: setup ## run the whole pipeline on the starter set and show what came out
-	@test -d .git || $(BIN)/python -m dvc config --local core.no_scm true
+	@test -e .git || $(BIN)/python -m dvc config --local core.no_scm true
 	$(IN_VENV) dvc repro
 	@$(IN_VENV) sg3flow summary
 

@@ -45,7 +45,7 @@ def snapshots(
         print(evaluate_run(plan, tracked))
 
 
-@stage_command(app, "network", EvaluateNetworkConfig)
+@stage_command(app, "network", EvaluateNetworkConfig, params=False)
 def network(
     config: EvaluateNetworkConfig,
     network: Annotated[str, typer.Option(help="a file, a URL, models:/… or runs:/…")],

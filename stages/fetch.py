@@ -9,6 +9,7 @@ Expected time: starter (600 pictures, drawn) in 15 s; AFHQ in the time its 730 M
 download goes on where it was; a whole one is kept in SG3FLOW_CACHE (~/.cache/sg3flow).
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +27,14 @@ def fetch(
     dest: Annotated[Path, typer.Option(help="folder to put the pictures in")] = Path("data/raw"),
 ) -> None:
     """Fetch raw pictures into one folder."""
+    from sg3flow.addresses import shown_url
     from sg3flow.data.fetch import check_request, fetch_pictures
-    from sg3flow.data.source_record import source_metrics
-    from sg3flow.data.sources import SOURCE_NAME
+    from sg3flow.data.source_record import SOURCE_NAME, source_metrics
     from sg3flow.tracking.stage_run import tracked_stage
 
     check_request(dest, config)  # a misspelt name needs no run in MLflow
-    with tracked_stage("fetch", config) as tracking:
+    shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
+    with tracked_stage("fetch", shown) as tracking:  # without the password in an address
         source = fetch_pictures(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)

@@ -40,7 +40,7 @@ ClassOrAll = Annotated[
 ]
 
 
-@stage_command(app, "images", RenderImagesConfig)
+@stage_command(app, "images", RenderImagesConfig, params=False)
 def images(
     config: RenderImagesConfig, network: Network, outdir: Outdir, class_index: ClassOrNone = None
 ) -> None:
@@ -51,7 +51,7 @@ def images(
     print(f"{len(paths)} pictures in {outdir}, the last is {paths[-1].name}")
 
 
-@stage_command(app, "grid", RenderGridConfig)
+@stage_command(app, "grid", RenderGridConfig, params=False)
 def grid(
     config: RenderGridConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:
@@ -61,7 +61,7 @@ def grid(
     print(render_grid(network, outdir, config, class_index))
 
 
-@stage_command(app, "sweep", RenderSweepConfig)
+@stage_command(app, "sweep", RenderSweepConfig, params=False)
 def sweep(
     config: RenderSweepConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:
@@ -71,7 +71,7 @@ def sweep(
     print(render_sweep(network, outdir, config, class_index))
 
 
-@stage_command(app, "video", RenderVideoConfig)
+@stage_command(app, "video", RenderVideoConfig, params=False)
 def video(
     config: RenderVideoConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:

@@ -63,11 +63,19 @@ def test_lists_are_given_by_commas_or_by_repeating():
     assert seen == [("fid1k_full", "eqt1k_int", "eqt1k_frac")]
 
 
+def wrapped(cause):
+    """An error as torch raises it when the disk refuses a write."""
+    error = RuntimeError("enforce fail at inline_container.cc")
+    error.__context__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
         (DataError("broken\npicture"), "error: broken picture"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.zip"), "no space left on the disk"),
+        (wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), "no space left on the disk"),
         (PermissionError(errno.EACCES, "Permission denied", "a.zip"), "Permission denied: a.zip"),
         (ZeroDivisionError("oh"), "unexpected ZeroDivisionError"),
     ],
@@ -88,3 +96,14 @@ def test_stage_time_is_noted_under_dvc_only(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train")
     invoke(REQUIRED)
     assert '"stage": "train"' in (tmp_path / "stage-times.jsonl").read_text()
+
+
+def test_a_command_without_a_section_offers_no_params():
+    app = stage_app("doc")
+
+    @stage_command(app, "look", EvaluateConfig, params=False)
+    def look(config: EvaluateConfig) -> None:
+        """Look."""
+
+    assert "--params" not in CliRunner().invoke(app, ["--help"]).stdout
+    assert CliRunner().invoke(app, []).exit_code == 0

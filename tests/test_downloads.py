@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.downloads import Patience, cached, download, recorded_digest, shown_url
+from sg3flow.addresses import address_mark, shown_url
+from sg3flow.downloads import Patience, cached, download, proving, recorded_digest
 from sg3flow.errors import DataError
+from sg3flow.transfers import NoRoom
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -176,7 +178,12 @@ def test_a_part_of_another_place_is_asked_again(server: Server, tmp_path: Path) 
 
 
 def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
-    note = {"url": server.url, "etag": '"one"', "last_modified": "", "total": len(CONTENT)}
+    note = {
+        "address": address_mark(server.url),
+        "etag": '"one"',
+        "last_modified": "",
+        "total": len(CONTENT),
+    }
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
     (tmp_path / "set.zip.part.json").write_text(json.dumps(note))
     assert fetch(server, tmp_path / "set.zip", sha256=DIGEST) == DIGEST
@@ -390,5 +397,61 @@ def test_a_part_file_in_use_is_left_alone(server: Server, tmp_path: Path) -> Non
     assert only(tmp_path) == ["set.zip.part"]
 
 
-def test_shown_url_hides_passwords() -> None:
-    assert shown_url("https://me:pass@host:1/x?y=1") == "https://host:1/x?y=1"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:pass@host:1/x?token=secret#secret", "https://host:1/x"),
+        ("https://me:se/cr@et@host/x?secret", "https://host/x"),
+        ("https://host/@me/x.zip", "https://host/@me/x.zip"),
+        ("ftp://me:secret@host/x.zip", "ftp://host/x.zip"),
+        ("file:///a/b%20c.zip", "file:///a/b%20c.zip"),
+        ("some/folder#1?", "some/folder#1?"),
+    ],
+)
+def test_shown_url_hides_secrets(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path) -> None:
+    secret = server.url.replace("//", "//me:hush@") + "?token=hush"
+    server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number < 2 else 0)
+    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    with pytest.raises(DataError) as caught:
+        cached(secret, "set.zip", patience=once)
+    told = str(caught.value) + (cache / "set.zip.part.json").read_text()
+    assert server.requests[0]["Authorization"].startswith("Basic ")
+    server.answer = server.whole
+    cached(secret, "set.zip", patience=once)
+    assert "Range" in server.requests[-1]
+    told += (cache / "set.zip.json").read_text()
+    assert "hush" not in told and server.url in told
+    for bad in ("https://me:hu/sh@host/x", "ftp://me:hush@host/x", "https://hush@[/x?hush"):
+        with pytest.raises(DataError) as caught:
+            download(bad, cache / "x")
+        assert "hu" not in str(caught.value)
+
+
+def test_an_unproven_download_is_dropped_when_it_is_of_no_use(server: Server, cache: Path) -> None:
+    path = cached(server.url, "set.zip", patience=QUICK)
+    assert recorded_digest(server.url, "set.zip") is None
+    with pytest.raises(NoRoom), proving(path):
+        raise NoRoom("the disk is full")
+    with pytest.raises(KeyboardInterrupt), proving(path):
+        raise KeyboardInterrupt
+    assert path.exists()
+    with pytest.raises(DataError), proving(path):
+        raise DataError("no zip file")
+    assert only(cache) == [".set.zip.lock"]
+    with proving(cached(server.url, "set.zip", patience=QUICK)):
+        pass
+    assert recorded_digest(server.url, "set.zip") == DIGEST
+    with pytest.raises(DataError), proving(path):
+        raise DataError("something else is wrong")
+    assert path.exists()
+
+
+def test_a_shared_cache_need_not_be_writable(server: Server, cache: Path) -> None:
+    path = cached(server.url, "set.zip", DIGEST, patience=QUICK)
+    (cache / ".set.zip.lock").unlink()
+    (cache / ".set.zip.lock").mkdir()  # cannot be opened for writing, not even by root
+    assert cached(server.url, "set.zip", DIGEST) == path == cached(server.url, "set.zip")

@@ -4,11 +4,19 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from sg3flow.files import copy_file, replaced_file, replaced_folder, sha256_file, write_json
+from sg3flow.files import (
+    copy_file,
+    replaced_file,
+    replaced_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -46,6 +54,66 @@ def test_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     with replaced_folder(target) as work:
         (work / "new").write_text("new")
     assert names(target) == ["new"] and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_between_the_renames_brings_the_old_folder_back(tmp_path, monkeypatch, error):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename, sources = os.replace, []
+
+    def fails_at_second(source, dest):
+        sources.append(source)
+        if len(sources) == 2:
+            raise error
+        rename(source, dest)
+
+    monkeypatch.setattr(os, "replace", fails_at_second)
+    with pytest.raises(error), replaced_folder(target) as work:
+        (work / "new").write_text("new")
+    assert len(sources) == 3
+    assert names(target) == ["old"] and names(tmp_path) == ["out"]
+
+
+def test_a_folder_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    events, sync, rename = [], os.fsync, os.replace
+
+    def noted_sync(handle):
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        sync(handle)
+
+    def noted_rename(source, dest):
+        events.append("renamed")
+        rename(source, dest)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_rename)
+    with replaced_folder(tmp_path / "out") as work:
+        (work / "sub").mkdir()
+        (work / "sub" / "a").write_text("a")
+        (work / "link").symlink_to("/nowhere")
+        name = work.name
+    assert events == ["a", "sub", name, "renamed", tmp_path.name]
+
+
+def test_leftovers_of_a_killed_process_are_removed_after_a_day(tmp_path, monkeypatch):
+    for name in (".a.bin.0123abcd.tmp", ".a.bin.0123abcd.xyz", ".b.bin.0123abcd.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".a.bin.89abcdef.old").mkdir()
+    (tmp_path / ".a.bin.89abcdef.old" / "only copy").write_bytes(b"x")
+    before = names(tmp_path)
+    write_bytes(tmp_path / "other", b"x")
+    write_bytes(tmp_path / "a.bin", b"x")
+    assert names(tmp_path) == sorted([*before, "a.bin", "other"])
+    (tmp_path / "a.bin").unlink()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 25 * 3600)
+    write_bytes(tmp_path / "a.bin", b"x")
+    assert ".a.bin.0123abcd.tmp" not in names(tmp_path)
+    assert ".a.bin.89abcdef.old" in names(tmp_path)
+    write_bytes(tmp_path / "a.bin", b"x")
+    assert names(tmp_path) == [".a.bin.0123abcd.xyz", ".b.bin.0123abcd.tmp", "a.bin", "other"]
 
 
 def test_json_refuses_nan_and_leaves_nothing(tmp_path):

@@ -53,6 +53,7 @@ def project(tmp_path_factory) -> Path:
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / ".dvcignore", folder)
     (folder / "params.yaml").write_text(PARAMS)
     dvc(folder, "init", "--no-scm", "-q")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
@@ -62,8 +63,11 @@ def project(tmp_path_factory) -> Path:
 
 
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SG3FLOW_"))}
+    # Byte code is written into the copy, as on a user's machine: it must not make stages run again.
+    dropped = ("MLFLOW_", "SG3FLOW_", "PYTHONDONTWRITEBYTECODE")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     environment = inherited | {
+        "PYTHONPATH": str(folder / "src"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
         "DVC_NO_ANALYTICS": "1",

@@ -41,14 +41,17 @@ def summary(debug: Debug = False) -> None:
 
 @app.command()
 def sync(
-    folder: Annotated[Path, typer.Argument(help="a run folder, or the state folder of all runs")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="work folder of one run; without: all runs in state/")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Send to MLflow what a training could not send while the server was away."""
     with one_line_errors(debug):
+        from sg3flow.project import state_root
         from sg3flow.tracking.sync import sync_folder
 
-        for line in sync_folder(folder):
+        for line in sync_folder(folder or state_root()):
             print(line)
 
 

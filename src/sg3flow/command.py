@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +38,19 @@ def stage_app(help: str | None) -> typer.Typer:
 
 
 def stage_command(
-    app: typer.Typer, section: str, config_type: type[Any], name: str | None = None
+    app: typer.Typer,
+    section: str,
+    config_type: type[Any],
+    *,
+    name: str | None = None,
+    params: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command whose options are its own and every setting of ``config_type``.
 
     The function takes the settings as its first argument, then its paths as keyword arguments.
     ``--params FILE`` reads the settings from that file's ``section``; options on the command line
-    win over it. Without ``--params`` the defaults of ``config_type`` hold.
+    win over it. Without ``--params`` the defaults of ``config_type`` hold. A command that no params
+    file has a section for is made with ``params=False``.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +58,7 @@ def stage_command(
         fields = dataclasses.fields(config_type)
 
         def command(**given: Any) -> None:
-            debug, params_path = given.pop("debug"), given.pop("params")
+            debug, params_path = given.pop("debug"), given.pop("params", None)
             settings = {f.name: given.pop(f.name) for f in fields}
             overrides = {
                 key: _split_commas(value) if isinstance(value, list) else value
@@ -67,7 +73,8 @@ def stage_command(
                 _record_stage_time(section, start)
 
         options = [_option(field, config_type) for field in fields]
-        signature = inspect.Signature([*paths, *options, *_COMMON_OPTIONS])
+        common = [_PARAMS_OPTION, _DEBUG_OPTION] if params else [_DEBUG_OPTION]
+        signature = inspect.Signature([*paths, *options, *common])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         command.__doc__ = function.__doc__
@@ -123,34 +130,42 @@ class one_line_errors:
 def _describe(error: Exception) -> str:
     if isinstance(error, Sg3flowError):
         return str(error)
-    if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # torch.save, for one, wraps what the disk said into an error of its own.
+    disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
+    if disk is not None:
+        where = f" {disk.filename}" if disk.filename else ""
+        if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return f"no space left on the disk for{where or ' the output'}; free some and run again"
-        return f"{error.strerror or error}:{where or ' (no file named)'}"
-    if isinstance(error, MemoryError):
-        return "out of memory; lower the batch or the resolution"
+        return f"{disk.strerror or disk}:{where or ' (no file named)'}"
+    # By name: torch must not be imported here.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower --batch-gpu (training), --batch or the resolution"
     return f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _print_error(message: str) -> None:
     print("error: " + " ".join(message.split()), file=sys.stderr)
 
 
-_COMMON_OPTIONS = [
-    inspect.Parameter(
-        "params",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[Path | None, typer.Option(help="read the settings from this file")],
-    ),
-    inspect.Parameter(
-        "debug",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[bool, typer.Option("--debug", help="show tracebacks")],
-    ),
-]
+_PARAMS_OPTION = inspect.Parameter(
+    "params",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[Path | None, typer.Option(help="read the settings from this file")],
+)
+_DEBUG_OPTION = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="show tracebacks")],
+)
 
 
 def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.Parameter:

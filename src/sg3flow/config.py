@@ -7,6 +7,7 @@ There are no nulls: 0 or the empty string stand for "not set", and the help says
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from sg3flow.errors import ConfigError, nearest
 T = TypeVar("T")
 
 CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def setting(
@@ -121,7 +123,7 @@ class TrainConfig:
     fp32: bool = setting(False, help="no half precision on a GPU")
     workers: int = setting(3, ge=0, help="processes that read pictures; 0: none of their own")
     grid: str = setting("", help="COLUMNSxROWS of the sample grid; empty: as many as fit 8K")
-    device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to train")
+    device: str = setting("auto", choices=DEVICES, help="where to train")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class EvaluateNetworkConfig:
     )
     seed: int = setting(0, ge=0, help="seed of the generated pictures and of their motions")
     batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
-    device: str = setting("auto", choices=("auto", "cpu", "cuda"), help="where to compute")
+    device: str = setting("auto", choices=DEVICES, help="where to compute")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,7 @@ class RenderConfig:
     video_grid: str = setting("1x1", help="tiles of the video, across x down")
     video_frames: int = setting(60, ge=1, le=10000, help="frames from keyframe to keyframe")
     video_fps: int = setting(30, ge=1, le=240, help="frames a second")
+    device: str = setting("auto", choices=DEVICES, help="where to render")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,7 @@ class LookConfig:
     )
     translate: str = setting("0,0", help="shift x,y in image widths; StyleGAN3 only")
     rotate: float = setting(0.0, help="angle in degrees; StyleGAN3 only")
+    device: str = setting("auto", choices=DEVICES, help="where to render")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,6 +272,18 @@ def check_value(
     if le is not None and value > le:
         raise ConfigError(f"{label} must be at most {le}, not {value}")
     return value
+
+
+def parse_pair(text: str, label: str) -> tuple[int, int]:
+    """Two whole numbers joined by an x, like ``8x4``.
+
+    Raises:
+        ConfigError: not that form; ``label`` says of what.
+    """
+    match = re.fullmatch("([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
+    if match is None:
+        raise ConfigError(f"{label} must be two whole numbers like 3x2, not '{text[:60]}'")
+    return int(match[1]), int(match[2])
 
 
 def _typed(label: str, value: Any, wanted: Any) -> Any:

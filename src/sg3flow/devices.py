@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from sg3flow.config import DEVICES
 from sg3flow.errors import ConfigError
 
 
@@ -12,12 +13,14 @@ def pick_device(name: str) -> torch.device:
     """``auto``: the CUDA device if there is one, else the CPU; ``cpu`` or ``cuda``: that one.
 
     Raises:
-        ConfigError: ``cuda`` is asked for and there is none.
+        ConfigError: another name, or ``cuda`` is asked for and there is none.
     """
+    if name not in DEVICES:
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)}, not '{name[:60]}'")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("no CUDA device is visible to torch; use --device cpu or auto")
+        raise ConfigError("no CUDA device is visible to torch; choose device cpu or auto")
     return torch.device("cuda", torch.cuda.current_device())
 
 

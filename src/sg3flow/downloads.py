@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import Any, BinaryIO
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
+from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file, write_json
-from sg3flow.transfers import Patience, Transfer, TransferError, check_room, check_size
+from sg3flow.transfers import NoRoom, Patience, Transfer, TransferError, check_room, check_size
 
 MAX_BYTES = 64 << 30
 _SCHEMES = ("https", "http", "file")
@@ -28,12 +29,6 @@ _SCHEMES = ("https", "http", "file")
 def is_url(text: str) -> bool:
     """Whether ``text`` is an address that ``download`` takes."""
     return text.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
-
-
-def shown_url(url: str) -> str:
-    """``url`` without the user name and password it may hold, for messages and records."""
-    parts = _split(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def url_file_name(url: str) -> str:
@@ -114,18 +109,47 @@ def cached(
     """
     path = cache_folder() / name
     sha256 = checked_digest(sha256) if sha256 else None
+    if path.is_file() and _is_wanted(path, url, sha256):
+        return path  # before the lock: a shared cache may be there only to be read
     with _locked(path.with_name(f".{name}.lock")):
         if path.is_file() and _is_wanted(path, url, sha256):
             return path
         found = download(url, path, sha256=sha256, max_bytes=max_bytes, patience=patience)
-        write_json(_record(path), {"url": shown_url(url), "sha256": found})
+        record = {"url": shown_url(url), "address": address_mark(url), "sha256": found}
+        write_json(_record(path), record | {"proven": sha256 is not None})
     return path
 
 
+@contextmanager
+def proving(path: Path) -> Iterator[None]:
+    """Use a file of the cache for the first time.
+
+    A file that was downloaded with no digest to hold it to may be anything, say the page of a proxy
+    or a beginning without its end. If the block ends well, its digest counts from now on. If it
+    ends with a DataError (other than NoRoom), file and record are removed, and the next try
+    downloads it again. A file that was proven before, or put there by hand, stays as it is.
+    """
+    record = _read_record(path)
+    is_open = bool(record) and record.get("proven") is not True
+    try:
+        yield
+    except NoRoom:
+        raise
+    except DataError:
+        if is_open:
+            path.unlink(missing_ok=True)
+            _record(path).unlink(missing_ok=True)
+        raise
+    if is_open:
+        with suppress(OSError):  # a cache that can only be read stays unproven
+            write_json(_record(path), record | {"proven": True})
+
+
 def recorded_digest(url: str, name: str) -> str | None:
-    """The SHA-256 that ``name`` had when it was first downloaded from ``url`` into the cache."""
+    """The SHA-256 of what came from ``url`` into the cache as ``name`` and proved to be usable."""
     record = _read_record(cache_folder() / name)
-    return record.get("sha256") if record.get("url") == shown_url(url) else None
+    is_ours = record.get("address") == address_mark(url) and record.get("proven") is True
+    return _digest_of(record) if is_ours else None
 
 
 def cache_folder() -> Path:
@@ -148,9 +172,9 @@ def checked_digest(text: str) -> str:
 def _is_wanted(path: Path, url: str, sha256: str | None) -> bool:
     record = _read_record(path)
     if sha256 is None:
-        if record and record.get("url") != shown_url(url):
+        if record and record.get("address") != address_mark(url):
             return False
-        sha256 = record.get("sha256")
+        sha256 = _digest_of(record)
     return sha256 is None or sha256_file(path) == sha256
 
 
@@ -158,22 +182,28 @@ def _record(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _read_record(path: Path) -> dict[str, str]:
+def _read_record(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         content = json.loads(_record(path).read_text(encoding="utf-8"))
         if isinstance(content, dict):
-            return {str(key): str(value) for key, value in content.items()}
+            return content
     return {}
+
+
+def _digest_of(record: dict[str, Any]) -> str | None:
+    digest = record.get("sha256")
+    return digest if isinstance(digest, str) else None
 
 
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises where the port is no number
-    except ValueError as error:
-        raise DataError(f"'{url}' is not an address: {error}") from None
+    except ValueError:
+        # Not the error's text: it may quote a piece of the password as the port.
+        raise DataError(f"'{shown_url(url)}' is not an address") from None
     if parts.scheme not in _SCHEMES:
-        raise DataError(f"'{url}' does not start with https://, http:// or file://")
+        raise DataError(f"'{shown_url(url)}' does not start with https://, http:// or file://")
     return parts
 
 

@@ -50,6 +50,15 @@ class Interrupted(Sg3flowError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the known name closest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    """`` (did you mean 'x'?)`` for the known name closest to ``name``, or an empty string.
+
+    Capitals do not count, but of names that differ in them alone the one closer to ``name`` wins.
+    """
+    by_lower: dict[str, list[str]] = {}
+    for each in known:
+        by_lower.setdefault(each.lower(), []).append(each)
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    if not close:
+        return ""
+    best = max(by_lower[close[0]], key=lambda each: difflib.SequenceMatcher(a=name, b=each).ratio())
+    return f" (did you mean '{best}'?)"

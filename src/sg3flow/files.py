@@ -6,14 +6,19 @@ Every output is written under a temporary name beside its target, flushed to the
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK_BYTES = 1 << 20
+_STALE_SEC = 24 * 3600
+_SYNC_THREADS = 8
 
 
 @contextmanager
@@ -24,6 +29,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         OSError: from the block or the disk; ``path`` is then as it was, and nothing is left beside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     work = _beside(path, "tmp")
     try:
         with work.open("x+b") as stream:
@@ -44,19 +50,28 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     An existing ``path`` is removed only after the new one is complete; whether it may be removed is
     the caller's question.
+
+    Raises:
+        OSError: from the block or the disk; ``path`` is then as it was, and nothing is left beside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     work, old = _beside(path, "tmp"), _beside(path, "old")
     work.mkdir()
     try:
         yield work
+        _sync_tree(work)
         if path.exists():
             os.replace(path, old)
         os.replace(work, path)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(work, ignore_errors=True)
         raise
+    finally:
+        if path.exists():  # else the old one is all there is
+            shutil.rmtree(old, ignore_errors=True)
     _sync_folder(path.parent)
 
 
@@ -93,11 +108,48 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.{suffix}")
 
 
+def _remove_stale(path: Path) -> None:
+    """Remove what a process that was killed left beside ``path`` more than a day ago."""
+    ours = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}[.](tmp|old)")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in [entry for entry in entries if ours.fullmatch(entry.name)]:
+            # The time of change, not of writing: a rename sets it too.
+            age = time.time() - entry.stat(follow_symlinks=False).st_ctime
+            # Without the target, ".old" may be the only copy of what stood there.
+            if age > _STALE_SEC and (path.exists() or entry.name.endswith(".tmp")):
+                _remove(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_tree(root: Path) -> None:
+    """Bring every file and folder below ``root`` to the disk."""
+    folders, files = [], []
+    for folder, _, names in os.walk(root):
+        folders.append(Path(folder))
+        files += [path for name in names if not (path := Path(folder, name)).is_symlink()]
+    # At once: a file system commits many waiting files together.
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        for _ in pool.map(_sync_file, files):
+            pass
+    for path in reversed(folders):
+        _sync_folder(path)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where folders can be synced."""
+    """Make names in a folder durable, where folders can be synced."""
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync_file(folder)

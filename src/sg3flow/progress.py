@@ -51,7 +51,9 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # Lines printed meanwhile go above the bar, unless they go to a file.
+    printed = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=printed) as bars:
         task = bars.add_task(description, total=total)
         yield lambda steps: bars.update(task, advance=steps)
 

@@ -1,12 +1,15 @@
 """What the pipeline made, for a person at a terminal."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sg3flow.config import read_params
+from sg3flow.errors import DataError
 from sg3flow.project import project_root, state_root
+from sg3flow.reporting import read_whole_lines
 
 
 def print_summary() -> None:
@@ -23,7 +26,11 @@ def print_summary() -> None:
     console = Console()
     console.print(table)
     name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
-    print(_NEXT_STEPS.format(name=name, record=_example_request(root)))
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    print(_PLACES)
+    print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
+    variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
+    print(_SERVE.format(variable=variable, name=name, record=_example_request(root)))
 
 
 def _example_request(root: Path) -> str:
@@ -38,13 +45,13 @@ def _example_request(root: Path) -> str:
 def _described(describe: Callable[[Path], str], root: Path) -> str:
     try:
         return describe(root)
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError):
         return "not run yet"
 
 
 def _stage_seconds(path: Path) -> dict[str, float]:
     """Duration of the last execution of each stage."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = read_whole_lines(path)
     return {row["stage"]: row["sec"] for row in rows}
 
 
@@ -58,10 +65,12 @@ def _fetch(root: Path) -> str:
 
 
 def _pack(root: Path) -> str:
-    data = _json(root / "runs/train/training_options.json")["training_set"]
-    megabytes = (root / "data/packed.zip").stat().st_size / 1e6
-    side = data["resolution"]
-    return f"{data['num_images']} pictures of {side}x{side}, {megabytes:.1f} MB"
+    from sg3flow.data.archive import PackedSet
+
+    path = root / "data/packed.zip"
+    packed = PackedSet(path)
+    side = packed.resolution
+    return f"{packed.num_images} pictures of {side}x{side}, {path.stat().st_size / 1e6:.1f} MB"
 
 
 def _validate(root: Path) -> str:
@@ -108,14 +117,21 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
     "register": _register,
 }
 
-_NEXT_STEPS = """\
+
+_PLACES = """\
 pictures:    renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
              runs/train/fakes*.png
 data report: reports/validation.html
-first:       . .venv/bin/activate
+first:       . .venv/bin/activate"""
+
+_LOCAL_UI = """\
 MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
-             then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning
-serve:       MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve \\
+             then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+
+_SERVER_UI = "MLflow UI:   {uri}"
+
+_SERVE = """\
+serve:       {variable}mlflow models serve \\
                -m models:/{name}@champion --env-manager local --port 5001
              curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
                -d '{{"dataframe_records": [{record}]}}'"""

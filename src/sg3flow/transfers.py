@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import requests
 
+from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import write_json
 from sg3flow.progress import progress
@@ -44,7 +45,7 @@ class Patience:
 class Version:
     """Which bytes a part file holds pieces of."""
 
-    url: str
+    address: str  # mark of where it comes from: the address itself may hold a password
     etag: str
     last_modified: str
     total: int | None  # bytes of the whole file; None: the server does not say
@@ -53,6 +54,10 @@ class Version:
         """The If-Range value that names this version, or an empty string."""
         # A weak ETag names equal meaning, not equal bytes (RFC 9110, Sec. 13.1.5).
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+
+class NoRoom(DataError):
+    """A disk has too little room: the file itself may be right."""
 
 
 class TransferError(Exception):
@@ -148,7 +153,8 @@ class Transfer:
         length = headers.get("Content-Length", "")
         encoded = headers.get("Content-Encoding", "identity") != "identity"
         total = int(length) if length.isdigit() and not encoded else None
-        return Version(self.url, headers.get("ETag", ""), headers.get("Last-Modified", ""), total)
+        etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+        return Version(address_mark(self.url), etag, last_modified, total)
 
     def _check_room(self, total: int | None, done: int) -> None:
         check_size(total or 0, self.max_bytes)
@@ -178,7 +184,7 @@ class Transfer:
         with suppress(OSError, ValueError, TypeError):
             content: Any = json.loads(self.note.read_text(encoding="utf-8"))
             version = Version(**content)
-            if version.url == self.url:
+            if version.address == address_mark(self.url):
                 return version
         return None
 
@@ -190,10 +196,10 @@ def check_size(size: int, max_bytes: int) -> None:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise DataError where the disk of ``folder`` has less than ``needed`` bytes free."""
+    """Raise NoRoom where the disk of ``folder`` has less than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(
+        raise NoRoom(
             f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
             "free some or choose another place"
         )
@@ -227,7 +233,7 @@ def _reason(error: Exception) -> str:
     while inner := [a for a in (getattr(cause, "reason", None), *cause.args) if _is_error(a)]:
         cause = inner[-1]
     text = " ".join(str(cause).split()) or type(cause).__name__
-    return text[:200]
+    return without_secrets(text)[:200]
 
 
 def _is_error(value: object) -> bool:

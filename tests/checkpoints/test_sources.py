@@ -7,10 +7,10 @@ import threading
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from sg3flow.checkpoints import load_networks, save_snapshot
-from sg3flow.errors import CheckpointError, TrackingError
+from sg3flow.errors import CheckpointError, DataError, TrackingError
+from sg3flow.serving.package import package_generator
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def assert_is(G, expected):
     assert all(torch.equal(tensor, state[name]) for name, tensor in G.state_dict().items())
 
 
+TRAINING_SET = {"name": "toy", "licence": "CC0", "class_names": ["cat", "dog", "fox"]}
+
+
 def write_model(folder, G):
-    """A registered model as the serving side lays it out."""
-    artifacts = folder / "artifacts"
-    artifacts.mkdir(parents=True)
-    state = {name: tensor.contiguous() for name, tensor in G.state_dict().items()}
-    save_file(state, artifacts / "generator.safetensors")
-    described = {"class_name": type(G).__name__, "init_kwargs": G.init_kwargs, "licence": "CC0"}
-    (artifacts / "generator.json").write_text(json.dumps(described))
+    """A registered model as MLflow lays it out."""
+    package_generator(
+        G, folder / "artifacts", training_set=TRAINING_SET, metrics={}, snapshot_sha256="ab"
+    )
     return folder
 
 
@@ -41,6 +41,12 @@ def test_path_text_and_file_url(saved):
     path, G = saved
     for source in (path, str(path), path.as_uri(), path.parent):
         assert_is(load_networks(source).G_ema, G)
+
+
+def test_a_file_url_of_another_machine_is_refused(saved):
+    path, _ = saved
+    with pytest.raises(DataError, match="names no other machine; 'otherhost'"):
+        load_networks(f"file://otherhost{path}")
 
 
 def test_a_missing_file_names_the_nearest(saved):
@@ -77,6 +83,7 @@ def test_a_registered_model_folder(networks, tmp_path):
     loaded = load_networks(write_model(tmp_path / "model", G))
     assert_is(loaded.G_ema, G)
     assert loaded.G is loaded.D is loaded.augment_pipe is None
+    assert loaded.training_set == TRAINING_SET
 
 
 def test_a_damaged_model_folder_is_named(networks, tmp_path):
@@ -85,12 +92,37 @@ def test_a_damaged_model_folder_is_named(networks, tmp_path):
     (artifacts / "generator.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(CheckpointError, match="no usable generator"):
         load_networks(tmp_path / "model")
-    (artifacts / "generator.json").write_text('{"class_name": "Evil", "init_kwargs": {}}')
-    save_file({"x": torch.zeros(1)}, artifacts / "generator.safetensors")
-    with pytest.raises(CheckpointError, match="unknown network 'Evil'"):
-        load_networks(tmp_path / "model")
-    (artifacts / "generator.json").write_text("[]")
+    (artifacts / "generator.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no usable generator"):
+        load_networks(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_name": "Evil"}, "unknown network 'Evil'"),
+        ({"init_kwargs": [1]}, "generator.safetensors"),
+        ({"format": "sg3flow-generator-2"}, "does not describe a generator"),
+        ({"training_set": None}, "what the generator was trained on"),
+        (None, "does not describe a generator"),
+    ],
+)
+def test_a_wrong_description_is_named(networks, tmp_path, changes, words):
+    G, _ = networks("stylegan3-t")
+    description = write_model(tmp_path / "model", G) / "artifacts" / "generator.json"
+    content = json.loads(description.read_text()) | changes if changes else []
+    description.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=words):
+        load_networks(tmp_path / "model")
+
+
+def test_a_mixed_model_folder_is_refused(networks, tmp_path):
+    G, _ = networks("stylegan3-t")
+    weights = write_model(tmp_path / "model", G) / "artifacts" / "generator.safetensors"
+    next(G.parameters()).data.add_(1)
+    other = write_model(tmp_path / "other", G) / "artifacts" / "generator.safetensors"
+    weights.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match=r"is not the file that generator\.json describes"):
         load_networks(tmp_path / "model")
 
 

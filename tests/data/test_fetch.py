@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import struct
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import Limits, extract_zip
 from sg3flow.data.fetch import fetch_pictures
@@ -195,7 +198,7 @@ def test_dead_links_say_what_else_to_give(tmp_path: Path) -> None:
         fetch(tmp_path / "raw", "afhq")
     message = str(caught.value)
     known = KNOWN_SETS["afhq"]
-    for part in (known.url, str(known.sha256), "729,484,677", "--dataset", "mirror"):
+    for part in (shown_url(known.url), str(known.sha256), "729,484,677", "--dataset", "mirror"):
         assert part in message
     assert not (tmp_path / "raw").exists()
 
@@ -214,7 +217,8 @@ def test_a_known_set_is_held_to_its_digest_and_counts(tmp_path: Path, cache: Pat
 @pytest.mark.usefixtures("no_network")
 def test_the_second_version_is_held_to_its_first_download(tmp_path: Path, cache: Path) -> None:
     make_zip(cache / "afhq_v2.zip", {"train/cat/1.png": picture()})
-    record = {"url": KNOWN_SETS["afhqv2"].url, "sha256": "0" * 64}
+    mark = address_mark(KNOWN_SETS["afhqv2"].url)
+    record = {"address": mark, "sha256": "0" * 64, "proven": True}
     (cache / "afhq_v2.zip.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match="0" * 64):
         fetch(tmp_path / "raw", "afhqv2")
@@ -280,7 +284,7 @@ def test_a_declared_size_that_is_too_small_is_found_out(tmp_path: Path) -> None:
     central = content.index(b"PK\x01\x02")
     content[central + 24 : central + 28] = struct.pack("<I", 100)
     (tmp_path / "x.zip").write_bytes(content)
-    refused(tmp_path, tmp_path / "x.zip", "is no whole zip file|another size")
+    refused(tmp_path, tmp_path / "x.zip", "Bad CRC-32")
 
 
 def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
@@ -288,7 +292,7 @@ def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
     central = content.index(b"PK\x01\x02")
     content[central + 20 : central + 24] = struct.pack("<I", 1_000_000)
     (tmp_path / "x.zip").write_bytes(content)
-    refused(tmp_path, tmp_path / "x.zip", "overlap|no whole zip file")
+    refused(tmp_path, tmp_path / "x.zip", "overlap, as in a zip bomb")
 
 
 def _cut(content: bytes) -> bytes:
@@ -368,3 +372,54 @@ def test_a_mirror_is_asked_once_and_known_by_its_digest(
     with pytest.raises(DataError, match="404"):
         fetch(tmp_path / "raw", f"{mirror}/gone.zip")
     assert (tmp_path / "raw" / "tiny" / "cat" / "1.png").read_bytes() == picture()
+
+
+def test_a_bad_first_download_locks_nobody_out(
+    tmp_path: Path, mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_zip(tmp_path / "mirror" / "tiny.zip", {"cat/1.png": picture()})
+    whole = path.read_bytes()
+    url = f"{mirror}/tiny.zip"
+    known = replace(KNOWN_SETS["afhqv2"], name="tiny", url=url, counts={"cat": 1})
+    monkeypatch.setitem(KNOWN_SETS, "tiny", known)
+    for dataset, file in ((url, "[!.]*-tiny.zip*"), ("tiny", "afhq_v2.zip*")):
+        for bad in (whole[:50], b"busy, come back later"):
+            path.write_bytes(bad)
+            with pytest.raises(DataError, match="no whole zip file"):
+                fetch(tmp_path / "raw", dataset)
+            assert not list(cache.glob(file))
+        path.write_bytes(whole)
+        fetch(tmp_path / "raw", dataset)
+    (cache / "afhq_v2.zip").unlink()  # proven: only the same file may take its place
+    make_zip(path, {"cat/1.png": picture(7)})
+    with pytest.raises(DataError, match="its SHA-256 is"):
+        fetch(tmp_path / "raw", "tiny")
+
+
+def test_a_download_survives_a_full_disk(
+    tmp_path: Path, mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_zip(tmp_path / "mirror" / "tiny.zip", {"cat/1.png": picture()})
+    usage = SimpleNamespace(free=0)
+
+    def full(path: Path, target: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda folder: usage)
+            extract_zip(path, target)
+
+    monkeypatch.setattr("sg3flow.data.fetch.extract_zip", full)
+    with pytest.raises(DataError, match="are needed in"):
+        fetch(tmp_path / "raw", f"{mirror}/tiny.zip")
+    assert len([p for p in cache.iterdir() if p.name.endswith("tiny.zip")]) == 1
+
+
+def test_a_home_folder_and_a_name_in_capitals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "1.png").write_bytes(picture())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch(tmp_path / "raw", "~/pics")["counts"] == {".": 1}
+    for name in ("AFHQ", "Afhqv2", "~no such user/x"):
+        with pytest.raises(ConfigError, match="did you mean" if "fhq" in name.lower() else "no f"):
+            fetch(tmp_path / "raw", name)

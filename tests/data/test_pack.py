@@ -127,7 +127,9 @@ def test_a_packed_set_can_be_packed_again(tmp_path):
 def test_labels_from_folders_and_splits(tmp_path):
     for i, name in enumerate(["train/dog", "train/cat", "val/dog"]):
         save(tmp_path / "raw" / name / f"{i}.png", i)
-    (tmp_path / "raw" / "SOURCE.json").write_text('{"licence": "CC BY-NC 4.0"}')
+    record = {"format": "sg3flow-source-1", "licence": "CC BY-NC 4.0"}
+    (tmp_path / "raw" / "SOURCE.json").write_text(json.dumps(record))
+    (tmp_path / "SOURCE.json").write_text('{"licence": "of something else"}')
     dest = tmp_path / "set.zip"
     summary = pack(tmp_path / "raw", dest, labels="folders", subset="train")
     packed = PackedSet(dest)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from sg3flow.errors import MetricError
-from sg3flow.metrics.best import best_snapshot
+from sg3flow.errors import CheckpointError, MetricError
+from sg3flow.files import sha256_file
+from sg3flow.metrics.best import best_of_run, best_snapshot
 
 
 def _row(kimg, value, metric="fd_random1k_full", higher=False):
@@ -16,6 +17,7 @@ def _row(kimg, value, metric="fd_random1k_full", higher=False):
         "metric": metric,
         "value": value,
         "higher_is_better": higher,
+        "network_sha256": "ab",
     }
 
 
@@ -57,3 +59,34 @@ def test_what_is_no_report_is_refused(report, tmp_path):
         report.write_text(content)
         with pytest.raises(MetricError, match=words):
             best_snapshot(report, "a")
+
+
+def _change_rows(report, **changes):
+    content = json.loads(report.read_text())
+    for row in content["results"]:
+        row.update(changes)
+    report.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kimg": None}, {"snapshot": "runs/network-snapshot-000020.pkl"}]
+)
+def test_a_report_of_one_network_is_not_one_of_a_run(report, changes):
+    _change_rows(report, **changes)
+    with pytest.raises(MetricError, match="this report is of one network, not of a run"):
+        best_snapshot(report)
+
+
+def test_the_file_must_be_the_one_that_was_measured(report, tmp_path):
+    with pytest.raises(CheckpointError, match="which is not in"):
+        best_of_run(tmp_path, report)
+    path = tmp_path / "network-snapshot-000020.pkl"
+    path.write_bytes(b"weights")
+    with pytest.raises(MetricError, match="measured on another network-snapshot-000020"):
+        best_of_run(tmp_path, report)
+    _change_rows(report, network_sha256=sha256_file(path))
+    best, found, digest = best_of_run(tmp_path, report)
+    assert (best.kimg, found, digest) == (20, path, sha256_file(path))
+    _change_rows(report, network_sha256=None)
+    with pytest.raises(MetricError, match="damaged"):
+        best_of_run(tmp_path, report)

@@ -1,11 +1,15 @@
 import dataclasses
+import functools
+import http.server
 import math
+import threading
 
 import pytest
 import torch
 
 from sg3flow.errors import CheckpointError, MetricError
 from sg3flow.files import sha256_file
+from sg3flow.metrics import evaluation
 from sg3flow.metrics.evaluation import evaluate_network, evaluate_snapshots, find_snapshots
 from sg3flow.metrics.random_features import RandomFeatures
 
@@ -100,6 +104,41 @@ def test_one_network_of_any_name(run_dir, small_set, tmp_path):
     assert result.value == evaluate(run_dir, small_set, NAMES[:1], snapshots="last")[0].value
     with pytest.raises(CheckpointError, match="no file"):
         evaluate_network(str(tmp_path / "no.pkl"), small_set, NAMES[:1], **settings)
+
+
+def test_the_credentials_of_an_address_stay_out_of_the_results(run_dir, small_set):
+    path = run_dir / "network-snapshot-000010.pkl"
+    handler = functools.partial(_Quiet, directory=run_dir)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}/{path.name}"
+        settings = {"seed": 0, "batch": 8, "device": torch.device("cpu")}
+        (result,) = evaluate_network(f"http://me:secret@{place}", small_set, NAMES[:1], **settings)
+        server.shutdown()
+    assert result.snapshot == f"http://{place}"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+class _Counted(RandomFeatures):
+    seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        return super().__call__(images)
+
+
+def test_a_detector_sees_no_more_pictures_than_its_metrics_want(run_dir, small_set, monkeypatch):
+    (expected,) = evaluate(run_dir, small_set, ("fd_random10_full",), snapshots="last")
+    extractors = {"fid": _Counted(), "fd_random": _Counted()}
+    monkeypatch.setattr(evaluation, "load_extractor", lambda kind, device: extractors[kind])
+    names = ("fid10_full", "fd_random40_full")
+    results = evaluate(run_dir, small_set, names, snapshots="last")
+    assert {kind: found.seen for kind, found in extractors.items()} == {"fid": 16, "fd_random": 40}
+    assert results[0].value == pytest.approx(expected.value, rel=1e-12)
 
 
 def test_only_whole_snapshots_are_taken_oldest_first(tmp_path):

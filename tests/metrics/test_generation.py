@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.generation import draw_pictures, latent_batches, to_uint8
+from sg3flow.metrics.generation import draw_pictures, latent_batches
 
 
 class Labels:
@@ -54,11 +54,6 @@ def test_without_labels_c_is_empty():
 def test_refuses_labels_of_another_length():
     with pytest.raises(MetricError, match="labels of length 9, the data has 4"):
         next(latent_batches(Plain(9), Labels(), 5, 2, seed=0))
-
-
-def test_pixels_are_scaled_clamped_and_truncated():
-    img = torch.tensor([-2.0, -1.0, 0.0, 0.0117, 1.0, 3.0])
-    assert to_uint8(img).tolist() == [0, 0, 128, 129, 255, 255]
 
 
 def test_refuses_values_that_are_not_finite():

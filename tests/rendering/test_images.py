@@ -8,14 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.images import (
     Look,
     input_transform,
     placed,
     png_bytes,
     render_image,
-    to_uint8,
 )
 
 
@@ -39,10 +38,11 @@ def test_seeds_and_psi_change_the_picture_and_psi_0_is_the_average(generator):
     np.testing.assert_array_equal(render_image(generator, 2, Look(psi=0)), average)
 
 
-def test_pixels_are_truncated_and_clamped_as_the_public_tools_do():
-    values = torch.tensor([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0]).reshape(1, 1, 1, 6)
-    assert to_uint8(values).tolist() == [[[[0], [0], [128], [191], [255], [255]]]]
-    assert to_uint8(torch.zeros(2, 3, 4, 5)).shape == (2, 4, 5, 3)
+def test_values_that_are_not_finite_are_no_picture(make_generator):
+    G = make_generator()
+    G.mapping.w_avg.fill_(math.nan)
+    with pytest.raises(CheckpointError, match="not finite"):
+        render_image(G, 1, Look(psi=0.5))
 
 
 @pytest.mark.parametrize(("translate", "rotate"), [((0.3, -0.1), 0.0), ((0.0, 0.0), 90.0)])

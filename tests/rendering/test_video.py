@@ -11,25 +11,26 @@ from sg3flow.errors import ConfigError, DataError
 from sg3flow.rendering import video
 from sg3flow.rendering.grid import enlarged
 from sg3flow.rendering.images import Look, render_image
-from sg3flow.rendering.video import closed_walk, write_interpolation
+from sg3flow.rendering.video import closed_curve, write_interpolation
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 7])
 def test_the_walk_passes_through_its_keyframes(num):
     keyframes = np.random.RandomState(0).randn(num, 2, 4).astype(np.float32)
-    walk = closed_walk(keyframes, 5)
-    assert walk.shape == (5 * num, 2, 4) and walk.dtype == np.float32
-    np.testing.assert_allclose(walk[::5], keyframes, atol=1e-6)
+    curve = closed_curve(keyframes)
+    np.testing.assert_allclose(curve(np.arange(num)), keyframes, atol=1e-6)
+    np.testing.assert_allclose(curve(num), keyframes[0], atol=1e-6)
 
 
 def test_the_walk_has_no_seam():
     keyframes = np.random.RandomState(1).randn(5, 3)
-    walk = closed_walk(keyframes, 40)
+    times = np.arange(200) / 40
+    walk = closed_curve(keyframes)(times)
     steps = np.diff(np.concatenate([walk, walk[:2]]), axis=0)
     turns = np.linalg.norm(np.diff(steps, axis=0), axis=1)
     assert turns[-1] < 1.5 * turns[:-1].max()
     # Starting at another keyframe gives the same closed curve.
-    turned = closed_walk(np.roll(keyframes, -2, axis=0), 40)
+    turned = closed_curve(np.roll(keyframes, -2, axis=0))(times)
     np.testing.assert_allclose(turned, np.roll(walk, -80, axis=0), atol=1e-6)
 
 
@@ -63,6 +64,15 @@ def test_seeds_that_do_not_fill_the_tiles_are_refused(generator, tmp_path):
         write_interpolation(
             generator, [0, 1, 2], tmp_path / "x.mp4", look=Look(), classes=[None] * 3, grid=(2, 1)
         )
+
+
+def test_frames_too_large_are_refused_before_anything_is_drawn(generator, tmp_path):
+    seeds, path = list(range(10_000)), tmp_path / "x.mp4"
+    with pytest.raises(ConfigError, match="25600 x 25600 pixels is too large"):
+        write_interpolation(
+            generator, seeds, path, look=Look(), classes=[None] * 10_000, grid=(100, 100)
+        )
+    assert not path.exists()
 
 
 def test_odd_sides_are_made_even():

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sg3flow.checkpoints.packaged import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.images import Look, png_bytes, render_image
-from sg3flow.serving.package import load_packaged
 from sg3flow.serving.predictor import Predictor, Request
 
 

@@ -157,6 +157,17 @@ def test_a_post_returns_the_rendered_pictures(server):
     assert [base64.b64decode(answer["png"], validate=True) for answer in answers] == expected
 
 
+def test_params_hold_for_rows_that_leave_them_out(server):
+    rows = [_GOOD | {"psi": 0.5}, {"seed": 2, "rotate": 20}, {"seed": 3, "psi": None}]
+    whole = [
+        {"seed": seed, "class": c, "psi": psi, "rotate": rotate}
+        for seed, c, psi, rotate in [(1, 0, 0.5, 0), (2, 1, 0.7, 20), (3, 1, 0.7, 0)]
+    ]
+    ragged = server.post(_records(*rows, psi=0.7, **{"class": 1}))
+    assert ragged[0] == 200, ragged[1]
+    assert ragged == server.post(_records(*whole))
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -200,9 +211,9 @@ _BAD = [
     (_records(_GOOD, psi="abc"), "for value `abc`"),
     (_records(_GOOD, psi=True), "for value `True`"),
     (_records(_GOOD, rotate=1e6), "rotate must be a number"),
-    (b'{"dataframe_records": [{"seed": 1, "class": 0, "psi": NaN}]}', "not nan"),
     (b'{"dataframe_records": [{"seed": 1, "class": 0}], "params": {"psi": 1e999}}', "not inf"),
-    (_records(_GOOD, {"seed": 2}), "row 1: class must be"),
+    (_records(_GOOD, {"seed": 2}), "row 1: class is missing"),
+    (_records(_GOOD, {"class": 2}), "row 1: seed must be a whole number from 0 to"),
     (_records(*[_GOOD] * 65), "at most 64 pictures a request, not 65"),
     (_records(_GOOD) | {"params": [1]}, "must be a dictionary"),
     ({"dataframe_records": [1, 2]}, "missing inputs ['seed']"),

@@ -313,10 +313,12 @@ def test_bad_register_options_end_in_one_line(register, run, options, words):
     assert not Path("registered.json").exists()
 
 
-def test_metrics_of_another_snapshot_are_noticed(register, run):
+def test_metrics_of_another_snapshot_are_noticed(register, render, run):
     _save(run / "run" / "network-snapshot-000010.pkl", 2, seed=99)
-    result = register(*_REGISTER)
-    assert result.exit_code == 1 and "run stages/evaluate.py again" in result.stderr
+    rendering = ("best", "--run", "run", "--metrics", "metrics.json", *_FAST)
+    for result in (register(*_REGISTER), render(*rendering)):
+        assert result.exit_code == 1 and "run stages/evaluate.py again" in result.stderr
+    assert not Path("renders").exists() and not Path("registered.json").exists()
 
 
 def test_an_unreachable_server_is_told_within_seconds(register, run, monkeypatch):

@@ -75,12 +75,13 @@ def test_an_output_folder_of_others_is_left_alone(app, tmp_path):
     assert "is a file" in fails(app, "--data", data, "--run-dir", tmp_path / "file")
 
 
-def test_a_damaged_set_is_named(app, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_set_is_named(app, tmp_path, workers):
     data = packed(tmp_path / "a.zip")
     content = bytearray(data.read_bytes())
     content[200] ^= 255
     data.write_bytes(bytes(content))
-    message = fails(app, "--data", data, "--run-dir", tmp_path / "out", "--workers=0")
+    message = fails(app, "--data", data, "--run-dir", tmp_path / "out", f"--workers={workers}")
     assert "img00000000.png" in message
 
 

@@ -1,13 +1,14 @@
 """Work folder and output folder of a training."""
 
 import dataclasses
+import json
 
 import pytest
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
 from sg3flow.training.fingerprint import _meaning, fingerprint
-from sg3flow.training.folder import describe_run, numbered_out, open_run_folder
+from sg3flow.training.folder import check_out, describe_run, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
 
@@ -16,7 +17,7 @@ def test_numbers_count_up_and_the_same_training_keeps_its_folder(tmp_path):
     assert numbered_out(tmp_path, "run", "key").name == "00000-run"
     for number, key in ((0, "a"), (3, "b")):
         folder = tmp_path / f"{number:05d}-run"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         describe_run(folder, {"fingerprint": key, "name": "run"})
     assert numbered_out(tmp_path, "run", "c").name == "00004-run"
     assert numbered_out(tmp_path, "run", "a").name == "00000-run"
@@ -28,31 +29,52 @@ def test_the_identity_of_a_run_stays(tmp_path):
 
 
 def test_a_longer_training_is_never_passed_off_as_a_shorter_one(tmp_path):
-    folder = open_run_folder(tmp_path, "key", 10_000, tmp_path / "out")
+    folder = open_run_folder(tmp_path, "key", 10_000)
     folder.states.save({"nimg": 10_000})
     (folder.work / "network-snapshot-000004.pkl").write_bytes(b"")
     folder.close()
-    at_snapshot = open_run_folder(tmp_path, "key", 4_000, tmp_path / "out")
+    at_snapshot = open_run_folder(tmp_path, "key", 4_000)
     assert at_snapshot.work.parent.name == "key"
     at_snapshot.close()
-    between = open_run_folder(tmp_path, "key", 5_000, tmp_path / "out")
+    between = open_run_folder(tmp_path, "key", 5_000)
     assert between.work.parent.name == "key-5000"
     between.close()
-    longer = open_run_folder(tmp_path, "key", 20_000, tmp_path / "out")
+    longer = open_run_folder(tmp_path, "key", 20_000)
     assert longer.work.parent.name == "key"
-    with pytest.raises(DataError, match="another process"):
-        open_run_folder(tmp_path, "key", 20_000, tmp_path / "out")
     longer.close()
 
 
-def test_publishing_shows_files_and_leaves_out_later_ones(tmp_path):
-    folder = open_run_folder(tmp_path, "key", 4_000, tmp_path / "out")
-    for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl", "stats.jsonl"):
+def test_publishing_shows_files_up_to_the_end_of_the_run(tmp_path):
+    folder = open_run_folder(tmp_path, "key", 4_000)
+    folder.out = tmp_path / "out"
+    describe_run(folder.work, {"fingerprint": "key", "name": "x"})
+    for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl", "mirror.json"):
         (folder.work / name).write_text(name)
-    folder.publish_all(4)
+    rows = "".join(json.dumps({"nimg": nimg}) + "\n" for nimg in (0, 4000, 8000))
+    (folder.work / "stats.jsonl").write_text(rows)
+    folder.publish("network-snapshot-000008.pkl")
+    folder.publish_all(4_000)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["network-snapshot-000004.pkl", "stats.jsonl"]
+    assert names == ["network-snapshot-000004.pkl", "run.json", "stats.jsonl"]
+    assert (tmp_path / "out" / "stats.jsonl").read_text().count("\n") == 2
+    assert (folder.work / "stats.jsonl").read_text() == rows
     folder.close()
+
+
+def test_what_a_killed_start_left_is_cleared(tmp_path):
+    folder = open_run_folder(tmp_path, "key", 4_000)
+    folder.close()
+    (folder.work / ".network-snapshot-000001.pkl.0a1b2c3d.tmp").write_text("half")
+    open_run_folder(tmp_path, "key", 4_000).close()
+    assert list(folder.work.iterdir()) == []
+
+
+def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
+    check_out(tmp_path / "none", "key")
+    describe_run(tmp_path, {"fingerprint": "other", "name": "x"})
+    with pytest.raises(DataError, match="shows another training"):
+        check_out(tmp_path, "key")
+    check_out(tmp_path, "other")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def runs_in_mlflow(folder: Path):
         "import json; from sg3flow.tracking.store import connect; s = connect()\n"
         "rs = s.client.search_runs([s.experiment_id])\n"
         "h = lambda r: [[m.step for m in s.client.get_metric_history(r, 'Loss/G/loss')],\n"
-        "  [a.path for a in s.client.list_artifacts(r, 'images') if a.path.endswith('.png')]]\n"
+        "  [a.path.split('+timestamp')[0] for a in s.client.list_artifacts(r, 'images')\n"
+        "   if a.path.endswith('.png')]]\n"
         "print(json.dumps([[r.info.status, *h(r.info.run_id)] for r in rs]))"
     )
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
@@ -84,7 +85,9 @@ def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_pat
         if process.poll() is None:
             process.kill()
             kills += 1
-        process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
+        # Its readers outlive a killed training for some seconds: they must not keep the folder.
+        assert "another process" not in output
     # A stop that was asked for saves the step it is in, so that the next start has some way done.
     process = start(tiny_set, tmp_path)
     assert process.stdout is not None
@@ -111,7 +114,11 @@ def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_pat
     assert losses[0] == losses[1] and losses[0]
     [(status, steps, images)] = runs_in_mlflow(tmp_path)
     assert status == "FINISHED" and steps == [1]
-    assert len(images) == len(set(images))
+    assert sorted(images) == [
+        "images/reals+step+0",
+        "images/samples+step+0",
+        "images/samples+step+1",
+    ]
 
 
 def test_a_finished_training_is_shown_again_at_once(uninterrupted, tiny_set):
@@ -134,6 +141,21 @@ def test_only_one_process_trains_in_a_folder(tiny_set, tmp_path):
     first.communicate()
     assert second.returncode == 1
     assert "another process is training" in output.splitlines()[-1]
+
+
+def test_states_that_cannot_be_used_never_push_out_the_good_one(tmp_path):
+    states = StateFolder(tmp_path)
+    states.save({"nimg": 500})
+    for nimg in (800, 1000):  # torn: their checksum files were never written
+        (tmp_path / f"state-{nimg:010d}.pt").write_bytes(b"half")
+    assert states.latest_nimg() == 500
+    states.save({"nimg": 700})
+    loaded = states.load()
+    assert loaded is not None and loaded["nimg"] == 700
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == [
+        "state-0000000500.pt",
+        "state-0000000700.pt",
+    ]
 
 
 def test_a_damaged_state_is_passed_over(tmp_path, caplog):

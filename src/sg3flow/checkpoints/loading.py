@@ -3,7 +3,6 @@
 What a file is is told by its content, never by its name. Nothing that is read is executed.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from sg3flow.checkpoints.entries import build_network
+from sg3flow.checkpoints.packaged import DESCRIPTION_NAME, WEIGHTS_NAME, load_packaged
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.checkpoints.sources import local_copy
@@ -102,30 +102,15 @@ def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> Augment
 
 def _from_folder(folder: Path) -> Networks:
     """A registered model (``artifacts/generator.json``), or a folder around one snapshot."""
-    described = folder / "artifacts" / "generator.json"
-    if described.is_file():
-        return Networks(G_ema=_registered_generator(described))
+    package = folder / "artifacts"
+    if (package / DESCRIPTION_NAME).is_file():
+        G_ema, description = load_packaged(package / WEIGHTS_NAME, package / DESCRIPTION_NAME)
+        return Networks(G_ema=G_ema, training_set=description["training_set"])
     snapshots = sorted(folder.glob("*.pkl"))
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"
         raise CheckpointError(
-            f"{folder} holds no artifacts/generator.json and not exactly one *.pkl ({found}); "
+            f"{folder} holds no artifacts/{DESCRIPTION_NAME} and not exactly one *.pkl ({found}); "
             "name the file"
         )
     return load_networks(snapshots[0])
-
-
-def _registered_generator(described: Path) -> nn.Module:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights = described.with_name("generator.safetensors")
-    try:
-        entry = json.loads(described.read_text(encoding="utf-8"))
-        state = load_file(weights)
-        class_name, init_kwargs = entry["class_name"], entry["init_kwargs"]
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{described.parent} holds no usable generator: {reason}") from None
-    entry = {"class_name": class_name, "init_kwargs": init_kwargs, "state_dict": state}
-    return build_network(entry, str(weights))

@@ -3,10 +3,9 @@
 import hashlib
 import os
 import re
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
+from sg3flow.downloads import cached, local_path, url_file_name
 from sg3flow.errors import CheckpointError, TrackingError, nearest
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -23,7 +22,7 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
 
     Raises:
         CheckpointError: there is no such file, or a scheme we do not know.
-        DataError: the download failed.
+        DataError: the download failed, or a ``file://`` URL names another machine.
         TrackingError: the tracking server or the registry failed.
     """
     name = os.fspath(source)
@@ -34,7 +33,7 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
     if kind in _MLFLOW_SCHEMES:
         return _from_mlflow(name)
     if kind == "file":
-        return _existing(Path(urllib.request.url2pathname(urllib.parse.urlsplit(name).path)))
+        return _existing(local_path(name))
     if kind in ("http", "https"):
         return _downloaded(name)
     known = "a path, https://, http://, file://, models:/ or runs:/"
@@ -56,8 +55,6 @@ def _existing(path: Path) -> Path:
 
 
 def _downloaded(url: str) -> Path:
-    from sg3flow.downloads import cached, url_file_name
-
     # Two addresses may end in the same file name: the address itself is part of ours.
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     return cached(url, f"{digest}-{url_file_name(url)}")

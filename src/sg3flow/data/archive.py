@@ -5,14 +5,13 @@ pickled, forked and used from threads; see ``storage.py``.
 """
 
 import io
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sg3flow.data.labels import read_labels
 from sg3flow.data.packed_form import LABELS_NAME, ContentDigest
 from sg3flow.data.storage import Storage, is_hidden, open_storage
 from sg3flow.errors import DataError
@@ -30,7 +29,8 @@ class PackedSet:
         num_images: pictures in it, in the order of their names.
         resolution: side of every picture in pixels, a power of two.
         channels: 3 (RGB) or 1 (grey).
-        label_dim: length of a label vector; 0: no labels.
+        label_dim: length of a label vector; 0: no labels. At least as many as there are classes
+            with a picture: there may be names of others.
         class_names: one name a class, if the set carries them.
         licence: terms of the pictures, if the set carries them.
 
@@ -48,12 +48,10 @@ class PackedSet:
             raise DataError(f"{self.path} holds no pictures; pack some with stages/pack.py")
         self.num_images = len(self._names)
         self.resolution, self.channels = self._form_of_first()
-        extra = read_labels_file(self._storage)
-        self._labels = label_array(extra.get("labels"), self._names, self.path)
-        self.label_dim = _label_dim(self._labels)
-        self.class_names = _class_names(extra, self.label_dim, self.path)
-        licence = extra.get("licence")
-        self.licence = licence if isinstance(licence, str) else None
+        content = read_labels(self._storage)
+        self._labels = content.array(self._names)
+        self.label_dim = content.label_dim(self._labels)
+        self.class_names, self.licence = content.class_names, content.licence
 
     @cached_property
     def digest(self) -> str:
@@ -123,72 +121,6 @@ def decode_entry(storage: Storage, name: str) -> np.ndarray:
     if mode not in _CHANNELS:
         raise DataError(f"entry {name} of {storage.path} has mode {mode}, not RGB or L")
     return pixels.reshape(*pixels.shape[:2], _CHANNELS[mode])
-
-
-def read_labels_file(storage: Storage) -> dict[str, Any]:
-    """The content of a set's ``dataset.json``; empty if there is none."""
-    if LABELS_NAME not in storage.names:
-        return {}
-    try:
-        content = json.loads(storage.read(LABELS_NAME))
-    except ValueError as error:
-        raise DataError(f"{LABELS_NAME} in {storage.path} is not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{LABELS_NAME} in {storage.path} must hold an object with 'labels'")
-    return content
-
-
-def label_array(labels: Any, names: list[str], path: Path) -> np.ndarray | None:
-    """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
-
-    Raises:
-        DataError: a picture has no label, or they are not of one kind.
-    """
-    if not labels:
-        return None
-    try:
-        by_name = {str(name).replace("\\", "/"): label for name, label in labels}
-    except (TypeError, ValueError):
-        raise DataError(f"labels of {path} must be a list of [file name, label]") from None
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise DataError(
-            f"{missing[0]} in {path} has no label ({len(missing)} have none); complete "
-            f"{LABELS_NAME}, or pack with --labels none"
-        )
-    ordered = [by_name[name] for name in names]
-    if all(type(label) is int and label >= 0 for label in ordered):
-        return np.array(ordered, np.int64)
-    if all(_is_vector(label) and len(label) == len(ordered[0]) for label in ordered):
-        return np.array(ordered, np.float32)
-    raise DataError(
-        f"labels of {path} must be all class numbers from 0, or all vectors of one length"
-    )
-
-
-def _is_vector(label: Any) -> bool:
-    return (
-        isinstance(label, list)
-        and len(label) > 0
-        and all(isinstance(value, int | float) and np.isfinite(value) for value in label)
-    )
-
-
-def _label_dim(labels: np.ndarray | None) -> int:
-    if labels is None:
-        return 0
-    return int(labels.shape[1] if labels.ndim == 2 else labels.max() + 1)
-
-
-def _class_names(extra: dict[str, Any], label_dim: int, path: Path) -> list[str] | None:
-    names = extra.get("class_names")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"class_names of {path} must be a list of names")
-    if len(names) != label_dim:
-        raise DataError(f"{path} names {len(names)} classes but its labels have {label_dim}")
-    return names
 
 
 def _form(pixels: np.ndarray) -> str:

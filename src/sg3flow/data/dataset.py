@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from itertools import islice
-from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.sampler import WindowedShuffle
+from sg3flow.errors import Sg3flowError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -47,27 +47,39 @@ class TrainingSet(Dataset[Batch]):
         return torch.from_numpy(self.packed.label(index % self.packed.num_images))
 
 
-class _Stream(IterableDataset[Batch]):
-    """The batches of a sampler, dealt out to the reading processes in turn."""
+class _Stream(IterableDataset[Batch | Sg3flowError]):
+    """The batches of a sampler, dealt out to the reading processes in turn.
+
+    A picture that cannot be read comes as a value: an exception would cross the border between the
+    processes as the text of a traceback.
+    """
 
     def __init__(self, items: TrainingSet, sampler: WindowedShuffle, batch: int) -> None:
         self.items, self.sampler, self.batch = items, sampler, batch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Sg3flowError]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         indices = iter(self.sampler)
         for number in range(2**62):
             chosen = list(islice(indices, self.batch))
             if number % step == first:
-                images, labels = zip(*(self.items[i] for i in chosen), strict=True)
+                try:
+                    images, labels = zip(*(self.items[i] for i in chosen), strict=True)
+                except Sg3flowError as error:
+                    yield error
+                    return
                 yield torch.stack(images), torch.stack(labels)
 
 
 def endless_batches(
     items: TrainingSet, sampler: WindowedShuffle, batch: int, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Batches in the sampler's order for ever, read ahead by ``workers`` processes."""
+    """Batches in the sampler's order for ever, read ahead by ``workers`` processes.
+
+    Raises:
+        DataError: at the batch that holds a picture which cannot be read.
+    """
     loader = DataLoader(
         _Stream(items, sampler, batch),
         batch_size=None,
@@ -77,7 +89,15 @@ def endless_batches(
         generator=torch.Generator(),
         worker_init_fn=_leave_signals_to_parent,
     )
-    return cast(Iterator[Batch], iter(loader))
+    # The readers are forked here and now: later, threads would be running.
+    return _checked(iter(loader))
+
+
+def _checked(batches: Iterator[Batch | Sg3flowError]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, Sg3flowError):
+            raise batch
+        yield batch
 
 
 def _leave_signals_to_parent(worker_id: int) -> None:

@@ -5,33 +5,20 @@ while it is written.
 """
 
 import re
-import shutil
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
+from sg3flow.data.storage import ZIP_DAMAGE
 from sg3flow.errors import DataError
 from sg3flow.progress import tracked
+from sg3flow.transfers import check_room
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED_FLAGS = 0x41
 _CHUNK_BYTES = 1 << 20
-# All that the reader of the standard library raises over damaged files.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    LZMAError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -49,15 +36,16 @@ def extract_zip(path: Path, target: Path, limits: Limits | None = None) -> None:
 
     Raises:
         DataError: no zip file, damaged, encrypted, with links or names that lead out of the
-            target, or larger than the limits; nothing has been written if an entry was refused.
+            target, or larger than the limits or the disk; nothing has been written if an entry was
+            refused.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             files = _checked_entries(archive, path, limits or Limits())
-            _check_room(files.values(), target, path)
+            check_room(target.parent, sum(info.file_size for info in files.values()))
             for name, info in tracked(files.items(), f"unpacking {path.name}", len(files)):
                 _extract_entry(archive, info, target / name, path)
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is no whole zip file: {reason}; fetch it again") from None
 
@@ -134,15 +122,6 @@ def _check_sizes(files: Iterable[zipfile.ZipInfo], path: Path, limits: Limits) -
         )
     if packed > size:
         raise DataError(f"the entries of {path} overlap, as in a zip bomb; refused")
-
-
-def _check_room(files: Iterable[zipfile.ZipInfo], target: Path, path: Path) -> None:
-    needed, free = sum(info.file_size for info in files), shutil.disk_usage(target).free
-    if needed > free:
-        raise DataError(
-            f"{path} needs {needed:,} bytes unpacked, {free:,} are free at {target.parent}; "
-            "free some or choose another place"
-        )
 
 
 def _extract_entry(

@@ -5,32 +5,32 @@ Everything is gathered in a temporary folder that takes the place of the target 
 same source gives the same bytes.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import extract_zip
 from sg3flow.data.known_sets import KNOWN_SETS, KnownSet, known_by_digest
 from sg3flow.data.source_record import (
     FORMAT,
+    SOURCE_NAME,
     count_pictures,
     folder_digest,
     inherited_terms,
     plain_files,
     read_source,
 )
-from sg3flow.data.sources import SOURCE_NAME
 from sg3flow.data.starter import draw_starter
 from sg3flow.downloads import (
     cached,
     checked_digest,
     is_url,
     local_path,
+    proving,
     recorded_digest,
-    shown_url,
     url_file_name,
 )
 from sg3flow.errors import ConfigError, DataError, nearest
@@ -87,7 +87,14 @@ def _local_source(dataset: str) -> Path | None:
     """The file or folder that ``dataset`` means; None: it is an address on the network."""
     if dataset.lower().startswith("file://"):
         return local_path(dataset)
-    return None if is_url(dataset) else Path(dataset)
+    return None if is_url(dataset) else _expanded(dataset)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # "~somebody" that there is not
+        return Path(path)
 
 
 def _fetch_starter(dest: Path, config: FetchConfig, expected: str | None) -> dict[str, Any]:
@@ -113,16 +120,18 @@ def _fetch_known(
             f"{error}; or give a copy of {known.file_name} ({known.size}{digest_hint}) from "
             "elsewhere: --dataset FILE.zip, FOLDER or the URL of a mirror"
         ) from None
-    return _unpack(dest, path, known.url, known.name, expected, known)
+    with proving(path):
+        return _unpack(dest, path, known.url, known.name, expected, known)
 
 
 def _fetch_url(
     dest: Path, url: str, expected: str | None, patience: Patience | None
 ) -> dict[str, Any]:
-    mark = hashlib.sha256(url.encode()).hexdigest()[:12]
+    mark = address_mark(url)[:12]
     file_name = url_file_name(url)
     path = cached(url, f"{mark}-{file_name}", expected, patience=patience)
-    return _unpack(dest, path, shown_url(url), PurePosixPath(file_name).stem, expected, None)
+    with proving(path):
+        return _unpack(dest, path, shown_url(url), PurePosixPath(file_name).stem, expected, None)
 
 
 def _fetch_local(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
@@ -215,7 +224,8 @@ def _check_digest(origin: str, digest: str, expected: str | None) -> None:
 def _unknown(dataset: str) -> str:
     names = ("starter", *KNOWN_SETS)
     if "://" in dataset and not is_url(dataset):
-        return f"cannot fetch from '{dataset}'; give an https://, http:// or file:// address"
+        shown = shown_url(dataset)
+        return f"cannot fetch from '{shown}'; give an https://, http:// or file:// address"
     if "/" in dataset or dataset.endswith(".zip"):
         return f"there is no file or folder {dataset} to fetch from"
     return (

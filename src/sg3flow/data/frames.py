@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from sg3flow.data.archive import content_digest, picture_names, read_labels_file
+from sg3flow.data.archive import content_digest, picture_names
+from sg3flow.data.labels import MAX_CLASSES, is_vector, read_labels
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.parallel import ordered_map, workers_for
 from sg3flow.data.scan import inspect_entry
@@ -51,14 +52,14 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
     """Decode every entry of a packed set and set it beside its manifest.
 
     Raises:
-        DataError: a file is missing or of another kind, or the labels file is no JSON.
+        DataError: a file is missing or of another kind, or the labels file is damaged.
     """
     rows = read_manifest(manifest)
     storage = open_storage(packed)
-    content = read_labels_file(storage)
+    content = read_labels(storage)
     entries = _decoded(storage, workers)
     _add_manifest(entries, rows)
-    _add_labels(entries, content.get("labels"))
+    _add_labels(entries, content.labels or {})
     _add_equals(entries, rows)
     rows["found"] = [
         entry in set_of if is_packed else None
@@ -67,9 +68,7 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
     ]
     for frame in (rows, entries):
         frame.insert(0, "row", range(len(frame)))
-    is_labelled = bool(content.get("labels"))
-    names = content.get("class_names")
-    names = [str(name) for name in names] if isinstance(names, list) else []
+    names = content.class_names or []
     classes = _classes(entries, names)
     return Tables(
         storage,
@@ -78,8 +77,8 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
         entries,
         classes,
         len(names) or len(classes),
-        is_labelled,
-        content.get("licence"),
+        content.labels is not None,
+        content.licence,
     )
 
 
@@ -122,12 +121,8 @@ def _add_manifest(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
     entries["expected_label"] = pd.array(labels, dtype="Int64")
 
 
-def _add_labels(entries: pd.DataFrame, labels: Any) -> None:
-    by_name = {}
-    for item in labels if isinstance(labels, list) else []:
-        if isinstance(item, list) and len(item) == 2:
-            by_name[str(item[0]).replace("\\", "/")] = item[1]
-    found = [by_name.get(name) for name in entries["entry"]]
+def _add_labels(entries: pd.DataFrame, labels: dict[str, Any]) -> None:
+    found = [labels.get(name) for name in entries["entry"]]
     kinds = [_kind(label) for label in found]
     numbers = [label if kind == "class" else None for label, kind in zip(found, kinds, strict=True)]
     entries["label_kind"] = pd.Series(kinds, index=entries.index, dtype="object")
@@ -137,9 +132,9 @@ def _add_labels(entries: pd.DataFrame, labels: Any) -> None:
 def _kind(label: Any) -> str | None:
     if label is None:
         return None
-    if type(label) is int:
+    if type(label) is int and abs(label) < MAX_CLASSES:
         return "class"
-    return f"vector of {len(label)}" if isinstance(label, list) else "other"
+    return f"vector of {len(label)}" if is_vector(label) else "other"
 
 
 def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:

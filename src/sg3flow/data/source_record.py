@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.data.images import picture_suffixes
-from sg3flow.data.sources import SOURCE_NAME
 from sg3flow.data.storage import is_hidden
 from sg3flow.errors import DataError
 
+SOURCE_NAME = "SOURCE.json"
 FORMAT = "sg3flow-source-1"
 # A set of a thousand class folders would drown the run's other metrics.
 _MAX_FOLDER_METRICS = 50
@@ -34,7 +34,7 @@ def source_metrics(source: dict[str, Any]) -> dict[str, float]:
 
 def read_source(folder: Path) -> dict[str, Any] | None:
     """What the SOURCE.json at the top of a folder says; None: it has none of ours."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         content = json.loads((folder / SOURCE_NAME).read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("format") == FORMAT:
             return content

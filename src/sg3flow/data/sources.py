@@ -1,17 +1,15 @@
 """The raw pictures to pack: which there are, of which split and class, under which licence."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.archive import label_array, read_labels_file
 from sg3flow.data.images import picture_suffixes
+from sg3flow.data.labels import LabelsFile, read_labels
+from sg3flow.data.source_record import read_source
 from sg3flow.data.storage import Storage, is_hidden, open_storage
 from sg3flow.errors import DataError, nearest
 
-SOURCE_NAME = "SOURCE.json"
 _SPLITS = ("train", "val", "test")
 
 
@@ -56,9 +54,10 @@ def open_source(path: Path, subset: str, labels: str) -> Source:
     names = _picture_names(storage)
     folder = _subset_folder(subset, names, path)
     chosen = [name for name in names if name.startswith(folder)]
-    content = read_labels_file(storage) if labels == "json" else {}
-    from_json = _json_labels(content, chosen, path)
-    class_names = content.get("class_names")
+    content = read_labels(storage) if labels == "json" else LabelsFile(path)
+    values = content.array(chosen)
+    from_json = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
+    class_names = content.class_names
     pictures = []
     for name in names:
         in_subset = name.startswith(folder)
@@ -67,7 +66,7 @@ def open_source(path: Path, subset: str, labels: str) -> Source:
         if labels == "folders" and in_subset and not class_name:
             raise DataError(f"{name} lies in no folder of {path} that could be its class")
         pictures.append(SourcePicture(name, split_of(name), in_subset, label, class_name))
-    licence = _licence(path) or content.get("licence")
+    licence = _licence(path) or content.licence
     return Source(storage, pictures, class_names if from_json else None, licence)
 
 
@@ -107,11 +106,6 @@ def _subset_folder(subset: str, names: list[str], path: Path) -> str:
     return folder + "/"
 
 
-def _json_labels(content: dict[str, Any], chosen: list[str], path: Path) -> dict[str, Any]:
-    labels = label_array(content.get("labels"), chosen, path)
-    return {} if labels is None else dict(zip(chosen, labels.tolist(), strict=True))
-
-
 def _class_name(name: str, labels: str, label: Any, class_names: list[str] | None) -> str:
     if labels == "folders":
         return PurePosixPath(name).parent.name
@@ -122,18 +116,11 @@ def _class_name(name: str, labels: str, label: Any, class_names: list[str] | Non
 
 def _licence(path: Path) -> str | None:
     """The licence in the SOURCE.json that fetching wrote at the top of its folder, at or above."""
-    if not path.is_dir():
-        return None
-    for file in _source_files(path.resolve()):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and isinstance(content.get("licence"), str):
-            return str(content["licence"])
-    return None
-
-
-def _source_files(folder: Path) -> Iterator[Path]:
+    folder = path.resolve()
     # Above too: the source may be one class of what was fetched, and its terms still hold.
-    yield from (parent / SOURCE_NAME for parent in (folder, *folder.parents))
+    for parent in (folder, *folder.parents) if folder.is_dir() else ():
+        content = read_source(parent)
+        if content is not None:
+            licence = content.get("licence")
+            return licence if isinstance(licence, str) else None
+    return None

@@ -6,11 +6,13 @@ position (``os.pread``), share no file offset and take no lock.
 """
 
 import os
+import stat
 import struct
 import weakref
 import zipfile
 import zlib
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +20,18 @@ from sg3flow.errors import DataError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 _ENCRYPTED = 0x1
+_MAX_BYTES = 1 << 30  # no picture is larger; whole files are held in memory
+# All that the reader of the standard library raises over damaged files.
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class Storage(Protocol):
@@ -52,7 +66,7 @@ def is_hidden(name: str) -> bool:
 
 
 class FolderStorage:
-    """The files below a folder; links to files are followed, links to folders are not."""
+    """The files below a folder; links are followed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,6 +74,10 @@ class FolderStorage:
 
     def read(self, name: str) -> bytes:
         try:
+            status = (self.path / name).stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                raise DataError(f"{self.path / name} is not a plain file")
+            _check_size(f"{self.path / name}", status.st_size)
             return (self.path / name).read_bytes()
         except OSError as error:
             raise DataError(f"{self.path / name} cannot be read: {error.strerror}") from None
@@ -72,14 +90,29 @@ class FolderStorage:
 
 
 def _walk(root: Path) -> list[str]:
-    def stop(error: OSError) -> None:
-        raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
-
-    names = []
-    for folder, _, files in os.walk(root, onerror=stop):
-        base = Path(folder).relative_to(root)
-        names += [(base / file).as_posix() for file in files]
+    names: list[str] = []
+    waiting = [("", frozenset[tuple[int, int]]())]
+    while waiting:
+        base, above = waiting.pop()
+        try:
+            status = (root / base).stat()
+            mark = (status.st_dev, status.st_ino)
+            if mark in above:
+                raise DataError(f"{root / base} is a link to a folder above it; remove the link")
+            with os.scandir(root / base) as entries:
+                for entry in entries:
+                    if entry.is_dir() and not (entry.is_symlink() and is_hidden(entry.name)):
+                        waiting.append((f"{base}{entry.name}/", above | {mark}))
+                    else:
+                        names.append(base + entry.name)
+        except OSError as error:
+            raise DataError(f"folder {root / base} cannot be listed: {error.strerror}") from None
     return names
+
+
+def _check_size(what: str, size: int) -> None:
+    if size > _MAX_BYTES:
+        raise DataError(f"{what} has {size:,} bytes; at most {_MAX_BYTES:,} are read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +139,7 @@ class ZipStorage:
 
     def read(self, name: str) -> bytes:
         entry = self._entries[name]
+        _check_size(f"entry {name} of {self.path}", max(entry.size, entry.stored_size))
         content = self._content(name, entry)
         if len(content) != entry.size or zlib.crc32(content) != entry.crc:
             raise DataError(f"entry {name} of {self.path} is damaged (CRC-32 does not match)")
@@ -158,10 +192,13 @@ def _stamp(file: Path | int) -> tuple[int, int]:
 
 def _zip_entries(path: Path) -> dict[str, _Entry]:
     try:
+        length = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except ZIP_DAMAGE as error:
         raise DataError(f"{path} is not a whole zip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     entries: dict[str, _Entry] = {}
     for info in infos:
         name = info.filename
@@ -174,6 +211,8 @@ def _zip_entries(path: Path) -> dict[str, _Entry]:
                 f"entry {name} of {path} is compressed with method {info.compress_type}; "
                 "only stored and deflated entries can be read"
             )
+        if not 0 <= info.header_offset <= length - info.compress_size:
+            raise DataError(f"{path} is not a whole zip file (entry {name} lies outside of it)")
         entries[name] = _Entry(
             info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
         )

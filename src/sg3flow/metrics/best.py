@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import MetricError, nearest
+from sg3flow.errors import CheckpointError, MetricError, nearest
+from sg3flow.files import sha256_file
 
 FORMAT = "sg3flow-metrics-1"
 
@@ -28,11 +29,30 @@ class BestSnapshot:
     results: dict[str, dict[str, Any]]
 
 
+def best_of_run(run_dir: Path, report: Path, metric: str = "") -> tuple[BestSnapshot, Path, str]:
+    """The best snapshot of a training run: what was measured, its file, and the file's SHA-256.
+
+    Raises:
+        MetricError: as ``best_snapshot``, or the file is not the one that was measured.
+        CheckpointError: the run has no such file.
+    """
+    best = best_snapshot(report, metric)
+    path = run_dir / best.snapshot
+    if not path.is_file():
+        raise CheckpointError(f"{report} names {best.snapshot}, which is not in {run_dir}")
+    digest = sha256_file(path)
+    if any(row["network_sha256"] != digest for row in best.results.values()):
+        raise MetricError(
+            f"{report} was measured on another {best.snapshot}; run stages/evaluate.py again"
+        )
+    return best, path, digest
+
+
 def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
     """Read the report of evaluate and choose by ``metric``; empty: by the one evaluate chose by.
 
     Raises:
-        MetricError: no report, none of ours, or one without that metric.
+        MetricError: no report, none of ours, one of a single network, or one without that metric.
     """
     content = _read(report)
     try:
@@ -42,6 +62,11 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
             known = sorted({row["metric"] for row in content["results"]})
             hint, listed = nearest(metric, known), ", ".join(known)
             raise MetricError(f"{report} has no metric '{metric}'{hint}; it has {listed}")
+        if not all(_is_of_run(row) for row in content["results"]):
+            raise MetricError(
+                f"{report}: this report is of one network, not of a run; "
+                "run stages/evaluate.py snapshots"
+            )
         better = max if rows[0]["higher_is_better"] else min
         # Of equal values the earlier snapshot wins, as in evaluate.
         best = better(sorted(rows, key=lambda row: int(row["kimg"])), key=lambda row: row["value"])
@@ -56,6 +81,14 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}"
         raise MetricError(f"{report} is damaged ({reason}); run stages/evaluate.py again") from None
+
+
+def _is_of_run(row: dict[str, Any]) -> bool:
+    """Whether a row is of a snapshot in a run's folder, not of a network from anywhere."""
+    name, kimg = row["snapshot"], row["kimg"]
+    if not isinstance(row["network_sha256"], str):
+        raise TypeError("network_sha256 is no text")
+    return isinstance(kimg, int) and isinstance(name, str) and Path(name).name == name
 
 
 def _read(report: Path) -> dict[str, Any]:

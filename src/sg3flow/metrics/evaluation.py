@@ -12,7 +12,9 @@ from typing import cast
 
 import torch
 
+from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.packaged import WEIGHTS_NAME
 from sg3flow.checkpoints.sources import local_copy
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
@@ -140,11 +142,11 @@ def evaluate_network(
     Arguments and errors are those of ``evaluate_snapshots``.
     """
     metrics = parse_metrics(names)
-    path = local_copy(source)
+    path, name = local_copy(source), shown_url(source)
     with exact_float32():
         judge = _prepare(packed, metrics, seed, batch, device)
-        with progress(f"evaluating {source}", judge.images_per_network()) as advance:
-            return _measure(judge, path, source, _kimg(path), advance)
+        with progress(f"evaluating {name}", judge.images_per_network()) as advance:
+            return _measure(judge, path, name, _kimg(path), advance)
 
 
 def find_snapshots(run_dir: Path) -> list[Path]:
@@ -220,8 +222,10 @@ def _frechet_values(
     total = max(metric.num_images for metric in metrics)
     for z, c in latent_batches(G, judge.packed, total, judge.batch, judge.seed):
         images = draw_pictures(G, z, c)
-        features = {kind: _features(judge, kind, images) for kind in judge.references}
-        for metric in metrics:
+        listening = [m for m in metrics if running[m.name].count < m.num_images]
+        kinds = dict.fromkeys(metric.kind for metric in listening)
+        features = {kind: _features(judge, kind, images) for kind in kinds}
+        for metric in listening:
             stats = running[metric.name]
             stats.add(features[metric.kind][: metric.num_images - stats.count].numpy())
         advance(len(images))
@@ -271,7 +275,7 @@ def _counted(
 def _network_digest(path: Path) -> str:
     """Of the file; of a registered model's folder, that of its weights."""
     if path.is_dir():
-        weights = path / "artifacts" / "generator.safetensors"
+        weights = path / "artifacts" / WEIGHTS_NAME
         path = weights if weights.is_file() else next(path.glob("*.pkl"))
     return sha256_file(path)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sg3flow.errors import MetricError
+from sg3flow.networks.pictures import to_uint8
 
 _CHUNK = 1024  # latents a draw; part of what a seed means
 
@@ -75,11 +76,6 @@ def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch
     if c_dim == 0:
         return torch.zeros(len(items), 0)
     return torch.from_numpy(np.stack([training_set.label(i) for i in items.tolist()]))
-
-
-def to_uint8(img: torch.Tensor) -> torch.Tensor:
-    """``[-1, 1]`` to 0..255, truncated."""
-    return (img * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 @torch.inference_mode()

@@ -1,16 +1,18 @@
 """The pipeline's pictures: what the best snapshot of a training run can draw."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RenderConfig
-from sg3flow.errors import CheckpointError, DataError
-from sg3flow.files import replaced_folder, sha256_file, write_bytes, write_json
-from sg3flow.metrics.best import BestSnapshot, best_snapshot
+from sg3flow.devices import pick_device
+from sg3flow.errors import DataError
+from sg3flow.files import replaced_folder, write_bytes, write_json
+from sg3flow.metrics.best import BestSnapshot, best_of_run
 from sg3flow.rendering.grid import seed_sheet
-from sg3flow.rendering.images import Look, png_bytes
+from sg3flow.rendering.images import Image, Look, png_bytes
 from sg3flow.rendering.outputs import (
     GRID_NAME,
     SWEEP_NAME,
@@ -41,19 +43,17 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
 
     Raises:
         ConfigError: bad settings.
-        MetricError, CheckpointError: the report or the snapshot is missing or damaged.
+        MetricError, CheckpointError: the report or the snapshot is missing or damaged, or the
+            report was measured on another snapshot of that name.
         DataError: ``outdir`` holds something else, or the video encoder failed.
     """
     plan = _plan(config)
-    best = best_snapshot(metrics)
     _refuse_foreign_folder(outdir)
-    path = run_dir / best.snapshot
-    if not path.is_file():
-        raise CheckpointError(f"{metrics} names {best.snapshot}, which is not in {run_dir}")
-    model = as_model(load_networks(path), str(path))
+    best, path, digest = best_of_run(run_dir, metrics)
+    model = as_model(load_networks(path), str(path), pick_device(config.device))
     with replaced_folder(outdir) as work:
         frames = _render_all(model, work, config, plan)
-        marker = _marker(best, sha256_file(path), config, plan, frames)
+        marker = _marker(best, digest, config, plan, frames)
         write_json(work / MARKER_NAME, marker)
     return marker
 
@@ -72,24 +72,30 @@ def _plan(config: RenderConfig) -> dict[str, Any]:
 def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
     seeds, look = plan["seeds"], Look(psi=config.trunc)
     class_index = None if config.class_index < 0 else config.class_index
-    images = pictures(model, seeds, class_index, look, "rendering images")
-    for seed, image in zip(seeds, images, strict=True):
-        write_bytes(folder / seed_name(seed), png_bytes(image))
-    sheet = seed_sheet(images, labels(model, seeds, class_index))
+    images = _written(folder, seeds, pictures(model, seeds, class_index, look, "rendering images"))
+    sheet = seed_sheet(images, labels(model, seeds, class_index), model.G.img_resolution)
     write_bytes(folder / GRID_NAME, png_bytes(sheet))
     write_sweep(
         model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, look, plan["sweep_truncs"]
     )
-    return write_interpolation(
-        model.G,
-        plan["video_seeds"],
-        folder / VIDEO_NAME,
-        look=look,
-        classes=model.classes(plan["video_seeds"], class_index),
-        grid=plan["video_grid"],
-        frames_per_keyframe=config.video_frames,
-        fps=config.video_fps,
-    )
+    with model.named():
+        return write_interpolation(
+            model.G,
+            plan["video_seeds"],
+            folder / VIDEO_NAME,
+            look=look,
+            classes=model.classes(plan["video_seeds"], class_index),
+            grid=plan["video_grid"],
+            frames_per_keyframe=config.video_frames,
+            fps=config.video_fps,
+        )
+
+
+def _written(folder: Path, seeds: Sequence[int], images: Iterable[Image]) -> Iterator[Image]:
+    """Pass the pictures on, each written to its file first: none is held, or drawn twice."""
+    for seed, image in zip(seeds, images, strict=True):
+        write_bytes(folder / seed_name(seed), png_bytes(image))
+        yield image
 
 
 def _marker(

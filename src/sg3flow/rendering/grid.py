@@ -1,81 +1,112 @@
 """Sheets of pictures with labels: seeds in a grid, and seeds against truncation strengths."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from sg3flow.errors import ConfigError
 from sg3flow.rendering.images import Image
 
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128
 _GAP = 4
+_MAX_PIXELS = 200_000_000
 
 
-def seed_sheet(images: Sequence[Image], labels: Sequence[str], columns: int = 0) -> Image:
+def seed_sheet(
+    images: Iterable[Image], labels: Sequence[str], resolution: int, columns: int = 0
+) -> Image:
     """A grid of pictures, each with its label below.
 
     Args:
-        images: pictures [H, W, C] of one size.
+        images: square pictures [H, W, C], taken one by one, after the sheet's size is checked.
         labels: one text a picture.
-        columns: pictures a row; 0: somewhat wider than high.
+        resolution: side of each picture in pixels.
+        columns: most pictures a row; 0: somewhat wider than high.
 
     Returns:
         the sheet, [H, W, 3].
+
+    Raises:
+        ConfigError: the sheet would be too large.
     """
-    tiles = [_tile(image) for image in images]
-    columns = columns or math.ceil(math.sqrt(len(tiles) * 1.5))
-    side, font = tiles[0].shape[0], _font(tiles[0].shape[0])
+    columns = min(columns or math.ceil(math.sqrt(len(labels) * 1.5)), len(labels))
+    side = enlarged_side(resolution, _MIN_TILE)
+    font = _font(side)
     strip = _line_height(font)
-    rows = math.ceil(len(tiles) / columns)
+    rows = math.ceil(len(labels) / columns)
     sheet, draw = _blank(columns * (side + _GAP) + _GAP, rows * (side + strip + _GAP) + _GAP)
-    for i, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         x = _GAP + i % columns * (side + _GAP)
         y = _GAP + i // columns * (side + strip + _GAP)
-        sheet.paste(PillowImage.fromarray(tile), (x, y))
+        sheet.paste(PillowImage.fromarray(enlarged(image, _MIN_TILE)), (x, y))
         text = _fitted(draw, label, font, side)
         draw.text((x + side / 2, y + side + strip / 2), text, _INK, font, anchor="mm")
     return np.asarray(sheet)
 
 
 def table_sheet(
-    rows: Sequence[Sequence[Image]], row_labels: Sequence[str], column_labels: Sequence[str]
+    images: Iterable[Image],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    resolution: int,
 ) -> Image:
     """A table of pictures with its labels in the left and upper margin.
 
     Args:
-        rows: pictures [H, W, C] of one size, as many in each row as there are column labels.
+        images: square pictures [H, W, C], row by row, taken after the sheet's size is checked.
+        resolution: side of each picture in pixels.
 
     Returns:
         the sheet, [H, W, 3].
+
+    Raises:
+        ConfigError: the sheet would be too large.
     """
-    side = _tile(rows[0][0]).shape[0]
+    side = enlarged_side(resolution, _MIN_TILE)
     font = _font(side)
     top = _line_height(font) + _GAP
     left = math.ceil(max(font.getlength(label) for label in row_labels)) + 4 * _GAP
     step = side + _GAP
-    sheet, draw = _blank(left + len(column_labels) * step, top + len(rows) * step)
+    sheet, draw = _blank(left + len(column_labels) * step, top + len(row_labels) * step)
     for column, label in enumerate(column_labels):
         draw.text((left + column * step + side / 2, top / 2), label, _INK, font, anchor="mm")
-    for row, (images, label) in enumerate(zip(rows, row_labels, strict=True)):
-        y = top + row * step
-        draw.text((left - 2 * _GAP, y + side / 2), label, _INK, font, anchor="rm")
-        for column, image in enumerate(images):
-            sheet.paste(PillowImage.fromarray(_tile(image)), (left + column * step, y))
+    for row, label in enumerate(row_labels):
+        y = top + row * step + side / 2
+        draw.text((left - 2 * _GAP, y), label, _INK, font, anchor="rm")
+    for i, image in enumerate(images):
+        row, column = divmod(i, len(column_labels))
+        place = (left + column * step, top + row * step)
+        sheet.paste(PillowImage.fromarray(enlarged(image, _MIN_TILE)), place)
     return np.asarray(sheet)
 
 
 def enlarged(image: Image, min_side: int) -> Image:
     """The picture as RGB, [H, W, 3], each pixel repeated until the side is ``min_side`` or more."""
-    times = math.ceil(min_side / image.shape[0])
+    times = enlarged_side(image.shape[0], min_side) // image.shape[0]
     image = image.repeat(3, axis=2) if image.shape[2] == 1 else image
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _tile(image: Image) -> Image:
-    return enlarged(image, _MIN_TILE)
+def enlarged_side(resolution: int, min_side: int) -> int:
+    """The side of an enlarged picture: the least multiple of its own that is large enough."""
+    return math.ceil(min_side / resolution) * resolution
+
+
+def check_sheet_size(width: int, height: int) -> None:
+    """Refuse what would fill the memory before anything is drawn.
+
+    Raises:
+        ConfigError: more than 200 million pixels.
+    """
+    if width * height > _MAX_PIXELS:
+        raise ConfigError(
+            f"a sheet of {width} x {height} pixels is too large (at most {_MAX_PIXELS // 10**6} "
+            "million pixels); name fewer seeds"
+        )
 
 
 def _font(side: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -101,5 +132,6 @@ def _fitted(
 
 
 def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageDraw]:
+    check_sheet_size(width, height)
     sheet = PillowImage.new("RGB", (width, height), _BACKGROUND)
     return sheet, ImageDraw.Draw(sheet)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.networks.pictures import to_uint8
 from sg3flow.rendering.seeds import seed_latent
 
 NOISE_MODES = ("const", "random", "none")
@@ -74,6 +75,7 @@ def render_image(G: Generator, seed: int, look: Look, class_index: int | None = 
     Raises:
         ConfigError: a seed out of range; a class for an unlabelled network, none for a labelled one
             or one that does not exist; translation or rotation of a network that has none.
+        CheckpointError: the network draws values that are not finite.
     """
     ws = seed_ws(G, seed, look, class_index)
     with placed(G, look.translate, look.rotate):
@@ -94,21 +96,19 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
 
     Pictures are made one at a time: in a batch, the last bits would depend on the batch's size.
     Random noise is drawn from the picture's own seed, so that it too can be made again.
+
+    Raises:
+        CheckpointError: the network draws values that are not finite, which have no colour.
     """
     devices = [ws.device] if ws.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices, enabled=noise_mode == "random"):
         if noise_mode == "random":
             torch.manual_seed(seed)
         img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
-    image: Image = to_uint8(img)[0]
+    if not torch.isfinite(img).all():
+        raise CheckpointError("the network draws pictures with values that are not finite")
+    image: Image = to_uint8(img)[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return image
-
-
-def to_uint8(img: torch.Tensor) -> Image:
-    """float [N, C, H, W] in [-1, 1] to uint8 [N, H, W, C], rounded as the public tools round."""
-    scaled = (img.float().permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255)
-    pixels: Image = scaled.to(torch.uint8).cpu().numpy()
-    return pixels
 
 
 def class_label(G: Generator, class_index: int | None) -> torch.Tensor:

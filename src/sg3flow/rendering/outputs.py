@@ -1,11 +1,15 @@
 """The render commands: from the name of a network to picture files in a folder."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import torch
+
+from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.config import (
     LookConfig,
@@ -13,7 +17,9 @@ from sg3flow.config import (
     RenderImagesConfig,
     RenderSweepConfig,
     RenderVideoConfig,
+    parse_pair,
 )
+from sg3flow.devices import pick_device
 from sg3flow.errors import CheckpointError, ConfigError, DataError
 from sg3flow.files import write_bytes
 from sg3flow.progress import tracked
@@ -29,10 +35,24 @@ _MAX_TILES = 256
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with what its pictures are called."""
+    """A generator with where it is from and what its pictures are called."""
 
     G: Generator
+    source: str
     class_names: Sequence[str] = ()
+
+    def picture(self, seed: int, look: Look, class_index: int | None) -> Image:
+        """The picture of a seed; errors as ``render_image``, and they name the network."""
+        with self.named():
+            return render_image(self.G, seed, look, class_index)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the network in the block name it."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.source}: {error}") from None
 
     def classes(self, seeds: Sequence[int], class_index: int | None) -> list[int | None]:
         """The class of each seed: the one named, or a labelled network's classes in turn."""
@@ -49,25 +69,25 @@ class Model:
         return f"seed {seed}, {name}"
 
 
-def load_model(source: str) -> Model:
-    """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on the GPU if there is one.
+def load_model(source: str, device: str) -> Model:
+    """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on a device.
 
     Raises:
         CheckpointError: the source cannot be read, or holds no generator.
+        ConfigError: there is no such device.
     """
-    return as_model(load_networks(source), source)
+    place = pick_device(device)
+    return as_model(load_networks(source), shown_url(source), place)
 
 
-def as_model(networks: Networks, source: str) -> Model:
+def as_model(networks: Networks, source: str, device: torch.device) -> Model:
     """The averaged generator of networks read before (the raw one if there is no other)."""
-    import torch
-
     network = networks.G_ema or networks.G
     if network is None:
         raise CheckpointError(f"{source} holds no generator")
-    network.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    network.requires_grad_(False).to(device)
     names = (networks.training_set or {}).get("class_names") or ()
-    return Model(cast(Generator, network), [str(name) for name in names])
+    return Model(cast(Generator, network), source, [str(name) for name in names])
 
 
 def render_images(
@@ -77,15 +97,16 @@ def render_images(
 
     Raises:
         ConfigError: bad settings; a labelled network without a class.
+        CheckpointError: a network that cannot be read, or draws values that are not finite.
         DataError: a file of such a name stands there and is not ours.
     """
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
     look = look_of(config, config.trunc)
     paths = [outdir / seed_name(seed) for seed in seeds]
     refuse_foreign(*paths)
-    model = load_model(source)
+    model = load_model(source, config.device)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
-        write_bytes(path, png_bytes(render_image(model.G, seed, look, class_index)))
+        write_bytes(path, png_bytes(model.picture(seed, look, class_index)))
     return paths
 
 
@@ -99,11 +120,11 @@ def render_grid(
     """
     seeds, look, path = parse_seeds(config.seeds), look_of(config, config.trunc), outdir / GRID_NAME
     refuse_foreign(path)
-    model = load_model(source)
+    model = load_model(source, config.device)
     images = pictures(model, seeds, class_index, look, "rendering grid")
-    write_bytes(
-        path, png_bytes(seed_sheet(images, labels(model, seeds, class_index), config.columns))
-    )
+    names = labels(model, seeds, class_index)
+    sheet = seed_sheet(images, names, model.G.img_resolution, config.columns)
+    write_bytes(path, png_bytes(sheet))
     return path
 
 
@@ -118,7 +139,7 @@ def render_sweep(
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
     look, path = look_of(config), outdir / SWEEP_NAME
     refuse_foreign(path)
-    write_sweep(load_model(source), path, seeds, class_index, look, truncs)
+    write_sweep(load_model(source, config.device), path, seeds, class_index, look, truncs)
     return path
 
 
@@ -133,26 +154,28 @@ def render_video(
     seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
     look, path = look_of(config, config.trunc), outdir / VIDEO_NAME
     refuse_foreign(path)
-    model = load_model(source)
-    write_interpolation(
-        model.G,
-        seeds,
-        path,
-        look=look,
-        classes=model.classes(seeds, class_index),
-        grid=grid,
-        frames_per_keyframe=config.w_frames,
-        fps=config.fps,
-    )
+    model = load_model(source, config.device)
+    with model.named():
+        write_interpolation(
+            model.G,
+            seeds,
+            path,
+            look=look,
+            classes=model.classes(seeds, class_index),
+            grid=grid,
+            frames_per_keyframe=config.w_frames,
+            fps=config.fps,
+        )
     return path
 
 
 def pictures(
     model: Model, seeds: Sequence[int], class_index: int | None, look: Look, description: str
-) -> list[Image]:
-    """The pictures of seeds, one after the other, with progress."""
+) -> Iterator[Image]:
+    """The pictures of seeds, drawn one after the other as they are asked for, with progress."""
     pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
-    return [render_image(model.G, s, look, c) for s, c in tracked(pairs, description, len(seeds))]
+    for seed, one in tracked(pairs, description, len(seeds)):
+        yield model.picture(seed, look, one)
 
 
 def labels(model: Model, seeds: Sequence[int], class_index: int | None) -> list[str]:
@@ -171,13 +194,14 @@ def write_sweep(
     truncs: Sequence[float],
 ) -> None:
     """Write the sheet of seeds against truncation strengths."""
-    columns = [
-        pictures(model, seeds, class_index, replace(look, psi=psi), f"rendering psi {psi:g}")
-        for psi in truncs
-    ]
-    rows = list(zip(*columns, strict=True))
-    heads = [f"psi {psi:g}" for psi in truncs]
-    write_bytes(path, png_bytes(table_sheet(rows, labels(model, seeds, class_index), heads)))
+    classes = model.classes(seeds, class_index)
+    cells = [(s, c, psi) for s, c in zip(seeds, classes, strict=True) for psi in truncs]
+    images = (
+        model.picture(seed, replace(look, psi=psi), one)
+        for seed, one, psi in tracked(cells, "rendering sweep", len(cells))
+    )
+    names, heads = labels(model, seeds, class_index), [f"psi {psi:g}" for psi in truncs]
+    write_bytes(path, png_bytes(table_sheet(images, names, heads, model.G.img_resolution)))
 
 
 def look_of(config: LookConfig, psi: float = 1.0) -> Look:
@@ -210,12 +234,10 @@ def parse_tiles(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: not that form, or no tiles or more than 256.
     """
-    across, cross, down = text.lower().partition("x")
-    if not (cross and across.isdecimal() and down.isdecimal()):
-        raise ConfigError(f"grid must be tiles across x down, like 3x2, not '{text[:60]}'")
-    if not 1 <= int(across) * int(down) <= _MAX_TILES:
+    across, down = parse_pair(text, "grid (tiles across x down)")
+    if not 1 <= across * down <= _MAX_TILES:
         raise ConfigError(f"grid must have 1 to {_MAX_TILES} tiles, not {text[:60]}")
-    return int(across), int(down)
+    return across, down
 
 
 def seed_name(seed: int) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import replaced_file
 from sg3flow.progress import tracked
-from sg3flow.rendering.grid import enlarged
+from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
     SOFTWARE,
     Generator,
@@ -52,7 +52,8 @@ def write_interpolation(
         grid: tiles across and down.
 
     Raises:
-        ConfigError: the seeds cannot be shared out among the tiles.
+        ConfigError: the seeds cannot be shared out among the tiles, or frames would be too large.
+        CheckpointError: the network draws values that are not finite.
         DataError: the video encoder failed; the message has its last line.
     """
     tiles = grid[0] * grid[1]
@@ -61,44 +62,39 @@ def write_interpolation(
             f"{len(seeds)} seeds cannot be shared out among {grid[0]} x {grid[1]} tiles; "
             f"name a multiple of {tiles}"
         )
+    side = enlarged_side(G.img_resolution, _MIN_TILE)
+    check_sheet_size(grid[0] * side, grid[1] * side)
     ws = [seed_ws(G, s, look, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
     keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
-    walks = [closed_walk(frames, frames_per_keyframe) for frames in keyframes]
-    total = len(walks[0])
+    curve = closed_curve(keyframes.swapaxes(0, 1))  # a point of it: [tiles, num_ws, w_dim]
+    total = len(seeds) // tiles * frames_per_keyframe
+    times = (i / frames_per_keyframe for i in range(total))
     with placed(G, look.translate, look.rotate):
-        frames = _frames(G, walks, grid, look.noise_mode)
+        frames = _frames(G, map(curve, times), grid, look.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total
 
 
-def closed_walk(
-    keyframes: npt.NDArray[np.floating], frames_per_keyframe: int
-) -> npt.NDArray[np.float32]:
-    """Points on a smooth closed curve through the keyframes.
+def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
+    """A smooth closed curve through the keyframes, [K, ...], which it passes at 0, 1, … and K.
 
     A periodic cubic spline: the curve, its speed and its acceleration have no seam, so the video
     loops without a jump.
-
-    Args:
-        keyframes: [K, ...], passed at the points 0, F, 2F, …
-
-    Returns:
-        [K * F, ...] for F frames a keyframe.
     """
-    num = len(keyframes)
-    times = np.arange(num * frames_per_keyframe) / frames_per_keyframe
     closed = np.concatenate([keyframes, keyframes[:1]]).astype(np.float64)
-    spline = CubicSpline(np.arange(num + 1), closed, bc_type="periodic")
-    return np.asarray(spline(times), dtype=np.float32)
+    return CubicSpline(np.arange(len(closed)), closed, bc_type="periodic")
 
 
 def _frames(
-    G: Generator, walks: Sequence[npt.NDArray[np.float32]], grid: tuple[int, int], noise_mode: str
+    G: Generator,
+    points: Iterable[npt.NDArray[np.float64]],
+    grid: tuple[int, int],
+    noise_mode: str,
 ) -> Iterator[Image]:
     device = network_device(G)
-    for i in range(len(walks[0])):
-        ws = [torch.from_numpy(walk[i : i + 1]).to(device) for walk in walks]
-        tiles = [enlarged(synthesize(G, one, noise_mode, seed=i), _MIN_TILE) for one in ws]
+    for i, point in enumerate(points):
+        ws = torch.from_numpy(point).to(device, torch.float32)  # [tiles, num_ws, w_dim]
+        tiles = [enlarged(synthesize(G, one[None], noise_mode, seed=i), _MIN_TILE) for one in ws]
         rows = [np.hstack(tiles[y * grid[0] : (y + 1) * grid[0]]) for y in range(grid[1])]
         yield _even(np.vstack(rows))
 

@@ -1,24 +1,19 @@
 """A generator as two files that anything can read: weights (safetensors) and a description (JSON).
 
-No pickle is involved: neither file can carry code.
+No pickle is involved: neither file can carry code. ``checkpoints/packaged.py`` reads them.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
-from sg3flow.checkpoints.entries import build_network, network_entry
-from sg3flow.errors import CheckpointError
+from sg3flow.checkpoints.entries import network_entry
+from sg3flow.checkpoints.packaged import DESCRIPTION_NAME, FORMAT, WEIGHTS_NAME
 from sg3flow.files import write_bytes, write_json
-
-FORMAT = "sg3flow-generator-1"
-WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
 
 
 @dataclass(frozen=True)
@@ -66,24 +61,3 @@ def package_generator(
     write_bytes(folder / WEIGHTS_NAME, weights)
     write_json(folder / DESCRIPTION_NAME, description)
     return Package(folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME, digest)
-
-
-def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The generator of a package, in evaluation mode on the CPU, and its description.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or the two do not belong together.
-    """
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        data = weights.read_bytes()
-        state = load(data)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{weights.parent} holds no usable generator: {reason}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{description} does not describe a generator (format {FORMAT})")
-    if content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
-        raise CheckpointError(f"{weights} is not the file that {description.name} describes")
-    entry = {key: content.get(key) for key in ("class_name", "init_kwargs")}
-    return build_network(entry | {"state_dict": state}, str(weights)), content

@@ -1,12 +1,14 @@
 """From a packaged generator and a seed to a PNG; safe to ask from several threads at once."""
 
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from sg3flow.checkpoints.packaged import load_packaged
+from sg3flow.devices import pick_device
 from sg3flow.rendering.images import Generator, Look, png_bytes, render_image
-from sg3flow.serving.package import load_packaged
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,16 @@ class Predictor:
 
     @classmethod
     def load(cls, weights: Path, description: Path) -> "Predictor":
-        """A predictor from a package's two files, on the GPU if there is one.
+        """A predictor from a package's two files, on the device that ``SG3FLOW_DEVICE`` names.
 
         Raises:
             CheckpointError: the files are missing, damaged or do not belong together.
+            ConfigError: there is no such device.
         """
-        import torch
-
+        device = pick_device(os.environ.get("SG3FLOW_DEVICE", "auto"))
         network, content = load_packaged(weights, description)
-        network.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-        names = content.get("training_set", {}).get("class_names") or ()
+        network.requires_grad_(False).to(device)
+        names = content["training_set"].get("class_names") or ()
         return cls(cast(Generator, network), tuple(map(str, names)))
 
     def predict(self, request: Request) -> bytes:
@@ -52,6 +54,7 @@ class Predictor:
 
         Raises:
             ConfigError: the seed, the class or the look is not one this generator can serve.
+            CheckpointError: the generator draws values that are not finite.
         """
         with self._lock:
             image = render_image(self.G, request.seed, request.look, request.class_index)

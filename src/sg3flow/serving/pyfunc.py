@@ -1,11 +1,15 @@
 """The registered model as MLflow loads it (models from code): a thin adapter, no pickle.
 
 A request is rows with a ``seed`` each, and optionally ``psi``, ``class``, ``translate_x``,
-``translate_y`` and ``rotate``, in the row or as ``params`` for all rows:
+``translate_y`` and ``rotate``, in the row or as ``params`` for the rows that give none (a null
+counts as none):
 ``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
 ``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one a row, in order. Whatever is wrong with a
-request is answered by status 400 and a sentence. Requests are JSON: CSV has no types to be strict
-about.
+request is answered by status 400 and a sentence; a model that draws no finite values, by 500.
+Requests are JSON: CSV has no types to be strict about.
+
+The environment variable ``SG3FLOW_DEVICE`` says where pictures are made: ``auto`` (if it is not
+set: the CUDA device if there is one), ``cpu`` or ``cuda``.
 """
 
 import base64
@@ -15,12 +19,13 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import INTERNAL_ERROR
 from mlflow.models import Model, ModelSignature, set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.pyfunc.context import get_prediction_context
 from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.serving.predictor import Predictor
 from sg3flow.serving.requests import COLUMNS, PARAMS, read_requests
 
@@ -40,17 +45,28 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Make one picture a row; MLflow turns the error for a bad request into status 400."""
-        # As objects, so that a column of whole numbers next to one of floats stays whole.
-        table = model_input.astype(object)
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy()]
+        """Make one picture a row; MLflow turns errors into status 400 or 500 and a sentence."""
         try:
-            requests = read_requests(rows, params or {}, self.predictor.G.c_dim)
+            requests = read_requests(_rows(model_input), params or {}, self.predictor.G.c_dim)
             pictures = [self.predictor.predict(request) for request in requests]
         except ConfigError as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
+        except CheckpointError as error:
+            raise mlflow.MlflowException(str(error), error_code=INTERNAL_ERROR) from None
         texts = [base64.b64encode(png).decode("ascii") for png in pictures]
         return pd.DataFrame({"seed": [request.seed for request in requests], "png": texts})
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as the client meant them: pandas fills what a row leaves out with NaN."""
+    # As objects, so that a column of whole numbers next to one of floats stays whole.
+    rows = table.astype(object).to_numpy()
+    given = [dict(zip(table.columns, row, strict=True)) for row in rows]
+    return [{k: v for k, v in row.items() if k == "seed" or not _is_gap(v)} for row in given]
+
+
+def _is_gap(value: Any) -> bool:
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def example(num_classes: int) -> pd.DataFrame:

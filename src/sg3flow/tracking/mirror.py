@@ -8,6 +8,7 @@ value is one point, a snapshot's model is looked up before it is made.
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -70,9 +71,16 @@ class FolderMirror:
             assert self._position is not None
             store.client.set_terminated(self._position.run_id, status)
 
+    def is_complete(self) -> bool:
+        """Whether the present tracking server has everything, as far as this folder knows."""
+        from sg3flow.tracking.store import tracking_uri
+
+        known = self._read_position()
+        return known is not None and known.uri == tracking_uri() and self.unsent() == 0
+
     def unsent(self) -> int:
         """Lines that the server does not have yet."""
-        position = self._position or Position("", "")
+        position = self._position or self._read_position() or Position("", "")
         stats = _whole_lines(self.folder / "stats.jsonl", position.stats)
         return len(stats) + len(_whole_lines(self.folder / "events.jsonl", position.events))
 
@@ -82,12 +90,11 @@ class FolderMirror:
             return self._position
         known = self._read_position()
         run_id = find_or_create_run(store, self.folder)
-        if known is not None and known.uri == store.uri and known.run_id == run_id:
-            self._position = known
-        else:
-            # How far an earlier mirror got is not known: points may go twice, pictures must not.
-            self._position = Position(store.uri, run_id)
-            self._known_pictures = logged_pictures(store.client, run_id)
+        is_known = known is not None and (known.uri, known.run_id) == (store.uri, run_id)
+        self._position = known if known and is_known else Position(store.uri, run_id)
+        # An earlier mirror may have got further than it could note: a point that goes twice is one
+        # point, a picture would be two.
+        self._known_pictures = logged_pictures(store.client, run_id)
         store.client.update_run(run_id, status="RUNNING")
         return self._position
 
@@ -130,37 +137,49 @@ class FolderMirror:
 
 
 def find_or_create_run(store: Any, folder: Path) -> str:
-    """The MLflow run of a training folder; made with parameters, tags and data if missing."""
+    """The MLflow run of a training folder, made if it is missing, with all that describes it.
+
+    The description is sent whenever a mirror begins: an earlier one may have been cut off between
+    making the run and describing it.
+    """
     from sg3flow.tracking.store import find_run
 
     described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    known = find_run(store, described["uid"])
-    return known if known is not None else _create_run(store, described)
-
-
-def _create_run(store: Any, described: dict[str, Any]) -> str:
-    from mlflow.entities import Param
-
-    from sg3flow.tracking.datasets import log_dataset
-
-    tags = provenance_tags() | {
+    tags = {
         "sg3flow.stage": "train",
         "sg3flow.uid": described["uid"],
         "sg3flow.fingerprint": described["fingerprint"],
         "sg3flow.command": described["command"],
+        "sg3flow.kimg": str(described["params"]["kimg"]),
     }
-    created = store.client.create_run(
-        store.experiment_id, int(time.time() * 1000), tags, run_name=described["name"]
-    )
-    run_id = str(created.info.run_id)
-    params = [Param(name, str(value)) for name, value in described["params"].items()]
-    store.client.log_batch(run_id, params=params)
+    run_id = find_run(store, described["uid"])
+    if run_id is None:
+        tags |= provenance_tags()
+        if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`
+            tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
+        created = store.client.create_run(
+            store.experiment_id, int(time.time() * 1000), tags, run_name=described["name"]
+        )
+        run_id = str(created.info.run_id)
+    _describe_run(store, run_id, described, tags)
+    return run_id
+
+
+def _describe_run(store: Any, run_id: str, described: dict[str, Any], tags: dict[str, str]) -> None:
+    from mlflow.entities import Param, RunTag
+
+    from sg3flow.tracking.datasets import log_dataset
+
+    # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
+    # the present one as a tag.
+    sent = store.client.get_run(run_id).data.params
+    params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
+    store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
     data = described["training_set"]
     profile = {k: v for k, v in data.items() if k not in ("name", "digest")}
     log_dataset(
         store.client, run_id, name=data["name"], digest=data["digest"], source="", profile=profile
     )
-    return run_id
 
 
 def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) -> None:

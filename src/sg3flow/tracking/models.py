@@ -35,7 +35,7 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
             params={"kimg": str(kimg)},
             model_type=MODEL_TYPE,
         )
-        store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, kimg)])
+    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, kimg)])
     store.client.log_model_artifact(model.model_id, str(path))
     store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return str(model.model_id)

@@ -14,9 +14,9 @@ from torch import nn
 import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RegisterConfig
-from sg3flow.errors import CheckpointError, ConfigError, DataError, MetricError
-from sg3flow.files import sha256_file, write_json
-from sg3flow.metrics.best import BestSnapshot, best_snapshot
+from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.files import write_json
+from sg3flow.metrics.best import BestSnapshot, best_of_run
 from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge
 from sg3flow.tracking.stage_run import StageRun, flat_params, send
@@ -77,8 +77,8 @@ def register_best(
     """
     _check_name(config.name)
     _refuse_foreign(report)
-    best = best_snapshot(metrics, config.metric)
-    network, training_set, digest = _read_snapshot(run_dir, best, metrics)
+    best, path, digest = best_of_run(run_dir, metrics, config.metric)
+    network, training_set = _read_snapshot(path)
     store = connect()
     with tempfile.TemporaryDirectory() as folder:
         rows = best.results
@@ -212,21 +212,11 @@ def _description(candidate: _Candidate) -> str:
     )
 
 
-def _read_snapshot(
-    run_dir: Path, best: BestSnapshot, metrics: Path
-) -> tuple[nn.Module, dict[str, Any], str]:
-    path = run_dir / best.snapshot
-    if not path.is_file():
-        raise CheckpointError(f"{metrics} names {best.snapshot}, which is not in {run_dir}")
+def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     networks = load_networks(path)
     if networks.G_ema is None:
         raise CheckpointError(f"{path} holds no G_ema to register")
-    digest = sha256_file(path)
-    if any(row["network_sha256"] != digest for row in best.results.values()):
-        raise MetricError(
-            f"{metrics} was measured on another {best.snapshot}; run stages/evaluate.py again"
-        )
-    return networks.G_ema, networks.training_set or {}, digest
+    return networks.G_ema, networks.training_set or {}
 
 
 def _check_name(name: str) -> None:

@@ -97,7 +97,8 @@ def _send_or_warn(run: StageRun, start: float, status: str) -> None:
     try:
         send(run, start, status)
     except Sg3flowError as error:
-        print(f"warning: not tracked: {error}; the results on disk are complete", file=sys.stderr)
+        results = "the results on disk are complete" if status == "FINISHED" else "the stage failed"
+        print(f"warning: not tracked: {error}; {results}", file=sys.stderr)
 
 
 def send(run: StageRun, start: float, status: str) -> str:

@@ -14,15 +14,19 @@ from sg3flow.files import sha256_file
 _FREE_SETTINGS = frozenset({"kimg", "tick", "snap", "desc", "workers", "grid", "device"})
 
 _NUMERICS = (
+    "cuda/*",
     "ops/*.py",
-    "networks/*.py",
+    "networks/[!s]*.py",
+    "networks/s[!u]*.py",  # not summary.py, which only prints
     "training/augment*.py",
     "training/build.py",
     "training/ema.py",
     "training/losses.py",
     "training/step.py",
+    "data/archive.py",
     "data/dataset.py",
     "data/sampler.py",
+    "devices.py",
 )
 
 
@@ -51,9 +55,10 @@ def numerics_digest() -> str:
     package = Path(sg3flow.__file__).parent
     digest = hashlib.sha256()
     for pattern in _NUMERICS:
-        for path in sorted(package.glob(pattern)):
+        for path in sorted(p for p in package.glob(pattern) if p.is_file()):
             digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
-            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+            source = path.read_text(encoding="utf-8")
+            digest.update((_meaning(source) if path.suffix == ".py" else source).encode())
     return digest.hexdigest()
 
 
@@ -63,7 +68,17 @@ def _meaning(source: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             body[0] = ast.Pass()
-    return ast.dump(tree)
+    return repr(_shape(tree))
+
+
+def _shape(value: object) -> object:
+    """A syntax tree as nested tuples; `ast.dump` writes the same tree differently by version."""
+    if isinstance(value, list):
+        return [_shape(item) for item in value]
+    if not isinstance(value, ast.AST):
+        return value
+    fields = [(name, _shape(v)) for name, v in ast.iter_fields(value) if v is not None and v != []]
+    return (type(value).__name__, *fields)
 
 
 def _is_docstring(node: ast.AST) -> bool:

@@ -9,14 +9,14 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from sg3flow.errors import DataError
-from sg3flow.files import copy_file, write_json
+from sg3flow.files import copy_file, write_json, write_text
+from sg3flow.reporting import read_whole_lines
 from sg3flow.training.state import StateFolder
 
 RUN_FORMAT = "sg3flow-run-1"
@@ -29,13 +29,13 @@ class RunFolder:
     Attributes:
         work: files of the run, kept until the training is done and longer.
         states: resumable states.
-        out: where a person or the next stage looks.
+        out: where a person or the next stage looks; chosen once the work folder is locked.
     """
 
     work: Path
     states: StateFolder
-    out: Path
     _lock: IO[str]
+    out: Path = Path()
 
     def publish(self, name: str) -> Path:
         """Show a finished file of the work folder in the output folder."""
@@ -51,22 +51,25 @@ class RunFolder:
             copy_file(source, target)
         return target
 
-    def publish_all(self, up_to_kimg: int) -> None:
-        """Show everything an earlier start of this run has made."""
+    def publish_all(self, final_nimg: int) -> None:
+        """Show everything that starts of this run have made up to ``final_nimg`` images."""
+        self.publish("run.json")  # first: it tells whose folder this is
         for path in sorted(self.work.iterdir()):
-            kimg = re.search(r"(\d{6,})\.(?:pkl|png)$", path.name)
-            is_later = kimg is not None and int(kimg[1]) > up_to_kimg
+            kimg = _kimg_of(path.name)
+            if kimg is not None and kimg > final_nimg // 1000:
+                (self.out / path.name).unlink(missing_ok=True)
             # How far MLflow has been told is of no use to anyone but the mirror.
-            if path.name.startswith(".") or path.name == "mirror.json" or is_later:
-                continue
-            self.publish(path.name)
+            elif not path.name.startswith(".") and path.name != "mirror.json":
+                self.publish(path.name)
+        _cut(self.out / "stats.jsonl", final_nimg)
+        _cut(self.out / "events.jsonl", final_nimg)
 
     def close(self) -> None:
         """Let others use the work folder."""
         self._lock.close()
 
 
-def open_run_folder(state_root: Path, key: str, final_nimg: int, out: Path) -> RunFolder:
+def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
     """Open the work folder of the training ``key``, and lock it.
 
     A state that is already past ``final_nimg`` images cannot give the shorter training's result,
@@ -80,50 +83,73 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int, out: Path) -> R
     past = StateFolder(base / "states").latest_nimg() > final_nimg
     if past and not (base / "run" / f"network-snapshot-{final_nimg // 1000:06d}.pkl").exists():
         base = state_root / f"{key}-{final_nimg}"
-    work = base / "run"
+    work, states = base / "run", StateFolder(base / "states")
     work.mkdir(parents=True, exist_ok=True)
     lock = (base / ".lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # lockf, not flock: processes that read pictures for a killed training inherit the latter,
+        # and hold it until they notice.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise DataError(
             f"another process is training in {base}; wait for it, or end it and run again"
         ) from None
-    return RunFolder(work, StateFolder(base / "states"), out, lock)
+    for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
+        left.unlink()  # of a start that was killed while it wrote
+    return RunFolder(work, states, lock)
 
 
-def claim_out(out: Path, expected_key: str) -> None:
-    """Make sure the output folder is empty, or holds a training of ours.
+def _kimg_of(name: str) -> int | None:
+    """The thousands of images in the name of a snapshot or sample grid."""
+    match = re.fullmatch(r"(?:network-snapshot-|fakes)(\d{6,})\.(?:pkl|png)", name)
+    return int(match[1]) if match else None
+
+
+def _cut(path: Path, final_nimg: int) -> None:
+    """Drop the lines of a longer run."""
+    rows = read_whole_lines(path)
+    kept = [row for row in rows if row["nimg"] <= final_nimg]
+    if len(kept) < len(rows):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def check_out(out: Path, key: str) -> None:
+    """Make sure the output folder is empty, or shows this very training.
 
     Raises:
-        DataError: it holds something else.
+        DataError: it holds something else; nothing is touched.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise DataError(f"{out} is a file; a training writes a folder: choose another --run-dir")
-    entries = [p for p in out.iterdir() if not p.name.startswith(".")]
     run = read_run(out)
-    if entries and run is None:
+    if run is None and any(not path.name.startswith(".") for path in out.iterdir()):
         raise DataError(f"{out} holds other files and no run.json; choose an empty folder")
-    if run is not None and run["fingerprint"] != expected_key:
-        for path in entries:  # an earlier training with other settings: replaced as a whole
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if run is not None and run["fingerprint"] != key:
+        raise DataError(
+            f"{out} shows another training ({run['name']}; settings or data differ); choose "
+            "another folder or remove that one"
+        )
 
 
 def numbered_out(outdir: Path, name: str, key: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: that of the same training, or else the next number."""
-    numbers = []
-    for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
-        match = re.match(r"(\d{5,})-", path.name)
-        if match is None:
+    """``<outdir>/<NNNNN>-<name>``: that of the same training, or else the next number, taken."""
+    while True:
+        number = 0
+        for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
+            run = read_run(path)
+            if run is not None and run["fingerprint"] == key:
+                return path
+            match = re.match(r"(\d{5,})-", path.name)
+            number = max(number, int(match[1]) + 1 if match else 0)
+        out = outdir / f"{number:05d}-{name}"
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:  # another start was faster: the next number then
             continue
-        numbers.append(int(match[1]))
-        run = read_run(path)
-        if run is not None and run["fingerprint"] == key:
-            return path
-    return outdir / f"{max(numbers, default=-1) + 1:05d}-{name}"
+        return out
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sg3flow.config import parse_pair
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError
 from sg3flow.files import replaced_file
+from sg3flow.networks.pictures import to_uint8
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,15 @@ class SampleGrid:
 
 
 def grid_size(setting: str, resolution: int) -> tuple[int, int]:
-    """Columns and rows: as set, ``8x4``, or as many as fit a picture of 7680 x 4320 pixels."""
+    """Columns and rows: as set, ``8x4``, or as many as fit a picture of 7680 x 4320 pixels.
+
+    Raises:
+        ConfigError: not that form, or not within 1x1 and 64x64.
+    """
     if not setting:
         columns = int(np.clip(7680 // resolution, 7, 32))
         return columns, int(np.clip(4320 // resolution, 4, 32))
-    columns_text, separator, rows_text = setting.partition("x")
-    if not (separator and columns_text.isdigit() and rows_text.isdigit()):
-        raise ConfigError(f"train.grid must be COLUMNSxROWS, say 8x4, not '{setting}'")
-    columns, rows = int(columns_text), int(rows_text)
+    columns, rows = parse_pair(setting, "train.grid (columns x rows)")
     if not (1 <= columns <= 64 and 1 <= rows <= 64):
         raise ConfigError(f"train.grid must be within 1x1 and 64x64, not '{setting}'")
     return columns, rows
@@ -85,7 +88,7 @@ def save_fakes(path: Path, G: Any, grid: SampleGrid, batch: int, device: torch.d
     images = []
     for z, c in zip(torch.split(grid.z, batch), torch.split(grid.c, batch), strict=True):
         img = G(z.to(device), c.to(device), noise_mode="const")
-        images.append((img * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu())
+        images.append(to_uint8(img).cpu())
     save_mosaic(path, torch.cat(images), grid.columns)
 
 

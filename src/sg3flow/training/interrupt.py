@@ -2,21 +2,23 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGINT or SIGTERM has come.
+    """Give a function that tells whether SIGINT, SIGTERM or SIGHUP has come.
 
     The first signal is remembered, so that the step under way can end and its state be saved; a
-    second SIGINT interrupts at once. On Linux, the death of the parent process (DVC) counts as a
-    SIGTERM: an orphan would go on training beside the one that the next `dvc repro` starts.
+    second SIGINT interrupts at once. Under DVC on Linux, the death of DVC counts as a SIGTERM: an
+    orphan would go on training beside the one that the next `dvc repro` starts.
     """
     asked = False
 
@@ -25,17 +27,18 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, remember) for number in _SIGNALS}
-    _follow_parent(signal.SIGTERM)
+    # One that is ignored stays so: `nohup` means it.
+    heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in heeded}
+    if "DVC_STAGE" in os.environ:
+        _follow_parent(signal.SIGTERM)
     try:
         yield lambda: asked
     finally:
-        _follow_parent(0)
+        if "DVC_STAGE" in os.environ:
+            _follow_parent(0)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _follow_parent(number: int) -> None:

@@ -24,7 +24,7 @@ from sg3flow.training.build import Parts
 from sg3flow.training.folder import RunFolder
 from sg3flow.training.grids import SampleGrid, save_fakes
 from sg3flow.training.state import capture
-from sg3flow.training.step import RealBatch, run_step, seed_step
+from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
 
 _STATE_INTERVAL_SEC = 600.0
 
@@ -90,21 +90,12 @@ class TrainingLoop:
             advance(self.config.batch)
 
     def _step(self) -> None:
-        nimg = self.clock.nimg
-        img, c = next(self.batches)
-        device = self.parts.device
-        img = img.to(device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        nimg, device = self.clock.nimg, self.parts.device
+        real = RealBatch.of(next(self.batches), device)
         seed_step(self.config.seed, nimg, rank=0)
-        real = RealBatch(img, c.to(device, non_blocking=True))
-        run_step(self.parts, real, self._draw, nimg, self.config.batch_gpu)
+        draw = random_draw(self.items, self.parts.G.z_dim, self.config.batch, device)
+        run_step(self.parts, real, draw, nimg, self.config.batch_gpu)
         self.clock.nimg = nimg + self.config.batch
-
-    def _draw(self, phase: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [N, z_dim], and labels [N, c_dim] of random training items."""
-        z = torch.randn([self.config.batch, self.parts.G.z_dim], device=self.parts.device)
-        picks = torch.randint(len(self.items), [self.config.batch])
-        c = torch.stack([self.items.label(int(i)) for i in picks])
-        return z, c.to(self.parts.device)
 
     def _report_due(self, done: bool) -> bool:
         nimg, reported, period = self.clock.nimg, self.clock.reported_nimg, self.config.tick * 1000

@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import logging
 import math
 import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -30,7 +29,7 @@ from sg3flow.training.build import Parts, build, resolve
 from sg3flow.training.fingerprint import fingerprint
 from sg3flow.training.folder import (
     RunFolder,
-    claim_out,
+    check_out,
     describe_run,
     numbered_out,
     open_run_folder,
@@ -39,8 +38,6 @@ from sg3flow.training.grids import SampleGrid, choose_samples, grid_size, save_r
 from sg3flow.training.interrupt import stop_requests
 from sg3flow.training.loop import Clock, TrainingLoop
 from sg3flow.training.state import restore
-
-_log = logging.getLogger(__name__)
 
 # Mirrors a run folder to a tracker while the block runs.
 Mirror = Callable[[Path], AbstractContextManager[object]]
@@ -73,31 +70,37 @@ def train(
     items, resolved = _prepare(config, data)
     key = fingerprint(resolved, items.packed.digest)
     name = run_name(resolved, items.packed.name)
-    out = run_dir if run_dir is not None else numbered_out(_given(outdir), name, key)
-    claim_out(out, key)
+    if (run_dir is None) == (outdir is None):
+        raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
     # The training ends with the first step that reaches kimg.
     final_nimg = math.ceil(resolved.kimg * 1000 / resolved.batch) * resolved.batch
-    folder = open_run_folder(state_root(), key, final_nimg, out)
+    folder = open_run_folder(state_root(), key, final_nimg)
     with contextlib.closing(folder), flushed_denormals(), stop_requests() as stop_asked:
+        if run_dir is not None:
+            check_out(run_dir, key)
+            folder.out = run_dir
+        else:
+            folder.out = numbered_out(cast(Path, outdir), name, key)
         if folder.states.latest_nimg() > final_nimg:
             print(f"a longer run of this training has been here already (in {folder.work})")
-            folder.publish_all(resolved.kimg)
-            return out
+            folder.publish_all(final_nimg)
+            return folder.out
         _describe(folder, key, name, config, resolved, items)
+        folder.publish("run.json")
         loop = _assemble(resolved, items, folder)
-        folder.publish_all(resolved.kimg)
+        folder.publish_all(final_nimg)
         total = resolved.kimg * 1000
         with mirror(folder.work):
             with progress("train (images)", total) as advance:
                 advance(loop.clock.nimg)
                 complete = loop.run(stop_asked, advance)
-            folder.publish_all(resolved.kimg)
+            folder.publish_all(final_nimg)
             if not complete:
                 raise Interrupted(
                     f"stopped at {loop.clock.nimg} of {total} images as asked; the state is saved "
                     "and the same command goes on from there"
                 )
-    return out
+    return folder.out
 
 
 def run_name(config: TrainConfig, dataset: str) -> str:
@@ -111,12 +114,6 @@ def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
     items, resolved = _prepare(config, data)
     key = fingerprint(resolved, items.packed.digest)
     return _options(config, resolved, items) | {"fingerprint": key}
-
-
-def _given(outdir: Path | None) -> Path:
-    if outdir is None:
-        raise ConfigError("say where the results go: --outdir DIR (numbered runs) or --run-dir DIR")
-    return outdir
 
 
 def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]:
@@ -134,6 +131,8 @@ def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]
             f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
             "on: pack with --resolution 256x256, say"
         )
+    grid_size(resolved.grid, resolution)  # say now what is wrong with it, and with the device
+    pick_device(resolved.device)
     return items, resolved
 
 

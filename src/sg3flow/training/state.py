@@ -27,13 +27,18 @@ class StateFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state, then drop all but the last two."""
+        """Write a state, then drop all but it and the one before it.
+
+        A state that is further on was not usable, or this one would not exist: it goes too.
+        """
         nimg = state["nimg"]
         path = self.folder / f"state-{nimg:010d}.pt"
         with replaced_file(path) as stream:
             torch.save(state | {"format": _FORMAT}, stream)
         write_json(path.with_suffix(".json"), {"nimg": nimg, "sha256": sha256_file(path)})
-        for old in self._newest_first()[_KEPT:]:
+        before = [p for p in self._newest_first() if p < path and p.with_suffix(".json").exists()]
+        kept = {path, *before[: _KEPT - 1]}
+        for old in set(self._newest_first()) - kept:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
 
@@ -48,9 +53,10 @@ class StateFolder:
         return None
 
     def latest_nimg(self) -> int:
-        """Images seen by the newest state, 0 without one."""
-        paths = self._newest_first()
-        return int(paths[0].stem.removeprefix("state-")) if paths else 0
+        """Images seen by the newest finished state, 0 without one."""
+        finished = (p for p in self._newest_first() if p.with_suffix(".json").exists())
+        newest = next(finished, None)
+        return int(newest.stem.removeprefix("state-")) if newest else 0
 
     def _newest_first(self) -> list[Path]:
         names = (p for p in self.folder.iterdir() if re.fullmatch(r"state-\d{10}\.pt", p.name))

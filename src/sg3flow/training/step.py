@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sg3flow.data.dataset import Batch, TrainingSet
 from sg3flow.training.build import ADA_INTERVAL, Parts, Phase
 from sg3flow.training.ema import ema_beta, update_ema
 from sg3flow.training.losses import MicroBatch
@@ -20,6 +21,23 @@ class RealBatch:
 
     img: torch.Tensor
     c: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> "RealBatch":
+        """From uint8 pictures [N, C, H, W] and their labels."""
+        img, c = (part.to(device, non_blocking=True) for part in batch)
+        return cls(img.to(torch.float32) / 127.5 - 1, c)
+
+
+def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device) -> Draw:
+    """Latents from a normal distribution, labels of random training items."""
+
+    def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.randn([batch, z_dim], device=device)
+        picks = torch.randint(len(items), [batch]).tolist()
+        return z, torch.stack([items.label(i) for i in picks]).to(device)
+
+    return draw
 
 
 def seed_step(seed: int, nimg: int, rank: int) -> None:

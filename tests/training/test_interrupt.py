@@ -1,0 +1,26 @@
+"""Signals that ask a training to stop."""
+
+import os
+import signal
+
+from sg3flow.training.interrupt import stop_requests
+
+
+def test_signals_are_remembered_and_handlers_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with stop_requests() as asked:
+            assert not asked()
+            os.kill(os.getpid(), number)
+            assert asked()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
