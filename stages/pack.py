@@ -32,11 +32,12 @@ def pack(
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
 ) -> None:
     """Pack a folder or zip file of pictures."""
-    from sg3flow.data.pack import pack_images
+    from sg3flow.data.pack import check_request, pack_images
     from sg3flow.tracking.stage_run import tracked_stage
 
     stem = dest.stem if dest.suffix.lower() == ".zip" else dest.name
     manifest = manifest or dest.with_name(f"{stem}.manifest.parquet")
+    check_request(source, dest, manifest, config)  # a misspelt path needs no run in MLflow
     with tracked_stage("pack", config) as tracking:
         summary = pack_images(source, dest, manifest, config, workers=workers)
         tracking.metrics({"num_source": summary.num_source, "num_packed": summary.num_packed})

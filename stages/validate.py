@@ -37,11 +37,12 @@ def validate(
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
 ) -> None:
     """Validate a packed set and its manifest."""
-    from sg3flow.data.checks import validate_packed
+    from sg3flow.data.checks import check_inputs, validate_packed
     from sg3flow.data.checks_report import refuse_foreign_reports, require_success, write_reports
     from sg3flow.tracking.stage_run import tracked_stage
 
     html = html or report.with_suffix(".html")
+    check_inputs(manifest, packed, raw)  # a misspelt path needs no run in MLflow
     refuse_foreign_reports(report, html)
     with tracked_stage("validate", config) as tracking:
         result = validate_packed(manifest, packed, raw, config, workers=workers)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sg3flow.data.archive import PackedSet
+from sg3flow.data.storage import open_storage
 from sg3flow.errors import DataError
 
 
@@ -99,6 +102,81 @@ def test_label_vectors(tmp_path):
 def test_bad_labels_are_named(tmp_path, labels, words):
     with pytest.raises(DataError, match=words):
         PackedSet(write_zip(tmp_path / "set.zip", entries(4, labels)))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"labels": class_labels(4), "class_names": {"0": "cat"}}, 'names, not {"0": "cat"}'),
+        ({"labels": class_labels(4), "class_names": [1, 2, 3]}, r"names, not \[1, 2, 3\]"),
+        ({"labels": class_labels(4), "class_names": ["a", "b"]}, "names 2 classes .* have 3"),
+        ({"class_names": ["a"]}, "names 1 classes but has no labels"),
+        ({"licence": {"name": "MIT"}}, 'licence of .* must be a text, not {"name": "MIT"}'),
+        ({"labels": {"a": 1}}, r'list of \[file name, label\], not {"a": 1}'),
+        ({"labels": [["a", 1, 2]]}, r'\["a", 1, 2\] is in it'),
+        ({"labels": [[0, 1]]}, r"\[0, 1\] is in it"),
+        (["a"], r"must hold an object with 'labels', not \[\"a\"\]"),
+    ],
+)
+def test_foreign_labels_files_are_refused_in_one_line(tmp_path, content, words):
+    files = entries(4) | {"dataset.json": json.dumps(content).encode()}
+    with pytest.raises(DataError, match=words) as caught:
+        PackedSet(write_zip(tmp_path / "set.zip", files))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [10**30, 1_700_000_000, 100_000, True, 1.5, "cat", None, {}, [], [1e300], [float("nan")]],
+)
+def test_labels_that_are_none_are_named(tmp_path, label):
+    labels = class_labels(4)
+    labels[2][1] = label
+    with pytest.raises(DataError, match=r"from 0 to 99999.*img00000002\.png has"):
+        PackedSet(write_zip(tmp_path / "set.zip", entries(4, labels)))
+    same = [[name, label] for name, _ in labels]
+    with pytest.raises(DataError, match=r"img00000000\.png has"):
+        PackedSet(write_zip(tmp_path / "set.zip", entries(4, same)))
+
+
+def test_a_class_may_have_a_name_and_no_picture(tmp_path):
+    files = entries(2, class_labels(2), class_names=["cat", "dog", "wild"])
+    packed = PackedSet(write_zip(tmp_path / "set.zip", files))
+    assert packed.label_dim == 3 and packed.class_names == ["cat", "dog", "wild"]
+    assert packed.label(1).tolist() == [0, 1, 0]
+
+
+def test_huge_entries_are_refused_unread(tmp_path):
+    path = write_zip(tmp_path / "set.zip", entries(2), zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    central = content.rindex(b"PK\x01\x02", 0, content.rindex(b"PK\x01\x02"))
+    content[central + 24 : central + 28] = ((1 << 30) + 1).to_bytes(4, "little")
+    path.write_bytes(content)
+    packed = PackedSet(path)
+    with pytest.raises(DataError, match=r"img00000001\.png .*1,073,741,825 bytes; at most"):
+        packed.image(1)
+    with (tmp_path / "huge.png").open("wb") as stream:
+        stream.truncate((1 << 30) + 1)
+    with pytest.raises(DataError, match=r"huge\.png has 1,073,741,825 bytes"):
+        open_storage(tmp_path).read("huge.png")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_no_damage_to_a_zip_escapes_as_another_error(tmp_path_factory, data):
+    files = {"ä.png": png(noise(0, 8, 8)), "dataset.json": b'{"labels": [["\xc3\xa4.png", 0]]}'}
+    method = data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    path = write_zip(tmp_path_factory.mktemp("fuzz") / "set.zip", files, method)
+    content = bytearray(path.read_bytes())
+    start = data.draw(st.sampled_from([0, content.index(b"PK\x01\x02")]))  # names and offsets
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(start, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        packed = PackedSet(path)
+        packed.image(0), packed.label(0), packed.digest
+    except DataError as error:
+        assert "\n" not in str(error)
 
 
 def test_crc_error_names_the_entry(tmp_path):

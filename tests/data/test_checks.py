@@ -240,6 +240,8 @@ def test_foreign_reports_are_refused(tmp_path):
     (tmp_path / "v.json").write_text("{}")
     with pytest.raises(DataError, match="not replaced"):
         refuse_foreign_reports(tmp_path / "v.json", tmp_path / "v.html")
+    with pytest.raises(DataError, match="--report and --html are both"):
+        refuse_foreign_reports(tmp_path / "v", tmp_path / "v")
 
 
 def test_thumbnails_are_capped(tmp_path):
@@ -258,6 +260,20 @@ def test_wrong_inputs_are_named(packed):
         validate_packed(packed / "set.zip", packed / "set.zip", None, ValidateConfig())
     with pytest.raises(DataError, match="no file or folder"):
         validate_packed(packed / "manifest.parquet", packed / "none", None, ValidateConfig())
+
+
+def test_a_missing_raw_folder_is_named_before_the_work(packed, monkeypatch):
+    monkeypatch.setattr("sg3flow.data.frames.read_tables", lambda *_: pytest.fail("worked"))
+    manifest = packed / "manifest.parquet"
+    for raw, words in ((packed / "none", "no file or folder"), (manifest, "not a whole zip")):
+        with pytest.raises(DataError, match=words):
+            validate_packed(manifest, packed / "set.zip", raw, ValidateConfig())
+
+
+@pytest.mark.parametrize("label", [10**30, -(10**30), [1e300], {"a": 1}])
+def test_labels_of_no_use_are_offenders(packed, label):
+    change(packed, lambda f: edit_labels(f, lambda x: x[1].__setitem__(1, label)))
+    assert "labels_one_kind" in failures(validate(packed))
 
 
 def test_an_empty_set_fails(packed):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import resource
 import shutil
 import zipfile
@@ -320,3 +321,49 @@ def test_full_disk_leaves_nothing(tmp_path, dest):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_two_outputs_never_share_a_path(tmp_path):
+    save(tmp_path / "raw" / "a.png", 1)
+    for dest in ("set.zip", "set"):
+        same = tmp_path / "raw" / ".." / dest
+        with pytest.raises(DataError, match="--dest and --manifest are both"):
+            pack_images(tmp_path / "raw", tmp_path / dest, same, PackConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize("config", [{"max_images": 2}, {"subset": "00000"}])
+def test_a_part_of_a_labelled_set_keeps_all_classes(tmp_path, config):
+    for i in range(6):
+        save(tmp_path / "raw" / "abc"[i // 2] / f"{i}.png", i)
+    pack(tmp_path / "raw", tmp_path / "one.zip", labels="folders")
+    summary = pack(tmp_path / "one.zip", tmp_path / "two.zip", **config)
+    packed = PackedSet(tmp_path / "two.zip")
+    assert packed.num_images == summary.num_packed == config.get("max_images", 6)
+    assert (packed.class_names, packed.label_dim) == (["a", "b", "c"], 3)
+    assert packed.label(1).tolist() == [1, 0, 0]
+
+
+def test_linked_class_folders_are_packed(tmp_path):
+    for i, name in enumerate(("real/a", "elsewhere/b")):
+        save(tmp_path / name / f"{i}.png", i)
+    (tmp_path / "real" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (tmp_path / "real" / "c").symlink_to("b")  # twice the same folder is no circle
+    summary = pack(tmp_path / "real", tmp_path / "set.zip", labels="folders")
+    assert summary.classes == {"a": 1, "b": 1, "c": 1}
+    (tmp_path / "elsewhere" / "b" / "up").symlink_to(tmp_path / "real")
+    with pytest.raises(DataError, match="up is a link to a folder above it"):
+        pack(tmp_path / "real", tmp_path / "set.zip")
+
+
+def test_a_pipe_among_the_pictures_is_named(tmp_path):
+    save(tmp_path / "raw" / "a.png", 1)
+    os.mkfifo(tmp_path / "raw" / "b.png")
+    with pytest.raises(DataError, match=r"b\.png is not a plain file"):
+        pack(tmp_path / "raw", tmp_path / "set.zip")
+
+
+def test_licence_of_a_foreign_record_is_not_taken(tmp_path):
+    save(tmp_path / "raw" / "a.png", 1)
+    (tmp_path / "raw" / "SOURCE.json").write_text('{"licence": "of something else"}')
+    assert pack(tmp_path / "raw", tmp_path / "set.zip").licence is None

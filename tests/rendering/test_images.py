@@ -11,8 +11,6 @@ from PIL import Image
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.images import (
     Look,
-    input_transform,
-    placed,
     png_bytes,
     render_image,
 )
@@ -43,24 +41,6 @@ def test_values_that_are_not_finite_are_no_picture(make_generator):
     G.mapping.w_avg.fill_(math.nan)
     with pytest.raises(CheckpointError, match="not finite"):
         render_image(G, 1, Look(psi=0.5))
-
-
-@pytest.mark.parametrize(("translate", "rotate"), [((0.3, -0.1), 0.0), ((0.0, 0.0), 90.0)])
-def test_the_input_transform_is_the_inverse_of_the_wanted_one(translate, rotate):
-    inverse = np.linalg.inv(input_transform(translate, rotate))
-    angle = math.radians(rotate)
-    c, s = math.cos(angle), math.sin(angle)
-    expected = [[c, s, translate[0]], [-s, c, translate[1]], [0, 0, 1]]
-    np.testing.assert_allclose(inverse, expected, atol=1e-12)
-
-
-def test_the_transform_is_given_back_even_after_an_error(generator):
-    transform = generator.synthesis.input.transform
-    before = transform.clone()
-    with pytest.raises(RuntimeError, match="inside"), placed(generator, (0.5, 0.0), 10.0):
-        assert not torch.equal(transform, before)
-        raise RuntimeError("inside")
-    assert torch.equal(transform, before)
 
 
 def test_translation_moves_the_picture(make_generator):

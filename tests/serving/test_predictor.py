@@ -1,9 +1,11 @@
 """The packaged generator: what is in the files, and that its pictures are always the same."""
 
 import json
+import math
 import pickletools
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 
 from sg3flow.checkpoints.packaged import load_packaged
@@ -47,6 +49,30 @@ def test_a_damaged_package_is_refused(make_package, damage):
         package.weights.unlink()
     with pytest.raises(CheckpointError):
         Predictor.load(package.weights, package.description)
+
+
+def test_the_device_is_chosen_by_the_environment(make_package, monkeypatch):
+    package, _ = make_package()
+    monkeypatch.setenv("SG3FLOW_DEVICE", "cpu")
+    predictor = Predictor.load(package.weights, package.description)
+    assert next(predictor.G.parameters()).device.type == "cpu"
+    monkeypatch.setenv("SG3FLOW_DEVICE", "tpu")
+    with pytest.raises(ConfigError, match="one of auto, cpu, cuda, not 'tpu'"):
+        Predictor.load(package.weights, package.description)
+
+
+def test_a_model_that_draws_no_finite_values_is_a_500(make_networks):
+    from mlflow import MlflowException
+
+    from sg3flow.serving.pyfunc import GeneratorModel
+
+    G, _ = make_networks()
+    G.mapping.w_avg.fill_(math.nan)
+    model = GeneratorModel()
+    model.predictor = Predictor(G)
+    with pytest.raises(MlflowException, match="not finite") as caught:
+        model.predict(None, pd.DataFrame([{"seed": 1, "psi": 0.5}]))
+    assert caught.value.get_http_status_code() == 500
 
 
 def test_predictions_are_the_rendered_pictures(make_package):

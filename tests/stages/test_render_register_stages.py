@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import time
 from pathlib import Path
 
@@ -186,6 +187,49 @@ def test_our_pictures_are_replaced_and_foreign_ones_refused(render, run, command
     refused = render(*arguments)
     assert refused.exit_code == 1 and "not made by sg3flow" in refused.stderr
     assert Path("o", name).read_bytes() == b"holiday"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("images", ("--seeds", 1)),
+        ("grid", ("--seeds", "0-4")),
+        ("sweep", ("--seeds", "0,1")),
+        ("video", ("--seeds", "0,1", "--w-frames", 2)),
+    ],
+)
+def test_a_network_that_draws_no_finite_values_is_named(render, tmp_path, command, options):
+    path = tmp_path / "broken.pkl"
+    _save(path)
+    content = torch.load(path, weights_only=True)
+    content["G_ema"]["state_dict"]["mapping.w_avg"].fill_(math.nan)
+    for name, tensor in content["G_ema"]["state_dict"].items():
+        if name.startswith("synthesis") and name.endswith("bias"):
+            tensor.fill_(math.nan)
+    torch.save(content, path)
+    result = render(command, "--network", path, "--outdir", tmp_path / "o", *options)
+    assert result.exit_code == 1
+    assert "broken.pkl: the network draws" in result.stderr and "not finite" in result.stderr
+    assert not list((tmp_path / "o").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seeds", "0-14999"), "is too large"),
+        (("--seeds", "0", "--columns", 1000, "--device", "gpu"), "did you mean"),
+        (("--seeds", "0", "--columns", 1000), ""),
+    ],
+)
+def test_a_sheet_is_as_large_as_its_pictures(render, run, options, words):
+    network = run / "run" / "network-snapshot-000010.pkl"
+    result = render("grid", "--network", network, "--outdir", "o", *options)
+    if words:
+        assert result.exit_code == 1 and words in result.stderr
+        assert not Path("o").exists()
+    else:
+        assert result.exit_code == 0, result.output
+        assert _pixels(Path("o/grid.png")).shape[1] < 200
 
 
 def test_best_fills_a_folder_from_the_best_snapshot(render, run):

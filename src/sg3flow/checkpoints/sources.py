@@ -1,10 +1,10 @@
 """Where networks come from: a path, a URL, the model registry or a run of the tracking server."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
+from sg3flow.addresses import address_mark, shown_url
 from sg3flow.downloads import cached, local_path, url_file_name
 from sg3flow.errors import CheckpointError, TrackingError, nearest
 
@@ -37,7 +37,7 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
     if kind in ("http", "https"):
         return _downloaded(name)
     known = "a path, https://, http://, file://, models:/ or runs:/"
-    raise CheckpointError(f"cannot read networks from {name}: expected {known}")
+    raise CheckpointError(f"cannot read networks from {shown_url(name)}: expected {known}")
 
 
 def _existing(path: Path) -> Path:
@@ -56,8 +56,7 @@ def _existing(path: Path) -> Path:
 
 def _downloaded(url: str) -> Path:
     # Two addresses may end in the same file name: the address itself is part of ours.
-    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return cached(url, f"{digest}-{url_file_name(url)}")
+    return cached(url, f"{address_mark(url)[:12]}-{url_file_name(url)}")
 
 
 def _from_mlflow(uri: str) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
-from sg3flow.data.storage import open_storage
+from sg3flow.data.manifest import check_is_manifest
+from sg3flow.data.storage import check_exists, open_storage
 from sg3flow.data.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ class Report:
         }
 
 
+def check_inputs(manifest: Path, packed: Path, raw: Path | None) -> None:
+    """Find at once, before any work, an input that is missing.
+
+    Raises:
+        DataError: it is missing, or the manifest is something else.
+    """
+    check_is_manifest(manifest)
+    for path in (packed, raw):
+        if path is not None:
+            check_exists(path)
+
+
 def validate_packed(
     manifest: Path, packed: Path, raw: Path | None, config: ValidateConfig, *, workers: int = 0
 ) -> Report:
@@ -109,6 +122,8 @@ def validate_packed(
     from sg3flow.data.check_plan import planned_checks
     from sg3flow.data.frames import read_tables
 
+    check_inputs(manifest, packed, raw)
+    sources = open_storage(raw) if raw else None  # before the long work
     tables = read_tables(manifest, packed, workers)
     tables.manifest["reject"] = [
         problem if problem and in_subset else None
@@ -119,7 +134,7 @@ def validate_packed(
     plan = planned_checks(config, tables.num_classes, tables.is_labelled)
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
-    thumbnails = Thumbnails(tables.storage, open_storage(raw) if raw else None)
+    thumbnails = Thumbnails(tables.storage, sources)
     for offender in [o for check in checks for o in check.offenders] + left_out:
         thumbnails.add(offender.path, offender.entry, offender.other)
     return Report(checks, _summary(packed, tables), counts, left_out, thumbnails.uris)

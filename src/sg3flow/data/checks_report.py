@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.data.checks import FORMAT, Check, Offender, Report
+from sg3flow.data.outputs import check_distinct
 from sg3flow.data.report_style import STYLE
 from sg3flow.errors import DataError
 from sg3flow.files import write_json, write_text
@@ -20,8 +21,9 @@ def refuse_foreign_reports(json_path: Path, html_path: Path) -> None:
     """Check that nothing but reports of this kind stand where they are to be written.
 
     Raises:
-        DataError: something else stands there.
+        DataError: something else stands there, or both are one file.
     """
+    check_distinct({"--report": json_path, "--html": html_path})
     for path, mark in ((json_path, f'"format": "{FORMAT}"'), (html_path, _GENERATOR)):
         if not path.exists():
             continue

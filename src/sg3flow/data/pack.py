@@ -14,6 +14,7 @@ from typing import Any
 from sg3flow.config import PackConfig
 from sg3flow.data.images import check_transform, parse_resolution
 from sg3flow.data.manifest import ManifestRow, refuse_foreign_manifest, write_manifest
+from sg3flow.data.outputs import check_distinct
 from sg3flow.data.packed_form import (
     LABELS_NAME,
     PackedWriter,
@@ -25,6 +26,7 @@ from sg3flow.data.packed_form import (
 from sg3flow.data.parallel import ordered_map, workers_for
 from sg3flow.data.scan import Encoded, ScanJob, Scanned, ScanTask, scan_picture
 from sg3flow.data.sources import Source, SourcePicture, open_source
+from sg3flow.data.storage import check_exists
 from sg3flow.errors import DataError
 from sg3flow.files import replaced_file
 from sg3flow.progress import tracked
@@ -76,6 +78,22 @@ class PackSummary:
         }
 
 
+def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) -> None:
+    """Find at once, before any work, what can be wrong with the settings and paths alone.
+
+    Raises:
+        ConfigError: a transform and a resolution that do not go together.
+        DataError: no source, outputs that would replace it or one another, or that exist and are
+            not ours.
+    """
+    check_transform(config.transform, parse_resolution(config.resolution))
+    check_exists(source)
+    check_distinct({"--dest": dest, "--manifest": manifest})
+    _refuse_overlap(source, dest, manifest)
+    refuse_foreign(dest)
+    refuse_foreign_manifest(manifest)
+
+
 def pack_images(
     source: Path, dest: Path, manifest: Path, config: PackConfig, *, workers: int = 0
 ) -> PackSummary:
@@ -89,18 +107,14 @@ def pack_images(
         workers: processes to use; 0: one a CPU.
 
     Raises:
-        ConfigError: a transform and a resolution that do not go together.
-        DataError: nothing to pack, too many unusable pictures, pictures of different form, a
-            result that is not square with a power of two as its side, or an output that exists and
-            is not ours. Nothing is written then.
+        ConfigError: as ``check_request``.
+        DataError: also where there is nothing to pack, too many pictures are unusable or some are
+            of different form, or the result is not square with a power of two as its side. Nothing
+            is written then.
     """
-    size = parse_resolution(config.resolution)
-    check_transform(config.transform, size)
-    _refuse_overlap(source, dest, manifest)
-    refuse_foreign(dest)
-    refuse_foreign_manifest(manifest)
+    check_request(source, dest, manifest, config)
     opened = open_source(source, config.subset, config.labels)
-    task = ScanTask(opened.storage, config.transform, size)
+    task = ScanTask(opened.storage, config.transform, parse_resolution(config.resolution))
     with replaced_file(manifest) as stream, packed_writer(dest) as writer:
         packing = _Packing(opened, config, writer)
         jobs, total = packing.jobs(), len(opened.pictures)

@@ -28,6 +28,7 @@ ZIP_DAMAGE = (
     struct.error,
     LZMAError,
     EOFError,
+    IndexError,
     NotImplementedError,
     RuntimeError,
     ValueError,
@@ -53,11 +54,14 @@ def open_storage(path: Path) -> Storage:
     Raises:
         DataError: there is neither at ``path``, or it cannot be listed.
     """
-    if path.is_dir():
-        return FolderStorage(path)
+    check_exists(path)
+    return FolderStorage(path) if path.is_dir() else ZipStorage(path)
+
+
+def check_exists(path: Path) -> None:
+    """Raise DataError where there is neither a file nor a folder."""
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
-    return ZipStorage(path)
 
 
 def is_hidden(name: str) -> bool:

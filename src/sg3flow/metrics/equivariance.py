@@ -14,6 +14,7 @@ import torch
 from sg3flow.errors import MetricError
 from sg3flow.metrics.generation import Generator
 from sg3flow.metrics.motions import frac_shift, int_shift, pseudo, rot
+from sg3flow.networks.placement import input_transform, motion_matrix, placed
 
 _MAX_SHIFT = 1 / 8  # of the width and height
 _PEAK_TO_PEAK = 2.0
@@ -44,7 +45,7 @@ def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
         tx, ty = random.uniform(-_MAX_SHIFT, _MAX_SHIFT, 2).tolist()
         if not fractional:
             tx, ty = round(tx * width) / width, round(ty * height) / height
-        moved = draw(torch.tensor([[1, 0, -tx], [0, 1, -ty], [0, 0, 1]], dtype=torch.float64))
+        moved = draw(motion_matrix((tx, ty), 0))
         ideal, mask = (frac_shift if fractional else int_shift)(still, tx, ty)
         return _squared_error(moved, ideal, mask)
 
@@ -61,8 +62,7 @@ def eqr(G: Generator, inputs: Inputs, *, seed: int) -> float:
 
     def measure(still: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> _Error:
         angle = float(random.uniform(-math.pi, math.pi))
-        cos, sin = math.cos(angle), math.sin(angle)
-        turned = draw(torch.tensor([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], dtype=torch.float64))
+        turned = draw(motion_matrix((0, 0), angle))
         ideal, ideal_mask = rot(still, angle)
         filtered, filtered_mask = pseudo(turned, angle)
         return _squared_error(filtered, ideal, ideal_mask * filtered_mask)
@@ -76,19 +76,17 @@ def psnr(squared_error: float, count: float) -> float:
     return 10 * math.log10(_PEAK_TO_PEAK**2 / mean)
 
 
-def input_transform(G: Generator) -> torch.Tensor:
-    """The buffer ``[3, 3]`` that moves a StyleGAN3 generator's input.
+def require_movable(G: Generator) -> None:
+    """Make sure that the generator's input can be moved.
 
     Raises:
-        MetricError: the generator has none, as any StyleGAN2.
+        MetricError: it cannot, as that of any StyleGAN2.
     """
-    transform = getattr(getattr(G.synthesis, "input", None), "transform", None)
-    if not isinstance(transform, torch.Tensor):
+    if input_transform(G) is None:
         raise MetricError(
             f"{type(G).__name__} has no input transform, so equivariance cannot be measured; "
             "leave eqt… and eqr… out of the metrics of a StyleGAN2 network"
         )
-    return transform
 
 
 @torch.inference_mode()
@@ -97,21 +95,17 @@ def _measure_all(
     inputs: Inputs,
     measure: Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], _Error],
 ) -> float:
-    transform = input_transform(G)
-    before = transform.clone()
+    require_movable(G)
     total, count = 0.0, 0.0
-    try:
-        for z, c in inputs:
-            ws = G.mapping(z, c)
+    for z, c in inputs:
+        ws = G.mapping(z, c)
 
-            def draw(motion: torch.Tensor, ws: torch.Tensor = ws) -> torch.Tensor:
-                transform.copy_(motion)
+        def draw(motion: torch.Tensor, ws: torch.Tensor = ws) -> torch.Tensor:
+            with placed(G, motion):
                 return G.synthesis(ws, noise_mode="const", force_fp32=True)
 
-            error, samples = measure(draw(torch.eye(3)), draw)
-            total, count = total + error, count + samples
-    finally:
-        transform.copy_(before)
+        error, samples = measure(draw(torch.eye(3)), draw)
+        total, count = total + error, count + samples
     if not math.isfinite(total):
         raise MetricError("the network draws pictures with values that are not finite")
     if count == 0:

@@ -19,7 +19,7 @@ from sg3flow.checkpoints.sources import local_copy
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.equivariance import eqr, eqt, input_transform
+from sg3flow.metrics.equivariance import eqr, eqt, require_movable
 from sg3flow.metrics.features import FeatureExtractor, load_extractor
 from sg3flow.metrics.float32 import exact_float32
 from sg3flow.metrics.frechet import FeatureStats, RunningStats, frechet_distance
@@ -207,7 +207,7 @@ def _generator(judge: _Judge, path: Path, name: str) -> Generator:
             f"{wanted[0]}x{wanted[0]}x{wanted[1]}; give the set that it was trained on"
         )
     if any(not metric.is_frechet for metric in judge.metrics):
-        input_transform(G)
+        require_movable(G)
     return G
 
 

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import torch
 
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.pictures import to_uint8
+from sg3flow.networks.placement import input_transform, motion_matrix, placed
 from sg3flow.rendering.seeds import seed_latent
 
 NOISE_MODES = ("const", "random", "none")
@@ -68,6 +69,11 @@ class Look:
         if not all(map(math.isfinite, self.translate)):
             raise ConfigError(f"translate must be two finite numbers, not {self.translate}")
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the picture stays where the network draws it."""
+        return tuple(self.translate) == (0, 0) and self.rotate == 0
+
 
 def render_image(G: Generator, seed: int, look: Look, class_index: int | None = None) -> Image:
     """The picture of a seed, [H, W, C] uint8.
@@ -78,7 +84,7 @@ def render_image(G: Generator, seed: int, look: Look, class_index: int | None = 
         CheckpointError: the network draws values that are not finite.
     """
     ws = seed_ws(G, seed, look, class_index)
-    with placed(G, look.translate, look.rotate):
+    with placed_as(G, look):
         return synthesize(G, ws, look.noise_mode, seed)
 
 
@@ -132,40 +138,15 @@ def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
     return label
 
 
-def input_transform(translate: tuple[float, float], rotate: float) -> npt.NDArray[np.float64]:
-    """The matrix [3, 3] that StyleGAN3's input takes for a picture moved and turned so.
-
-    Args:
-        translate: shift of the picture in image widths, (x, y).
-        rotate: its angle in degrees.
-    """
-    angle = math.radians(rotate)
-    c, s = math.cos(angle), math.sin(angle)
-    x, y = translate
-    return np.linalg.inv(np.array([[c, s, x], [-s, c, y], [0.0, 0.0, 1.0]]))
-
-
-@contextmanager
-def placed(G: Generator, translate: tuple[float, float], rotate: float) -> Iterator[None]:
-    """Give a StyleGAN3 generator's input a transform for the block, and then its own back.
-
-    The transform is state of the network: two threads must not be in such blocks of one network.
+def placed_as(G: Generator, look: Look) -> AbstractContextManager[None]:
+    """Let the network draw as moved as the look says while the block runs; see ``placed``.
 
     Raises:
-        ConfigError: a translation or rotation is asked of a network that has no such input.
+        ConfigError: on entry, if a network that cannot move anything should.
     """
-    transform: torch.Tensor | None = getattr(getattr(G.synthesis, "input", None), "transform", None)
-    if transform is None:
-        if tuple(translate) != (0, 0) or rotate != 0:
-            raise ConfigError("this network cannot translate or rotate: only StyleGAN3 can")
-        yield
-        return
-    own = transform.clone()
-    try:
-        transform.copy_(torch.from_numpy(input_transform(translate, rotate)))
-        yield
-    finally:
-        transform.copy_(own)
+    if look.is_still and input_transform(G) is None:
+        return nullcontext()
+    return placed(G, motion_matrix(look.translate, math.radians(look.rotate)))
 
 
 def png_bytes(image: Image) -> bytes:

@@ -22,7 +22,7 @@ from sg3flow.rendering.images import (
     Image,
     Look,
     network_device,
-    placed,
+    placed_as,
     seed_ws,
     synthesize,
 )
@@ -69,7 +69,7 @@ def write_interpolation(
     curve = closed_curve(keyframes.swapaxes(0, 1))  # a point of it: [tiles, num_ws, w_dim]
     total = len(seeds) // tiles * frames_per_keyframe
     times = (i / frames_per_keyframe for i in range(total))
-    with placed(G, look.translate, look.rotate):
+    with placed_as(G, look):
         frames = _frames(G, map(curve, times), grid, look.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total

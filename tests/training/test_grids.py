@@ -1,0 +1,39 @@
+"""Sample grids: their size and their pixels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sg3flow.errors import ConfigError
+from sg3flow.training.grids import grid_size, save_mosaic
+
+
+def test_the_size_is_as_set_or_as_fits():
+    assert grid_size("8x4", 256) == grid_size("8X4", 256) == (8, 4)
+    assert grid_size("", 256) == (30, 16)
+    assert grid_size("", 16) == (32, 32)
+    assert grid_size("", 4096) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    "setting", ["\u00b2x\u00b2", "8", "8x", "x4", "8x4x2", "-1x4", "8,4", "8 4"]
+)
+def test_a_size_of_another_form_is_refused(setting):
+    with pytest.raises(ConfigError, match=r"train\.grid .* like 3x2"):
+        grid_size(setting, 256)
+
+
+@pytest.mark.parametrize("setting", ["0x4", "65x1", "999999999x1"])
+def test_a_size_out_of_range_is_refused(setting):
+    with pytest.raises(ConfigError, match="within 1x1 and 64x64"):
+        grid_size(setting, 256)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_stand_row_by_row(tmp_path, channels):
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, channels, 2, 2)
+    save_mosaic(tmp_path / "grid.png", images, columns=3)
+    with Image.open(tmp_path / "grid.png") as picture:
+        pixels = np.asarray(picture).reshape(4, 6, channels)
+    assert pixels[::2, ::2, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
