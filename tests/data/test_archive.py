@@ -146,6 +146,19 @@ def test_a_class_may_have_a_name_and_no_picture(tmp_path):
     assert packed.label(1).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("length", [0, 5])
+def test_entry_names_that_cannot_be_read_are_refused(tmp_path, length):
+    path = write_zip(tmp_path / "set.zip", {"ä.png": b"x", "b.png": b"y"})
+    content = bytearray(path.read_bytes())
+    central = content.index(b"PK\x01\x02")
+    content[central + 28] = length  # of the name, in bytes: cut in two, or none
+    content[central + 30] += 6 - length  # what is over counts as the extra field
+    content[central + 46] = 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is not a whole zip file"):
+        PackedSet(path)
+
+
 def test_huge_entries_are_refused_unread(tmp_path):
     path = write_zip(tmp_path / "set.zip", entries(2), zipfile.ZIP_DEFLATED)
     content = bytearray(path.read_bytes())

@@ -2,12 +2,14 @@ import hashlib
 import io
 import json
 import os
+import runpy
 import shutil
 import stat
 import struct
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
@@ -26,6 +29,7 @@ from sg3flow.data.fetch import fetch_pictures
 from sg3flow.data.known_sets import KNOWN_SETS
 from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
+from sg3flow.tracking.stage_run import StageRun
 from sg3flow.transfers import Patience
 
 QUICK = Patience(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
@@ -423,3 +427,25 @@ def test_a_home_folder_and_a_name_in_capitals(
     for name in ("AFHQ", "Afhqv2", "~no such user/x"):
         with pytest.raises(ConfigError, match="did you mean" if "fhq" in name.lower() else "no f"):
             fetch(tmp_path / "raw", name)
+
+
+def test_the_stage_tells_the_tracking_no_password(
+    tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_zip(tmp_path / "mirror" / "tiny.zip", {"1.png": picture()})
+    address = mirror.replace("//", "//me:hush@") + "/tiny.zip?token=hush"
+    told = []
+
+    @contextmanager
+    def noted(stage: str, config: FetchConfig) -> Iterator[StageRun]:
+        told.append(config.dataset)
+        yield StageRun(stage, {})
+
+    monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
+    stage = runpy.run_path(str(Path(__file__).parents[2] / "stages" / "fetch.py"))
+    result = CliRunner().invoke(
+        stage["app"], ["--dataset", address, "--dest", str(tmp_path / "raw")]
+    )
+    assert result.exit_code == 0, result.output
+    assert told == [f"{mirror}/tiny.zip"]
+    assert "hush" not in result.output + (tmp_path / "raw" / "SOURCE.json").read_text()

@@ -160,6 +160,14 @@ def test_labels_from_json_follow_their_pictures(tmp_path):
     assert summary.classes == {}
 
 
+def test_a_dataset_json_of_another_kind_need_not_be_read(tmp_path):
+    save(tmp_path / "raw" / "a.png", 1)
+    (tmp_path / "raw" / "dataset.json").write_text('{"labels": {"info": "COCO"}}')
+    with pytest.raises(DataError, match=r'not {"info": "COCO"}; repair it, or .* --labels none'):
+        pack(tmp_path / "raw", tmp_path / "set.zip")
+    assert pack(tmp_path / "raw", tmp_path / "set.zip", labels="none").num_packed == 1
+
+
 def test_leaked_dogs_of_the_sample_are_left_out(photos, tmp_path):
     dest = tmp_path / "set.zip"
     config = {"subset": "afhq/train", "resolution": "64x64", "duplicates": "leave-out"}

@@ -80,7 +80,8 @@ class LabelsFile:
             odd = 0
         return (
             f"labels of {self.path} must be all class numbers from 0 to {MAX_CLASSES - 1}, or all "
-            f"vectors of one length; {names[odd]} has {_words(ordered[odd])}"
+            f"vectors of one length; {names[odd]} has {_words(ordered[odd])}; repair "
+            f"{LABELS_NAME}, or pack with --labels none"
         )
 
 

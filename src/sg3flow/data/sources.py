@@ -54,7 +54,7 @@ def open_source(path: Path, subset: str, labels: str) -> Source:
     names = _picture_names(storage)
     folder = _subset_folder(subset, names, path)
     chosen = [name for name in names if name.startswith(folder)]
-    content = read_labels(storage) if labels == "json" else LabelsFile(path)
+    content = _labels_file(storage) if labels == "json" else LabelsFile(path)
     values = content.array(chosen)
     from_json = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
     class_names = content.class_names
@@ -104,6 +104,13 @@ def _subset_folder(subset: str, names: list[str], path: Path) -> str:
         folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
         raise DataError(f"no pictures below {folder} in {path}{nearest(folder, sorted(folders))}")
     return folder + "/"
+
+
+def _labels_file(storage: Storage) -> LabelsFile:
+    try:
+        return read_labels(storage)
+    except DataError as error:
+        raise DataError(f"{error}; repair it, or pack with --labels none") from None
 
 
 def _class_name(name: str, labels: str, label: Any, class_names: list[str] | None) -> str:
