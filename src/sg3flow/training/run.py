@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from sg3flow.addresses import without_secrets
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
@@ -137,9 +138,11 @@ def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]
 
 
 def _options(config: TrainConfig, resolved: TrainConfig, items: TrainingSet) -> dict[str, Any]:
+    # These are shown to others: a password in an address is not.
+    shown = without_secrets(config.resume)
     return {
-        "given": dataclasses.asdict(config),
-        "resolved": dataclasses.asdict(resolved),
+        "given": dataclasses.asdict(config) | {"resume": shown},
+        "resolved": dataclasses.asdict(resolved) | {"resume": shown},
         "training_set": training_set_info(items),
     }
 
@@ -173,7 +176,7 @@ def _describe(
     content = {
         "fingerprint": key,
         "name": name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": without_secrets(shlex.join(["python", *sys.argv])),
         "params": options["resolved"],
         "training_set": options["training_set"],
     }
