@@ -59,7 +59,7 @@ def test_wrong_calls_end_in_one_line(app, tmp_path):
     assert "must be a multiple of mbstd_group" in message
     assert "needs labels" in fails(app, "--data", data, "--run-dir", out, "--cond=1")
     assert "power of two" in fails(app, "--data", packed(tmp_path / "b.zip", 24), "--run-dir", out)
-    assert "8x4" in fails(app, "--data", data, "--run-dir", out, "--grid=8by4")
+    assert "like 3x2" in fails(app, "--data", data, "--run-dir", out, "--grid=8by4")
     assert "one device" in fails(app, "--data", data, "--run-dir", out, "--gpus=2", "--batch=8")
     assert not out.exists()
 
