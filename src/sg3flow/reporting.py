@@ -39,22 +39,6 @@ class Reporter(Protocol):
         """Any other file."""
 
 
-class NullReporter:
-    """Tells nobody."""
-
-    def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
-        """Nothing."""
-
-    def image(self, path: Path, key: str, nimg: int) -> None:
-        """Nothing."""
-
-    def snapshot(self, path: Path, nimg: int) -> None:
-        """Nothing."""
-
-    def artifact(self, path: Path) -> None:
-        """Nothing."""
-
-
 class JsonlReporter:
     """Appends to ``stats.jsonl`` and ``events.jsonl`` of a folder, each thing once.
 
