@@ -1,4 +1,4 @@
-"""Train a GAN on a packed set.
+r"""Train a GAN on a packed set.
 
 In: a packed set (zip). Out: a folder with snapshots `network-snapshot-<kimg>.pkl`, sample grids,
 `stats.jsonl`, `training_options.json` and `run.json`.

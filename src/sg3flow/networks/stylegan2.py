@@ -1,14 +1,13 @@
 """The generator of StyleGAN2 with skip connections (Karras et al. 2020)."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer, check_resolution, half_precision_from
-from sg3flow.networks.mapping import MappingNetwork
 from sg3flow.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 
 NOISE_MODES = ("const", "random", "none")
@@ -225,52 +224,8 @@ class SynthesisNetwork(nn.Module):
         return img
 
 
-class StyleGAN2Generator(nn.Module):
-    """Mapping and synthesis.
+class StyleGAN2Generator(Generator):
+    """The skip generator of Karras et al. 2020, "Analyzing and Improving"."""
 
-    Args:
-        mapping_kwargs: arguments of `MappingNetwork` (8 layers by default).
-        synthesis_kwargs: arguments of `SynthesisNetwork`.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        img_resolution: int,
-        img_channels: int,
-        mapping_kwargs: Mapping[str, Any] | None = None,
-        **synthesis_kwargs: Any,
-    ) -> None:
-        super().__init__()
-        self.init_kwargs: dict[str, Any] = {
-            "z_dim": z_dim,
-            "c_dim": c_dim,
-            "w_dim": w_dim,
-            "img_resolution": img_resolution,
-            "img_channels": img_channels,
-            "mapping_kwargs": dict(mapping_kwargs or {}),
-            **synthesis_kwargs,
-        }
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
-        self.num_ws = self.synthesis.num_ws
-        settings = {"num_layers": 8, **(mapping_kwargs or {})}
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **settings)
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        noise_mode: str = "const",
-        force_fp32: bool = False,
-        update_emas: bool = False,
-    ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> float32 images [N, C, R, R], nominally in [-1, 1]."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas=update_emas)
-        img: torch.Tensor = self.synthesis(ws, noise_mode=noise_mode, force_fp32=force_fp32)
-        return img
+    synthesis_type = SynthesisNetwork
+    mapping_layers = 8

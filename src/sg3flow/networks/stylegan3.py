@@ -1,7 +1,6 @@
 """The alias-free generator, configurations T and R (Karras et al. 2021)."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sg3flow.networks.filters import lowpass_filter
+from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer
-from sg3flow.networks.mapping import MappingNetwork
 from sg3flow.networks.schedule import LayerPlan, Schedule, ScheduleArguments, plan_layers
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
 
@@ -191,53 +190,8 @@ class SynthesisNetwork(nn.Module):
         return x.to(first.dtype) * self.output_scale
 
 
-class StyleGAN3Generator(nn.Module):
-    """Mapping and synthesis. Config R: conv_kernel 1, use_radial_filters, doubled channels.
+class StyleGAN3Generator(Generator):
+    """Configurations T and R; R: conv_kernel 1, use_radial_filters, doubled channels."""
 
-    Args:
-        mapping_kwargs: arguments of `MappingNetwork`.
-        synthesis_kwargs: arguments of `SynthesisNetwork` and `ScheduleArguments`.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        img_resolution: int,
-        img_channels: int,
-        mapping_kwargs: Mapping[str, Any] | None = None,
-        **synthesis_kwargs: Any,
-    ) -> None:
-        super().__init__()
-        self.init_kwargs: dict[str, Any] = {
-            "z_dim": z_dim,
-            "c_dim": c_dim,
-            "w_dim": w_dim,
-            "img_resolution": img_resolution,
-            "img_channels": img_channels,
-            "mapping_kwargs": dict(mapping_kwargs or {}),
-            **synthesis_kwargs,
-        }
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        noise_mode: str = "const",
-        force_fp32: bool = False,
-        update_emas: bool = False,
-    ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> float32 images [N, C, R, R], nominally in [-1, 1]."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas=update_emas)
-        img: torch.Tensor = self.synthesis(
-            ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas
-        )
-        return img
+    synthesis_type = SynthesisNetwork
+    mapping_layers = 2
