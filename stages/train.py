@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from sg3flow.command import run, stage_app, stage_command
+from sg3flow.command import given_arguments, run, stage_app, stage_command
 from sg3flow.config import TrainConfig
 
 app = stage_app(__doc__)
@@ -31,15 +31,23 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
 ) -> None:
     """Train a GAN on a packed set."""
+    from sg3flow.processes import is_launched
     from sg3flow.tracking.mirror import mirrored
-    from sg3flow.training.run import dry_run as check
+    from sg3flow.training.job import dry_run as check
     from sg3flow.training.run import train as run_training
 
     if dry_run:
         print(json.dumps(check(config, data), indent=2))
         return
+    if config.gpus > 1 and not is_launched():
+        from sg3flow.training.launch import launch
+
+        check(config, data)  # what is wrong is said once, and at once
+        launch(config.gpus, [__file__, *given_arguments()])
+        return
     out = run_training(config, data, run_dir=run_dir, outdir=outdir, mirror=mirrored)
-    print(f"snapshots in {out}")
+    if out is not None:
+        print(f"snapshots in {out}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from typer.core import TyperCommand
 
 from sg3flow.config import load_settings
 from sg3flow.errors import Sg3flowError
+from sg3flow.launched import says_errors, tell_failure
 from sg3flow.project import state_root
 
+_given: list[str] = []  # what the last command was called with
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -84,6 +86,11 @@ def stage_command(
     return decorate
 
 
+def given_arguments() -> list[str]:
+    """The command line of the command that runs, without its program."""
+    return list(_given)
+
+
 def _wait_politely() -> None:
     """Let OpenMP threads spin only briefly before they sleep; read when torch is loaded.
 
@@ -123,7 +130,10 @@ class one_line_errors:
             _print_error("interrupted; run the same command again to go on")
             raise typer.Exit(130) from None
         if isinstance(error, Exception):
-            _print_error(_describe(error))
+            message = _describe(error)
+            tell_failure(error, message)
+            if says_errors(error):
+                _print_error(message)
             raise typer.Exit(1) from None
 
 
@@ -180,6 +190,7 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
         shown = ",".join(field.default) if is_list else field.default
         help_text += f"  [default: {shown}]"
     # None stands for "not given": the params file or the default decides then.
+    kind = str if field.metadata["words"] else kind
     kind = list[str] | None if is_list else kind | None
     return inspect.Parameter(
         field.name,
@@ -193,6 +204,7 @@ class _Command(TyperCommand):
     """A command whose switches also take a value, ``--mirror=1``, as StyleGAN users write it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _given[:] = args
         switches = {name for param in self.params if param.secondary_opts for name in param.opts}
         return super().parse_args(ctx, _plain_switches(args, switches))
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
+AUTO = -1  # `batch_gpu: auto`
 
 
 def setting(
@@ -29,9 +30,14 @@ def setting(
     ge: float | None = None,
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
+    words: Mapping[str, int] | None = None,
 ) -> Any:
-    """A dataclass field with what is needed to check it and to describe it on a command line."""
-    metadata = {"help": help, "ge": ge, "le": le, "choices": choices}
+    """A dataclass field with what is needed to check it and to describe it on a command line.
+
+    Args:
+        words: what may stand in place of a whole number, and the number it means.
+    """
+    metadata = {"help": help, "ge": ge, "le": le, "choices": choices, "words": words}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -96,7 +102,7 @@ class TrainConfig:
     """Training settings; names, ranges and defaults are those that StyleGAN users know."""
 
     cfg: str = setting(choices=CONFIGS, help="architecture and its settings")
-    gpus: int = setting(ge=1, help="number of GPUs; this version trains on one")
+    gpus: int = setting(ge=1, help="number of processes, a GPU (or a share of the CPU) each")
     batch: int = setting(ge=1, help="images a step, over all GPUs")
     gamma: float = setting(
         ge=0, help="R1 weight; for batch 32: 0.5 at 128 px, 2 at 256, 8 at 512, 32 at 1024"
@@ -108,7 +114,12 @@ class TrainConfig:
     freezed: int = setting(0, ge=0, help="freeze the first layers of D")
     p: float = setting(0.2, ge=0, le=1, help="augmentation probability with --aug fixed")
     target: float = setting(0.6, ge=0, le=1, help="target value of --aug ada")
-    batch_gpu: int = setting(0, ge=0, help="images a forward pass on a GPU; 0: batch / gpus")
+    batch_gpu: int = setting(
+        0,
+        ge=0,
+        words={"auto": AUTO},
+        help="images a forward pass on a GPU; 0: batch / gpus; auto: the most that fit",
+    )
     cbase: int = setting(32768, ge=1, help="capacity multiplier")
     cmax: int = setting(512, ge=1, help="most feature maps of a layer")
     glr: float = setting(0.0, ge=0, help="G learning rate; 0: 0.0025 (stylegan2: 0.002)")
@@ -121,6 +132,15 @@ class TrainConfig:
     snap: int = setting(50, ge=1, help="ticks between two snapshots")
     seed: int = setting(0, ge=0, help="seed of everything random")
     fp32: bool = setting(False, help="no half precision on a GPU")
+    bf16: bool = setting(False, help="half precision in bfloat16 in place of float16")
+    max_repairs: int = setting(
+        1000,
+        ge=0,
+        help="updates with non-finite gradients between two reports that end a training; 0: any",
+    )
+    metrics: tuple[str, ...] = setting(
+        ("none",), help="metrics of every snapshot at once, fid50k_full for one; none: later"
+    )
     workers: int = setting(3, ge=0, help="processes that read pictures; 0: none of their own")
     grid: str = setting("", help="COLUMNSxROWS of the sample grid; empty: as many as fit 8K")
     device: str = setting("auto", choices=DEVICES, help="where to train")
@@ -262,6 +282,11 @@ def check_value(
 ) -> Any:
     """Check one value against its field's type, range and choices; returns it in that type."""
     wanted = typing.get_type_hints(config_type)[field.name]
+    words = field.metadata.get("words") or {}
+    if isinstance(value, str) and words:
+        if value in words:
+            return words[value]
+        value = _whole_number(label, value, words)
     value = _typed(label, value, wanted)
     choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
     if choices is not None and value not in choices:
@@ -286,8 +311,17 @@ def parse_pair(text: str, label: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _whole_number(label: str, text: str, words: Mapping[str, int]) -> int:
+    """A number that came as text, from a setting whose value may be a word."""
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{text[:60]}'")
+    return int(text)
+
+
 def _typed(label: str, value: Any, wanted: Any) -> Any:
-    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list
+    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list, or texts and commas
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{label} must be a list, not {value!r}")
         item_type = typing.get_args(wanted)[0]

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 
 import torch
 
+from sg3flow import processes
 from sg3flow.config import DEVICES
 from sg3flow.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
     """``auto``: the CUDA device if there is one, else the CPU; ``cpu`` or ``cuda``: that one.
+
+    Of several processes that torchrun started on a machine, each gets a device of its own.
 
     Raises:
         ConfigError: another name, or ``cuda`` is asked for and there is none.
@@ -21,7 +24,14 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError("no CUDA device is visible to torch; choose device cpu or auto")
-    return torch.device("cuda", torch.cuda.current_device())
+    index = processes.local_rank()
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{torch.cuda.device_count()} CUDA devices are visible, too few for process "
+            f"{index + 1} of this machine; start fewer, or choose device cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 @contextmanager

@@ -7,6 +7,8 @@
     |-- MetricError       a metric cannot be computed, or two results cannot be compared
     |-- TrackingError     the tracking server or the model registry cannot be used
     |-- Diverged          a training whose numbers are no longer finite
+    |-- OutOfMemory       a training step that does not fit
+    |-- ProcessLost       a process of a training that has lost the others
     |-- Interrupted       a training that was asked to stop, and can go on
 
 The message is one line that names the thing, the rule, the value found and the next step. A stage
@@ -43,6 +45,14 @@ class TrackingError(Sg3flowError):
 
 class Diverged(Sg3flowError):
     """A training whose numbers are no longer finite."""
+
+
+class OutOfMemory(Sg3flowError):
+    """A training step that needs more memory than there is."""
+
+
+class ProcessLost(Sg3flowError):
+    """One of several processes of a training no longer hears from another."""
 
 
 class Interrupted(Sg3flowError):

@@ -2,7 +2,8 @@
 
 The run's own folder is the truth: ``stats.jsonl`` holds a line of statistics a tick, and
 ``events.jsonl`` a line for every other thing worth showing. A tracker mirrors these two files; the
-training itself never meets it.
+training itself never meets it. Metrics of snapshots also stand in ``metric-<name>.jsonl``, as
+StyleGAN users know them.
 """
 
 import json
@@ -34,6 +35,12 @@ class Reporter(Protocol):
 
     def snapshot(self, path: Path, nimg: int) -> None:
         """A complete network snapshot."""
+
+    def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
+        """What a metric says of a snapshot."""
+
+    def has_metric(self, snapshot: Path, name: str) -> bool:
+        """Whether that is known already, from an earlier start of this run."""
 
     def artifact(self, path: Path) -> None:
         """Any other file."""
@@ -71,6 +78,22 @@ class JsonlReporter:
     def snapshot(self, path: Path, nimg: int) -> None:
         """Note a snapshot."""
         self._event({"kind": "snapshot", "file": path.name, "key": "", "nimg": nimg})
+
+    def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
+        """Append one line to the metric's file, unless the snapshot has one there, and note it."""
+        path = snapshot.with_name(f"metric-{name}.jsonl")
+        _drop_torn_line(path)
+        known = [row for row in read_whole_lines(path) if row["snapshot_pkl"] == snapshot.name]
+        row: dict[str, Any] = {"results": {name: value}, "metric": name}
+        row |= {"snapshot_pkl": snapshot.name, "nimg": nimg, "timestamp": time.time()}
+        if not known:
+            _append(path, row)
+        event = {"kind": "metric", "file": snapshot.name, "key": name, "nimg": nimg}
+        self._event(event | {"value": value, "timestamp": row["timestamp"]})
+
+    def has_metric(self, snapshot: Path, name: str) -> bool:
+        """Whether ``metric`` has noted it."""
+        return any(key[:3] == ("metric", snapshot.name, name) for key in self._events)
 
     def artifact(self, path: Path) -> None:
         """Note a file."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sg3flow import processes
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.training.ema import ema_beta, update_ema
 from sg3flow.training.losses import GanLoss, LossSettings, MicroBatch, blur_taps
@@ -88,7 +89,7 @@ def test_path_length_phase_matches_the_expected_numbers(golden, monkeypatch):
     monkeypatch.setattr(
         G.synthesis, "forward", lambda ws, **kw: synthesis(ws, **(kw | {"noise_mode": "none"}))
     )
-    monkeypatch.setattr(torch, "randn_like", lambda x: data["pl_noise"])
+    monkeypatch.setattr(processes, "randn", lambda size, device: data["pl_noise"])
     settings = LossSettings(r1_gamma=0, pl_weight=2)
     loss = GanLoss(G, None, None, settings, Collector(CPU), CPU)
     loss.pl_mean.copy_(data["pl_mean_before"])

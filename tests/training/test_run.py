@@ -58,7 +58,9 @@ def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path,
 
     monkeypatch.setattr(loop, "run_step", broken)
     out = tmp_path / "out"
-    with pytest.raises(Diverged, match="Loss/G/loss became nan between image 0 and 1000"):
+    with pytest.raises(
+        Diverged, match=r"Loss/G/loss is no longer finite, first in step 4 \(after 100 images\)"
+    ):
         train(small, tiny_set, run_dir=out)
     assert snapshots(out) == ["network-snapshot-000000.pkl"]
 

@@ -42,7 +42,7 @@ class DiscriminatorBlock(nn.Module):
         freeze_layers: int = 0,
     ) -> None:
         super().__init__()
-        self.use_fp16 = use_fp16
+        self.use_fp16, self.half_dtype = use_fp16, torch.float16
         self.num_layers = 0
         self.register_buffer("resample_filter", setup_filter(resample_filter))
 
@@ -60,7 +60,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, force_fp32: bool = False) -> torch.Tensor:
         half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
-        x = x.to(torch.float16 if half else self.conv0.weight.dtype)
+        x = x.to(self.half_dtype if half else self.conv0.weight.dtype)
         if self.fromrgb is not None:
             x = self.fromrgb(x)
         y = self.skip(x, gain=math.sqrt(0.5))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from sg3flow import processes
 from sg3flow.networks.layers import FullyConnectedLayer, normalize_2nd_moment
 
 
@@ -62,7 +63,8 @@ class MappingNetwork(nn.Module):
         if self.num_ws is None:
             return x
         if update_emas:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+            mean = processes.average(x.detach().mean(dim=0))
+            self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
         ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # [N, num_ws, w_dim]
         if truncation_psi != 1:
             cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff

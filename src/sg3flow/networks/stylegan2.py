@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sg3flow import processes
 from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer, check_resolution, half_precision_from
 from sg3flow.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
@@ -61,10 +62,8 @@ class SynthesisLayer(nn.Module):
         if noise_mode == "const":
             return self.noise_const * self.noise_strength
         shape = (batch, 1, self.resolution, self.resolution)
-        return (
-            torch.randn(shape, device=self.noise_const.device, dtype=self.noise_const.dtype)
-            * self.noise_strength
-        )
+        noise = processes.randn(shape, device=self.noise_const.device)
+        return noise.to(self.noise_const.dtype) * self.noise_strength
 
 
 class ToRGBLayer(nn.Module):
@@ -103,6 +102,7 @@ class SynthesisBlock(nn.Module):
         use_noise: bool,
     ) -> None:
         super().__init__()
+        self.half_dtype = torch.float16
         self.use_fp16, self.num_conv = use_fp16, 2 if in_channels else 1
         self.register_buffer("resample_filter", setup_filter(resample_filter))
 
@@ -135,7 +135,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`ws` [N, num_conv + 1, w_dim]; returns the features and the image so far (float32)."""
         half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
-        dtype = torch.float16 if half else ws.dtype
+        dtype = self.half_dtype if half else ws.dtype
         styles = iter(ws.unbind(dim=1))
         if x is None:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)

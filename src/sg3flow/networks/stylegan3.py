@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sg3flow import processes
 from sg3flow.networks.filters import lowpass_filter
 from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer
@@ -80,6 +81,7 @@ class SynthesisLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.plan, self.conv_clamp, self.magnitude_ema_beta = plan, conv_clamp, beta
+        self.half_dtype = torch.float16
         kernel = 1 if plan.is_torgb else conv_kernel
         self.affine = FullyConnectedLayer(w_dim, plan.in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(plan.out_channels, plan.in_channels, kernel, kernel))
@@ -108,9 +110,10 @@ class SynthesisLayer(nn.Module):
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
             magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
+            magnitude = processes.average(magnitude)
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         half = self.plan.use_fp16 and not force_fp32 and x.device.type == "cuda"
-        x = x.to(torch.float16 if half else self.weight.dtype)
+        x = x.to(self.half_dtype if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
         is_torgb = self.plan.is_torgb
         return filtered_lrelu(

@@ -183,7 +183,7 @@ def _describe_run(store: Any, run_id: str, described: dict[str, Any], tags: dict
 
 
 def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) -> None:
-    from sg3flow.tracking.models import log_snapshot_model
+    from sg3flow.tracking.models import find_snapshot_model, log_snapshot_model
 
     path, kimg = folder / event["file"], event["nimg"] // 1000
     if not path.is_file():  # somebody tidied up: there is nothing to send any more
@@ -192,6 +192,17 @@ def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) ->
         log_snapshot_model(store, run_id, path, kimg)
     elif event["kind"] == "image":
         log_picture(store.client, run_id, path, event["key"], kimg)
+    elif event["kind"] == "metric":
+        model_id = find_snapshot_model(store, run_id, event["file"])
+        # The time is part of the point's identity: a replay adds nothing.
+        store.client.log_metric(
+            run_id,
+            event["key"],
+            event["value"],
+            timestamp=int(event["timestamp"] * 1000),
+            step=kimg,
+            model_id=model_id,
+        )
     else:
         store.client.log_artifact(run_id, str(path))
 

@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from sg3flow import processes
 from sg3flow.errors import ConfigError
 from sg3flow.training.augment_draws import Draws
 from sg3flow.training.augment_strengths import Strengths
@@ -55,7 +56,8 @@ def apply_noise(images: torch.Tensor, strengths: Strengths, draws: Draws) -> tor
         return images
     applied = draws.applied(strengths.noise)
     sigma = torch.where(applied, draws.half_normal(strengths.noise_std), 0.0)
-    return images + torch.randn_like(images) * _to_images(sigma, images)
+    noise = processes.randn(images.shape, device=images.device).to(images.dtype)
+    return images + noise * _to_images(sigma, images)
 
 
 def cut_out(images: torch.Tensor, strengths: Strengths, draws: Draws) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 import torch
 
+from sg3flow import processes
+
 
 class Draws:
     """Values for a batch: one a picture, shape [N], float64 on the CPU.
@@ -42,7 +44,7 @@ class Draws:
     def normal(self, std: float) -> torch.Tensor:
         """N(0, std^2)."""
         if self.percentile is None:
-            return torch.randn([self.num_images], device="cpu").double() * std
+            return processes.randn([self.num_images]).double() * std
         return torch.erfinv(self._uniform() * 2 - 1) * std
 
     def half_normal(self, std: float) -> torch.Tensor:
@@ -53,5 +55,5 @@ class Draws:
 
     def _uniform(self) -> torch.Tensor:
         if self.percentile is None:
-            return torch.rand([self.num_images], device="cpu").double()
+            return processes.rand([self.num_images]).double()
         return torch.full([self.num_images], self.percentile, dtype=torch.float64, device="cpu")

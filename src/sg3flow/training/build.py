@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from sg3flow.config import TrainConfig
+from sg3flow.config import AUTO, TrainConfig
 from sg3flow.errors import ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.networks.precision import use_bfloat16
 from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
 from sg3flow.training.losses import GanLoss, LossSettings
 from sg3flow.training.stats import Collector
@@ -66,6 +67,16 @@ def resolve(config: TrainConfig) -> TrainConfig:
         glr=config.glr or (0.002 if is_stylegan2 else 0.0025),
         map_depth=config.map_depth or (8 if is_stylegan2 else 2),
     )
+    if config.fp32 and config.bf16:
+        raise ConfigError("train.fp32 and train.bf16 exclude each other; choose one")
+    if config.batch_gpu == AUTO:
+        _check_batch(replace(resolved, batch_gpu=config.mbstd_group))  # the least it can become
+    else:
+        _check_batch(resolved)
+    return resolved
+
+
+def _check_batch(resolved: TrainConfig) -> None:
     if resolved.batch_gpu < 1 or resolved.batch % (resolved.gpus * resolved.batch_gpu) != 0:
         raise ConfigError(
             f"train.batch ({resolved.batch}) must be a multiple of gpus * batch_gpu "
@@ -76,7 +87,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
             f"train.batch_gpu ({resolved.batch_gpu}) must be a multiple of mbstd_group "
             f"({resolved.mbstd_group}); change one of them"
         )
-    return resolved
 
 
 def generator_kwargs(
@@ -148,6 +158,9 @@ def build(
     G = generator_type(**generator_kwargs(config, **sizes)).train().requires_grad_(False).to(device)
     D = Discriminator(**discriminator_kwargs(config, **sizes)).train().requires_grad_(False)
     D = D.to(device)
+    if config.bf16:
+        use_bfloat16(G)
+        use_bfloat16(D)
     G_ema = copy.deepcopy(G).eval()
     augment_pipe = build_augment(config, device)
     collector = Collector(device)

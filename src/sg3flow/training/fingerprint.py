@@ -11,7 +11,9 @@ from sg3flow.config import TrainConfig
 from sg3flow.files import sha256_file
 
 # These settings decide how long the training runs, where, and what it shows; not where it goes.
-_FREE_SETTINGS = frozenset({"kimg", "tick", "snap", "desc", "workers", "grid", "device"})
+_FREE_SETTINGS = frozenset(
+    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
+)
 
 _NUMERICS = (
     "cuda/*",
@@ -27,6 +29,7 @@ _NUMERICS = (
     "data/dataset.py",
     "data/sampler.py",
     "devices.py",
+    "processes.py",
 )
 
 

@@ -3,43 +3,24 @@
 The clock is the number of real images seen. Ticks, snapshots, schedules, random numbers and the
 place in the data all follow from it and the seed, so a run that goes on from a saved state makes
 the steps that an uninterrupted run would have made.
+
+With several processes every one of them runs this loop; the first one keeps the record.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import psutil
-import torch
-
-from sg3flow.checkpoints import save_snapshot
+from sg3flow import processes
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import Batch, TrainingSet
 from sg3flow.errors import Diverged
-from sg3flow.reporting import Reporter, Stat
+from sg3flow.reporting import Stat
 from sg3flow.training.build import Parts
-from sg3flow.training.folder import RunFolder
-from sg3flow.training.grids import SampleGrid, save_fakes
-from sg3flow.training.state import capture
+from sg3flow.training.memory import memory_stats, memory_warning, out_of_memory_advice
+from sg3flow.training.record import RunRecord
+from sg3flow.training.state import capture, check_equal
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
-
-_STATE_INTERVAL_SEC = 600.0
-
-_TICK_COLUMNS = (
-    ("tick", "Progress/tick", "5.0f"),
-    ("kimg", "Progress/kimg", "8.1f"),
-    ("time", "Timing/total_sec", "7.0f"),
-    ("sec/kimg", "Timing/sec_per_kimg", "8.2f"),
-    ("maintenance", "Timing/maintenance_sec", "6.1f"),
-    ("memory", "Resources/cpu_mem_gb", "6.2f"),
-    ("gpu memory", "Resources/peak_gpu_mem_gb", "6.2f"),
-    ("augment", "Progress/augment", "6.3f"),
-    ("G", "Loss/G/loss", "7.3f"),
-    ("D", "Loss/D/loss", "7.3f"),
-)
 
 
 @dataclass
@@ -59,40 +40,40 @@ class Clock:
 
 @dataclass
 class TrainingLoop:
-    """A training that is ready to step."""
+    """A training that is ready to step; ``record`` is None but for the first process."""
 
     config: TrainConfig
     parts: Parts
     items: TrainingSet
     batches: Iterator[Batch]
-    grid: SampleGrid
-    folder: RunFolder
-    reporter: Reporter
-    training_set: dict[str, Any]
     clock: Clock
+    record: RunRecord | None
 
     def run(self, stop_asked: Callable[[], bool], advance: Callable[[int], None]) -> bool:
         """Train until the run is complete (True) or a stop was asked for (False)."""
-        self._started = self._tick_started = self._saved = time.monotonic()
+        self._started = self._tick_started = time.monotonic()
         self._maintenance_sec = 0.0
         self._tick_nimg = self.clock.nimg
         total = self.config.kimg * 1000
         while True:
             done = self.clock.nimg >= total
-            stopping = stop_asked()
+            due = self.record is not None and self.record.state_is_due()
+            stopping, state_due = processes.any_of(stop_asked(), due)
             if self._report_due(done):
-                self._maintain(done)
-            elif stopping or time.monotonic() - self._saved > _STATE_INTERVAL_SEC:
+                self._maintain(done, keep=stopping or state_due)
+            elif stopping or state_due:
+                self._check_stats()
                 self._save_state()
             if done or stopping:
                 return done
-            self._step()
+            with out_of_memory_advice(self.config, self.parts.device):
+                self._step()
             advance(self.config.batch)
 
     def _step(self) -> None:
         nimg, device = self.clock.nimg, self.parts.device
         real = RealBatch.of(next(self.batches), device)
-        seed_step(self.config.seed, nimg, rank=0)
+        seed_step(self.config.seed, nimg)
         draw = random_draw(self.items, self.parts.G.z_dim, self.config.batch, device)
         run_step(self.parts, real, draw, nimg, self.config.batch_gpu)
         self.clock.nimg = nimg + self.config.batch
@@ -103,39 +84,58 @@ class TrainingLoop:
             return True
         return nimg // period > reported // period
 
-    def _maintain(self, done: bool) -> None:
+    def _maintain(self, done: bool, keep: bool) -> None:
         """All that happens between two ticks; the time it takes is reported with the next."""
         tick_ended = time.monotonic()
-        stats = self._checked_stats()
-        tick = self.clock.nimg // (self.config.tick * 1000)
-        values = stats | self._progress_stats(tick, tick_ended)
-        self.reporter.stats(values, self.clock.nimg)
-        self._print_tick(values)
+        nimg = self.clock.nimg
+        stats = self._check_stats()
+        tick = nimg // (self.config.tick * 1000)
+        if self.record is not None:
+            self.record.report(stats | self._progress_stats(tick, tick_ended), nimg)
         if tick % self.config.snap == 0 or done:
-            self._save_snapshot()
-        self.clock.reported_nimg = self.clock.nimg
+            check_equal(self.parts)
+            if self.record is not None:
+                self.record.save_snapshot(self.parts, nimg)
+            processes.wait_for_first(f"snapshot-{nimg}")
+            keep = True
+        self.clock.reported_nimg = nimg
         self.parts.collector.clear()
-        self._save_state()
-        self.folder.publish("stats.jsonl")
-        self._tick_started, self._tick_nimg = time.monotonic(), self.clock.nimg
+        cheap = self.record is not None and self.record.saving_is_cheap()
+        if keep or processes.any_of(cheap)[0]:
+            self._save_state()
+        self._tick_started, self._tick_nimg = time.monotonic(), nimg
         self._maintenance_sec = self._tick_started - tick_ended
 
-    def _checked_stats(self) -> dict[str, Stat]:
+    def _check_stats(self) -> dict[str, Stat]:
         """Statistics since the last report.
 
         Raises:
-            Diverged: one of them is not finite; the last good snapshot and state stand.
+            Diverged: one of them is not finite, or too many gradients were; the last good snapshot
+                and state stand.
         """
-        stats = self.parts.collector.read()
-        for name, stat in stats.items():
-            if not math.isfinite(stat.mean):
-                since = max(self.clock.reported_nimg, 0)
-                raise Diverged(
-                    f"training diverged: {name} became {stat.mean} between image {since} and "
-                    f"{self.clock.nimg}; try a larger --gamma or a smaller --glr (the last good "
-                    f"snapshot stands in {self.folder.out})"
-                )
+        collector = self.parts.collector
+        stats, first_bad = collector.read(), collector.first_bad()
+        broken = [name for name in first_bad if not name.startswith("Repairs/")]
+        if broken:
+            name = min(broken, key=lambda name: first_bad[name])
+            raise self._diverged(f"{name} is no longer finite", first_bad[name])
+        repaired = {n: round(s.num * s.mean) for n, s in stats.items() if n.startswith("Repairs/")}
+        count = sum(repaired.values())
+        if count > self.config.max_repairs > 0:
+            name = max(repaired, key=lambda name: repaired[name])
+            raise self._diverged(
+                f"the gradients of {name.removeprefix('Repairs/')} and others were not finite in "
+                f"{count} updates since the last report (max_repairs {self.config.max_repairs})",
+                min(first_bad.values()),
+            )
         return stats
+
+    def _diverged(self, what: str, nimg: int) -> Diverged:
+        step = nimg // self.config.batch
+        return Diverged(
+            f"training diverged: {what}, first in step {step} (after {nimg} images); the last good "
+            "snapshot and state stand; try a larger --gamma or a smaller --glr"
+        )
 
     def _progress_stats(self, tick: int, now: float) -> dict[str, Stat]:
         nimg = self.clock.nimg
@@ -150,51 +150,16 @@ class TrainingLoop:
             "Timing/sec_per_tick": tick_sec,
             "Timing/sec_per_kimg": tick_sec / tick_kimg,
             "Timing/maintenance_sec": self._maintenance_sec,
-            "Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30,
         }
-        if self.parts.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.parts.device)
-            values["Resources/peak_gpu_mem_gb"] = peak / 2**30
-            torch.cuda.reset_peak_memory_stats(self.parts.device)
+        values |= memory_stats(self.parts.device)
+        memory_warning(self.config, self.parts.device)
         return {name: Stat(1, float(value), 0.0) for name, value in values.items()}
 
-    def _print_tick(self, values: dict[str, Stat]) -> None:
-        parts = [
-            f"{label} {values[name].mean:<{width}}"
-            for label, name, width in _TICK_COLUMNS
-            if name in values
-        ]
-        print(" ".join(parts), flush=True)
-
-    def _save_snapshot(self) -> None:
-        nimg = self.clock.nimg
-        kimg = nimg // 1000
-        snapshot = self.folder.work / f"network-snapshot-{kimg:06d}.pkl"
-        pipe = self.parts.augment_pipe
-        save_snapshot(
-            snapshot,
-            G=self.parts.G,
-            D=self.parts.D,
-            G_ema=self.parts.G_ema,
-            augment_p=float(pipe.p) if pipe is not None else 0.0,
-            training_set=self.training_set,
-            progress={"nimg": nimg},
-        )
-        self._save_fakes(self.folder.work / f"fakes{kimg:06d}.png")
-        self.reporter.snapshot(snapshot, nimg)
-        self.folder.publish(snapshot.name)
-
-    def _save_fakes(self, path: Path) -> None:
-        if self.clock.nimg == 0:
-            path = path.with_name("fakes_init.png")
-        save_fakes(path, self.parts.G_ema, self.grid, self.config.batch_gpu, self.parts.device)
-        self.reporter.image(path, "samples", self.clock.nimg)
-        self.folder.publish(path.name)
-
     def _save_state(self) -> None:
-        self._saved = time.monotonic()
-        clock = {
-            "reported_nimg": self.clock.reported_nimg,
-            "elapsed_sec": self.clock.elapsed_sec + self._saved - self._started,
-        }
-        self.folder.states.save(capture(self.parts, self.clock.nimg) | {"clock": clock})
+        """The state of this moment; all processes take part, the first one writes."""
+        state = capture(self.parts, self.clock.nimg)
+        if self.record is None:
+            return
+        elapsed_sec = self.clock.elapsed_sec + time.monotonic() - self._started
+        clock = {"reported_nimg": self.clock.reported_nimg, "elapsed_sec": elapsed_sec}
+        self.record.save_state(state | {"clock": clock})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from sg3flow import processes
 from sg3flow.ops import filter2d
 from sg3flow.training.stats import Collector
 
@@ -108,7 +109,7 @@ class GanLoss:
         crossover = int(torch.randint(1, num_ws, []))
         if float(torch.rand([])) >= self.settings.style_mixing_prob:
             crossover = num_ws
-        z = torch.randn([ws.shape[0], self.G.z_dim], device=ws.device)
+        z = processes.randn([ws.shape[0], self.G.z_dim], device=ws.device)
         other = self.G.mapping(z, c, update_emas=False)
         return torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)
 
@@ -133,19 +134,22 @@ class GanLoss:
         """Path length regularisation (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
         shrunk = max(micro.z.shape[0] // self.settings.pl_batch_shrink, 1)
         img, ws = self._generate(micro.z[:shrunk], micro.c[:shrunk])
-        noise = torch.randn_like(img) / (img.shape[2] * img.shape[3]) ** 0.5
+        noise = processes.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
         penalty = self.path_length_penalty(img, ws, noise)
         loss = penalty * self.settings.pl_weight
-        self.collector.add("Loss/pl_penalty", penalty)
-        self.collector.add("Loss/G/reg", loss)
+        self.collector.add("Loss/pl_penalty", penalty[:shrunk])
+        self.collector.add("Loss/G/reg", loss[:shrunk])
         (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
 
     def path_length_penalty(
         self, img: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
-        """(|J_w^T y| - a)^2 for each image [N], and the update of the running mean a."""
+        """(|J_w^T y| - a)^2 for each image, and the update of the running mean a.
+
+        The images of all processes count, N of each: [N * processes].
+        """
         (gradient,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
-        lengths = gradient.square().sum(2).mean(1).sqrt()  # [N]
+        lengths = processes.gathered(gradient.square().sum(2).mean(1).sqrt())
         # The new mean takes part in the penalty with its gradient; only the stored one is detached.
         pl_mean = self.pl_mean.lerp(lengths.mean(), self.settings.pl_decay)
         self.pl_mean.copy_(pl_mean.detach())

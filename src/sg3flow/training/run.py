@@ -1,33 +1,28 @@
 """A whole training, from settings and a packed set to snapshots in a folder."""
 
 import contextlib
-import dataclasses
-import math
-import shlex
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
-from sg3flow.addresses import without_secrets
+from sg3flow import processes
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, endless_batches
+from sg3flow.data.dataset import endless_batches
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.errors import CheckpointError, ConfigError, DataError, Interrupted
-from sg3flow.files import write_json
+from sg3flow.errors import CheckpointError, ConfigError, Interrupted
+from sg3flow.files import write_json, write_text
 from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
 from sg3flow.reporting import JsonlReporter
-from sg3flow.training.build import Parts, build, resolve
-from sg3flow.training.fingerprint import fingerprint
+from sg3flow.training.build import Parts, build
 from sg3flow.training.folder import (
     RunFolder,
     check_out,
@@ -35,13 +30,18 @@ from sg3flow.training.folder import (
     numbered_out,
     open_run_folder,
 )
-from sg3flow.training.grids import SampleGrid, choose_samples, grid_size, save_reals
+from sg3flow.training.grids import choose_samples, grid_size, save_reals
 from sg3flow.training.interrupt import stop_requests
+from sg3flow.training.job import Job, prepare, training_set_info
 from sg3flow.training.loop import Clock, TrainingLoop
-from sg3flow.training.state import restore
+from sg3flow.training.memory import out_of_memory_advice
+from sg3flow.training.record import Measure, RunRecord
+from sg3flow.training.state import capture, restore, spread
 
 # Mirrors a run folder to a tracker while the block runs.
 Mirror = Callable[[Path], AbstractContextManager[object]]
+# Makes what measures snapshots on the fly, or None where no metrics are wanted.
+MeasureFor = Callable[[TrainConfig, PackedSet, torch.device], Measure | None]
 
 
 def train(
@@ -51,8 +51,11 @@ def train(
     run_dir: Path | None = None,
     outdir: Path | None = None,
     mirror: Mirror = lambda folder: contextlib.nullcontext(),
-) -> Path:
+    measure_for: MeasureFor = lambda config, packed, device: None,
+) -> Path | None:
     """Train, or go on with a training that was interrupted.
+
+    With several processes each of them calls this; the first one alone writes and tracks.
 
     Args:
         config: settings as given.
@@ -60,192 +63,174 @@ def train(
         run_dir: the output folder itself; or else
         outdir: the folder in which a numbered output folder is made.
         mirror: tells a tracker what happens in the work folder.
+        measure_for: makes the metrics that each snapshot gets at once.
 
     Returns:
-        The output folder.
+        The output folder; None in all processes but the first.
 
     Raises:
         ConfigError, DataError, CheckpointError: settings, data or a network that cannot be used.
         Interrupted: a signal ended the training before its end.
+        Diverged, OutOfMemory, ProcessLost: it cannot go on; the saved state stands.
     """
-    items, resolved = _prepare(config, data)
-    key = fingerprint(resolved, items.packed.digest)
-    name = run_name(resolved, items.packed.name)
-    if (run_dir is None) == (outdir is None):
-        raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
-    # The training ends with the first step that reaches kimg.
-    final_nimg = math.ceil(resolved.kimg * 1000 / resolved.batch) * resolved.batch
-    folder = open_run_folder(state_root(), key, final_nimg)
-    with contextlib.closing(folder), flushed_denormals(), stop_requests() as stop_asked:
-        if run_dir is not None:
-            check_out(run_dir, key)
-            folder.out = run_dir
-        else:
-            folder.out = numbered_out(cast(Path, outdir), name, key)
-        if folder.states.latest_nimg() > final_nimg:
-            print(f"a longer run of this training has been here already (in {folder.work})")
-            folder.publish_all(final_nimg)
-            return folder.out
-        _describe(folder, key, name, config, resolved, items)
-        folder.publish("run.json")
-        loop = _assemble(resolved, items, folder)
-        folder.publish_all(final_nimg)
-        total = resolved.kimg * 1000
-        with mirror(folder.work):
-            with progress("train (images)", total) as advance:
-                advance(loop.clock.nimg)
-                complete = loop.run(stop_asked, advance)
-            folder.publish_all(final_nimg)
-            if not complete:
-                raise Interrupted(
-                    f"stopped at {loop.clock.nimg} of {total} images as asked; the state is saved "
-                    "and the same command goes on from there"
-                )
-    return folder.out
-
-
-def run_name(config: TrainConfig, dataset: str) -> str:
-    """``<cfg>-<dataset>-gpus<N>-batch<B>-gamma<G>[-desc]``."""
-    name = f"{config.cfg}-{dataset}-gpus{config.gpus}-batch{config.batch}-gamma{config.gamma:g}"
-    return f"{name}-{config.desc}" if config.desc else name
-
-
-def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
-    """Check settings and data as a training would; the resolved settings."""
-    items, resolved = _prepare(config, data)
-    key = fingerprint(resolved, items.packed.digest)
-    return _options(config, resolved, items) | {"fingerprint": key}
-
-
-def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]:
-    resolved = resolve(config)
-    if resolved.gpus > 1:
-        raise ConfigError("train.gpus: this version trains on one device; use gpus 1")
-    items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
-    if resolved.cond and items.label_dim == 0:
-        raise ConfigError(
-            f"train.cond needs labels and {data} has none; pack with --labels folders"
-        )
-    resolution = items.packed.resolution
-    if resolution < 16 or resolution & (resolution - 1):
-        raise DataError(
-            f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
-            "on: pack with --resolution 256x256, say"
-        )
-    grid_size(resolved.grid, resolution)  # say now what is wrong with it, and with the device
-    pick_device(resolved.device)
-    return items, resolved
-
-
-def _options(config: TrainConfig, resolved: TrainConfig, items: TrainingSet) -> dict[str, Any]:
-    # These are shown to others: a password in an address is not.
-    shown = without_secrets(config.resume)
-    return {
-        "given": dataclasses.asdict(config) | {"resume": shown},
-        "resolved": dataclasses.asdict(resolved) | {"resume": shown},
-        "training_set": training_set_info(items),
-    }
-
-
-def training_set_info(items: TrainingSet) -> dict[str, Any]:
-    """What a snapshot remembers of its training set: plain values, no paths."""
-    packed = items.packed
-    info = {
-        "name": packed.name,
-        "digest": packed.digest,
-        "num_images": packed.num_images,
-        "resolution": packed.resolution,
-        "channels": packed.channels,
-        "label_dim": items.label_dim,
-        "mirror": items.mirror,
-    }
-    optional = {"class_names": packed.class_names, "licence": packed.licence}
-    return info | {name: value for name, value in optional.items() if value}
-
-
-def _describe(
-    folder: RunFolder,
-    key: str,
-    name: str,
-    config: TrainConfig,
-    resolved: TrainConfig,
-    items: TrainingSet,
-) -> None:
-    options = _options(config, resolved, items)
-    write_json(folder.work / "training_options.json", options)
-    content = {
-        "fingerprint": key,
-        "name": name,
-        "command": without_secrets(shlex.join(["python", *sys.argv])),
-        "params": options["resolved"],
-        "training_set": options["training_set"],
-    }
-    describe_run(folder.work, content)
-
-
-def _assemble(config: TrainConfig, items: TrainingSet, folder: RunFolder) -> TrainingLoop:
-    """Everything a run needs, at its start or where its saved state left it."""
     device = pick_device(config.device)
-    packed = items.packed
-    parts = build(
-        config,
-        resolution=packed.resolution,
-        channels=packed.channels,
-        c_dim=items.label_dim,
-        device=device,
+    with processes.joined(device), flushed_denormals(), stop_requests() as stop_asked:
+        _check_group(config)
+        job = prepare(config, data)
+        processes.check_same(job.key, "the training")
+        if not processes.is_first():
+            _follow(job, device, stop_asked)
+            return None
+        if (run_dir is None) == (outdir is None):
+            raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
+        folder = open_run_folder(state_root(), job.key, job.final_nimg)
+        with contextlib.closing(folder):
+            if run_dir is not None:
+                check_out(run_dir, job.key)
+                folder.out = run_dir
+            else:
+                folder.out = numbered_out(cast(Path, outdir), job.name, job.key)
+            _lead(job, device, folder, mirror, measure_for, stop_asked)
+            return folder.out
+
+
+def _check_group(config: TrainConfig) -> None:
+    count = processes.world_size()
+    if config.gpus == count:
+        return
+    how = f"torchrun started {count}" if processes.is_launched() else "this is a single one"
+    raise ConfigError(
+        f"train.gpus is {config.gpus} processes in all, and {how}; stages/train.py starts them "
+        "itself, or torchrun with --nproc-per-node times --nnodes"
     )
-    state = folder.states.load()
-    clock = Clock()
-    if state is not None:
-        restore(parts, state)
-        clock = Clock(state["nimg"], **state["clock"])
-        print(f"going on at {clock.nimg} images (state in {folder.states.folder})")
-    elif config.resume:
-        _transfer(parts, config.resume)
-    _print_summary(parts, config, device)
-    reporter = JsonlReporter(folder.work)
-    grid = choose_samples(
-        items, grid_size(config.grid, packed.resolution), parts.G.z_dim, config.seed
+
+
+def _lead(
+    job: Job,
+    device: torch.device,
+    folder: RunFolder,
+    mirror: Mirror,
+    measure_for: MeasureFor,
+    stop_asked: Callable[[], bool],
+) -> None:
+    """The first process's part: it trains and keeps the record."""
+    past_end = folder.states.latest_nimg() > job.final_nimg
+    processes.told(b"past its end" if past_end else b"")
+    if past_end:
+        print(f"a longer run of this training has been here already (in {folder.work})")
+        folder.publish_all(job.final_nimg)
+        return
+    write_json(folder.work / "training_options.json", job.options())
+    describe_run(folder.work, job.description())
+    folder.publish("run.json")
+    loop = _assemble(job, device, folder, measure_for(job.config, job.items.packed, device))
+    folder.publish_all(job.final_nimg)
+    total = job.config.kimg * 1000
+    with mirror(folder.work):
+        with progress("train (images)", total) as advance:
+            advance(loop.clock.nimg)
+            complete = loop.run(stop_asked, advance)
+        folder.publish_all(job.final_nimg)
+        if not complete:
+            raise _interrupted(loop)
+
+
+def _follow(job: Job, device: torch.device, stop_asked: Callable[[], bool]) -> None:
+    """The other processes' part: they train."""
+    if processes.told(b""):
+        return
+    loop = _assemble(job, device, None, None)
+    if not loop.run(stop_asked, lambda images: None):
+        raise _interrupted(loop)
+
+
+def _interrupted(loop: TrainingLoop) -> Interrupted:
+    return Interrupted(
+        f"stopped at {loop.clock.nimg} of {loop.config.kimg * 1000} images as asked; the state is "
+        "saved and the same command goes on from there"
     )
-    _show_reals(items, grid, folder, reporter)
+
+
+def _assemble(
+    job: Job, device: torch.device, folder: RunFolder | None, measure: Measure | None
+) -> TrainingLoop:
+    """Everything a run needs, at its start or where its saved state left it."""
+    config, items = job.config, job.items
+    with out_of_memory_advice(config, device):
+        parts = build(
+            config,
+            resolution=items.packed.resolution,
+            channels=items.packed.channels,
+            c_dim=items.label_dim,
+            device=device,
+        )
+        clock = _begin(job, parts, folder)
+        record = _record(job, parts, folder, measure) if folder is not None else None
+    sampler = WindowedShuffle(
+        len(items),
+        config.seed,
+        start=clock.nimg,
+        rank=processes.rank(),
+        num_processes=processes.world_size(),
+    )
     batches = endless_batches(
         items,
-        WindowedShuffle(len(items), config.seed, start=clock.nimg),
-        config.batch,
+        sampler,
+        config.batch // config.gpus,
         workers=config.workers,
         pin_memory=device.type == "cuda",
     )
-    return TrainingLoop(
-        config,
-        parts,
-        items,
-        batches,
-        grid,
-        folder,
-        reporter,
-        training_set_info(items),
-        clock,
-    )
+    return TrainingLoop(config, parts, items, batches, clock, record)
 
 
-def _show_reals(
-    items: TrainingSet, grid: SampleGrid, folder: RunFolder, reporter: JsonlReporter
-) -> None:
-    path = folder.work / "reals.png"
-    if not path.exists():
-        save_reals(path, items, grid)
-    reporter.image(path, "reals", 0)
-    reporter.artifact(folder.work / "training_options.json")
+def _begin(job: Job, parts: Parts, folder: RunFolder | None) -> Clock:
+    """Bring the parts to where the training is: its saved state, another's networks, or nothing.
+
+    The first process reads; the others get what it has.
+    """
+    saved = folder.states.load() if folder is not None else None
+    if processes.told(b"saved" if saved else b""):
+        state = spread(saved or {})
+    else:
+        if job.config.resume and processes.is_first():
+            _transfer(parts, job.config.resume)
+        if processes.world_size() == 1:
+            return Clock()
+        state = spread(capture(parts, 0) | {"clock": {}})
+    restore(parts, state)
+    clock = Clock(state["nimg"], **state["clock"])
+    if saved and folder is not None:
+        print(f"going on at {clock.nimg} images (state in {folder.states.folder})")
+    return clock
 
 
-def _print_summary(parts: Parts, config: TrainConfig, device: torch.device) -> None:
-    z = torch.zeros([config.batch_gpu, parts.G.z_dim], device=device)
-    c = torch.zeros([config.batch_gpu, parts.G.c_dim], device=device)
-    with torch.no_grad():
-        img = parts.G_ema(z, c)
-        print(format_summary(summarize(parts.G_ema, z, c)))
-        print(format_summary(summarize(parts.D, img, c)))
-    print(f"device {device}, ops {backend_name(device)}", flush=True)
+def _record(job: Job, parts: Parts, folder: RunFolder, measure: Measure | None) -> RunRecord:
+    """What the first process keeps; what stands at a run's beginning is made here."""
+    config, items = job.config, job.items
+    reporter = JsonlReporter(folder.work)
+    size = grid_size(config.grid, items.packed.resolution)
+    grid = choose_samples(items, size, parts.G.z_dim, config.seed)
+    reals = folder.work / "reals.png"
+    if not reals.exists():
+        save_reals(reals, items, grid)
+    reporter.image(reals, "reals", 0)
+    summary = folder.work / "networks.txt"
+    write_text(summary, _summary(parts, config))
+    print(summary.read_text(encoding="utf-8"), end="", flush=True)
+    for path in (folder.work / "training_options.json", summary):
+        reporter.artifact(path)
+    return RunRecord(config, folder, reporter, grid, training_set_info(items), measure)
+
+
+@torch.no_grad()
+def _summary(parts: Parts, config: TrainConfig) -> str:
+    """Layers, shapes, parameters and types of both networks."""
+    z = torch.zeros([config.batch_gpu, parts.G.z_dim], device=parts.device)
+    c = torch.zeros([config.batch_gpu, parts.G.c_dim], device=parts.device)
+    img = parts.G_ema(z, c)
+    tables = [summarize(parts.G_ema, z, c), summarize(parts.D, img, c)]
+    device = f"device {parts.device}, ops {backend_name(parts.device)}"
+    return "\n".join([*map(format_summary, tables), device]) + "\n"
 
 
 def _transfer(parts: Parts, source: str) -> None:

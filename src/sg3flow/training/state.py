@@ -1,5 +1,6 @@
 """Resumable training state on disk: atomic, checked, the last two kept."""
 
+import io
 import json
 import logging
 import re
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 
+from sg3flow import processes
+from sg3flow.errors import Diverged
 from sg3flow.files import replaced_file, sha256_file, write_json
 from sg3flow.training.build import Parts
 
@@ -73,7 +76,10 @@ def _problem(path: Path) -> str | None:
 
 
 def capture(parts: Parts, nimg: int) -> dict[str, Any]:
-    """Everything that decides how the training goes on after ``nimg`` images."""
+    """Everything that decides how the training goes on after ``nimg`` images.
+
+    The same on all processes, and all of them must call it.
+    """
     return {
         "nimg": nimg,
         "networks": {
@@ -82,10 +88,50 @@ def capture(parts: Parts, nimg: int) -> dict[str, Any]:
         },
         "optimizers": {name: opt.state_dict() for name, opt in parts.optimizers.items()},
         "augment_p": parts.augment_pipe.p if parts.augment_pipe is not None else torch.zeros([]),
-        "ada_moments": parts.ada_moments,
+        "ada_moments": processes.total(parts.ada_moments),
         "pl_mean": parts.loss.pl_mean,
         "stats": parts.collector.state(),
     }
+
+
+def spread(state: dict[str, Any]) -> dict[str, Any]:
+    """The first process's state, on all processes."""
+    if processes.world_size() == 1:
+        return state
+    buffer = io.BytesIO()
+    if processes.is_first():
+        torch.save(state, buffer)
+    content = io.BytesIO(processes.told(buffer.getvalue()))
+    loaded: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    return loaded
+
+
+def check_equal(parts: Parts) -> None:
+    """Make sure that all processes hold the same networks, bit for bit.
+
+    Raises:
+        Diverged: they do not; the message names the tensor.
+    """
+    if processes.world_size() == 1:
+        return
+    for network in ("G", "D", "G_ema"):
+        state = getattr(parts, network).state_dict()
+        sums = torch.stack([_checksum(tensor) for tensor in state.values()])
+        low, high = processes.smallest(sums), -processes.smallest(-sums)
+        differing = (low != high).nonzero().flatten().tolist()
+        if differing:
+            raise Diverged(
+                f"the processes' {network} are no longer equal: {list(state)[differing[0]]} and "
+                f"{len(differing) - 1} other tensors differ; run the same command again, it goes "
+                "on from the last good state; if it comes again, a device computes wrongly"
+            )
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """A sum over the bits of a float32 tensor: int64 []."""
+    bits = tensor.detach().contiguous().view(torch.int32).flatten().to(torch.int64)
+    places = torch.arange(1, bits.numel() + 1, device=bits.device)
+    return (bits * (places % 65521)).sum()  # swapped values show too
 
 
 def restore(parts: Parts, state: dict[str, Any]) -> None:
@@ -96,6 +142,7 @@ def restore(parts: Parts, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state["optimizers"][name])
     if parts.augment_pipe is not None:
         parts.augment_pipe.p.copy_(state["augment_p"])
-    parts.ada_moments.copy_(state["ada_moments"])
+    # A sum over all processes: one of them takes it over.
+    parts.ada_moments.copy_(state["ada_moments"] if processes.is_first() else torch.zeros(2))
     parts.loss.pl_mean.copy_(state["pl_mean"])
     parts.collector.load_state(state["stats"])

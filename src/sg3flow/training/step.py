@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sg3flow import processes
 from sg3flow.data.dataset import Batch, TrainingSet
 from sg3flow.training.build import ADA_INTERVAL, Parts, Phase
 from sg3flow.training.ema import ema_beta, update_ema
@@ -30,29 +31,34 @@ class RealBatch:
 
 
 def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device) -> Draw:
-    """Latents from a normal distribution, labels of random training items."""
+    """Latents from a normal distribution, labels of random training items.
+
+    Args:
+        batch: images of the whole batch, of which this process gets its share.
+    """
 
     def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
         z = torch.randn([batch, z_dim], device=device)
-        picks = torch.randint(len(items), [batch]).tolist()
-        return z, torch.stack([items.label(i) for i in picks]).to(device)
+        picks = processes.share(torch.randint(len(items), [batch])).tolist()
+        return processes.share(z), torch.stack([items.label(i) for i in picks]).to(device)
 
     return draw
 
 
-def seed_step(seed: int, nimg: int, rank: int) -> None:
+def seed_step(seed: int, nimg: int) -> None:
     """Seed torch for one step, so that a step's random numbers depend on nothing before it."""
-    digest = hashlib.sha256(f"{seed}/{nimg}/{rank}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{nimg}/0".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: int) -> None:
-    """One iteration on a batch, ``batch_gpu`` images at a time.
+    """One iteration on this process's share of a batch, ``batch_gpu`` images at a time.
 
     Args:
         nimg: real images seen before this step; with the batch size it tells which phases are due.
     """
-    batch = real.img.shape[0]
+    batch = real.img.shape[0] * processes.world_size()
+    parts.collector.nimg = nimg
     batch_idx = nimg // batch
     due = [phase for phase in parts.phases if batch_idx % phase.interval == 0]
     # All latents first: the phases must not shift each other's random numbers.
@@ -83,11 +89,26 @@ def _run_phase(
         # Gradients of micro-batches add up: Adam makes a common factor immaterial.
         parts.loss.backward(phase.name, micro, nimg, gain=phase.interval)
     _set_requires_grad(trainable, False)
-    gradients = [p.grad for p in trainable if p.grad is not None]
-    if gradients:
-        for gradient in gradients:
-            torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+    having = [p for p in trainable if p.grad is not None]
+    if having:
+        repaired = _average_and_repair(having)
+        # Averaged, it is the same on all processes: one of them counts it.
+        counted = repaired.to(torch.float32)[None][: int(processes.is_first())]
+        parts.collector.add(f"Repairs/{phase.name}", counted, bad=repaired)
         phase.optimizer.step()
+
+
+def _average_and_repair(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+    """Gradients averaged over processes, NaN -> 0, +-inf -> +-1e5; whether that was needed: []."""
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    processes.average_(flat)
+    repaired = ~torch.isfinite(flat).all()
+    torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
+    for p, gradient in zip(
+        parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True
+    ):
+        p.grad = gradient.view(p.shape)
+    return repaired
 
 
 def _set_requires_grad(parameters: list[torch.nn.Parameter], value: bool) -> None:
@@ -103,7 +124,7 @@ def _adjust_augmentation(parts: Parts, batch: int, batches_done: int) -> None:
     assert parts.augment_pipe is not None and parts.ada_target is not None
     parts.ada_moments += parts.loss.take_real_signs()
     if batches_done % ADA_INTERVAL == 0:
-        count, total = parts.ada_moments.unbind()
+        count, total = processes.total(parts.ada_moments).unbind()
         direction = torch.sign(total / count - parts.ada_target)
         step = batch * ADA_INTERVAL / parts.ada_nimg
         p = parts.augment_pipe.p

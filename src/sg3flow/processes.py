@@ -1,0 +1,236 @@
+"""What the processes of one training share: random numbers, averages, news.
+
+A batch is dealt out to the processes: the k-th of m has every m-th item. The functions here make
+that split invisible: all processes draw the random numbers of the whole batch and keep their own,
+and averages go over the whole batch. So m processes compute what one would, up to rounding.
+Outside of such a group every function is that of a single process, and costs nothing.
+
+Built on torch.distributed; tensors on a CPU travel by gloo, those on a GPU by NCCL.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sg3flow.errors import ConfigError, ProcessLost
+
+# How long a process waits for one that lives and does not answer; a dead one is noticed at once.
+_SILENCE = timedelta(minutes=10)
+_POLL_SEC = 0.05
+
+_store: Any = None
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_grouped() -> bool:
+    """Whether this process has joined its group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if is_grouped() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if is_grouped() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and tracks."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the group that torchrun's environment names while the block runs.
+
+    Raises:
+        ProcessLost: the others do not come.
+    """
+    global _store
+    if not is_launched():
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with _others():
+        meetings: Any = dist.rendezvous("env://", timeout=_SILENCE)  # type: ignore[attr-defined]
+        store, number, count = next(meetings)
+        _store = store
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=count, timeout=_SILENCE
+        )
+    try:
+        yield
+    finally:
+        _store = None
+        dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def share(whole: torch.Tensor) -> torch.Tensor:
+    """This process's items of a whole batch [N, ...]."""
+    return whole[rank() :: world_size()]
+
+
+def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Uniform numbers for this process's share of a batch; ``size[0]`` is the share."""
+    return share(torch.rand(_whole(size), device=device))
+
+
+def randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Normal numbers for this process's share of a batch; ``size[0]`` is the share."""
+    return share(torch.randn(_whole(size), device=device))
+
+
+def _whole(size: Sequence[int]) -> list[int]:
+    return [size[0] * world_size(), *size[1:]]
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """Sum over all processes, a new tensor."""
+    return _reduced(values, dist.ReduceOp.SUM)
+
+
+def smallest(values: torch.Tensor) -> torch.Tensor:
+    """Minimum over all processes, a new tensor."""
+    return _reduced(values, dist.ReduceOp.MIN)
+
+
+def average(values: torch.Tensor) -> torch.Tensor:
+    """Mean over all processes; ``values`` itself with one process, else a new tensor."""
+    return total(values) / world_size() if world_size() > 1 else values
+
+
+def average_(values: torch.Tensor) -> torch.Tensor:
+    """Replace ``values`` by their mean over all processes."""
+    if world_size() > 1:
+        with _others():
+            dist.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def gathered(values: torch.Tensor) -> torch.Tensor:
+    """The items [N] of all processes, differentiable: this process's in front.
+
+    The sum over processes of the gradients of a mean over the result is that of one process with
+    the whole batch, times the number of processes, which averaging the gradients takes back.
+    """
+    if world_size() == 1:
+        return values
+    gathered: torch.Tensor = _Gather.apply(values)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, values: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(values) for _ in range(world_size())]
+        with _others():
+            dist.all_gather(parts, values.contiguous())
+        mine = parts.pop(rank())
+        return torch.cat([mine, *parts])
+
+    @staticmethod
+    def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
+        # Each process holds the others' gradients for this one's items: bring them home.
+        own = grad.shape[0] // world_size()
+        parts = list(torch.split(grad, own))
+        mine = parts.pop(0)
+        parts.insert(rank(), mine)
+        whole = torch.cat(parts).contiguous()
+        with _others():
+            dist.all_reduce(whole)
+        return whole[rank() * own : (rank() + 1) * own]
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """For each flag, whether any process has raised it."""
+    if world_size() == 1:
+        return list(flags)
+    values = torch.tensor(flags, dtype=torch.uint8)
+    with _others():
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
+
+
+def told(content: bytes) -> bytes:
+    """What the first process says; the others' ``content`` does not count."""
+    if world_size() == 1:
+        return content
+    length = torch.tensor([len(content)])
+    with _others():
+        dist.broadcast(length, src=0)
+        if not int(length):
+            return b""
+        buffer = torch.empty(int(length), dtype=torch.uint8)
+        if is_first():
+            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.broadcast(buffer, src=0)
+    return buffer.numpy().tobytes()
+
+
+def check_same(value: str, what: str) -> None:
+    """Make sure that all processes hold the same value.
+
+    Raises:
+        ConfigError: they do not; ``what`` says what it is.
+    """
+    first = told(value.encode()).decode()
+    if any_of(first != value)[0]:
+        raise ConfigError(
+            f"process {rank()} has {what} {value}, the first one {first}: give all nodes the same "
+            "command, code and data"
+        )
+
+
+def wait_for_first(name: str) -> None:
+    """Wait until the first process comes here too, however long that takes.
+
+    Args:
+        name: of this very meeting; each name serves once.
+    """
+    if _store is None:
+        return
+    with _others():
+        if is_first():
+            _store.set(name, b"here")
+        while not _store.check([name]):
+            time.sleep(_POLL_SEC)
+
+
+@contextlib.contextmanager
+def _others() -> Iterator[None]:
+    """Say in words that another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no answer"
+        raise ProcessLost(
+            f"process {rank()} lost touch with another process of this training ({reason}); see "
+            "that one's error, then run the same command again: it goes on from the saved state"
+        ) from error
+
+
+def _reduced(values: torch.Tensor, operation: "dist.ReduceOp.RedOpType") -> torch.Tensor:
+    result = values.clone()
+    if world_size() > 1:
+        with _others():
+            dist.all_reduce(result, operation)
+    return result

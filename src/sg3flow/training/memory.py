@@ -1,0 +1,89 @@
+"""Memory of a training: what it takes, and what to do when there is not enough."""
+
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from sg3flow.config import TrainConfig
+from sg3flow.errors import OutOfMemory
+
+_GIB = 2**30
+_LOW = 0.05  # share of the host's memory below which the system may soon end processes
+
+
+def memory_stats(device: torch.device) -> dict[str, float]:
+    """GiB of the host and, on a GPU, the peaks of the device since the last call."""
+    stats = {
+        "Resources/cpu_mem_gb": psutil.Process().memory_info().rss / _GIB,
+        "Resources/peak_cpu_mem_gb": peak_rss() / _GIB,
+    }
+    if device.type == "cuda":
+        allocated = torch.cuda.max_memory_allocated(device)
+        reserved = torch.cuda.max_memory_reserved(device)
+        stats["Resources/peak_gpu_mem_gb"] = allocated / _GIB
+        stats["Resources/peak_gpu_mem_reserved_gb"] = reserved / _GIB
+        torch.cuda.reset_peak_memory_stats(device)
+    return stats
+
+
+def peak_rss() -> int:
+    """Most bytes of the host's memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_warning(config: TrainConfig, device: torch.device) -> None:
+    """Warn while there is time: the system ends a process that takes too much without a word."""
+    memory = psutil.virtual_memory()
+    if memory.available < _LOW * memory.total:
+        print(
+            f"warning: {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB of memory "
+            f"are left; should the training be killed, {advice(config, device)}",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def out_of_memory_advice(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Say what to do when the block runs out of memory.
+
+    Raises:
+        OutOfMemory: in place of torch's error.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split()).split(" See ")[0][:200]
+        raise OutOfMemory(
+            f"a step of {config.batch_gpu} images a pass does not fit into the memory of "
+            f"{device.type} ({reason}); {advice(config, device)}"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def advice(config: TrainConfig, device: torch.device) -> str:
+    """Which setting to lower, the one that changes results least first."""
+    smaller = [
+        n
+        for n in range(config.mbstd_group, config.batch_gpu, config.mbstd_group)
+        if config.batch // config.gpus % n == 0
+    ]
+    if smaller:
+        return f"run it with --batch-gpu {smaller[-1]} (or --batch-gpu auto)"
+    precision = "" if device.type == "cpu" or not config.fp32 else "without --fp32, or "
+    return (
+        f"run it {precision}with a smaller --cbase (now {config.cbase}) or --cmax (now "
+        f"{config.cmax}), or pack pictures of half the resolution"
+    )
