@@ -11,12 +11,14 @@ Built on torch.distributed; tensors on a CPU travel by gloo, those on a GPU by N
 import contextlib
 import os
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 
 from sg3flow.errors import ConfigError, ProcessLost
 
@@ -67,15 +69,46 @@ def joined(device: torch.device) -> Iterator[None]:
     with _others():
         meetings: Any = dist.rendezvous("env://", timeout=_SILENCE)  # type: ignore[attr-defined]
         store, number, count = next(meetings)
-        _store = store
+        _store = _fresh_corner(store, number, count)
         dist.init_process_group(
-            backend, store=store, rank=number, world_size=count, timeout=_SILENCE
+            backend, store=_store, rank=number, world_size=count, timeout=_SILENCE
         )
     try:
         yield
     finally:
         _store = None
         dist.destroy_process_group()
+
+
+def _fresh_corner(store: Any, number: int, count: int) -> Any:
+    """A part of torchrun's store that belongs to this start of the processes alone.
+
+    After a restart torch 2.13 gives them the same store, with the addresses of the dead in it. The
+    first process names the part; whoever says hello with a new mark gets the name as an answer.
+    """
+    mark = uuid.uuid4().hex
+    store.set_timeout(_SILENCE)
+    if number > 0:
+        store.set(f"hello/{number}", mark)
+        name = store.get(f"answer/{mark}").decode()
+        store.set(f"ready/{name}/{number}", b"here")
+        return PrefixStore(name, store)
+    answered: dict[int, bytes] = {}
+    waiting = set(range(1, count))
+    deadline = time.monotonic() + _SILENCE.total_seconds()
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"ready/{mark}/{other}"]):
+                waiting.discard(other)
+            elif store.check([f"hello/{other}"]):  # perhaps of the last start: look again
+                hello = store.get(f"hello/{other}")
+                if answered.get(other) != hello:
+                    answered[other] = hello
+                    store.set(f"answer/{hello.decode()}", mark)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {sorted(waiting)} did not come")
+        time.sleep(_POLL_SEC)
+    return PrefixStore(mark, store)
 
 
 def local_rank() -> int:

@@ -34,6 +34,7 @@ def main(cfg: str, data: Path, out: Path) -> None:
         parts = build(config, resolution=16, channels=3, c_dim=items.label_dim, device=device)
         for network in (parts.G, parts.D, parts.G_ema):
             network.double()
+        parts.loss.pl_mean = parts.loss.pl_mean.double()
         parts.ada_target, parts.ada_nimg = 0.6, 1000.0
         sampler = WindowedShuffle(len(items), 0, rank=processes.rank(), num_processes=count)
         batches = endless_batches(items, sampler, BATCH // count, workers=0, pin_memory=False)

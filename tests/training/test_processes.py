@@ -110,7 +110,9 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(tiny_set, t
 
     # Asked to stop, all of them end their step and save.
     process = start(tiny_set, killed, *options)
-    wait_for_training(process, killed)
+    assert process.stdout is not None
+    next(line for line in process.stdout if "going on at" in line)
+    time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1

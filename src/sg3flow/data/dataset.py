@@ -1,5 +1,6 @@
 """The packed set as batches of tensors for training."""
 
+import os
 import signal
 from collections.abc import Iterator
 from itertools import islice
@@ -87,7 +88,7 @@ def endless_batches(
         pin_memory=pin_memory,
         # A generator of its own: the loader must not draw from the training's random numbers.
         generator=torch.Generator(),
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_leave_group,
     )
     # The readers are forked here and now: later, threads would be running.
     return _checked(iter(loader))
@@ -100,7 +101,8 @@ def _checked(batches: Iterator[Batch | Sg3flowError]) -> Iterator[Batch]:
         yield batch
 
 
-def _leave_signals_to_parent(worker_id: int) -> None:
-    """Ctrl-C reaches every process of the terminal: the training decides when reading ends."""
+def _leave_group(worker_id: int) -> None:
+    """Ctrl-C and torchrun signal whole process groups: the training decides when reading ends."""
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

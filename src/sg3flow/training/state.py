@@ -128,8 +128,8 @@ def check_equal(parts: Parts) -> None:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """A sum over the bits of a float32 tensor: int64 []."""
-    bits = tensor.detach().contiguous().view(torch.int32).flatten().to(torch.int64)
+    """A sum over the bits of a tensor: int64 []."""
+    bits = tensor.detach().contiguous().flatten().view(torch.int32).to(torch.int64)
     places = torch.arange(1, bits.numel() + 1, device=bits.device)
     return (bits * (places % 65521)).sum()  # swapped values show too
 
