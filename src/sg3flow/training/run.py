@@ -19,7 +19,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, endless_batches
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.errors import CheckpointError, ConfigError, DataError, Interrupted
+from sg3flow.errors import ConfigError, DataError, Interrupted
 from sg3flow.files import write_json
 from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
@@ -39,6 +39,7 @@ from sg3flow.training.grids import SampleGrid, choose_samples, grid_size, save_r
 from sg3flow.training.interrupt import stop_requests
 from sg3flow.training.loop import Clock, TrainingLoop
 from sg3flow.training.state import restore
+from sg3flow.training.transfer import check_transfer, start_architecture, transfer
 
 # Mirrors a run folder to a tracker while the block runs.
 Mirror = Callable[[Path], AbstractContextManager[object]]
@@ -132,6 +133,7 @@ def _prepare(config: TrainConfig, data: Path) -> tuple[TrainingSet, TrainConfig]
             f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
             "on: pack with --resolution 256x256, say"
         )
+    check_transfer(resolved, resolution)
     grid_size(resolved.grid, resolution)  # say now what is wrong with it, and with the device
     pick_device(resolved.device)
     return items, resolved
@@ -187,21 +189,23 @@ def _assemble(config: TrainConfig, items: TrainingSet, folder: RunFolder) -> Tra
     """Everything a run needs, at its start or where its saved state left it."""
     device = pick_device(config.device)
     packed = items.packed
-    parts = build(
-        config,
-        resolution=packed.resolution,
-        channels=packed.channels,
-        c_dim=items.label_dim,
-        device=device,
-    )
+    sizes = {
+        "resolution": packed.resolution,
+        "channels": packed.channels,
+        "c_dim": items.label_dim,
+    }
     state = folder.states.load()
+    networks = load_networks(config.resume) if config.resume and state is None else None
+    kept = folder.work.parent / "architecture.json"
+    architecture = start_architecture(kept, networks, config, **sizes)
+    parts = build(config, **sizes, device=device, architecture=architecture)
     clock = Clock()
     if state is not None:
         restore(parts, state)
         clock = Clock(state["nimg"], **state["clock"])
         print(f"going on at {clock.nimg} images (state in {folder.states.folder})")
-    elif config.resume:
-        _transfer(parts, config.resume)
+    elif networks is not None:
+        print(transfer(parts, networks, config.resume, config.resume_partial))
     _print_summary(parts, config, device)
     reporter = JsonlReporter(folder.work)
     grid = choose_samples(
@@ -246,28 +250,3 @@ def _print_summary(parts: Parts, config: TrainConfig, device: torch.device) -> N
         print(format_summary(summarize(parts.G_ema, z, c)))
         print(format_summary(summarize(parts.D, img, c)))
     print(f"device {device}, ops {backend_name(device)}", flush=True)
-
-
-def _transfer(parts: Parts, source: str) -> None:
-    """Start from the networks of ``source``; a network that does not fit is an error."""
-    networks = load_networks(source)
-    pairs = (("G", parts.G, networks.G), ("D", parts.D, networks.D))
-    for name, network, other in (*pairs, ("G_ema", parts.G_ema, networks.G_ema)):
-        if other is None:
-            raise CheckpointError(f"{source} has no {name}; --resume needs a whole snapshot")
-        _copy_weights(network, other, f"{name} of {source}")
-
-
-def _copy_weights(network: torch.nn.Module, other: torch.nn.Module, label: str) -> None:
-    wanted, found = network.state_dict(), other.state_dict()
-    wrong = [
-        name
-        for name in sorted(wanted.keys() | found.keys())
-        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{label} does not fit this architecture: {len(wrong)} tensors differ, first "
-            f"{', '.join(wrong[:5])}; use the cfg, resolution, cbase and cmax it was made with"
-        )
-    network.load_state_dict(found)
