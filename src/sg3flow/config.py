@@ -111,6 +111,12 @@ class TrainConfig:
     mirror: bool = setting(False, help="double the set by x-flips")
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
     resume: str = setting("", help="start from this network: a file or a URL; empty: from scratch")
+    resume_partial: bool = setting(
+        False, help="take what fits of --resume and leave the rest as initialised"
+    )
+    resume_arch: bool = setting(
+        False, help="take the architecture from --resume, not from cbase, cmax and map-depth"
+    )
     freezed: int = setting(0, ge=0, help="freeze the first layers of D")
     p: float = setting(0.2, ge=0, le=1, help="augmentation probability with --aug fixed")
     target: float = setting(0.6, ge=0, le=1, help="target value of --aug ada")

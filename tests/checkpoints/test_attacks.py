@@ -1,6 +1,8 @@
 """Hostile files: refused by name, nothing executed, bounded in memory and time."""
 
 import builtins
+import bz2
+import gzip
 import io
 import json
 import os
@@ -8,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -155,6 +158,101 @@ def test_opcodes_are_refused(name, canary, tmp_path):
     refused(tmp_path / "a.pkl", content.replace(b"%s", canary.encode()), message)
 
 
+def saved(content, extra=()):
+    """An archive of torch.save with ``content`` as its pickle."""
+    stream = io.BytesIO()
+    entries = [("a/data.pkl", content), ("a/version", b"3\n"), ("a/byteorder", b"little"), *extra]
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, inner in entries:
+            archive.writestr(name, inner)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_in_a_snapshot_are_refused(name, protocol, canary, tmp_path):
+    make, message = CALLS[name]
+    attack = make(canary)
+    for content in (attack, {"format": "sg3flow-snapshot-1", "G": {"state_dict": {"w": attack}}}):
+        data = pickle.dumps(content, protocol=protocol)
+        refused(tmp_path / "a.pkl", saved(data), message + "|_reconstructor")
+
+
+@pytest.mark.parametrize("name", OPCODES)
+def test_opcodes_in_a_snapshot_are_refused(name, canary, tmp_path):
+    content, message = OPCODES[name]
+    here = message + "|which is not allowed|no storage of torch|no snapshot of ours"
+    refused(tmp_path / "a.pkl", saved(content.replace(b"%s", canary.encode())), here)
+
+
+def storage_id(kind=b"ctorch\nFloatStorage\n", key=b"V0\n", count=b"K\x04", tag=b"Vstorage\n"):
+    """A persistent id as torch.save writes it, with any part replaced."""
+    return raw(b"(" + tag + kind + key + b"Vcpu\n" + count + b"tQ")
+
+
+STORAGES = {
+    "another kind of object": (storage_id(tag=b"Vmodule\n"), "no storage of torch"),
+    "a text as its type": (storage_id(kind=b"VFloatStorage\n"), "no storage of torch"),
+    "a number as its key": (storage_id(key=b"K\x00"), "no storage of torch"),
+    "a call as its type": (storage_id(kind=b"cos\nsystem\n"), "the file names os.system"),
+    "longer than it is": (storage_id(count=b"J\xff\xff\xff\x7f"), "not as long as it says"),
+    "shorter than it is": (storage_id(count=b"K\x03"), "not as long as it says"),
+    "a negative length": (storage_id(count=b"J\xff\xff\xff\xff"), "not as long as it says"),
+    "another type": (storage_id(kind=b"ctorch\nDoubleStorage\n"), "not as long as it says"),
+    "no such entry": (storage_id(key=b"V7\n"), "damaged"),
+    "a key that leaves its folder": (storage_id(key=b"V../../0\n"), "damaged"),
+    "two types": (
+        raw(b"(" + storage_id()[2:-1] + storage_id(kind=b"ctorch\nIntStorage\n")[2:-1] + b"t"),
+        "two types of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORAGES)
+def test_storages_of_a_snapshot_are_what_they_say(name, tmp_path):
+    content, message = STORAGES[name]
+    refused(tmp_path / "a.pkl", saved(content, [("a/data/0", b"\0" * 16)]), message)
+
+
+def test_archives_that_hold_code_are_refused(canary, tmp_path):
+    attack = pickle.dumps(Call(os.system, canary), protocol=2)
+    code = f"def f():\n  import os\n  os.system({canary!r})\n"
+    model = raw(b"c__torch__\nModel\n)\x81")
+    script = [("a/constants.pkl", attack), ("a/code/__torch__.py", code)]
+    for extra in (script, script[:1], script[1:]):
+        for content in (model, attack, raw(b"}")):
+            refused(
+                tmp_path / "a.pkl", saved(content, extra), "archive of TorchScript, which holds"
+            )
+    package = [("a/.data/extern_modules", "os"), ("a/model/model.pkl", attack)]
+    refused(tmp_path / "a.pkl", saved(model, package), r"names __torch__\.Model")
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:  # as Python itself would run it
+        archive.writestr("__main__.py", code)
+    refused(tmp_path / "a.pkl", wheel.getvalue(), "no sane")
+
+
+def test_other_containers_of_pickles_are_refused(canary, tmp_path):
+    attack = pickle.dumps(Call(os.system, canary), protocol=2)
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:  # the first format of torch
+        for name in ("pickle", "storages", "tensors"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(attack)
+            archive.addfile(entry, io.BytesIO(attack))
+    array = io.BytesIO()
+    np.save(array, np.array([Call(os.system, canary)], dtype=object), allow_pickle=True)
+    for content in (tar.getvalue(), array.getvalue(), gzip.compress(attack), bz2.compress(attack)):
+        refused(tmp_path / "a.pkl", content, "neither a pickle nor a snapshot")
+    refused(tmp_path / "a.pkl", saved(attack)[4:], "neither a pickle nor a snapshot")
+    inner = saved(attack)
+    refused(tmp_path / "a.pkl", saved(raw(b"}"), [("a/data/0", inner)]), "no snapshot of ours")
+    loaded = b"ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<I", len(inner)) + inner + b"tR"
+    refused(tmp_path / "a.pkl", saved(raw(loaded)), "names torch.storage._load_from_bytes")
+    for place in ({"magic": Call(os.system, canary)}, {"keys": [Call(os.system, canary)]}):
+        refused(tmp_path / "a.pkl", legacy(**place), "posix.system|bytes follow the end")
+
+
 def nested(archive):
     """A public file whose only tensor has ``archive`` in place of its storage."""
     size = struct.pack("<Q", len(archive))
@@ -253,6 +351,12 @@ def test_polyglots_are_refused(networks, canary, tmp_path):
     refused(tmp_path / "a.pkl", attack + good, "posix.system")
     refused(tmp_path / "a.pkl", pickle.dumps(3) + good, "bytes follow the end")
     refused(tmp_path / "a.pkl", b"PK\x03\x04" + attack, "cut off or no snapshot")
+    refused(tmp_path / "a.pkl", good + attack, "bytes follow the end of its archive")
+    commented = io.BytesIO(good)
+    with zipfile.ZipFile(commented, "a") as archive:
+        archive.comment = attack
+    refused(tmp_path / "a.pkl", commented.getvalue(), "bytes follow the end of its archive")
+    refused(tmp_path / "a.pkl", good[:-22] + attack + good[-22:], "damaged, cut off or no snapshot")
     renamed = io.BytesIO(good)
     with zipfile.ZipFile(renamed, "a") as archive:
         archive.writestr("b/data.pkl", attack)
@@ -326,6 +430,30 @@ def bombs():
     )
 
 
+def archive_bombs():
+    """The same for archives of torch.save, whose own reader allows some of them."""
+    big = struct.pack("<i", 2_000_000_000)
+    yield "bytes by number", raw(b"cbuiltins\nbytearray\n(J" + big + b"tR")
+    yield "old bytes by number", raw(b"c__builtin__\nbytearray\n(J" + big + b"tR")
+    doubled = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 60))
+    yield "key", raw(b"}q\x00)q\x01" + doubled + b"h\x00h\x3cNs")
+    yield "long text", raw(b"X\xff\xff\xff\x7f")
+    yield "long number", raw(b"\x8b\xff\xff\xff\x7f")
+    yield "far memo", raw(b"N" + b"r\xff\xff\xff\xff" * 5)
+    yield "deep", raw(b")" + b"\x85" * 900_000)
+    yield "deep dicts", raw(b"}" * 300_000)
+    yield (
+        "shape",
+        raw(
+            b"ctorch._utils\n_rebuild_tensor_v2\n("
+            + storage_id()[2:-1]
+            + b"K\x00J"
+            + big
+            + b"\x85K\x00\x85\x89}tR"
+        ),
+    )
+
+
 READING = """
 import json, resource, sys, time
 from sg3flow.checkpoints import load_networks
@@ -347,6 +475,9 @@ def test_bombs_do_not_go_off(tmp_path):
     for name, content in bombs():
         paths.append(tmp_path / f"{name}.pkl")
         paths[-1].write_bytes(content)
+    for name, content in archive_bombs():
+        paths.append(tmp_path / f"{name} in an archive.pkl")
+        paths[-1].write_bytes(saved(content, [("a/data/0", b"\0" * 16)]))
     compressed = tmp_path / "compressed.pkl"
     with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", b"\0" * (64 << 20))

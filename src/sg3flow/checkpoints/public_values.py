@@ -30,7 +30,7 @@ _CLASS_NAMES = frozenset(
 _VERSION = 6
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
-_STORAGES = {
+STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
     "FloatStorage": torch.float32,
@@ -131,7 +131,7 @@ def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
     keys = read_pickle(stream, _NO_NAMES)
     if not isinstance(described, _StorageId) or keys != [described.key]:
         raise CheckpointError("refused: a nested archive that is no single storage of torch")
-    dtype = _STORAGES[described.kind.name]
+    dtype = STORAGES[described.kind.name]
     expected = struct.pack("<q", described.count)
     given = memoryview(content)[stream.tell() :]
     numbers = given[len(expected) :]
@@ -223,7 +223,7 @@ def _name(dotted: str) -> Name:
 
 _NO_NAMES = Vocabulary({}, max_opcodes=200)
 _STORAGE_NAMES = Vocabulary(
-    {}, frozenset(Name("torch", name) for name in _STORAGES), _storage_id, max_opcodes=200
+    {}, frozenset(Name("torch", name) for name in STORAGES), _storage_id, max_opcodes=200
 )
 PUBLIC_NAMES = Vocabulary(
     {_name(dotted): handler for dotted, handler in _CALLS.items()},

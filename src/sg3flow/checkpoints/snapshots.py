@@ -7,10 +7,6 @@ or the history, so that the SHA-256 of a file tells whether two runs agree.
 """
 
 import hashlib
-import pickle
-import re
-import struct
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +15,7 @@ from torch import nn
 
 from sg3flow.checkpoints.entries import checked_entry, network_entry
 from sg3flow.checkpoints.plain import plain, plain_dict, shown, text
+from sg3flow.checkpoints.saved_archive import read_saved
 from sg3flow.errors import CheckpointError
 from sg3flow.files import replaced_file
 
@@ -26,11 +23,6 @@ FORMAT = "sg3flow-snapshot-1"
 
 _NETWORKS = ("G", "D", "G_ema")
 _KEYS = {"format", *_NETWORKS, "augment_p", "training_set", "progress"}
-_MAX_PICKLE_BYTES = 16 << 20
-_PICKLE_START = b"\x80\x02"  # torch.save writes protocol 2
-_REFUSAL = re.compile(
-    r"(?:WeightsUnpickler error: |Trying to load )(.*?)(?: Please use |$)", re.MULTILINE
-)
 
 
 def save_snapshot(
@@ -106,68 +98,9 @@ def read_snapshot(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as stream:
-            _check_archive(path, stream)
-            stream.seek(0)
-            # A stream, not the path: by its name torch.load may take the file for another format.
-            return torch.load(stream, map_location="cpu", weights_only=True)
+        return read_saved(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    # What a damaged or hostile file makes of torch's own reader.
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        AssertionError,
-        ArithmeticError,
-    ) as error:
-        reason = _first_line(error)
-        raise CheckpointError(f"{path} cannot be read as a snapshot: {reason}") from None
-
-
-def _check_archive(path: Path, content: BinaryIO) -> None:
-    """Refuse a damaged file, and one that would take more memory than its own size."""
-    try:
-        with zipfile.ZipFile(content) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, path)
-            damaged = archive.testzip()  # torch itself compares no checksums
-            with archive.open(_pickle_entry(entries, path)) as stream:
-                start = stream.read(len(_PICKLE_START))
-    except (zipfile.BadZipFile, struct.error, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is cut off or no snapshot: {_first_line(error)}") from None
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged[:100]} is wrong")
-    if start != _PICKLE_START:
-        raise CheckpointError(f"{path} is no snapshot: torch.save did not write its data.pkl")
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
-    # torch.save compresses nothing; a compressed entry could grow a thousandfold when read.
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(f"{path} is no snapshot: it holds compressed entries")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise CheckpointError(f"{path} is no snapshot: its entries claim more bytes than it has")
-
-
-def _pickle_entry(entries: list[zipfile.ZipInfo], path: Path) -> zipfile.ZipInfo:
-    found = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-    if len(found) != 1 or found[0].file_size > _MAX_PICKLE_BYTES:
-        raise CheckpointError(f"{path} is no snapshot: it holds no (or no sane) data.pkl")
-    return found[0]
-
-
-def _first_line(error: Exception) -> str:
-    """What went wrong, without torch's advice to read the file unsafely."""
-    refusal = _REFUSAL.search(str(error))
-    if refusal is not None:
-        return f"refused: {refusal[1][:200]}"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 class _HashingStream:

@@ -146,17 +146,30 @@ def loss_settings(config: TrainConfig) -> LossSettings:
 
 
 def build(
-    config: TrainConfig, *, resolution: int, channels: int, c_dim: int, device: torch.device
+    config: TrainConfig,
+    *,
+    resolution: int,
+    channels: int,
+    c_dim: int,
+    device: torch.device,
+    architecture: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Parts:
     """Networks, optimisers and losses at the start of a training.
 
     Initial weights follow from ``config.seed`` alone.
+
+    Args:
+        architecture: constructor arguments of G and D; None: as the settings say.
     """
     sizes = {"resolution": resolution, "channels": channels, "c_dim": c_dim}
+    G_kwargs, D_kwargs = architecture or (
+        generator_kwargs(config, **sizes),
+        discriminator_kwargs(config, **sizes),
+    )
     torch.manual_seed(config.seed)
     generator_type = StyleGAN2Generator if config.cfg == "stylegan2" else StyleGAN3Generator
-    G = generator_type(**generator_kwargs(config, **sizes)).train().requires_grad_(False).to(device)
-    D = Discriminator(**discriminator_kwargs(config, **sizes)).train().requires_grad_(False)
+    G = generator_type(**G_kwargs).train().requires_grad_(False).to(device)
+    D = Discriminator(**D_kwargs).train().requires_grad_(False)
     D = D.to(device)
     if config.bf16:
         use_bfloat16(G)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import torch
 
+from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.devices import flushed_denormals, pick_device
@@ -24,6 +25,7 @@ from sg3flow.files import write_json
 from sg3flow.training.build import build
 from sg3flow.training.memory import is_out_of_memory, peak_rss
 from sg3flow.training.step import RealBatch, run_step
+from sg3flow.training.transfer import architecture_of
 
 # Of the memory that is free: fragments and the peaks of snapshots need some too.
 _GPU_SHARE, _HOST_SHARE = 0.92, 0.75
@@ -93,14 +95,16 @@ def _room(device: torch.device) -> float:
 
 
 def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | None]:
-    form = {
+    form: dict[str, Any] = {
         "resolution": items.packed.resolution,
         "channels": items.packed.channels,
         "c_dim": items.label_dim,
     }
+    if config.resume_arch:
+        form["architecture"] = architecture_of(load_networks(config.resume), config, **form)
 
     def trial(size: int) -> int | None:
-        small = dataclasses.replace(config, gpus=1, batch=size, batch_gpu=size, resume="")
+        small = dataclasses.replace(config, gpus=1, batch=size, batch_gpu=size)
         content = json.dumps({"config": dataclasses.asdict(small), **form})
         command = [sys.executable, "-m", "sg3flow.training.fit", content]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -112,7 +116,7 @@ def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | Non
     return trial
 
 
-def _measure(config: TrainConfig, form: dict[str, int]) -> int | None:
+def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:
     """Bytes that one step takes at most."""
     device = pick_device(config.device)
     channels, side = form["channels"], form["resolution"]

@@ -21,6 +21,7 @@ from sg3flow.training.build import resolve
 from sg3flow.training.fingerprint import fingerprint
 from sg3flow.training.fit import remembered_batch_gpu
 from sg3flow.training.grids import grid_size
+from sg3flow.training.transfer import check_transfer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,7 @@ def prepare(config: TrainConfig, data: Path) -> Job:
             f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
             "on: pack with --resolution 256x256, say"
         )
+    check_transfer(resolved, resolution)
     grid_size(resolved.grid, resolution)
     _check_device(resolved)
     if resolved.batch_gpu == AUTO:

@@ -9,19 +9,19 @@ from typing import cast
 import torch
 
 from sg3flow import processes
-from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import endless_batches
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.errors import CheckpointError, ConfigError, Interrupted
+from sg3flow.errors import ConfigError, Interrupted
 from sg3flow.files import write_json, write_text
 from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
 from sg3flow.reporting import JsonlReporter
+from sg3flow.training.begin import begin, find_start
 from sg3flow.training.build import Parts, build
 from sg3flow.training.folder import (
     RunFolder,
@@ -33,10 +33,9 @@ from sg3flow.training.folder import (
 from sg3flow.training.grids import choose_samples, grid_size, save_reals
 from sg3flow.training.interrupt import stop_requests
 from sg3flow.training.job import Job, prepare, training_set_info
-from sg3flow.training.loop import Clock, TrainingLoop
+from sg3flow.training.loop import TrainingLoop
 from sg3flow.training.memory import out_of_memory_advice
 from sg3flow.training.record import Measure, RunRecord
-from sg3flow.training.state import capture, restore, spread
 
 # Mirrors a run folder to a tracker while the block runs.
 Mirror = Callable[[Path], AbstractContextManager[object]]
@@ -157,14 +156,16 @@ def _assemble(
     """Everything a run needs, at its start or where its saved state left it."""
     config, items = job.config, job.items
     with out_of_memory_advice(config, device):
+        start = find_start(job, folder)
         parts = build(
             config,
             resolution=items.packed.resolution,
             channels=items.packed.channels,
             c_dim=items.label_dim,
             device=device,
+            architecture=start.architecture,
         )
-        clock = _begin(job, parts, folder)
+        clock = begin(job, parts, start)
         record = _record(job, parts, folder, measure) if folder is not None else None
     sampler = WindowedShuffle(
         len(items),
@@ -181,27 +182,6 @@ def _assemble(
         pin_memory=device.type == "cuda",
     )
     return TrainingLoop(config, parts, items, batches, clock, record)
-
-
-def _begin(job: Job, parts: Parts, folder: RunFolder | None) -> Clock:
-    """Bring the parts to where the training is: its saved state, another's networks, or nothing.
-
-    The first process reads; the others get what it has.
-    """
-    saved = folder.states.load() if folder is not None else None
-    if processes.told(b"saved" if saved else b""):
-        state = spread(saved or {})
-    else:
-        if job.config.resume and processes.is_first():
-            _transfer(parts, job.config.resume)
-        if processes.world_size() == 1:
-            return Clock()
-        state = spread(capture(parts, 0) | {"clock": {}})
-    restore(parts, state)
-    clock = Clock(state["nimg"], **state["clock"])
-    if saved and folder is not None:
-        print(f"going on at {clock.nimg} images (state in {folder.states.folder})")
-    return clock
 
 
 def _record(job: Job, parts: Parts, folder: RunFolder, measure: Measure | None) -> RunRecord:
@@ -231,28 +211,3 @@ def _summary(parts: Parts, config: TrainConfig) -> str:
     tables = [summarize(parts.G_ema, z, c), summarize(parts.D, img, c)]
     device = f"device {parts.device}, ops {backend_name(parts.device)}"
     return "\n".join([*map(format_summary, tables), device]) + "\n"
-
-
-def _transfer(parts: Parts, source: str) -> None:
-    """Start from the networks of ``source``; a network that does not fit is an error."""
-    networks = load_networks(source)
-    pairs = (("G", parts.G, networks.G), ("D", parts.D, networks.D))
-    for name, network, other in (*pairs, ("G_ema", parts.G_ema, networks.G_ema)):
-        if other is None:
-            raise CheckpointError(f"{source} has no {name}; --resume needs a whole snapshot")
-        _copy_weights(network, other, f"{name} of {source}")
-
-
-def _copy_weights(network: torch.nn.Module, other: torch.nn.Module, label: str) -> None:
-    wanted, found = network.state_dict(), other.state_dict()
-    wrong = [
-        name
-        for name in sorted(wanted.keys() | found.keys())
-        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{label} does not fit this architecture: {len(wrong)} tensors differ, first "
-            f"{', '.join(wrong[:5])}; use the cfg, resolution, cbase and cmax it was made with"
-        )
-    network.load_state_dict(found)

@@ -1,0 +1,80 @@
+"""Where a training begins: at its saved state, at another's networks, or at nothing.
+
+With several processes the first one reads, and the others get what it has.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sg3flow import processes
+from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.training.build import Parts
+from sg3flow.training.folder import RunFolder
+from sg3flow.training.job import Job
+from sg3flow.training.loop import Clock
+from sg3flow.training.state import capture, restore, spread
+from sg3flow.training.transfer import Architecture, start_architecture, transfer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What there is to begin with.
+
+    Attributes:
+        goes_on: whether there is a saved state; all processes know.
+        saved: the state; the first process has it.
+        networks: another training's, to start from; the first process has them.
+        architecture: of the checkpoint, if it is to be taken from there; all processes know.
+    """
+
+    goes_on: bool
+    saved: dict[str, Any] | None
+    networks: Networks | None
+    architecture: Architecture | None
+
+
+def find_start(job: Job, folder: RunFolder | None) -> Start:
+    """Look for a state in ``folder`` (None: this is not the first process), and at ``resume``.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, TrackingError: ``resume`` cannot be used.
+    """
+    saved = networks = architecture = None
+    config, items = job.config, job.items
+    if folder is not None:
+        saved = folder.states.load()
+        if config.resume and saved is None:
+            networks = load_networks(config.resume)
+        architecture = start_architecture(
+            folder.work.parent / "architecture.json",
+            networks,
+            config,
+            resolution=items.packed.resolution,
+            channels=items.packed.channels,
+            c_dim=items.label_dim,
+        )
+    news = json.dumps([saved is not None, architecture]).encode()
+    goes_on, architecture = json.loads(processes.told(news))
+    return Start(goes_on, saved, networks, architecture)
+
+
+def begin(job: Job, parts: Parts, start: Start) -> Clock:
+    """Bring the parts to their start.
+
+    Raises:
+        CheckpointError: the networks to start from do not fit.
+    """
+    if start.goes_on:
+        state = spread(start.saved or {})
+    else:
+        if start.networks is not None:
+            print(transfer(parts, start.networks, job.config.resume, job.config.resume_partial))
+        if processes.world_size() == 1:
+            return Clock()
+        state = spread(capture(parts, 0) | {"clock": {}})
+    restore(parts, state)
+    clock = Clock(state["nimg"], **state["clock"])
+    if start.goes_on and processes.is_first():
+        print(f"going on at {clock.nimg} images from the saved state")
+    return clock

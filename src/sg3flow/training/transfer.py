@@ -1,0 +1,311 @@
+"""Starting a training from the networks of a checkpoint: its weights, and if asked for its form."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sg3flow.addresses import without_secrets
+from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.config import TrainConfig
+from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.files import write_json
+from sg3flow.networks import StyleGAN2Generator
+from sg3flow.training.build import Parts, discriminator_kwargs, generator_kwargs
+
+# Constructor arguments of G and of D.
+Architecture = tuple[dict[str, Any], dict[str, Any]]
+
+_PRECISION = ("num_fp16_res", "conv_clamp")
+_MAX_LISTED = 4
+_ADVICE = (
+    "use --resume-partial to take what fits, or --resume-arch to take the architecture from the "
+    "checkpoint"
+)
+# Numbers that follow from the architecture: a checkpoint's are no weights of it.
+_FIXED = ("up_filter", "down_filter", "resample_filter")
+# Stored in half precision, a filter's numbers are off by this much.
+_FILTER_TOLERANCE = 1e-3
+
+
+def check_transfer(config: TrainConfig, resolution: int) -> None:
+    """Check the settings that only make sense with another network, or with one so deep.
+
+    Args:
+        resolution: side of the pictures, which decides how many layers D has.
+
+    Raises:
+        ConfigError: ``resume_partial`` or ``resume_arch`` without ``resume``, or ``freezed`` beyond
+            the layers of D.
+    """
+    for name in ("resume_partial", "resume_arch"):
+        if getattr(config, name) and not config.resume:
+            raise ConfigError(
+                f"train.{name} needs a network to start from; give --resume FILE|URL too"
+            )
+    # fromrgb, then conv0, conv1 and skip of the blocks from `resolution` down to 8.
+    layers = 1 + 3 * (resolution.bit_length() - 3)
+    if not 0 <= config.freezed <= layers:
+        raise ConfigError(
+            f"train.freezed must be from 0 to {layers}, the layers of D before its last block at "
+            f"{resolution} pixels, not {config.freezed}"
+        )
+
+
+def start_architecture(
+    kept: Path,
+    networks: Networks | None,
+    config: TrainConfig,
+    *,
+    resolution: int,
+    channels: int,
+    c_dim: int,
+) -> Architecture | None:
+    """The architecture of a training with ``resume_arch``; None (that of the settings) without.
+
+    A training that goes on must not depend on the checkpoint any more: an alias of a registry may
+    have moved. So the first start notes what it took in the file ``kept``.
+
+    Args:
+        networks: what ``config.resume`` holds; None when the training goes on.
+
+    Raises:
+        CheckpointError, ConfigError: as ``architecture_of``.
+    """
+    if not config.resume_arch:
+        return None
+    if networks is None:
+        noted = _read_kept(kept)
+        if noted is not None:
+            return noted
+        networks = load_networks(config.resume)
+    architecture = architecture_of(
+        networks, config, resolution=resolution, channels=channels, c_dim=c_dim
+    )
+    write_json(kept, dict(zip("GD", architecture, strict=True)))
+    return architecture
+
+
+def architecture_of(
+    networks: Networks, config: TrainConfig, *, resolution: int, channels: int, c_dim: int
+) -> Architecture:
+    """Constructor arguments of G and D as in a checkpoint, where the settings do not decide them.
+
+    The settings decide precision, the magnitude average's decay, the minibatch groups and which
+    layers of D are frozen. A D that the checkpoint does not hold follows from the settings alone.
+
+    Args:
+        networks: what ``config.resume`` holds.
+        config: resolved settings.
+        resolution, channels, c_dim: of the packed set.
+
+    Raises:
+        CheckpointError: networks of another resolution, of other channels or labels than the set,
+            or a checkpoint without what is needed.
+        ConfigError: G is of another family than ``config.cfg``; the message says of which.
+    """
+    source = without_secrets(config.resume)
+    members = _members(networks, source, config.resume_partial)
+    sizes = {"resolution": resolution, "channels": channels, "c_dim": c_dim}
+    G_kwargs = generator_kwargs(config, **sizes)
+    D_kwargs = discriminator_kwargs(config, **sizes)
+    if members["G"] is not None:
+        _check_family(members["G"], config.cfg, source)
+        stored = _stored_kwargs(members["G"], "G", G_kwargs, source)
+        G_kwargs = _with_settings(stored, G_kwargs, (*_PRECISION, "magnitude_ema_beta"))
+    if members["D"] is not None:
+        stored = _stored_kwargs(members["D"], "D", D_kwargs, source)
+        for part in ("block_kwargs", "epilogue_kwargs"):
+            D_kwargs[part] = {**(stored.get(part) or {}), **D_kwargs[part]}
+        D_kwargs = _with_settings(
+            stored, D_kwargs, (*_PRECISION, "block_kwargs", "epilogue_kwargs")
+        )
+    return G_kwargs, D_kwargs
+
+
+def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> str:
+    """Give G, D and G_ema the weights of a checkpoint; the optimisers start afresh.
+
+    Args:
+        source: where the networks come from, for messages.
+        partial: take the tensors that fit and leave the others as initialised. A checkpoint
+            without G gives G the weights of its G_ema; without D, D starts fresh.
+
+    Returns:
+        what was taken, in words.
+
+    Raises:
+        CheckpointError: without ``partial``, networks that are missing or do not fit; with it,
+            networks of which nothing fits. Nothing is changed then.
+    """
+    source = without_secrets(source)
+    members = _members(networks, source, partial)
+    targets = {"G": parts.G, "D": parts.D, "G_ema": parts.G_ema}
+    pairs = {name: (targets[name], other) for name, other in members.items() if other is not None}
+    misfits = {name: _misfits(*pair) for name, pair in pairs.items()}
+    if not partial and any(misfits.values()):
+        raise CheckpointError(_misfit_message(source, targets, misfits))
+    if not any(_learned(*pair) - set(misfits[name]) for name, pair in pairs.items()):
+        raise CheckpointError(
+            f"no weight of {source} fits this architecture, which would be a start from scratch; "
+            "use the cfg it was made with, --resume-arch, or no --resume"
+        )
+    for name, (network, other) in pairs.items():
+        _copy_weights(network, other, skipped=misfits[name])
+    return _report(source, networks, targets, misfits)
+
+
+def _members(networks: Networks, source: str, partial: bool) -> dict[str, nn.Module | None]:
+    """G, D and G_ema of a checkpoint; with ``partial``, one G may stand for the other."""
+    found = {"G": networks.G, "D": networks.D, "G_ema": networks.G_ema}
+    missing = [name for name, network in found.items() if network is None]
+    if missing and not partial:
+        raise CheckpointError(
+            f"{source} has no {' and no '.join(missing)}, and --resume needs a whole snapshot; use "
+            "--resume-partial to take what there is (G from G_ema, a fresh D)"
+        )
+    if networks.G is None:
+        found["G"] = networks.G_ema
+    if networks.G_ema is None:
+        found["G_ema"] = networks.G
+    return found
+
+
+def _misfits(network: nn.Module, other: nn.Module) -> dict[str, str]:
+    """Tensors that the checkpoint's network cannot give, or give to nothing: name to reason."""
+    wanted, found = network.state_dict(), other.state_dict()
+    gains = {name: _gains(module) for name, module in other.named_modules()}
+    rescaled = {n for n, m in network.named_modules() if gains.get(n, _gains(m)) != _gains(m)}
+    misfits = {}
+    for name, tensor in wanted.items():
+        owner, _, kind = name.rpartition(".")
+        if name not in found:
+            misfits[name] = "not in the checkpoint"
+        elif found[name].shape != tensor.shape:
+            shapes = list(found[name].shape), list(tensor.shape)
+            misfits[name] = f"{shapes[0]} in the checkpoint, {shapes[1]} here"
+        elif kind in _FIXED and not _same_filter(found[name], tensor):
+            misfits[name] = "other filter taps in the checkpoint"
+        elif owner in rescaled and kind in ("weight", "bias"):
+            misfits[name] = "another gain in the checkpoint"
+    return misfits | {n: "only in the checkpoint" for n in found if n not in wanted}
+
+
+def _gains(module: nn.Module) -> tuple[float, ...]:
+    """How a layer scales its weight and bias; the same numbers with another are other weights."""
+    return tuple(getattr(module, name, 1.0) for name in ("weight_gain", "bias_gain"))
+
+
+def _same_filter(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    limit = _FILTER_TOLERANCE * float(wanted.abs().max())
+    return bool((found.cpu() - wanted.cpu()).abs().max() <= limit)
+
+
+def _learned(network: nn.Module, other: nn.Module) -> set[str]:
+    """Names of weights (a frozen one is a parameter on one side only); a bias alone is no start."""
+    both = (*network.named_parameters(), *other.named_parameters())
+    return {name for name, parameter in both if parameter.ndim > 1}
+
+
+@torch.no_grad()
+def _copy_weights(network: nn.Module, other: nn.Module, skipped: Mapping[str, str]) -> None:
+    found = other.state_dict()
+    for name, tensor in network.state_dict().items():
+        if name not in skipped:
+            tensor.copy_(found[name])
+
+
+def _misfit_message(
+    source: str, targets: Mapping[str, nn.Module], misfits: Mapping[str, Mapping[str, str]]
+) -> str:
+    counts = ", ".join(
+        f"{len(wrong)} tensors of {name} ({len(targets[name].state_dict())} in all)"
+        for name, wrong in misfits.items()
+        if wrong
+    )
+    # G_ema is made as G: its tensors would be the same list again.
+    shown = [name for name in ("G", "D") if misfits[name]] or ["G_ema"]
+    examples = "; ".join(
+        _listed(f"{name}.{tensor}: {reason}" for tensor, reason in misfits[name].items())
+        for name in shown
+    )
+    return f"{source} does not fit this architecture: {counts} differ: {examples}; {_ADVICE}"
+
+
+def _report(
+    source: str,
+    networks: Networks,
+    targets: Mapping[str, nn.Module],
+    misfits: Mapping[str, Mapping[str, str]],
+) -> str:
+    lines = [f"starting from {source}:"]
+    for name, network in targets.items():
+        names = list(network.state_dict())
+        left = [each for each in names if each in misfits.get(name, names)]
+        line = f"  {name}: {len(names) - len(left)} of {len(names)} tensors taken"
+        stand_in = {"G": "G_ema", "G_ema": "G"}.get(name)
+        if name not in misfits:
+            line = f"  {name}: starts fresh, the checkpoint has none"
+        elif getattr(networks, name) is None:
+            line += f" from {stand_in}, the checkpoint has no {name}"
+        if name in misfits and left:
+            line += f"; as initialised: {_listed(left)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return ", ".join(items[:_MAX_LISTED]) + more
+
+
+def _check_family(G: nn.Module, cfg: str, source: str) -> None:
+    found = "stylegan2"
+    if not isinstance(G, StyleGAN2Generator):
+        is_r = cast(Any, G).init_kwargs.get("conv_kernel", 3) == 1
+        found = "stylegan3-r" if is_r else "stylegan3-t"
+    if found != cfg:
+        raise ConfigError(
+            f"{source} holds a generator of {found} and train.cfg is {cfg}: use --cfg {found}"
+        )
+
+
+def _stored_kwargs(
+    network: nn.Module, name: str, wanted: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """The constructor arguments of a checkpoint's network, made for pictures such as ours."""
+    stored: dict[str, Any] = copy.deepcopy(cast(Any, network).init_kwargs)
+    meanings = {
+        "img_resolution": "pictures of {} pixels",
+        "img_channels": "pictures of {} channels",
+        "c_dim": "{} classes (0: no labels)",
+    }
+    for key, meaning in meanings.items():
+        if stored[key] != wanted[key]:
+            raise CheckpointError(
+                f"{name} of {source} is made for {meaning.format(stored[key])}, and this training "
+                f"has {meaning.format(wanted[key])}: --resume-arch needs the same"
+            )
+    return stored
+
+
+def _with_settings(
+    stored: Mapping[str, Any], ours: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, Any]:
+    """``stored``, but the arguments ``names`` are as in ``ours``, left out if they are there."""
+    kept = {key: value for key, value in stored.items() if key not in names}
+    return kept | {key: ours[key] for key in names if key in ours}
+
+
+def _read_kept(path: Path) -> Architecture | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        G_kwargs, D_kwargs = content["G"], content["D"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return G_kwargs, D_kwargs
