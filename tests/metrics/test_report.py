@@ -4,7 +4,6 @@ import json
 import pytest
 
 from sg3flow.errors import DataError, MetricError
-from sg3flow.metrics.evaluation import MetricResult
 from sg3flow.metrics.report import (
     best_metric,
     build_report,
@@ -13,6 +12,7 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
+from sg3flow.metrics.results import MetricResult
 
 
 def result(kimg, metric, value):

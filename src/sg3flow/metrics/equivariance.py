@@ -89,7 +89,7 @@ def require_movable(G: Generator) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _measure_all(
     G: Generator,
     inputs: Inputs,

@@ -78,7 +78,7 @@ def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch
     return torch.from_numpy(np.stack([training_set.label(i) for i in items.tolist()]))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def draw_pictures(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """Pictures uint8 ``[N, C, H, W]``, untruncated and with constant noise.
 

@@ -11,7 +11,7 @@ from typing import Any
 from sg3flow.errors import DataError, MetricError, nearest
 from sg3flow.files import write_json, write_text
 from sg3flow.metrics.best import FORMAT
-from sg3flow.metrics.evaluation import MetricResult
+from sg3flow.metrics.results import MetricResult
 
 
 def check_outputs(report: Path, table: Path | None = None) -> None:

@@ -9,7 +9,6 @@ from sg3flow.config import EvaluateConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.devices import pick_device
 from sg3flow.metrics.evaluation import (
-    MetricResult,
     evaluate_network,
     evaluate_snapshots,
     find_snapshots,
@@ -23,6 +22,7 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
+from sg3flow.metrics.results import MetricResult
 
 
 class Tracker(Protocol):
