@@ -9,9 +9,16 @@ import torch
 from sg3flow.metrics.cache import cached_stats, stats_folder
 from sg3flow.metrics.frechet import FeatureStats
 from sg3flow.metrics.random_features import RandomFeatures
-from sg3flow.metrics.reference import picture_batches, reference_stats
+from sg3flow.metrics.reference import Reference, picture_batches
 
+CPU = torch.device("cpu")
 KEY = {"data": "d", "detector": "e"}
+
+
+def reference_stats(packed, extractor, batch):
+    reference = Reference(packed, extractor, batch, CPU)
+    reference.prepare_stats()
+    return reference.stats()
 
 
 def counted(calls):

@@ -1,10 +1,12 @@
 """Metrics of networks in files: of every snapshot of a training run, or of any one network."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
@@ -14,8 +16,9 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.ranks import ALONE, Ranks
+from sg3flow.metrics.reference import progress_of
 from sg3flow.metrics.results import MetricResult
-from sg3flow.progress import progress
 
 _SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")
 
@@ -23,36 +26,39 @@ _SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")
 def evaluate_snapshots(
     run_dir: Path,
     packed: PackedSet,
-    names: tuple[str, ...],
+    names: Sequence[str],
     *,
     seed: int,
     batch: int,
     device: torch.device,
     snapshots: str = "all",
     increment: Callable[[list[MetricResult]], None] | None = None,
+    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
     """Measure the snapshots of a training run, in the order of their age.
 
     Args:
         run_dir: folder with ``network-snapshot-<kimg>.pkl`` files.
-        packed, names, seed, batch, device: as for ``Evaluator``.
+        packed, names, seed, batch, device, ranks: as for ``Evaluator``.
         snapshots: ``all`` or ``last``.
         increment: called with the results of each snapshot as it is done.
+        on_picture: given a snapshot's name, a metric's, and its closest pairs.
 
     Raises:
         MetricError: no snapshots, or as ``Evaluator.prepare`` and ``Evaluator.measure``.
         CheckpointError: a snapshot cannot be read.
         DataError: a picture cannot be read.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device)
+    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     paths = find_snapshots(run_dir)
     chosen = paths[-1:] if snapshots == "last" else paths
     evaluator.prepare()
     results: list[MetricResult] = []
     total = len(chosen) * evaluator.images_per_network
-    with progress(f"evaluating {len(chosen)} snapshots", total) as advance:
+    with progress_of(ranks, f"evaluating {len(chosen)} snapshots", total) as advance:
         for path in chosen:
-            found = _measure(evaluator, path, path.name, advance)
+            found = _measure(evaluator, path, path.name, advance, on_picture)
             results += found
             if increment is not None:
                 increment(found)
@@ -62,21 +68,23 @@ def evaluate_snapshots(
 def evaluate_network(
     source: str,
     packed: PackedSet,
-    names: tuple[str, ...],
+    names: Sequence[str],
     *,
     seed: int,
     batch: int,
     device: torch.device,
+    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
     """Measure one network from a path, URL, ``models:/…`` or ``runs:/…``.
 
     Arguments and errors are those of ``evaluate_snapshots``.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device)
+    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     path, name = local_copy(source), shown_url(source)
     evaluator.prepare()
-    with progress(f"evaluating {name}", evaluator.images_per_network) as advance:
-        return _measure(evaluator, path, name, advance)
+    with progress_of(ranks, f"evaluating {name}", evaluator.images_per_network) as advance:
+        return _measure(evaluator, path, name, advance, on_picture)
 
 
 def find_snapshots(run_dir: Path) -> list[Path]:
@@ -96,13 +104,20 @@ def find_snapshots(run_dir: Path) -> list[Path]:
 
 
 def _measure(
-    evaluator: Evaluator, path: Path, name: str, advance: Callable[[int], None]
+    evaluator: Evaluator,
+    path: Path,
+    name: str,
+    advance: Callable[[int], None],
+    on_picture: Callable[[str, str, Image.Image], None] | None,
 ) -> list[MetricResult]:
     network = load_networks(path).G_ema
     if network is None:
         raise MetricError(f"{name} holds no G_ema, the network that is judged")
     network = network.to(evaluator.device)
-    return evaluator.measure(network, name, _kimg(path), _network_digest(path), advance)
+    keep = partial(on_picture, name) if on_picture is not None else None
+    return evaluator.measure(
+        network, name, _kimg(path), _network_digest(path), advance, on_picture=keep
+    )
 
 
 def _kimg(path: Path) -> int | None:

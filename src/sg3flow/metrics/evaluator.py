@@ -8,21 +8,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
-from sg3flow.metrics.equivariance import eqr, eqt, require_movable
+from sg3flow.metrics.closest_pairs import draw_closest_pairs
+from sg3flow.metrics.equivariance import equivariance, require_movable
+from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.features import FeatureExtractor, load_extractor
 from sg3flow.metrics.float32 import exact_float32
-from sg3flow.metrics.frechet import FeatureStats, RunningStats, frechet_distance
-from sg3flow.metrics.generation import Generator, draw_pictures, latent_batches
+from sg3flow.metrics.generation import Generator
+from sg3flow.metrics.judging import (
+    Evidence,
+    error_rule,
+    judge,
+    prepare_reference,
+    reference_count,
+)
 from sg3flow.metrics.names import Metric, parse_metrics
-from sg3flow.metrics.reference import reference_stats
+from sg3flow.metrics.path_length import Lpips, path_length
+from sg3flow.metrics.ranks import ALONE, Ranks
+from sg3flow.metrics.reference import Reference
 from sg3flow.metrics.results import MetricResult
+from sg3flow.metrics.studio import Advance, Studio
 
-# Pictures that share one random motion. Fixed: the batch must not decide what is measured.
-_PICTURES_PER_MOTION = 4
+OnPicture = Callable[[str, Image.Image], None]
 
 
 def _ignore(steps: int) -> None:
@@ -38,6 +51,8 @@ class Evaluator:
         seed: of everything drawn; the same seed gives the same numbers.
         batch: pictures at a time; changes speed and memory only.
         device: where features are computed; generators stay where they are.
+        ranks: processes that share the work, each with the same arguments and calls; the numbers
+            are those of one process, and all processes get them.
 
     Raises:
         MetricError: an unknown metric.
@@ -51,16 +66,19 @@ class Evaluator:
         seed: int,
         batch: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.packed, self.seed, self.batch, self.device = packed, seed, batch, device
-        self.metrics = parse_metrics(tuple(names))
-        self._references: dict[str, tuple[FeatureExtractor, FeatureStats]] = {}
+        self.metrics, self.ranks = parse_metrics(names), ranks
+        self._extractors: dict[str, FeatureExtractor] = {}
+        self._references: dict[str, Reference] = {}
+        self._lpips: Lpips | None = None
 
     @property
     def images_per_network(self) -> int:
-        """Pictures drawn for one network, with a moved pair counted once."""
-        shared = max((m.num_images for m in self.metrics if m.is_frechet), default=0)
-        return shared + sum(m.num_images for m in self.metrics if not m.is_frechet)
+        """Pictures drawn for one network, with a pair counted once."""
+        shared = max((m.num_images for m in self.metrics if m.judges_pictures), default=0)
+        return shared + sum(m.num_images for m in self.metrics if not m.judges_pictures)
 
     def prepare(self) -> None:
         """Load the detectors and their view of the packed set; a second call does nothing.
@@ -69,13 +87,11 @@ class Evaluator:
             MetricError: weights of a detector that cannot be had; before anything is computed.
             DataError: a picture cannot be read.
         """
-        wanted = dict.fromkeys(metric.kind for metric in self.metrics if metric.is_frechet)
-        missing = [kind for kind in wanted if kind not in self._references]
         with exact_float32():
-            extractors = {kind: load_extractor(kind, self.device) for kind in missing}
-            for kind, extractor in extractors.items():
-                stats = reference_stats(self.packed, extractor, self.batch)
-                self._references[kind] = (extractor, stats)
+            self._load_detectors()
+            for metric in self.metrics:
+                if metric.has_reference:
+                    prepare_reference(metric, self._reference(metric))
 
     def measure(
         self,
@@ -83,7 +99,8 @@ class Evaluator:
         name: str,
         kimg: int | None,
         network_sha256: str,
-        advance: Callable[[int], None] = _ignore,
+        advance: Advance = _ignore,
+        on_picture: OnPicture | None = None,
     ) -> list[MetricResult]:
         """Every metric of one generator, in the order of the names.
 
@@ -97,6 +114,8 @@ class Evaluator:
             kimg: thousands of real images it has seen; None: unknown.
             network_sha256: digest of the file that it is, or will be, kept in.
             advance: told of pictures done, ``images_per_network`` in all.
+            on_picture: given the closest pairs of each metric that looks for them, on the first
+                process.
 
         Raises:
             MetricError: it does not fit the data or draws values that are not finite.
@@ -104,13 +123,33 @@ class Evaluator:
         self.prepare()
         network = cast(Generator, G)
         self._require_fit(network, name)
+        studio = Studio(network, self.packed, self.seed, self.batch, self.device, self.ranks)
         with exact_float32(), _judged(G):
             try:
-                values = self._frechet_values(network, advance)
-                values |= self._equivariance_values(network, advance)
+                found = self._estimates(studio, on_picture, advance)
             except MetricError as error:
                 raise MetricError(f"{name}: {error}") from error
-        return [self._result(m, values[m.name], name, kimg, network_sha256) for m in self.metrics]
+        return [
+            self._result(metric, output, estimate, name, kimg, network_sha256)
+            for metric, estimates in zip(self.metrics, found, strict=True)
+            for output, estimate in zip(metric.outputs, estimates, strict=True)
+        ]
+
+    def _load_detectors(self) -> None:
+        for metric in self.metrics:
+            detector = metric.detector
+            if detector == "lpips":
+                self._lpips = self._lpips or Lpips.load(self.device)
+            elif detector is not None and detector not in self._extractors:
+                extractor = load_extractor(detector, self.device, self.packed.resolution)
+                self._extractors[detector] = extractor
+                self._references[detector] = Reference(
+                    self.packed, extractor, self.batch, self.device, self.ranks
+                )
+
+    def _reference(self, metric: Metric) -> Reference:
+        assert metric.detector is not None
+        return self._references[metric.detector]
 
     def _require_fit(self, G: Generator, name: str) -> None:
         form = (G.img_resolution, G.img_channels)
@@ -120,70 +159,75 @@ class Evaluator:
                 f"{name} draws {form[0]}x{form[0]}x{form[1]}, {self.packed.path} holds "
                 f"{wanted[0]}x{wanted[0]}x{wanted[1]}; give the set that it was trained on"
             )
-        if any(not metric.is_frechet for metric in self.metrics):
+        if any(metric.moves_input for metric in self.metrics):
             require_movable(G)
 
-    def _frechet_values(self, G: Generator, advance: Callable[[int], None]) -> dict[str, float]:
-        """All Frechet distances in one pass; those over fewer pictures stop listening earlier."""
-        metrics = [metric for metric in self.metrics if metric.is_frechet]
-        if not metrics:
-            return {}
-        running = {m.name: RunningStats(self._references[m.kind][0].num_features) for m in metrics}
-        total = max(metric.num_images for metric in metrics)
-        for z, c in latent_batches(G, self.packed, total, self.batch, self.seed):
-            images = draw_pictures(G, z, c)
-            listening = [m for m in metrics if running[m.name].count < m.num_images]
-            kinds = dict.fromkeys(metric.kind for metric in listening)
-            features = {kind: self._features(kind, images) for kind in kinds}
-            for metric in listening:
-                stats = running[metric.name]
-                stats.add(features[metric.kind][: metric.num_images - stats.count].numpy())
-            advance(len(images))
-        return {m.name: _distance(running[m.name], self._references[m.kind][1]) for m in metrics}
-
-    def _features(self, kind: str, images: torch.Tensor) -> torch.Tensor:
-        extractor = self._references[kind][0]
-        features = extractor(images).cpu()
-        if not torch.isfinite(features).all():
-            raise MetricError(f"{extractor.name} gives features that are not finite")
-        return features
-
-    def _equivariance_values(
-        self, G: Generator, advance: Callable[[int], None]
-    ) -> dict[str, float]:
-        values = {}
+    def _estimates(
+        self, studio: Studio, on_picture: OnPicture | None, advance: Advance
+    ) -> list[list[Estimate]]:
+        """Of each metric, its numbers; on the first process, the others help and get no rows."""
+        features = studio.picture_features(self.metrics, self._extractors, advance)
+        found: list[list[Estimate]] = []
         for metric in self.metrics:
-            if metric.is_frechet:
-                continue
-            batches = latent_batches(
-                G, self.packed, metric.num_images, _PICTURES_PER_MOTION, self.seed
-            )
-            inputs = _counted(batches, advance)
-            if metric.kind == "eqr":
-                values[metric.name] = eqr(G, inputs, seed=self.seed)
+            if metric.judges_pictures:
+                found.append(self._judged_pictures(metric, features, studio, on_picture))
+            elif metric.moves_input:
+                rows = studio.motion_rows(metric, advance)
+                found.append([equivariance(rows)] if self.ranks.is_first else [])
             else:
-                fractional = metric.kind == "eqt_frac"
-                values[metric.name] = eqt(G, inputs, fractional=fractional, seed=self.seed)
-        return values
+                assert self._lpips is not None
+                lengths = studio.path_lengths(metric, self._lpips, advance)
+                found.append([path_length(lengths)] if self.ranks.is_first else [])
+        return self.ranks.agreed(lambda: found)
+
+    def _judged_pictures(
+        self,
+        metric: Metric,
+        features: dict[str, NDArray[np.float32]],
+        studio: Studio,
+        on_picture: OnPicture | None,
+    ) -> list[Estimate]:
+        if not self.ranks.is_first:
+            return []
+        assert metric.detector is not None
+        generated = features[metric.detector][: metric.num_images]
+        reference, extractor = self._reference(metric), self._extractors[metric.detector]
+        verdict = judge(metric, Evidence(generated, reference, extractor, self.seed, self.device))
+        if verdict.pairs and on_picture is not None:
+            drawn = studio.pictures([pair.generated for pair in verdict.pairs])
+            training = [self.packed.image(pair.training) for pair in verdict.pairs]
+            on_picture(metric.name, draw_closest_pairs(drawn, training))
+        return verdict.estimates
 
     def _result(
-        self, metric: Metric, value: float, name: str, kimg: int | None, network_sha256: str
+        self,
+        metric: Metric,
+        output: str,
+        estimate: Estimate,
+        name: str,
+        kimg: int | None,
+        network_sha256: str,
     ) -> MetricResult:
-        extractor, stats = self._references.get(metric.kind, (None, None))
+        detector: FeatureExtractor | Lpips | None = self._extractors.get(metric.detector or "")
+        if metric.detector == "lpips":
+            detector = self._lpips
+        compares, error = metric.has_reference, estimate.standard_error
         return MetricResult(
             snapshot=name,
             kimg=kimg,
-            metric=metric.name,
-            value=value,
+            metric=output,
+            value=estimate.value,
+            standard_error=error,
+            error_rule=None if error is None else error_rule(metric, output),
             num_generated=metric.num_images,
-            num_reference=stats.count if stats else None,
-            detector=extractor.name if extractor else None,
-            detector_sha256=extractor.digest if extractor else None,
-            reference_sha256=self.packed.digest if stats else None,
+            num_reference=reference_count(metric, self._reference(metric)) if compares else None,
+            detector=detector.name if detector else None,
+            detector_sha256=detector.digest if detector else None,
+            reference_sha256=self.packed.digest if compares else None,
             network_sha256=network_sha256,
-            resize=extractor.resize if extractor else None,
+            resize=detector.resize if detector else None,
             seed=self.seed,
-            higher_is_better=metric.higher_is_better,
+            higher_is_better=metric.outputs[output],
             torch=torch.__version__,
         )
 
@@ -198,16 +242,3 @@ def _judged(G: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _distance(running: RunningStats, reference: FeatureStats) -> float:
-    generated = running.result()
-    return frechet_distance(reference.mean, reference.cov, generated.mean, generated.cov)
-
-
-def _counted(
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]], advance: Callable[[int], None]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for z, c in batches:
-        yield z, c
-        advance(len(z))
