@@ -66,6 +66,7 @@ def test_what_a_metric_needs():
     [
         ("fid50kfull", "fid50k_full"),
         ("fid0_full", "fid50k_full"),
+        ("fid50k", "fid50k_full"),
         ("FID50k_full", "fid50k_full"),
         ("pr50k_full", "pr50k3_full"),
         ("eqt50k_integer", "eqt50k_int"),

@@ -21,18 +21,12 @@ from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.features import FeatureExtractor, load_extractor
 from sg3flow.metrics.float32 import exact_float32
 from sg3flow.metrics.generation import Generator
-from sg3flow.metrics.judging import (
-    Evidence,
-    error_rule,
-    judge,
-    prepare_reference,
-    reference_count,
-)
+from sg3flow.metrics.judging import Evidence, judge, prepare_reference, wants_only_stats
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.path_length import Lpips, path_length
 from sg3flow.metrics.ranks import ALONE, Ranks
 from sg3flow.metrics.reference import Reference
-from sg3flow.metrics.results import MetricResult
+from sg3flow.metrics.results import Detector, MetricResult, Subject, build_results
 from sg3flow.metrics.studio import Advance, Studio
 
 OnPicture = Callable[[str, Image.Image], None]
@@ -89,7 +83,8 @@ class Evaluator:
         """
         with exact_float32():
             self._load_detectors()
-            for metric in self.metrics:
+            # Statistics come last: they may come from features that others want anyway.
+            for metric in sorted(self.metrics, key=wants_only_stats):
                 if metric.has_reference:
                     prepare_reference(metric, self._reference(metric))
 
@@ -129,10 +124,11 @@ class Evaluator:
                 found = self._estimates(studio, on_picture, advance)
             except MetricError as error:
                 raise MetricError(f"{name}: {error}") from error
+        subject = Subject(name, kimg, network_sha256)
         return [
-            self._result(metric, output, estimate, name, kimg, network_sha256)
+            result
             for metric, estimates in zip(self.metrics, found, strict=True)
-            for output, estimate in zip(metric.outputs, estimates, strict=True)
+            for result in self._results(metric, estimates, subject)
         ]
 
     def _load_detectors(self) -> None:
@@ -199,37 +195,14 @@ class Evaluator:
             on_picture(metric.name, draw_closest_pairs(drawn, training))
         return verdict.estimates
 
-    def _result(
-        self,
-        metric: Metric,
-        output: str,
-        estimate: Estimate,
-        name: str,
-        kimg: int | None,
-        network_sha256: str,
-    ) -> MetricResult:
-        detector: FeatureExtractor | Lpips | None = self._extractors.get(metric.detector or "")
+    def _results(
+        self, metric: Metric, estimates: list[Estimate], subject: Subject
+    ) -> list[MetricResult]:
+        detector: Detector | None = self._extractors.get(metric.detector or "")
         if metric.detector == "lpips":
             detector = self._lpips
-        compares, error = metric.has_reference, estimate.standard_error
-        return MetricResult(
-            snapshot=name,
-            kimg=kimg,
-            metric=output,
-            value=estimate.value,
-            standard_error=error,
-            error_rule=None if error is None else error_rule(metric, output),
-            num_generated=metric.num_images,
-            num_reference=reference_count(metric, self._reference(metric)) if compares else None,
-            detector=detector.name if detector else None,
-            detector_sha256=detector.digest if detector else None,
-            reference_sha256=self.packed.digest if compares else None,
-            network_sha256=network_sha256,
-            resize=detector.resize if detector else None,
-            seed=self.seed,
-            higher_is_better=metric.outputs[output],
-            torch=torch.__version__,
-        )
+        reference = self._reference(metric) if metric.has_reference else None
+        return build_results(metric, estimates, subject, detector, reference, self.seed)
 
 
 @contextmanager

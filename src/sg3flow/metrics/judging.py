@@ -20,7 +20,7 @@ from sg3flow.metrics.precision_recall import precision_recall_estimates
 from sg3flow.metrics.reference import Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 
-_EVERYTHING = 1 << 40
+EVERYTHING = 1 << 40
 # Most reference pictures that a metric takes; the others take all.
 _LIMITS = {"pr": 200_000, "pr_random": 200_000, "dc": 200_000, "dc_random": 200_000, "swd": 8192}
 _KID_SUBSETS, _KID_SIZE = 100, 1000
@@ -89,15 +89,20 @@ def prepare_reference(metric: Metric, reference: Reference) -> None:
         MetricError: features that are not finite.
         DataError: a picture cannot be read.
     """
-    if _base(metric) in ("fid", "fd"):
+    if wants_only_stats(metric):
         reference.prepare_stats()
     else:
         reference.prepare_features(reference_limit(metric))
 
 
+def wants_only_stats(metric: Metric) -> bool:
+    """Whether mean and covariance of a reference are all that a metric asks of it."""
+    return _base(metric) in ("fid", "fd")
+
+
 def reference_limit(metric: Metric) -> int:
     """Most pictures of the reference set that a metric takes."""
-    return _LIMITS.get(metric.kind, _EVERYTHING)
+    return _LIMITS.get(metric.kind, EVERYTHING)
 
 
 def reference_count(metric: Metric, reference: Reference) -> int:

@@ -113,7 +113,8 @@ def parse_metric(name: str) -> Metric:
             return Metric(name, kind, count, int(match[3]) if pattern.groups == 3 else 0)
     known = [_spelt(kind.form, "50k", "3") for kind in KINDS.values()]
     forms = ", ".join(_spelt(kind.form, "N", "kK") for kind in KINDS.values())
-    hint = nearest(name, known)
+    alike = [each for each in known if each[:3] == name[:3].lower()]
+    hint = nearest(name, alike or known)
     raise MetricError(
         f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k, "
         "kK a neighbour: pr50k3_full, pr500_3_full"

@@ -68,6 +68,7 @@ class Reference:
         self.pictures, self.extractor = pictures, extractor
         self._batch, self._device, self._ranks = batch, device, ranks
         self._stats: FeatureStats | None = None
+        self._gathered: set[int] = set()
         self._features: dict[int, torch.Tensor] = {}
         self._radii: dict[tuple[int, int], torch.Tensor] = {}
 
@@ -78,9 +79,15 @@ class Reference:
             MetricError: the features are not finite.
             DataError: a picture cannot be read.
         """
-        if self._stats is None:
-            indices = range(self.pictures.num_images)
-            self._stats = self._shared(cached_stats, {"rule": _RULE}, indices, self._gather_stats)
+        if self._stats is not None:
+            return
+        rule, count = {"rule": _RULE}, self.pictures.num_images
+        if count not in self._gathered:
+            self._stats = self._shared(cached_stats, rule, range(count), self._gather_stats)
+        elif self._ranks.is_first:
+            chunks = enumerate(torch.split(self._features[count], CHUNK))
+            kept = ((index, features.numpy()) for index, features in chunks)
+            self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept, count))
 
     def prepare_features(self, limit: int) -> None:
         """Compute the features of all pictures, or of ``limit`` drawn at random if there are more.
@@ -89,7 +96,8 @@ class Reference:
             MetricError, DataError: as ``prepare_stats``.
         """
         count = self.count(limit)
-        if count not in self._features:
+        if count not in self._gathered:
+            self._gathered.add(count)
             indices = self._drawn(count)
             rule = {"rule": _FEATURES_RULE, "pictures": str(count)}
             found = self._shared(cached_features, rule, indices, self._gather_features)
@@ -150,14 +158,14 @@ class Reference:
             self._ranks.agreed(lambda: True)
             return gather(self._chunks(indices), len(indices))
 
-        key = {
-            "data": self.pictures.digest,
-            "detector": self.extractor.digest,
-            "resize": self.extractor.resize,
-        }
-        found = cached(key | rule, compute)
+        found = cached(self._key(rule), compute)
         self._ranks.agreed(lambda: False)
         return found
+
+    def _key(self, rule: dict[str, str]) -> dict[str, str]:
+        extractor = self.extractor
+        detector = {"detector": extractor.digest, "resize": extractor.resize}
+        return {"data": self.pictures.digest} | detector | rule
 
     def _gather_stats(self, chunks: _Chunks, count: int) -> FeatureStats:
         stats = RunningStats(self.extractor.num_features)

@@ -1,6 +1,14 @@
 """A number, and what it takes to compare it with another."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from sg3flow.metrics.estimates import Estimate
+from sg3flow.metrics.judging import error_rule, reference_count
+from sg3flow.metrics.names import Metric
+from sg3flow.metrics.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -39,3 +47,52 @@ class MetricResult:
     seed: int
     higher_is_better: bool
     torch: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was judged: its name, its age if it has one, and the digest of its content."""
+
+    name: str
+    kimg: int | None
+    sha256: str
+
+
+class Detector(Protocol):
+    """What looked at the pictures, in words."""
+
+    name: str
+    digest: str
+    resize: str
+
+
+def build_results(
+    metric: Metric,
+    estimates: list[Estimate],
+    subject: Subject,
+    detector: Detector | None,
+    reference: Reference | None,
+    seed: int,
+) -> list[MetricResult]:
+    """The rows of one metric, one an output; ``reference`` is None where it compares with none."""
+    return [
+        MetricResult(
+            snapshot=subject.name,
+            kimg=subject.kimg,
+            metric=output,
+            value=estimate.value,
+            standard_error=estimate.standard_error,
+            error_rule=error_rule(metric, output) if estimate.standard_error is not None else None,
+            num_generated=metric.num_images,
+            num_reference=reference_count(metric, reference) if reference else None,
+            detector=detector.name if detector else None,
+            detector_sha256=detector.digest if detector else None,
+            reference_sha256=reference.pictures.digest if reference else None,
+            network_sha256=subject.sha256,
+            resize=detector.resize if detector else None,
+            seed=seed,
+            higher_is_better=higher,
+            torch=torch.__version__,
+        )
+        for (output, higher), estimate in zip(metric.outputs.items(), estimates, strict=True)
+    ]
