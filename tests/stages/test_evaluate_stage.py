@@ -232,3 +232,41 @@ def test_a_damaged_picture_is_named(app, two_sets):
         app, ["images", "--a", str(a), "--b", str(b), "--metrics", "fd_random"]
     )
     assert done.exit_code == 1 and "sub/05.png" in done.stderr
+
+
+_IN_SMALL_CHUNKS = """
+import runpy, sys
+from sg3flow.metrics import generation, reference, studio
+for module in (generation, reference, studio):
+    module.CHUNK = 8
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("command", ["network", pytest.param("snapshots", marks=pytest.mark.slow)])
+def test_processes_share_the_work_and_change_nothing(project, tmp_path, monkeypatch, command):
+    script = tmp_path / "small chunks.py"
+    script.write_text(_IN_SMALL_CHUNKS)
+    names = "fd_random21_full,kid_random30_full,pr_random20_3_full,swd12_full,eqt12_frac,eqr20"
+    arguments = snapshot_arguments(project)
+    if command == "network":
+        source = str(project / "run" / "network-snapshot-000003.pkl")
+        arguments = ["network", "--network", source, "--data", str(project / "packed")]
+        arguments += ["--report", "m.json"]
+    arguments += ["--metrics", names, "--batch", "4"]
+    shared = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    reports, outputs = [], []
+    for number, launcher in enumerate(([], shared)):
+        # Other caches, so that both compute the references.
+        monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / f"cache{number}"))
+        process = [sys.executable, *launcher, str(script), str(STAGE), *arguments]
+        done = subprocess.run(process, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        reports.append((tmp_path / "m.json").read_text())
+        outputs.append(done.stdout)
+    assert reports[0] == reports[1]
+    assert outputs[0] == outputs[1]  # once, not once a process
+    caches = [{p.name for p in (tmp_path / f"cache{n}" / "stats").iterdir()} for n in (0, 1)]
+    assert caches[0] == caches[1] and len(caches[0]) == 3

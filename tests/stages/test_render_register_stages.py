@@ -305,7 +305,7 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
     # What was measured against other pictures is not compared, and nothing is registered.
     metrics = json.loads(Path("metrics.json").read_text())
     for row in metrics["results"]:
-        row["reference_sha256"] = "other" if row["kimg"] == 10 else "r"
+        row["reference_sha256"] = "other"
     write_json(Path("metrics.json"), metrics)
     result = register(*_REGISTER, "--name", "toy")
     assert result.exit_code == 1
