@@ -1,13 +1,18 @@
-r"""Measure the quality of snapshots, or of any one network.
+r"""Measure the quality of snapshots, of any one network, or of any set of pictures.
 
-In: a training run with snapshots (or a network from anywhere), and the packed set to compare with.
-Out: a report with every number and what it compares, and a table for plots.
+In: a training run with snapshots (or a network from anywhere), and the packed set to compare with;
+or two folders or zip files of pictures.
+Out: a report with every number, its error and what it compares; a table for plots; pictures of
+every metric against kimg, and of generated pictures over the training pictures nearest to them.
 
     python stages/evaluate.py snapshots --run runs/train --data data/packed.zip \
-        --report reports/metrics.json --table reports/metrics.csv --params params.yaml
+        --report reports/metrics.json --table reports/metrics.csv --chart reports/metrics.png \
+        --params params.yaml
     python stages/evaluate.py network --network NETWORK --data data/packed.zip \
         --metrics fid50k_full
+    python stages/evaluate.py images --a FOLDER --b FOLDER --metrics fid,kid
 
+On several GPUs, with the same numbers: torchrun --nproc-per-node N -- stages/evaluate.py snapshots …
 Time a snapshot: fd_random1k_full takes what drawing 1000 pictures takes, its features a second on
 one CPU core; fid50k_full draws 50,000 pictures and wants a GPU.
 """
@@ -19,7 +24,7 @@ import typer
 
 from sg3flow.command import run as run_app
 from sg3flow.command import stage_app, stage_command
-from sg3flow.config import EvaluateConfig, EvaluateNetworkConfig
+from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 
 app = stage_app(__doc__)
 
@@ -35,12 +40,18 @@ def snapshots(
         "reports/metrics.json"
     ),
     table: Annotated[Path, typer.Option(help="CSV table to write")] = Path("reports/metrics.csv"),
+    chart: Annotated[Path, typer.Option(help="PNG of metrics against kimg to write")] = Path(
+        "reports/metrics.png"
+    ),
 ) -> None:
     """Measure the snapshots of a training run and name the best."""
-    from sg3flow.metrics.run import evaluate_run, plan_run
+    from sg3flow.metrics.run import Outputs, evaluate_run, help_evaluate, plan_run
     from sg3flow.tracking.stage_run import tracked_stage
 
-    plan = plan_run(config, run, data, report, table)
+    plan = plan_run(config, run, data, Outputs(report, table, chart))
+    if not plan.ranks.is_first:
+        help_evaluate(plan)
+        return
     with tracked_stage("evaluate", config, training_run=run) as tracked:
         print(evaluate_run(plan, tracked))
 
@@ -55,7 +66,21 @@ def network(
     """Measure one network from anywhere."""
     from sg3flow.metrics.run import evaluate_one
 
-    print(evaluate_one(config, network, data, report))
+    if text := evaluate_one(config, network, data, report):
+        print(text)
+
+
+@stage_command(app, "images", EvaluateImagesConfig, params=False)
+def images(
+    config: EvaluateImagesConfig,
+    a: Annotated[Path, typer.Option(help="pictures to judge: a folder or a zip")],
+    b: Annotated[Path, typer.Option(help="pictures to hold them to: a folder or a zip")],
+    report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+) -> None:
+    """Compare two sets of pictures of any size."""
+    from sg3flow.metrics.run import evaluate_images
+
+    print(evaluate_images(config, a, b, report))
 
 
 if __name__ == "__main__":

@@ -158,9 +158,24 @@ class EvaluateNetworkConfig:
 
     metrics: tuple[str, ...] = setting(
         ("fid50k_full",),
-        help="names with any count: fid50k_full, fd_random1k_full, eqt1k_int, eqt1k_frac, eqr1k",
+        help="names with any count: fid50k_full, kid10k_full, pr50k3_full, dc10k5_full, is50k, "
+        "ppl2_wend, swd8k_full, mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; without trained "
+        "weights fd_random1k_full, kid_random1k_full, pr_random1k3_full…",
     )
     seed: int = setting(0, ge=0, help="seed of the generated pictures and of their motions")
+    batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
+    device: str = setting("auto", choices=DEVICES, help="where to compute")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateImagesConfig:
+    """What is measured between two sets of pictures, and how."""
+
+    metrics: tuple[str, ...] = setting(
+        ("fid",),
+        help="fid, kid, pr3, dc5, is, mem, swd; without trained weights fd_random, kid_random…",
+    )
+    seed: int = setting(0, ge=0, help="seed of what is drawn")
     batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
     device: str = setting("auto", choices=DEVICES, help="where to compute")
 

@@ -9,9 +9,16 @@ import torch
 from sg3flow.metrics.cache import cached_stats, stats_folder
 from sg3flow.metrics.frechet import FeatureStats
 from sg3flow.metrics.random_features import RandomFeatures
-from sg3flow.metrics.reference import picture_batches, reference_stats
+from sg3flow.metrics.reference import Reference, picture_batches
 
+CPU = torch.device("cpu")
 KEY = {"data": "d", "detector": "e"}
+
+
+def reference_stats(packed, extractor, batch):
+    reference = Reference(packed, extractor, batch, CPU)
+    reference.prepare_stats()
+    return reference.stats()
 
 
 def counted(calls):
@@ -114,3 +121,38 @@ def test_pictures_come_in_order(small_set):
     assert [len(batch) for batch in batches] == [20, 20, 8]
     pictures = torch.cat(batches).permute(0, 2, 3, 1).numpy()
     assert all(np.array_equal(pictures[i], small_set.image(i)) for i in range(48))
+
+
+def test_features_are_kept_and_statistics_come_from_them(small_set, monkeypatch):
+    reference = Reference(small_set, RandomFeatures(), 8, CPU)
+    reference.prepare_features(10**6)
+    alone = reference_stats(small_set, RandomFeatures(), 8)
+    monkeypatch.setattr(small_set, "image", None)  # no picture is to be read again
+    monkeypatch.setattr("sg3flow.metrics.reference.cached_stats", lambda key, compute: compute())
+    reference.prepare_stats()
+    assert np.array_equal(reference.stats().cov, alone.cov)
+    again = Reference(small_set, RandomFeatures(), 8, CPU)
+    again.prepare_features(10**6)
+    assert torch.equal(again.features(10**6), reference.features(10**6))
+    assert again.features(10**6).shape == (48, 254)
+
+
+def test_of_large_sets_some_pictures_stand_for_all(small_set):
+    reference = Reference(small_set, RandomFeatures(), 8, CPU)
+    for limit in (20, 48):
+        reference.prepare_features(limit)
+    some, everything = reference.features(20), reference.features(100)
+    assert reference.count(20) == 20 and reference.count(100) == 48
+    nearest = torch.cdist(some.double(), everything.double()).min(dim=1)
+    assert nearest.values.max() < 1e-4 and len(set(nearest.indices.tolist())) == 20
+    assert not torch.equal(some, everything[:20])
+
+
+def test_damaged_features_are_computed_again(small_set):
+    first = Reference(small_set, RandomFeatures(), 8, CPU)
+    first.prepare_features(48)
+    (path,) = stats_folder().iterdir()
+    path.write_bytes(path.read_bytes()[:-500])
+    again = Reference(small_set, RandomFeatures(), 8, CPU)
+    again.prepare_features(48)
+    assert torch.equal(again.features(48), first.features(48))

@@ -9,7 +9,7 @@ import torch
 
 from sg3flow.errors import CheckpointError, MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics import evaluation
+from sg3flow.metrics import evaluator
 from sg3flow.metrics.evaluation import evaluate_network, evaluate_snapshots, find_snapshots
 from sg3flow.metrics.random_features import RandomFeatures
 
@@ -44,6 +44,8 @@ def test_every_result_says_what_it_compares(run_dir, small_set):
         "kimg": 10,
         "metric": "fd_random40_full",
         "value": frechet.value,
+        "standard_error": frechet.standard_error,
+        "error_rule": "jackknife over 10 blocks of generated pictures",
         "num_generated": 40,
         "num_reference": 48,
         "detector": "random-conv-64",
@@ -133,11 +135,14 @@ class _Counted(RandomFeatures):
 
 def test_a_detector_sees_no_more_pictures_than_its_metrics_want(run_dir, small_set, monkeypatch):
     (expected,) = evaluate(run_dir, small_set, ("fd_random10_full",), snapshots="last")
-    extractors = {"fid": _Counted(), "fd_random": _Counted()}
-    monkeypatch.setattr(evaluation, "load_extractor", lambda kind, device: extractors[kind])
+    extractors = {"inception": _Counted(), "random": _Counted()}
+    monkeypatch.setattr(evaluator, "load_extractor", lambda name, *_: extractors[name])
     names = ("fid10_full", "fd_random40_full")
     results = evaluate(run_dir, small_set, names, snapshots="last")
-    assert {kind: found.seen for kind, found in extractors.items()} == {"fid": 16, "fd_random": 40}
+    assert {kind: found.seen for kind, found in extractors.items()} == {
+        "inception": 16,
+        "random": 40,
+    }
     assert results[0].value == pytest.approx(expected.value, rel=1e-12)
 
 

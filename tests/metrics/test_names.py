@@ -2,24 +2,63 @@ import pytest
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics import parse_metric, parse_metrics
+from sg3flow.metrics.names import parse_set_metrics
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "count"),
+    ("name", "kind", "count", "neighbour"),
     [
-        ("fid50k_full", "fid", 50_000),
-        ("fid1k_full", "fid", 1000),
-        ("fid500_full", "fid", 500),
-        ("fd_random1k_full", "fd_random", 1000),
-        ("eqt50k_int", "eqt_int", 50_000),
-        ("eqt1k_frac", "eqt_frac", 1000),
-        ("eqr50k", "eqr", 50_000),
+        ("fid50k_full", "fid", 50_000, 0),
+        ("fid1k_full", "fid", 1000, 0),
+        ("fid500_full", "fid", 500, 0),
+        ("kid10k_full", "kid", 10_000, 0),
+        ("pr50k3_full", "pr", 50_000, 3),
+        ("pr10k12_full", "pr", 10_000, 12),
+        ("pr500_3_full", "pr", 500, 3),
+        ("dc10k5_full", "dc", 10_000, 5),
+        ("is50k", "is", 50_000, 0),
+        ("is500", "is", 500, 0),
+        ("mem1k_full", "mem", 1000, 0),
+        ("swd8k_full", "swd", 8000, 0),
+        ("fd_random1k_full", "fd_random", 1000, 0),
+        ("kid_random1k_full", "kid_random", 1000, 0),
+        ("pr_random1k3_full", "pr_random", 1000, 3),
+        ("dc_random200_5_full", "dc_random", 200, 5),
+        ("mem_random1k_full", "mem_random", 1000, 0),
+        ("ppl2_wend", "ppl2_wend", 50_000, 0),
+        ("ppl2_wend500", "ppl2_wend", 500, 0),
+        ("eqt50k_int", "eqt_int", 50_000, 0),
+        ("eqt1k_frac", "eqt_frac", 1000, 0),
+        ("eqr50k", "eqr", 50_000, 0),
     ],
 )
-def test_known_forms(name, kind, count):
+def test_known_forms(name, kind, count, neighbour):
     metric = parse_metric(name)
-    assert (metric.name, metric.kind, metric.num_images) == (name, kind, count)
-    assert metric.higher_is_better == kind.startswith("eq")
+    found = (metric.name, metric.kind, metric.num_images, metric.neighbour)
+    assert found == (name, kind, count, neighbour)
+
+
+def test_what_comes_out_and_which_way_is_better():
+    assert parse_metric("fid50k_full").outputs == {"fid50k_full": False}
+    assert parse_metric("eqr1k").outputs == {"eqr1k": True}
+    assert parse_metric("is1k").outputs == {"is1k": True}
+    both = {"pr50k3_full_precision": True, "pr50k3_full_recall": True}
+    assert parse_metric("pr50k3_full").outputs == both
+    assert list(parse_metric("dc1k5_full").outputs)[1] == "dc1k5_full_coverage"
+
+
+def test_what_a_metric_needs():
+    needs = {
+        name: (metric.judges_pictures, metric.has_reference, metric.moves_input)
+        for name in ("fid1k_full", "is1k", "ppl2_wend1k", "eqr1k")
+        for metric in [parse_metric(name)]
+    }
+    assert needs == {
+        "fid1k_full": (True, True, False),
+        "is1k": (True, False, False),
+        "ppl2_wend1k": (False, False, False),
+        "eqr1k": (False, False, True),
+    }
 
 
 @pytest.mark.parametrize(
@@ -27,7 +66,9 @@ def test_known_forms(name, kind, count):
     [
         ("fid50kfull", "fid50k_full"),
         ("fid0_full", "fid50k_full"),
+        ("fid50k", "fid50k_full"),
         ("FID50k_full", "fid50k_full"),
+        ("pr50k_full", "pr50k3_full"),
         ("eqt50k_integer", "eqt50k_int"),
         ("fd_randm1k_full", "fd_random50k_full"),
     ],
@@ -43,3 +84,19 @@ def test_lists_of_names():
         parse_metrics(())
     with pytest.raises(MetricError, match="stands twice"):
         parse_metrics(("fid9_full", "fid9_full"))
+
+
+def test_metrics_of_two_sets_need_no_count():
+    found = parse_set_metrics(("fid", "pr3", "kid_random", "dc_random12"), 70)
+    assert [(m.kind, m.num_images, m.neighbour) for m in found] == [
+        ("fid", 70, 0),
+        ("pr", 70, 3),
+        ("kid_random", 70, 0),
+        ("dc_random", 70, 12),
+    ]
+    for name, near in (("kd", "kid"), ("pr", "pr3")):
+        with pytest.raises(MetricError, match=f"no metric '{name}' of two sets.*'{near}'"):
+            parse_set_metrics((name,), 70)
+    for name in ("eqr", "fid50k_full"):
+        with pytest.raises(MetricError, match=f"no metric '{name}' of two sets of pictures"):
+            parse_set_metrics((name,), 70)

@@ -1,18 +1,22 @@
 import csv
+import dataclasses
 import json
 
 import pytest
+from PIL import Image
 
 from sg3flow.errors import DataError, MetricError
-from sg3flow.metrics.evaluation import MetricResult
+from sg3flow.metrics.chart import draw_chart
 from sg3flow.metrics.report import (
     best_metric,
     build_report,
     check_outputs,
     format_table,
+    write_picture,
     write_report,
     write_table,
 )
+from sg3flow.metrics.results import MetricResult
 
 
 def result(kimg, metric, value):
@@ -21,6 +25,8 @@ def result(kimg, metric, value):
         kimg=kimg,
         metric=metric,
         value=value,
+        standard_error=None if kimg == 20 else value / 10,
+        error_rule=None if kimg == 20 else "rule",
         num_generated=9,
         num_reference=8,
         detector="d",
@@ -54,7 +60,7 @@ def test_report_has_the_best_a_table_and_everything():
     assert report["reference"] == {"sha256": "f", "num_images": 8}
     assert report["snapshots"]["000010"] == {"fid9_full": 5.0, "eqr9": 20.0}
     assert list(report["snapshots"]) == ["000002", "000010", "000020"]
-    assert len(report["results"]) == 6 and len(report["results"][0]) == 14
+    assert len(report["results"]) == 6 and len(report["results"][0]) == 16
 
 
 def test_best_is_the_smallest_distance_or_the_largest_ratio():
@@ -79,10 +85,11 @@ def test_files_are_written_and_replaced(tmp_path):
     for _ in range(2):
         check_outputs(report, table)
         write_report(report, report_by("eqr9"))
-        write_table(table, RESULTS)
+        write_table(table, RESULTS, "fid9_full")
     assert json.loads(report.read_text())["best"]["value"] == 30
     rows = list(csv.reader(table.read_text().splitlines()))
-    assert rows[0] == ["kimg", "fid9_full", "eqr9"] and rows[2] == ["10", "5.0", "20.0"]
+    assert rows[0] == ["kimg", "eqr9_error", "eqr9", "fid9_full_error", "fid9_full"]
+    assert rows[2] == ["10", "2.0", "20.0", "0.5", "5.0"] and rows[3][1] == ""
     assert len(rows) == 4
 
 
@@ -100,6 +107,38 @@ def test_foreign_files_are_refused(tmp_path, content):
 
 def test_terminal_table_marks_the_best():
     lines = format_table(RESULTS, "fid9_full").splitlines()
-    assert lines[2] == "000010  fid9_full  5.0000  *"
-    assert lines[1] == "000002  eqr9       30.0000 dB"
+    assert lines[2] == "000010  fid9_full  5.0000 ± 0.5  *"
+    assert lines[1] == "000002  eqr9       30.0000 ± 3 dB"
+    assert lines[4] == "000020  fid9_full  5.0000"
     assert sum("*" in line for line in lines) == 1
+
+
+def test_what_compares_with_other_pictures_is_marked_and_never_the_best():
+    other = dataclasses.replace(RESULTS[4], value=0.1, reference_sha256="another")
+    lines = format_table([*RESULTS[:4], other], "fid9_full").splitlines()
+    assert lines[4] == "000020  fid9_full  0.1000  !"
+    assert lines[2].endswith("*")
+    assert lines[5] == "! 000020 fid9_full: not comparable, the reference set differ"
+    with pytest.raises(MetricError, match=r"000020.*cannot be compared.*the reference set differ"):
+        build_report([*RESULTS[:4], other], reference_sha256="f", num_images=8, best_by="fid9_full")
+
+
+def test_pictures_are_replaced_and_foreign_ones_refused(tmp_path):
+    path = tmp_path / "metrics.png"
+    for _ in range(2):
+        check_outputs(tmp_path / "m.json", pictures=[path])
+        write_picture(path, draw_chart(RESULTS, RESULTS[2]))
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(DataError, match="no picture of ours"):
+        check_outputs(tmp_path / "m.json", pictures=[path])
+
+
+@pytest.mark.parametrize("results", [RESULTS, RESULTS[:1], [result(0, "fid9_full", 0.0)] * 2])
+def test_chart_has_a_panel_a_metric_and_rings_the_best(results):
+    chart = draw_chart(results, results[0])
+    assert chart.height == 220 * len({each.metric for each in results})
+    assert chart.getcolors(1 << 16)
+    near_ring = sum(
+        count for count, (r, g, b) in chart.getcolors(1 << 20) if r > 150 and g < 140 and b < 110
+    )
+    assert near_ring > 20

@@ -1,8 +1,10 @@
 import csv
 import importlib.util
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +70,15 @@ def app():
 
 def snapshot_arguments(project, *extra):
     paths = ["--run", project / "run", "--data", project / "packed"]
-    outputs = ["--report", "m.json", "--table", "m.csv"]
+    outputs = ["--report", "m.json", "--table", "m.csv", "--chart", "m.png"]
     return [str(argument) for argument in ("snapshots", *paths, *outputs, *extra)]
 
 
 @pytest.mark.usefixtures("environment")
 def test_snapshots_from_params(project, tmp_path):
     (tmp_path / "params.yaml").write_text(
-        "evaluate:\n  metrics: [fd_random16_full, eqt4_int]\n  best_by: eqt4_int\n  seed: 3\n"
+        "evaluate:\n  metrics: [fd_random20_full, eqt4_int, mem_random20_full]\n"
+        "  best_by: eqt4_int\n  seed: 3\n"
     )
     arguments = snapshot_arguments(project, "--params", "params.yaml", "--batch", "8")
     # A process of its own: this one meets MLflow.
@@ -90,10 +93,15 @@ def test_snapshots_from_params(project, tmp_path):
     assert report["reference"]["num_images"] == 20
     assert {row["seed"] for row in report["results"]} == {3}
     rows = list(csv.reader((tmp_path / "m.csv").read_text().splitlines()))
-    assert rows[0] == ["kimg", "fd_random16_full", "eqt4_int"]
+    assert rows[0][:3] == ["kimg", "fd_random20_full_error", "fd_random20_full"]
+    assert rows[0][-1] == "eqt4_int"  # what the best is chosen by
     assert [row[0] for row in rows[1:]] == ["1", "3"]
-    assert float(rows[1][1]) == report["snapshots"]["000001"]["fd_random16_full"]
-    assert done.stdout.count("*") == 1 and "fd_random16_full" in done.stdout
+    assert float(rows[1][2]) == report["snapshots"]["000001"]["fd_random20_full"]
+    assert float(rows[1][1]) == report["results"][0]["standard_error"] > 0
+    assert done.stdout.count("*") == 1 and "fd_random20_full" in done.stdout
+    for name, size in (("m.png", (720, 4 * 220)), ("closest-mem_random20_full.png", (164, 44))):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
 
 
 @pytest.mark.usefixtures("environment")
@@ -112,6 +120,8 @@ def test_one_network_with_a_report(app, project, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (["--metrics", "pr_random9_3_full", "--best-by", "pr_random9_3_full"], "_recall'?)"),
+        (["--metrics", "fd_random9_full", "--chart", "mine.csv"], "no picture of ours"),
         (["--metrics", "fid50k"], "unknown metric 'fid50k' (did you mean 'fid50k_full'?)"),
         (["--metrics", "fd_random9_full", "--best-by", "eqr9"], "best_by 'eqr9' is not among"),
         (["--metrics", "fd_random9_full", "--data", "no.zip"], "no.zip"),
@@ -129,3 +139,134 @@ def test_errors_are_one_line_and_leave_nothing(app, project, tmp_path, extra, me
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "m.json").exists() and not (tmp_path / "m.csv").exists()
     assert (tmp_path / "mine.csv").read_text() == "name,price\n"
+
+
+@pytest.fixture
+def two_sets(tmp_path):
+    """Twelve noisy pictures of several sizes and modes, and a zip of other ones."""
+    random = np.random.RandomState(1)
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    for index in range(12):
+        size = (20, 24, 3) if index % 3 else (16, 16, 3)
+        image = Image.fromarray(random.randint(0, 256, size, dtype=np.uint8))
+        modes = {1: "L", 2: "P", 3: "RGBA"}
+        image.convert(modes.get(index, "RGB")).save(tmp_path / "a" / "sub" / f"{index:02d}.png")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        for index in range(15):
+            stream = io.BytesIO()
+            pixels = random.randint(0, 200, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(stream, "PNG")
+            archive.writestr(f"{index}.png", stream.getvalue())
+    return tmp_path / "a", tmp_path / "b.zip"
+
+
+@pytest.mark.usefixtures("environment")
+def test_two_sets_of_pictures(app, two_sets, tmp_path):
+    a, b = map(str, two_sets)
+    names = "fd_random,kid_random,pr_random3,dc_random3,mem_random"
+    arguments = ["images", "--a", a, "--b", b, "--metrics", names, "--report", "two.json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.stderr
+    report = json.loads((tmp_path / "two.json").read_text())
+    assert [row["metric"] for row in report["results"]] == [
+        "fd_random",
+        "kid_random",
+        "pr_random3_precision",
+        "pr_random3_recall",
+        "dc_random3_density",
+        "dc_random3_coverage",
+        "mem_random_authentic",
+        "mem_random_distance",
+    ]
+    counts = {(row["num_generated"], row["num_reference"]) for row in report["results"]}
+    assert counts == {(12, 15)} and report["reference"]["num_images"] == 15
+    assert (tmp_path / "closest-mem_random.png").is_file()
+    again = CliRunner().invoke(app, [*arguments, "--batch", "1"])
+    for row, other in zip(
+        report["results"], json.loads((tmp_path / "two.json").read_text())["results"], strict=True
+    ):
+        assert row["value"] == pytest.approx(other["value"], rel=1e-3, abs=1e-6)
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.usefixtures("environment")
+def test_two_sets_of_one_content_are_at_zero_and_share_their_digest(app, project, tmp_path):
+    packed = str(project / "packed")
+    arguments = ["images", "--a", packed, "--b", packed, "--metrics", "fd_random,swd"]
+    done = CliRunner().invoke(app, [*arguments, "--report", "two.json"])
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads((tmp_path / "two.json").read_text())["results"]
+    assert rows[0]["value"] == pytest.approx(0, abs=1e-6) and rows[1]["value"] == 0
+    from sg3flow.data.archive import PackedSet
+
+    digest = PackedSet(project / "packed").digest
+    assert {row["network_sha256"] for row in rows} == {digest}
+    assert {row["reference_sha256"] for row in rows} == {digest}
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--metrics", "fid50k_full"], "no metric 'fid50k_full' of two sets of pictures"),
+        (["--metrics", "pr_random15"], "neighbour 15 needs more than 15 pictures"),
+        (["--metrics", "swd"], "swd wants pictures of 16x16, not 24x20"),
+        (["--metrics", "fd_random", "--b", "no"], "there is no file or folder no"),
+        (["--metrics", "fd_random", "--report", "a/sub/00.png"], "is no metrics report"),
+    ],
+)
+def test_errors_of_two_sets_are_one_line(app, two_sets, extra, message):
+    a, b = map(str, two_sets)
+    done = CliRunner().invoke(app, ["images", "--a", a, "--b", b, *extra])
+    assert done.exit_code == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_damaged_picture_is_named(app, two_sets):
+    a, b = two_sets
+    path = a / "sub" / "05.png"
+    path.write_bytes(path.read_bytes()[:60])
+    done = CliRunner().invoke(
+        app, ["images", "--a", str(a), "--b", str(b), "--metrics", "fd_random"]
+    )
+    assert done.exit_code == 1 and "sub/05.png" in done.stderr
+
+
+_IN_SMALL_CHUNKS = """
+import runpy, sys
+from sg3flow.metrics import generation, reference, studio
+for module in (generation, reference, studio):
+    module.CHUNK = 8
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("command", ["network", pytest.param("snapshots", marks=pytest.mark.slow)])
+def test_processes_share_the_work_and_change_nothing(project, tmp_path, monkeypatch, command):
+    script = tmp_path / "small chunks.py"
+    script.write_text(_IN_SMALL_CHUNKS)
+    names = "fd_random21_full,kid_random30_full,pr_random20_3_full,swd12_full,eqt12_frac,eqr20"
+    arguments = snapshot_arguments(project)
+    if command == "network":
+        source = str(project / "run" / "network-snapshot-000003.pkl")
+        arguments = ["network", "--network", source, "--data", str(project / "packed")]
+        arguments += ["--report", "m.json"]
+    arguments += ["--metrics", names, "--batch", "4"]
+    shared = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    reports, outputs = [], []
+    for number, launcher in enumerate(([], shared)):
+        # Other caches, so that both compute the references.
+        monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / f"cache{number}"))
+        process = [sys.executable, *launcher, str(script), str(STAGE), *arguments]
+        done = subprocess.run(process, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        reports.append((tmp_path / "m.json").read_text())
+        outputs.append(done.stdout)
+    assert reports[0] == reports[1]
+    assert outputs[0] == outputs[1]  # once, not once a process
+    caches = [{p.name for p in (tmp_path / f"cache{n}" / "stats").iterdir()} for n in (0, 1)]
+    assert caches[0] == caches[1] and len(caches[0]) == 3

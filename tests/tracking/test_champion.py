@@ -2,7 +2,8 @@
 
 import pytest
 
-from sg3flow.tracking.champion import judge
+from sg3flow.errors import MetricError
+from sg3flow.tracking.champion import judge, require_comparable
 
 _ROW = {
     "metric": "fd_random1k_full",
@@ -32,8 +33,6 @@ def test_where_higher_is_better_higher_wins(value, wins):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"reference_sha256": "other"}, "the reference set"),
-        ({"detector_sha256": "other"}, "the detector"),
         ({"num_generated": 50000}, "the number of generated images"),
         ({"num_reference": 7}, "the number of reference images"),
         ({"resize": None}, "the resizing"),
@@ -44,6 +43,38 @@ def test_values_under_other_conditions_are_not_compared(change, words):
     won, why = judge(_ROW | {"value": 0.0} | change, "3", _ROW)
     assert not won
     assert "not comparable" in why and words in why and "version 3 stays champion" in why
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"reference_sha256": "other"}, "the reference set"),
+        ({"detector_sha256": None}, "the detector"),
+    ],
+)
+def test_values_of_another_meaning_are_an_error(change, words):
+    for decide in (judge, require_comparable):
+        with pytest.raises(MetricError, match=f"version 3: {words} differ; register under"):
+            decide(_ROW | {"value": 0.0} | change, "3", _ROW)
+    require_comparable(_ROW | {"seed": 1}, "3", _ROW)
+    require_comparable(_ROW | change, "3", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "errors", "wins"),
+    [
+        (4.0, (0.3, 0.4), False),  # 1.0 better, with an error of 0.5
+        (3.9, (0.3, 0.4), True),
+        (4.9, (None, 0.0), True),
+        (4.9, (None, 0.1), False),
+        (5.1, (0.3, 0.4), False),
+    ],
+)
+def test_a_difference_within_its_error_does_not_count(value, errors, wins):
+    new = _ROW | {"value": value, "standard_error": errors[0]}
+    won, why = judge(new, "3", _ROW | {"standard_error": errors[1]})
+    assert won is wins
+    assert ("by more than the error" in why) == (not wins and value < 5)
 
 
 def test_a_champion_not_measured_by_the_metric_stays():

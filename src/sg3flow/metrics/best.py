@@ -7,6 +7,7 @@ from typing import Any
 
 from sg3flow.errors import CheckpointError, MetricError, nearest
 from sg3flow.files import sha256_file
+from sg3flow.metrics.identity import differing_meaning
 
 FORMAT = "sg3flow-metrics-1"
 
@@ -67,6 +68,7 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
                 f"{report}: this report is of one network, not of a run; "
                 "run stages/evaluate.py snapshots"
             )
+        _require_one_meaning(report, rows)
         better = max if rows[0]["higher_is_better"] else min
         # Of equal values the earlier snapshot wins, as in evaluate.
         best = better(sorted(rows, key=lambda row: int(row["kimg"])), key=lambda row: row["value"])
@@ -81,6 +83,17 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__} {error}"
         raise MetricError(f"{report} is damaged ({reason}); run stages/evaluate.py again") from None
+
+
+def _require_one_meaning(report: Path, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        differing = differing_meaning(row, rows[0])
+        if differing:
+            raise MetricError(
+                f"{report} holds {row['metric']} of {row['snapshot']} and of "
+                f"{rows[0]['snapshot']}, which cannot be compared: {' and '.join(differing)} "
+                "differ; run stages/evaluate.py again"
+            )
 
 
 def _is_of_run(row: dict[str, Any]) -> bool:

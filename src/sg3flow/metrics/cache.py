@@ -1,4 +1,4 @@
-"""Statistics of reference sets, kept by what decides them.
+"""Statistics and features of reference sets, kept by what decides them.
 
 A file's name is the digest of the data's content, of the detector and of the rules; so a changed
 picture is another file, and nothing has to be invalidated.
@@ -10,8 +10,10 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sg3flow.downloads import cache_folder
 from sg3flow.files import replaced_file
@@ -35,32 +37,57 @@ def cached_stats(key: Mapping[str, str], compute: Callable[[], FeatureStats]) ->
     Args:
         key: everything that decides the result, as names and texts.
     """
-    content = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
-    path = stats_folder() / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
-    kept = _read(path, content)
-    if kept is not None:
-        return kept
+    kept = _read(key)
+    if kept is not None and (stats := _sound_stats(kept)):
+        return stats
     stats = compute()
-    try:
-        with replaced_file(path) as stream:
-            np.savez(stream, key=content, count=stats.count, mean=stats.mean, cov=stats.cov)
-    except OSError as error:
-        print(f"warning: statistics not kept in {path.parent}: {error.strerror}", file=sys.stderr)
+    _keep(key, {"count": np.array(stats.count), "mean": stats.mean, "cov": stats.cov})
     return stats
 
 
-def _read(path: Path, content: str) -> FeatureStats | None:
+def cached_features(
+    key: Mapping[str, str], compute: Callable[[], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Features ``[N, F]`` kept for ``key``, or computed now and kept; as ``cached_stats``."""
+    kept = _read(key)
+    if kept is not None and "features" in kept:
+        features = kept["features"]
+        if features.ndim == 2 and features.dtype == np.float32 and np.isfinite(features).all():
+            return features
+    features = compute()
+    _keep(key, {"features": features})
+    return features
+
+
+def _keep(key: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> None:
+    path, content = _place(key)
+    try:
+        with replaced_file(path) as stream:
+            np.savez(stream, allow_pickle=False, key=np.array(content), **arrays)
+    except OSError as error:
+        print(f"warning: statistics not kept in {path.parent}: {error.strerror}", file=sys.stderr)
+
+
+def _read(key: Mapping[str, str]) -> dict[str, NDArray[Any]] | None:
+    path, content = _place(key)
     try:
         # A stream of our own: numpy leaves its file open where the content is damaged.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            stats = FeatureStats(int(arrays["count"]), arrays["mean"], arrays["cov"])
-            is_ours = str(arrays["key"]) == content
+            return dict(arrays) if str(arrays["key"]) == content else None
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return stats if is_ours and _is_sound(stats) else None
 
 
-def _is_sound(stats: FeatureStats) -> bool:
+def _place(key: Mapping[str, str]) -> tuple[Path, str]:
+    content = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
+    return stats_folder() / f"{hashlib.sha256(content.encode()).hexdigest()}.npz", content
+
+
+def _sound_stats(arrays: Mapping[str, NDArray[Any]]) -> FeatureStats | None:
+    try:
+        stats = FeatureStats(int(arrays["count"]), arrays["mean"], arrays["cov"])
+    except (KeyError, TypeError, ValueError):
+        return None
     size = stats.mean.shape[0] if stats.mean.ndim == 1 else -1
     finite = bool(np.isfinite(stats.mean).all() and np.isfinite(stats.cov).all())
-    return finite and stats.cov.shape == (size, size) and stats.count > 0
+    return stats if finite and stats.cov.shape == (size, size) and stats.count > 0 else None

@@ -6,12 +6,14 @@ would cap the ratio near the published figures.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sg3flow.errors import MetricError
+from sg3flow.metrics.estimates import Estimate, ratio_estimate
 from sg3flow.metrics.generation import Generator
 from sg3flow.metrics.motions import frac_shift, int_shift, pseudo, rot
 from sg3flow.networks.placement import input_transform, motion_matrix, placed
@@ -21,8 +23,7 @@ _PEAK_TO_PEAK = 2.0
 _MIN_SQUARED_ERROR = 2.0**-46  # the square of float32's rounding: at most 144.5 dB are told apart
 
 Inputs = Iterable[tuple[torch.Tensor, torch.Tensor]]
-# Squared differences summed over the valid pixels, and the number of those.
-_Error = tuple[float, float]
+Array = NDArray[np.float64]
 
 
 def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
@@ -38,18 +39,8 @@ def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
     Raises:
         MetricError: the generator cannot move its input, or draws values that are not finite.
     """
-    random = np.random.RandomState(seed)
-
-    def measure(still: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> _Error:
-        height, width = still.shape[-2:]
-        tx, ty = random.uniform(-_MAX_SHIFT, _MAX_SHIFT, 2).tolist()
-        if not fractional:
-            tx, ty = round(tx * width) / width, round(ty * height) / height
-        moved = draw(motion_matrix((tx, ty), 0))
-        ideal, mask = (frac_shift if fractional else int_shift)(still, tx, ty)
-        return _squared_error(moved, ideal, mask)
-
-    return _measure_all(G, inputs, measure)
+    kind = "eqt_frac" if fractional else "eqt_int"
+    return equivariance(motion_errors(G, kind, inputs, random_motions(kind, seed))).value
 
 
 def eqr(G: Generator, inputs: Inputs, *, seed: int) -> float:
@@ -58,16 +49,67 @@ def eqr(G: Generator, inputs: Inputs, *, seed: int) -> float:
     Raises:
         MetricError: the generator cannot move its input, or draws values that are not finite.
     """
+    return equivariance(motion_errors(G, "eqr", inputs, random_motions("eqr", seed))).value
+
+
+def random_motions(kind: str, seed: int) -> Iterator[tuple[float, ...]]:
+    """Shifts ``(x, y)`` in image widths for ``eqt_int`` and ``eqt_frac``, angles for ``eqr``."""
     random = np.random.RandomState(seed)
+    while True:
+        if kind == "eqr":
+            yield (float(random.uniform(-math.pi, math.pi)),)
+        else:
+            yield tuple(random.uniform(-_MAX_SHIFT, _MAX_SHIFT, 2).tolist())
 
-    def measure(still: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> _Error:
-        angle = float(random.uniform(-math.pi, math.pi))
-        turned = draw(motion_matrix((0, 0), angle))
-        ideal, ideal_mask = rot(still, angle)
-        filtered, filtered_mask = pseudo(turned, angle)
-        return _squared_error(filtered, ideal, ideal_mask * filtered_mask)
 
-    return _measure_all(G, inputs, measure)
+@torch.no_grad()
+def motion_errors(
+    G: Generator, kind: str, inputs: Inputs, motions: Iterator[tuple[float, ...]]
+) -> Array:
+    """Squared differences between pictures moved by their input and pictures moved ideally.
+
+    Args:
+        G: a StyleGAN3 generator.
+        kind: ``eqt_int``, ``eqt_frac`` or ``eqr``.
+        inputs: batches of ``z`` and ``c`` on its device, each moved by the next motion.
+        motions: as ``random_motions``.
+
+    Returns:
+        For each batch, the sum over its valid samples and their number, ``[batches, 2]``.
+
+    Raises:
+        MetricError: the generator cannot move its input, or draws values that are not finite.
+    """
+    require_movable(G)
+    compare = _COMPARISONS[kind]
+    errors = []
+    for (z, c), motion in zip(inputs, motions, strict=False):  # the motions have no end
+        ws = G.mapping(z, c)
+
+        def draw(matrix: torch.Tensor, ws: torch.Tensor = ws) -> torch.Tensor:
+            with placed(G, matrix):
+                return G.synthesis(ws, noise_mode="const", force_fp32=True)
+
+        errors.append(compare(draw(torch.eye(3)), draw, *motion))
+    found = np.array(errors, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(found).all():
+        raise MetricError("the network draws pictures with values that are not finite")
+    return found
+
+
+def equivariance(errors: Array) -> Estimate:
+    """Ratio in dB from the errors ``[batches, 2]`` of all motions.
+
+    Raises:
+        MetricError: no sample is valid.
+    """
+    if errors[:, 1].sum() == 0:
+        raise MetricError("no pixel stays in view under any of the motions; draw more images")
+    mean = ratio_estimate(errors[:, 0], errors[:, 1])
+    error = mean.standard_error
+    if error is not None:
+        error *= 10 / math.log(10) / max(mean.value, _MIN_SQUARED_ERROR)
+    return Estimate(psnr(float(errors[:, 0].sum()), float(errors[:, 1].sum())), error)
 
 
 def psnr(squared_error: float, count: float) -> float:
@@ -89,30 +131,32 @@ def require_movable(G: Generator) -> None:
         )
 
 
-@torch.inference_mode()
-def _measure_all(
-    G: Generator,
-    inputs: Inputs,
-    measure: Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], _Error],
-) -> float:
-    require_movable(G)
-    total, count = 0.0, 0.0
-    for z, c in inputs:
-        ws = G.mapping(z, c)
-
-        def draw(motion: torch.Tensor, ws: torch.Tensor = ws) -> torch.Tensor:
-            with placed(G, motion):
-                return G.synthesis(ws, noise_mode="const", force_fp32=True)
-
-        error, samples = measure(draw(torch.eye(3)), draw)
-        total, count = total + error, count + samples
-    if not math.isfinite(total):
-        raise MetricError("the network draws pictures with values that are not finite")
-    if count == 0:
-        raise MetricError("no pixel stays in view under any of the motions; draw more images")
-    return psnr(total, count)
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _squared_error(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> _Error:
+def _shifted_whole(still: torch.Tensor, draw: Draw, tx: float, ty: float) -> tuple[float, float]:
+    height, width = still.shape[-2:]
+    tx, ty = round(tx * width) / width, round(ty * height) / height
+    return _squared_error(draw(motion_matrix((tx, ty), 0)), *int_shift(still, tx, ty))
+
+
+def _shifted_fraction(still: torch.Tensor, draw: Draw, tx: float, ty: float) -> tuple[float, float]:
+    return _squared_error(draw(motion_matrix((tx, ty), 0)), *frac_shift(still, tx, ty))
+
+
+def _turned(still: torch.Tensor, draw: Draw, angle: float) -> tuple[float, float]:
+    ideal, ideal_mask = rot(still, angle)
+    filtered, filtered_mask = pseudo(draw(motion_matrix((0, 0), angle)), angle)
+    return _squared_error(filtered, ideal, ideal_mask * filtered_mask)
+
+
+def _squared_error(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> tuple[float, float]:
     squares = (a - b).double().square() * mask
     return float(squares.sum()), float(mask.double().sum())
+
+
+_COMPARISONS: dict[str, Callable[..., tuple[float, float]]] = {
+    "eqt_int": _shifted_whole,
+    "eqt_frac": _shifted_fraction,
+    "eqr": _turned,
+}

@@ -27,21 +27,34 @@ class FeatureExtractor(Protocol):
         ...
 
 
-def load_extractor(kind: str, device: torch.device) -> FeatureExtractor:
-    """The extractor behind a kind of metric: ``fid`` or ``fd_random``.
+def load_extractor(detector: str, device: torch.device, resolution: int) -> FeatureExtractor:
+    """The extractor of a name that ``Metric.detector`` gives.
+
+    Args:
+        detector: ``inception``, ``vgg16``, ``random`` or ``patches``.
+        device: where features are computed.
+        resolution: side of the pictures, where they have one.
 
     Raises:
-        MetricError: the network's weights cannot be had.
+        MetricError: the network's weights cannot be had, or pictures of that side do not suit.
     """
-    if kind == "fid":
+    if detector == "inception":
         from sg3flow.metrics.inception import InceptionFeatures
 
         return InceptionFeatures(device)
-    if kind == "fd_random":
+    if detector == "vgg16":
+        from sg3flow.metrics.vgg import VGGFeatures
+
+        return VGGFeatures(device)
+    if detector == "patches":
+        from sg3flow.metrics.sliced_wasserstein import PatchFeatures
+
+        return PatchFeatures(resolution, device)
+    if detector == "random":
         from sg3flow.metrics.random_features import RandomFeatures
 
         return RandomFeatures(device)
-    raise MetricError(f"no feature extractor belongs to '{kind}'")
+    raise MetricError(f"there is no detector '{detector}'")
 
 
 def as_rgb(images: torch.Tensor) -> torch.Tensor:

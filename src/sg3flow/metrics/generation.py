@@ -9,7 +9,7 @@ import torch
 from sg3flow.errors import MetricError
 from sg3flow.networks.pictures import to_uint8
 
-_CHUNK = 1024  # latents a draw; part of what a seed means
+CHUNK = 1024  # latents a draw; part of what a seed means
 
 
 class Generator(Protocol):
@@ -44,32 +44,56 @@ class LabelSource(Protocol):
         ...
 
 
-def latent_batches(
-    G: Generator, training_set: LabelSource, num_images: int, batch: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs of ``num_images`` pictures: ``z`` from the seed, ``c`` of random training items.
+class Latents:
+    """Inputs of pictures: ``z`` from the seed, ``c`` of random training items.
 
     They are drawn in chunks of a fixed size, so that picture ``i`` depends on neither the batch
-    nor the number of pictures. A network without labels gets ``c`` of ``[N, 0]``.
+    nor the number of pictures. A network without labels gets ``c`` of ``[N, 0]``. The stream of
+    random numbers is its own.
 
     Raises:
         MetricError: the network wants labels of another length than the training set's.
     """
-    if G.c_dim not in (0, training_set.label_dim):
-        raise MetricError(
-            f"the network wants labels of length {G.c_dim}, the data has {training_set.label_dim}; "
-            "give the set that it was trained on"
-        )
-    device = next(G.parameters()).device
-    random = torch.Generator().manual_seed(seed)
-    for start in range(0, num_images, _CHUNK):
-        z = torch.randn(_CHUNK, G.z_dim, generator=random)
-        items = torch.randint(training_set.num_images, (_CHUNK,), generator=random)
-        end = min(num_images - start, _CHUNK)
-        for first in range(0, end, batch):
-            part = slice(first, min(first + batch, end))
-            c = _labels(training_set, items[part], G.c_dim)
-            yield z[part].to(device), c.to(device)
+
+    def __init__(self, G: Generator, training_set: LabelSource, seed: int) -> None:
+        if G.c_dim not in (0, training_set.label_dim):
+            raise MetricError(
+                f"the network wants labels of length {G.c_dim}, the data has "
+                f"{training_set.label_dim}; give the set that it was trained on"
+            )
+        self._training_set = training_set
+        self._z_dim, self._c_dim = G.z_dim, G.c_dim
+        self._device = next(G.parameters()).device
+        self._random = torch.Generator().manual_seed(seed)
+        self._next = 0
+
+    def chunk(self, index: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first ``count`` inputs of a chunk: ``z [count, z_dim]`` and ``c [count, c_dim]``.
+
+        Chunks come in rising order; some may be left out.
+        """
+        assert index >= self._next
+        for _ in range(self._next, index + 1):
+            z = torch.randn(CHUNK, self._z_dim, generator=self._random)
+            items = torch.randint(self._training_set.num_images, (CHUNK,), generator=self._random)
+        self._next = index + 1
+        c = _labels(self._training_set, items[:count], self._c_dim)
+        return z[:count].to(self._device), c.to(self._device)
+
+
+def latent_batches(
+    G: Generator, training_set: LabelSource, num_images: int, batch: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs of ``num_images`` pictures, ``batch`` at a time; see ``Latents``."""
+    latents = Latents(G, training_set, seed)
+    for index in range(num_chunks(num_images)):
+        z, c = latents.chunk(index, min(num_images - index * CHUNK, CHUNK))
+        yield from zip(torch.split(z, batch), torch.split(c, batch), strict=True)
+
+
+def num_chunks(num_images: int) -> int:
+    """Chunks that hold the inputs of so many pictures."""
+    return -(-num_images // CHUNK)
 
 
 def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch.Tensor:
@@ -78,7 +102,7 @@ def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch
     return torch.from_numpy(np.stack([training_set.label(i) for i in items.tolist()]))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def draw_pictures(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """Pictures uint8 ``[N, C, H, W]``, untruncated and with constant noise.
 

@@ -11,10 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sg3flow.downloads import cached
-from sg3flow.errors import DataError, MetricError
 from sg3flow.metrics.features import as_rgb
-from sg3flow.transfers import Patience
+from sg3flow.metrics.weights import load_weights
 
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = (
@@ -23,6 +21,7 @@ WEIGHTS_URL = (
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _WEIGHTS_BYTES = 95_628_359
 _SIZE = 299
+_ROWS = 4096  # features at a time whose probabilities are computed
 
 
 class InceptionFeatures:
@@ -48,6 +47,16 @@ class InceptionFeatures:
         features: dict[str, torch.Tensor] = self._network(images.to(self._device))
         return features["f2048"]
 
+    @torch.inference_mode()
+    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """Of the 1008 classes, without the output bias, ``[N, 1008]``, on the CPU."""
+        weight = self._network.fc.weight
+        parts = [
+            (part.to(self._device) @ weight.T).softmax(dim=1).cpu()
+            for part in torch.split(features, _ROWS)
+        ]
+        return torch.cat(parts)
+
 
 def load_inception() -> "Inception":
     """The network with its public weights, for evaluation on a CPU.
@@ -55,23 +64,12 @@ def load_inception() -> "Inception":
     Raises:
         MetricError: the weights cannot be had or do not fit; says where to put them by hand.
     """
-    try:
-        path = cached(
-            WEIGHTS_URL,
-            WEIGHTS_NAME,
-            WEIGHTS_SHA256,
-            max_bytes=_WEIGHTS_BYTES,
-            patience=Patience(tries=3),
-        )
-    except DataError as error:
-        # The cause names the file, its digest, its address, and where to put it by hand.
-        raise MetricError(
-            f"FID has no Inception weights (95.6 MB): {error}; "
-            "fd_random metrics, say fd_random1k_full, need no download"
-        ) from error
+    tensors = load_weights(
+        WEIGHTS_URL, WEIGHTS_NAME, WEIGHTS_SHA256, _WEIGHTS_BYTES, "Inception (95.6 MB)"
+    )
     with torch.device("meta"):
         network = Inception()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
+    network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
 

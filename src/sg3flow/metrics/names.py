@@ -1,23 +1,57 @@
 """Names of metrics: what is measured, and over how many generated images."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sg3flow.errors import MetricError, nearest
 
-# Kind -> form of its names; the count stands where the braces are.
-_FORMS = {
-    "fid": "fid{}_full",
-    "fd_random": "fd_random{}_full",
-    "eqt_int": "eqt{}_int",
-    "eqt_frac": "eqt{}_frac",
-    "eqr": "eqr{}",
+_COUNT = "([1-9][0-9]{0,8})(k?)"
+_COUNT_AND_NEIGHBOUR = "([1-9][0-9]{0,8})(k|_)([1-9][0-9]?)"
+_DEFAULT_PAIRS = 50_000  # of path length, whose published name has no count
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What metrics of one sort have in common.
+
+    Attributes:
+        form: of the names; ``{N}`` is the count, ``{K}`` which neighbour.
+        detector: what looks at the pictures: ``inception``, ``vgg16``, ``random``, ``patches``,
+            ``lpips``; None: nothing does.
+        outputs: endings of the numbers that come out, with whether higher is better.
+        unit: of the numbers, for tables; empty: none.
+    """
+
+    form: str
+    detector: str | None
+    outputs: tuple[tuple[str, bool], ...] = (("", False),)
+    unit: str = ""
+
+
+_HIGHER = (("", True),)
+_PR = (("_precision", True), ("_recall", True))
+_DC = (("_density", True), ("_coverage", True))
+_MEM = (("_authentic", True), ("_distance", True))
+KINDS = {
+    "fid": Kind("fid{N}_full", "inception"),
+    "kid": Kind("kid{N}_full", "inception"),
+    "is": Kind("is{N}", "inception", _HIGHER),
+    "pr": Kind("pr{N}{K}_full", "vgg16", _PR),
+    "dc": Kind("dc{N}{K}_full", "vgg16", _DC),
+    "mem": Kind("mem{N}_full", "inception", _MEM),
+    "swd": Kind("swd{N}_full", "patches"),
+    "fd_random": Kind("fd_random{N}_full", "random"),
+    "kid_random": Kind("kid_random{N}_full", "random"),
+    "pr_random": Kind("pr_random{N}{K}_full", "random", _PR),
+    "dc_random": Kind("dc_random{N}{K}_full", "random", _DC),
+    "mem_random": Kind("mem_random{N}_full", "random", _MEM),
+    "ppl2_wend": Kind("ppl2_wend{N}", "lpips"),
+    "eqt_int": Kind("eqt{N}_int", None, _HIGHER, "dB"),
+    "eqt_frac": Kind("eqt{N}_frac", None, _HIGHER, "dB"),
+    "eqr": Kind("eqr{N}", None, _HIGHER, "dB"),
 }
-_HIGHER_IS_BETTER = {"eqt_int", "eqt_frac", "eqr"}
-_PATTERNS = {
-    kind: re.compile("([1-9][0-9]{0,8})(k?)".join(map(re.escape, form.split("{}"))))
-    for kind, form in _FORMS.items()
-}
+_NEED_A_NETWORK = ("ppl2_wend", "eqt_int", "eqt_frac", "eqr")
 
 
 @dataclass(frozen=True)
@@ -25,51 +59,115 @@ class Metric:
     """A metric as its name says it.
 
     Attributes:
-        name: as written, ``fid50k_full``.
-        kind: ``fid``, ``fd_random``, ``eqt_int``, ``eqt_frac`` or ``eqr``.
-        num_images: generated images.
+        name: as written, ``pr50k3_full``.
+        kind: a key of ``KINDS``.
+        num_images: generated images; of path length, pairs of them.
+        neighbour: which nearest neighbour bounds a ball; 0 where there are no balls.
     """
 
     name: str
     kind: str
     num_images: int
+    neighbour: int = 0
 
     @property
-    def higher_is_better(self) -> bool:
-        """Equivariance is a ratio in dB, the others are distances."""
-        return self.kind in _HIGHER_IS_BETTER
+    def detector(self) -> str | None:
+        """What looks at the pictures."""
+        return KINDS[self.kind].detector
 
     @property
-    def is_frechet(self) -> bool:
-        """Whether the metric compares feature clouds, and so needs a detector and a reference."""
-        return self.kind in ("fid", "fd_random")
+    def outputs(self) -> dict[str, bool]:
+        """Names of the numbers that come out, and whether higher is better."""
+        return {self.name + ending: higher for ending, higher in KINDS[self.kind].outputs}
+
+    @property
+    def judges_pictures(self) -> bool:
+        """Whether pictures are all it needs; else it needs the network that draws them."""
+        return self.kind not in _NEED_A_NETWORK
+
+    @property
+    def moves_input(self) -> bool:
+        """Whether it is an equivariance."""
+        return self.detector is None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether it compares with a reference set."""
+        return self.judges_pictures and self.kind != "is"
 
 
 def parse_metric(name: str) -> Metric:
     """``fid50k_full`` -> kind ``fid`` over 50,000 images; ``k`` is a thousand, any count goes.
 
+    Which neighbour stands behind the count: ``pr50k3_full``, or ``pr500_3_full`` where the count
+    has no ``k``. ``ppl2_wend`` is path length over 50,000 pairs, ``ppl2_wend1k`` over 1000.
+
     Raises:
         MetricError: no such metric; the message has the nearest name and all forms.
     """
+    if name == "ppl2_wend":
+        return Metric(name, "ppl2_wend", _DEFAULT_PAIRS)
     for kind, pattern in _PATTERNS.items():
         if match := pattern.fullmatch(name):
-            return Metric(name, kind, int(match[1]) * (1000 if match[2] else 1))
-    known = [form.format("50k") for form in _FORMS.values()]
-    forms = ", ".join(form.format("N") for form in _FORMS.values())
-    hint = nearest(name, known)
+            count = int(match[1]) * (1000 if match[2] == "k" else 1)
+            return Metric(name, kind, count, int(match[3]) if pattern.groups == 3 else 0)
+    known = [_spelt(kind.form, "50k", "3") for kind in KINDS.values()]
+    forms = ", ".join(_spelt(kind.form, "N", "kK") for kind in KINDS.values())
+    alike = [each for each in known if each[:3] == name[:3].lower()]
+    hint = nearest(name, alike or known)
     raise MetricError(
-        f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k"
+        f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k, "
+        "kK a neighbour: pr50k3_full, pr500_3_full"
     )
 
 
-def parse_metrics(names: tuple[str, ...]) -> list[Metric]:
+def parse_metrics(names: Sequence[str]) -> list[Metric]:
     """Parse each name once.
 
     Raises:
         MetricError: no names, an unknown name, or one that stands twice.
     """
+    _require_distinct(names, "fd_random1k_full")
+    return [parse_metric(name) for name in names]
+
+
+def parse_set_metrics(names: Sequence[str], num_images: int) -> list[Metric]:
+    """Metrics of two sets of pictures: ``fid``, ``kid``, ``pr3``…, over all pictures there are.
+
+    Args:
+        num_images: pictures of the set that is judged.
+
+    Raises:
+        MetricError: no names, an unknown name, or one that stands twice.
+    """
+    _require_distinct(names, "fd_random")
+    return [_parse_set_metric(name, num_images) for name in names]
+
+
+def _parse_set_metric(name: str, num_images: int) -> Metric:
+    for kind in KINDS:
+        wanted = "([1-9][0-9]?)" if "{K}" in KINDS[kind].form else ""
+        metric = re.fullmatch(kind + wanted, name)
+        if metric and kind not in _NEED_A_NETWORK:
+            return Metric(name, kind, num_images, int(metric[1]) if wanted else 0)
+    known = [kind for kind in KINDS if kind not in _NEED_A_NETWORK]
+    known = [kind + "3" if "{K}" in KINDS[kind].form else kind for kind in known]
+    hint, listed = nearest(name, known), ", ".join(known)
+    raise MetricError(f"no metric '{name}' of two sets of pictures{hint}; there are {listed}")
+
+
+def _require_distinct(names: Sequence[str], example: str) -> None:
     if not names:
-        raise MetricError("no metrics are named; name at least one, for instance fd_random1k_full")
+        raise MetricError(f"no metrics are named; name at least one, for instance {example}")
     if len(set(names)) < len(names):
         raise MetricError(f"a metric stands twice in {', '.join(names)}")
-    return [parse_metric(name) for name in names]
+
+
+def _spelt(form: str, count: str, neighbour: str) -> str:
+    return form.replace("{N}", count).replace("{K}", neighbour)
+
+
+_PATTERNS = {
+    name: re.compile(kind.form.replace("{N}{K}", _COUNT_AND_NEIGHBOUR).replace("{N}", _COUNT))
+    for name, kind in KINDS.items()
+}

@@ -2,9 +2,10 @@
 
 import torch
 
-from sg3flow.errors import MetricError
+from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
+from sg3flow.metrics.neighbours import balls_around, checked_pair, neighbour_radii
 
-_BLOCK = 4096  # a block of distances is 64 MiB of float32
+CPU = torch.device("cpu")
 
 
 def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[float, float]:
@@ -15,7 +16,7 @@ def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[flo
     bounded whatever the sizes.
 
     Args:
-        real, gen: features, ``[N, F]`` and ``[M, F]``, on one device.
+        real, gen: features, ``[N, F]`` and ``[M, F]``.
         k: which neighbour bounds a ball, from 1.
 
     Returns:
@@ -24,45 +25,41 @@ def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[flo
     Raises:
         MetricError: a set has no ``k`` other items, or the feature counts differ.
     """
-    real, gen = torch.as_tensor(real).float(), torch.as_tensor(gen).float()
-    if real.ndim != 2 or gen.ndim != 2 or real.shape[1] != gen.shape[1]:
-        shapes = f"{tuple(real.shape)} and {tuple(gen.shape)}"
-        raise MetricError(f"two sets of features [N, F] were expected, not {shapes}")
-    if not 1 <= k < min(len(real), len(gen)):
-        raise MetricError(
-            f"neighbour {k} needs more than {k} items a set; there are {len(real)} and {len(gen)}"
-        )
-    return _share_inside(gen, real, k), _share_inside(real, gen, k)
+    precision, recall = precision_recall_estimates(real, gen, k)
+    return precision.value, recall.value
 
 
-def _share_inside(items: torch.Tensor, manifold: torch.Tensor, k: int) -> float:
-    radii = _radii(manifold, k)
-    blocks = list(zip(torch.split(manifold, _BLOCK), torch.split(radii, _BLOCK), strict=True))
-    count = 0
-    for rows in torch.split(items, _BLOCK):
-        inside = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        for columns, bound in blocks:
-            inside |= (_distances(rows, columns) <= bound).any(dim=1)
-        count += int(inside.sum())
-    return count / len(items)
+def precision_recall_estimates(
+    real: torch.Tensor,
+    gen: torch.Tensor,
+    k: int,
+    *,
+    real_radii: torch.Tensor | None = None,
+    device: torch.device = CPU,
+) -> tuple[Estimate, Estimate]:
+    """Precision and recall with their errors; other arguments and errors as there.
+
+    Precision is a mean over generated items. Recall's error comes from leaving out blocks of them,
+    whose balls keep their size.
+
+    Args:
+        real_radii: ``[N]``, if they are known.
+        device: where distances are computed.
+    """
+    real, gen = checked_pair(real, gen, k)
+    if real_radii is None:
+        real_radii = neighbour_radii(real, k, device)
+    precise = balls_around(gen, real, real_radii, device) > 0
+    gen_radii = neighbour_radii(gen, k, device)
+    recalled = [
+        balls_around(real, gen[start:end], gen_radii[start:end], device) > 0
+        for start, end in block_bounds(len(gen))
+    ]
+    return mean_estimate(precise.numpy()), covered_estimate(torch.stack(recalled))
 
 
-def _radii(items: torch.Tensor, k: int) -> torch.Tensor:
-    """Distance of each item to its ``k``-th nearest other, ``[N]``."""
-    return torch.cat([_block_radii(items, start, k) for start in range(0, len(items), _BLOCK)])
-
-
-def _block_radii(items: torch.Tensor, start: int, k: int) -> torch.Tensor:
-    rows = items[start : start + _BLOCK]
-    nearest = rows.new_full((len(rows), k), torch.inf)
-    for offset in range(0, len(items), _BLOCK):
-        distances = _distances(rows, items[offset : offset + _BLOCK])
-        if offset == start:
-            distances.fill_diagonal_(torch.inf)
-        nearest = torch.cat([nearest, distances], dim=1).topk(k, dim=1, largest=False).values
-    return nearest.amax(dim=1)
-
-
-def _distances(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    # One way for all sizes: the default changes its arithmetic for small blocks.
-    return torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
+def covered_estimate(covered: torch.Tensor) -> Estimate:
+    """Share of items that any block covers, from bool ``[blocks, N]``; error by leaving one out."""
+    times = covered.sum(dim=0)
+    left_out = [float((times > block.long()).double().mean()) for block in covered]
+    return Estimate(float((times > 0).double().mean()), jackknife_error(left_out))

@@ -1,65 +1,259 @@
 """Features of a reference set: every picture once, no flips."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
-from sg3flow.metrics.cache import cached_stats
+from sg3flow.metrics.cache import cached_features, cached_stats
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.frechet import FeatureStats, RunningStats
+from sg3flow.metrics.generation import CHUNK, num_chunks
+from sg3flow.metrics.neighbours import neighbour_radii
+from sg3flow.metrics.ranks import ALONE, Ranks
 from sg3flow.progress import progress
+
+T = TypeVar("T")
+_Chunks = Iterator[tuple[int, NDArray[np.float32]]]
 
 _DECODERS = 4
 _RULE = "all pictures, no flips, covariance divided by n"
+_FEATURES_RULE = "pictures in order, no flips"
 
 
-def reference_stats(packed: PackedSet, extractor: FeatureExtractor, batch: int) -> FeatureStats:
-    """Mean and covariance of the features of all pictures, from the cache where it has them.
+class Pictures(Protocol):
+    """A set of pictures that are read by number; a packed set is one."""
+
+    path: Path
+    name: str
+    num_images: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        ...
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One picture, uint8 ``[H, W, 1 or 3]``."""
+        ...
+
+
+class Reference:
+    """What a detector sees in a set of pictures; each thing is computed once, and kept on disk.
+
+    Args:
+        pictures: the set.
+        extractor: the detector.
+        batch: pictures at a time; changes speed and memory only.
+        device: where distances are computed.
+        ranks: processes that share the work; what comes out is on the first of them only.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        extractor: FeatureExtractor,
+        batch: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.pictures, self.extractor = pictures, extractor
+        self._batch, self._device, self._ranks = batch, device, ranks
+        self._stats: FeatureStats | None = None
+        self._gathered: set[int] = set()
+        self._features: dict[int, torch.Tensor] = {}
+        self._radii: dict[tuple[int, int], torch.Tensor] = {}
+
+    def prepare_stats(self) -> None:
+        """Compute mean and covariance of the features of all pictures, or read them.
+
+        Raises:
+            MetricError: the features are not finite.
+            DataError: a picture cannot be read.
+        """
+        if self._stats is not None:
+            return
+        rule, count = {"rule": _RULE}, self.pictures.num_images
+        if count not in self._gathered:
+            self._stats = self._shared(cached_stats, rule, range(count), self._gather_stats)
+        elif self._ranks.is_first:
+            chunks = enumerate(torch.split(self._features[count], CHUNK))
+            kept = ((index, features.numpy()) for index, features in chunks)
+            self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept, count))
+
+    def prepare_features(self, limit: int) -> None:
+        """Compute the features of all pictures, or of ``limit`` drawn at random if there are more.
+
+        Raises:
+            MetricError, DataError: as ``prepare_stats``.
+        """
+        count = self.count(limit)
+        if count not in self._gathered:
+            self._gathered.add(count)
+            indices = self._drawn(count)
+            rule = {"rule": _FEATURES_RULE, "pictures": str(count)}
+            found = self._shared(cached_features, rule, indices, self._gather_features)
+            if found is not None:
+                self._features[count] = torch.from_numpy(found)
+
+    def stats(self) -> FeatureStats:
+        """Mean and covariance, once prepared; on the first process."""
+        assert self._stats is not None
+        return self._stats
+
+    def features(self, limit: int) -> torch.Tensor:
+        """Features ``[N, F]``, once prepared for that limit; on the first process."""
+        return self._features[self.count(limit)]
+
+    def count(self, limit: int) -> int:
+        """Pictures that stand for the set where at most ``limit`` are taken."""
+        return min(limit, self.pictures.num_images)
+
+    def radii(self, limit: int, k: int) -> torch.Tensor:
+        """Distance of each of those features to the ``k``-th nearest other, ``[N]``.
+
+        Raises:
+            MetricError: there are too few pictures.
+        """
+        features = self.features(limit)
+        if not 1 <= k < len(features):
+            raise MetricError(
+                f"neighbour {k} needs more than {k} pictures, {self.pictures.path} holds "
+                f"{len(features)}"
+            )
+        key = (len(features), k)
+        if key not in self._radii:
+            self._radii[key] = neighbour_radii(features, k, self._device)
+        return self._radii[key]
+
+    def _drawn(self, count: int) -> Sequence[int]:
+        """The pictures that stand for all: the same ones for whatever asks for as many."""
+        if count == self.pictures.num_images:
+            return range(count)
+        drawn = np.random.RandomState(0).permutation(self.pictures.num_images)[:count]
+        return sorted(drawn.tolist())
+
+    def _shared(
+        self,
+        cached: Callable[[dict[str, str], Callable[[], T]], T],
+        rule: dict[str, str],
+        indices: Sequence[int],
+        gather: Callable[[_Chunks, int], T],
+    ) -> T | None:
+        """From the cache, or computed by all ranks if the first does not find it there."""
+        if not self._ranks.is_first:
+            while self._ranks.agreed(lambda: False):  # True: the first wants help
+                deque(self._chunks(indices), maxlen=0)
+            return None
+
+        def compute() -> T:
+            self._ranks.agreed(lambda: True)
+            return gather(self._chunks(indices), len(indices))
+
+        found = cached(self._key(rule), compute)
+        self._ranks.agreed(lambda: False)
+        return found
+
+    def _key(self, rule: dict[str, str]) -> dict[str, str]:
+        extractor = self.extractor
+        detector = {"detector": extractor.digest, "resize": extractor.resize}
+        return {"data": self.pictures.digest} | detector | rule
+
+    def _gather_stats(self, chunks: _Chunks, count: int) -> FeatureStats:
+        stats = RunningStats(self.extractor.num_features)
+        for _, features in chunks:
+            stats.add(features)
+        return stats.result()
+
+    def _gather_features(self, chunks: _Chunks, count: int) -> NDArray[np.float32]:
+        found = np.empty((count, self.extractor.num_features), np.float32)
+        for index, features in chunks:
+            start = index * CHUNK
+            found[start : start + len(features)] = features
+        return found
+
+    def _chunks(self, indices: Sequence[int]) -> _Chunks:
+        title = f"{self.extractor.name} features of {self.pictures.name}"
+        with progress_of(self._ranks, title, len(indices)) as advance:
+            compute = partial(self._chunk, indices, advance)
+            for index, features in self._ranks.in_order(num_chunks(len(indices)), compute):
+                if index % self._ranks.size != self._ranks.rank:
+                    advance(len(features))
+                yield index, features
+
+    def _chunk(
+        self, indices: Sequence[int], advance: Callable[[int], None], index: int
+    ) -> NDArray[np.float32]:
+        mine = indices[index * CHUNK : (index + 1) * CHUNK]
+        parts = []
+        for images in picture_batches(self.pictures, self._batch, mine):
+            parts.append(finite_features(self.extractor, images))
+            advance(len(images))
+        return np.concatenate(parts)
+
+
+def finite_features(extractor: FeatureExtractor, images: torch.Tensor) -> NDArray[np.float32]:
+    """Features ``[N, F]`` of pictures, on the CPU.
 
     Raises:
-        MetricError: the features are not finite.
-        DataError: a picture cannot be read.
+        MetricError: they are not finite.
     """
-    key = {
-        "data": packed.digest,
-        "detector": extractor.digest,
-        "resize": extractor.resize,
-        "rule": _RULE,
-    }
-    return cached_stats(key, lambda: _compute(packed, extractor, batch))
+    features = extractor(images).cpu()
+    if not torch.isfinite(features).all():
+        raise MetricError(f"{extractor.name} gives features that are not finite")
+    found: NDArray[np.float32] = features.numpy()
+    return found
 
 
-def _compute(packed: PackedSet, extractor: FeatureExtractor, batch: int) -> FeatureStats:
-    stats = RunningStats(extractor.num_features)
-    with progress(f"{extractor.name} features of {packed.name}", packed.num_images) as advance:
-        for images in picture_batches(packed, batch):
-            features = extractor(images)
-            if not torch.isfinite(features).all():
-                raise MetricError(
-                    f"{extractor.name} gives features of {packed.path} that are not finite"
-                )
-            stats.add(features.cpu().numpy())
-            advance(len(images))
-    return stats.result()
+def progress_of(
+    ranks: Ranks, description: str, total: int
+) -> AbstractContextManager[Callable[[int], None]]:
+    """Progress that one process shows for all."""
+    return progress(description, total) if ranks.is_first else nullcontext(lambda steps: None)
 
 
-def picture_batches(packed: PackedSet, batch: int) -> Iterator[torch.Tensor]:
-    """All pictures in order, uint8 ``[N, C, H, W]``; the next batch is decoded meanwhile."""
-    starts = range(0, packed.num_images, batch)
+def picture_batches(
+    pictures: Pictures, batch: int, indices: Sequence[int] | None = None
+) -> Iterator[torch.Tensor]:
+    """Pictures in order, uint8 ``[N, C, H, W]``; the next ones are decoded meanwhile.
+
+    Neighbours of one form go together, ``batch`` of them at most.
+
+    Args:
+        indices: which pictures; None: all.
+    """
+    chosen = range(pictures.num_images) if indices is None else indices
     with ThreadPoolExecutor(_DECODERS) as pool:
-        ahead = _submit(pool, packed, starts[0], batch)
-        for start in starts:
-            pending, ahead = ahead, _submit(pool, packed, start + batch, batch)
-            pictures = np.stack([future.result() for future in pending])  # [N, H, W, C]
-            yield torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+        waiting: deque[NDArray[np.uint8]] = deque()
+        for image in _decoded(pool, pictures, chosen, batch):
+            if waiting and (len(waiting) == batch or waiting[0].shape != image.shape):
+                yield _stacked(waiting)
+                waiting.clear()
+            waiting.append(image)
+        if waiting:
+            yield _stacked(waiting)
 
 
-def _submit(
-    pool: ThreadPoolExecutor, packed: PackedSet, start: int, batch: int
-) -> list[Future[np.ndarray]]:
-    end = min(start + batch, packed.num_images)
-    return [pool.submit(packed.image, index) for index in range(start, end)]
+def _decoded(
+    pool: ThreadPoolExecutor, pictures: Pictures, indices: Sequence[int], batch: int
+) -> Iterator[NDArray[np.uint8]]:
+    pending: deque[Future[NDArray[np.uint8]]] = deque()
+    for index in indices:
+        pending.append(pool.submit(pictures.image, index))
+        if len(pending) > 2 * batch:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _stacked(images: Iterable[NDArray[np.uint8]]) -> torch.Tensor:
+    pictures = np.stack(list(images))  # [N, H, W, C]
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()

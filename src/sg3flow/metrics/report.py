@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from sg3flow.errors import DataError, MetricError, nearest
-from sg3flow.files import write_json, write_text
+from sg3flow.files import replaced_file, write_json, write_text
 from sg3flow.metrics.best import FORMAT
-from sg3flow.metrics.evaluation import MetricResult
+from sg3flow.metrics.identity import differing_meaning
+from sg3flow.metrics.results import MetricResult
+
+_MARK = "sg3flow evaluate"
 
 
-def check_outputs(report: Path, table: Path | None = None) -> None:
+def check_outputs(report: Path, table: Path | None = None, pictures: Sequence[Path] = ()) -> None:
     """Refuse places where something stands that an evaluation has not written.
 
     Raises:
@@ -24,6 +30,9 @@ def check_outputs(report: Path, table: Path | None = None) -> None:
         raise DataError(f"{report} exists and is no metrics report; move it or name another file")
     if table is not None and table.exists() and not _is_table(table):
         raise DataError(f"{table} exists and is no metrics table; move it or name another file")
+    for path in pictures:
+        if path.exists() and not _is_picture(path):
+            raise DataError(f"{path} exists and is no picture of ours; move it")
 
 
 def _is_report(path: Path) -> bool:
@@ -39,6 +48,14 @@ def _is_table(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(5) == b"kimg,"
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _MARK
+    except (OSError, ValueError):
+        return False
 
 
 def best_metric(names: Sequence[str], best_by: str) -> str:
@@ -79,8 +96,19 @@ def build_report(
 
 
 def find_best(results: Sequence[MetricResult], best_by: str) -> MetricResult:
-    """The best result of one metric; of equals, the first."""
+    """The best result of one metric; of equals, the first.
+
+    Raises:
+        MetricError: results over other pictures, or of another detector, are among them.
+    """
     chosen = [result for result in results if result.metric == best_by]
+    for result in chosen:
+        differing = _differing(result, chosen[0])
+        if differing:
+            raise MetricError(
+                f"{best_by} of {result.snapshot} cannot be compared with that of "
+                f"{chosen[0].snapshot}: {' and '.join(differing)} differ; evaluate both again"
+            )
     sign = -1 if chosen[0].higher_is_better else 1
     return min(chosen, key=lambda result: sign * result.value)
 
@@ -89,31 +117,64 @@ def _label(result: MetricResult) -> str:
     return result.snapshot if result.kimg is None else f"{result.kimg:06d}"
 
 
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Replace an earlier picture (PNG)."""
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
+    with replaced_file(path) as stream:
+        picture.save(stream, format="PNG", pnginfo=mark)
+
+
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Replace an earlier report."""
     write_json(path, report)
 
 
-def write_table(path: Path, results: Sequence[MetricResult]) -> None:
-    """Replace an earlier table: one row a snapshot, ``kimg`` and a column a metric (CSV)."""
+def write_table(path: Path, results: Sequence[MetricResult], best_by: str) -> None:
+    """Replace an earlier table (CSV): one row a snapshot, ``kimg``, and for each metric its
+    standard error (empty: not known) and its value.
+
+    The metric that picks the best comes last: that column is what ``dvc plots`` draws.
+    """
     metrics = list(dict.fromkeys(result.metric for result in results))
-    rows: dict[int | None, dict[str, float]] = {}
+    metrics.sort(key=lambda name: name == best_by)
+    rows: dict[int | None, dict[str, MetricResult]] = {}
     for result in results:
-        rows.setdefault(result.kimg, {})[result.metric] = result.value
+        rows.setdefault(result.kimg, {})[result.metric] = result
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kimg", *metrics])
-    writer.writerows([kimg, *(row[name] for name in metrics)] for kimg, row in rows.items())
+    writer.writerow(["kimg", *(column for name in metrics for column in (f"{name}_error", name))])
+    for kimg, row in rows.items():
+        pairs = [(row[name].standard_error, row[name].value) for name in metrics]
+        writer.writerow([kimg, *(number for pair in pairs for number in pair)])
     write_text(path, text.getvalue())
 
 
 def format_table(results: Sequence[MetricResult], best_by: str) -> str:
-    """Results as lines of text for a terminal, the best marked by a star."""
-    best = find_best(results, best_by)
-    width = max(len(result.metric) for result in results)
-    lines = [
-        f"{_label(result)}  {result.metric:<{width}}  {result.value:.4f}"
-        f"{' dB' if result.higher_is_better else ''}{'  *' if result is best else ''}"
-        for result in results
-    ]
-    return "\n".join(lines)
+    """Results as lines of text for a terminal, the best marked by a star.
+
+    A result that compares with other pictures, or by another detector, than the first one of its
+    metric is marked by an exclamation mark, and a line below says what differs.
+    """
+    first: dict[str, MetricResult] = {}
+    differing = [_differing(result, first.setdefault(result.metric, result)) for result in results]
+    alike = [result for result, words in zip(results, differing, strict=True) if not words]
+    best, width = find_best(alike, best_by), max(len(result.metric) for result in results)
+    lines, notes = [], []
+    for result, words in zip(results, differing, strict=True):
+        mark = "  *" if result is best else "  !" if words else ""
+        lines.append(f"{_label(result)}  {result.metric:<{width}}  {_shown(result)}{mark}")
+        if words:
+            reason = " and ".join(words)
+            notes.append(f"! {_label(result)} {result.metric}: not comparable, {reason} differ")
+    return "\n".join(lines + notes)
+
+
+def _differing(a: MetricResult, b: MetricResult) -> list[str]:
+    return differing_meaning(dataclasses.asdict(a), dataclasses.asdict(b))
+
+
+def _shown(result: MetricResult) -> str:
+    error = result.standard_error
+    unit = " dB" if result.metric.startswith("eq") else ""
+    return f"{result.value:.4f}" + (f" ± {error:.2g}" if error is not None else "") + unit

@@ -1,28 +1,35 @@
 """One evaluation from settings to files: what the evaluate stage does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sg3flow.config import EvaluateConfig, EvaluateNetworkConfig
+from PIL import Image
+
+from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.devices import pick_device
+from sg3flow.metrics.chart import draw_chart
 from sg3flow.metrics.evaluation import (
-    MetricResult,
     evaluate_network,
     evaluate_snapshots,
     find_snapshots,
 )
-from sg3flow.metrics.names import parse_metrics
+from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
+from sg3flow.metrics.picture_sets import PictureSet, compare_sets
+from sg3flow.metrics.ranks import Ranks
 from sg3flow.metrics.report import (
     best_metric,
     build_report,
     check_outputs,
+    find_best,
     format_table,
+    write_picture,
     write_report,
     write_table,
 )
+from sg3flow.metrics.results import MetricResult
 
 
 class Tracker(Protocol):
@@ -44,35 +51,54 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """Where the files of an evaluation go.
+
+    Attributes:
+        report: JSON; pictures of the closest pairs go beside it as ``closest-<metric>.png``.
+        table: CSV.
+        chart: PNG.
+    """
+
+    report: Path
+    table: Path
+    chart: Path
+
+
+@dataclass(frozen=True)
 class RunPlan:
-    """An evaluation of a training run whose settings and places are known to be good."""
+    """An evaluation of a training run whose settings and places are known to be good.
+
+    Attributes:
+        ranks: the processes that share it; only the first writes and tracks.
+    """
 
     config: EvaluateConfig
     run_dir: Path
     packed: PackedSet
-    report: Path
-    table: Path
+    outputs: Outputs
     best_by: str
+    ranks: Ranks
 
 
-def plan_run(
-    config: EvaluateConfig, run_dir: Path, data: Path, report: Path, table: Path
-) -> RunPlan:
+def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs) -> RunPlan:
     """Check all that can be checked before any work.
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
         DataError: no packed set, or something that is not ours in the place of an output.
     """
-    parse_metrics(config.metrics)
-    best_by = best_metric(config.metrics, config.best_by)
-    check_outputs(report, table)
+    metrics = parse_metrics(config.metrics)
+    best_by = best_metric([name for metric in metrics for name in metric.outputs], config.best_by)
+    pairs = _pair_places(outputs.report, metrics)
+    check_outputs(outputs.report, outputs.table, [outputs.chart, *pairs.values()])
     find_snapshots(run_dir)
-    return RunPlan(config, run_dir, PackedSet(data), report, table, best_by)
+    packed = PackedSet(data)
+    return RunPlan(config, run_dir, packed, outputs, best_by, Ranks.of_environment())
 
 
 def evaluate_run(plan: RunPlan, tracker: Tracker) -> str:
-    """Measure the snapshots of a run, write the report and the table, and tell the tracker.
+    """Measure the snapshots of a run, write report, table and pictures, and tell the tracker.
 
     Returns:
         The results as lines of text, the best marked by a star.
@@ -82,23 +108,33 @@ def evaluate_run(plan: RunPlan, tracker: Tracker) -> str:
         ConfigError: there is no such device.
     """
     _name_dataset(tracker, plan.packed)
-    results = evaluate_snapshots(
-        plan.run_dir,
-        plan.packed,
-        plan.config.metrics,
-        seed=plan.config.seed,
-        batch=plan.config.batch,
-        device=pick_device(plan.config.device),
-        snapshots=plan.config.snapshots,
-        increment=lambda done: _tell(tracker, done),
-    )
-    content = _report_of(results, plan.packed, plan.best_by)
-    write_table(plan.table, results)
-    write_report(plan.report, content)
-    tracker.metrics({f"best_{plan.best_by}": content["best"]["value"]})
-    for path in (plan.report, plan.table):
+    pictures: dict[tuple[str, str], Image.Image] = {}
+
+    def keep(snapshot: str, metric: str, picture: Image.Image) -> None:
+        pictures[snapshot, metric] = picture
+
+    results = _results(plan, increment=lambda done: _tell(tracker, done), on_picture=keep)
+    content = _report_of(results, plan.packed.digest, plan.packed.num_images, plan.best_by)
+    best, outputs = find_best(results, plan.best_by), plan.outputs
+    pairs = _pair_places(outputs.report, parse_metrics(plan.config.metrics))
+    for metric, path in pairs.items():
+        write_picture(path, pictures[best.snapshot, metric])
+    write_picture(outputs.chart, draw_chart(results, best))
+    write_table(outputs.table, results, plan.best_by)
+    write_report(outputs.report, content)
+    tracker.metrics({f"best_{plan.best_by}": best.value})
+    for path in (outputs.report, outputs.table, outputs.chart, *pairs.values()):
         tracker.artifact(path)
     return format_table(results, plan.best_by)
+
+
+def help_evaluate(plan: RunPlan) -> None:
+    """Do a process's share of an evaluation whose first process does the rest.
+
+    Raises:
+        MetricError, CheckpointError, DataError, ConfigError: as ``evaluate_run``.
+    """
+    _results(plan)
 
 
 def evaluate_one(
@@ -107,15 +143,14 @@ def evaluate_one(
     """Measure one network, and write a report if a place for it is given.
 
     Returns:
-        The results as lines of text.
+        The results as lines of text; empty on all processes but the first.
 
     Raises:
         MetricError, CheckpointError, DataError, ConfigError: as ``plan_run`` and ``evaluate_run``.
     """
-    parse_metrics(config.metrics)
-    if report is not None:
-        check_outputs(report)
-    packed = PackedSet(data)
+    metrics = parse_metrics(config.metrics)
+    pairs = _check_single(report, metrics)
+    packed, ranks = PackedSet(data), Ranks.of_environment()
     results = evaluate_network(
         source,
         packed,
@@ -123,15 +158,95 @@ def evaluate_one(
         seed=config.seed,
         batch=config.batch,
         device=pick_device(config.device),
+        on_picture=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
+        ranks=ranks,
     )
+    if not ranks.is_first:
+        return ""
+    return _single_outcome(results, report, packed.digest, packed.num_images)
+
+
+def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path | None) -> str:
+    """Compare two sets of pictures, and write a report if a place for it is given.
+
+    Args:
+        a: folder or zip file of the pictures that are judged.
+        b: of those that they are held to.
+
+    Returns:
+        The results as lines of text.
+
+    Raises:
+        MetricError, DataError, ConfigError: as ``compare_sets``; something that is not ours stands
+            in the place of the report.
+    """
+    judged, reference = PictureSet(a), PictureSet(b)
+    pairs = _check_single(report, parse_set_metrics(config.metrics, judged.num_images))
+    results = compare_sets(
+        judged,
+        reference,
+        config.metrics,
+        seed=config.seed,
+        batch=config.batch,
+        device=pick_device(config.device),
+        on_picture=lambda metric, picture: _write_pairs(pairs, metric, picture),
+    )
+    return _single_outcome(results, report, reference.digest, reference.num_images)
+
+
+def _results(
+    plan: RunPlan,
+    increment: Callable[[list[MetricResult]], None] | None = None,
+    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+) -> list[MetricResult]:
+    return evaluate_snapshots(
+        plan.run_dir,
+        plan.packed,
+        plan.config.metrics,
+        seed=plan.config.seed,
+        batch=plan.config.batch,
+        device=pick_device(plan.config.device),
+        snapshots=plan.config.snapshots,
+        increment=increment,
+        on_picture=on_picture,
+        ranks=plan.ranks,
+    )
+
+
+def _pair_places(report: Path, metrics: Sequence[Metric]) -> dict[str, Path]:
+    """Where the closest pairs of a metric go, by its name; beside the report."""
+    names = [metric.name for metric in metrics if metric.kind in ("mem", "mem_random")]
+    return {name: report.with_name(f"closest-{name}.png") for name in names}
+
+
+def _check_single(report: Path | None, metrics: Sequence[Metric]) -> dict[str, Path]:
+    """Refuse foreign outputs; where pictures of pairs go, or nowhere without a report."""
+    if report is None:
+        return {}
+    pairs = _pair_places(report, metrics)
+    check_outputs(report, pictures=list(pairs.values()))
+    return pairs
+
+
+def _write_pairs(places: Mapping[str, Path], metric: str, picture: Image.Image) -> None:
+    if metric in places:
+        write_picture(places[metric], picture)
+
+
+def _single_outcome(
+    results: list[MetricResult], report: Path | None, reference_sha256: str, num_images: int
+) -> str:
+    best_by = results[0].metric
     if report is not None:
-        write_report(report, _report_of(results, packed, config.metrics[0]))
-    return format_table(results, config.metrics[0])
+        write_report(report, _report_of(results, reference_sha256, num_images, best_by))
+    return format_table(results, best_by)
 
 
-def _report_of(results: list[MetricResult], packed: PackedSet, best_by: str) -> dict[str, Any]:
+def _report_of(
+    results: list[MetricResult], reference_sha256: str, num_images: int, best_by: str
+) -> dict[str, Any]:
     return build_report(
-        results, reference_sha256=packed.digest, num_images=packed.num_images, best_by=best_by
+        results, reference_sha256=reference_sha256, num_images=num_images, best_by=best_by
     )
 
 

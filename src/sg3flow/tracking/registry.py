@@ -18,7 +18,7 @@ from sg3flow.errors import CheckpointError, ConfigError, DataError
 from sg3flow.files import write_json
 from sg3flow.metrics.best import BestSnapshot, best_of_run
 from sg3flow.serving.package import Package, package_generator
-from sg3flow.tracking.champion import judge
+from sg3flow.tracking.champion import judge, require_comparable
 from sg3flow.tracking.stage_run import StageRun, flat_params, send
 from sg3flow.tracking.store import Store, connect, tracking_errors, training_run_id
 
@@ -71,7 +71,8 @@ def register_best(
 
     Raises:
         ConfigError: a name the registry cannot take.
-        MetricError, CheckpointError: the metrics or the snapshot are missing or damaged.
+        MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, or the
+            champion was measured against other pictures or by another detector.
         DataError: ``report`` is a file of somebody else.
         TrackingError: the registry cannot be used; it fails within seconds.
     """
@@ -96,6 +97,7 @@ def _register(
     store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig
 ) -> dict[str, Any]:
     version = _known_version(store, config.name, candidate)
+    _require_comparable(store, config.name, version, candidate)
     note = f"already registered as version {version}"
     if version is None:
         version = _new_version(store, candidate, run_dir, config)
@@ -128,6 +130,27 @@ def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None
     found = store.client.search_model_versions(wanted)
     numbers = [int(version.version) for version in found if version.status == "READY"]
     return str(min(numbers)) if numbers else None
+
+
+def _require_comparable(
+    store: Store, name: str, version: str | None, candidate: _Candidate
+) -> None:
+    """Refuse, before anything is registered, what could not be held against the champion."""
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        return
+    champion = _aliases(store, name).get(CHAMPION)
+    if champion is not None and champion != version:
+        result = candidate.best.results[candidate.best.metric]
+        require_comparable(result, champion, _champion_result(store, name, champion, candidate))
+
+
+def _champion_result(
+    store: Store, name: str, champion: str, candidate: _Candidate
+) -> dict[str, Any] | None:
+    """The champion's row for the metric that chose the candidate, if it was measured by it."""
+    tags = store.client.get_model_version(name, champion).tags
+    row = tags.get(f"sg3flow.result.{candidate.best.metric}")
+    return dict(json.loads(row)) if row else None
 
 
 def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
@@ -188,10 +211,9 @@ def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) 
     if champion is None:
         wins, reason = True, "champion: there was none yet"
     else:
-        tags = store.client.get_model_version(name, champion).tags
-        row = tags.get(f"sg3flow.result.{candidate.best.metric}")
         result = candidate.best.results[candidate.best.metric]
-        wins, reason = judge(result, champion, json.loads(row) if row else None)
+        row = _champion_result(store, name, champion, candidate)
+        wins, reason = judge(result, champion, row)
     if wins:
         store.client.set_registered_model_alias(name, CHAMPION, version)
     return reason

@@ -1,0 +1,99 @@
+import copy
+
+import pytest
+import torch
+
+from sg3flow.errors import MetricError
+from sg3flow.metrics import Evaluator
+from sg3flow.metrics.evaluation import evaluate_snapshots
+
+NAMES = ("fd_random20_full", "eqt8_frac", "eqr4")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def evaluator(small_set):
+    return Evaluator(small_set, NAMES, seed=0, batch=8, device=CPU)
+
+
+def state_of(G):
+    modes = [module.training for module in G.modules()]
+    gradients = [p.requires_grad for p in G.parameters()]
+    tensors = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    precision = torch.backends.cuda.matmul.fp32_precision
+    return modes, gradients, tensors, torch.get_rng_state(), torch.is_grad_enabled(), precision
+
+
+def assert_same_state(found, expected):
+    assert found[:2] == expected[:2] and found[4:] == expected[4:]
+    assert all(torch.equal(found[2][name], tensor) for name, tensor in expected[2].items())
+    assert torch.equal(found[3], expected[3])
+
+
+def test_a_network_in_memory_gives_what_its_snapshot_gives(
+    evaluator, small_set, save_tiny, tiny_generator
+):
+    G = tiny_generator(seed=1)
+    path = save_tiny(10, G)
+    found = evaluator.measure(G, path.name, 10, "0" * 64)
+    kept = evaluate_snapshots(path.parent, small_set, NAMES, seed=0, batch=8, device=CPU)
+    assert [(r.metric, r.value) for r in found] == [(r.metric, r.value) for r in kept]
+    assert [r.network_sha256 for r in found] == ["0" * 64] * 3
+
+
+def test_a_network_is_left_as_it_was(evaluator, tiny_generator):
+    G = tiny_generator().train()
+    G.synthesis.eval()
+    next(G.mapping.parameters()).requires_grad_(False)
+    before = state_of(G)
+    for _ in range(2):
+        evaluator.measure(G, "now", 1, "0" * 64)
+        assert_same_state(state_of(G), before)
+    bad = copy.deepcopy(G)
+    for parameter in bad.synthesis.parameters():
+        parameter.data.fill_(torch.nan)
+    before = state_of(G)
+    with pytest.raises(MetricError, match=r"now: .*not finite"):
+        evaluator.measure(bad, "now", 1, "0" * 64)
+    assert [module.training for module in bad.modules()] == before[0]
+    assert torch.equal(torch.get_rng_state(), before[3])
+
+
+def train(G, steps, between):
+    """A stand-in for training: random latents, Adam, moving averages in the buffers."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(G.parameters(), lr=0.01)
+    for step in range(steps):
+        img = G(torch.randn(4, G.z_dim), torch.zeros(4, 0), update_emas=True)
+        optimizer.zero_grad(set_to_none=True)
+        (img - 0.3).square().mean().backward()
+        optimizer.step()
+        between(step)
+    return G.state_dict()
+
+
+def test_training_is_the_same_to_the_bit_with_and_without(evaluator, tiny_generator):
+    undisturbed = train(tiny_generator().train(), 4, lambda step: None)
+    G = tiny_generator().train()
+    values = []
+
+    def measure(step):
+        values.append(evaluator.measure(G, "now", step, "0" * 64)[0].value)
+
+    measured = train(G, 4, measure)
+    assert len(set(values)) == 4
+    assert all(torch.equal(measured[name], tensor) for name, tensor in undisturbed.items())
+
+
+def test_prepare_speaks_up_before_anything_is_computed(small_set, monkeypatch):
+    monkeypatch.setattr(small_set, "image", None)  # no picture is to be read
+    with pytest.raises(MetricError, match="unknown metric"):
+        Evaluator(small_set, ("fd_random20_full", "fid"), seed=0, batch=8, device=CPU)
+
+
+def test_references_are_prepared_once(evaluator, small_set, tiny_generator, monkeypatch):
+    evaluator.prepare()
+    monkeypatch.setattr(small_set, "image", None)
+    evaluator.prepare()
+    first = evaluator.measure(tiny_generator(), "a", None, "0" * 64)
+    assert first == evaluator.measure(tiny_generator(), "a", None, "0" * 64)
