@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test
+.PHONY: help setup demo check test kills
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -29,3 +29,6 @@ check: setup ## formatting, lint, types
 
 test: check ## checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # tiny tensors: more threads only wait for each other
+
+kills: setup ## kill a training twenty times and compare with one that was left alone (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training/test_resume.py

@@ -31,6 +31,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
 ) -> None:
     """Train a GAN on a packed set."""
+    from sg3flow.metrics.during import snapshot_metrics
     from sg3flow.processes import is_launched
     from sg3flow.tracking.mirror import mirrored
     from sg3flow.training.job import dry_run as check
@@ -45,7 +46,16 @@ def train(
         check(config, data)  # what is wrong is said once, and at once
         launch(config.gpus, [__file__, *given_arguments()])
         return
-    out = run_training(config, data, run_dir=run_dir, outdir=outdir, mirror=mirrored)
+    out = run_training(
+        config,
+        data,
+        run_dir=run_dir,
+        outdir=outdir,
+        mirror=mirrored,
+        measure_for=lambda config, packed, device: snapshot_metrics(
+            config.metrics, packed, batch=config.batch_gpu, device=device
+        ),
+    )
     if out is not None:
         print(f"snapshots in {out}")
 

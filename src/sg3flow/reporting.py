@@ -93,7 +93,11 @@ class JsonlReporter:
 
     def has_metric(self, snapshot: Path, name: str) -> bool:
         """Whether ``metric`` has noted it."""
-        return any(key[:3] == ("metric", snapshot.name, name) for key in self._events)
+        own = [
+            key for kind, file, key, _ in self._events if (kind, file) == ("metric", snapshot.name)
+        ]
+        # Some metrics are several numbers: pr50k3_full_precision, ..._recall.
+        return any(key == name or key.startswith(f"{name}_") for key in own)
 
     def artifact(self, path: Path) -> None:
         """Note a file."""

@@ -18,11 +18,15 @@ STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [
     "--cfg=stylegan3-t", "--gpus=1", "--batch=20", "--batch-gpu=20", "--gamma=0.1", "--cond=1",
     "--cbase=128", "--cmax=4", "--map-depth=1", "--kimg=1", "--tick=1", "--snap=1", "--workers=1",
-    "--grid=2x2", "--device=cpu",
+    "--grid=2x2", "--device=cpu", "--metrics=fd_random20_full",
 ]  # fmt: skip
 
 
-def start(data: Path, folder: Path) -> subprocess.Popen[str]:
+# About what one start takes from beginning to end: a killed one gets anywhere within.
+LIFE_SEC = 8.0
+
+
+def start(data: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     environment = os.environ | {
         "SG3FLOW_STATE_DIR": str(folder / "state"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
@@ -30,7 +34,7 @@ def start(data: Path, folder: Path) -> subprocess.Popen[str]:
     }
     command = [sys.executable, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
     return subprocess.Popen(
-        [*command, *SETTINGS],
+        [*command, *SETTINGS, *options],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -74,51 +78,75 @@ def runs_in_mlflow(folder: Path):
     return json.loads(done.stdout)
 
 
-def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_path):
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(3):
-        process = start(tiny_set, tmp_path)
-        # Past the start-up, then anywhere: in a step, in a report, while a state is written.
-        wait_until(lambda: images_done(tmp_path) >= 0, process)
-        time.sleep(moments.uniform(0.0, 2.0))
-        if process.poll() is None:
-            process.kill()
-            kills += 1
+def kill_at_random(data: Path, folder: Path, kills: int, *options: str) -> None:
+    """Start and kill a training again and again; every time anywhere within a start's life."""
+    moments = random.Random(kills)
+    for _ in range(kills):
+        process = start(data, folder, *options)
+        # The very first start-up takes long; then anywhere: while the state is read, in a step, in
+        # an evaluation, while a snapshot or a state is written.
+        wait_until(lambda: images_done(folder) >= 0, process)
+        time.sleep(moments.uniform(0.0, LIFE_SEC))
+        process.kill()
         output, _ = process.communicate(timeout=60)
         # Its readers outlive a killed training for some seconds: they must not keep the folder.
         assert "another process" not in output
-    # A stop that was asked for saves the step it is in, so that the next start has some way done.
-    process = start(tiny_set, tmp_path)
-    assert process.stdout is not None
-    said = next(line for line in process.stdout if "going on at" in line)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, said + output
-    assert "the same command goes on from there" in output.splitlines()[-1]
-    assert 0 < images_done(tmp_path) < 1000
-    last = start(tiny_set, tmp_path)
-    output, _ = last.communicate(timeout=300)
-    assert last.returncode == 0, output
-    assert kills >= 1
 
-    for name in ("network-snapshot-000000.pkl", "network-snapshot-000001.pkl", "fakes000001.png"):
-        assert sha256_file(tmp_path / "out" / name) == sha256_file(uninterrupted / "out" / name)
-    rows = [
-        [json.loads(line) for line in (folder / "out" / "stats.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, uninterrupted)
-    ]
-    assert [row["nimg"] for row in rows[0]] == [0, 1000]
-    losses = [{k: v for k, v in r[-1].items() if k.startswith("Loss/")} for r in rows]
-    assert losses[0] == losses[1] and losses[0]
-    [(status, steps, images)] = runs_in_mlflow(tmp_path)
-    assert status == "FINISHED" and steps == [1]
-    assert sorted(images) == [
-        "images/reals+step+0",
-        "images/samples+step+0",
-        "images/samples+step+1",
-    ]
+
+def finish(data: Path, folder: Path, *options: str) -> None:
+    process = start(data, folder, *options)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+
+
+def check_same_results(folder: Path, wanted: Path, kimg: int) -> None:
+    """Snapshots, statistics, metrics and MLflow's run are those of an uninterrupted training."""
+    snapshots = [f"network-snapshot-{k:06d}.pkl" for k in range(kimg + 1)]
+    for name in (*snapshots, *(f"fakes{k:06d}.png" for k in range(1, kimg + 1))):
+        assert sha256_file(folder / "out" / name) == sha256_file(wanted / "out" / name), name
+    stats, metrics = ("stats.jsonl", "metric-fd_random20_full.jsonl")
+    ours, theirs = (rows_of(each / "out" / stats) for each in (folder, wanted))
+    assert [row["nimg"] for row in ours] == [k * 1000 for k in range(kimg + 1)]
+    for ours_row, theirs_row in zip(ours, theirs, strict=True):
+        losses = {k: v for k, v in theirs_row.items() if k.startswith("Loss/")}
+        assert {k: ours_row[k] for k in losses} == losses
+    ours, theirs = (rows_of(each / "out" / metrics) for each in (folder, wanted))
+    assert [row["results"] for row in ours] == [row["results"] for row in theirs]
+    assert len(ours) == kimg + 1
+    [(status, steps, images)] = runs_in_mlflow(folder)
+    assert status == "FINISHED" and steps == list(range(1, kimg + 1))
+    samples = [f"images/samples+step+{k}" for k in range(kimg + 1)]
+    assert sorted(images) == sorted(["images/reals+step+0", *samples])
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_path):
+    kill_at_random(tiny_set, tmp_path, 3)
+    # A stop that was asked for saves the step it is in, so that the next start has some way done.
+    if images_done(tmp_path) < 1000:
+        process = start(tiny_set, tmp_path)
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if "going on at" in line)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1, said + output
+        assert "the same command goes on from there" in output.splitlines()[-1]
+        assert 0 < images_done(tmp_path)
+    finish(tiny_set, tmp_path)
+    check_same_results(tmp_path, uninterrupted, kimg=1)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tiny_set, tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(tiny_set, straight, "--kimg=8")
+    kill_at_random(tiny_set, killed, 20, "--kimg=8")
+    finish(tiny_set, killed, "--kimg=8")
+    check_same_results(killed, straight, kimg=8)
 
 
 def test_a_finished_training_is_shown_again_at_once(uninterrupted, tiny_set):

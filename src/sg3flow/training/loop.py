@@ -8,8 +8,10 @@ With several processes every one of them runs this loop; the first one keeps the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from sg3flow import processes
 from sg3flow.config import TrainConfig
@@ -38,6 +40,16 @@ class Clock:
     elapsed_sec: float = 0.0
 
 
+class Measure(Protocol):
+    """Metrics of a generator in memory; it must leave no trace in the generator or in torch."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, G_ema: Any, snapshot: Path | None, nimg: int) -> Mapping[str, float]:
+        """Values by name; all processes take part, ``snapshot`` is None but for the first."""
+        ...
+
+
 @dataclass
 class TrainingLoop:
     """A training that is ready to step; ``record`` is None but for the first process."""
@@ -48,6 +60,7 @@ class TrainingLoop:
     batches: Iterator[Batch]
     clock: Clock
     record: RunRecord | None
+    measure: Measure | None = None
 
     def run(self, stop_asked: Callable[[], bool], advance: Callable[[int], None]) -> bool:
         """Train until the run is complete (True) or a stop was asked for (False)."""
@@ -93,10 +106,7 @@ class TrainingLoop:
         if self.record is not None:
             self.record.report(stats | self._progress_stats(tick, tick_ended), nimg)
         if tick % self.config.snap == 0 or done:
-            check_equal(self.parts)
-            if self.record is not None:
-                self.record.save_snapshot(self.parts, nimg)
-            processes.wait_for_first(f"snapshot-{nimg}")
+            self._save_snapshot()
             keep = True
         self.clock.reported_nimg = nimg
         self.parts.collector.clear()
@@ -105,6 +115,25 @@ class TrainingLoop:
             self._save_state()
         self._tick_started, self._tick_nimg = time.monotonic(), nimg
         self._maintenance_sec = self._tick_started - tick_ended
+
+    def _save_snapshot(self) -> None:
+        nimg = self.clock.nimg
+        check_equal(self.parts)
+        if self.record is not None:
+            self.record.save_snapshot(self.parts, nimg)
+        processes.wait_for_first(f"snapshot-{nimg}")
+        if self.measure is not None:
+            self._measure_snapshot(self.measure)
+
+    def _measure_snapshot(self, measure: Measure) -> None:
+        nimg, record = self.clock.nimg, self.record
+        known = record is not None and record.has_metrics(measure.names, nimg)
+        if processes.any_of(known)[0]:
+            return
+        path = record.snapshot_path(nimg) if record is not None else None
+        values = measure(self.parts.G_ema, path, nimg)
+        if record is not None:
+            record.metrics(values, nimg)
 
     def _check_stats(self) -> dict[str, Stat]:
         """Statistics since the last report.

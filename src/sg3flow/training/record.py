@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.config import TrainConfig
@@ -33,16 +33,6 @@ _TICK_COLUMNS = (
 )
 
 
-class Measure(Protocol):
-    """Metrics of a generator in memory; it must leave no trace in the generator or in torch."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, G_ema: Any, snapshot: Path, nimg: int) -> Mapping[str, float]:
-        """Values by name."""
-        ...
-
-
 @dataclass
 class RunRecord:
     """The record of one run, kept by the first process.
@@ -56,7 +46,6 @@ class RunRecord:
     reporter: Reporter
     grid: SampleGrid
     training_set: dict[str, Any]
-    measure: Measure | None = None
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
@@ -72,9 +61,8 @@ class RunRecord:
         self.folder.publish("stats.jsonl")
 
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
-        """The networks, a grid of samples, and what the metrics say of them."""
-        kimg = nimg // 1000
-        snapshot = self.folder.work / f"network-snapshot-{kimg:06d}.pkl"
+        """The networks and a grid of samples."""
+        snapshot = self.snapshot_path(nimg)
         pipe = parts.augment_pipe
         save_snapshot(
             snapshot,
@@ -88,8 +76,6 @@ class RunRecord:
         self._save_fakes(parts, nimg)
         self.reporter.snapshot(snapshot, nimg)
         self.folder.publish(snapshot.name)
-        if self.measure is not None:
-            self._measure_snapshot(parts, snapshot, nimg)
 
     def _save_fakes(self, parts: Parts, nimg: int) -> None:
         name = f"fakes{nimg // 1000:06d}.png" if nimg else "fakes_init.png"
@@ -98,12 +84,18 @@ class RunRecord:
         self.reporter.image(path, "samples", nimg)
         self.folder.publish(name)
 
-    def _measure_snapshot(self, parts: Parts, snapshot: Path, nimg: int) -> None:
-        """Unless an earlier start of this run has measured it already."""
-        assert self.measure is not None
-        if all(self.reporter.has_metric(snapshot, name) for name in self.measure.names):
-            return
-        for name, value in self.measure(parts.G_ema, snapshot, nimg).items():
+    def snapshot_path(self, nimg: int) -> Path:
+        """Where the snapshot of this moment stands."""
+        return self.folder.work / f"network-snapshot-{nimg // 1000:06d}.pkl"
+
+    def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
+        """Whether an earlier start of this run has measured the snapshot already."""
+        return all(self.reporter.has_metric(self.snapshot_path(nimg), name) for name in names)
+
+    def metrics(self, values: Mapping[str, float], nimg: int) -> None:
+        """What the metrics say of the snapshot."""
+        snapshot = self.snapshot_path(nimg)
+        for name, value in values.items():
             print(f"{snapshot.name}: {name} {value:.4f}", flush=True)
             self.reporter.metric(snapshot, name, value, nimg)
             self.folder.publish(f"metric-{name}.jsonl")

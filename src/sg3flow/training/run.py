@@ -33,9 +33,9 @@ from sg3flow.training.folder import (
 from sg3flow.training.grids import choose_samples, grid_size, save_reals
 from sg3flow.training.interrupt import stop_requests
 from sg3flow.training.job import Job, prepare, training_set_info
-from sg3flow.training.loop import TrainingLoop
+from sg3flow.training.loop import Measure, TrainingLoop
 from sg3flow.training.memory import out_of_memory_advice
-from sg3flow.training.record import Measure, RunRecord
+from sg3flow.training.record import RunRecord
 
 # Mirrors a run folder to a tracker while the block runs.
 Mirror = Callable[[Path], AbstractContextManager[object]]
@@ -78,7 +78,7 @@ def train(
         job = prepare(config, data)
         processes.check_same(job.key, "the training")
         if not processes.is_first():
-            _follow(job, device, stop_asked)
+            _follow(job, device, measure_for, stop_asked)
             return None
         if (run_dir is None) == (outdir is None):
             raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
@@ -122,7 +122,7 @@ def _lead(
     write_json(folder.work / "training_options.json", job.options())
     describe_run(folder.work, job.description())
     folder.publish("run.json")
-    loop = _assemble(job, device, folder, measure_for(job.config, job.items.packed, device))
+    loop = _assemble(job, device, folder, measure_for)
     folder.publish_all(job.final_nimg)
     total = job.config.kimg * 1000
     with mirror(folder.work):
@@ -134,11 +134,13 @@ def _lead(
             raise _interrupted(loop)
 
 
-def _follow(job: Job, device: torch.device, stop_asked: Callable[[], bool]) -> None:
+def _follow(
+    job: Job, device: torch.device, measure_for: MeasureFor, stop_asked: Callable[[], bool]
+) -> None:
     """The other processes' part: they train."""
     if processes.told(b""):
         return
-    loop = _assemble(job, device, None, None)
+    loop = _assemble(job, device, None, measure_for)
     if not loop.run(stop_asked, lambda images: None):
         raise _interrupted(loop)
 
@@ -151,7 +153,7 @@ def _interrupted(loop: TrainingLoop) -> Interrupted:
 
 
 def _assemble(
-    job: Job, device: torch.device, folder: RunFolder | None, measure: Measure | None
+    job: Job, device: torch.device, folder: RunFolder | None, measure_for: MeasureFor
 ) -> TrainingLoop:
     """Everything a run needs, at its start or where its saved state left it."""
     config, items = job.config, job.items
@@ -166,7 +168,7 @@ def _assemble(
             architecture=start.architecture,
         )
         clock = begin(job, parts, start)
-        record = _record(job, parts, folder, measure) if folder is not None else None
+        record = _record(job, parts, folder) if folder is not None else None
     sampler = WindowedShuffle(
         len(items),
         config.seed,
@@ -181,10 +183,12 @@ def _assemble(
         workers=config.workers,
         pin_memory=device.type == "cuda",
     )
-    return TrainingLoop(config, parts, items, batches, clock, record)
+    # After the readers have been forked: it may start threads.
+    measure = measure_for(config, items.packed, device)
+    return TrainingLoop(config, parts, items, batches, clock, record, measure)
 
 
-def _record(job: Job, parts: Parts, folder: RunFolder, measure: Measure | None) -> RunRecord:
+def _record(job: Job, parts: Parts, folder: RunFolder) -> RunRecord:
     """What the first process keeps; what stands at a run's beginning is made here."""
     config, items = job.config, job.items
     reporter = JsonlReporter(folder.work)
@@ -199,7 +203,7 @@ def _record(job: Job, parts: Parts, folder: RunFolder, measure: Measure | None) 
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
     for path in (folder.work / "training_options.json", summary):
         reporter.artifact(path)
-    return RunRecord(config, folder, reporter, grid, training_set_info(items), measure)
+    return RunRecord(config, folder, reporter, grid, training_set_info(items))
 
 
 @torch.no_grad()
