@@ -1,0 +1,122 @@
+"""One step: accumulated gradients, repaired gradients, what the statistics remember of them."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from sg3flow.config import TrainConfig
+from sg3flow.errors import Diverged
+from sg3flow.training.build import Parts, build, resolve
+from sg3flow.training.loop import Clock, TrainingLoop
+from sg3flow.training.stats import Collector
+from sg3flow.training.step import RealBatch, run_step, seed_step
+
+CPU = torch.device("cpu")
+BATCH = 8
+
+
+def make_parts(cfg: str = "stylegan3-t", **settings) -> tuple[TrainConfig, Parts]:
+    config = TrainConfig(
+        cfg=cfg, gpus=1, batch=BATCH, gamma=1.0, cbase=256, cmax=8, map_depth=1, aug="noaug"
+    )
+    config = resolve(dataclasses.replace(config, **settings))
+    return config, build(config, resolution=16, channels=3, c_dim=0, device=CPU)
+
+
+def batch_of(order: list[int]):
+    random = torch.Generator().manual_seed(1)
+    img = torch.rand(BATCH, 3, 16, 16, generator=random, dtype=torch.float64) * 2 - 1
+    latents = {
+        phase: torch.randn(BATCH, 512, generator=random, dtype=torch.float64)
+        for phase in ("Gmain", "Greg", "Dmain", "Dreg")
+    }
+    labels = torch.zeros(BATCH, 0)
+    real = RealBatch(img[order], labels)
+    return real, lambda phase: (latents[phase][order], labels)
+
+
+@pytest.mark.parametrize("nimg", [0, BATCH])  # the last phases are Gmain and Dreg, Gmain and Dmain
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(cfg, nimg):
+    # The groups of the minibatch deviation are strided over a pass: in this order the two halves
+    # hold the groups of the whole batch.
+    halves = [0, 2, 4, 6, 1, 3, 5, 7]
+    gradients = []
+    for batch_gpu, order in ((8, list(range(8))), (4, halves)):
+        config, parts = make_parts(cfg, batch_gpu=batch_gpu, glr=1e-15)
+        for network in (parts.G, parts.D, parts.G_ema):
+            network.double()
+        for layer in parts.G.modules():  # two small updates of a moving average are not one
+            if hasattr(layer, "magnitude_ema_beta"):
+                layer.magnitude_ema_beta = 1.0
+        seed_step(0, nimg)
+        run_step(parts, *batch_of(order), nimg, config.batch_gpu)
+        gradients.append([p.grad for p in (*parts.G.parameters(), *parts.D.parameters())])
+    for whole, accumulated in zip(*gradients, strict=True):
+        if whole is None:  # R1 does not see the last bias
+            assert accumulated is None
+            continue
+        # The sum over passes, not their mean: Adam makes the factor immaterial. The styles are
+        # normalised over a pass, which the 1e-8 of the demodulation lets through.
+        scale = whole.abs().max()
+        assert float((accumulated / 2 - whole).abs().max() / scale) < 1e-3
+
+
+def broken_gradient(parts: Parts, value: float) -> None:
+    """From now on one gradient of D holds a value that is none."""
+    weight = next(parts.D.parameters())
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        gradient[(0,) * gradient.ndim] = value
+        return gradient
+
+    weight.requires_grad_(True)
+    weight.register_hook(spoil)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_gradients_that_are_not_finite_are_repaired_and_counted(value):
+    config, parts = make_parts()
+    broken_gradient(parts, value)
+    real, draw = batch_of(list(range(8)))
+    real = RealBatch(real.img.float(), real.c)
+    for nimg in (0, BATCH):
+        run_step(parts, real, draw, nimg, config.batch_gpu)
+    assert all(torch.isfinite(p).all() for p in parts.D.parameters())
+    stats = parts.collector.read()
+    assert (stats["Repairs/Dmain"].num, stats["Repairs/Dmain"].mean) == (2, 1.0)
+    assert stats["Repairs/Gmain"].mean == 0
+    assert parts.collector.first_bad() == {"Repairs/Dmain": 0, "Repairs/Dreg": 0}
+
+
+def test_too_many_repairs_end_the_training_and_name_step_and_term():
+    config, parts = make_parts()
+    for number in range(6):
+        parts.collector.nimg = 80 + 8 * number
+        spoiled = torch.tensor(number >= 2)
+        parts.collector.add("Repairs/Gmain", spoiled.float(), bad=spoiled)
+    items = batches = None
+
+    def check(max_repairs: int) -> None:
+        limited = dataclasses.replace(config, max_repairs=max_repairs)
+        TrainingLoop(limited, parts, items, batches, Clock(128, 0), None)._check_stats()
+
+    check(0)
+    check(4)
+    with pytest.raises(Diverged, match=r"Gmain .*4 updates.*max_repairs 3.*in step 12 \(after 96"):
+        check(3)
+
+
+def test_the_first_value_that_is_not_finite_is_remembered_through_a_resume():
+    collector = Collector(CPU)
+    for nimg, value in ((0, 1.0), (8, math.inf), (16, math.nan)):
+        collector.nimg = nimg
+        collector.add("Loss/G/loss", torch.tensor([value]))
+        collector.add("Loss/D/loss", torch.tensor([1.0]))
+    resumed = Collector(CPU)
+    resumed.load_state(collector.state())
+    assert resumed.first_bad() == collector.first_bad() == {"Loss/G/loss": 8}
+    assert resumed.read()["Loss/D/loss"].num == 3
