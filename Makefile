@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test kills
+.PHONY: help setup demo check test kills smoke-gpu
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -32,3 +32,6 @@ test: check ## checks and tests
 
 kills: setup ## kill a training twenty times and compare with one that was left alone (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training/test_resume.py
+
+smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
+	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s

@@ -35,6 +35,12 @@ def write_set(path: Path, *, resolution: int = 16, num_images: int = 24, classes
 
 
 @pytest.fixture(scope="session")
+def write_packed():
+    """`write_set`, for sets of another size."""
+    return write_set
+
+
+@pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
     """24 labelled pictures of 16 x 16."""
     return write_set(tmp_path_factory.mktemp("data") / "tiny.zip")

@@ -95,7 +95,7 @@ def kill_at_random(data: Path, folder: Path, kills: int, *options: str) -> None:
 
 def finish(data: Path, folder: Path, *options: str) -> None:
     process = start(data, folder, *options)
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, output
 
 
@@ -143,10 +143,10 @@ def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_pat
 @pytest.mark.slow
 def test_killed_twenty_times(tiny_set, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(tiny_set, straight, "--kimg=8")
-    kill_at_random(tiny_set, killed, 20, "--kimg=8")
-    finish(tiny_set, killed, "--kimg=8")
-    check_same_results(killed, straight, kimg=8)
+    finish(tiny_set, straight, "--kimg=4")
+    kill_at_random(tiny_set, killed, 20, "--kimg=4")
+    finish(tiny_set, killed, "--kimg=4")
+    check_same_results(killed, straight, kimg=4)
 
 
 def test_a_finished_training_is_shown_again_at_once(uninterrupted, tiny_set):
