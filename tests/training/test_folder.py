@@ -51,12 +51,15 @@ def test_publishing_shows_files_up_to_the_end_of_the_run(tmp_path):
     for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl", "mirror.json"):
         (folder.work / name).write_text(name)
     rows = "".join(json.dumps({"nimg": nimg}) + "\n" for nimg in (0, 4000, 8000))
-    (folder.work / "stats.jsonl").write_text(rows)
+    for name in ("stats.jsonl", "metric-fid50k_full.jsonl"):
+        (folder.work / name).write_text(rows)
     folder.publish("network-snapshot-000008.pkl")
     folder.publish_all(4_000)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["network-snapshot-000004.pkl", "run.json", "stats.jsonl"]
-    assert (tmp_path / "out" / "stats.jsonl").read_text().count("\n") == 2
+    shown = ["metric-fid50k_full.jsonl", "network-snapshot-000004.pkl", "run.json", "stats.jsonl"]
+    assert names == shown
+    for name in ("stats.jsonl", "metric-fid50k_full.jsonl"):
+        assert (tmp_path / "out" / name).read_text().count("\n") == 2
     assert (folder.work / "stats.jsonl").read_text() == rows
     folder.close()
 
@@ -87,6 +90,12 @@ def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
         ("snap", 1, True),
         ("workers", 0, True),
         ("device", "cpu", True),
+        ("metrics", ("fid50k_full",), True),
+        ("max_repairs", 0, True),
+        ("bf16", True, False),
+        ("batch_gpu", 4, False),
+        ("gpus", 2, False),
+        ("resume_partial", True, False),
     ],
 )
 def test_fingerprint_changes_with_what_changes_the_result(name, value, same):

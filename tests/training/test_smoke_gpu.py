@@ -53,10 +53,9 @@ def test_losses_fall_and_precisions_agree(cfg, smoke_set, tmp_path):
         rows = run(cfg, smoke_set, tmp_path / name, **settings)
         losses[name] = [row["Loss/D/loss"]["mean"] for row in rows if "Loss/D/loss" in row]
         last = rows[-1]
-        print(
-            f"{cfg} {name}: D loss {losses[name]}, {last['Timing/sec_per_kimg']['mean']:.1f} s/kimg,"
-            f" peak {last.get('Resources/peak_gpu_mem_gb', {}).get('mean', 0):.2f} GiB"
-        )
+        peak = last.get("Resources/peak_gpu_mem_gb", {"mean": 0.0})["mean"]
+        pace = last["Timing/sec_per_kimg"]["mean"]
+        print(f"{cfg} {name}: D loss {losses[name]}, {pace:.1f} s/kimg, peak {peak:.2f} GiB")
         assert losses[name][-1] < FIRST_LOSS
         assert sum(s["mean"] for n, s in last.items() if n.startswith("Repairs/")) == 0
     # Trainings drift apart, as any two that differ in rounding do; their first kimg do not far.

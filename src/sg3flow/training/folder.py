@@ -61,8 +61,8 @@ class RunFolder:
             # How far MLflow has been told is of no use to anyone but the mirror.
             elif not path.name.startswith(".") and path.name != "mirror.json":
                 self.publish(path.name)
-        _cut(self.out / "stats.jsonl", final_nimg)
-        _cut(self.out / "events.jsonl", final_nimg)
+        for path in self.out.glob("*.jsonl"):
+            _cut(path, final_nimg)
 
     def close(self) -> None:
         """Let others use the work folder."""

@@ -117,7 +117,7 @@ class GanLoss:
         """Logits [N, 1] of images, blurred and augmented first."""
         taps = blur_taps(sigma)
         if taps is not None:
-            img = filter2d(img, taps.to(img.device))
+            img = filter2d(img, taps.to(img.device, non_blocking=True))
         if self.augment_pipe is not None:
             img = self.augment_pipe(img)
         return torch.as_tensor(self.D(img, c))

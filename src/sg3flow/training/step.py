@@ -40,7 +40,8 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
     def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
         z = torch.randn([batch, z_dim], device=device)
         picks = processes.share(torch.randint(len(items), [batch])).tolist()
-        return processes.share(z), torch.stack([items.label(i) for i in picks]).to(device)
+        c = torch.stack([items.label(i) for i in picks])
+        return processes.share(z), c.to(device, non_blocking=True)
 
     return draw
 
