@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import PackConfig, TrainConfig, load_settings
+from sg3flow.config import AUTO, PackConfig, TrainConfig, load_settings
 from sg3flow.errors import ConfigError
 
 REQUIRED = {"cfg": "stylegan3-t", "gpus": 1, "batch": 8, "gamma": 0.5}
@@ -34,6 +34,21 @@ def test_file_values_and_overrides(tmp_path):
     )
     config = load_settings(TrainConfig, "train", params, {"batch": 16})
     assert (config.gamma, config.batch, config.batch_gpu) == (0.1, 16, 4)
+
+
+def test_a_word_may_stand_for_a_number_and_a_text_for_a_list(tmp_path):
+    text = "train: {cfg: stylegan2, gpus: 1, batch: 8, gamma: 1, batch_gpu: auto, metrics: none}"
+    params = write(tmp_path / "params.yaml", text)
+    config = load_settings(TrainConfig, "train", params)
+    assert (config.batch_gpu, config.metrics) == (AUTO, ("none",))
+    # As the command line hands them over.
+    given = {"batch_gpu": "4", "metrics": ["fid5k_full", "kid5k_full"]}
+    config = load_settings(TrainConfig, "train", params, given)
+    assert (config.batch_gpu, config.metrics) == (4, ("fid5k_full", "kid5k_full"))
+    with pytest.raises(ConfigError, match="batch_gpu must be a whole number or auto, not 'most'"):
+        load_settings(TrainConfig, "train", params, {"batch_gpu": "most"})
+    with pytest.raises(ConfigError, match="at least 0"):
+        load_settings(TrainConfig, "train", params, {"batch_gpu": "-1"})
 
 
 @pytest.mark.parametrize(
