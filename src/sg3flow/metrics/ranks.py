@@ -48,7 +48,8 @@ class Ranks:
 
         Under torchrun every process takes the CUDA device of its local rank, if there are any.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        launched = distributed.is_available() and distributed.is_torchelastic_launched()
+        if not launched or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
