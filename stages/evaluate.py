@@ -12,7 +12,7 @@ every metric against kimg, and of generated pictures over the training pictures 
         --metrics fid50k_full
     python stages/evaluate.py images --a FOLDER --b FOLDER --metrics fid,kid
 
-On several GPUs, with the same numbers: torchrun --nproc-per-node N -- stages/evaluate.py snapshots …
+On several GPUs: torchrun --nproc-per-node N -- stages/evaluate.py …, with the same numbers.
 Time a snapshot: fd_random1k_full takes what drawing 1000 pictures takes, its features a second on
 one CPU core; fid50k_full draws 50,000 pictures and wants a GPU.
 """

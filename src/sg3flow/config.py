@@ -162,7 +162,9 @@ class EvaluateNetworkConfig:
         "ppl2_wend, swd8k_full, mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; without trained "
         "weights fd_random1k_full, kid_random1k_full, pr_random1k3_full…",
     )
-    seed: int = setting(0, ge=0, help="seed of the generated pictures and of their motions")
+    seed: int = setting(
+        0, ge=0, le=2**32 - 1, help="seed of the generated pictures and of their motions"
+    )
     batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
     device: str = setting("auto", choices=DEVICES, help="where to compute")
 
@@ -175,7 +177,7 @@ class EvaluateImagesConfig:
         ("fid",),
         help="fid, kid, pr3, dc5, is, mem, swd; without trained weights fd_random, kid_random…",
     )
-    seed: int = setting(0, ge=0, help="seed of what is drawn")
+    seed: int = setting(0, ge=0, le=2**32 - 1, help="seed of what is drawn")
     batch: int = setting(32, ge=1, help="pictures at a time; changes speed and memory only")
     device: str = setting("auto", choices=DEVICES, help="where to compute")
 

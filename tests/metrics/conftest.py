@@ -1,6 +1,8 @@
 """Drawn pictures, packed sets and tiny networks for the tests of the metrics."""
 
 import json
+import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from torch.nn import functional
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.archive import PackedSet
+from sg3flow.metrics.inception import Inception
+from sg3flow.metrics.vgg import VGG16
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 
 
@@ -110,3 +114,37 @@ def save_tiny(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return save
+
+
+def _weight_by_rule(name: str, shape: list[int]) -> torch.Tensor:
+    t = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        return 1 + 0.2 * t.abs()
+    if name.endswith(("running_mean", "bias")):
+        return 0.1 * t
+    if name.endswith("bn.weight"):
+        return 1 + 0.1 * t
+    return t * math.sqrt(2 / math.prod(shape[1:]))
+
+
+@pytest.fixture(scope="session")
+def inception_state() -> dict[str, torch.Tensor]:
+    """Weights of the Inception made by a rule that other implementations know."""
+    with torch.device("meta"):
+        shapes = {name: list(value.shape) for name, value in Inception().state_dict().items()}
+    return {name: _weight_by_rule(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def vgg_state() -> dict[str, torch.Tensor]:
+    """Weights of VGG16's convolutions by the same rule."""
+    with torch.device("meta"):
+        shapes = {n: list(t.shape) for n, t in VGG16(fully_connected=False).state_dict().items()}
+    return {name: _weight_by_rule(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def lpips_heads() -> list[torch.Tensor]:
+    """Heads of LPIPS by the same rule, none negative."""
+    widths = (64, 128, 256, 512, 512)
+    return [_weight_by_rule(f"lin{i}", [1, w, 1, 1]).abs() for i, w in enumerate(widths)]

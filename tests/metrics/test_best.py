@@ -68,6 +68,15 @@ def _change_rows(report, **changes):
     report.write_text(json.dumps(content))
 
 
+def test_rows_of_different_meaning_are_not_compared(report):
+    content = json.loads(report.read_text())
+    content["results"][-1]["detector_sha256"] = "another"
+    report.write_text(json.dumps(content))
+    with pytest.raises(MetricError, match=r"cannot be compared: the detector differ; run stages"):
+        best_snapshot(report)
+    assert best_snapshot(report, "eqt1k_int").kimg == 30
+
+
 @pytest.mark.parametrize(
     "changes", [{"kimg": None}, {"snapshot": "runs/network-snapshot-000020.pkl"}]
 )

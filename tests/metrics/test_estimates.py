@@ -42,7 +42,7 @@ def test_blocks_hold_everything_once(count):
 
 
 def scatter_and_told(estimate, make):
-    found = [estimate(make(np.random.RandomState(seed))) for seed in range(40)]
+    found = [estimate(make(np.random.RandomState(seed))) for seed in range(25)]
     scatter = np.std([each.value for each in found], ddof=1)
     return scatter, np.mean([each.standard_error for each in found])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import Evaluator
+from sg3flow.metrics import Evaluator, inception, vgg
 from sg3flow.metrics.evaluation import evaluate_snapshots
 
 NAMES = ("fd_random20_full", "eqt8_frac", "eqr4")
@@ -89,6 +89,47 @@ def test_prepare_speaks_up_before_anything_is_computed(small_set, monkeypatch):
     monkeypatch.setattr(small_set, "image", None)  # no picture is to be read
     with pytest.raises(MetricError, match="unknown metric"):
         Evaluator(small_set, ("fd_random20_full", "fid"), seed=0, batch=8, device=CPU)
+    for module, name in ((inception, "fid9_full"), (vgg, "pr9_3_full"), (vgg, "ppl2_wend")):
+        for address in ("WEIGHTS_URL", "VGG_URL", "HEADS_URL"):
+            if hasattr(module, address):
+                monkeypatch.setattr(module, address, "file:///nowhere")
+        names = ("fd_random20_full", name)
+        with pytest.raises(MetricError, match=r"no weights of .* put the file at .* by hand"):
+            Evaluator(small_set, names, seed=0, batch=8, device=CPU).prepare()
+
+
+def test_every_metric_of_trained_detectors(
+    small_set, tiny_generator, monkeypatch, inception_state, vgg_state, lpips_heads
+):
+    """With weights by a rule: what comes out means nothing, but it comes out."""
+    heads = {f"lin{i}.model.1.weight": head for i, head in enumerate(lpips_heads)}
+    content = {
+        inception.WEIGHTS_NAME: inception_state,
+        vgg.VGG_NAME: vgg_state,
+        vgg.HEADS_NAME: heads,
+    }
+    for module in (inception, vgg):
+        monkeypatch.setattr(module, "load_weights", lambda url, name, *_: content[name])
+    names = ("fid20_full", "kid12_full", "is20", "mem20_full", "ppl2_wend6")
+    evaluator = Evaluator(pick(small_set, 12), names, seed=0, batch=20, device=CPU)
+    found = evaluator.measure(tiny_generator(seed=5), "now", 1, "0" * 64)
+    rows = {row.metric: row for row in found}
+    outputs = ["fid20_full", "kid12_full", "is20", "mem20_full_authentic", "mem20_full_distance"]
+    assert list(rows) == [*outputs, "ppl2_wend6"]
+    assert all(row.standard_error is not None and row.error_rule for row in found)
+    assert (rows["is20"].num_reference, rows["is20"].reference_sha256) == (None, None)
+    assert rows["is20"].detector == "inception-v3-2015-12-05" and rows["is20"].higher_is_better
+    assert rows["ppl2_wend6"].detector == "lpips-0.1-vgg16-torchvision"
+    assert rows["ppl2_wend6"].value > 0 and not rows["ppl2_wend6"].higher_is_better
+    assert rows["mem20_full_distance"].num_reference == 12
+
+
+def pick(packed, count):
+    """The first pictures of a set."""
+    few = copy.copy(packed)
+    few.num_images = count
+    few.digest = f"{packed.digest}-{count}"
+    return few
 
 
 def test_references_are_prepared_once(evaluator, small_set, tiny_generator, monkeypatch):

@@ -1,7 +1,5 @@
 import json
-import math
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -13,22 +11,9 @@ from sg3flow.metrics import inception
 from sg3flow.metrics.inception import Inception, InceptionFeatures, load_inception, tf1_resize
 
 
-def weight_by_rule(name, shape):
-    t = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
-    if name.endswith("running_var"):
-        return 1 + 0.2 * t.abs()
-    if name.endswith(("running_mean", "bias")):
-        return 0.1 * t
-    if name.endswith("bn.weight"):
-        return 1 + 0.1 * t
-    return t * math.sqrt(2 / math.prod(shape[1:]))
-
-
 @pytest.fixture(scope="module")
-def state():
-    with torch.device("meta"):
-        shapes = {name: list(value.shape) for name, value in Inception().state_dict().items()}
-    return {name: weight_by_rule(name, shape) for name, shape in shapes.items()}
+def state(inception_state):
+    return inception_state
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +50,38 @@ def test_grey_is_repeated(network):
     grey = torch.arange(0, 100, dtype=torch.uint8).view(1, 1, 10, 10)
     colour = grey.repeat(1, 3, 1, 1)
     assert torch.equal(network(grey)["f64"], network(colour)["f64"])
+
+
+@pytest.mark.parametrize("form", [(3, 20, 31), (3, 400, 299), (1, 299, 299), (1, 7, 5)])
+def test_any_size_and_grey(network, form):
+    images = torch.randint(0, 256, (1, *form), dtype=torch.uint8)
+    assert torch.isfinite(network(images)["f2048"]).all()
+
+
+def test_channels_last_gives_the_same(state, network):
+    with torch.device("meta"):
+        turned = Inception()
+    turned.load_state_dict(state, assign=True)
+    turned = turned.eval().to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8)
+    expected = network(images)["f2048"]
+    found = turned(images.contiguous(memory_format=torch.channels_last))["f2048"]
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_it_compiles_as_one_graph(network):
+    images = torch.randint(0, 256, (1, 3, 20, 20), dtype=torch.uint8)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(images)["f2048"], network(images)["f2048"])
+
+
+def test_probabilities_leave_the_bias_out(cache, monkeypatch, state, network):
+    monkeypatch.setattr(inception, "load_weights", lambda *_: state)
+    features = network(torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8))
+    found = InceptionFeatures().probabilities(features["f2048"])
+    assert torch.allclose(found, features["logits_unbiased"].softmax(dim=1), atol=1e-6)
+    assert torch.allclose(found.sum(dim=1), torch.ones(3))
 
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8).byte()])

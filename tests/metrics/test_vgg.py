@@ -1,5 +1,3 @@
-import zlib
-
 import pytest
 import torch
 from torch.nn import functional
@@ -14,22 +12,16 @@ CPU = torch.device("cpu")
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
-def drawn(name, shape):
-    random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return torch.randn(shape, generator=random) * (2 / max(1, torch.Size(shape[1:]).numel())) ** 0.5
-
-
 @pytest.fixture(scope="module")
-def network():
-    """The convolutions with weights made by a rule."""
+def network(vgg_state):
     network = VGG16(fully_connected=False)
-    network.load_state_dict({n: drawn(n, t.shape) for n, t in network.state_dict().items()})
+    network.load_state_dict(vgg_state)
     return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def heads():
-    return [drawn(f"lin{i}", (1, width, 1, 1)).abs() for i, width in enumerate(vgg._WIDTHS)]
+def heads(lpips_heads):
+    return lpips_heads
 
 
 def test_names_and_shapes_are_those_of_the_public_weights():
@@ -127,7 +119,9 @@ def test_features_with_all_layers(cache, monkeypatch, draw_faces):
     cache.mkdir()
     path = cache / vgg.VGG_NAME
     extra = {"classifier.6.weight": torch.zeros(1000, 4096), "classifier.6.bias": torch.zeros(1000)}
-    torch.save({name: drawn(name, shape) for name, shape in shapes.items()} | extra, path)
+    torch.manual_seed(0)
+    state = {n: torch.randn(s) * (2 / max(1, s[1:].numel())) ** 0.5 for n, s in shapes.items()}
+    torch.save(state | extra, path)
     monkeypatch.setattr(vgg, "VGG_SHA256", sha256_file(path))
     features = VGGFeatures()
     images = draw_faces(5, seed=0)

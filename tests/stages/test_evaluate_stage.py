@@ -127,6 +127,7 @@ def test_one_network_with_a_report(app, project, tmp_path):
         (["--metrics", "fd_random9_full", "--data", "no.zip"], "no.zip"),
         (["--metrics", "fd_random9_full", "--run", "no"], "no training run at no"),
         (["--metrics", "fd_random9_full", "--table", "mine.csv"], "mine.csv exists and is no"),
+        (["--metrics", "kid_random9_full", "--seed", "4294967296"], "seed must be at most 429496"),
         (["--metrics", "fd_random9_full", "--batch", "0"], "batch must be at least 1"),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpstrf
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error
@@ -18,8 +19,8 @@ def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: 
     """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
 
     With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
-    Where a covariance is singular (fewer samples than features) its factor comes from symmetric
-    eigenvalues; so nothing is lost there, and no complex numbers turn up.
+    Where a covariance is singular (fewer samples than features) its factor has as many columns as
+    its rank; so nothing is lost there, and no complex numbers turn up.
 
     Args:
         mu_a, mu_b: means, ``[F]``.
@@ -47,18 +48,18 @@ def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
 
 
 def _factor(cov: Array) -> Array:
-    """``F`` of ``[F, rank]`` with ``F F^T = cov``."""
-    # Below this bound pivots and eigenvalues are rounding errors, whose roots would not be small.
-    bound = np.abs(cov).max() * len(cov) * np.finfo(np.float64).eps
-    try:
-        lower: Array = np.asarray(np.linalg.cholesky(cov), dtype=np.float64)
-        if lower.diagonal().min() ** 2 > bound:
-            return lower
-    except np.linalg.LinAlgError:
-        pass  # singular: fewer samples than features, or features that never change
-    values, vectors = np.linalg.eigh(cov)
-    kept = values > bound
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+    """``F`` of ``[F, rank]`` with ``F F^T = cov``, by Cholesky with pivots (Higham 2002, Ch. 10).
+
+    It ends where no pivot is larger than what rounding leaves of zero: the root of such a pivot
+    would not be small.
+    """
+    bound = cov.diagonal().max() * len(cov) * np.finfo(np.float64).eps
+    if not bound > 0:
+        return np.zeros((len(cov), 0))  # nothing varies
+    lower, order, rank, _ = dpstrf(cov, tol=bound, lower=1)
+    factor = np.zeros((len(cov), rank))
+    factor[order - 1] = np.tril(lower)[:, :rank]
+    return factor
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,7 @@ def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> 
     if len(blocks) < 2:
         return Estimate(distance, None)
     factor = _factor(reference.cov)
-    left_out = [
-        _distance_by_factor(_merged(blocks[:i] + blocks[i + 1 :]), reference, factor)
-        for i in range(len(blocks))
-    ]
+    left_out = [_quick_distance(_without(whole, block), reference, factor) for block in blocks]
     return Estimate(distance, jackknife_error(left_out))
 
 
@@ -153,7 +151,17 @@ def _merged(parts: Sequence[FeatureStats]) -> FeatureStats:
     return running.result()
 
 
-def _distance_by_factor(stats: FeatureStats, reference: FeatureStats, factor: Array) -> float:
+def _without(whole: FeatureStats, part: FeatureStats) -> FeatureStats:
+    """Statistics of the items that are not in ``part``: a merge undone."""
+    count = whole.count - part.count
+    mean = (whole.mean * whole.count - part.mean * part.count) / count
+    offset = part.mean - mean
+    between = np.outer(offset, offset) * (count * part.count / whole.count)
+    scatter = whole.cov * whole.count - part.cov * part.count - between
+    return FeatureStats(count, mean, scatter / count)
+
+
+def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array) -> float:
     """The distance by eigenvalues of ``F^T cov F``: half the time, and half the digits lost where
     both covariances are singular, which an error bar does not show."""
     values = np.linalg.eigvalsh(factor.T @ stats.cov @ factor)

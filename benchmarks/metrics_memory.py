@@ -1,0 +1,55 @@
+"""Peak memory of the metrics over neighbours, beyond the features themselves.
+
+    python benchmarks/metrics_memory.py --reals 20000 --generated 20000 --features 4096
+
+The features of the reals come from a file in memory as they would from the cache. What is added
+does not depend on the counts but for some bytes an item, so that a small case tells the large one.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+
+from sg3flow.metrics.density_coverage import density_coverage_estimates
+from sg3flow.metrics.kernel import kernel_estimate
+from sg3flow.metrics.memorisation import memorisation
+from sg3flow.metrics.precision_recall import precision_recall_estimates
+
+
+def peak_gib() -> float:
+    """Most memory this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+def main() -> None:
+    """Print the peak after each metric."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reals", type=int, default=8192)
+    parser.add_argument("--generated", type=int, default=8192)
+    parser.add_argument("--features", type=int, default=4096)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    real = torch.randn(options.reals, options.features)
+    gen = torch.randn(options.generated, options.features)
+    held = (real.nbytes + gen.nbytes) / (1 << 30)
+    start_gib = peak_gib()
+    print(f"features {held:.2f} GiB, process {start_gib:.2f} GiB")
+    cases: dict[str, Callable[[], object]] = {
+        "kid": lambda: kernel_estimate(real.numpy(), gen.numpy(), 4, 1000, 0),
+        "pr3": lambda: precision_recall_estimates(real, gen, 3, device=device),
+        "dc5": lambda: density_coverage_estimates(real, gen, 5, device=device),
+        "mem": lambda: memorisation(real, gen, 8, device=device),
+    }
+    for name, case in cases.items():
+        start = time.perf_counter()
+        case()
+        seconds, added = time.perf_counter() - start, peak_gib() - start_gib
+        print(f"{name}: {seconds:.1f} s, {added:.2f} GiB beyond the features")
+
+
+if __name__ == "__main__":
+    main()
