@@ -1,6 +1,7 @@
 """Metrics of every snapshot while training goes on, without a trace in the training."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def snapshot_metrics(
         raise MetricError(f"train.metrics: 'none' stands alone, not in {', '.join(names)}")
     ranks = ALONE
     if distributed.is_initialized():
-        ranks = Ranks.of_group(distributed.new_group(backend="gloo"))
+        # The others wait while the first one does the sums, however long that takes.
+        ranks = Ranks.of_group(distributed.new_group(backend="gloo", timeout=timedelta(days=1)))
     evaluator = Evaluator(packed, names, seed=0, batch=batch, device=device, ranks=ranks)
     evaluator.prepare()
     return SnapshotMetrics(evaluator, names)
