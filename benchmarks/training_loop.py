@@ -115,9 +115,7 @@ def main() -> None:
         f"state {state:.2f} s, snapshot {snapshot:.2f} s; a tick of {TICK_KIMG} kimg {tick:.0f} s"
     )
     share = (state + snapshot / SNAP_TICKS) / tick
-    print(
-        f"saving takes at most {100 * share:.2f}% (a state every tick, a snapshot every {SNAP_TICKS})"
-    )
+    print(f"saving takes at most {100 * share:.2f}%, with a state every tick")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def test_two_processes_compute_what_one_does(cfg, tiny_set, tmp_path):
 
 
 def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(tiny_set, tmp_path):
-    options = ["--cfg=stylegan3-t", "--gpus=2"]
+    # The processes share the work of the metrics too.
+    options = ["--cfg=stylegan3-t", "--gpus=2", "--metrics=fd_random20_full"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(start(tiny_set, straight, *options))
 
@@ -125,6 +126,11 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(tiny_set, t
     assert sha256_file(killed / "out" / name) == sha256_file(straight / "out" / name)
     rows = (killed / "out" / "stats.jsonl").read_text().splitlines()
     assert [json.loads(row)["nimg"] for row in rows] == [0, 1000]
+    metrics = [
+        [json.loads(row)["results"] for row in path.read_text().splitlines()]
+        for path in (f / "out" / "metric-fd_random20_full.jsonl" for f in (killed, straight))
+    ]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 2
 
 
 def test_the_launcher_takes_its_processes_along(tiny_set, tmp_path):
