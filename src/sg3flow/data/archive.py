@@ -32,7 +32,7 @@ class PackedSet:
         label_dim: length of a label vector; 0: no labels. At least as many as there are classes
             with a picture: there may be names of others.
         class_names: one name a class, if the set carries them.
-        licence: terms of the pictures, if the set carries them.
+        licence, citation: terms of the pictures and the work to name, if the set carries them.
 
     Raises:
         DataError: it is missing or damaged, holds no picture, or its labels do not fit its
@@ -51,7 +51,8 @@ class PackedSet:
         content = read_labels(self._storage)
         self._labels = content.array(self._names)
         self.label_dim = content.label_dim(self._labels)
-        self.class_names, self.licence = content.class_names, content.licence
+        self.class_names = content.class_names
+        self.licence, self.citation = content.licence, content.citation
 
     @cached_property
     def digest(self) -> str:

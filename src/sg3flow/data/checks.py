@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
+from sg3flow.data.listing import open_listing
 from sg3flow.data.manifest import check_is_manifest
-from sg3flow.data.storage import check_exists, open_storage
+from sg3flow.data.storage import check_exists
 from sg3flow.data.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def validate_packed(
     from sg3flow.data.frames import read_tables
 
     check_inputs(manifest, packed, raw)
-    sources = open_storage(raw) if raw else None  # before the long work
+    sources = open_listing(raw).storage if raw else None  # before the long work
     tables = read_tables(manifest, packed, workers)
     tables.manifest["reject"] = [
         problem if problem and in_subset else None

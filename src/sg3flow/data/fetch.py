@@ -39,7 +39,6 @@ from sg3flow.progress import tracked
 from sg3flow.transfers import Patience
 
 _STARTER_LICENCE = "Apache-2.0"
-_STARTER_CITATION = "drawn by sg3flow"
 
 
 def check_request(dest: Path, config: FetchConfig) -> None:
@@ -104,7 +103,7 @@ def _fetch_starter(dest: Path, config: FetchConfig, expected: str | None) -> dic
             f"drawn: images {config.images}, resolution {config.resolution}, seed {config.seed}"
         )
         files = plain_files(work)
-        terms = {"licence": _STARTER_LICENCE, "citation": _STARTER_CITATION}
+        terms = {"licence": _STARTER_LICENCE, "citation": None}
         return _finish(work, "starter", origin, *folder_digest(work, files), terms, expected)
 
 

@@ -26,7 +26,10 @@ class ManifestRow:
     same_as: for a duplicate that was left out, the path of the picture it repeats.
     problem: why it cannot be used at all; "": it can.
     bytes, file_sha256: length and digest of its file.
-    pixel_sha256, width, height, mode, mean, contrast: see ``images.Measures``; of the raw picture.
+    pixel_sha256, width, height, mode, mean, contrast, look: see ``images.Measures``; of the raw
+        picture.
+    changes: rules by which it became plain RGB or grey, with ", " between; see
+        ``plain_pictures.py``.
     packed_sha256: digest of the RGB pixels of its entry in the packed set.
     """
 
@@ -48,6 +51,8 @@ class ManifestRow:
     mode: str | None = None
     mean: float | None = None
     contrast: float | None = None
+    look: str | None = None
+    changes: str = ""
     packed_sha256: str | None = None
 
 

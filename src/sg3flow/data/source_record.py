@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.images import picture_suffixes
+from sg3flow.data.images import picture_endings
 from sg3flow.data.storage import is_hidden
 from sg3flow.errors import DataError
 
@@ -101,7 +101,7 @@ def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
 
 def count_pictures(folder: Path) -> dict[str, int]:
     """Number of pictures by the folder that holds them; "." is ``folder`` itself."""
-    endings = picture_suffixes()
+    endings = picture_endings()
     counts = Counter(
         PurePosixPath(name).parent.as_posix()
         for name in plain_files(folder)

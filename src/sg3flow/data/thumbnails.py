@@ -5,7 +5,8 @@ import io
 
 from PIL import Image
 
-from sg3flow.data.images import UnusablePicture, decode_picture, plain_mode
+from sg3flow.data.images import UnusablePicture, decode_picture
+from sg3flow.data.plain_pictures import plain_picture
 from sg3flow.data.storage import Storage
 from sg3flow.errors import DataError
 
@@ -43,7 +44,7 @@ class Thumbnails:
 
 def _data_uri(storage: Storage, name: str) -> str:
     try:
-        picture = plain_mode(decode_picture(storage.read(name)))
+        picture = plain_picture(decode_picture(storage.read(name)).picture).picture
     except (DataError, UnusablePicture):
         return ""  # the report says in words what is wrong with it
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
