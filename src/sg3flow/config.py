@@ -112,7 +112,7 @@ class ValidateConfig:
         "warn", choices=("fail", "warn", "off"), help="the same for pictures that look the same"
     )
     near_distance: int = setting(
-        6, ge=0, le=24, help="bits (of 256) in which the hashes of such pictures may differ"
+        12, ge=0, le=32, help="bits (of 256) in which the hashes of such pictures may differ"
     )
     min_sharpness: float = setting(
         4.0, ge=0, help="warn of pictures below this as blurred (edges, in grey values of 255)"

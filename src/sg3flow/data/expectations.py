@@ -7,7 +7,10 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from sg3flow.data.reference import binned_shares
 
 # Read when the package is imported: no usage statistics leave the machine.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -22,11 +25,15 @@ with warnings.catch_warnings():
         ColumnMapExpectation,
     )
     from great_expectations.expectations.metrics import (
+        ColumnAggregateMetricProvider,
         ColumnMapMetricProvider,
+        column_aggregate_value,
         column_condition_partial,
     )
 
 __all__ = [
+    "ExpectColumnDistributionToBeNear",
+    "ExpectColumnMixToBeNear",
     "ExpectColumnNonNullCountToBeAtMost",
     "ExpectColumnValuesToBePowerOfTwo",
     "ExpectColumnValuesToEqualTheMostCommon",
@@ -83,6 +90,74 @@ class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: i
     ) -> dict[str, Any]:
         count = int(metrics["column.non_null_count"])
         return {"success": count <= self.max_value, "result": {"observed_value": count}}
+
+
+class _BinShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
+    metric_name = "column.bin_shares"
+    value_keys = ("edges",)
+
+    @column_aggregate_value(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, edges: list[float], **kwargs: Any) -> Any:
+        return binned_shares(column.dropna().to_numpy("float64"), edges).tolist()
+
+
+class ExpectColumnDistributionToBeNear(ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect values to be distributed as in a reference.
+
+    The distance is that of Kolmogorov and Smirnov over bins: the largest difference between the
+    shares of values below an edge, 0 (the same) to 1. Without values there is nothing to judge.
+    """
+
+    edges: list[float]
+    shares: list[float]  # of the reference, one a bin
+    max_distance: float
+
+    metric_dependencies = ("column.bin_shares",)
+    success_keys = ("edges", "shares", "max_distance")
+
+    def _validate(
+        self,
+        metrics: dict[str, Any],
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        found = metrics["column.bin_shares"]
+        steps = np.cumsum(found) - np.cumsum(self.shares)
+        distance = round(float(np.abs(steps).max()), 6) if sum(found) else 0.0
+        return {"success": distance <= self.max_distance, "result": {"observed_value": distance}}
+
+
+class _ValueShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
+    metric_name = "column.value_shares"
+
+    @column_aggregate_value(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, **kwargs: Any) -> Any:
+        return {str(k): float(v) for k, v in column.value_counts(normalize=True).items()}
+
+
+class ExpectColumnMixToBeNear(ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect the shares of the values (classes, say) to be those of a reference.
+
+    The distance is the total variation: the share that would have to change, 0 to 1.
+    """
+
+    shares: dict[str, float]
+    max_distance: float
+
+    metric_dependencies = ("column.value_shares",)
+    success_keys = ("shares", "max_distance")
+
+    def _validate(
+        self,
+        metrics: dict[str, Any],
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        found = metrics["column.value_shares"]
+        names = {*found, *self.shares}
+        distance = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names)) / 2
+        distance = round(distance, 6)
+        return {"success": distance <= self.max_distance, "result": {"observed_value": distance}}
 
 
 def judge(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:

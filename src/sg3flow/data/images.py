@@ -11,7 +11,6 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sg3flow.data.looks import look_hash
@@ -125,9 +124,15 @@ def measure(picture: Image.Image) -> Measures:
         picture.height,
         round(mean, 4),
         round(math.sqrt(max(squares - mean * mean, 0.0)), 4),
-        hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest(),
+        pixel_digest(picture),
         look_hash(grey),
     )
+
+
+def pixel_digest(picture: Image.Image) -> str:
+    """SHA-256 of the RGB pixels (uint8, HWC) of a picture of mode RGB or L."""
+    coloured = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return hashlib.sha256(coloured.tobytes()).hexdigest()
 
 
 def parse_resolution(text: str) -> tuple[int, int] | None:
@@ -217,8 +222,11 @@ def _wide(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def encode_png(picture: Image.Image) -> bytes:
-    """A PNG without compression and without metadata: the fastest to decode, and reproducible."""
+    """A PNG without compression: the fastest to decode, and reproducible.
+
+    The picture loses its metadata on the way: Pillow would save profiles and resolutions.
+    """
+    picture.info = {}
     stream = io.BytesIO()
-    plain = Image.fromarray(np.asarray(picture))  # drops profiles and text that Pillow would save
-    plain.save(stream, "PNG", compress_level=0)
+    picture.save(stream, "PNG", compress_level=0)
     return stream.getvalue()

@@ -1,8 +1,9 @@
 """Pictures that look the same: a perceptual hash, and the pairs within a small distance.
 
 The hash is that of a discrete cosine transform (pHash, Zauner 2010, Sec. 3.2.1), with 256 bits in
-place of 64: aligned faces share their coarse structure. It is computed in whole numbers, so that it
-is the same on every machine.
+place of 64: aligned faces share their coarse structure. It is computed in whole numbers below 2^53,
+which float64 holds exactly in whatever order they are added, so that it is the same on every
+machine.
 """
 
 from collections.abc import Iterator
@@ -23,28 +24,41 @@ def look_hash(grey: Image.Image) -> str:
     Args:
         grey: a picture of mode L.
     """
-    small = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.int64)
+    box = Image.Resampling.BOX
+    small = np.asarray(grey.resize((_SIDE, _SIDE), box, reducing_gap=1.0), np.float64)
     basis = _cosines()
     frequencies = basis @ small @ basis.T  # [_KEPT, _KEPT]
     frequencies[0, 0] = 0  # brightness is no part of the look
-    bits = frequencies > np.median(frequencies)
+    middle = np.partition(frequencies, HASH_BITS // 2, axis=None)[HASH_BITS // 2]
+    bits = frequencies >= middle
     return np.packbits(bits).tobytes().hex()
 
 
 @cache
 def _cosines() -> np.ndarray:
-    """The first rows of the DCT-II, scaled to whole numbers; int64 [_KEPT, _SIDE]."""
+    """The first rows of the DCT-II, scaled to whole numbers; float64 [_KEPT, _SIDE]."""
     angles = np.outer(np.arange(_KEPT), 2 * np.arange(_SIDE) + 1) * (np.pi / (2 * _SIDE))
-    rows: np.ndarray = np.round(np.cos(angles) * _SCALE).astype(np.int64)
+    rows: np.ndarray = np.round(np.cos(angles) * _SCALE)
     return rows
 
 
 def near_pairs(hashes: list[str], distance: int) -> Iterator[tuple[int, int, int]]:
     """Pairs of hashes that differ in at most ``distance`` bits: (first, second, bits).
 
-    Two hashes that differ in d bits are equal in at least one of d + 1 pieces, so only those with a
-    common piece are compared.
+    Of many equal ones, the first stands for all: it is paired with each of them, and it alone with
+    others. Two hashes that differ in d bits are equal in at least one of d + 1 pieces, so only
+    those with a common piece are compared.
     """
+    firsts: dict[str, int] = {}
+    for number, each in enumerate(hashes):
+        if firsts.setdefault(each, number) != number:
+            yield firsts[each], number, 0
+    numbers = list(firsts.values())
+    for first, second, bits in _near_distinct(list(firsts), distance):
+        yield numbers[first], numbers[second], bits
+
+
+def _near_distinct(hashes: list[str], distance: int) -> Iterator[tuple[int, int, int]]:
     if len(hashes) < 2:
         return
     table = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)

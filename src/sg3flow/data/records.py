@@ -147,9 +147,7 @@ def _cifar_picture(record: bytes) -> bytes:
     return b"P6 32 32 255\n" + pixels.tobytes()  # PPM
 
 
-def _checked_batch(
-    path: Path, batch: str, content: dict[str, Any]
-) -> tuple[np.ndarray, list[int]]:
+def _checked_batch(path: Path, batch: str, content: dict[str, Any]) -> tuple[np.ndarray, list[int]]:
     pixels, numbers = content.get("data"), content.get("labels")
     if (
         isinstance(pixels, np.ndarray)

@@ -20,6 +20,7 @@ from sg3flow.data.images import (
     fit,
     measure,
     picture_endings,
+    pixel_digest,
 )
 from sg3flow.data.plain_pictures import Colour, plain_picture
 from sg3flow.data.quality import quality
@@ -130,7 +131,7 @@ def _coloured(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _encode(picture: Image.Image) -> Encoded:
-    digest = hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
+    digest = pixel_digest(picture)
     return Encoded(encode_png(picture), picture.width, picture.height, picture.mode, digest)
 
 

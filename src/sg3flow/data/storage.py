@@ -58,7 +58,7 @@ def open_storage(path: Path) -> Storage:
     check_exists(path)
     storage: Storage = FolderStorage(path) if path.is_dir() else ZipStorage(path)
     for name, reason in storage.problems.items():
-        raise DataError(f"{path / name} {reason}")
+        raise DataError(f"{path / name}: {reason}")
     return storage
 
 
@@ -107,7 +107,7 @@ def _walk(root: Path, problems: dict[str, str]) -> list[str]:
             status = (root / base).stat()
             mark = (status.st_dev, status.st_ino)
             if mark in above:
-                problems[base.rstrip("/")] = "is a link to a folder above it; remove the link"
+                problems[base.rstrip("/")] = "a link to a folder above it; remove the link"
                 continue
             with os.scandir(root / base) as entries:
                 for entry in entries:

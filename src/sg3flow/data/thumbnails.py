@@ -10,12 +10,13 @@ from sg3flow.data.plain_pictures import plain_picture
 from sg3flow.data.storage import Storage
 from sg3flow.errors import DataError
 
-_MOST = 60
+MOST_SHOWN = 16  # offenders of one check
+_MOST = 160
 _SIDE = 112
 
 
 class Thumbnails:
-    """Collects thumbnails by the path or entry name of their picture, the first 60 asked for."""
+    """Collects thumbnails by the path or entry name of their picture, the first 160 asked for."""
 
     def __init__(self, packed: Storage, raw: Storage | None) -> None:
         self.uris: dict[str, str] = {}
