@@ -107,8 +107,9 @@ def main() -> None:
         pairs = zip(each, times["sg3flow"], strict=True)
         ratio = statistics.median(one[0] / ours[0] for one, ours in pairs)
         print(
-            f"{name:8} {asked.images / wall:7.1f} pictures/s, {1e3 * cpu / asked.images:.2f} ms CPU "
-            f"a picture; sg3flow is {ratio:.2f} times as fast"
+            f"{name:8} {asked.images / wall:7.1f} pictures/s, "
+            f"{1e3 * cpu / asked.images:.2f} ms CPU a picture; "
+            f"sg3flow is {ratio:.2f} times as fast"
         )
 
 

@@ -23,7 +23,7 @@ CIFAR_NAME = "cifar-10-python.tar.gz"
 _CIFAR_FOLDER = "cifar-10-batches-py"
 _CIFAR_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))  # the training half, as published
 _CIFAR_BYTES = 3 * 32 * 32
-_MNIST_MARK, _MNIST_SIDE, _MNIST_HEADER = 0x803, 28, 16
+_MNIST_MARK, _MNIST_SIDE, _MNIST_HEADER, _MNIST_LABELS_HEADER = 0x803, 28, 16, 8
 _MNIST_BYTES = _MNIST_SIDE * _MNIST_SIDE
 _MNIST_PAD = 2  # pixels at every border: 32 is a power of two
 
@@ -76,7 +76,8 @@ def read_mnist(path: Path) -> Records:
     """
     with damage_named(path):
         scratch = _plain(path)
-        header = scratch.path.open("rb").read(_MNIST_HEADER)
+        with scratch.path.open("rb") as stream:
+            header = stream.read(_MNIST_HEADER)
         if len(header) < _MNIST_HEADER or struct.unpack(">I", header[:4])[0] != _MNIST_MARK:
             raise DataError(f"{path} is no picture file of MNIST (IDX with three dimensions)")
         count, height, width = struct.unpack(">3I", header[4:])
@@ -104,8 +105,8 @@ def _mnist_labels(path: Path, count: int) -> list[int] | None:
     if beside == path or not beside.exists():
         return None
     with damage_named(beside):
-        content = _plain(beside).path.read_bytes()
-    labels = list(content[8:])
+        scratch = _plain(beside)
+        labels = list(scratch.path.read_bytes()[_MNIST_LABELS_HEADER:])
     if len(labels) != count:
         raise DataError(f"{beside} holds {len(labels):,} labels for {count:,} pictures of {path}")
     return labels
