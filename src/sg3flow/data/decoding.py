@@ -8,6 +8,7 @@ figures); where it is not installed, or for any other picture, Pillow decodes.
 import importlib
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -18,6 +19,7 @@ from PIL import Image
 # Signature, then the first chunk: its length and name, width, height, bit depth, colour type.
 _PNG_START = struct.Struct(">8s4x4sIIBB")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_CHUNK = struct.Struct(">I4s")
 _PLAIN_TYPES = {0: "L", 2: "RGB"}
 
 
@@ -29,7 +31,7 @@ def decode_pixels(content: bytes) -> tuple[str, np.ndarray]:
     """
     plain = _plain_png(content)
     fast = _fast_decoder()
-    if plain is not None and fast is not None:
+    if plain is not None and fast is not None and _is_whole(content):
         mode, shape = plain
         with suppress(Exception):  # damaged, or more than it seems: Pillow says what it is
             pixels = np.asarray(fast(content))
@@ -47,6 +49,20 @@ def _plain_png(content: bytes) -> tuple[str, tuple[int, int, int]] | None:
     if signature != _PNG_SIGNATURE or chunk != b"IHDR" or depth != 8 or kind not in _PLAIN_TYPES:
         return None
     return _PLAIN_TYPES[kind], (height, width, 1 if kind == 0 else 3)
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether every chunk has its CRC-32, up to the last: libspng takes what is there for all."""
+    view, place = memoryview(content), len(_PNG_SIGNATURE)
+    while len(content) - place >= _CHUNK.size + 4:
+        length, kind = _CHUNK.unpack_from(content, place)
+        end = place + _CHUNK.size + length
+        if zlib.crc32(view[place + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
+            return False
+        if kind == b"IEND":
+            return True
+        place = end + 4
+    return False
 
 
 @cache

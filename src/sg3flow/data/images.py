@@ -18,6 +18,7 @@ from sg3flow.errors import ConfigError, Sg3flowError
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide")
 
+ORIENTATION_TAG = 0x0112  # of EXIF
 # Formats that Pillow lists but that hold no pixels of their own, or start another program.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
@@ -71,6 +72,7 @@ def decode_picture(content: bytes) -> Decoded:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=picture_formats())
             changes = ["16 bits"] * _is_deep(picture) + ["first frame"] * _is_animated(picture)
+            changes += ["EXIF orientation"] * _turns_itself(picture)
             picture.load()
     except MemoryError:
         raise
@@ -84,6 +86,11 @@ def decode_picture(content: bytes) -> Decoded:
 def _is_deep(picture: Image.Image) -> bool:
     tiles = getattr(picture, "tile", [])  # to be asked before loading, which empties it
     return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _turns_itself(picture: Image.Image) -> bool:
+    """Whether Pillow applies the orientation while it loads; it does so for TIFF alone."""
+    return picture.format == "TIFF" and picture.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
 
 
 def _is_animated(picture: Image.Image) -> bool:

@@ -19,13 +19,12 @@ from functools import cache, lru_cache
 import numpy as np
 from PIL import Image, ImageCms, ImageColor
 
-from sg3flow.data.images import UnusablePicture
+from sg3flow.data.images import ORIENTATION_TAG, UnusablePicture
 from sg3flow.errors import ConfigError
 
 Colour = tuple[int, int, int]
 
 WHITE: Colour = (255, 255, 255)
-_ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,7 +81,7 @@ def plain_picture(picture: Image.Image, background: Colour = WHITE) -> PlainPict
 
 def _upright(picture: Image.Image, changes: list[str]) -> Image.Image:
     try:
-        turn = _TURNS.get(picture.getexif().get(_ORIENTATION_TAG, 1))
+        turn = _TURNS.get(picture.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata says nothing
         turn = None
     if turn is None:

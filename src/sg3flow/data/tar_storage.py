@@ -101,7 +101,7 @@ def damage_named(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
     except OSError as error:  # gzip and bzip2 raise it over wrong bytes, without a number
-        reason = error.strerror or error
+        reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from None
 
 
