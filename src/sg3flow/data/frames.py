@@ -70,7 +70,7 @@ def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: i
     _add_labels(entries, content.labels or {})
     _add_equals(entries, rows)
     if config.near_duplicates != "off":
-        add_near(entries, rows, config.near_distance)
+        add_near(entries, rows, config.near_distance, config.min_contrast)
     rows["enlarged"] = _enlarged(rows, entries)
     rows["found"] = [
         entry in set_of if is_packed else None

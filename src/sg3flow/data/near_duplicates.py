@@ -7,7 +7,7 @@ from sg3flow.data.looks import near_pairs
 _Partners = dict[int, tuple[int, str]]  # by the place of an entry: bits that differ, the partner
 
 
-def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int) -> None:
+def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contrast: float) -> None:
     """Add to the table of entries its nearest look-alikes, of equal pictures none.
 
     Columns: ``near_entry`` (an earlier entry of the set) and ``near_path`` (a picture in another
@@ -17,12 +17,15 @@ def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int) -> None:
     Args:
         entries: with ``path``, the path in the manifest.
         rows: the manifest.
+        min_contrast: pictures with less are blank: they all look the same, and are told elsewhere.
     """
     places = {path: place for place, path in enumerate(entries["path"]) if isinstance(path, str)}
     known = [
         row
         for row in rows.to_dict("records")
-        if isinstance(row["look"], str) and (row["path"] in places or not row["in_subset"])
+        if isinstance(row["look"], str)
+        and row["contrast"] >= min_contrast
+        and (row["path"] in places or not row["in_subset"])
     ]
     near_entry: _Partners = {}
     near_path: _Partners = {}

@@ -14,7 +14,8 @@ class Quality:
     """Measures of one picture.
 
     sharpness: standard deviation of its Laplacian, in grey values of 255.
-    bars: share that uniform bars at two opposite borders take (letterbox, pillarbox).
+    bars: share that uniform bars at two opposite borders take (letterbox, pillarbox); what is
+        uniform at all four borders is a background, not bars.
     one_colour: share of the pixels of its most common colour, of 4,096.
     """
 
@@ -28,7 +29,7 @@ def quality(picture: Image.Image) -> Quality:
     grey = np.asarray(picture.convert("L"), np.int16)
     return Quality(
         round(_sharpness(grey), 4),
-        round(max(_bars(grey), _bars(grey.T)), 4),
+        round(_bars(grey), 4),
         round(_one_colour(np.asarray(picture.convert("RGB"))), 4),
     )
 
@@ -42,9 +43,12 @@ def _sharpness(grey: np.ndarray) -> float:
 
 
 def _bars(grey: np.ndarray) -> float:
+    letterbox, pillarbox = _opposite_bars(grey), _opposite_bars(grey.T)
+    return 0.0 if letterbox and pillarbox else max(letterbox, pillarbox)
+
+
+def _opposite_bars(grey: np.ndarray) -> float:
     """Share of the rows in two bars, at the top and at the bottom; 0: not at both."""
-    if np.ptp(grey) <= _UNIFORM:  # blank altogether: another matter
-        return 0.0
     top, bottom = _bar(grey), _bar(grey[::-1])
     return (top + bottom) / len(grey) if top and bottom else 0.0
 
