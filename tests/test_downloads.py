@@ -455,3 +455,76 @@ def test_a_shared_cache_need_not_be_writable(server: Server, cache: Path) -> Non
     (cache / ".set.zip.lock").unlink()
     (cache / ".set.zip.lock").mkdir()  # cannot be opened for writing, not even by root
     assert cached(server.url, "set.zip", DIGEST) == path == cached(server.url, "set.zip")
+
+
+def test_a_busy_server_says_how_long_to_wait(server: Server, tmp_path: Path) -> None:
+    slept: list[float] = []
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number < 3:
+            asked = {1: "7", 2: "99999"}[number]
+            return server.head(to, 429, Content_Length=0, Retry_After=asked)
+        server.whole(to, number)
+
+    server.answer = answer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sg3flow.transfers.time.sleep", slept.append)
+        patient = Patience(connect_sec=2, read_sec=0.5, tries=3, pause_sec=0.01, most_wait_sec=30)
+        download(server.url, tmp_path / "set.zip", patience=patient)
+    assert slept == [7, 30]
+
+
+def test_a_server_that_understates_the_length_is_found_out(server: Server, tmp_path: Path) -> None:
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        server.head(to, 200, Content_Length=1000, ETag='"one"')
+        to.wfile.write(CONTENT)
+
+    server.answer = answer
+    with pytest.raises(DataError, match="its SHA-256 is"):
+        fetch(server, tmp_path / "set.zip", sha256=DIGEST)
+    assert only(tmp_path) == []
+
+
+def test_a_file_that_changes_without_a_version_is_taken_whole(
+    server: Server, tmp_path: Path
+) -> None:
+    """Without ETag and date nothing tells whether it is the same file: it starts again."""
+    other = CONTENT[::-1]
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        assert "Range" not in to.headers
+        content = CONTENT if number == 1 else other
+        server.head(to, 200, Content_Length=len(content))
+        to.wfile.write(content[: 1_500_000 if number == 1 else None])
+
+    server.answer = answer
+    assert fetch(server, tmp_path / "set.zip") == hashlib.sha256(other).hexdigest()
+    assert len(server.requests) == 2
+
+
+def test_the_digest_of_a_resumed_file_counts_its_beginning(server: Server, tmp_path: Path) -> None:
+    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number == 1 else 0)
+    with pytest.raises(DataError):
+        download(server.url, tmp_path / "set.zip", patience=once)
+    server.answer = server.whole
+    assert fetch(server, tmp_path / "set.zip", sha256=DIGEST) == DIGEST  # another process's part
+    assert "Range" in server.requests[-1]
+
+
+def test_a_proxy_of_the_environment_is_used(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[str] = []
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        paths.append(to.path)
+        server.whole(to, number)
+
+    server.answer = answer
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/set.zip"))
+    address = "http://far.invalid/set.zip"
+    assert download(address, tmp_path / "set.zip", patience=QUICK) == DIGEST
+    assert paths == [address]

@@ -90,7 +90,7 @@ def _form_within(path: Path, names: list[str]) -> Path | None:
 
 def is_form(name: PurePosixPath) -> bool:
     """Whether a file is a whole source by itself (Parquet aside, which may be many files)."""
-    return name.name in (CIFAR_NAME, "data.mdb") or (is_mnist(Path(name)) and "train" in name.name)
+    return name.name in (CIFAR_NAME, "data.mdb") or (is_mnist(name) and "train" in name.name)
 
 
 def _parquet(path: Path) -> Listing:

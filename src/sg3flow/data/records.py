@@ -9,7 +9,7 @@ import struct
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Records:
     labels: LabelsFile
 
 
-def is_mnist(path: Path) -> bool:
+def is_mnist(path: PurePath) -> bool:
     """Whether a file's name is one of MNIST's picture files."""
     return path.name.lower().endswith(("-images-idx3-ubyte.gz", "-images-idx3-ubyte"))
 

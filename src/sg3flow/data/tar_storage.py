@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from sg3flow.data.positions import PositionFile, Scratch
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
 
 
-def is_tar(path: Path) -> bool:
+def is_tar(path: PurePath) -> bool:
     """Whether a file's name says that it is a tar archive."""
     return path.name.lower().endswith(TAR_SUFFIXES)
 
