@@ -1,8 +1,8 @@
 """Pack raw pictures: crop, scale, and store them the way training reads them fastest.
 
 In: a folder, zip or tar file of pictures, Parquet files, CIFAR-10, MNIST or an LSUN folder. Out: a
-packed set (a zip file of uncompressed PNGs, or a folder), readable by the public StyleGAN tools too,
-and a manifest with a row for every picture of the source, also those left out, and why.
+packed set (a zip file of uncompressed PNGs, or a folder), readable by the public StyleGAN tools
+too, and a manifest with a row for every picture of the source, also those left out, and why.
 
     python stages/pack.py --source data/raw/afhq/train/cat --dest data/afhq-256x256.zip \\
         --resolution 256x256

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "sg3flow-manifest-1"
+_GROUP_ROWS = 16_384
 
 
 @dataclass(slots=True)
@@ -75,9 +77,11 @@ def write_manifest(stream: BinaryIO, rows: Iterable[ManifestRow]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(rows, key=lambda row: row.path)
-    table = pa.Table.from_pylist([asdict(row) for row in ordered], schema=_schema())
-    pq.write_table(table, stream, compression="zstd")
+    ordered = iter(sorted(rows, key=lambda row: row.path))
+    with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
+        # In pieces: as dictionaries, the rows take many times their memory.
+        while piece := [asdict(row) for row in islice(ordered, _GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(piece, schema=_schema()))
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
