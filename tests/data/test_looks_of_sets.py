@@ -209,7 +209,7 @@ def judged(expectation: object, values: list[object], dtype: str) -> tuple[bool,
 def test_expectation_distribution():
     def near(values: list[object], most: float) -> tuple[bool, object]:
         expectation = ExpectColumnDistributionToBeNear(
-            column="v", edges=[0, 1, 2, 3], shares=[0.5, 0.5, 0.0], max_distance=most
+            column="v", edges=[0, 1, 2, 3], shares=[0.5, 0.5, 0.0], max_value=most
         )
         return judged(expectation, values, "float64")
 
@@ -223,7 +223,7 @@ def test_expectation_distribution():
 def test_expectation_mix():
     def near(values: list[object], most: float) -> tuple[bool, object]:
         expectation = ExpectColumnMixToBeNear(
-            column="v", shares={"a": 0.5, "b": 0.5}, max_distance=most
+            column="v", shares={"a": 0.5, "b": 0.5}, max_value=most
         )
         return judged(expectation, values, "object")
 

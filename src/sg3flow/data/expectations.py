@@ -74,13 +74,14 @@ class ExpectColumnValuesToEqualTheMostCommon(ColumnMapExpectation):  # type: ign
     success_keys = ("mostly",)
 
 
-class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: ignore[misc]
-    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+class _NumberAtMost:
+    """The verdict of an expectation that holds one number against ``max_value``."""
 
-    max_value: int
+    max_value: float
 
-    metric_dependencies = ("column.non_null_count",)
-    success_keys = ("max_value",)
+    def number(self, metrics: dict[str, Any]) -> float:
+        """The number to judge, from the metrics that the expectation asked for."""
+        raise NotImplementedError
 
     def _validate(
         self,
@@ -88,8 +89,20 @@ class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: i
         runtime_configuration: Any = None,
         execution_engine: Any = None,
     ) -> dict[str, Any]:
-        count = int(metrics["column.non_null_count"])
-        return {"success": count <= self.max_value, "result": {"observed_value": count}}
+        number = self.number(metrics)
+        return {"success": number <= self.max_value, "result": {"observed_value": number}}
+
+
+class ExpectColumnNonNullCountToBeAtMost(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+
+    max_value: int
+
+    metric_dependencies = ("column.non_null_count",)
+    success_keys = ("max_value",)
+
+    def number(self, metrics: dict[str, Any]) -> float:
+        return int(metrics["column.non_null_count"])
 
 
 class _BinShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
@@ -101,7 +114,7 @@ class _BinShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
         return binned_shares(column.dropna().to_numpy("float64"), edges).tolist()
 
 
-class ExpectColumnDistributionToBeNear(ColumnAggregateExpectation):  # type: ignore[misc]
+class ExpectColumnDistributionToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
     """Expect values to be distributed as in a reference.
 
     The distance is that of Kolmogorov and Smirnov over bins: the largest difference between the
@@ -110,21 +123,15 @@ class ExpectColumnDistributionToBeNear(ColumnAggregateExpectation):  # type: ign
 
     edges: list[float]
     shares: list[float]  # of the reference, one a bin
-    max_distance: float
+    max_value: float
 
     metric_dependencies = ("column.bin_shares",)
-    success_keys = ("edges", "shares", "max_distance")
+    success_keys = ("edges", "shares", "max_value")
 
-    def _validate(
-        self,
-        metrics: dict[str, Any],
-        runtime_configuration: Any = None,
-        execution_engine: Any = None,
-    ) -> dict[str, Any]:
+    def number(self, metrics: dict[str, Any]) -> float:
         found = metrics["column.bin_shares"]
         steps = np.cumsum(found) - np.cumsum(self.shares)
-        distance = round(float(np.abs(steps).max()), 6) if sum(found) else 0.0
-        return {"success": distance <= self.max_distance, "result": {"observed_value": distance}}
+        return round(float(np.abs(steps).max()), 6) if sum(found) else 0.0
 
 
 class _ValueShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
@@ -135,29 +142,23 @@ class _ValueShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
         return {str(k): float(v) for k, v in column.value_counts(normalize=True).items()}
 
 
-class ExpectColumnMixToBeNear(ColumnAggregateExpectation):  # type: ignore[misc]
+class ExpectColumnMixToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
     """Expect the shares of the values (classes, say) to be those of a reference.
 
     The distance is the total variation: the share that would have to change, 0 to 1.
     """
 
     shares: dict[str, float]
-    max_distance: float
+    max_value: float
 
     metric_dependencies = ("column.value_shares",)
-    success_keys = ("shares", "max_distance")
+    success_keys = ("shares", "max_value")
 
-    def _validate(
-        self,
-        metrics: dict[str, Any],
-        runtime_configuration: Any = None,
-        execution_engine: Any = None,
-    ) -> dict[str, Any]:
+    def number(self, metrics: dict[str, Any]) -> float:
         found = metrics["column.value_shares"]
         names = {*found, *self.shares}
-        distance = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names)) / 2
-        distance = round(distance, 6)
-        return {"success": distance <= self.max_distance, "result": {"observed_value": distance}}
+        changed = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names))
+        return round(float(changed) / 2, 6)
 
 
 def judge(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:

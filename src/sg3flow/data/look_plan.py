@@ -101,7 +101,7 @@ def drift_checks(config: ValidateConfig, profile: Mapping[str, Any]) -> list[Pla
             f"{_WORDS[name]} is distributed as in the reference set",
             "packed",
             ExpectColumnDistributionToBeNear(
-                column=name, **profile[name], max_distance=config.max_drift
+                column=name, **profile[name], max_value=config.max_drift
             ),
             lambda row: "",
             config.max_drift,
@@ -118,7 +118,7 @@ def drift_checks(config: ValidateConfig, profile: Mapping[str, Any]) -> list[Pla
                 ExpectColumnMixToBeNear(
                     column="class_name",
                     shares=profile["classes"],
-                    max_distance=config.max_class_drift,
+                    max_value=config.max_class_drift,
                 ),
                 lambda row: "",
                 config.max_class_drift,
