@@ -224,13 +224,7 @@ def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]
     listed = []
     for row in manifest[~manifest["packed"]].to_dict("records"):
         reason = str(row["left_out"])
-        if row["same_as"]:
-            kind = "duplicate"
-        elif row["problem"] and row["in_subset"]:
-            kind = "unreadable"
-        else:
-            kind = reason if reason in _EXPECTED_REASONS else "too small"
-        counts[kind] += 1
+        counts[row["kind"]] += 1
         if row["problem"] and not row["in_subset"]:
             reason = f"{reason}, and unreadable: {row['problem']}"
         if reason not in _EXPECTED_REASONS:

@@ -25,6 +25,8 @@ class ManifestRow:
     in_subset: whether it lies in the part of the source that was to be packed.
     packed, entry: whether and under which name it stands in the packed set.
     left_out: why it does not stand there; "": it does.
+    kind: the kind of that reason: outside the subset, unreadable, duplicate, not square, too small,
+        beyond max_images.
     same_as: for a duplicate that was left out, the path of the picture it repeats.
     problem: why it cannot be used at all; "": it can.
     bytes, file_sha256: length and digest of its file.
@@ -43,6 +45,7 @@ class ManifestRow:
     packed: bool = False
     entry: str = ""
     left_out: str = ""
+    kind: str = ""
     same_as: str = ""
     problem: str = ""
     bytes: int = 0

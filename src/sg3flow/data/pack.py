@@ -45,9 +45,9 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """What packing made.
 
-    ``left_out`` counts pictures by kind of reason (outside, unreadable, duplicate, too small, not
-    square, beyond max_images), ``changes`` those packed by the rule that made them plain; ``mean``
-    and ``contrast`` are those of the packed pictures' raw files, of 255.
+    ``left_out`` counts pictures by kind of reason (see ``ManifestRow``), ``changes`` the packed by
+    the rule that made them plain; ``mean`` and ``contrast`` are those of the packed pictures' raw
+    files, of 255.
     """
 
     num_source: int
@@ -199,8 +199,7 @@ class _Packing:
         self.rows.append(row)
         kind, reason = self._why_not(row, scanned)
         if kind:
-            self.kinds[kind] += 1
-            row.left_out = reason
+            self._leave_out(row, kind, reason)
         else:
             assert scanned.encoded is not None
             self._pack(row, picture, scanned.encoded)
@@ -212,15 +211,20 @@ class _Packing:
         self.rows.append(row)
         if row.in_subset:
             self.rejects.append(row)
-        self.kinds["unreadable" if row.in_subset else "outside"] += 1
-        row.left_out = f"unreadable: {why}" if row.in_subset else OUTSIDE
+            self._leave_out(row, "unreadable", f"unreadable: {why}")
+        else:
+            self._leave_out(row, OUTSIDE, OUTSIDE)
+
+    def _leave_out(self, row: ManifestRow, kind: str, reason: str) -> None:
+        self.kinds[kind] += 1
+        row.kind, row.left_out = kind, reason
 
     def _why_not(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
         """Kind of reason and reason to leave a picture out; empty: pack it."""
         if not row.in_subset:
             if row.pixel_sha256:
                 self._outside.setdefault(row.pixel_sha256, []).append(row)
-            return "outside", OUTSIDE
+            return OUTSIDE, OUTSIDE
         if row.problem:
             self.rejects.append(row)
             return "unreadable", f"unreadable: {row.problem}"
