@@ -1,7 +1,8 @@
 """Fetch raw pictures into one folder.
 
-In: the name of a dataset (starter, afhq, afhqv2), a folder, a zip file or the URL of one. Out: the
-pictures, and SOURCE.json beside them: where from, size, SHA-256, licence, citation, counts.
+In: the name of a dataset (starter, afhq, afhqv2), a folder, a zip, tar or Parquet file, or the URL
+of one. Out: the pictures, and SOURCE.json beside them: where from, size, SHA-256, licence,
+citation, counts. Archives are unpacked; Parquet files, CIFAR-10 and MNIST stay as they are.
 
     python stages/fetch.py --dataset afhq --dest data/raw
 

@@ -1,8 +1,8 @@
 """Pack raw pictures: crop, scale, and store them the way training reads them fastest.
 
-In: a folder or zip file of pictures. Out: a packed set (a zip file of uncompressed PNGs, or a
-folder), readable by the public StyleGAN tools too, and a manifest with a row for every picture of
-the source, also those left out, and why.
+In: a folder, zip or tar file of pictures, Parquet files, CIFAR-10, MNIST or an LSUN folder. Out: a
+packed set (a zip file of uncompressed PNGs, or a folder), readable by the public StyleGAN tools
+too, and a manifest with a row for every picture of the source, also those left out, and why.
 
     python stages/pack.py --source data/raw/afhq/train/cat --dest data/afhq-256x256.zip \\
         --resolution 256x256
@@ -24,14 +24,14 @@ app = stage_app(__doc__)
 @stage_command(app, "pack", PackConfig)
 def pack(
     config: PackConfig,
-    source: Annotated[Path, typer.Option(help="folder or zip file of pictures")],
+    source: Annotated[Path, typer.Option(help="folder, zip, tar, Parquet, ... of pictures")],
     dest: Annotated[Path, typer.Option(help="packed set to write: NAME.zip, or a folder")],
     manifest: Annotated[
         Path | None, typer.Option(help="manifest to write; default: NAME.manifest.parquet")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
 ) -> None:
-    """Pack a folder or zip file of pictures."""
+    """Pack pictures from any source."""
     from sg3flow.data.pack import check_request, pack_images
     from sg3flow.tracking.stage_run import tracked_stage
 

@@ -1,8 +1,9 @@
 """Validate a packed set before anything is trained on it.
 
-In: the packed set, its manifest and, for thumbnails, the raw pictures. Out: ``validation.json``
-and ``validation.html``, written whether or not the set passes. If an expectation fails, the command
-ends with an error that names it, so that ``dvc repro`` stops here.
+In: the packed set, its manifest and, for thumbnails, the raw pictures; with --reference, the
+``validation.json`` of an earlier set. Out: ``validation.json`` and ``validation.html``, written
+whether or not the set passes. If an expectation fails, the command ends with an error that names
+it, so that ``dvc repro`` stops here.
 
     python stages/validate.py --manifest data/manifest.parquet --packed data/packed.zip
 

@@ -45,8 +45,11 @@ def setting(
 class FetchConfig:
     """Where the raw pictures come from."""
 
-    dataset: str = setting(help="starter, afhq, afhqv2, or a folder, a zip file or a URL of a zip")
-    sha256: str = setting("", help="expected SHA-256 of the zip; empty: the known one, if any")
+    dataset: str = setting(
+        help="starter, afhq, afhqv2, or a folder, a zip, tar or Parquet file, or the URL of one"
+    )
+    mirrors: tuple[str, ...] = setting((), help="other addresses of the same file, tried in turn")
+    sha256: str = setting("", help="expected SHA-256 of the file; empty: the known one, if any")
     images: int = setting(600, ge=3, le=1_000_000, help="starter: how many pictures to draw")
     resolution: int = setting(128, ge=16, le=1024, help="starter: their side in pixels")
     seed: int = setting(0, ge=0, help="starter: seed of the drawings")
@@ -63,12 +66,25 @@ class PackConfig:
         choices=("none", "center-crop", "center-crop-wide"),
         help="what to do with the aspect before scaling",
     )
+    aspect: str = setting(
+        "any", choices=("any", "square"), help="square: leave out pictures that are not square"
+    )
+    min_side: int = setting(0, ge=0, help="leave out pictures with a side of fewer pixels")
+    mode: str = setting(
+        "keep", choices=("keep", "rgb", "grey"), help="colour of the packed pictures; keep: theirs"
+    )
+    background: str = setting("white", help="colour behind transparent parts: a name or #RRGGBB")
     max_images: int = setting(0, ge=0, help="pack at most this many; 0: all")
     labels: str = setting(
         "json",
-        choices=("json", "folders", "none"),
-        help="class labels from the source's dataset.json, from its folders, or none",
+        choices=("json", "folders", "csv", "none"),
+        help="labels from the source's own (dataset.json, a Parquet column), its folders, a CSV "
+        "file, or none",
     )
+    labels_csv: str = setting(
+        "labels.csv", help="with labels csv: file in the source (or absolute path): path,label"
+    )
+    label_column: str = setting("", help="label column of Parquet files; empty: label or labels")
     duplicates: str = setting(
         "keep",
         choices=("keep", "leave-out"),
@@ -86,6 +102,9 @@ class ValidateConfig:
     min_images: int = setting(1, ge=1, help="fewest pictures in the packed set")
     min_class_images: int = setting(1, ge=1, help="fewest pictures a class, in a labelled set")
     classes: int = setting(0, ge=0, help="exact number of classes; 0: any")
+    source_counts: tuple[str, ...] = setting(
+        (), help="pictures that folders of the source must hold: FOLDER=NUMBER"
+    )
     min_contrast: float = setting(
         2.0, ge=0, help="a picture whose grey values deviate less (of 255) counts as blank"
     )
@@ -94,6 +113,30 @@ class ValidateConfig:
         "fail",
         choices=("fail", "warn"),
         help="equal pictures in the packed set, or there and in another split: fail, or only list",
+    )
+    near_duplicates: str = setting(
+        "warn", choices=("fail", "warn", "off"), help="the same for pictures that look the same"
+    )
+    near_distance: int = setting(
+        12, ge=0, le=32, help="bits (of 256) in which the hashes of such pictures may differ"
+    )
+    min_sharpness: float = setting(
+        4.0, ge=0, help="warn of pictures below this as blurred (edges, in grey values of 255)"
+    )
+    max_bars: float = setting(
+        0.1, ge=0, le=1, help="warn of uniform bars at the borders above this share of the picture"
+    )
+    max_one_colour: float = setting(
+        0.9, ge=0, le=1, help="warn of pictures with more than this share of one colour"
+    )
+    reference: str = setting(
+        "", help="validation.json of an earlier set to compare with; empty: none"
+    )
+    max_drift: float = setting(
+        0.1, ge=0, le=1, help="most that brightness, contrast or sharpness may shift (see docs)"
+    )
+    max_class_drift: float = setting(
+        0.05, ge=0, le=1, help="most of the class mix that may differ from the reference"
     )
 
 

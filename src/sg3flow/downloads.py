@@ -9,8 +9,7 @@ import fcntl
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,7 +78,7 @@ def download(
             _bring(url, stream, transfer)
         except (DataError, TransferError) as error:
             raise DataError(_failure(url, dest, sha256, str(error))) from None
-        found = sha256_file(part)
+        found = transfer.digest.of(part)
         if sha256 and found != sha256:
             transfer.discard()
             raise DataError(_failure(url, dest, sha256, f"its SHA-256 is {found}"))
@@ -118,6 +117,39 @@ def cached(
         record = {"url": shown_url(url), "address": address_mark(url), "sha256": found}
         write_json(_record(path), record | {"proven": sha256 is not None})
     return path
+
+
+def cached_from(
+    urls: Sequence[str],
+    name: str,
+    sha256: str | None = None,
+    *,
+    patience: Patience | None = None,
+) -> tuple[Path, str]:
+    """As ``cached``, from the first of several addresses of one file that gives it.
+
+    Without ``sha256`` the file is held to what an earlier download proved to be, from whichever of
+    the addresses it came.
+
+    Returns:
+        The file, and the address that gave it.
+
+    Raises:
+        DataError: none of them gives it; the message says of each why.
+    """
+    known = sha256 or next(filter(None, (recorded_digest(url, name) for url in urls)), None)
+    record = _read_record(cache_folder() / name)
+    # Where it came from last comes first: a file that is there need not be asked for again.
+    last = [url for url in urls if record.get("address") == address_mark(url)]
+    reasons = []
+    for url in dict.fromkeys([*last, *urls]):
+        try:
+            return cached(url, name, known, patience=patience), url
+        except NoRoom:
+            raise
+        except DataError as error:
+            reasons.append(str(error))
+    raise DataError("; ".join(reasons))
 
 
 @contextmanager
@@ -230,7 +262,9 @@ def _copy_local(source: Path, stream: BinaryIO, transfer: Transfer) -> None:
     check_room(transfer.part.parent, size)
     stream.truncate(0)
     with source.open("rb") as reader:
-        shutil.copyfileobj(reader, stream, 1 << 20)
+        while chunk := reader.read(1 << 20):
+            stream.write(chunk)
+            transfer.digest.update(chunk)
 
 
 @contextmanager

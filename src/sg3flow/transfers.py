@@ -4,6 +4,7 @@ Beside the part file stands a note of where it comes from and which version of t
 (ETag, Last-Modified), so that only pieces of one and the same file are ever put together.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ class Patience:
     read_sec: float = 60.0
     tries: int = 5  # in a row without getting further
     pause_sec: float = 1.0  # before the second try; doubles each time
+    most_wait_sec: float = 120.0  # where a busy server asks for a pause
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,38 @@ class NoRoom(DataError):
 
 
 class TransferError(Exception):
-    """The transfer broke off, and another try may go on with it."""
+    """The transfer broke off, and another try may go on with it, after ``wait_sec`` at least."""
+
+    def __init__(self, message: str, wait_sec: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_sec = wait_sec
+
+
+class StreamDigest:
+    """The SHA-256 of a file, made while it is written from its beginning."""
+
+    def __init__(self) -> None:
+        self._hash, self._length = hashlib.sha256(), 0
+
+    def update(self, chunk: bytes) -> None:
+        """Take what was written behind all that was taken before."""
+        self._hash.update(chunk)
+        self._length += len(chunk)
+
+    def restart(self, stream: BinaryIO, length: int) -> None:
+        """Take the first ``length`` bytes of a file, unless just these were taken already."""
+        if length == self._length:
+            return
+        self._hash, self._length = hashlib.sha256(), 0
+        stream.seek(0)
+        while self._length < length and (chunk := stream.read(_CHUNK_BYTES)):
+            self.update(chunk[: length - self._length])
+
+    def of(self, path: Path) -> str:
+        """The digest of the whole file, read again only where it was not taken while written."""
+        with path.open("rb") as stream:
+            self.restart(stream, path.stat().st_size)
+        return self._hash.hexdigest()
 
 
 class Transfer:
@@ -70,6 +103,7 @@ class Transfer:
     def __init__(self, url: str, part: Path, max_bytes: int, patience: Patience) -> None:
         self.url, self.part, self.max_bytes, self.patience = url, part, max_bytes, patience
         self.note = part.with_name(part.name + ".json")
+        self.digest = StreamDigest()
 
     def run(self, stream: BinaryIO) -> None:
         """Fill the part file, opened as ``stream`` for reading and writing.
@@ -86,13 +120,14 @@ class Transfer:
                 raise DataError(f"no secure connection: {_reason(error)}") from None
             except (*_RETRIED_ERRORS, TransferError) as error:
                 stream.flush()
+                asked_sec = getattr(error, "wait_sec", 0.0)
                 failures = 0 if _size(stream) > furthest else failures + 1
                 furthest = max(furthest, _size(stream))
                 if failures + 1 > self.patience.tries:
                     raise TransferError(_reason(error)) from None
             except (requests.RequestException, ValueError) as error:
                 raise DataError(f"the address cannot be used: {_reason(error)}") from None
-            time.sleep(self.patience.pause_sec * 2 ** max(failures - 1, 0))
+            time.sleep(max(self.patience.pause_sec * 2 ** max(failures - 1, 0), asked_sec))
 
     def can_continue(self) -> bool:
         """Whether the part file holds a beginning that a later try may go on with."""
@@ -142,11 +177,18 @@ class Transfer:
             self.note.unlink(missing_ok=True)
             raise TransferError("the server has no such part of the file")
         if code in _RETRIED_STATUS:
-            raise TransferError(f"the server answers {code} {response.reason}")
+            raise TransferError(
+                f"the server answers {code} {response.reason}", self._asked(response)
+            )
         if code not in (200, 206):
             raise DataError(f"the server answers {code} {response.reason}")
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
             raise DataError("the server sends a web page instead of the file")
+
+    def _asked(self, response: requests.Response) -> float:
+        """Seconds that a busy server asks to wait, as far as there is patience for them."""
+        text = response.headers.get("Retry-After", "")
+        return min(float(text), self.patience.most_wait_sec) if text.isdecimal() else 0.0
 
     def _version_of(self, response: requests.Response) -> Version:
         headers = response.headers
@@ -164,6 +206,9 @@ class Transfer:
         self, response: requests.Response, stream: BinaryIO, total: int | None, done: int
     ) -> None:
         label = f"downloading {self.part.name.removesuffix('.part')} (MiB)"
+        stream.flush()
+        self.digest.restart(stream, done)
+        stream.seek(done)
         bar = progress(label, -(-total // _MIB)) if total else nullcontext(_no_progress)
         with bar as advance:
             advance(done // _MIB)
@@ -171,6 +216,7 @@ class Transfer:
                 if done == 0 and _is_page(chunk):
                     raise DataError("the server sends a web page instead of the file")
                 stream.write(chunk)
+                self.digest.update(chunk)
                 advance((done + len(chunk)) // _MIB - done // _MIB)
                 done += len(chunk)
                 if done > self.max_bytes:

@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sg3flow.data import archive, decoding
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.storage import open_storage
 from sg3flow.errors import DataError
@@ -265,3 +267,61 @@ def test_reads_from_other_processes_at_once(tmp_path, method):
     assert [queue.get(timeout=60) for _ in workers] == [expected] * 2
     for worker in workers:
         worker.join()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_decoding_is_the_same_with_and_without_libspng(tmp_path, monkeypatch, fast):
+    if fast:
+        pytest.importorskip("pyspng", reason="libspng is an extra: pip install 'sg3flow[fast]'")
+    else:
+        monkeypatch.setattr(decoding, "_fast_decoder", lambda: None)
+    clear = io.BytesIO()
+    Image.fromarray(noise(3, 16, 16, 3)).save(clear, "PNG", transparency=(1, 2, 3))
+    stripes = np.repeat(noise(4, 16, 1, 3), 16, axis=1)
+    files = {"0.png": png(noise(0, 16, 16, 3)), "1.png": clear.getvalue(), "2.png": png(stripes)}
+    packed = PackedSet(write_zip(tmp_path / "set.zip", files))
+    np.testing.assert_array_equal(packed.image(0), noise(0, 16, 16, 3))
+    np.testing.assert_array_equal(packed.image(1), noise(3, 16, 16, 3))
+    np.testing.assert_array_equal(packed.image(2), stripes)
+    grey = PackedSet(write_zip(tmp_path / "grey.zip", {"0.png": png(noise(5, 8, 8))}))
+    np.testing.assert_array_equal(grey.image(0), noise(5, 8, 8)[..., None])
+    for damaged in (files["0.png"][:200], files["0.png"][:60] + bytes(40) + files["0.png"][100:]):
+        bad = PackedSet(write_zip(tmp_path / "bad.zip", files | {"1.png": damaged}))
+        with pytest.raises(DataError, match=r"1\.png .*cannot be decoded"):
+            bad.image(1)
+
+
+def test_a_set_that_fits_is_decoded_once_for_all_processes(tmp_path, monkeypatch):
+    packed = PackedSet(write_zip(tmp_path / "set.zip", entries()))
+    assert not packed.keep_in_memory(share=0)
+    assert packed.keep_in_memory() and packed.keep_in_memory()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads
+        worker = context.Process(target=_sums, args=(packed, queue))
+        worker.start()
+    expected = [int(noise(i, 16, 16, 3).sum()) for _ in range(20) for i in range(4)]
+    assert queue.get(timeout=60) == expected
+    worker.join()
+    assert packed._cache is not None and packed._cache.num_filled == 4
+    monkeypatch.setattr(archive, "decode_entry", lambda *_: pytest.fail("decoded again"))
+    image = packed.image(2)
+    np.testing.assert_array_equal(image, noise(2, 16, 16, 3))
+    image[:] = 0  # a copy: the cache keeps its own
+    np.testing.assert_array_equal(packed.image(2), noise(2, 16, 16, 3))
+    monkeypatch.undo()
+    copy = pickle.loads(pickle.dumps(packed))
+    np.testing.assert_array_equal(copy.image(2), noise(2, 16, 16, 3))
+
+
+def test_a_damaged_entry_is_not_kept(tmp_path):
+    path = write_zip(tmp_path / "set.zip", entries())
+    content = bytearray(path.read_bytes())
+    content[content.index(png(noise(2, 16, 16, 3))) + 200] ^= 1
+    path.write_bytes(content)
+    packed = PackedSet(path)
+    assert packed.keep_in_memory()
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"img00000002\.png .*CRC"):
+            packed.image(2)

@@ -221,22 +221,6 @@ def test_bad_pictures_are_named_or_left_out(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "problem"),
-    [("RGBA", 255, ""), ("RGBA", 9, "transparent"), ("I;16", 9, "8 bits"), ("P", 9, "")],
-)
-def test_other_modes(tmp_path, mode, value, problem):
-    (tmp_path / "raw").mkdir()
-    Image.new(mode, (16, 16), (1, 2, 3, value) if mode == "RGBA" else value).save(
-        tmp_path / "raw" / "a.png"
-    )
-    if problem:
-        with pytest.raises(DataError, match=problem):
-            pack(tmp_path / "raw", tmp_path / "set.zip")
-    else:
-        assert pack(tmp_path / "raw", tmp_path / "set.zip").channels == 3
-
-
-@pytest.mark.parametrize(
     ("shape", "words"),
     [
         ((32, 32, 3), r"a\.png is 16x16 colour, b\.png is 32x32 colour; pass --resolution 16x16"),
@@ -265,10 +249,11 @@ def test_side_that_is_no_power_of_two_says_what_to_pass(tmp_path):
         {"resolution": "64x32"},
         {"transform": "center-crop"},
         {"transform": "center-crop-wide", "resolution": "32x64"},
+        {"background": "no colour"},
     ],
 )
 def test_impossible_transforms(tmp_path, config):
-    with pytest.raises(ConfigError, match=r"resolution|square"):
+    with pytest.raises(ConfigError, match=r"resolution|square|no colour"):
         pack(tmp_path, tmp_path / "set.zip", **config)
 
 
@@ -360,8 +345,13 @@ def test_linked_class_folders_are_packed(tmp_path):
     summary = pack(tmp_path / "real", tmp_path / "set.zip", labels="folders")
     assert summary.classes == {"a": 1, "b": 1, "c": 1}
     (tmp_path / "elsewhere" / "b" / "up").symlink_to(tmp_path / "real")
-    with pytest.raises(DataError, match="up is a link to a folder above it"):
+    with pytest.raises(DataError, match=r"2 of 5 .*up: a link to a folder above it"):
         pack(tmp_path / "real", tmp_path / "set.zip")
+    summary = pack(tmp_path / "real", tmp_path / "set.zip", max_rejects=2, labels="folders")
+    assert summary.num_packed == 3 and summary.left_out == {"unreadable": 2}
+    assert rows(tmp_path / "set.zip")["b/up"]["problem"].startswith("a link to a folder above")
+    with pytest.raises(DataError, match="up: a link to a folder above it"):
+        PackedSet(tmp_path / "real")
 
 
 def test_a_pipe_among_the_pictures_is_named(tmp_path):

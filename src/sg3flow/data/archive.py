@@ -4,14 +4,15 @@ Light on purpose (numpy, Pillow, standard library): loader workers import it. An
 pickled, forked and used from threads; see ``storage.py``.
 """
 
-import io
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from sg3flow.data.decoding import decode_pixels
 from sg3flow.data.labels import read_labels
+from sg3flow.data.memory_cache import MemoryCache, free_memory
 from sg3flow.data.packed_form import LABELS_NAME, ContentDigest
 from sg3flow.data.storage import Storage, is_hidden, open_storage
 from sg3flow.errors import DataError
@@ -32,7 +33,7 @@ class PackedSet:
         label_dim: length of a label vector; 0: no labels. At least as many as there are classes
             with a picture: there may be names of others.
         class_names: one name a class, if the set carries them.
-        licence: terms of the pictures, if the set carries them.
+        licence, citation: terms of the pictures and the work to name, if the set carries them.
 
     Raises:
         DataError: it is missing or damaged, holds no picture, or its labels do not fit its
@@ -47,19 +48,47 @@ class PackedSet:
         if not self._names:
             raise DataError(f"{self.path} holds no pictures; pack some with stages/pack.py")
         self.num_images = len(self._names)
+        self._cache: MemoryCache | None = None
         self.resolution, self.channels = self._form_of_first()
         content = read_labels(self._storage)
         self._labels = content.array(self._names)
         self.label_dim = content.label_dim(self._labels)
-        self.class_names, self.licence = content.class_names, content.licence
+        self.class_names = content.class_names
+        self.licence, self.citation = content.licence, content.citation
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content: the same for a zip and a folder that hold the same entries."""
         return content_digest(self._storage)
 
+    def keep_in_memory(self, share: float = 0.5) -> bool:
+        """Keep every decoded picture in memory from now on, if the whole set fits.
+
+        Processes forked after this share the memory; where they are spawned, or the set is pickled,
+        they read from the disk as before.
+
+        Args:
+            share: of the free memory that may be used.
+
+        Returns:
+            Whether it fits.
+        """
+        needed = self.num_images * (self.resolution**2 * self.channels + 1)
+        if self._cache is None and needed <= share * free_memory():
+            shape = (self.resolution, self.resolution, self.channels)
+            self._cache = MemoryCache(self.num_images, shape)
+        return self._cache is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": None}
+
     def image(self, index: int) -> np.ndarray:
         """One picture, uint8 [resolution, resolution, channels]."""
+        if self._cache is None:
+            return self._decoded(index)
+        return self._cache.get(index, lambda: self._decoded(index))
+
+    def _decoded(self, index: int) -> np.ndarray:
         name = self._names[index]
         pixels = decode_entry(self._storage, name)
         form = (self.resolution, self.resolution, self.channels)
@@ -112,8 +141,7 @@ def decode_entry(storage: Storage, name: str) -> np.ndarray:
     """
     content = storage.read(name)
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            mode, pixels = picture.mode, np.array(picture)
+        mode, pixels = decode_pixels(content)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes Pillow's plugins raise anything

@@ -1,5 +1,7 @@
 """What is expected of a packed set and its manifest: every check, in words and as an expectation.
 
+What concerns the look of the pictures stands in ``look_plan.py``.
+
 Importing this module imports Great Expectations (3 s).
 """
 
@@ -25,12 +27,13 @@ class PlannedCheck:
     Attributes:
         name: stable, for machines.
         words: the same for people.
-        table: which of ``Tables``: packed, manifest or classes.
+        table: which of ``Tables``: packed, manifest, classes or folders.
         expectation: the expectation of Great Expectations that decides.
         reason: says for one offending row what is wrong with it.
         threshold: the limit that holds; None: there is none to choose.
-        partner: column that names an equal picture.
+        partner: column that names an equal or similar picture.
         only_warns: a failure is reported but does not count.
+        level: raw (the manifest), packed (the decoded set) or reference (an earlier set).
     """
 
     name: str
@@ -41,13 +44,21 @@ class PlannedCheck:
     threshold: float | None = None
     partner: str | None = None
     only_warns: bool = False
+    level: str = ""
+
+    def __post_init__(self) -> None:
+        """What is asked of the manifest is about the raw pictures, unless it is said otherwise."""
+        is_raw = self.table in ("manifest", "folders")
+        object.__setattr__(self, "level", self.level or ("raw" if is_raw else "packed"))
 
 
 def planned_checks(
     config: ValidateConfig, num_classes: int, is_labelled: bool
 ) -> list[PlannedCheck]:
-    """All checks that apply, in the order of the report."""
+    """All checks of form, labels and agreement that apply, in the order of the report."""
     checks = [*_decoding(), *_form(), *_content(config), *_agreement(config)]
+    if config.source_counts:
+        checks += _counts(config)
     if is_labelled:
         checks += _labels(config, num_classes)
     if config.classes:
@@ -195,6 +206,20 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
             ),
             lambda row: "other pixels than were packed",
         ),
+    ]
+
+
+def _counts(config: ValidateConfig) -> list[PlannedCheck]:
+    return [
+        PlannedCheck(
+            "source_counts",
+            "folders of the source hold as many usable pictures as they must",
+            "folders",
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="found", column_B="expected", ignore_row_if="either_value_is_missing"
+            ),
+            lambda row: f"{row['folder']} holds {row['found']} pictures, not {row['expected']}",
+        )
     ]
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
+from sg3flow.data.listing import open_listing
 from sg3flow.data.manifest import check_is_manifest
-from sg3flow.data.storage import check_exists, open_storage
-from sg3flow.data.thumbnails import Thumbnails
+from sg3flow.data.reference import profile_of, read_reference
+from sg3flow.data.storage import check_exists
+from sg3flow.data.thumbnails import MOST_SHOWN, Thumbnails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +39,11 @@ class Offender:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; ``status`` is passed, warning, failed, or error (it crashed)."""
+    """The result of one check; ``status`` is passed, warning, failed, or error (it crashed),
+    ``level`` raw, packed or reference."""
 
     name: str
+    level: str
     words: str
     success: bool
     status: str
@@ -56,6 +60,7 @@ class Report:
     summary: dict[str, Any]
     left_out_counts: dict[str, int]
     left_out: list[Offender]
+    profile: dict[str, Any]
     thumbnails: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -84,6 +89,7 @@ class Report:
             "format": FORMAT,
             "success": self.success,
             "summary": self.summary,
+            "profile": self.profile,
             "checks": [asdict(check) for check in self.checks],
             "left_out": {
                 "counts": self.left_out_counts,
@@ -117,34 +123,40 @@ def validate_packed(
         workers: processes that decode; 0: one a CPU. The report does not depend on it.
 
     Raises:
+        ConfigError: ``source_counts`` is not of the form FOLDER=NUMBER.
         DataError: an input is missing or of another kind. A failed check is no error here.
     """
     from sg3flow.data.check_plan import planned_checks
     from sg3flow.data.frames import read_tables
+    from sg3flow.data.look_plan import drift_checks, look_checks
 
     check_inputs(manifest, packed, raw)
-    sources = open_storage(raw) if raw else None  # before the long work
-    tables = read_tables(manifest, packed, workers)
+    reference = read_reference(config.reference)
+    sources = open_listing(raw).storage if raw else None  # before the long work
+    tables = read_tables(manifest, packed, config, workers)
     tables.manifest["reject"] = [
         problem if problem and in_subset else None
         for problem, in_subset in zip(
             tables.manifest["problem"], tables.manifest["in_subset"], strict=True
         )
     ]
-    plan = planned_checks(config, tables.num_classes, tables.is_labelled)
+    plan = planned_checks(config, tables.num_classes, tables.is_labelled) + look_checks(config)
+    plan += drift_checks(config, reference) if reference else []
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
     thumbnails = Thumbnails(tables.storage, sources)
-    for offender in [o for check in checks for o in check.offenders] + left_out:
-        thumbnails.add(offender.path, offender.entry, offender.other)
-    return Report(checks, _summary(packed, tables), counts, left_out, thumbnails.uris)
+    for offenders in [*(check.offenders for check in checks), left_out]:
+        for offender in offenders[:MOST_SHOWN]:
+            thumbnails.add(offender.path, offender.entry, offender.other)
+    profile = profile_of(tables.packed, tables.classes)
+    return Report(checks, _summary(packed, tables), counts, left_out, profile, thumbnails.uris)
 
 
 def _run(plan: "list[PlannedCheck]", tables: "Tables") -> list[Check]:
     from sg3flow.data.expectations import judge
 
     results: dict[str, Any] = {}
-    for name in ("packed", "manifest", "classes"):
+    for name in ("packed", "manifest", "classes", "folders"):
         planned = [check for check in plan if check.table == name]
         if planned:
             judged = judge(name, getattr(tables, name), [check.expectation for check in planned])
@@ -160,6 +172,7 @@ def _check(planned: "PlannedCheck", result: Any, tables: "Tables") -> Check:
     observed = result.result.get("observed_value")
     return Check(
         planned.name,
+        planned.level,
         planned.words,
         bool(result.success),
         "passed" if result.success else failure,
@@ -195,7 +208,8 @@ def _offenders(
 
 def _offender(planned: "PlannedCheck", row: Mapping[Any, Any]) -> Offender:
     entry = _text(row.get("entry"))
-    path = _text(row.get("path")) or entry or _text(row.get("class_name"))
+    place = _text(row.get("class_name")) or _text(row.get("folder"))
+    path = _text(row.get("path")) or entry or place
     other = _text(row[planned.partner]) if planned.partner else ""
     return Offender(path, entry, planned.reason(row), other)
 
@@ -210,13 +224,7 @@ def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]
     listed = []
     for row in manifest[~manifest["packed"]].to_dict("records"):
         reason = str(row["left_out"])
-        if row["same_as"]:
-            kind = "duplicate"
-        elif row["problem"] and row["in_subset"]:
-            kind = "unreadable"
-        else:
-            kind = reason if reason in _EXPECTED_REASONS else "too small"
-        counts[kind] += 1
+        counts[row["kind"]] += 1
         if row["problem"] and not row["in_subset"]:
             reason = f"{reason}, and unreadable: {row['problem']}"
         if reason not in _EXPECTED_REASONS:
@@ -247,10 +255,18 @@ def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
         "raw_sizes": dict(raw_sizes.most_common(20)),
         "classes": {str(name): int(count) for name, count in classes},
         "splits": splits,
+        "changes": dict(sorted(_changes(manifest).items())),
         "licence": tables.licence,
         "mean": _spread(entries["mean"]),
         "contrast": _spread(entries["contrast"]),
+        "sharpness": _spread(entries["sharpness"]),
     }
+
+
+def _changes(manifest: "pd.DataFrame") -> Counter[str]:
+    """How many packed pictures became plain by which rule."""
+    listed = manifest["changes"][manifest["packed"]]
+    return Counter(change for text in listed for change in text.split(", ") if change)
 
 
 def _spread(values: "pd.Series[float]") -> dict[str, Any]:

@@ -8,12 +8,13 @@ from typing import Any
 from sg3flow.data.checks import FORMAT, Check, Offender, Report
 from sg3flow.data.outputs import check_distinct
 from sg3flow.data.report_style import STYLE
+from sg3flow.data.thumbnails import MOST_SHOWN
 from sg3flow.errors import DataError
 from sg3flow.files import write_json, write_text
 
-_MOST_PICTURES = 24  # a check
 _MOST_ROWS = 200
 _GENERATOR = '<meta name="generator" content="sg3flow validation">'
+_SPREADS = {"mean": "Brightness", "contrast": "Contrast", "sharpness": "Sharpness of edges"}
 _BADGES = {"passed": "passed", "warning": "warning", "failed": "failed", "error": "crashed"}
 
 
@@ -72,6 +73,7 @@ def html_page(report: Report) -> str:
         _class_bars(report.summary["classes"]),
         _spreads(report.summary),
         _splits(report.summary["splits"]),
+        _changes(report.summary["changes"]),
         _all_checks(report.checks),
     ]
     return (
@@ -132,8 +134,8 @@ def _trouble(check: Check, thumbnails: dict[str, str]) -> str:
 
 
 def _offenders(offenders: list[Offender], thumbnails: dict[str, str]) -> str:
-    shown = [o for o in offenders if o.path in thumbnails or o.other in thumbnails]
-    pictures = "".join(_figure(offender, thumbnails) for offender in shown[:_MOST_PICTURES])
+    shown = [o for o in offenders[:MOST_SHOWN] if o.path in thumbnails or o.other in thumbnails]
+    pictures = "".join(_figure(offender, thumbnails) for offender in shown)
     rows = "".join(
         f"<tr><td>{escape(o.path)}</td><td>{escape(o.entry)}</td><td>{escape(o.reason)}</td></tr>"
         for o in offenders[:_MOST_ROWS]
@@ -151,17 +153,15 @@ def _offenders(offenders: list[Offender], thumbnails: dict[str, str]) -> str:
 
 
 def _figure(offender: Offender, thumbnails: dict[str, str]) -> str:
-    pair = [(offender.path, offender.entry)] + [(offender.other, "")] * bool(offender.other)
+    pair = [offender.path] + [offender.other] * bool(offender.other)
     images = "".join(
         f'<img src="{thumbnails[name]}" alt="{escape(name)}" title="{escape(name)}">'
         if name in thumbnails
         else f'<span class="missing" title="{escape(name)}">no thumbnail</span>'
-        for name, _ in pair
+        for name in pair
     )
-    names = "<br>".join(
-        f"{'= ' * (i > 0)}{escape(_tail(name))}" for i, (name, _) in enumerate(pair)
-    )
-    reason = "" if offender.other else f"<em>{escape(offender.reason)}</em>"
+    names = "<br>".join(escape(_tail(name)) for name in pair)
+    reason = f"<em>{escape(offender.reason)}</em>"
     return (
         f'<figure><div class="pair">{images}</div><figcaption>{names}{reason}</figcaption></figure>'
     )
@@ -199,13 +199,13 @@ def _class_bars(classes: dict[str, int]) -> str:
 def _spreads(summary: dict[str, Any]) -> str:
     parts = "".join(
         _spread(words, summary[key])
-        for key, words in (("mean", "Brightness"), ("contrast", "Contrast"))
+        for key, words in _SPREADS.items()
         if summary[key]["max"] is not None
     )
     if not parts:
         return ""
     return (
-        '<section class="card"><h2>Brightness and contrast</h2>'
+        '<section class="card"><h2>Brightness, contrast, sharpness</h2>'
         f'<div class="spreads">{parts}</div></section>'
     )
 
@@ -233,10 +233,17 @@ def _splits(splits: dict[str, Any]) -> str:
     return f'<section class="card"><h2>Splits of the source</h2>{table}</section>'
 
 
+def _changes(changes: dict[str, int]) -> str:
+    if not changes:
+        return ""
+    table = _table(("rule", "pictures"), [(rule, f"{n:,}") for rule, n in changes.items()])
+    return f'<section class="card"><h2>Made plain RGB or grey by rule</h2>{table}</section>'
+
+
 def _all_checks(checks: Iterable[Check]) -> str:
     rows = "".join(
         f"<tr><td>{_badge(check.status)}</td><td>{escape(check.words)}<br><code>{check.name}</code>"
-        f"</td><td>{escape(check.observed)}</td></tr>"
+        f" ({check.level})</td><td>{escape(check.observed)}</td></tr>"
         for check in checks
     )
     return (

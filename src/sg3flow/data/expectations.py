@@ -7,7 +7,10 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from sg3flow.data.reference import binned_shares
 
 # Read when the package is imported: no usage statistics leave the machine.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -22,11 +25,15 @@ with warnings.catch_warnings():
         ColumnMapExpectation,
     )
     from great_expectations.expectations.metrics import (
+        ColumnAggregateMetricProvider,
         ColumnMapMetricProvider,
+        column_aggregate_value,
         column_condition_partial,
     )
 
 __all__ = [
+    "ExpectColumnDistributionToBeNear",
+    "ExpectColumnMixToBeNear",
     "ExpectColumnNonNullCountToBeAtMost",
     "ExpectColumnValuesToBePowerOfTwo",
     "ExpectColumnValuesToEqualTheMostCommon",
@@ -67,13 +74,14 @@ class ExpectColumnValuesToEqualTheMostCommon(ColumnMapExpectation):  # type: ign
     success_keys = ("mostly",)
 
 
-class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: ignore[misc]
-    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+class _NumberAtMost:
+    """The verdict of an expectation that holds one number against ``max_value``."""
 
-    max_value: int
+    max_value: float
 
-    metric_dependencies = ("column.non_null_count",)
-    success_keys = ("max_value",)
+    def number(self, metrics: dict[str, Any]) -> float:
+        """The number to judge, from the metrics that the expectation asked for."""
+        raise NotImplementedError
 
     def _validate(
         self,
@@ -81,8 +89,76 @@ class ExpectColumnNonNullCountToBeAtMost(ColumnAggregateExpectation):  # type: i
         runtime_configuration: Any = None,
         execution_engine: Any = None,
     ) -> dict[str, Any]:
-        count = int(metrics["column.non_null_count"])
-        return {"success": count <= self.max_value, "result": {"observed_value": count}}
+        number = self.number(metrics)
+        return {"success": number <= self.max_value, "result": {"observed_value": number}}
+
+
+class ExpectColumnNonNullCountToBeAtMost(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+
+    max_value: int
+
+    metric_dependencies = ("column.non_null_count",)
+    success_keys = ("max_value",)
+
+    def number(self, metrics: dict[str, Any]) -> float:
+        return int(metrics["column.non_null_count"])
+
+
+class _BinShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
+    metric_name = "column.bin_shares"
+    value_keys = ("edges",)
+
+    @column_aggregate_value(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, edges: list[float], **kwargs: Any) -> Any:
+        return binned_shares(column.dropna().to_numpy("float64"), edges).tolist()
+
+
+class ExpectColumnDistributionToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect values to be distributed as in a reference.
+
+    The distance is that of Kolmogorov and Smirnov over bins: the largest difference between the
+    shares of values below an edge, 0 (the same) to 1. Without values there is nothing to judge.
+    """
+
+    edges: list[float]
+    shares: list[float]  # of the reference, one a bin
+    max_value: float
+
+    metric_dependencies = ("column.bin_shares",)
+    success_keys = ("edges", "shares", "max_value")
+
+    def number(self, metrics: dict[str, Any]) -> float:
+        found = metrics["column.bin_shares"]
+        steps = np.cumsum(found) - np.cumsum(self.shares)
+        return round(float(np.abs(steps).max()), 6) if sum(found) else 0.0
+
+
+class _ValueShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
+    metric_name = "column.value_shares"
+
+    @column_aggregate_value(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
+    def _pandas(cls, column: Any, **kwargs: Any) -> Any:
+        return {str(k): float(v) for k, v in column.value_counts(normalize=True).items()}
+
+
+class ExpectColumnMixToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
+    """Expect the shares of the values (classes, say) to be those of a reference.
+
+    The distance is the total variation: the share that would have to change, 0 to 1.
+    """
+
+    shares: dict[str, float]
+    max_value: float
+
+    metric_dependencies = ("column.value_shares",)
+    success_keys = ("shares", "max_value")
+
+    def number(self, metrics: dict[str, Any]) -> float:
+        found = metrics["column.value_shares"]
+        names = {*found, *self.shares}
+        changed = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names))
+        return round(float(changed) / 2, 6)
 
 
 def judge(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:

@@ -8,9 +8,12 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from sg3flow.data.parallel import ordered_map, workers_for
 from sg3flow.data.storage import ZIP_DAMAGE
 from sg3flow.errors import DataError
 from sg3flow.progress import tracked
@@ -31,8 +34,13 @@ class Limits:
     free_bytes: int = 256 << 20  # the ratio holds beyond this; small drawings pack very well
 
 
-def extract_zip(path: Path, target: Path, limits: Limits | None = None) -> None:
+def extract_zip(
+    path: Path, target: Path, limits: Limits | None = None, *, workers: int = 0
+) -> None:
     """Unpack a zip file into the existing, empty folder ``target``.
+
+    Args:
+        workers: processes that unpack; 0: one a CPU, or none for a few files.
 
     Raises:
         DataError: no zip file, damaged, encrypted, with links or names that lead out of the
@@ -43,8 +51,15 @@ def extract_zip(path: Path, target: Path, limits: Limits | None = None) -> None:
         with zipfile.ZipFile(path) as archive:
             files = _checked_entries(archive, path, limits or Limits())
             check_room(target.parent, sum(info.file_size for info in files.values()))
-            for name, info in tracked(files.items(), f"unpacking {path.name}", len(files)):
-                _extract_entry(archive, info, target / name, path)
+        for folder in {(target / name).parent for name in files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        jobs = [_Job(info.header_offset, name) for name, info in files.items()]
+        unpacked = ordered_map(
+            _extract, _Archive(path, target), jobs, workers_for(len(jobs), workers)
+        )
+        with closing(unpacked):
+            for _ in tracked(unpacked, f"unpacking {path.name}", len(jobs)):
+                pass
     except ZIP_DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is no whole zip file: {reason}; fetch it again") from None
@@ -59,7 +74,8 @@ def _checked_entries(
         raise DataError(f"{path} has {len(entries):,} entries; at most {limits.entries:,} are read")
     files: dict[str, zipfile.ZipInfo] = {}
     for info in entries:
-        name = _checked_name(info, path)
+        # zipfile cuts names at a NUL; the name as it stands in the file is what is judged.
+        name = check_name(info.orig_filename, path)
         _check_kind(info, path)
         if info.is_dir():
             continue
@@ -71,9 +87,12 @@ def _checked_entries(
     return files
 
 
-def _checked_name(info: zipfile.ZipInfo, path: Path) -> str:
-    # zipfile cuts names at a NUL; the name as it stands in the file is what is judged.
-    name = info.orig_filename
+def check_name(name: str, path: Path) -> str:
+    """The name of an entry of the archive ``path``, cleaned.
+
+    Raises:
+        DataError: it leads out of the folder that it is unpacked into, or is not portable.
+    """
     if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{path} has an entry that leads out of its folder: {name!r}; refused")
     if "\\" in name or "\0" in name or not name.isprintable():
@@ -124,16 +143,39 @@ def _check_sizes(files: Iterable[zipfile.ZipInfo], path: Path, limits: Limits) -
         raise DataError(f"the entries of {path} overlap, as in a zip bomb; refused")
 
 
-def _extract_entry(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path
-) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One entry: where it stands in the archive, and its cleaned name."""
+
+    offset: int
+    name: str
+
+
+class _Archive:
+    """An archive and its target, for processes that each open it for themselves."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self.path, self.target = path, target
+
+    @cached_property
+    def archive(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
+
+    @cached_property
+    def entries(self) -> dict[int, zipfile.ZipInfo]:
+        return {info.header_offset: info for info in self.archive.infolist() if not info.is_dir()}
+
+
+def _extract(shared: _Archive, job: _Job) -> None:
+    info = shared.entries[job.offset]
     written = 0
-    with archive.open(info) as reader, target.open("xb") as writer:
+    with shared.archive.open(info) as reader, (shared.target / job.name).open("xb") as writer:
         while chunk := reader.read(_CHUNK_BYTES):
             written += len(chunk)
             if written > info.file_size:
                 break
             writer.write(chunk)
     if written != info.file_size:
-        raise DataError(f"'{info.filename}' in {path} has another size than it declares; refused")
+        raise DataError(
+            f"'{info.filename}' in {shared.path} has another size than it declares; refused"
+        )

@@ -14,6 +14,7 @@ from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import extract_zip
 from sg3flow.data.known_sets import KNOWN_SETS, KnownSet, known_by_digest
+from sg3flow.data.listing import is_form
 from sg3flow.data.source_record import (
     FORMAT,
     SOURCE_NAME,
@@ -24,22 +25,22 @@ from sg3flow.data.source_record import (
     read_source,
 )
 from sg3flow.data.starter import draw_starter
+from sg3flow.data.tar_extraction import extract_tar
+from sg3flow.data.tar_storage import is_tar
 from sg3flow.downloads import (
-    cached,
+    cached_from,
     checked_digest,
     is_url,
     local_path,
     proving,
-    recorded_digest,
     url_file_name,
 )
 from sg3flow.errors import ConfigError, DataError, nearest
 from sg3flow.files import replaced_folder, sha256_file, write_json
 from sg3flow.progress import tracked
-from sg3flow.transfers import Patience
+from sg3flow.transfers import Patience, check_room
 
 _STARTER_LICENCE = "Apache-2.0"
-_STARTER_CITATION = "drawn by sg3flow"
 
 
 def check_request(dest: Path, config: FetchConfig) -> None:
@@ -77,10 +78,10 @@ def fetch_pictures(
     if config.dataset == "starter":
         return _fetch_starter(dest, config, expected)
     if config.dataset in KNOWN_SETS:
-        return _fetch_known(dest, KNOWN_SETS[config.dataset], expected, patience)
+        return _fetch_known(dest, KNOWN_SETS[config.dataset], config.mirrors, expected, patience)
     if source := _local_source(config.dataset):
         return _fetch_local(dest, source, expected)
-    return _fetch_url(dest, config.dataset, expected, patience)
+    return _fetch_url(dest, (config.dataset, *config.mirrors), expected, patience)
 
 
 def _local_source(dataset: str) -> Path | None:
@@ -104,16 +105,20 @@ def _fetch_starter(dest: Path, config: FetchConfig, expected: str | None) -> dic
             f"drawn: images {config.images}, resolution {config.resolution}, seed {config.seed}"
         )
         files = plain_files(work)
-        terms = {"licence": _STARTER_LICENCE, "citation": _STARTER_CITATION}
+        terms = {"licence": _STARTER_LICENCE, "citation": None}
         return _finish(work, "starter", origin, *folder_digest(work, files), terms, expected)
 
 
 def _fetch_known(
-    dest: Path, known: KnownSet, expected: str | None, patience: Patience | None
+    dest: Path,
+    known: KnownSet,
+    mirrors: tuple[str, ...],
+    expected: str | None,
+    patience: Patience | None,
 ) -> dict[str, Any]:
-    digest = expected or known.sha256 or recorded_digest(known.url, known.file_name)
+    urls = (known.url, *mirrors)
     try:
-        path = cached(known.url, known.file_name, digest, patience=patience)
+        path, url = cached_from(urls, known.file_name, expected or known.sha256, patience=patience)
     except DataError as error:
         digest_hint = f", SHA-256 {known.sha256}" if known.sha256 else ""
         raise DataError(
@@ -121,17 +126,17 @@ def _fetch_known(
             "elsewhere: --dataset FILE.zip, FOLDER or the URL of a mirror"
         ) from None
     with proving(path):
-        return _unpack(dest, path, known.url, known.name, expected, known)
+        return _unpack(dest, path, shown_url(url), known.file_name, expected, known)
 
 
 def _fetch_url(
-    dest: Path, url: str, expected: str | None, patience: Patience | None
+    dest: Path, urls: tuple[str, ...], expected: str | None, patience: Patience | None
 ) -> dict[str, Any]:
-    mark = address_mark(url)[:12]
-    file_name = url_file_name(url)
-    path = cached(url, f"{mark}-{file_name}", expected, patience=patience)
+    mark = address_mark(urls[0])[:12]
+    file_name = url_file_name(urls[0])
+    path, url = cached_from(urls, f"{mark}-{file_name}", expected, patience=patience)
     with proving(path):
-        return _unpack(dest, path, shown_url(url), PurePosixPath(file_name).stem, expected, None)
+        return _unpack(dest, path, shown_url(url), file_name, expected, None)
 
 
 def _fetch_local(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
@@ -142,17 +147,24 @@ def _fetch_local(dest: Path, source: Path, expected: str | None) -> dict[str, An
         raise DataError(f"{source} is neither a file nor a folder")
     if dest in source.parents:
         raise DataError(f"{source} lies in the folder to be replaced, {dest}; move it out first")
-    return _unpack(dest, source, source.name, source.stem, expected, None)
+    return _unpack(dest, source, source.name, source.name, expected, None)
 
 
 def _unpack(
-    dest: Path, path: Path, origin: str, name: str, expected: str | None, known: KnownSet | None
+    dest: Path,
+    path: Path,
+    origin: str,
+    file_name: str,
+    expected: str | None,
+    known: KnownSet | None,
 ) -> dict[str, Any]:
+    """Bring the file ``path``, which is called ``file_name`` where it comes from, to ``dest``."""
+    name = PurePosixPath(file_name).stem.removesuffix(".tar")
     digest = sha256_file(path)
     _check_digest(origin, digest, expected)
     known = known or known_by_digest(digest)
     with replaced_folder(dest) as work:
-        extract_zip(path, work)
+        _take_apart(path, file_name, work)
         terms = inherited_terms(work, origin)
         if known:
             name = known.name
@@ -164,6 +176,18 @@ def _unpack(
                 f"not {known.counts}; remove it and fetch it again"
             )
     return source
+
+
+def _take_apart(path: Path, file_name: str, work: Path) -> None:
+    """Unpack an archive; a file that is a source by itself is copied as it is."""
+    called = PurePosixPath(file_name)
+    if is_form(called) or called.suffix.lower() == ".parquet":
+        check_room(work, path.stat().st_size)
+        shutil.copyfile(path, work / file_name)
+    elif is_tar(called):
+        extract_tar(path, work)
+    else:
+        extract_zip(path, work)
 
 
 def _copy_folder(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
@@ -190,9 +214,10 @@ def _finish(
 ) -> dict[str, Any]:
     """Check and count what was gathered, and write its SOURCE.json."""
     _check_digest(origin, digest, expected)
-    counts = count_pictures(work)
-    if not counts:
-        raise DataError(f"there are no pictures in {origin} (files are known by their endings)")
+    try:
+        counts = count_pictures(work)
+    except DataError as error:  # it names the temporary folder
+        raise DataError(str(error).replace(str(work), origin)) from None
     source = {
         "format": FORMAT,
         "dataset": dataset,
@@ -226,9 +251,9 @@ def _unknown(dataset: str) -> str:
     if "://" in dataset and not is_url(dataset):
         shown = shown_url(dataset)
         return f"cannot fetch from '{shown}'; give an https://, http:// or file:// address"
-    if "/" in dataset or dataset.endswith(".zip"):
+    if "/" in dataset or PurePosixPath(dataset).suffix:
         return f"there is no file or folder {dataset} to fetch from"
     return (
         f"'{dataset}' is no known dataset{nearest(dataset, names)} and no file or folder; "
-        f"give one of {', '.join(names)}, a folder, a zip file or its URL"
+        f"give one of {', '.join(names)}, a folder, a zip, tar or Parquet file, or its URL"
     )

@@ -1,6 +1,7 @@
 """The tables that validation judges: the manifest, the decoded packed set, and its classes."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from sg3flow.config import ValidateConfig
 from sg3flow.data.archive import content_digest, picture_names
 from sg3flow.data.labels import MAX_CLASSES, is_vector, read_labels
 from sg3flow.data.manifest import read_manifest
+from sg3flow.data.near_duplicates import add_near
 from sg3flow.data.parallel import ordered_map, workers_for
 from sg3flow.data.scan import inspect_entry
 from sg3flow.data.storage import Storage, open_storage
-from sg3flow.errors import DataError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.progress import tracked
 
 
@@ -25,15 +28,17 @@ class Tables:
     Attributes:
         storage: the packed set.
         digest: of its content; None if some of it cannot be read.
-        manifest: the manifest, with ``row`` (its number) and ``found`` (a picture said to be packed
-            is there; missing for the others).
+        manifest: the manifest, with ``row`` (its number), ``found`` (a picture said to be packed is
+            there; missing for the others) and ``enlarged`` (how, if it was; missing: it was not).
         packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
             it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
             pixels, by the manifest), ``label``, ``label_kind`` (class, vector, other; missing:
-            none), ``expected_label``, ``equal_entry`` (an equal picture in the set) and
-            ``equal_path`` (one in another split that was not packed). What does not apply is
-            missing.
+            none), ``expected_label``, ``class_name``, ``equal_entry`` (an equal picture in the set)
+            and ``equal_path`` (one in another split that was not packed), and those of
+            ``add_near``. What does not apply is missing.
         num_classes: how many there should be: as many as have names, or as are counted.
+        folders: a row a folder whose pictures are counted: ``row``, ``folder``, ``expected``,
+            ``found``.
         classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabelled sets.
         licence: of the pictures, if the set carries one.
     """
@@ -43,17 +48,20 @@ class Tables:
     manifest: pd.DataFrame
     packed: pd.DataFrame
     classes: pd.DataFrame
+    folders: pd.DataFrame
     num_classes: int
     is_labelled: bool
     licence: str | None
 
 
-def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
+def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: int = 0) -> Tables:
     """Decode every entry of a packed set and set it beside its manifest.
 
     Raises:
+        ConfigError: ``source_counts`` is not of the form FOLDER=NUMBER.
         DataError: a file is missing or of another kind, or the labels file is damaged.
     """
+    counts = parse_counts(config.source_counts)
     rows = read_manifest(manifest)
     storage = open_storage(packed)
     content = read_labels(storage)
@@ -61,6 +69,9 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
     _add_manifest(entries, rows)
     _add_labels(entries, content.labels or {})
     _add_equals(entries, rows)
+    if config.near_duplicates != "off":
+        add_near(entries, rows, config.near_distance, config.min_contrast)
+    rows["enlarged"] = _enlarged(rows, entries)
     rows["found"] = [
         entry in set_of if is_packed else None
         for set_of in [frozenset(entries["entry"])]
@@ -70,12 +81,14 @@ def read_tables(manifest: Path, packed: Path, workers: int = 0) -> Tables:
         frame.insert(0, "row", range(len(frame)))
     names = content.class_names or []
     classes = _classes(entries, names)
+    entries["class_name"] = _names_of(entries["label"], classes)
     return Tables(
         storage,
         _digest(storage),
         rows,
         entries,
         classes,
+        _folders(rows, counts),
         len(names) or len(classes),
         content.labels is not None,
         content.licence,
@@ -90,6 +103,9 @@ _ENTRY_COLUMNS = {
     "height": "Int64",
     "mean": "float64",
     "contrast": "float64",
+    "sharpness": "float64",
+    "bars": "float64",
+    "one_colour": "float64",
     "pixel_sha256": "object",
 }
 
@@ -155,6 +171,48 @@ def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
         equal_paths.append(next((p for split, p in elsewhere if split != entry["split"]), None))
     entries["equal_entry"] = pd.Series(equal_entries, index=entries.index, dtype="object")
     entries["equal_path"] = pd.Series(equal_paths, index=entries.index, dtype="object")
+
+
+def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":
+    sides = entries["width"].dropna()
+    side = int(sides.mode().iloc[0]) if len(sides) else 0
+    words = [
+        f"{row['width']}x{row['height']} was enlarged to {side} px"
+        if row["packed"] and max(row["width"], row["height"]) < side
+        else None
+        for row in rows.to_dict("records")
+    ]
+    return pd.Series(words, index=rows.index, dtype="object")
+
+
+def parse_counts(texts: Sequence[str]) -> dict[str, int]:
+    """``FOLDER=NUMBER`` as numbers by folder.
+
+    Raises:
+        ConfigError: a text is not of that form.
+    """
+    counts = {}
+    for text in texts:
+        folder, equals, number = text.rpartition("=")
+        if not equals or not number.strip().isdecimal():
+            raise ConfigError(f"source_counts takes FOLDER=NUMBER, not '{text}'")
+        counts[folder.strip().strip("/")] = int(number)
+    return counts
+
+
+def _folders(rows: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
+    usable = [row["path"] for row in rows.to_dict("records") if not row["problem"]]
+    found = [sum(path.startswith(f"{folder}/") for path in usable) for folder in counts]
+    table = {"folder": list(counts), "expected": list(counts.values()), "found": found}
+    return pd.DataFrame({"row": range(len(counts)), **table})
+
+
+def _names_of(labels: "pd.Series[Any]", classes: pd.DataFrame) -> "pd.Series[Any]":
+    names = classes["class_name"].tolist()
+    found = [
+        names[label] if not pd.isna(label) and 0 <= label < len(names) else None for label in labels
+    ]
+    return pd.Series(found, index=labels.index, dtype="object")
 
 
 def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -11,24 +11,28 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sg3flow.data.looks import look_hash
 from sg3flow.errors import ConfigError, Sg3flowError
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide")
 
+ORIENTATION_TAG = 0x0112  # of EXIF
 # Formats that Pillow lists but that hold no pixels of their own, or start another program.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_TO_RGB = {"P", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 
 
 class UnusablePicture(Sg3flowError):
     """A picture cannot be packed; the message is the reason, without its name."""
 
 
-class TooSmall(UnusablePicture):
-    """A picture has fewer pixels than the transform needs."""
+class NotWanted(Sg3flowError):
+    """The settings leave a picture out; ``kind`` of reason, and the reason as the message."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @cache
@@ -39,15 +43,23 @@ def picture_formats() -> tuple[str, ...]:
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
-    """Endings of file names, in small letters and with the dot, that count as pictures."""
+def picture_endings() -> dict[str, str]:
+    """The format that an ending of a file name stands for; in small letters, with the dot."""
     formats = picture_formats()
     endings = Image.registered_extensions()
-    return frozenset(ending for ending, name in endings.items() if name in formats)
+    return {ending: name for ending, name in endings.items() if name in formats}
 
 
-def decode_picture(content: bytes) -> Image.Image:
-    """Decode a picture file completely, in the mode it has.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded picture file; ``changes`` names what of the file is not in the picture."""
+
+    picture: Image.Image
+    changes: tuple[str, ...]
+
+
+def decode_picture(content: bytes) -> Decoded:
+    """Decode the first picture of a picture file completely, in the mode it has.
 
     Raises:
         UnusablePicture: empty, damaged, no picture, or far too large.
@@ -59,6 +71,8 @@ def decode_picture(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=picture_formats())
+            changes = ["16 bits"] * _is_deep(picture) + ["first frame"] * _is_animated(picture)
+            changes += ["EXIF orientation"] * _turns_itself(picture)
             picture.load()
     except MemoryError:
         raise
@@ -66,27 +80,25 @@ def decode_picture(content: bytes) -> Image.Image:
         raise UnusablePicture("not a picture in a format that Pillow reads") from None
     except Exception as error:  # a damaged file makes Pillow's plugins raise anything
         raise UnusablePicture(f"cannot be decoded ({error})") from None
-    return picture
+    return Decoded(picture, tuple(changes))
 
 
-def plain_mode(picture: Image.Image) -> Image.Image:
-    """The picture in mode RGB or L.
+def _is_deep(picture: Image.Image) -> bool:
+    tiles = getattr(picture, "tile", [])  # to be asked before loading, which empties it
+    return any(";16" in str(tile[3]) for tile in tiles)
 
-    Raises:
-        UnusablePicture: it is transparent, or has more than 8 bits a channel.
-    """
-    if picture.has_transparency_data:
-        alpha = picture.convert("RGBA").getchannel("A")
-        if any(alpha.histogram()[:255]):
-            raise UnusablePicture("has transparent parts; put it on a background first")
-        return picture.convert("L" if picture.mode in ("L", "LA") else "RGB")
-    if picture.mode in ("RGB", "L"):
-        return picture
-    if picture.mode == "1":
-        return picture.convert("L")
-    if picture.mode in _TO_RGB:
-        return picture.convert("RGB")
-    raise UnusablePicture(f"mode {picture.mode} has more than 8 bits a channel; convert it first")
+
+def _turns_itself(picture: Image.Image) -> bool:
+    """Whether Pillow applies the orientation while it loads; it does so for TIFF alone."""
+    return picture.format == "TIFF" and picture.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
+
+
+def _is_animated(picture: Image.Image) -> bool:
+    try:
+        return bool(getattr(picture, "is_animated", False))
+    except Exception:  # a damaged later frame does not harm the first
+        picture.seek(0)
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +107,8 @@ class Measures:
 
     ``pixel_sha256`` is over the RGB pixels (uint8, HWC), so that a picture is found again in
     another file format or as grey stored in three channels. ``mean`` and ``contrast`` are the mean
-    and the standard deviation of its grey values, of 255.
+    and the standard deviation of its grey values, of 255; ``look`` is the hash of its look (see
+    ``looks.py``).
     """
 
     width: int
@@ -103,11 +116,13 @@ class Measures:
     mean: float
     contrast: float
     pixel_sha256: str
+    look: str
 
 
 def measure(picture: Image.Image) -> Measures:
     """Measure a picture of mode RGB or L."""
-    counts = picture.convert("L").histogram()  # whole numbers: the same result everywhere
+    grey = picture.convert("L")
+    counts = grey.histogram()  # whole numbers: the same result everywhere
     total = sum(counts)
     mean = sum(value * count for value, count in enumerate(counts)) / total
     squares = sum(value * value * count for value, count in enumerate(counts)) / total
@@ -116,8 +131,15 @@ def measure(picture: Image.Image) -> Measures:
         picture.height,
         round(mean, 4),
         round(math.sqrt(max(squares - mean * mean, 0.0)), 4),
-        hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest(),
+        pixel_digest(picture),
+        look_hash(grey),
     )
+
+
+def pixel_digest(picture: Image.Image) -> str:
+    """SHA-256 of the RGB pixels (uint8, HWC) of a picture of mode RGB or L."""
+    coloured = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return hashlib.sha256(coloured.tobytes()).hexdigest()
 
 
 def parse_resolution(text: str) -> tuple[int, int] | None:
@@ -170,7 +192,7 @@ def fit(picture: Image.Image, transform: str, size: tuple[int, int] | None) -> I
       outputs are equal.
 
     Raises:
-        TooSmall: center-crop-wide would have to enlarge.
+        NotWanted: center-crop-wide would have to enlarge.
     """
     if size is None:
         return picture
@@ -197,7 +219,9 @@ def _wide(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     width, height = picture.size
     rows = round(size[0] * height / width)
     if width < size[0] or rows < size[1]:
-        raise TooSmall(f"{width}x{height} is too small for center-crop-wide to {size[0]}x{size[1]}")
+        wanted = f"{size[0]}x{size[1]}"
+        reason = f"{width}x{height} is too small for center-crop-wide to {wanted}"
+        raise NotWanted("too small", reason)
     band = picture.crop((0, (height - rows) // 2, width, (height + rows) // 2))
     canvas = Image.new(picture.mode, (size[0], size[0]))
     canvas.paste(_scaled(band, size), (0, (size[0] - size[1]) // 2))
@@ -205,8 +229,11 @@ def _wide(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def encode_png(picture: Image.Image) -> bytes:
-    """A PNG without compression and without metadata: the fastest to decode, and reproducible."""
+    """A PNG without compression: the fastest to decode, and reproducible.
+
+    The picture loses its metadata on the way: Pillow would save profiles and resolutions.
+    """
+    picture.info = {}
     stream = io.BytesIO()
-    plain = Image.fromarray(np.asarray(picture))  # drops profiles and text that Pillow would save
-    plain.save(stream, "PNG", compress_level=0)
+    picture.save(stream, "PNG", compress_level=0)
     return stream.getvalue()

@@ -28,6 +28,7 @@ class LabelsFile:
     labels: dict[str, Any] | None = None
     class_names: list[str] | None = None
     licence: str | None = None
+    citation: str | None = None
 
     def array(self, names: list[str]) -> np.ndarray | None:
         """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
@@ -103,16 +104,18 @@ def read_labels(storage: Storage) -> LabelsFile:
             f"{_words(content)}"
         )
     labels = _labels_by_name(content.get("labels"), storage.path)
-    names, licence = content.get("class_names"), content.get("licence")
+    names = content.get("class_names")
     if names is not None and not _is_list_of_names(names):
         raise DataError(
             f"class_names of {storage.path} must be a list of names, not {_words(names)}"
         )
-    if licence is not None and not isinstance(licence, str):
-        raise DataError(f"licence of {storage.path} must be a text, not {_words(licence)}")
+    terms = {key: content.get(key) for key in ("licence", "citation")}
+    for key, text in terms.items():
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{key} of {storage.path} must be a text, not {_words(text)}")
     if names and labels is None:
         raise DataError(f"{storage.path} names {len(names)} classes but has no labels")
-    return LabelsFile(storage.path, labels, names or None, licence)
+    return LabelsFile(storage.path, labels, names or None, **terms)
 
 
 def is_class(label: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "sg3flow-manifest-1"
+_GROUP_ROWS = 16_384
 
 
 @dataclass(slots=True)
@@ -23,10 +25,15 @@ class ManifestRow:
     in_subset: whether it lies in the part of the source that was to be packed.
     packed, entry: whether and under which name it stands in the packed set.
     left_out: why it does not stand there; "": it does.
+    kind: the kind of that reason: outside the subset, unreadable, duplicate, not square, too small,
+        beyond max_images.
     same_as: for a duplicate that was left out, the path of the picture it repeats.
     problem: why it cannot be used at all; "": it can.
     bytes, file_sha256: length and digest of its file.
-    pixel_sha256, width, height, mode, mean, contrast: see ``images.Measures``; of the raw picture.
+    pixel_sha256, width, height, mode, mean, contrast, look: see ``images.Measures``; of the raw
+        picture.
+    changes: rules by which it became plain RGB or grey, with ", " between; see
+        ``plain_pictures.py``.
     packed_sha256: digest of the RGB pixels of its entry in the packed set.
     """
 
@@ -38,6 +45,7 @@ class ManifestRow:
     packed: bool = False
     entry: str = ""
     left_out: str = ""
+    kind: str = ""
     same_as: str = ""
     problem: str = ""
     bytes: int = 0
@@ -48,6 +56,8 @@ class ManifestRow:
     mode: str | None = None
     mean: float | None = None
     contrast: float | None = None
+    look: str | None = None
+    changes: str = ""
     packed_sha256: str | None = None
 
 
@@ -70,9 +80,11 @@ def write_manifest(stream: BinaryIO, rows: Iterable[ManifestRow]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(rows, key=lambda row: row.path)
-    table = pa.Table.from_pylist([asdict(row) for row in ordered], schema=_schema())
-    pq.write_table(table, stream, compression="zstd")
+    ordered = iter(sorted(rows, key=lambda row: row.path))
+    with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
+        # In pieces: as dictionaries, the rows take many times their memory.
+        while piece := [asdict(row) for row in islice(ordered, _GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(piece, schema=_schema()))
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":

@@ -1,4 +1,4 @@
-"""Packing: from any folder or zip of pictures to a packed set and its manifest.
+"""Packing: from any source of pictures to a packed set and its manifest.
 
 Every picture of the source is read, also those outside the subset that is packed: the manifest
 must know them to find pictures that stand in two splits.
@@ -24,8 +24,15 @@ from sg3flow.data.packed_form import (
     refuse_foreign,
 )
 from sg3flow.data.parallel import ordered_map, workers_for
+from sg3flow.data.plain_pictures import parse_colour
 from sg3flow.data.scan import Encoded, ScanJob, Scanned, ScanTask, scan_picture
-from sg3flow.data.sources import Source, SourcePicture, open_source
+from sg3flow.data.sources import (
+    Source,
+    SourcePicture,
+    open_source,
+    shown_name,
+    split_of,
+)
 from sg3flow.data.storage import check_exists
 from sg3flow.errors import DataError
 from sg3flow.files import replaced_file
@@ -38,9 +45,9 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """What packing made.
 
-    ``left_out`` counts pictures by kind of reason (outside, unreadable, duplicate, too small,
-    beyond max_images); ``mean`` and ``contrast`` are those of the packed pictures' raw files, of
-    255.
+    ``left_out`` counts pictures by kind of reason (see ``ManifestRow``), ``changes`` the packed by
+    the rule that made them plain; ``mean`` and ``contrast`` are those of the packed pictures' raw
+    files, of 255.
     """
 
     num_source: int
@@ -49,19 +56,25 @@ class PackSummary:
     channels: int
     digest: str
     licence: str | None
+    citation: str | None
     classes: dict[str, int]
     left_out: dict[str, int]
+    changes: dict[str, int]
     mean: float
     contrast: float
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
         kind = "colour" if self.channels == 3 else "grey"
-        left_out = [f"{count} {reason}" for reason, count in self.left_out.items()]
+        told = "".join(
+            f"; {words}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            for words, counts in (("left out", self.left_out), ("changed", self.changes))
+            if counts
+        )
         return (
             f"packed {self.num_packed} of {self.num_source} pictures into {dest} "
             f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
-            f"SHA-256 {self.digest[:16]})" + (f"; left out: {', '.join(left_out)}" * bool(left_out))
+            f"SHA-256 {self.digest[:16]}){told}"
         )
 
     def profile(self) -> dict[str, Any]:
@@ -72,9 +85,11 @@ class PackSummary:
             "channels": self.channels,
             "classes": self.classes,
             "left_out": self.left_out,
+            "changes": self.changes,
             "mean": self.mean,
             "contrast": self.contrast,
             "licence": self.licence,
+            "citation": self.citation,
         }
 
 
@@ -82,11 +97,12 @@ def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) 
     """Find at once, before any work, what can be wrong with the settings and paths alone.
 
     Raises:
-        ConfigError: a transform and a resolution that do not go together.
+        ConfigError: a transform and a resolution that do not go together, or no colour.
         DataError: no source, outputs that would replace it or one another, or that exist and are
             not ours.
     """
     check_transform(config.transform, parse_resolution(config.resolution))
+    parse_colour(config.background)
     check_exists(source)
     check_distinct({"--dest": dest, "--manifest": manifest})
     _refuse_overlap(source, dest, manifest)
@@ -97,10 +113,11 @@ def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) 
 def pack_images(
     source: Path, dest: Path, manifest: Path, config: PackConfig, *, workers: int = 0
 ) -> PackSummary:
-    """Pack the pictures of a folder or zip file; the result does not depend on ``workers``.
+    """Pack the pictures of a source; the result does not depend on ``workers``.
 
     Args:
-        source: folder or zip file, searched recursively, in the order of the paths.
+        source: folder, zip or tar file, searched recursively, in the order of the paths; or a form
+            of the public sets (see ``listing.py``).
         dest: the packed set to write: a zip file if it ends in ``.zip``, else a folder.
         manifest: the manifest to write.
         config: what to pack, and how.
@@ -113,8 +130,16 @@ def pack_images(
             is written then.
     """
     check_request(source, dest, manifest, config)
-    opened = open_source(source, config.subset, config.labels)
-    task = ScanTask(opened.storage, config.transform, parse_resolution(config.resolution))
+    opened = open_source(source, config)
+    task = ScanTask(
+        opened.storage,
+        config.transform,
+        parse_resolution(config.resolution),
+        config.aspect,
+        config.min_side,
+        config.mode,
+        parse_colour(config.background),
+    )
     with replaced_file(manifest) as stream, packed_writer(dest) as writer:
         packing = _Packing(opened, config, writer)
         jobs, total = packing.jobs(), len(opened.pictures)
@@ -155,6 +180,8 @@ class _Packing:
         self._pictures = {picture.path: picture for picture in self.source.pictures}
         self._outside: dict[str, list[ManifestRow]] = {}
         self._packed_paths: dict[str, str] = {}
+        for name, why in self.source.unlisted.items():
+            self._take_unlisted(name, why)
 
     def jobs(self) -> Iterator[ScanJob]:
         """First what lies outside the subset: a picture of the subset may stand there too."""
@@ -172,18 +199,32 @@ class _Packing:
         self.rows.append(row)
         kind, reason = self._why_not(row, scanned)
         if kind:
-            self.kinds[kind] += 1
-            row.left_out = reason
+            self._leave_out(row, kind, reason)
         else:
             assert scanned.encoded is not None
             self._pack(row, picture, scanned.encoded)
+
+    def _take_unlisted(self, name: str, why: str) -> None:
+        """A folder that cannot be looked into counts as one picture that cannot be used."""
+        row = ManifestRow(shown_name(name), split_of(name), None, "", False, problem=why)
+        row.in_subset = f"{name}/".startswith(self.source.folder)
+        self.rows.append(row)
+        if row.in_subset:
+            self.rejects.append(row)
+            self._leave_out(row, "unreadable", f"unreadable: {why}")
+        else:
+            self._leave_out(row, OUTSIDE, OUTSIDE)
+
+    def _leave_out(self, row: ManifestRow, kind: str, reason: str) -> None:
+        self.kinds[kind] += 1
+        row.kind, row.left_out = kind, reason
 
     def _why_not(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
         """Kind of reason and reason to leave a picture out; empty: pack it."""
         if not row.in_subset:
             if row.pixel_sha256:
                 self._outside.setdefault(row.pixel_sha256, []).append(row)
-            return "outside", OUTSIDE
+            return OUTSIDE, OUTSIDE
         if row.problem:
             self.rejects.append(row)
             return "unreadable", f"unreadable: {row.problem}"
@@ -193,9 +234,7 @@ class _Packing:
                 return "duplicate", f"same picture as {row.same_as}"
         if self._is_full():
             return "beyond max_images", "beyond max_images"
-        if scanned.too_small:
-            return "too small", scanned.too_small
-        return "", ""
+        return scanned.unwanted, scanned.why
 
     def _equal_picture(self, row: ManifestRow) -> str:
         """Path of an equal picture in a split that is not packed, or packed before; "": none."""
@@ -248,7 +287,11 @@ class _Packing:
                 f"{last.left_out})"
             )
         labels, class_names = self._final_labels()
-        extra = {"class_names": class_names, "licence": self.source.licence}
+        extra = {
+            "class_names": class_names,
+            "licence": self.source.licence,
+            "citation": self.source.citation,
+        }
         self.writer.add(LABELS_NAME, labels_json(labels, extra))
 
     def _final_labels(self) -> tuple[list[Any] | None, list[str] | None]:
@@ -276,16 +319,23 @@ class _Packing:
             channels=len(self.form[2]),
             digest=self.writer.digest.hexdigest(),
             licence=self.source.licence,
+            citation=self.source.citation,
             classes=dict(sorted(names.items())) if self.packed[0].label is not None else {},
             left_out=dict(self.kinds),
+            changes=_counted_changes(self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
         )
 
 
+def _counted_changes(rows: list[ManifestRow]) -> dict[str, int]:
+    counts = Counter(change for row in rows for change in row.changes.split(", ") if change)
+    return dict(sorted(counts.items()))
+
+
 def _row(picture: SourcePicture, scanned: Scanned) -> ManifestRow:
     row = ManifestRow(
-        picture.path,
+        shown_name(picture.path),
         picture.split,
         picture.label if isinstance(picture.label, int) else None,
         picture.class_name,
@@ -294,11 +344,12 @@ def _row(picture: SourcePicture, scanned: Scanned) -> ManifestRow:
         bytes=scanned.num_bytes,
         file_sha256=scanned.file_sha256,
         mode=scanned.mode,
+        changes=", ".join(scanned.changes),
     )
     if scanned.measures is not None:
         row.width, row.height = scanned.measures.width, scanned.measures.height
         row.mean, row.contrast = scanned.measures.mean, scanned.measures.contrast
-        row.pixel_sha256 = scanned.measures.pixel_sha256
+        row.pixel_sha256, row.look = scanned.measures.pixel_sha256, scanned.measures.look
     return row
 
 
@@ -315,7 +366,7 @@ def _check_side(path: str, width: int, height: int) -> None:
 
 def _remedy(first: tuple[int, int, str], other: tuple[int, int, str]) -> str:
     if first[2] != other[2]:
-        return "make them all grey or all colour"
+        return "pass --mode rgb or --mode grey"
     return (
         f"pass --resolution {first[0]}x{first[1]} (with --transform center-crop to keep the aspect)"
     )

@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.images import picture_suffixes
-from sg3flow.data.storage import is_hidden
+from sg3flow.data.listing import open_listing
 from sg3flow.errors import DataError
 
 SOURCE_NAME = "SOURCE.json"
@@ -100,11 +99,10 @@ def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
 
 
 def count_pictures(folder: Path) -> dict[str, int]:
-    """Number of pictures by the folder that holds them; "." is ``folder`` itself."""
-    endings = picture_suffixes()
-    counts = Counter(
-        PurePosixPath(name).parent.as_posix()
-        for name in plain_files(folder)
-        if PurePosixPath(name).suffix.lower() in endings and not is_hidden(name)
-    )
+    """Number of pictures by the folder that holds them; "." is ``folder`` itself.
+
+    Raises:
+        DataError: there are none.
+    """
+    counts = Counter(PurePosixPath(name).parent.as_posix() for name in open_listing(folder).names)
     return dict(sorted(counts.items()))

@@ -1,23 +1,26 @@
-"""The raw pictures to pack: which there are, of which split and class, under which licence."""
+"""The raw pictures to pack: which there are, of which split and class, under which terms."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.images import picture_suffixes
-from sg3flow.data.labels import LabelsFile, read_labels
+from sg3flow.config import PackConfig
+from sg3flow.data.csv_labels import csv_labels
+from sg3flow.data.labels import LabelsFile
+from sg3flow.data.listing import Listing, open_listing
 from sg3flow.data.source_record import read_source
-from sg3flow.data.storage import Storage, is_hidden, open_storage
+from sg3flow.data.storage import Storage, is_hidden
 from sg3flow.errors import DataError, nearest
 
-_SPLITS = ("train", "val", "test")
+_SPLITS = ("train", "val", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePicture:
     """One raw picture: its path below the source, its split ("": none), and its label.
 
-    ``label`` is a class number or a vector from the source's ``dataset.json``, else None;
+    ``label`` is a class number or a vector from the source's own labels, else None;
     ``class_name`` is "" where there is none.
     """
 
@@ -30,44 +33,52 @@ class SourcePicture:
 
 @dataclass(frozen=True)
 class Source:
-    """Every picture of a source, sorted by path, and what is known of them together."""
+    """Every picture of a source, sorted by path, and what is known of them together.
+
+    ``unlisted`` names what below the source could not be looked into, and why.
+    """
 
     storage: Storage
+    folder: str
     pictures: list[SourcePicture]
     class_names: list[str] | None
     licence: str | None
+    citation: str | None
+    unlisted: dict[str, str] = field(default_factory=dict)
 
 
-def open_source(path: Path, subset: str, labels: str) -> Source:
-    """List the pictures of a folder or a zip file.
+def open_source(path: Path, config: PackConfig) -> Source:
+    """List the pictures of a source.
 
     Args:
-        path: the folder or zip file.
-        subset: folder below it whose pictures are to be packed; empty: all.
-        labels: ``json`` (from the source's dataset.json, if it has one), ``folders`` or ``none``.
+        path: any form that ``open_listing`` knows.
+        config: its ``subset`` is a folder whose pictures are to be packed (empty: all); its
+            ``labels`` say where they come from.
 
     Raises:
         DataError: the source is missing or damaged, holds no pictures (below ``subset``), or its
             labels do not fit its pictures.
     """
-    storage = open_storage(path)
-    names = _picture_names(storage)
-    folder = _subset_folder(subset, names, path)
+    listing = open_listing(path)
+    names = listing.names
+    folder = _subset_folder(config.subset, names, path)
     chosen = [name for name in names if name.startswith(folder)]
-    content = _labels_file(storage) if labels == "json" else LabelsFile(path)
+    content = _labels(listing, config)
     values = content.array(chosen)
-    from_json = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
-    class_names = content.class_names
-    pictures = []
-    for name in names:
-        in_subset = name.startswith(folder)
-        label = from_json.get(name)
-        class_name = _class_name(name, labels, label, class_names)
-        if labels == "folders" and in_subset and not class_name:
-            raise DataError(f"{name} lies in no folder of {path} that could be its class")
-        pictures.append(SourcePicture(name, split_of(name), in_subset, label, class_name))
-    licence = _licence(path) or content.licence
-    return Source(storage, pictures, class_names if from_json else None, licence)
+    own = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
+    pictures = [_picture(name, folder, config, own.get(name), content) for name in names]
+    if config.labels == "folders":
+        _require_folders(pictures, path)
+    terms = _terms(path)
+    return Source(
+        listing.storage,
+        folder,
+        pictures,
+        content.class_names if own else None,
+        terms.get("licence") or content.licence,
+        terms.get("citation") or content.citation,
+        {name: why for name, why in listing.storage.problems.items() if not is_hidden(name)},
+    )
 
 
 def split_of(name: str) -> str:
@@ -76,23 +87,20 @@ def split_of(name: str) -> str:
     return next((part for part in folders if part in _SPLITS), "")
 
 
-def _picture_names(storage: Storage) -> list[str]:
-    endings = picture_suffixes()
-    names = [
-        name
-        for name in storage.names
-        if PurePosixPath(name).suffix.lower() in endings and not is_hidden(name)
-    ]
-    if not names:
-        raise DataError(f"no pictures below {storage.path} (files are known by their endings)")
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the name {name!r} below {storage.path} is no UTF-8; rename it"
-            ) from None
-    return names
+def shown_name(name: str) -> str:
+    """A path as text: bytes in it that are no UTF-8 (old archives, other systems) as ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _labels(listing: Listing, config: PackConfig) -> LabelsFile:
+    if config.labels == "csv":
+        return csv_labels(listing.storage, config.labels_csv, listing.names)
+    if config.labels != "json":
+        return LabelsFile(listing.storage.path)
+    try:
+        return listing.own_labels(config.label_column)
+    except DataError as error:
+        raise DataError(f"{error}; repair it, or pack with --labels none") from None
 
 
 def _subset_folder(subset: str, names: list[str], path: Path) -> str:
@@ -106,28 +114,30 @@ def _subset_folder(subset: str, names: list[str], path: Path) -> str:
     return folder + "/"
 
 
-def _labels_file(storage: Storage) -> LabelsFile:
-    try:
-        return read_labels(storage)
-    except DataError as error:
-        raise DataError(f"{error}; repair it, or pack with --labels none") from None
+def _picture(
+    name: str, folder: str, config: PackConfig, label: Any, content: LabelsFile
+) -> SourcePicture:
+    class_name, names = "", content.class_names
+    if config.labels == "folders":
+        class_name = shown_name(PurePosixPath(name).parent.name)
+    elif names is not None and isinstance(label, int) and label < len(names):
+        class_name = names[label]
+    return SourcePicture(name, split_of(name), name.startswith(folder), label, class_name)
 
 
-def _class_name(name: str, labels: str, label: Any, class_names: list[str] | None) -> str:
-    if labels == "folders":
-        return PurePosixPath(name).parent.name
-    if class_names is not None and isinstance(label, int) and label < len(class_names):
-        return class_names[label]
-    return ""
+def _require_folders(pictures: list[SourcePicture], path: Path) -> None:
+    for picture in pictures:
+        if picture.in_subset and not picture.class_name:
+            raise DataError(f"{picture.path} lies in no folder of {path} that could be its class")
 
 
-def _licence(path: Path) -> str | None:
-    """The licence in the SOURCE.json that fetching wrote at the top of its folder, at or above."""
-    folder = path.resolve()
+def _terms(path: Path) -> Mapping[str, str | None]:
+    """Licence and citation of the SOURCE.json that fetching wrote, at or above the source."""
+    place = path.resolve()
     # Above too: the source may be one class of what was fetched, and its terms still hold.
-    for parent in (folder, *folder.parents) if folder.is_dir() else ():
+    for parent in (place, *place.parents) if place.is_dir() else place.parents:
         content = read_source(parent)
         if content is not None:
-            licence = content.get("licence")
-            return licence if isinstance(licence, str) else None
-    return None
+            told = {key: content.get(key) for key in ("licence", "citation")}
+            return {key: value for key, value in told.items() if isinstance(value, str)}
+    return {}

@@ -8,14 +8,14 @@ position (``os.pread``), share no file offset and take no lock.
 import os
 import stat
 import struct
-import weakref
 import zipfile
 import zlib
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from sg3flow.data.positions import PositionFile
 from sg3flow.errors import DataError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
@@ -40,6 +40,7 @@ class Storage(Protocol):
 
     path: Path
     names: list[str]
+    problems: dict[str, str]  # what below the root could not be listed, and why
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; DataError if they cannot be had whole."""
@@ -52,10 +53,13 @@ def open_storage(path: Path) -> Storage:
     """Open a zip file or a folder.
 
     Raises:
-        DataError: there is neither at ``path``, or it cannot be listed.
+        DataError: there is neither at ``path``, or it cannot be listed as a whole.
     """
     check_exists(path)
-    return FolderStorage(path) if path.is_dir() else ZipStorage(path)
+    storage: Storage = FolderStorage(path) if path.is_dir() else ZipStorage(path)
+    for name, reason in storage.problems.items():
+        raise DataError(f"{path / name}: {reason}")
+    return storage
 
 
 def check_exists(path: Path) -> None:
@@ -70,18 +74,19 @@ def is_hidden(name: str) -> bool:
 
 
 class FolderStorage:
-    """The files below a folder; links are followed."""
+    """The files below a folder; links are followed, but not in a circle."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = sorted(_walk(path))
+        self.problems: dict[str, str] = {}
+        self.names = sorted(_walk(path, self.problems))
 
     def read(self, name: str) -> bytes:
         try:
             status = (self.path / name).stat()
             if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
                 raise DataError(f"{self.path / name} is not a plain file")
-            _check_size(f"{self.path / name}", status.st_size)
+            check_entry_size(f"{self.path / name}", status.st_size)
             return (self.path / name).read_bytes()
         except OSError as error:
             raise DataError(f"{self.path / name} cannot be read: {error.strerror}") from None
@@ -93,7 +98,7 @@ class FolderStorage:
             return 0
 
 
-def _walk(root: Path) -> list[str]:
+def _walk(root: Path, problems: dict[str, str]) -> list[str]:
     names: list[str] = []
     waiting = [("", frozenset[tuple[int, int]]())]
     while waiting:
@@ -102,19 +107,28 @@ def _walk(root: Path) -> list[str]:
             status = (root / base).stat()
             mark = (status.st_dev, status.st_ino)
             if mark in above:
-                raise DataError(f"{root / base} is a link to a folder above it; remove the link")
+                problems[base.rstrip("/")] = "a link to a folder above it; remove the link"
+                continue
             with os.scandir(root / base) as entries:
                 for entry in entries:
-                    if entry.is_dir() and not (entry.is_symlink() and is_hidden(entry.name)):
+                    if _is_folder(entry):
                         waiting.append((f"{base}{entry.name}/", above | {mark}))
                     else:
                         names.append(base + entry.name)
         except OSError as error:
-            raise DataError(f"folder {root / base} cannot be listed: {error.strerror}") from None
+            problems[base.rstrip("/")] = f"cannot be listed: {error.strerror}"
     return names
 
 
-def _check_size(what: str, size: int) -> None:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() and not (entry.is_symlink() and is_hidden(entry.name))
+    except OSError:  # a link to itself; reading it says so
+        return False
+
+
+def check_entry_size(what: str, size: int) -> None:
+    """Raise DataError where one file is larger than any picture."""
     if size > _MAX_BYTES:
         raise DataError(f"{what} has {size:,} bytes; at most {_MAX_BYTES:,} are read")
 
@@ -133,17 +147,14 @@ class ZipStorage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.problems: dict[str, str] = {}
         self._entries = _zip_entries(path)
         self.names = sorted(self._entries)
-        self._stamp = _stamp(path)
-        self._handle: int | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None}  # a handle means nothing in another process
+        self._file = PositionFile(path)
 
     def read(self, name: str) -> bytes:
         entry = self._entries[name]
-        _check_size(f"entry {name} of {self.path}", max(entry.size, entry.stored_size))
+        check_entry_size(f"entry {name} of {self.path}", max(entry.size, entry.stored_size))
         content = self._content(name, entry)
         if len(content) != entry.size or zlib.crc32(content) != entry.crc:
             raise DataError(f"entry {name} of {self.path} is damaged (CRC-32 does not match)")
@@ -153,12 +164,12 @@ class ZipStorage:
         return self._entries[name].size
 
     def _content(self, name: str, entry: _Entry) -> bytes:
-        header = self._pread(_LOCAL_HEADER.size, entry.header_offset)
+        header = self._file.read(_LOCAL_HEADER.size, entry.header_offset)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
             raise DataError(f"entry {name} of {self.path} is damaged (its header is not there)")
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        stored = self._pread(entry.stored_size, start)
+        stored = self._file.read(entry.stored_size, start)
         if entry.method == zipfile.ZIP_STORED:
             return stored
         try:
@@ -166,32 +177,6 @@ class ZipStorage:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, entry.size + 1)
         except zlib.error as error:
             raise DataError(f"entry {name} of {self.path} is damaged ({error})") from None
-
-    def _pread(self, size: int, offset: int) -> bytes:
-        if self._handle is None:
-            self._handle = self._open()
-        pieces = []
-        while size > 0:  # one call gives at most 2 GiB, and less on some network file systems
-            piece = os.pread(self._handle, size, offset)
-            if not piece:
-                break
-            pieces.append(piece)
-            size, offset = size - len(piece), offset + len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _open(self) -> int:
-        handle = os.open(self.path, os.O_RDONLY)
-        if _stamp(handle) != self._stamp:
-            os.close(handle)
-            raise DataError(f"{self.path} was changed while in use; start again")
-        weakref.finalize(self, os.close, handle)
-        return handle
-
-
-def _stamp(file: Path | int) -> tuple[int, int]:
-    """What tells that a file was changed or replaced: its size and time of change."""
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
 
 
 def _zip_entries(path: Path) -> dict[str, _Entry]:

@@ -5,16 +5,18 @@ import io
 
 from PIL import Image
 
-from sg3flow.data.images import UnusablePicture, decode_picture, plain_mode
+from sg3flow.data.images import UnusablePicture, decode_picture
+from sg3flow.data.plain_pictures import plain_picture
 from sg3flow.data.storage import Storage
 from sg3flow.errors import DataError
 
-_MOST = 60
+MOST_SHOWN = 16  # offenders of one check
+_MOST = 160
 _SIDE = 112
 
 
 class Thumbnails:
-    """Collects thumbnails by the path or entry name of their picture, the first 60 asked for."""
+    """Collects thumbnails by the path or entry name of their picture, the first 160 asked for."""
 
     def __init__(self, packed: Storage, raw: Storage | None) -> None:
         self.uris: dict[str, str] = {}
@@ -43,7 +45,7 @@ class Thumbnails:
 
 def _data_uri(storage: Storage, name: str) -> str:
     try:
-        picture = plain_mode(decode_picture(storage.read(name)))
+        picture = plain_picture(decode_picture(storage.read(name)).picture).picture
     except (DataError, UnusablePicture):
         return ""  # the report says in words what is wrong with it
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
