@@ -68,6 +68,7 @@ class Reference:
         self.pictures, self.extractor = pictures, extractor
         self._batch, self._device, self._ranks = batch, device, ranks
         self._stats: FeatureStats | None = None
+        self._has_stats = False  # on all processes, where the first one alone keeps them
         self._gathered: set[int] = set()
         self._features: dict[int, torch.Tensor] = {}
         self._radii: dict[tuple[int, int], torch.Tensor] = {}
@@ -79,8 +80,9 @@ class Reference:
             MetricError: the features are not finite.
             DataError: a picture cannot be read.
         """
-        if self._stats is not None:
+        if self._has_stats:
             return
+        self._has_stats = True
         rule, count = {"rule": _RULE}, self.pictures.num_images
         if count not in self._gathered:
             self._stats = self._shared(cached_stats, rule, range(count), self._gather_stats)
