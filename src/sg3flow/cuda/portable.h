@@ -1,0 +1,65 @@
+// What the kernels need from the compiler: the same headers build with nvcc for the GPU and with a
+// plain C++17 compiler for the host, where the tests run them one thread after the other.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define SG3_BOTH __host__ __device__ __forceinline__
+#define SG3_DEVICE __device__ __forceinline__
+#define SG3_UNROLL _Pragma("unroll")
+#define SG3_ROLLED _Pragma("unroll 1")
+#else
+#define SG3_BOTH inline
+#define SG3_DEVICE inline
+#define SG3_UNROLL
+#define SG3_ROLLED
+#endif
+
+namespace sg3 {
+
+// Four floats that move together: one 128-bit access to shared memory.
+struct alignas(16) Vec4 {
+    float v[4];
+};
+
+SG3_DEVICE Vec4 load4(const float* from) {
+#if defined(__CUDACC__)
+    return *reinterpret_cast<const Vec4*>(from);
+#else
+    Vec4 value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+#endif
+}
+
+SG3_DEVICE void store4(float* to, const Vec4& value) {
+#if defined(__CUDACC__)
+    *reinterpret_cast<Vec4*>(to) = value;
+#else
+    std::memcpy(to, &value, sizeof(value));
+#endif
+}
+
+// How a tile runs its phases: every thread of the block at once, with a barrier after each phase.
+#if defined(__CUDACC__)
+struct BlockThreads {
+    template <class Phase>
+    __device__ __forceinline__ void each(const Phase& phase) const {
+        phase(static_cast<int>(threadIdx.x));
+        __syncthreads();
+    }
+};
+#endif
+
+// The same on the host: the threads of a phase one after the other.
+struct SequentialThreads {
+    int count;
+    template <class Phase>
+    void each(const Phase& phase) const {
+        for (int thread = 0; thread < count; ++thread) phase(thread);
+    }
+};
+
+}  // namespace sg3

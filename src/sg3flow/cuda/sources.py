@@ -1,0 +1,4 @@
+"""Placeholder."""
+from pathlib import Path
+
+FOLDER = Path(__file__).parent

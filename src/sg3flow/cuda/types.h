@@ -1,0 +1,36 @@
+// Element types: how they are loaded into, and stored from, the type that the sums run in.
+#pragma once
+
+#include "portable.h"
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace sg3 {
+
+template <class T>
+struct SumOf {
+    using type = float;
+};
+template <>
+struct SumOf<double> {
+    using type = double;
+};
+template <class T>
+using Sum = typename SumOf<T>::type;
+
+SG3_DEVICE float widen(float v) { return v; }
+SG3_DEVICE double widen(double v) { return v; }
+SG3_DEVICE void narrow(float v, float* to) { *to = v; }
+SG3_DEVICE void narrow(double v, double* to) { *to = v; }
+
+#if defined(__CUDACC__)
+SG3_DEVICE float widen(__half v) { return __half2float(v); }
+SG3_DEVICE float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+SG3_DEVICE void narrow(float v, __half* to) { *to = __float2half_rn(v); }
+SG3_DEVICE void narrow(float v, __nv_bfloat16* to) { *to = __float2bfloat16_rn(v); }
+#endif
+
+}  // namespace sg3

@@ -1,0 +1,132 @@
+"""The kernels' headers built for the host, and calls into them with torch tensors."""
+
+import ctypes
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from sg3flow.cuda.sources import FOLDER
+
+_TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+_INT, _PTR, _REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_double
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [("taps", _PTR), ("width", _INT), ("height", _INT), ("separable", _INT)]
+
+
+def _ints(names):
+    return [(name, _INT) for name in names.split()]
+
+
+class _Upfirdn(ctypes.Structure):
+    _fields_ = [
+        *(("x", _PTR), ("y", _PTR), ("filter", _Filter), ("planes", ctypes.c_int64)),
+        *_ints("type in_w in_h out_w out_h up_x up_y down_x down_y pad_x pad_y flip"),
+        ("gain", _REAL),
+    ]
+
+
+class _FilteredLRelu(ctypes.Structure):
+    _fields_ = [
+        *((name, _PTR) for name in ("x", "b", "y", "flags", "workspace")),
+        *(("fu", _Filter), ("fd", _Filter), ("planes", ctypes.c_int64)),
+        *_ints("channels type in_w in_h mid_w mid_h out_w out_h up_x up_y down_x down_y"),
+        *_ints("pad_x pad_y flip"),
+        *((name, _REAL) for name in ("gain", "slope", "clamp")),
+        *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y"),
+    ]
+
+
+def _filter(f):
+    if f is None:
+        return _Filter(None, 1, 1, 0)
+    return _Filter(f.data_ptr(), f.shape[-1], f.shape[0], int(f.ndim == 1))
+
+
+def _taps(f):
+    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+class HostKernels:
+    """The ops of the compiled library, computed on the host by the kernels' own functions.
+
+    The calls follow the schemas of the ops: pairs are (x, y), `padding` is (x0, x1, y0, y1).
+    `tiles` chooses between the functions of the fused kernel and those of the generic one.
+    """
+
+    def __init__(self, library):
+        self._library = library
+
+    def upfirdn2d(self, x, f, up, down, padding, flip, gain):
+        width, height = _taps(f)
+        out_w = (x.shape[3] * up[0] + padding[0] + padding[1] - width) // down[0] + 1
+        out_h = (x.shape[2] * up[1] + padding[2] + padding[3] - height) // down[1] + 1
+        y = x.new_full((*x.shape[:2], out_h, out_w), math.nan)
+        op = _Upfirdn(x=x.data_ptr(), y=y.data_ptr(), filter=_filter(f), gain=gain, flip=flip)
+        op.planes, op.type = x.shape[0] * x.shape[1], _TYPES[x.dtype]
+        op.in_h, op.in_w, op.out_h, op.out_w = *x.shape[2:], out_h, out_w
+        (op.up_x, op.up_y), (op.down_x, op.down_y) = up, down
+        op.pad_x, op.pad_y = padding[0], padding[2]
+        self._library.host_upfirdn2d(ctypes.byref(op))
+        return y
+
+    def filtered_lrelu(self, x, fu, fd, b, **options):
+        """Forward, with flags: (y, flags)."""
+        op, y, mid = self._op(x, fu, fd, b, **options)
+        flags = torch.full(
+            (*x.shape[:2], op.mid_h, -(-op.mid_w // 4)), 0xAA, dtype=torch.uint8
+        )
+        op.flags, op.flags_w, op.flags_h = flags.data_ptr(), op.mid_w, op.mid_h
+        op.flags_stride = flags.shape[-1]
+        self._run(op, options["tiles"])
+        return y, flags
+
+    def flagged(self, g, flags, fu, fd, offset, flags_width, **options):
+        op, y, mid = self._op(g, fu, fd, None, clamp=-1.0, **options)
+        op.read_flags, op.flags, op.flags_w = 1, flags.data_ptr(), flags_width
+        op.flags_h, op.flags_stride = flags.shape[2:]
+        op.offset_x, op.offset_y = offset
+        self._run(op, options["tiles"])
+        return y
+
+    def _op(self, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, tiles):
+        (uw, uh), (dw, dh) = _taps(fu), _taps(fd)
+        op = _FilteredLRelu(x=x.data_ptr(), fu=_filter(fu), fd=_filter(fd), flip=flip)
+        op.planes, op.channels, op.type = x.shape[0] * x.shape[1], x.shape[1], _TYPES[x.dtype]
+        op.in_h, op.in_w = x.shape[2:]
+        op.mid_w = op.in_w * up[0] + padding[0] + padding[1] - uw + 1
+        op.mid_h = op.in_h * up[1] + padding[2] + padding[3] - uh + 1
+        op.out_w, op.out_h = (op.mid_w - dw) // down[0] + 1, (op.mid_h - dh) // down[1] + 1
+        (op.up_x, op.up_y), (op.down_x, op.down_y) = up, down
+        op.pad_x, op.pad_y = padding[0], padding[2]
+        op.gain, op.slope, op.clamp = gain, slope, clamp
+        op.b = None if b is None else b.data_ptr()
+        y = x.new_full((*x.shape[:2], op.out_h, op.out_w), math.nan)
+        mid = x.new_full((*x.shape[:2], op.mid_h, op.mid_w), math.nan)
+        op.y, op.workspace = y.data_ptr(), mid.data_ptr()
+        return op, y, mid
+
+    def _run(self, op, tiles):
+        if tiles:
+            assert self._library.host_tiles(ctypes.byref(op)), "no tile kind fits"
+        else:
+            self._library.host_generic(ctypes.byref(op))
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory) -> HostKernels:
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (g++ or c++) to build the kernels' functions for the host")
+    library = tmp_path_factory.mktemp("host") / "kernels.so"
+    source = Path(__file__).with_name("host_build.cpp")
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command = [compiler, *flags, f"-I{FOLDER}", str(source), "-o", str(library)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    return HostKernels(ctypes.CDLL(str(library)))
