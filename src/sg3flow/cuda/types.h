@@ -33,4 +33,12 @@ SG3_DEVICE void narrow(float v, __half* to) { *to = __float2half_rn(v); }
 SG3_DEVICE void narrow(float v, __nv_bfloat16* to) { *to = __float2bfloat16_rn(v); }
 #endif
 
+// A sum as it reads back after it was stored in T.
+template <class T>
+SG3_DEVICE Sum<T> rounded(Sum<T> v) {
+    T stored;
+    narrow(v, &stored);
+    return widen(stored);
+}
+
 }  // namespace sg3
