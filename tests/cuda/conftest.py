@@ -56,7 +56,8 @@ class HostKernels:
     """The ops of the compiled library, computed on the host by the kernels' own functions.
 
     The calls follow the schemas of the ops: pairs are (x, y), `padding` is (x0, x1, y0, y1).
-    `tiles` chooses between the functions of the fused kernel and those of the generic one.
+    `tiles` names the functions that run: "plain" tiles, "bands" (the tiles on the tensor cores,
+    emulated) or "generic".
     """
 
     def __init__(self, library):
@@ -112,10 +113,12 @@ class HostKernels:
         return op, y, mid
 
     def _run(self, op, tiles):
-        if tiles:
-            assert self._library.host_tiles(ctypes.byref(op)), "no tile kind fits"
-        else:
-            self._library.host_generic(ctypes.byref(op))
+        run = {
+            "plain": self._library.host_tiles,
+            "bands": self._library.host_bands,
+            "generic": self._library.host_generic,
+        }[tiles]
+        assert run(ctypes.byref(op)), "no tile kind fits"
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,24 @@ extern "C" int host_tiles(const Sg3FilteredLrelu* op) {
     });
 }
 
+extern "C" int host_bands(const Sg3FilteredLrelu* op) {
+    return visit_band(*op, [&](auto kind, auto reads) {
+        using S = typename decltype(kind)::Shape;
+        using Memory = BandMemory<S, float>;
+        auto memory = std::make_unique<Memory>();
+        const int rows = band_rows<S>(op->out_h);
+        for (int64_t plane = 0; plane < op->planes; ++plane) {
+            for (int ty = 0; ty * rows < op->out_h; ++ty) {
+                for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
+                    std::memset(memory.get(), 0xff, sizeof(*memory));
+                    BandTile<S, float> tile(*op, *memory, plane, rows, tx, ty);
+                    tile.template run<decltype(reads)::value>(SequentialThreads{S::THREADS});
+                }
+            }
+        }
+    });
+}
+
 template <class T>
 static void generic(const Sg3FilteredLrelu& op, T* mid) {
     const int64_t groups = (op.mid_w + 3) / 4 * op.mid_h, some = workspace_planes(op);
@@ -36,12 +54,13 @@ static void generic(const Sg3FilteredLrelu& op, T* mid) {
     }
 }
 
-extern "C" void host_generic(const Sg3FilteredLrelu* op) {
+extern "C" int host_generic(const Sg3FilteredLrelu* op) {
     if (op->type == SG3_FLOAT64) {
         generic(*op, static_cast<double*>(op->workspace));
     } else {
         generic(*op, static_cast<float*>(op->workspace));
     }
+    return 1;
 }
 
 extern "C" void host_upfirdn2d(const Sg3Upfirdn* op) {

@@ -17,8 +17,10 @@ KINDS = {
     "r": (2, UP2, 2, RADIAL, (11, 10, 11, 10)),
     "r-up4": (4, UP4, 2, RADIAL, (-2, -5, -2, -5)),
     "odd": (2, UP2, 2, UP2, (10, 3, -4, 7)),
+    "sep-up4": (4, UP4, 2, UP2, (7, 2, -5, 9)),
     "odd-up4": (4, UP4, 2, RADIAL, (5, 2, -3, 4)),
 }
+BANDS = [kind for kind, values in KINDS.items() if values[3] != RADIAL]
 OTHERS = {
     "down4": (1, None, 4, UP4, (3, 30, 28, 2)),
     "up3": (3, (6,), 2, (5, 4), (2, 4, 3, 3)),
@@ -114,10 +116,18 @@ def pushed(x, fu, fd, b, options, flip, clamp, gain, slope):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tiles_of_every_layer_kind(host_kernels, kind, flip, size):
     clamp = 0.9 if flip else -1.0
-    check(host_kernels, kind, size, flip, clamp, tiles=True)
+    check(host_kernels, kind, size, flip, clamp, "plain")
+
+
+@pytest.mark.parametrize("size", [*SIZES, (130, 29)])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kind", BANDS)
+def test_tiles_on_the_tensor_cores(host_kernels, kind, flip, size):
+    clamp = 0.9 if flip else -1.0
+    check(host_kernels, kind, size, flip, clamp, "bands")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 def test_the_generic_kernel(host_kernels, kind):
-    check(host_kernels, kind, (35, 37), True, 0.9, tiles=False)
-    check(host_kernels, kind, (35, 37), False, -1.0, False, torch.float64, limit=1e-13)
+    check(host_kernels, kind, (35, 37), True, 0.9, "generic")
+    check(host_kernels, kind, (35, 37), False, -1.0, "generic", torch.float64, limit=1e-13)

@@ -10,11 +10,13 @@
 #define SG3_DEVICE __device__ __forceinline__
 #define SG3_UNROLL _Pragma("unroll")
 #define SG3_ROLLED _Pragma("unroll 1")
+#define SG3_UNROLL_BY_4 _Pragma("unroll 4")
 #else
 #define SG3_BOTH inline
 #define SG3_DEVICE inline
 #define SG3_UNROLL
 #define SG3_ROLLED
+#define SG3_UNROLL_BY_4
 #endif
 
 namespace sg3 {
@@ -50,6 +52,12 @@ struct BlockThreads {
         phase(static_cast<int>(threadIdx.x));
         __syncthreads();
     }
+    // The same for phases that the 32 threads of a warp work on together.
+    template <class Phase>
+    __device__ __forceinline__ void each_warp(const Phase& phase) const {
+        phase(static_cast<int>(threadIdx.x / 32));
+        __syncthreads();
+    }
 };
 #endif
 
@@ -59,6 +67,10 @@ struct SequentialThreads {
     template <class Phase>
     void each(const Phase& phase) const {
         for (int thread = 0; thread < count; ++thread) phase(thread);
+    }
+    template <class Phase>
+    void each_warp(const Phase& phase) const {
+        for (int warp = 0; warp < count / 32; ++warp) phase(warp);
     }
 };
 

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "band_tile.h"
 #include "tile_shape.h"
 
 namespace sg3 {
@@ -29,30 +30,40 @@ bool kind_fits(const Sg3FilteredLrelu& op) {
            filter_fits(op.fd, S::DOWN_TAPS, S::DOWN_RADIAL);
 }
 
-// Calls visit(Kind<S>, std::bool_constant<reads flags>) for the kind that fits; false for none.
-// Kinds that only a gradient has exist with flags to read alone.
+// Whether S fits, and if so visit(Kind<S>, std::bool_constant<reads flags>). Kinds that only a
+// gradient has exist with flags to read alone.
+template <class S, bool GradientOnly, class Visit>
+bool attempt(const Sg3FilteredLrelu& op, const Visit& visit) {
+    if (!kind_fits<S>(op)) return false;
+    if (op.read_flags) {
+        visit(Kind<S>(), std::true_type());
+        return true;
+    }
+    if constexpr (!GradientOnly) {
+        visit(Kind<S>(), std::false_type());
+        return true;
+    }
+    return false;
+}
+
+// Visits the kind of plain tile that fits; false for none.
 template <class Visit>
 bool visit_kind(const Sg3FilteredLrelu& op, const Visit& visit) {
-    bool done = false;
-    const auto attempt = [&](auto kind, auto gradient_only) {
-        using S = typename decltype(kind)::Shape;
-        if (done || !kind_fits<S>(op)) return;
-        if (op.read_flags) {
-            visit(kind, std::true_type());
-            done = true;
-        } else if constexpr (!decltype(gradient_only)::value) {
-            visit(kind, std::false_type());
-            done = true;
-        }
-    };
-    attempt(Kind<PlainTile<2, 12, false, 2, 12, false>>(), std::false_type());
-    attempt(Kind<PlainTile<2, 12, false, 2, 12, true>>(), std::false_type());
-    attempt(Kind<PlainTile<4, 24, false, 2, 12, false>>(), std::false_type());
-    attempt(Kind<PlainTile<4, 24, false, 2, 12, true>>(), std::false_type());
-    attempt(Kind<PlainTile<2, 12, true, 2, 12, false>>(), std::true_type());
-    attempt(Kind<PlainTile<2, 12, false, 4, 24, false>>(), std::true_type());
-    attempt(Kind<PlainTile<2, 12, true, 4, 24, false>>(), std::true_type());
-    return done;
+    return attempt<PlainTile<2, 12, false, 2, 12, false>, false>(op, visit) ||
+           attempt<PlainTile<2, 12, false, 2, 12, true>, false>(op, visit) ||
+           attempt<PlainTile<4, 24, false, 2, 12, false>, false>(op, visit) ||
+           attempt<PlainTile<4, 24, false, 2, 12, true>, false>(op, visit) ||
+           attempt<PlainTile<2, 12, true, 2, 12, false>, true>(op, visit) ||
+           attempt<PlainTile<2, 12, false, 4, 24, false>, true>(op, visit) ||
+           attempt<PlainTile<2, 12, true, 4, 24, false>, true>(op, visit);
+}
+
+// The same for the tiles on the tensor cores.
+template <class Visit>
+bool visit_band(const Sg3FilteredLrelu& op, const Visit& visit) {
+    return attempt<BandShape<2, 12, 2, 12>, false>(op, visit) ||
+           attempt<BandShape<4, 24, 2, 12>, false>(op, visit) ||
+           attempt<BandShape<2, 12, 4, 24>, true>(op, visit);
 }
 
 }  // namespace sg3
