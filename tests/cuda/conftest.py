@@ -38,7 +38,7 @@ class _FilteredLRelu(ctypes.Structure):
         *_ints("channels type in_w in_h mid_w mid_h out_w out_h up_x up_y down_x down_y"),
         *_ints("pad_x pad_y flip"),
         *((name, _REAL) for name in ("gain", "slope", "clamp")),
-        *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y"),
+        *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y tensor_cores"),
     ]
 
 

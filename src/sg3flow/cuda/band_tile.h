@@ -32,7 +32,7 @@ struct BandShape {
     static constexpr int TURN_IN = larger(1, DOWN / UP);
     static constexpr int TURN_MID = TURN_IN * 8 * UP;
     static constexpr int WINDOWS = DOWN / 2;  // blocks of 16 upsampled rows for a move
-    static constexpr int turns(int tile_h) {
+    static SG3_BOTH constexpr int turns(int tile_h) {
         return (8 * DOWN * (tile_h / 8 + 1) + TURN_MID - 1) / TURN_MID;
     }
     static constexpr int MID_H = turns(TILE_H) * TURN_MID;

@@ -7,8 +7,9 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include <limits>
+#include <cstdlib>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "launch.h"
@@ -84,6 +85,15 @@ const void* bias_of(const char* op, const OptionalTensor& b, const Tensor& x) {
     TORCH_CHECK(b->dim() == 1 && x.dim() >= 2 && b->size(0) == x.size(1), op,
                 ": the bias must have one value for each channel of x, not the shape ", b->sizes());
     return b->const_data_ptr();
+}
+
+// For comparisons: SG3FLOW_TENSOR_CORES=0 keeps half precision on the ordinary arithmetic units.
+bool use_tensor_cores() {
+    static const bool use = [] {
+        const char* set = std::getenv("SG3FLOW_TENSOR_CORES");
+        return !set || std::string_view(set) != "0";
+    }();
+    return use;
 }
 
 void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
@@ -186,6 +196,7 @@ Sg3FilteredLrelu geometry(const char* name, const Tensor& x, const OptionalTenso
     op.out_w = op.mid_w < op.fd.width ? size(name, 0) : (op.mid_w - op.fd.width) / op.down_x + 1;
     op.out_h = op.mid_h < op.fd.height ? size(name, 0) : (op.mid_h - op.fd.height) / op.down_y + 1;
     op.flip = flip;
+    op.tensor_cores = use_tensor_cores();
     return op;
 }
 

@@ -76,7 +76,7 @@ extern "C" int sg3_filtered_lrelu(const Sg3FilteredLrelu* op, void* stream) {
     if (op->type == SG3_FLOAT16) error = tiles_float16(*op, on, &fits);
     if (op->type == SG3_BFLOAT16) error = tiles_bfloat16(*op, on, &fits);
     if (op->type == SG3_FLOAT32) error = tiles_float32(*op, on, &fits);
-    if (fits) return error;
+    if (fits || error != cudaSuccess) return error;
     return visit_type(op->type, [&](auto element) -> int {
         return launch_generic<decltype(element)>(*op, on);
     });

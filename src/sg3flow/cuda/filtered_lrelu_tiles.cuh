@@ -1,6 +1,8 @@
 // The fused filtered_lrelu: one block a tile. Instantiated for one element type in each .cu file.
 #pragma once
 
+#include <type_traits>
+
 #include "grid.cuh"
 #include "tile.h"
 #include "tile_kinds.h"
@@ -12,40 +14,87 @@ int tiles_float16(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 int tiles_bfloat16(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 int tiles_float32(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 
+// The tiles of a launch: blocks go through the tiles of a plane, then through the planes.
+struct TileGrid {
+    int64_t first_plane;
+    int tiles_x, tiles_y, rows;
+
+    __device__ __forceinline__ int64_t plane() const {
+        return first_plane + blockIdx.x / (tiles_x * tiles_y);
+    }
+    __device__ __forceinline__ int x() const { return static_cast<int>(blockIdx.x % tiles_x); }
+    __device__ __forceinline__ int y() const {
+        return static_cast<int>(blockIdx.x / tiles_x % tiles_y);
+    }
+};
+
 template <class S, class T, bool ReadFlags>
 __global__ void __launch_bounds__(S::THREADS)
-    tile_kernel(const __grid_constant__ Sg3FilteredLrelu op, int64_t first_plane, int tiles_x,
-                int tiles_y) {
+    tile_kernel(const __grid_constant__ Sg3FilteredLrelu op, TileGrid grid) {
     __shared__ TileMemory<S> memory;
-    const int tiles = tiles_x * tiles_y, tile = static_cast<int>(blockIdx.x % tiles);
-    Tile<S, T> work(op, memory, first_plane + blockIdx.x / tiles, tile % tiles_x, tile / tiles_x);
-    work.template run<ReadFlags>(BlockThreads());
+    Tile<S, T> tile(op, memory, grid.plane(), grid.x(), grid.y());
+    tile.template run<ReadFlags>(BlockThreads());
 }
 
 template <class S, class T, bool ReadFlags>
-int launch_tiles(const Sg3FilteredLrelu& op, cudaStream_t stream) {
-    const int64_t tiles_x = (op.out_w + S::TILE_W - 1) / S::TILE_W;
-    const int64_t tiles_y = (op.out_h + S::TILE_H - 1) / S::TILE_H;
-    const int64_t tiles = tiles_x * tiles_y;
-    if (tiles > MOST_BLOCKS) return cudaErrorInvalidConfiguration;
-    const int64_t most = MOST_BLOCKS / tiles;
+__global__ void __launch_bounds__(S::THREADS)
+    band_kernel(const __grid_constant__ Sg3FilteredLrelu op, TileGrid grid) {
+#if __CUDA_ARCH__ >= 800
+    __shared__ BandMemory<S, T> memory;
+    BandTile<S, T> tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
+    tile.template run<ReadFlags>(BlockThreads());
+#else
+    __trap();  // never launched there: no silent garbage if it were
+#endif
+}
+
+using TileKernel = void (*)(Sg3FilteredLrelu, TileGrid);
+
+// Launches tiles of `rows` x `cols` outputs over all planes, as many at a time as a grid holds.
+inline int launch_grid(TileKernel kernel, int threads, const Sg3FilteredLrelu& op, int cols,
+                       int rows, cudaStream_t stream) {
+    const int64_t tiles_x = (op.out_w + cols - 1) / cols, tiles_y = (op.out_h + rows - 1) / rows;
+    if (tiles_x * tiles_y > MOST_BLOCKS) return cudaErrorInvalidConfiguration;
+    const int64_t most = MOST_BLOCKS / (tiles_x * tiles_y);
     for (int64_t first = 0; first < op.planes; first += most) {
         const int64_t planes = op.planes - first < most ? op.planes - first : most;
-        tile_kernel<S, T, ReadFlags>
-            <<<static_cast<unsigned>(tiles * planes), S::THREADS, 0, stream>>>(
-                op, first, static_cast<int>(tiles_x), static_cast<int>(tiles_y));
+        const TileGrid grid = {first, static_cast<int>(tiles_x), static_cast<int>(tiles_y), rows};
+        kernel<<<static_cast<unsigned>(tiles_x * tiles_y * planes), threads, 0, stream>>>(op, grid);
         const cudaError_t error = cudaGetLastError();
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
 }
 
+// Whether the op may, and this device can, run half-precision products on tensor cores.
+inline int can_use_bands(const Sg3FilteredLrelu& op, bool* can) {
+    int device = 0, major = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) {
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    }
+    *can = op.tensor_cores && major >= 8;
+    return error;
+}
+
 template <class T>
 int launch_fitting_tiles(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits) {
     int error = cudaSuccess;
+    if constexpr (!std::is_same_v<T, float>) {
+        bool can = false;
+        error = can_use_bands(op, &can);
+        if (error != cudaSuccess) return error;
+        *fits = can && visit_band(op, [&](auto kind, auto reads) {
+            using S = typename decltype(kind)::Shape;
+            error = launch_grid(band_kernel<S, T, decltype(reads)::value>, S::THREADS, op,
+                                S::TILE_W, band_rows<S>(op.out_h), stream);
+        });
+        if (*fits) return error;
+    }
     *fits = visit_kind(op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
-        error = launch_tiles<S, T, decltype(reads)::value>(op, stream);
+        error = launch_grid(tile_kernel<S, T, decltype(reads)::value>, S::THREADS, op, S::TILE_W,
+                            S::TILE_H, stream);
     });
     return error;
 }

@@ -56,6 +56,7 @@ typedef struct {
     int32_t read_flags;
     int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes a row
     int32_t offset_x, offset_y;              // of the flags read
+    int32_t tensor_cores;                    // 0 keeps to the ordinary arithmetic units
 } Sg3FilteredLrelu;
 
 // y = clamp(gain * lrelu(x + b)) element by element; `grad` non-null: y = grad times the slope
