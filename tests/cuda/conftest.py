@@ -11,6 +11,76 @@ import torch
 
 from sg3flow.cuda.sources import FOLDER
 
+_UP2, _UP4, _RADIAL = (12,), (24,), (12, 12)
+# (up, shape of fu, down, shape of fd, padding): the layers of T and R, from their schedules ...
+LAYERS = {
+    "t": (2, _UP2, 2, _UP2, (9, 8, 9, 8)),
+    "t-up4": (4, _UP4, 2, _UP2, (-6, -9, -6, -9)),
+    "t-last": (2, _UP2, 2, _UP2, (-11, -12, -11, -12)),
+    "r": (2, _UP2, 2, _RADIAL, (11, 10, 11, 10)),
+    "r-up4": (4, _UP4, 2, _RADIAL, (-2, -5, -2, -5)),
+    # ... with every phase of the padding ...
+    "odd": (2, _UP2, 2, _UP2, (10, 3, -4, 7)),
+    "odd-up4": (4, _UP4, 2, _UP2, (7, 2, -5, 9)),
+    "odd-radial": (4, _UP4, 2, _RADIAL, (5, 2, -3, 4)),
+}
+# ... and what only the generic kernel computes
+OTHERS = {
+    "down4": (1, None, 4, _UP4, (3, 30, 28, 2)),
+    "up3": (3, (6,), 2, (5, 4), (2, 4, 3, 3)),
+    "identity": (1, None, 1, None, (0, 0, 0, 0)),
+    "padded": (1, (3,), 1, None, (2, -1, 3, 0)),
+    "lone taps": (2, (1,), 3, (3, 3), (1, 2, 0, 3)),
+    "cropped": (2, _UP2, 2, (7,), (-13, -12, -14, -11)),
+}
+
+
+def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
+    """Normal numbers, the same for every dtype and device but for rounding."""
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return numbers.to(device=device, dtype=dtype)
+
+
+def _filter_of(shape, seed, device):
+    return (
+        None if shape is None else draw(*shape, seed=seed, device=device) / math.prod(shape) ** 0.5
+    )
+
+
+def make_layer(kind, size, dtype=torch.float32, device="cpu", planes=(2, 3)):
+    """(x, fu, fd, b, options) of a layer; the options are those of filtered_lrelu."""
+    up, up_shape, down, down_shape, padding = {**LAYERS, **OTHERS}[kind]
+    x = draw(*planes, *size, dtype=dtype, device=device)
+    b = draw(planes[1], seed=1, dtype=dtype, device=device)
+    fu, fd = _filter_of(up_shape, 2, device), _filter_of(down_shape, 3, device)
+    return x, fu, fd, b, {"up": (up, up), "down": (down, down), "padding": padding}
+
+
+@pytest.fixture
+def numbers():
+    return draw
+
+
+@pytest.fixture
+def layer():
+    return make_layer
+
+
+@pytest.fixture(params=LAYERS)
+def layer_kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[*LAYERS, *OTHERS])
+def any_kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[kind for kind, values in LAYERS.items() if values[3] != _RADIAL])
+def separable_kind(request) -> str:
+    return request.param
+
+
 _TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 _INT, _PTR, _REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_double
 
@@ -39,6 +109,15 @@ class _FilteredLRelu(ctypes.Structure):
         *_ints("pad_x pad_y flip"),
         *((name, _REAL) for name in ("gain", "slope", "clamp")),
         *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y tensor_cores"),
+    ]
+
+
+class _BiasAct(ctypes.Structure):
+    _fields_ = [
+        *((name, _PTR) for name in ("x", "b", "grad", "y")),
+        *((name, ctypes.c_int64) for name in ("count", "inner")),
+        *_ints("channels type"),
+        *((name, _REAL) for name in ("slope", "gain", "clamp")),
     ]
 
 
@@ -76,19 +155,28 @@ class HostKernels:
         self._library.host_upfirdn2d(ctypes.byref(op))
         return y
 
+    def bias_act(self, x, b, slope, gain, clamp, grad=None):
+        """bias_act of x, or for a `grad` bias_act_grad, where x is the op's result."""
+        y = torch.full_like(x, math.nan)
+        op = _BiasAct(x=x.data_ptr(), y=y.data_ptr(), count=x.numel(), channels=x.shape[1])
+        op.inner, op.type = math.prod(x.shape[2:]), _TYPES[x.dtype]
+        op.slope, op.gain, op.clamp = slope, gain, clamp
+        op.b = None if b is None else b.data_ptr()
+        op.grad = None if grad is None else grad.data_ptr()
+        self._library.host_bias_act(ctypes.byref(op))
+        return y
+
     def filtered_lrelu(self, x, fu, fd, b, **options):
         """Forward, with flags: (y, flags)."""
-        op, y, mid = self._op(x, fu, fd, b, **options)
-        flags = torch.full(
-            (*x.shape[:2], op.mid_h, -(-op.mid_w // 4)), 0xAA, dtype=torch.uint8
-        )
+        op, y, _workspace = self._op(x, fu, fd, b, **options)
+        flags = torch.full((*x.shape[:2], op.mid_h, -(-op.mid_w // 4)), 0xAA, dtype=torch.uint8)
         op.flags, op.flags_w, op.flags_h = flags.data_ptr(), op.mid_w, op.mid_h
         op.flags_stride = flags.shape[-1]
         self._run(op, options["tiles"])
         return y, flags
 
     def flagged(self, g, flags, fu, fd, offset, flags_width, **options):
-        op, y, mid = self._op(g, fu, fd, None, clamp=-1.0, **options)
+        op, y, _workspace = self._op(g, fu, fd, None, clamp=-1.0, **options)
         op.read_flags, op.flags, op.flags_w = 1, flags.data_ptr(), flags_width
         op.flags_h, op.flags_stride = flags.shape[2:]
         op.offset_x, op.offset_y = offset
@@ -128,7 +216,7 @@ def host_kernels(tmp_path_factory) -> HostKernels:
         pytest.skip("no C++ compiler (g++ or c++) to build the kernels' functions for the host")
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     source = Path(__file__).with_name("host_build.cpp")
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     command = [compiler, *flags, f"-I{FOLDER}", str(source), "-o", str(library)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr

@@ -2,7 +2,8 @@
 // after the other.
 #include <memory>
 
-#include "generic.h"
+#include "bias_act.h"
+#include "small_filter.h"
 #include "tile.h"
 #include "tile_kinds.h"
 
@@ -65,11 +66,36 @@ extern "C" int host_generic(const Sg3FilteredLrelu* op) {
 
 extern "C" void host_upfirdn2d(const Sg3Upfirdn* op) {
     const int64_t count = op->planes * op->out_h * op->out_w;
+    float taps[SMALL_TAPS * SMALL_TAPS];
+    const int small = small_kind(*op);
+    if (small) {
+        for (int i = 0; i < SMALL_TAPS * SMALL_TAPS; ++i) taps[i] = small_tap(*op, i);
+    }
     for (int64_t i = 0; i < count; ++i) {
-        if (op->type == SG3_FLOAT64) {
+        if (small == 1) {
+            small_sample<float, 1, 1>(*op, taps, i);
+        } else if (small == 2) {
+            small_sample<float, 2, 1>(*op, taps, i);
+        } else if (small == 3) {
+            small_sample<float, 1, 2>(*op, taps, i);
+        } else if (op->type == SG3_FLOAT64) {
             upfirdn_sample<double, double>(*op, i);
         } else {
             upfirdn_sample<float, float>(*op, i);
         }
     }
+}
+
+template <class T>
+static void bias_act(const Sg3BiasAct& op) {
+    for (int64_t i = 0; i < op.count; ++i) {
+        const T x = static_cast<const T*>(op.x)[i];
+        const T grad = op.grad ? static_cast<const T*>(op.grad)[i] : T(0);
+        const T bias = op.b ? static_cast<const T*>(op.b)[i / op.inner % op.channels] : T(0);
+        static_cast<T*>(op.y)[i] = bias_act_element<T>(op, x, grad, bias);
+    }
+}
+
+extern "C" void host_bias_act(const Sg3BiasAct* op) {
+    op->type == SG3_FLOAT64 ? bias_act<double>(*op) : bias_act<float>(*op);
 }
