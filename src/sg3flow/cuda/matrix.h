@@ -102,30 +102,6 @@ SG3_DEVICE void clear(FragmentC& c) {
     each_lane([&](int lane) { c[lane] = {{0, 0, 0, 0}}; });
 }
 
-// Fragments of a matrix given as a function of (row, column).
-template <class T, class Element>
-SG3_DEVICE void fill(FragmentA<T>& a, const Element& element) {
-    each_lane([&](int lane) {
-        const int g = lane / 4, t = lane % 4;
-        SG3_UNROLL
-        for (int i = 0; i < 4; ++i) {
-            const int row = g + i % 2 * 8, col = 2 * t + i / 2 * 8;
-            a[lane].r[i] = pack(element(row, col), element(row, col + 1), T());
-        }
-    });
-}
-template <class T, class Element>
-SG3_DEVICE void fill(FragmentB<T>& b, const Element& element) {
-    each_lane([&](int lane) {
-        const int g = lane / 4, t = lane % 4;
-        SG3_UNROLL
-        for (int i = 0; i < 2; ++i) {
-            const int row = 2 * t + i * 8;
-            b[lane].r[i] = pack(element(row, g), element(row + 1, g), T());
-        }
-    });
-}
-
 #if defined(__CUDACC__)
 
 // c += a * b. Nothing below compute capability 8.0, where it is never launched.

@@ -6,7 +6,7 @@
 //   downsample across (or both at once) | pack the flags
 #pragma once
 
-#include "flags.h"
+#include "codes.h"
 #include "tile_shape.h"
 #include "types.h"
 
@@ -18,20 +18,14 @@ struct Tile {
 
     const Sg3FilteredLrelu& op;
     Memory& mem;
-    int64_t plane;
-    int64_t out_x, out_y;  // the tile's first output
-    TileAxis ax, ay;
+    TilePlace at;
     float gain, slope;
     float limit;  // of the bent samples before the gain, or -1
 
     SG3_DEVICE Tile(const Sg3FilteredLrelu& op, Memory& mem, int64_t plane, int tile_x, int tile_y)
         : op(op),
           mem(mem),
-          plane(plane),
-          out_x(static_cast<int64_t>(tile_x) * S::TILE_W),
-          out_y(static_cast<int64_t>(tile_y) * S::TILE_H),
-          ax(tile_axis(out_x, S::UP, S::DOWN, op.pad_x)),
-          ay(tile_axis(out_y, S::UP, S::DOWN, op.pad_y)),
+          at(tile_place(op, plane, tile_x, tile_y, S::TILE_W, S::TILE_H)),
           gain(static_cast<float>(op.gain)),
           slope(static_cast<float>(op.slope)),
           limit(op.clamp >= 0 ? static_cast<float>(op.clamp / op.gain) : -1.0f) {}
@@ -41,7 +35,7 @@ struct Tile {
         threads.each([&](int thread) {
             load_taps(thread);
             load_input(thread);
-            if (ReadFlags) load_codes(thread);
+            if (ReadFlags) load_codes<S::GROUPS, S::MID_W, S::THREADS>(op, at, S::MID_H, mem.codes, thread);
         });
         if constexpr (S::UP_RADIAL) {
             threads.each([&](int thread) { upsample<ReadFlags>(thread); });
@@ -56,7 +50,9 @@ struct Tile {
             threads.each([&](int thread) { downsample_across(thread); });
         }
         if (!ReadFlags && op.flags) {
-            threads.each([&](int thread) { store_codes(thread); });
+            threads.each([&](int thread) {
+                store_codes<S::GROUPS, S::MID_W, S::THREADS>(op, at, S::MID_H, mem.codes, thread);
+            });
         }
     }
 
@@ -77,7 +73,7 @@ struct Tile {
                 continue;
             }
             const int j = S::DOWN_RADIAL ? i : i - S::DOWN_TAPS;
-            const int k = j % Memory::SHIFTED - ax.shift;
+            const int k = j % Memory::SHIFTED - at.ax.shift;
             float tap = 0;
             if (k >= 0 && k < S::DOWN_TAPS) {
                 const int kx = tap_index(k, S::DOWN_TAPS, op.flip);
@@ -93,22 +89,12 @@ struct Tile {
 
     // The bias belongs to the image, not to the zeros around it.
     SG3_DEVICE void load_input(int thread) {
-        const T* x = static_cast<const T*>(op.x) + plane * op.in_h * op.in_w;
-        const float bias = op.b ? widen(static_cast<const T*>(op.b)[plane % op.channels]) : 0.0f;
+        const T* x = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
+        const float bias = op.b ? widen(static_cast<const T*>(op.b)[at.plane % op.channels]) : 0.0f;
         for (int i = thread; i < Memory::IN; i += S::THREADS) {
-            const int64_t row = ay.in_first + i / S::IN_W, col = ax.in_first + i % S::IN_W;
+            const int64_t row = at.ay.in_first + i / S::IN_W, col = at.ax.in_first + i % S::IN_W;
             const bool inside = row >= 0 && row < op.in_h && col >= 0 && col < op.in_w;
             mem.in()[i] = inside ? widen(x[row * op.in_w + col]) + bias : 0.0f;
-        }
-    }
-
-    SG3_DEVICE void load_codes(int thread) {
-        const uint8_t* flags =
-            op.flags + plane * op.flags_h * static_cast<int64_t>(op.flags_stride);
-        for (int i = thread; i < S::MID_H * S::GROUPS; i += S::THREADS) {
-            const int row = i / S::GROUPS, col = i % S::GROUPS * 4;
-            const uint32_t four = read_codes(flags, op, ay.mid_first + row, ax.mid_first + col);
-            std::memcpy(mem.codes + row * S::MID_W + col, &four, 4);
         }
     }
 
@@ -238,7 +224,7 @@ struct Tile {
         Vec4 sum[RUN] = {};
         SG3_UNROLL
         for (int row = 0; row < (RUN - 1) * D + K; ++row) {
-            const int mid_row = begin * D + row + ay.shift;
+            const int mid_row = begin * D + row + at.ay.shift;
             if (mid_row >= S::MID_H) break;
             const Vec4 v = load4(mem.mid() + mid_row * S::MID_PITCH + group * 4);
             SG3_UNROLL
@@ -293,7 +279,7 @@ struct Tile {
             float sum[S::OUTS] = {};
             SG3_ROLLED
             for (int ky = 0; ky < S::DOWN_TAPS; ++ky) {
-                const int mid_row = row * S::DOWN + ky + ay.shift;
+                const int mid_row = row * S::DOWN + ky + at.ay.shift;
                 add_across(mem.mid() + mid_row * S::MID_PITCH + col * 4,
                            mem.down_taps + ky * Memory::SHIFTED, sum);
             }
@@ -302,29 +288,12 @@ struct Tile {
     }
 
     SG3_DEVICE void put_out(int row, int col, const float* sum) {
-        const int64_t y = out_y + row, x = out_x + col * S::OUTS;
+        const int64_t y = at.out_y + row, x = at.out_x + col * S::OUTS;
         if (y >= op.out_h) return;
-        T* to = static_cast<T*>(op.y) + (plane * op.out_h + y) * op.out_w + x;
+        T* to = static_cast<T*>(op.y) + (at.plane * op.out_h + y) * op.out_w + x;
         SG3_UNROLL
         for (int o = 0; o < S::OUTS; ++o) {
             if (x + o < op.out_w) narrow(sum[o], to + o);
-        }
-    }
-
-    // Each tile stores the flags of its own samples; the last one of a row or column, the rest too.
-    SG3_DEVICE void store_codes(int thread) {
-        const int64_t own_x = out_x * S::DOWN, own_y = out_y * S::DOWN;
-        const int64_t end_x =
-            out_x + S::TILE_W < op.out_w ? own_x + S::TILE_W * S::DOWN : op.mid_w;
-        const int64_t end_y =
-            out_y + S::TILE_H < op.out_h ? own_y + S::TILE_H * S::DOWN : op.mid_h;
-        for (int i = thread; i < S::MID_H * S::GROUPS; i += S::THREADS) {
-            const int64_t x = own_x + i % S::GROUPS * 4, y = own_y + i / S::GROUPS;
-            if (x >= end_x || y >= end_y) continue;
-            const uint8_t* codes =
-                mem.codes + (y - ay.mid_first) * S::MID_W + (x - ax.mid_first);
-            op.flags[(plane * op.flags_h + y) * op.flags_stride + x / 4] =
-                pack_codes(codes, end_x - x);
         }
     }
 };

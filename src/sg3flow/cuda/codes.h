@@ -1,0 +1,57 @@
+// The flags of a tile: from global memory into shared memory, one byte a sample, and back.
+#pragma once
+
+#include "flags.h"
+#include "geometry.h"
+
+namespace sg3 {
+
+// Where a tile is: its plane, its first output, its share of the outputs, its own samples.
+struct TilePlace {
+    int64_t plane, out_x, out_y;
+    int cols, rows;  // outputs
+    TileAxis ax, ay;
+};
+
+SG3_BOTH TilePlace tile_place(const Sg3FilteredLrelu& op, int64_t plane, int tile_x, int tile_y,
+                              int cols, int rows) {
+    const int64_t out_x = static_cast<int64_t>(tile_x) * cols;
+    const int64_t out_y = static_cast<int64_t>(tile_y) * rows;
+    return {plane, out_x, out_y, cols, rows, tile_axis(out_x, op.up_x, op.down_x, op.pad_x),
+            tile_axis(out_y, op.up_y, op.down_y, op.pad_y)};
+}
+
+SG3_DEVICE int64_t flags_plane(const Sg3FilteredLrelu& op, const TilePlace& at) {
+    return at.plane * op.flags_h * static_cast<int64_t>(op.flags_stride);
+}
+
+// The flags that the tile's samples read, `groups` times 4 a row.
+template <int Groups, int Pitch, int Threads>
+SG3_DEVICE void load_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int mid_rows,
+                           uint8_t* codes, int thread) {
+    const uint8_t* flags = op.flags + flags_plane(op, at);
+    for (int i = thread; i < mid_rows * Groups; i += Threads) {
+        const int row = i / Groups, col = i % Groups * 4;
+        const uint32_t four = read_codes(flags, op, at.ay.mid_first + row, at.ax.mid_first + col);
+        std::memcpy(codes + row * Pitch + col, &four, 4);
+    }
+}
+
+// Each tile stores the flags of its own samples; the last one of a row or column, the rest too.
+template <int Groups, int Pitch, int Threads>
+SG3_DEVICE void store_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int mid_rows,
+                            const uint8_t* codes, int thread) {
+    const int64_t own_x = at.out_x * op.down_x, own_y = at.out_y * op.down_y;
+    const bool last_x = at.out_x + at.cols >= op.out_w, last_y = at.out_y + at.rows >= op.out_h;
+    const int64_t end_x = last_x ? op.mid_w : own_x + at.cols * op.down_x;
+    const int64_t end_y = last_y ? op.mid_h : own_y + at.rows * op.down_y;
+    uint8_t* flags = op.flags + flags_plane(op, at);
+    for (int i = thread; i < mid_rows * Groups; i += Threads) {
+        const int64_t x = own_x + i % Groups * 4, y = own_y + i / Groups;
+        if (x >= end_x || y >= end_y) continue;
+        const uint8_t* from = codes + (y - at.ay.mid_first) * Pitch + (x - at.ax.mid_first);
+        flags[y * op.flags_stride + x / 4] = pack_codes(from, end_x - x);
+    }
+}
+
+}  // namespace sg3
