@@ -28,14 +28,14 @@ extern "C" int host_tiles(const Sg3FilteredLrelu* op) {
 extern "C" int host_bands(const Sg3FilteredLrelu* op) {
     return visit_band(*op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
-        using Memory = BandMemory<S, float>;
+        using Memory = typename BandOf<S, float>::Memory;
         auto memory = std::make_unique<Memory>();
         const int rows = band_rows<S>(op->out_h);
         for (int64_t plane = 0; plane < op->planes; ++plane) {
             for (int ty = 0; ty * rows < op->out_h; ++ty) {
                 for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
                     std::memset(memory.get(), 0xff, sizeof(*memory));
-                    BandTile<S, float> tile(*op, *memory, plane, rows, tx, ty);
+                    typename BandOf<S, float>::Tile tile(*op, *memory, plane, rows, tx, ty);
                     tile.template run<decltype(reads)::value>(SequentialThreads{S::THREADS});
                 }
             }

@@ -81,8 +81,8 @@ def test_plain_tiles(check, layer_kind, flip, size):
 
 
 @pytest.mark.parametrize(("size", "flip"), [((25, 31), True), ((66, 61), False), ((130, 29), True)])
-def test_tiles_on_the_tensor_cores(check, separable_kind, flip, size):
-    check(separable_kind, size, flip, 0.9 if flip else -1.0, "bands")
+def test_tiles_on_the_tensor_cores(check, layer_kind, flip, size):
+    check(layer_kind, size, flip, 0.9 if flip else -1.0, "bands")
 
 
 def test_the_generic_kernel(check, any_kind):

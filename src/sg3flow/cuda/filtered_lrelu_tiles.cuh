@@ -40,8 +40,8 @@ template <class S, class T, bool ReadFlags>
 __global__ void __launch_bounds__(S::THREADS)
     band_kernel(const __grid_constant__ Sg3FilteredLrelu op, TileGrid grid) {
 #if __CUDA_ARCH__ >= 800
-    __shared__ BandMemory<S, T> memory;
-    BandTile<S, T> tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
+    __shared__ typename BandOf<S, T>::Memory memory;
+    typename BandOf<S, T>::Tile tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
     tile.template run<ReadFlags>(BlockThreads());
 #else
     __trap();  // never launched there: no silent garbage if it were

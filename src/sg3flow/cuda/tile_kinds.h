@@ -4,6 +4,8 @@
 
 #include <type_traits>
 
+#include "band_radial_down.h"
+#include "band_radial_up.h"
 #include "band_tile.h"
 #include "tile_shape.h"
 
@@ -58,12 +60,37 @@ bool visit_kind(const Sg3FilteredLrelu& op, const Visit& visit) {
            attempt<PlainTile<2, 12, true, 4, 24, false>, true>(op, visit);
 }
 
+// The tile and its shared memory for a shape on the tensor cores.
+template <class S, class T>
+struct BandOf {
+    using Tile = BandTile<S, T>;
+    using Memory = BandMemory<S, T>;
+};
+
+template <int Up, int UpTaps, int Down, int DownTaps, class T>
+struct BandOf<RadialDownShape<Up, UpTaps, Down, DownTaps>, T> {
+    using Shape = RadialDownShape<Up, UpTaps, Down, DownTaps>;
+    using Tile = RadialDownTile<Shape, T>;
+    using Memory = RadialDownMemory<Shape, T>;
+};
+
+template <int Up, int UpTaps, int Down, int DownTaps, class T>
+struct BandOf<RadialUpShape<Up, UpTaps, Down, DownTaps>, T> {
+    using Shape = RadialUpShape<Up, UpTaps, Down, DownTaps>;
+    using Tile = RadialUpTile<Shape, T>;
+    using Memory = RadialUpMemory<Shape, T>;
+};
+
 // The same for the tiles on the tensor cores.
 template <class Visit>
 bool visit_band(const Sg3FilteredLrelu& op, const Visit& visit) {
     return attempt<BandShape<2, 12, 2, 12>, false>(op, visit) ||
            attempt<BandShape<4, 24, 2, 12>, false>(op, visit) ||
-           attempt<BandShape<2, 12, 4, 24>, true>(op, visit);
+           attempt<BandShape<2, 12, 4, 24>, true>(op, visit) ||
+           attempt<RadialDownShape<2, 12, 2, 12>, false>(op, visit) ||
+           attempt<RadialDownShape<4, 24, 2, 12>, false>(op, visit) ||
+           attempt<RadialUpShape<2, 12, 2, 12>, true>(op, visit) ||
+           attempt<RadialUpShape<2, 12, 4, 24>, true>(op, visit);
 }
 
 }  // namespace sg3
