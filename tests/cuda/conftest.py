@@ -206,7 +206,10 @@ class HostKernels:
             "bands": self._library.host_bands,
             "generic": self._library.host_generic,
         }[tiles]
-        assert run(ctypes.byref(op)), "no tile kind fits"
+        done = run(ctypes.byref(op))
+        if done == -1:
+            pytest.skip("the C++ compiler has no 16-bit floats")
+        assert done, "no tile kind fits"
 
 
 @pytest.fixture(scope="session")

@@ -25,22 +25,30 @@ extern "C" int host_tiles(const Sg3FilteredLrelu* op) {
     });
 }
 
-extern "C" int host_bands(const Sg3FilteredLrelu* op) {
+template <class T>
+static int bands(const Sg3FilteredLrelu* op) {
     return visit_band(*op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
-        using Memory = typename BandOf<S, float>::Memory;
+        using Memory = typename BandOf<S, T>::Memory;
         auto memory = std::make_unique<Memory>();
         const int rows = band_rows<S>(op->out_h);
         for (int64_t plane = 0; plane < op->planes; ++plane) {
             for (int ty = 0; ty * rows < op->out_h; ++ty) {
                 for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
                     std::memset(memory.get(), 0xff, sizeof(*memory));
-                    typename BandOf<S, float>::Tile tile(*op, *memory, plane, rows, tx, ty);
+                    typename BandOf<S, T>::Tile tile(*op, *memory, plane, rows, tx, ty);
                     tile.template run<decltype(reads)::value>(SequentialThreads{S::THREADS});
                 }
             }
         }
     });
+}
+
+extern "C" int host_bands(const Sg3FilteredLrelu* op) {
+#if defined(__FLT16_MAX__)
+    if (op->type == SG3_FLOAT16) return bands<_Float16>(op);
+#endif
+    return op->type == SG3_FLOAT32 ? bands<float>(op) : -1;
 }
 
 template <class T>

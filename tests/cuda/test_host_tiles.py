@@ -85,6 +85,20 @@ def test_tiles_on_the_tensor_cores(check, layer_kind, flip, size):
     check(layer_kind, size, flip, 0.9 if flip else -1.0, "bands")
 
 
+def test_half_precision_is_as_near_as_plain_pytorch(host_kernels, layer, numbers, layer_kind):
+    x, fu, fd, b, options = layer(layer_kind, (40, 37))
+    options |= {"gain": 1.4, "slope": 0.2}
+    y, g, dx = plain(x, fu, fd, b, numbers, False, 1.1, **options)
+    x, b = x.half(), b.half()
+    plain_y, plain_g, plain_dx = plain(x, fu, fd, b, numbers, False, 1.1, **options)
+    run = {"flip": False, "clamp": 1.1, "tiles": "bands", **options}
+    found, flags = host_kernels.filtered_lrelu(x, fu, fd, b, **run)
+    shape = {"flip": False, "gain": 1.4, "slope": 0.2, "tiles": "bands"}
+    back = pulled(host_kernels, x, flags, found, plain_g, fu, fd, options, **shape)
+    assert (found - y).norm() <= 2 * (plain_y - y).norm()
+    assert (back - dx).norm() <= 2 * (plain_dx - dx).norm()
+
+
 def test_the_generic_kernel(check, any_kind):
     check(any_kind, (35, 37), True, 0.9, "generic")
     check(any_kind, (35, 37), False, -1.0, "generic", torch.float64, limit=1e-13)

@@ -7,7 +7,7 @@
 //   B [16 x 8]:  pairs at (2t, g), (2t + 8, g), neighbours down the column
 //   C [16 x 8]:  elements (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
 // So a C, rounded, is half of an A, and its transpose is half of a B: chains of products need no
-// memory in between. On the host a fragment holds all lanes, and elements are plain floats.
+// memory in between. On the host a fragment holds all lanes.
 #pragma once
 
 #include "types.h"
@@ -56,15 +56,22 @@ void each_lane(const Work& work) {
     for (int lane = 0; lane < 32; ++lane) work(lane);
 }
 
+template <class T>
 struct HostPair {
-    float v[2];
+    T v[2];
 };
 template <class T>
 struct PairOf {
-    using type = HostPair;
+    using type = HostPair<T>;
 };
 
-inline HostPair pack(float first, float second, float) { return {{first, second}}; }
+template <class T>
+HostPair<T> pack(float first, float second, T) {
+    HostPair<T> both;
+    narrow(first, &both.v[0]);
+    narrow(second, &both.v[1]);
+    return both;
+}
 
 #endif
 
@@ -129,14 +136,17 @@ SG3_DEVICE void multiply_add(FragmentC& c, const FragmentA<__nv_bfloat16>& a,
 
 #else
 
-inline void multiply_add(FragmentC& c, const FragmentA<float>& a, const FragmentB<float>& b) {
+template <class T>
+void multiply_add(FragmentC& c, const FragmentA<T>& a, const FragmentB<T>& b) {
     float left[16][16], right[16][8];
     each_lane([&](int lane) {
         const int g = lane / 4, t = lane % 4;
         for (int i = 0; i < 8; ++i) {
-            left[g + i / 2 % 2 * 8][2 * t + i / 4 * 8 + i % 2] = a[lane].r[i / 2].v[i % 2];
+            left[g + i / 2 % 2 * 8][2 * t + i / 4 * 8 + i % 2] = widen(a[lane].r[i / 2].v[i % 2]);
         }
-        for (int i = 0; i < 4; ++i) right[2 * t + i / 2 * 8 + i % 2][g] = b[lane].r[i / 2].v[i % 2];
+        for (int i = 0; i < 4; ++i) {
+            right[2 * t + i / 2 * 8 + i % 2][g] = widen(b[lane].r[i / 2].v[i % 2]);
+        }
     });
     each_lane([&](int lane) {
         for (int i = 0; i < 4; ++i) {

@@ -31,6 +31,9 @@ SG3_DEVICE float widen(__half v) { return __half2float(v); }
 SG3_DEVICE float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
 SG3_DEVICE void narrow(float v, __half* to) { *to = __float2half_rn(v); }
 SG3_DEVICE void narrow(float v, __nv_bfloat16* to) { *to = __float2bfloat16_rn(v); }
+#elif defined(__FLT16_MAX__)
+inline float widen(_Float16 v) { return v; }
+inline void narrow(float v, _Float16* to) { *to = static_cast<_Float16>(v); }
 #endif
 
 // A sum as it reads back after it was stored in T.
