@@ -1,9 +1,12 @@
-// What all tiles on the tensor cores share: loading, the nonlinearity, storing, and the table of the
-// filters' fragments, which every warp of the block takes its weights from.
+// What all tiles on the tensor cores share: loading, storing, and the table of the filters'
+// fragments, which every warp of the block takes its weights from.
+//
+// Global memory is walked by rows, a warp a row, so that a lane's share of the index arithmetic is
+// done once for all rows.
 #pragma once
 
 #include "codes.h"
-#include "matrix.h"
+#include "pairs.h"
 #include "tile_shape.h"
 
 namespace sg3 {
@@ -53,11 +56,14 @@ SG3_DEVICE LaneA<T> matrix_a(const T* from, int row_step, int second, int lane) 
 
 template <class S, class T, class Memory>
 struct BandBase {
+    static constexpr int WARPS = S::THREADS / 32;
+
     const Sg3FilteredLrelu& op;
     Memory& mem;
     TilePlace at;
-    float gain, slope;
-    float limit;  // of the bent samples before the gain, or -1
+    float gain;
+    PairBend<T> pairs;
+    int lead;  // columns before the codes that are written: bytes of flags begin at whole words
 
     SG3_DEVICE BandBase(const Sg3FilteredLrelu& op, Memory& mem, int64_t plane, int rows,
                         int tile_x, int tile_y)
@@ -65,8 +71,8 @@ struct BandBase {
           mem(mem),
           at(tile_place(op, plane, tile_x, tile_y, S::TILE_W, rows)),
           gain(static_cast<float>(op.gain)),
-          slope(static_cast<float>(op.slope)),
-          limit(op.clamp >= 0 ? static_cast<float>(op.clamp / op.gain) : -1.0f) {}
+          pairs(static_cast<float>(op.slope), bend_limit(op)),
+          lead(op.read_flags ? 0 : (4 - at.ax.shift) & 3) {}
 
     SG3_DEVICE int mid_rows() const { return S::mid_rows(at.rows); }
 
@@ -87,25 +93,81 @@ struct BandBase {
 
     // The bias belongs to the image, not to the zeros around it.
     SG3_DEVICE void load_input(int thread) {
-        const T* x = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
-        const float bias = op.b ? widen(static_cast<const T*>(op.b)[at.plane % op.channels]) : 0.0f;
-        const int count = (mid_rows() / S::UP + 8) * S::IN_PITCH;
-        SG3_UNROLL_BY_4
-        for (int i = thread; i < count; i += S::THREADS) {
-            const int64_t row = at.ay.in_first + i / S::IN_PITCH;
-            const int64_t col = at.ax.in_first + i % S::IN_PITCH;
-            const bool inside = row >= 0 && row < op.in_h && col >= 0 && col < op.in_w;
-            narrow(inside ? widen(x[row * op.in_w + col]) + bias : 0.0f, mem.in() + i);
+        const int lane = thread % 32, rows = mid_rows() / S::UP + 8;
+        const T zero = T(0.0f);
+        const T bias = op.b ? static_cast<const T*>(op.b)[plane_channel(op, at.plane)] : zero;
+        const T* plane = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
+        const int left = static_cast<int>(at.ax.in_first), top = static_cast<int>(at.ay.in_first);
+        for (int row = thread / 32; row < rows; row += WARPS) {
+            const int y = top + row;
+            const bool inside = y >= 0 && y < op.in_h;
+            const T* from = plane + static_cast<int64_t>(inside ? y : 0) * op.in_w + left;
+            T* to = mem.in() + row * S::IN_PITCH;
+            SG3_UNROLL
+            for (int i = 0; i < (S::IN_PITCH + 31) / 32; ++i) {
+                const int col = lane + i * 32, x = left + col;
+                if (col >= S::IN_PITCH) break;
+                to[col] = inside && x >= 0 && x < op.in_w ? add(from[col], bias) : zero;
+            }
         }
     }
 
-    // Bends a sample, or multiplies it by what its flag says.
+    // The flags that the tile reads, as selectors.
+    SG3_DEVICE void load_selectors(int thread) {
+        const int lane = thread % 32;
+        if (lane >= S::GROUPS) return;
+        const int j = static_cast<int>(at.ax.mid_first) + lane * 4 + op.offset_x;
+        const int byte = j >> 2, shift = 2 * (j & 3);  // rounds down: j may be negative
+        uint32_t stored = 0;  // the bits of samples within the stored range
+        SG3_UNROLL
+        for (int n = 0; n < 4; ++n) stored |= j + n >= 0 && j + n < op.flags_w ? 3u << (2 * n) : 0;
+        const bool first = byte >= 0 && byte < op.flags_stride;
+        const bool second = byte + 1 >= 0 && byte + 1 < op.flags_stride;
+        const uint8_t* plane = op.flags + flags_plane(op, at);
+        const int top = static_cast<int>(at.ay.mid_first) + op.offset_y;
+        for (int row = thread / 32; row < mid_rows(); row += WARPS) {
+            const int i = top + row;
+            const bool inside = i >= 0 && i < op.flags_h;
+            const uint8_t* from = plane + static_cast<int64_t>(inside ? i : 0) * op.flags_stride;
+            uint32_t bits = inside && first ? from[byte] : 0;
+            if (inside && second) bits |= static_cast<uint32_t>(from[byte + 1]) << 8;
+            const uint32_t known = inside ? stored : 0;
+            bits = ((bits >> shift) & known) | (0xaau & ~known);
+            const uint32_t four = selectors(spread_codes(bits));
+            std::memcpy(mem.codes + row * S::CODE_PITCH + lane * 4, &four, 4);
+        }
+    }
+
+    // Two samples of one column, rows y and y + 1.
     template <bool ReadFlags>
-    SG3_DEVICE float bend_one(float v, uint8_t* code) {
-        if (ReadFlags) return v * flag_factor(*code, slope);
-        const Bent<float> bent = bend(v, slope, limit);
-        if (op.flags) *code = static_cast<uint8_t>(bent.code);
-        return bent.value;
+    SG3_DEVICE Pair<T> bend_along(Pair<T> v, int y, int x) {
+        uint8_t* code = mem.codes + y * S::CODE_PITCH + x + lead;
+        if (ReadFlags) return pairs.scale(v, code[0] | code[S::CODE_PITCH] << 8);
+        uint32_t codes = 0;
+        v = pairs.bend(v, &codes);
+        if (op.flags) {
+            code[0] = static_cast<uint8_t>(codes);
+            code[S::CODE_PITCH] = static_cast<uint8_t>(codes >> 16);
+        }
+        return v;
+    }
+
+    // Two samples of one row, columns x and x + 1; x is even.
+    template <bool ReadFlags>
+    SG3_DEVICE Pair<T> bend_across(Pair<T> v, int y, int x) {
+        uint8_t* code = mem.codes + y * S::CODE_PITCH + x + lead;
+        if (ReadFlags) {
+            uint16_t selector;
+            std::memcpy(&selector, code, 2);
+            return pairs.scale(v, selector);
+        }
+        uint32_t codes = 0;
+        v = pairs.bend(v, &codes);
+        if (op.flags) {
+            code[0] = static_cast<uint8_t>(codes);
+            code[1] = static_cast<uint8_t>(codes >> 16);
+        }
+        return v;
     }
 
     // A C fragment of outputs, into shared memory. Rows come in eights.
@@ -117,18 +179,39 @@ struct BandBase {
 
     SG3_DEVICE void store_out(int thread) {
         constexpr int PAIRS = S::TILE_W / 2;
-        for (int i = thread; i < at.rows * PAIRS; i += S::THREADS) {
-            const int row = i / PAIRS, col = i % PAIRS * 2;
-            const int64_t y = at.out_y + row, x = at.out_x + col;
-            if (y >= op.out_h || x >= op.out_w) continue;
+        static_assert(PAIRS <= 32, "a lane a pair");
+        const int col = thread % 32 * 2, left = static_cast<int>(at.out_x);
+        const int top = static_cast<int>(at.out_y);
+        if (col >= S::TILE_W || left + col >= op.out_w) return;
+        const bool alone = left + col + 1 >= op.out_w;
+        const bool even = op.out_w % 2 == 0;  // then every row begins at a whole pair
+        T* plane = static_cast<T*>(op.y) + at.plane * op.out_h * op.out_w;
+        for (int row = thread / 32; row < at.rows && top + row < op.out_h; row += WARPS) {
             const T* from = mem.out() + row * S::OUT_PITCH + col;
-            T* to = static_cast<T*>(op.y) + (at.plane * op.out_h + y) * op.out_w + x;
-            if (op.out_w % 2 == 0) {  // then every row begins at a whole pair
+            T* to = plane + static_cast<int64_t>(top + row) * op.out_w + left + col;
+            if (even) {
                 store_pair(to, load_pair(from));
             } else {
                 to[0] = from[0];
-                if (x + 1 < op.out_w) to[1] = from[1];
+                if (!alone) to[1] = from[1];
             }
+        }
+    }
+
+    // Each tile stores the flags of its own samples; the last one of a row or column, the rest too.
+    SG3_DEVICE void store_flags(int thread) {
+        const OwnSamples own = own_samples(op, at);
+        const int lane = thread % 32, valid = own.width - lane * 4;
+        if (lane >= S::GROUPS || valid <= 0) return;
+        const uint32_t kept = valid >= 4 ? 0xffu : (1u << (2 * valid)) - 1;
+        uint8_t* to = op.flags + flags_plane(op, at) + own.y * op.flags_stride + own.x / 4 + lane;
+        const uint8_t* from =
+            mem.codes + at.ay.shift * S::CODE_PITCH + at.ax.shift + lead + lane * 4;
+        for (int row = thread / 32; row < own.height; row += WARPS) {
+            uint32_t four;
+            std::memcpy(&four, from + row * S::CODE_PITCH, 4);
+            to[static_cast<int64_t>(row) * op.flags_stride] =
+                static_cast<uint8_t>(gather_codes(four) & kept);
         }
     }
 };

@@ -64,19 +64,13 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
         threads.each([&](int thread) {
             load_table(thread);
             Base::load_input(thread);
-            if (ReadFlags) {
-                load_codes<S::GROUPS, S::CODE_PITCH, S::THREADS>(op, at, Base::mid_rows(),
-                                                                 mem.codes, thread);
-            }
+            if (ReadFlags) Base::load_selectors(thread);
         });
         threads.each_warp([&](int warp) { upsample<ReadFlags>(warp); });
         threads.each_warp([&](int warp) { downsample(warp); });
         threads.each([&](int thread) {
             Base::store_out(thread);
-            if (!ReadFlags && op.flags) {
-                store_codes<S::GROUPS, S::CODE_PITCH, S::THREADS>(op, at, Base::mid_rows(),
-                                                                  mem.codes, thread);
-            }
+            if (!ReadFlags && op.flags) Base::store_flags(thread);
         });
     }
 
@@ -150,14 +144,13 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
     template <bool ReadFlags>
     SG3_DEVICE void put_mid(FragmentC& mid, int row, int col) {
         each_lane([&](int lane) {
-            float* v = mid[lane].r;
+            const float* v = mid[lane].r;
             SG3_UNROLL
             for (int i = 0; i < 2; ++i) {
                 const int y = row + i * 8 + lane / 4, x = col + lane % 4 * 2;
-                uint8_t* code = mem.codes + y * S::CODE_PITCH + x;
-                const float first = Base::template bend_one<ReadFlags>(v[2 * i], code);
-                const float second = Base::template bend_one<ReadFlags>(v[2 * i + 1], code + 1);
-                store_pair(mem.mid + y * S::MID_PITCH + x, pack(first, second, T()));
+                const Pair<T> bent = Base::template bend_across<ReadFlags>(
+                    pack(v[2 * i], v[2 * i + 1], T()), y, x);
+                store_pair(mem.mid + y * S::MID_PITCH + x, bent);
             }
         });
     }

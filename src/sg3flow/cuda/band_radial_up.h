@@ -70,8 +70,7 @@ struct RadialUpTile : BandBase<S, T, RadialUpMemory<S, T>> {
         threads.each([&](int thread) {
             load_table(thread);
             Base::load_input(thread);
-            load_codes<S::GROUPS, S::CODE_PITCH, S::THREADS>(op, at, Base::mid_rows(), mem.codes,
-                                                             thread);
+            Base::load_selectors(thread);
         });
         threads.each_warp([&](int warp) { upsample(warp); });
         threads.each_warp([&](int warp) { downsample_across(warp); });
@@ -151,10 +150,9 @@ struct RadialUpTile : BandBase<S, T, RadialUpMemory<S, T>> {
             SG3_UNROLL
             for (int i = 0; i < 2; ++i) {
                 const int y = row + (i * 8 + lane / 4) * S::UP, x = col + lane % 4 * 2;
-                uint8_t* code = mem.codes + y * S::CODE_PITCH + x;
-                const float first = Base::template bend_one<true>(v[2 * i], code);
-                const float second = Base::template bend_one<true>(v[2 * i + 1], code + 1);
-                store_pair(mem.mid() + y * S::MID_PITCH + x, pack(first, second, T()));
+                const Pair<T> bent = Base::template bend_across<true>(
+                    pack(v[2 * i], v[2 * i + 1], T()), y, x);
+                store_pair(mem.mid() + y * S::MID_PITCH + x, bent);
             }
         });
     }

@@ -77,19 +77,13 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
         threads.each([&](int thread) {
             load_table(thread);
             Base::load_input(thread);
-            if (ReadFlags) {
-                load_codes<S::GROUPS, S::CODE_PITCH, S::THREADS>(op, at, Base::mid_rows(),
-                                                                 mem.codes, thread);
-            }
+            if (ReadFlags) Base::load_selectors(thread);
         });
         threads.each_warp([&](int warp) { stream<ReadFlags>(warp); });
         threads.each_warp([&](int warp) { downsample_across(warp); });
         threads.each([&](int thread) {
             Base::store_out(thread);
-            if (!ReadFlags && op.flags) {
-                store_codes<S::GROUPS, S::CODE_PITCH, S::THREADS>(op, at, Base::mid_rows(),
-                                                                  mem.codes, thread);
-            }
+            if (!ReadFlags && op.flags) Base::store_flags(thread);
         });
     }
 
@@ -134,7 +128,9 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
         FragmentB<T> up[S::UP];
         load_fragment(across, mem.table);
         SG3_UNROLL
-        for (int i = 0; i < S::UP; ++i) load_fragment(up[i], mem.table + (Memory::UP_B + 2 * i) * 32);
+        for (int i = 0; i < S::UP; ++i) {
+            load_fragment(up[i], mem.table + (Memory::UP_B + 2 * i) * 32);
+        }
         SG3_UNROLL
         for (int i = 0; i < S::WINDOWS; ++i) {
             load_fragment(along[i], mem.table + (Memory::ALONG + 4 * i) * 32);
@@ -183,8 +179,8 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
 
     // 16 upsampled rows from 16 input rows, bent, as the right-hand sides of 8 columns each.
     template <bool ReadFlags>
-    SG3_DEVICE void bend_block(const Strip& before, const Strip& after, const FragmentB<T>* up, int warp,
-                               int row, FragmentB<T>* bent) {
+    SG3_DEVICE void bend_block(const Strip& before, const Strip& after, const FragmentB<T>* up,
+                               int warp, int row, FragmentB<T>* bent) {
         FragmentA<T> in;
         each_lane([&](int lane) {
             const TwoPairs &a = before[lane], &b = after[lane];
@@ -196,21 +192,13 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
             clear(mid);
             multiply_add(mid, in, up[half]);
             each_lane([&](int lane) {
-                float* v = mid[lane].r;
-                const int at = (row + half * 8 + lane % 4 * 2) * S::CODE_PITCH + warp * 16 + lane / 4;
-                bend_four<ReadFlags>(v, mem.codes + at);
-                bent[0][lane].r[half] = pack(v[0], v[1], T());
-                bent[1][lane].r[half] = pack(v[2], v[3], T());
+                const float* v = mid[lane].r;
+                const int y = row + half * 8 + lane % 4 * 2, x = warp * 16 + lane / 4;
+                bent[0][lane].r[half] =
+                    Base::template bend_along<ReadFlags>(pack(v[0], v[1], T()), y, x);
+                bent[1][lane].r[half] =
+                    Base::template bend_along<ReadFlags>(pack(v[2], v[3], T()), y, x + 8);
             });
-        }
-    }
-
-    // v: columns c and c + 8, in each two rows; `codes` is at the first.
-    template <bool ReadFlags>
-    SG3_DEVICE void bend_four(float* v, uint8_t* codes) {
-        SG3_UNROLL
-        for (int i = 0; i < 4; ++i) {
-            v[i] = Base::template bend_one<ReadFlags>(v[i], codes + i % 2 * S::CODE_PITCH + i / 2 * 8);
         }
     }
 

@@ -37,20 +37,31 @@ SG3_DEVICE void load_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int 
     }
 }
 
-// Each tile stores the flags of its own samples; the last one of a row or column, the rest too.
+// The upsampled samples whose flags a tile stores: those that its outputs begin with, and for the
+// last tile of a row or column the rest too.
+struct OwnSamples {
+    int64_t x, y;
+    int width, height;
+};
+
+SG3_BOTH OwnSamples own_samples(const Sg3FilteredLrelu& op, const TilePlace& at) {
+    const int64_t x = at.out_x * op.down_x, y = at.out_y * op.down_y;
+    const bool last_x = at.out_x + at.cols >= op.out_w, last_y = at.out_y + at.rows >= op.out_h;
+    return {x, y, last_x ? static_cast<int>(op.mid_w - x) : at.cols * op.down_x,
+            last_y ? static_cast<int>(op.mid_h - y) : at.rows * op.down_y};
+}
+
 template <int Groups, int Pitch, int Threads>
 SG3_DEVICE void store_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int mid_rows,
                             const uint8_t* codes, int thread) {
-    const int64_t own_x = at.out_x * op.down_x, own_y = at.out_y * op.down_y;
-    const bool last_x = at.out_x + at.cols >= op.out_w, last_y = at.out_y + at.rows >= op.out_h;
-    const int64_t end_x = last_x ? op.mid_w : own_x + at.cols * op.down_x;
-    const int64_t end_y = last_y ? op.mid_h : own_y + at.rows * op.down_y;
-    uint8_t* flags = op.flags + flags_plane(op, at);
+    const OwnSamples own = own_samples(op, at);
+    uint8_t* flags = op.flags + flags_plane(op, at) + own.y * op.flags_stride + own.x / 4;
     for (int i = thread; i < mid_rows * Groups; i += Threads) {
-        const int64_t x = own_x + i % Groups * 4, y = own_y + i / Groups;
-        if (x >= end_x || y >= end_y) continue;
-        const uint8_t* from = codes + (y - at.ay.mid_first) * Pitch + (x - at.ax.mid_first);
-        flags[y * op.flags_stride + x / 4] = pack_codes(from, end_x - x);
+        const int col = i % Groups * 4, row = i / Groups;
+        if (col >= own.width || row >= own.height) continue;
+        const uint8_t* from = codes + (row + at.ay.shift) * Pitch + col + at.ax.shift;
+        flags[static_cast<int64_t>(row) * op.flags_stride + col / 4] =
+            pack_codes(from, own.width - col);
     }
 }
 

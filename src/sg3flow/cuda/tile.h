@@ -28,14 +28,16 @@ struct Tile {
           at(tile_place(op, plane, tile_x, tile_y, S::TILE_W, S::TILE_H)),
           gain(static_cast<float>(op.gain)),
           slope(static_cast<float>(op.slope)),
-          limit(op.clamp >= 0 ? static_cast<float>(op.clamp / op.gain) : -1.0f) {}
+          limit(bend_limit(op)) {}
 
     template <bool ReadFlags, class Threads>
     SG3_DEVICE void run(const Threads& threads) {
         threads.each([&](int thread) {
             load_taps(thread);
             load_input(thread);
-            if (ReadFlags) load_codes<S::GROUPS, S::MID_W, S::THREADS>(op, at, S::MID_H, mem.codes, thread);
+            if (ReadFlags) {
+                load_codes<S::GROUPS, S::MID_W, S::THREADS>(op, at, S::MID_H, mem.codes, thread);
+            }
         });
         if constexpr (S::UP_RADIAL) {
             threads.each([&](int thread) { upsample<ReadFlags>(thread); });
@@ -90,7 +92,7 @@ struct Tile {
     // The bias belongs to the image, not to the zeros around it.
     SG3_DEVICE void load_input(int thread) {
         const T* x = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
-        const float bias = op.b ? widen(static_cast<const T*>(op.b)[at.plane % op.channels]) : 0.0f;
+        const float bias = op.b ? widen(static_cast<const T*>(op.b)[plane_channel(op, at.plane)]) : 0.0f;
         for (int i = thread; i < Memory::IN; i += S::THREADS) {
             const int64_t row = at.ay.in_first + i / S::IN_W, col = at.ax.in_first + i % S::IN_W;
             const bool inside = row >= 0 && row < op.in_h && col >= 0 && col < op.in_w;
