@@ -107,7 +107,7 @@ class _FilteredLRelu(ctypes.Structure):
         *(("fu", _Filter), ("fd", _Filter), ("planes", ctypes.c_int64)),
         *_ints("channels type in_w in_h mid_w mid_h out_w out_h up_x up_y down_x down_y"),
         *_ints("pad_x pad_y flip"),
-        *((name, _REAL) for name in ("gain", "slope", "clamp")),
+        *((name, _REAL) for name in ("gain", "slope", "limit")),
         *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y tensor_cores"),
     ]
 
@@ -193,7 +193,7 @@ class HostKernels:
         op.out_w, op.out_h = (op.mid_w - dw) // down[0] + 1, (op.mid_h - dh) // down[1] + 1
         (op.up_x, op.up_y), (op.down_x, op.down_y) = up, down
         op.pad_x, op.pad_y = padding[0], padding[2]
-        op.gain, op.slope, op.clamp = gain, slope, clamp
+        op.gain, op.slope, op.limit = gain, slope, clamp / gain
         op.b = None if b is None else b.data_ptr()
         y = x.new_full((*x.shape[:2], op.out_h, op.out_w), math.nan)
         mid = x.new_full((*x.shape[:2], op.mid_h, op.mid_w), math.nan)

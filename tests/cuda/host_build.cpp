@@ -32,12 +32,15 @@ static int bands(const Sg3FilteredLrelu* op) {
         using Memory = typename BandOf<S, T>::Memory;
         auto memory = std::make_unique<Memory>();
         const int rows = band_rows<S>(op->out_h);
-        for (int64_t plane = 0; plane < op->planes; ++plane) {
+        constexpr int64_t some = 4;  // planes of a block
+        for (int64_t plane = 0; plane < op->planes; plane += some) {
+            const int64_t left = op->planes - plane;
             for (int ty = 0; ty * rows < op->out_h; ++ty) {
                 for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
                     std::memset(memory.get(), 0xff, sizeof(*memory));
                     typename BandOf<S, T>::Tile tile(*op, *memory, plane, rows, tx, ty);
-                    tile.template run<decltype(reads)::value>(SequentialThreads{S::THREADS});
+                    tile.template run<decltype(reads)::value>(
+                        SequentialThreads{S::THREADS}, static_cast<int>(left < some ? left : some));
                 }
             }
         }

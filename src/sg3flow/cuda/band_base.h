@@ -69,9 +69,9 @@ struct BandBase {
                         int tile_x, int tile_y)
         : op(op),
           mem(mem),
-          at(tile_place(op, plane, tile_x, tile_y, S::TILE_W, rows)),
+          at(tile_place<S>(op, plane, tile_x, tile_y, S::TILE_W, rows)),
           gain(static_cast<float>(op.gain)),
-          pairs(static_cast<float>(op.slope), bend_limit(op)),
+          pairs(static_cast<float>(op.slope), static_cast<float>(op.limit)),
           lead(op.read_flags ? 0 : (4 - at.ax.shift) & 3) {}
 
     SG3_DEVICE int mid_rows() const { return S::mid_rows(at.rows); }
@@ -96,19 +96,26 @@ struct BandBase {
         const int lane = thread % 32, rows = mid_rows() / S::UP + 8;
         const T zero = T(0.0f);
         const T bias = op.b ? static_cast<const T*>(op.b)[plane_channel(op, at.plane)] : zero;
-        const T* plane = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
-        const int left = static_cast<int>(at.ax.in_first), top = static_cast<int>(at.ay.in_first);
+        const int left = static_cast<int>(at.ax.in_first) + lane;
+        int y = static_cast<int>(at.ay.in_first) + thread / 32;
+        const T* from = static_cast<const T*>(op.x) + (at.plane * op.in_h + y) * op.in_w + left;
+        T* to = mem.in() + thread / 32 * S::IN_PITCH + lane;
+        constexpr int PARTS = (S::IN_PITCH + 31) / 32;
+        bool known[PARTS];
+        SG3_UNROLL
+        for (int i = 0; i < PARTS; ++i) known[i] = left + i * 32 >= 0 && left + i * 32 < op.in_w;
+        SG3_UNROLL_BY_2
         for (int row = thread / 32; row < rows; row += WARPS) {
-            const int y = top + row;
             const bool inside = y >= 0 && y < op.in_h;
-            const T* from = plane + static_cast<int64_t>(inside ? y : 0) * op.in_w + left;
-            T* to = mem.in() + row * S::IN_PITCH;
             SG3_UNROLL
-            for (int i = 0; i < (S::IN_PITCH + 31) / 32; ++i) {
-                const int col = lane + i * 32, x = left + col;
-                if (col >= S::IN_PITCH) break;
-                to[col] = inside && x >= 0 && x < op.in_w ? add(from[col], bias) : zero;
+            for (int i = 0; i < PARTS; ++i) {
+                T v = zero;
+                if (inside && known[i]) v = add(from[i * 32], bias);
+                if (i < PARTS - 1 || lane + i * 32 < S::IN_PITCH) to[i * 32] = v;
             }
+            y += WARPS;
+            from += static_cast<int64_t>(WARPS) * op.in_w;
+            to += WARPS * S::IN_PITCH;
         }
     }
 
@@ -134,7 +141,7 @@ struct BandBase {
             const uint32_t known = inside ? stored : 0;
             bits = ((bits >> shift) & known) | (0xaau & ~known);
             const uint32_t four = selectors(spread_codes(bits));
-            std::memcpy(mem.codes + row * S::CODE_PITCH + lane * 4, &four, 4);
+            store_word(mem.codes + row * S::CODE_PITCH + lane * 4, four);
         }
     }
 
@@ -157,9 +164,7 @@ struct BandBase {
     SG3_DEVICE Pair<T> bend_across(Pair<T> v, int y, int x) {
         uint8_t* code = mem.codes + y * S::CODE_PITCH + x + lead;
         if (ReadFlags) {
-            uint16_t selector;
-            std::memcpy(&selector, code, 2);
-            return pairs.scale(v, selector);
+            return pairs.scale(v, load_word<uint16_t>(code));
         }
         uint32_t codes = 0;
         v = pairs.bend(v, &codes);
@@ -208,8 +213,7 @@ struct BandBase {
         const uint8_t* from =
             mem.codes + at.ay.shift * S::CODE_PITCH + at.ax.shift + lead + lane * 4;
         for (int row = thread / 32; row < own.height; row += WARPS) {
-            uint32_t four;
-            std::memcpy(&four, from + row * S::CODE_PITCH, 4);
+            const auto four = load_word<uint32_t>(from + row * S::CODE_PITCH);
             to[static_cast<int64_t>(row) * op.flags_stride] =
                 static_cast<uint8_t>(gather_codes(four) & kept);
         }

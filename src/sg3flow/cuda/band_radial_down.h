@@ -59,19 +59,22 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
     using Base::mem;
     using Base::op;
 
+    // The tile on this plane and the next ones: they share the table.
     template <bool ReadFlags, class Threads>
-    SG3_DEVICE void run(const Threads& threads) {
-        threads.each([&](int thread) {
-            load_table(thread);
-            Base::load_input(thread);
-            if (ReadFlags) Base::load_selectors(thread);
-        });
-        threads.each_warp([&](int warp) { upsample<ReadFlags>(warp); });
-        threads.each_warp([&](int warp) { downsample(warp); });
-        threads.each([&](int thread) {
-            Base::store_out(thread);
-            if (!ReadFlags && op.flags) Base::store_flags(thread);
-        });
+    SG3_DEVICE void run(const Threads& threads, int planes) {
+        for (int n = 0; n < planes; ++n, ++at.plane) {
+            threads.each([&](int thread) {
+                if (n == 0) load_table(thread);
+                Base::load_input(thread);
+                if (ReadFlags) Base::load_selectors(thread);
+            });
+            threads.each_warp([&](int warp) { upsample<ReadFlags>(warp); });
+            threads.each_warp([&](int warp) { downsample(warp); });
+            threads.each([&](int thread) {
+                Base::store_out(thread);
+                if (!ReadFlags && op.flags) Base::store_flags(thread);
+            });
+        }
     }
 
     SG3_DEVICE void load_table(int thread) {

@@ -64,18 +64,21 @@ struct RadialUpTile : BandBase<S, T, RadialUpMemory<S, T>> {
     using Base::mem;
     using Base::op;
 
+    // The tile on this plane and the next ones: they share the table.
     template <bool ReadFlags, class Threads>
-    SG3_DEVICE void run(const Threads& threads) {
+    SG3_DEVICE void run(const Threads& threads, int planes) {
         static_assert(ReadFlags, "no layer upsamples with a radial filter");
-        threads.each([&](int thread) {
-            load_table(thread);
-            Base::load_input(thread);
-            Base::load_selectors(thread);
-        });
-        threads.each_warp([&](int warp) { upsample(warp); });
-        threads.each_warp([&](int warp) { downsample_across(warp); });
-        threads.each_warp([&](int warp) { downsample_along(warp); });
-        threads.each([&](int thread) { Base::store_out(thread); });
+        for (int n = 0; n < planes; ++n, ++at.plane) {
+            threads.each([&](int thread) {
+                if (n == 0) load_table(thread);
+                Base::load_input(thread);
+                Base::load_selectors(thread);
+            });
+            threads.each_warp([&](int warp) { upsample(warp); });
+            threads.each_warp([&](int warp) { downsample_across(warp); });
+            threads.each_warp([&](int warp) { downsample_along(warp); });
+            threads.each([&](int thread) { Base::store_out(thread); });
+        }
     }
 
     SG3_DEVICE void load_table(int thread) {

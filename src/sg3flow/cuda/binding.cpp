@@ -185,6 +185,8 @@ Sg3FilteredLrelu geometry(const char* name, const Tensor& x, const OptionalTenso
     op.fu = filter_of(name, fu, x);
     op.fd = filter_of(name, fd, x);
     op.planes = x.size(0) * x.size(1);
+    TORCH_CHECK(op.planes < (int64_t(1) << 31), name, ": ", op.planes,
+                " planes (samples times channels) are beyond what the kernels count with");
     op.channels = narrow(name, "the channels", x.size(1));
     op.in_w = narrow(name, "the width", x.size(3));
     op.in_h = narrow(name, "the height", x.size(2));
@@ -221,7 +223,7 @@ std::tuple<Tensor, Tensor> filtered_lrelu(const Tensor& x, const OptionalTensor&
     const c10::cuda::CUDAGuard guard(x.device());
     Sg3FilteredLrelu op = geometry(name, x, fu, fd, up, down, padding, flip);
     op.b = bias_of(name, b, x);
-    op.gain = gain, op.slope = slope, op.clamp = clamp;
+    op.gain = gain, op.slope = slope, op.limit = clamp < 0 ? -1 : clamp / gain;
     const auto bytes = x.options().dtype(at::kByte);
     const int64_t stride = (static_cast<int64_t>(op.mid_w) + 3) / 4;
     Tensor flags = write_flags ? at::empty({x.size(0), x.size(1), op.mid_h, stride}, bytes)
@@ -246,7 +248,7 @@ Tensor filtered_lrelu_flagged(const Tensor& g, const Tensor& flags, const Option
                 ", not ", flags.scalar_type(), " ", flags.sizes());
     TORCH_CHECK(flags_width >= 0 && (flags_width + 3) / 4 == flags.size(3), name, ": ",
                 flags.size(3), " bytes a row do not hold ", flags_width, " samples");
-    op.gain = gain, op.slope = slope, op.clamp = -1;
+    op.gain = gain, op.slope = slope, op.limit = -1;
     op.read_flags = 1;
     op.flags = const_cast<uint8_t*>(flags.const_data_ptr<uint8_t>());  // read only
     op.flags_w = narrow(name, "flags_width", flags_width);

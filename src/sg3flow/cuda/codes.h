@@ -13,12 +13,13 @@ struct TilePlace {
     TileAxis ax, ay;
 };
 
+template <class S>
 SG3_BOTH TilePlace tile_place(const Sg3FilteredLrelu& op, int64_t plane, int tile_x, int tile_y,
                               int cols, int rows) {
     const int64_t out_x = static_cast<int64_t>(tile_x) * cols;
     const int64_t out_y = static_cast<int64_t>(tile_y) * rows;
-    return {plane, out_x, out_y, cols, rows, tile_axis(out_x, op.up_x, op.down_x, op.pad_x),
-            tile_axis(out_y, op.up_y, op.down_y, op.pad_y)};
+    return {plane, out_x, out_y, cols, rows, tile_axis(out_x, S::UP, S::DOWN, op.pad_x),
+            tile_axis(out_y, S::UP, S::DOWN, op.pad_y)};
 }
 
 SG3_DEVICE int64_t flags_plane(const Sg3FilteredLrelu& op, const TilePlace& at) {
@@ -33,7 +34,7 @@ SG3_DEVICE void load_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int 
     for (int i = thread; i < mid_rows * Groups; i += Threads) {
         const int row = i / Groups, col = i % Groups * 4;
         const uint32_t four = read_codes(flags, op, at.ay.mid_first + row, at.ax.mid_first + col);
-        std::memcpy(codes + row * Pitch + col, &four, 4);
+        store_word(codes + row * Pitch + col, four);
     }
 }
 

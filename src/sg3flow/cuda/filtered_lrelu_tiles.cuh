@@ -16,11 +16,11 @@ int tiles_float32(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 
 // The tiles of a launch: blocks go through the tiles of a plane, then through the planes.
 struct TileGrid {
-    int64_t first_plane;
-    int tiles_x, tiles_y, rows;
+    int64_t first_plane, end_plane;
+    int tiles_x, tiles_y, rows, planes;  // planes: of one block
 
     __device__ __forceinline__ int64_t plane() const {
-        return first_plane + blockIdx.x / (tiles_x * tiles_y);
+        return first_plane + static_cast<int64_t>(blockIdx.x / (tiles_x * tiles_y)) * planes;
     }
     __device__ __forceinline__ int x() const { return static_cast<int>(blockIdx.x % tiles_x); }
     __device__ __forceinline__ int y() const {
@@ -42,7 +42,9 @@ __global__ void __launch_bounds__(S::THREADS)
 #if __CUDA_ARCH__ >= 800
     __shared__ typename BandOf<S, T>::Memory memory;
     typename BandOf<S, T>::Tile tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
-    tile.template run<ReadFlags>(BlockThreads());
+    const int64_t left = grid.end_plane - grid.plane();
+    const int planes = left < grid.planes ? static_cast<int>(left) : grid.planes;
+    tile.template run<ReadFlags>(BlockThreads(), planes);
 #else
     __trap();  // never launched there: no silent garbage if it were
 #endif
@@ -50,20 +52,33 @@ __global__ void __launch_bounds__(S::THREADS)
 
 using TileKernel = void (*)(Sg3FilteredLrelu, TileGrid);
 
-// Launches tiles of `rows` x `cols` outputs over all planes, as many at a time as a grid holds.
+// Launches tiles of `rows` x `cols` outputs over all planes, as many at a time as a grid holds;
+// each block takes `planes` of them.
 inline int launch_grid(TileKernel kernel, int threads, const Sg3FilteredLrelu& op, int cols,
-                       int rows, cudaStream_t stream) {
+                       int rows, int planes, cudaStream_t stream) {
     const int64_t tiles_x = (op.out_w + cols - 1) / cols, tiles_y = (op.out_h + rows - 1) / rows;
     if (tiles_x * tiles_y > MOST_BLOCKS) return cudaErrorInvalidConfiguration;
-    const int64_t most = MOST_BLOCKS / (tiles_x * tiles_y);
+    const int64_t most = MOST_BLOCKS / (tiles_x * tiles_y) * planes;
     for (int64_t first = 0; first < op.planes; first += most) {
-        const int64_t planes = op.planes - first < most ? op.planes - first : most;
-        const TileGrid grid = {first, static_cast<int>(tiles_x), static_cast<int>(tiles_y), rows};
-        kernel<<<static_cast<unsigned>(tiles_x * tiles_y * planes), threads, 0, stream>>>(op, grid);
+        const int64_t end = op.planes - first < most ? op.planes : first + most;
+        const int64_t blocks = tiles_x * tiles_y * ((end - first + planes - 1) / planes);
+        const TileGrid grid = {
+            first, end, static_cast<int>(tiles_x), static_cast<int>(tiles_y), rows, planes};
+        kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(op, grid);
         const cudaError_t error = cudaGetLastError();
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
+}
+
+// Planes that share a block's table of weights: some, while that leaves the device enough blocks.
+template <class S>
+int band_planes(const Sg3FilteredLrelu& op) {
+    const int rows = band_rows<S>(op.out_h);
+    const int64_t tiles = static_cast<int64_t>((op.out_w + S::TILE_W - 1) / S::TILE_W) *
+                          ((op.out_h + rows - 1) / rows);
+    const int64_t planes = tiles * op.planes / 4096;  // some 30 blocks for each multiprocessor
+    return planes < 1 ? 1 : (planes > 8 ? 8 : static_cast<int>(planes));
 }
 
 // Whether the op may, and this device can, run half-precision products on tensor cores.
@@ -87,14 +102,14 @@ int launch_fitting_tiles(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* 
         *fits = can && visit_band(op, [&](auto kind, auto reads) {
             using S = typename decltype(kind)::Shape;
             error = launch_grid(band_kernel<S, T, decltype(reads)::value>, S::THREADS, op,
-                                S::TILE_W, band_rows<S>(op.out_h), stream);
+                                S::TILE_W, band_rows<S>(op.out_h), band_planes<S>(op), stream);
         });
         if (*fits) return error;
     }
     *fits = visit_kind(op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
         error = launch_grid(tile_kernel<S, T, decltype(reads)::value>, S::THREADS, op, S::TILE_W,
-                            S::TILE_H, stream);
+                            S::TILE_H, 1, stream);
     });
     return error;
 }

@@ -70,12 +70,6 @@ SG3_DEVICE uint32_t gather_codes(uint32_t four) {
     return (four | four >> 6 | four >> 12 | four >> 18) & 0xffu;
 }
 
-// The limit of a sample before the gain, or -1.
-SG3_BOTH float bend_limit(const Sg3FilteredLrelu& op) {
-    if (op.clamp < 0) return -1.0f;
-    return static_cast<float>(op.clamp) / static_cast<float>(op.gain);
-}
-
 // The channel of a plane; 32 bits are enough, and a division in them is short.
 SG3_BOTH int plane_channel(const Sg3FilteredLrelu& op, int64_t plane) {
     return static_cast<int>(static_cast<uint32_t>(plane) % static_cast<uint32_t>(op.channels));

@@ -52,7 +52,7 @@ SG3_DEVICE void bend_group(const Sg3FilteredLrelu& op, int64_t first_plane, int6
     const T* from = static_cast<const T*>(op.x) + plane * op.in_h * op.in_w;
     const int64_t flags_plane = plane * op.flags_h * static_cast<int64_t>(op.flags_stride);
     const Acc bias = op.b ? widen(static_cast<const T*>(op.b)[plane_channel(op, plane)]) : Acc(0);
-    const Acc limit = op.clamp >= 0 ? Acc(op.clamp) / Acc(op.gain) : Acc(-1);
+    const Acc limit = static_cast<Acc>(op.limit);
     const Polyphase py = polyphase(y, op.pad_y, op.up_y, op.fu.height, op.in_h);
     const uint32_t read = op.read_flags ? read_codes(op.flags + flags_plane, op, y, x) : 0;
     uint8_t codes[4] = {0, 0, 0, 0};

@@ -52,7 +52,7 @@ typedef struct {
     int32_t up_x, up_y, down_x, down_y;
     int32_t pad_x, pad_y;
     int32_t flip;
-    double gain, slope, clamp;  // clamp < 0: none
+    double gain, slope, limit;  // limit: largest magnitude before the gain, below 0 for none
     int32_t read_flags;
     int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes a row
     int32_t offset_x, offset_y;              // of the flags read

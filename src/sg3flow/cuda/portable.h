@@ -10,13 +10,13 @@
 #define SG3_DEVICE __device__ __forceinline__
 #define SG3_UNROLL _Pragma("unroll")
 #define SG3_ROLLED _Pragma("unroll 1")
-#define SG3_UNROLL_BY_4 _Pragma("unroll 4")
+#define SG3_UNROLL_BY_2 _Pragma("unroll 2")
 #else
 #define SG3_BOTH inline
 #define SG3_DEVICE inline
 #define SG3_UNROLL
 #define SG3_ROLLED
-#define SG3_UNROLL_BY_4
+#define SG3_UNROLL_BY_2
 #endif
 
 namespace sg3 {
@@ -26,23 +26,29 @@ struct alignas(16) Vec4 {
     float v[4];
 };
 
-SG3_DEVICE Vec4 load4(const float* from) {
+// One access to aligned memory of another type.
+template <class Word, class T>
+SG3_DEVICE Word load_word(const T* from) {
 #if defined(__CUDACC__)
-    return *reinterpret_cast<const Vec4*>(from);
+    return *reinterpret_cast<const Word*>(from);
 #else
-    Vec4 value;
+    Word value;
     std::memcpy(&value, from, sizeof(value));
     return value;
 #endif
 }
 
-SG3_DEVICE void store4(float* to, const Vec4& value) {
+template <class Word, class T>
+SG3_DEVICE void store_word(T* to, Word value) {
 #if defined(__CUDACC__)
-    *reinterpret_cast<Vec4*>(to) = value;
+    *reinterpret_cast<Word*>(to) = value;
 #else
     std::memcpy(to, &value, sizeof(value));
 #endif
 }
+
+SG3_DEVICE Vec4 load4(const float* from) { return load_word<Vec4>(from); }
+SG3_DEVICE void store4(float* to, const Vec4& value) { store_word(to, value); }
 
 // How a tile runs its phases: every thread of the block at once, with a barrier after each phase.
 #if defined(__CUDACC__)

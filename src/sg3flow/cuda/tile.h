@@ -25,10 +25,10 @@ struct Tile {
     SG3_DEVICE Tile(const Sg3FilteredLrelu& op, Memory& mem, int64_t plane, int tile_x, int tile_y)
         : op(op),
           mem(mem),
-          at(tile_place(op, plane, tile_x, tile_y, S::TILE_W, S::TILE_H)),
+          at(tile_place<S>(op, plane, tile_x, tile_y, S::TILE_W, S::TILE_H)),
           gain(static_cast<float>(op.gain)),
           slope(static_cast<float>(op.slope)),
-          limit(bend_limit(op)) {}
+          limit(static_cast<float>(op.limit)) {}
 
     template <bool ReadFlags, class Threads>
     SG3_DEVICE void run(const Threads& threads) {
@@ -160,9 +160,9 @@ struct Tile {
     // Bends 4 upsampled samples, or multiplies them by what their flags say, and keeps them.
     template <bool ReadFlags>
     SG3_DEVICE void put_mid(int row, int group, Vec4 sum) {
-        uint8_t* at = mem.codes + row * S::MID_W + group * 4;
+        uint8_t* codes_at = mem.codes + row * S::MID_W + group * 4;
         uint32_t codes = 0;
-        if (ReadFlags) std::memcpy(&codes, at, 4);
+        if (ReadFlags) codes = load_word<uint32_t>(codes_at);
         SG3_UNROLL
         for (int c = 0; c < 4; ++c) {
             if (ReadFlags) {
@@ -173,7 +173,7 @@ struct Tile {
                 codes |= bent.code << (8 * c);
             }
         }
-        if (!ReadFlags) std::memcpy(at, &codes, 4);
+        if (!ReadFlags) store_word(codes_at, codes);
         store4(mem.mid() + row * S::MID_PITCH + group * 4, sum);
     }
 
