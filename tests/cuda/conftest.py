@@ -166,11 +166,12 @@ class HostKernels:
         self._library.host_bias_act(ctypes.byref(op))
         return y
 
-    def filtered_lrelu(self, x, fu, fd, b, **options):
-        """Forward, with flags: (y, flags)."""
+    def filtered_lrelu(self, x, fu, fd, b, write_flags=True, **options):
+        """Forward: (y, flags)."""
         op, y, _workspace = self._op(x, fu, fd, b, **options)
         flags = torch.full((*x.shape[:2], op.mid_h, -(-op.mid_w // 4)), 0xAA, dtype=torch.uint8)
-        op.flags, op.flags_w, op.flags_h = flags.data_ptr(), op.mid_w, op.mid_h
+        op.flags_w, op.flags_h = op.mid_w, op.mid_h
+        op.flags = flags.data_ptr() if write_flags else None
         op.flags_stride = flags.shape[-1]
         self._run(op, options["tiles"])
         return y, flags

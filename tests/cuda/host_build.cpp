@@ -39,8 +39,15 @@ static int bands(const Sg3FilteredLrelu* op) {
                 for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
                     std::memset(memory.get(), 0xff, sizeof(*memory));
                     typename BandOf<S, T>::Tile tile(*op, *memory, plane, rows, tx, ty);
-                    tile.template run<decltype(reads)::value>(
-                        SequentialThreads{S::THREADS}, static_cast<int>(left < some ? left : some));
+                    const int planes = static_cast<int>(left < some ? left : some);
+                    const SequentialThreads threads{S::THREADS};
+                    if constexpr (decltype(reads)::value) {
+                        tile.template run<READ_FLAGS>(threads, planes);
+                    } else if (op->flags) {
+                        tile.template run<WRITE_FLAGS>(threads, planes);
+                    } else {
+                        tile.template run<NO_FLAGS>(threads, planes);
+                    }
                 }
             }
         }

@@ -6,8 +6,6 @@ import torch
 from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 from sg3flow.ops.fir import filter_taps
 
-SIZES = [(25, 31), (40, 37), (75, 42)]
-
 
 def plain(x, fu, fd, b, numbers, flip, clamp, **options):
     """The result of the plain PyTorch path, and its gradient for a fixed cotangent."""
@@ -65,6 +63,8 @@ def check(host_kernels, layer, numbers):
         y, g, dx = plain(x, fu, fd, b, numbers, flip, clamp, **options, **shape)
         found, flags = host_kernels.filtered_lrelu(x, fu, fd, b, clamp=clamp, **run)
         assert_near(found, y, limit)
+        bare, _ = host_kernels.filtered_lrelu(x, fu, fd, b, False, clamp=clamp, **run)
+        assert torch.equal(bare, found)
         back = pulled(host_kernels, x, flags, y, g, fu, fd, options, flip, tiles=tiles, **shape)
         assert_near(back, dx, limit)
         width = x.shape[3] * options["up"][0] + sum(options["padding"][:2]) - filter_taps(fu)[1] + 1
@@ -74,13 +74,12 @@ def check(host_kernels, layer, numbers):
     return compare
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("size", "flip"), [((25, 31), True), ((75, 42), False)])
 def test_plain_tiles(check, layer_kind, flip, size):
     check(layer_kind, size, flip, 0.9 if flip else -1.0, "plain")
 
 
-@pytest.mark.parametrize(("size", "flip"), [((25, 31), True), ((66, 61), False), ((130, 29), True)])
+@pytest.mark.parametrize(("size", "flip"), [((25, 31), True), ((130, 61), False)])
 def test_tiles_on_the_tensor_cores(check, layer_kind, flip, size):
     check(layer_kind, size, flip, 0.9 if flip else -1.0, "bands")
 

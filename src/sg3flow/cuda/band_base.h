@@ -146,13 +146,13 @@ struct BandBase {
     }
 
     // Two samples of one column, rows y and y + 1.
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE Pair<T> bend_along(Pair<T> v, int y, int x) {
         uint8_t* code = mem.codes + y * S::CODE_PITCH + x + lead;
-        if (ReadFlags) return pairs.scale(v, code[0] | code[S::CODE_PITCH] << 8);
+        if (Mode == READ_FLAGS) return pairs.scale(v, code[0] | code[S::CODE_PITCH] << 8);
         uint32_t codes = 0;
         v = pairs.bend(v, &codes);
-        if (op.flags) {
+        if (Mode == WRITE_FLAGS) {
             code[0] = static_cast<uint8_t>(codes);
             code[S::CODE_PITCH] = static_cast<uint8_t>(codes >> 16);
         }
@@ -160,15 +160,15 @@ struct BandBase {
     }
 
     // Two samples of one row, columns x and x + 1; x is even.
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE Pair<T> bend_across(Pair<T> v, int y, int x) {
         uint8_t* code = mem.codes + y * S::CODE_PITCH + x + lead;
-        if (ReadFlags) {
+        if (Mode == READ_FLAGS) {
             return pairs.scale(v, load_word<uint16_t>(code));
         }
         uint32_t codes = 0;
         v = pairs.bend(v, &codes);
-        if (op.flags) {
+        if (Mode == WRITE_FLAGS) {
             code[0] = static_cast<uint8_t>(codes);
             code[1] = static_cast<uint8_t>(codes >> 16);
         }

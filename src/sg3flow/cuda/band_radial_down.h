@@ -60,19 +60,19 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
     using Base::op;
 
     // The tile on this plane and the next ones: they share the table.
-    template <bool ReadFlags, class Threads>
+    template <FlagMode Mode, class Threads>
     SG3_DEVICE void run(const Threads& threads, int planes) {
         for (int n = 0; n < planes; ++n, ++at.plane) {
             threads.each([&](int thread) {
                 if (n == 0) load_table(thread);
                 Base::load_input(thread);
-                if (ReadFlags) Base::load_selectors(thread);
+                if (Mode == READ_FLAGS) Base::load_selectors(thread);
             });
-            threads.each_warp([&](int warp) { upsample<ReadFlags>(warp); });
+            threads.each_warp([&](int warp) { upsample<Mode>(warp); });
             threads.each_warp([&](int warp) { downsample(warp); });
             threads.each([&](int thread) {
                 Base::store_out(thread);
-                if (!ReadFlags && op.flags) Base::store_flags(thread);
+                if (Mode == WRITE_FLAGS) Base::store_flags(thread);
             });
         }
     }
@@ -103,7 +103,7 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
     }
 
     // The warp's 16 columns of the upsampled signal, 8 input rows at a time.
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE void upsample(int warp) {
         FragmentA<T> up[S::UP / 2];
         SG3_UNROLL
@@ -120,7 +120,7 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
                     FragmentC mid;
                     clear(mid);
                     multiply_add(mid, up[i], in[half]);
-                    put_mid<ReadFlags>(mid, block * 8 * S::UP + i * 16, warp * 16 + half * 8);
+                    put_mid<Mode>(mid, block * 8 * S::UP + i * 16, warp * 16 + half * 8);
                 }
             }
         }
@@ -144,14 +144,14 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
         });
     }
 
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE void put_mid(FragmentC& mid, int row, int col) {
         each_lane([&](int lane) {
             const float* v = mid[lane].r;
             SG3_UNROLL
             for (int i = 0; i < 2; ++i) {
                 const int y = row + i * 8 + lane / 4, x = col + lane % 4 * 2;
-                const Pair<T> bent = Base::template bend_across<ReadFlags>(
+                const Pair<T> bent = Base::template bend_across<Mode>(
                     pack(v[2 * i], v[2 * i + 1], T()), y, x);
                 store_pair(mem.mid + y * S::MID_PITCH + x, bent);
             }

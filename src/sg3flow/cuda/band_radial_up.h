@@ -65,9 +65,9 @@ struct RadialUpTile : BandBase<S, T, RadialUpMemory<S, T>> {
     using Base::op;
 
     // The tile on this plane and the next ones: they share the table.
-    template <bool ReadFlags, class Threads>
+    template <FlagMode Mode, class Threads>
     SG3_DEVICE void run(const Threads& threads, int planes) {
-        static_assert(ReadFlags, "no layer upsamples with a radial filter");
+        static_assert(Mode == READ_FLAGS, "no layer upsamples with a radial filter");
         for (int n = 0; n < planes; ++n, ++at.plane) {
             threads.each([&](int thread) {
                 if (n == 0) load_table(thread);
@@ -153,7 +153,7 @@ struct RadialUpTile : BandBase<S, T, RadialUpMemory<S, T>> {
             SG3_UNROLL
             for (int i = 0; i < 2; ++i) {
                 const int y = row + (i * 8 + lane / 4) * S::UP, x = col + lane % 4 * 2;
-                const Pair<T> bent = Base::template bend_across<true>(
+                const Pair<T> bent = Base::template bend_across<READ_FLAGS>(
                     pack(v[2 * i], v[2 * i + 1], T()), y, x);
                 store_pair(mem.mid() + y * S::MID_PITCH + x, bent);
             }

@@ -73,19 +73,19 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
     using Base::op;
 
     // The tile on this plane and the next ones: they share the table.
-    template <bool ReadFlags, class Threads>
+    template <FlagMode Mode, class Threads>
     SG3_DEVICE void run(const Threads& threads, int planes) {
         for (int n = 0; n < planes; ++n, ++at.plane) {
             threads.each([&](int thread) {
                 if (n == 0) load_table(thread);
                 Base::load_input(thread);
-                if (ReadFlags) Base::load_selectors(thread);
+                if (Mode == READ_FLAGS) Base::load_selectors(thread);
             });
-            threads.each_warp([&](int warp) { stream<ReadFlags>(warp); });
+            threads.each_warp([&](int warp) { stream<Mode>(warp); });
             threads.each_warp([&](int warp) { downsample_across(warp); });
             threads.each([&](int thread) {
                 Base::store_out(thread);
-                if (!ReadFlags && op.flags) Base::store_flags(thread);
+                if (Mode == WRITE_FLAGS) Base::store_flags(thread);
             });
         }
     }
@@ -125,7 +125,7 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
     };
     using Strip = PerLane<TwoPairs>;  // [16 cols x 8 rows], rounded
 
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE void stream(int warp) {
         FragmentA<T> across, along[S::WINDOWS];
         FragmentB<T> up[S::UP];
@@ -153,7 +153,7 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
                 }
                 const int row = turn * S::TURN_MID + block * 16;
                 FragmentB<T> bent[2];
-                bend_block<ReadFlags>(before, after, up + block % PER_IN * 2, warp, row, bent);
+                bend_block<Mode>(before, after, up + block % PER_IN * 2, warp, row, bent);
                 multiply_add(sums[0], along[block % S::WINDOWS], bent[0]);
                 multiply_add(sums[1], along[block % S::WINDOWS], bent[1]);
                 if (block % S::WINDOWS == S::WINDOWS - 1) move_window(sums, warp, row);
@@ -181,7 +181,7 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
     }
 
     // 16 upsampled rows from 16 input rows, bent, as the right-hand sides of 8 columns each.
-    template <bool ReadFlags>
+    template <FlagMode Mode>
     SG3_DEVICE void bend_block(const Strip& before, const Strip& after, const FragmentB<T>* up,
                                int warp, int row, FragmentB<T>* bent) {
         FragmentA<T> in;
@@ -198,9 +198,9 @@ struct BandTile : BandBase<S, T, BandMemory<S, T>> {
                 const float* v = mid[lane].r;
                 const int y = row + half * 8 + lane % 4 * 2, x = warp * 16 + lane / 4;
                 bent[0][lane].r[half] =
-                    Base::template bend_along<ReadFlags>(pack(v[0], v[1], T()), y, x);
+                    Base::template bend_along<Mode>(pack(v[0], v[1], T()), y, x);
                 bent[1][lane].r[half] =
-                    Base::template bend_along<ReadFlags>(pack(v[2], v[3], T()), y, x + 8);
+                    Base::template bend_along<Mode>(pack(v[2], v[3], T()), y, x + 8);
             });
         }
     }

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(S::THREADS)
     tile.template run<ReadFlags>(BlockThreads());
 }
 
-template <class S, class T, bool ReadFlags>
+template <class S, class T, FlagMode Mode>
 __global__ void __launch_bounds__(S::THREADS)
     band_kernel(const __grid_constant__ Sg3FilteredLrelu op, TileGrid grid) {
 #if __CUDA_ARCH__ >= 800
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(S::THREADS)
     typename BandOf<S, T>::Tile tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
     const int64_t left = grid.end_plane - grid.plane();
     const int planes = left < grid.planes ? static_cast<int>(left) : grid.planes;
-    tile.template run<ReadFlags>(BlockThreads(), planes);
+    tile.template run<Mode>(BlockThreads(), planes);
 #else
     __trap();  // never launched there: no silent garbage if it were
 #endif
@@ -101,8 +101,14 @@ int launch_fitting_tiles(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* 
         if (error != cudaSuccess) return error;
         *fits = can && visit_band(op, [&](auto kind, auto reads) {
             using S = typename decltype(kind)::Shape;
-            error = launch_grid(band_kernel<S, T, decltype(reads)::value>, S::THREADS, op,
-                                S::TILE_W, band_rows<S>(op.out_h), band_planes<S>(op), stream);
+            TileKernel kernel = nullptr;
+            if constexpr (decltype(reads)::value) {
+                kernel = band_kernel<S, T, READ_FLAGS>;
+            } else {
+                kernel = op.flags ? band_kernel<S, T, WRITE_FLAGS> : band_kernel<S, T, NO_FLAGS>;
+            }
+            error = launch_grid(kernel, S::THREADS, op, S::TILE_W, band_rows<S>(op.out_h),
+                                band_planes<S>(op), stream);
         });
         if (*fits) return error;
     }

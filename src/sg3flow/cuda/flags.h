@@ -11,6 +11,9 @@ namespace sg3 {
 
 constexpr unsigned SLOPED = 1, CLIPPED = 2;
 
+// What a kernel does with flags, where that is compiled in.
+enum FlagMode { NO_FLAGS, WRITE_FLAGS, READ_FLAGS };
+
 template <class Real>
 struct Bent {
     Real value;

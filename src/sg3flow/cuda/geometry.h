@@ -1,6 +1,6 @@
 // Index arithmetic of resampling FIR filters, on one axis at a time.
 //
-// Upsampled sample m (after padding and filtering) is the sum over k of c[k] * z[m + k - pad]; here
+// Upsampled sample m (after padding and filtering) sums c[k] * z[m + k - pad] over k, where
 // z is the input with up - 1 zeros after each sample and c the filter as a correlation. Only every
 // up-th k meets a sample that is not zero: the polyphase form (Karras et al. 2021, App. C).
 #pragma once
