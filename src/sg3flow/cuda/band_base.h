@@ -130,18 +130,22 @@ struct BandBase {
         for (int n = 0; n < 4; ++n) stored |= j + n >= 0 && j + n < op.flags_w ? 3u << (2 * n) : 0;
         const bool first = byte >= 0 && byte < op.flags_stride;
         const bool second = byte + 1 >= 0 && byte + 1 < op.flags_stride;
-        const uint8_t* plane = op.flags + flags_plane(op, at);
-        const int top = static_cast<int>(at.ay.mid_first) + op.offset_y;
+        int y = static_cast<int>(at.ay.mid_first) + op.offset_y + thread / 32;
+        const uint8_t* from = op.flags + flags_plane(op, at) +
+                              static_cast<int64_t>(y) * op.flags_stride + byte;
+        uint8_t* to = mem.codes + thread / 32 * S::CODE_PITCH + lane * 4;
+        SG3_UNROLL_BY_2
         for (int row = thread / 32; row < mid_rows(); row += WARPS) {
-            const int i = top + row;
-            const bool inside = i >= 0 && i < op.flags_h;
-            const uint8_t* from = plane + static_cast<int64_t>(inside ? i : 0) * op.flags_stride;
-            uint32_t bits = inside && first ? from[byte] : 0;
-            if (inside && second) bits |= static_cast<uint32_t>(from[byte + 1]) << 8;
+            const bool inside = y >= 0 && y < op.flags_h;
+            uint32_t low = 0, high = 0;
+            if (inside && first) low = from[0];
+            if (inside && second) high = from[1];
             const uint32_t known = inside ? stored : 0;
-            bits = ((bits >> shift) & known) | (0xaau & ~known);
-            const uint32_t four = selectors(spread_codes(bits));
-            store_word(mem.codes + row * S::CODE_PITCH + lane * 4, four);
+            const uint32_t bits = (((low | high << 8) >> shift) & known) | (0xaau & ~known);
+            store_word(to, selectors(spread_codes(bits)));
+            y += WARPS;
+            from += static_cast<int64_t>(WARPS) * op.flags_stride;
+            to += WARPS * S::CODE_PITCH;
         }
     }
 

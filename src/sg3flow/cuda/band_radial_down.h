@@ -41,7 +41,7 @@ struct RadialDownMemory {
     static constexpr int TABLE = DOWN + 2 * S::OUT_STEPS * S::DOWN_TAPS;
 
     alignas(16) T in_or_out[larger(IN, OUT)];
-    alignas(16) T mid[S::MID_H * S::MID_PITCH];
+    alignas(16) T mid[S::MID_H * S::MID_PITCH + 16];  // the last unit reads beyond the last row
     alignas(16) Pair<T> table[TABLE * 32];
     alignas(16) uint8_t codes[S::MID_H * S::CODE_PITCH];
 
@@ -158,46 +158,43 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
         });
     }
 
-    // Units of 16 output rows x 16 columns: 8 and 8, which share what they read. The last unit of a
-    // row may be 8 wide.
+    // Units of 16 output rows x 16 columns: 8 and 8, which share what they read. The second 8 of the
+    // last unit of a row may not exist; they are computed from anything and dropped.
     SG3_DEVICE void downsample(int warp) {
         constexpr int UNITS = (S::TILE_W / 8 + 1) / 2;
+        SG3_ROLLED
         for (int i = warp; i < (at.rows + 15) / 16 * UNITS; i += S::WARPS) {
             const int row = i / UNITS * 16, col = i % UNITS * 16;
             FragmentC sums[2];
             clear(sums[0]);
             clear(sums[1]);
-            const bool both = col + 8 < S::TILE_W;
-            SG3_ROLLED
-            for (int ky = 0; ky < S::DOWN_TAPS; ++ky) add_filter_row(sums, both, row, col, ky);
+            const T* from = mem.mid + (row * S::DOWN + at.ay.shift) * S::MID_PITCH + col * S::DOWN;
+            SG3_UNROLL
+            for (int ky = 0; ky < S::DOWN_TAPS; ++ky) {
+                add_filter_row(sums, from + ky * S::MID_PITCH,
+                               mem.table + (Memory::DOWN + 2 * ky * S::OUT_STEPS) * 32);
+            }
             each_lane([&](int lane) {
                 Base::put_out(sums[0][lane].r, lane, row, col);
-                if (both) Base::put_out(sums[1][lane].r, lane, row, col + 8);
+                if (col + 8 < S::TILE_W) Base::put_out(sums[1][lane].r, lane, row, col + 8);
             });
         }
     }
 
-    SG3_DEVICE void add_filter_row(FragmentC* sums, bool both, int row, int col, int ky) {
-        constexpr int STEPS = S::OUT_STEPS;
+    SG3_DEVICE void add_filter_row(FragmentC* sums, const T* from, const Pair<T>* table) {
+        constexpr int STEPS = S::OUT_STEPS, NEXT = S::DOWN / 2;  // steps to the second 8 columns
         FragmentB<T> weights[STEPS];
         SG3_UNROLL
-        for (int i = 0; i < STEPS; ++i) {
-            load_fragment(weights[i], mem.table + (Memory::DOWN + 2 * (ky * STEPS + i)) * 32);
-        }
-        const T* from =
-            mem.mid + (row * S::DOWN + ky + at.ay.shift) * S::MID_PITCH + col * S::DOWN;
+        for (int i = 0; i < STEPS; ++i) load_fragment(weights[i], table + 2 * i * 32);
         SG3_UNROLL
-        for (int step = 0; step < STEPS + S::DOWN / 2; ++step) {
-            if (step >= STEPS && !both) continue;
+        for (int step = 0; step < STEPS + NEXT; ++step) {
             FragmentA<T> mid;
             each_lane([&](int lane) {
                 mid[lane] = matrix_a(from + step * 16, S::DOWN * S::MID_PITCH,
                                      8 * S::DOWN * S::MID_PITCH, lane);
             });
             if (step < STEPS) multiply_add(sums[0], mid, weights[step]);
-            if (step >= S::DOWN / 2 && both) {
-                multiply_add(sums[1], mid, weights[step - S::DOWN / 2]);
-            }
+            if (step >= NEXT) multiply_add(sums[1], mid, weights[step - NEXT]);
         }
     }
 };
