@@ -16,7 +16,7 @@ extern "C" int host_tiles(const Sg3FilteredLrelu* op) {
         for (int64_t plane = 0; plane < op->planes; ++plane) {
             for (int ty = 0; ty * S::TILE_H < op->out_h; ++ty) {
                 for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
-                    std::memset(memory.get(), 0xff, sizeof(*memory));  // NaN where nothing is written
+                    std::memset(memory.get(), 0xff, sizeof(*memory));  // NaN unless written
                     Tile<S, float> tile(*op, *memory, plane, tx, ty);
                     tile.template run<decltype(reads)::value>(SequentialThreads{S::THREADS});
                 }

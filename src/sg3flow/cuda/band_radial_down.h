@@ -158,8 +158,8 @@ struct RadialDownTile : BandBase<S, T, RadialDownMemory<S, T>> {
         });
     }
 
-    // Units of 16 output rows x 16 columns: 8 and 8, which share what they read. The second 8 of the
-    // last unit of a row may not exist; they are computed from anything and dropped.
+    // Units of 16 output rows x 16 columns: 8 and 8, which share what they read. The second 8 of
+    // the last unit of a row may not exist; they are computed from anything and dropped.
     SG3_DEVICE void downsample(int warp) {
         constexpr int UNITS = (S::TILE_W / 8 + 1) / 2;
         SG3_ROLLED

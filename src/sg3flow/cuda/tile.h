@@ -64,8 +64,10 @@ struct Tile {
         constexpr int T_ = S::PHASE_TAPS;
         for (int i = thread; i < Memory::UP_COUNT; i += S::THREADS) {
             const int across = i % S::UP_TAPS, along = i / S::UP_TAPS;
-            const int kx = tap_index(phase_tap(across / T_, across % T_, S::UP), S::UP_TAPS, op.flip);
-            const int ky = tap_index(phase_tap(along / T_, along % T_, S::UP), S::UP_TAPS, op.flip);
+            const int px = phase_tap(across / T_, across % T_, S::UP);
+            const int py = phase_tap(along / T_, along % T_, S::UP);
+            const int kx = tap_index(px, S::UP_TAPS, op.flip);
+            const int ky = tap_index(py, S::UP_TAPS, op.flip);
             mem.up_taps[i] = S::UP_RADIAL ? op.fu.taps[ky * S::UP_TAPS + kx] * (S::UP * S::UP)
                                           : op.fu.taps[kx] * S::UP;
         }
@@ -92,7 +94,8 @@ struct Tile {
     // The bias belongs to the image, not to the zeros around it.
     SG3_DEVICE void load_input(int thread) {
         const T* x = static_cast<const T*>(op.x) + at.plane * op.in_h * op.in_w;
-        const float bias = op.b ? widen(static_cast<const T*>(op.b)[plane_channel(op, at.plane)]) : 0.0f;
+        const T* b = static_cast<const T*>(op.b);
+        const float bias = b ? widen(b[plane_channel(op, at.plane)]) : 0.0f;
         for (int i = thread; i < Memory::IN; i += S::THREADS) {
             const int64_t row = at.ay.in_first + i / S::IN_W, col = at.ax.in_first + i % S::IN_W;
             const bool inside = row >= 0 && row < op.in_h && col >= 0 && col < op.in_w;
