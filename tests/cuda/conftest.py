@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,6 +130,12 @@ def _filter(f):
 
 def _taps(f):
     return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+@pytest.fixture(scope="session")
+def c_structures() -> SimpleNamespace:
+    """The parameters of the kernels' C interface."""
+    return SimpleNamespace(Upfirdn=_Upfirdn, FilteredLRelu=_FilteredLRelu, BiasAct=_BiasAct)
 
 
 class HostKernels:

@@ -65,7 +65,7 @@ def test_the_toolkit_tells_its_version(fake_nvcc, tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "part"),
-    [("echo 'release 11.8,'", r"11\.8.*12\.0 or newer"), ("echo broken", "names no CUDA release")],
+    [("echo 'release 11.8,'", r"11\.8.*12\.6 or newer"), ("echo broken", "names no CUDA release")],
 )
 def test_a_toolkit_that_cannot_do_it_is_told(fake_nvcc, script, part):
     with pytest.raises(ConfigError, match=part):

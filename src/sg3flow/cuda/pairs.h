@@ -44,7 +44,7 @@ struct PairBend {
         const uint32_t above = __hgt2_mask(two(v), two(0));
         const uint32_t low = bits_of(__hmul2(two(v), two(slope)));
         const uint32_t w = (v & above) | (low & ~above);
-        const uint32_t clipped = __hge2_mask(two(w & 0x7fff7fffu), two(limit));
+        const uint32_t clipped = __hge2_mask(__habs2(two(w)), two(limit));
         *codes = (~above & 0x00010001u) | (clipped & 0x00020002u);
         const uint32_t edge = (w & 0x80008000u) | limit;
         return (edge & clipped) | (w & ~clipped);

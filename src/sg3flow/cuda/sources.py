@@ -11,9 +11,9 @@ from pathlib import Path
 from sg3flow.errors import ConfigError
 
 FOLDER = Path(__file__).parent
-OLDEST_TOOLKIT = (12, 0)
+OLDEST_TOOLKIT = (12, 6)  # that of the oldest torch
 
-# compute capability -> the first toolkit that compiles for it; 7.5 went away after CUDA 13
+# compute capability -> the first toolkit that compiles for it; CUDA 13 dropped what is older
 _ARCHITECTURES = {
     (7, 5): (10, 0),
     (8, 0): (11, 0),
