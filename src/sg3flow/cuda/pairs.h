@@ -62,7 +62,7 @@ template <class T>
 struct PairBend {
     float slope, limit;
 
-    PairBend(float slope_, float limit_) : slope(slope_), limit(limit_) {}
+    PairBend(float slope_, float limit_) : slope(rounded<T>(slope_)), limit(rounded<T>(limit_)) {}
 
     HostPair<T> bend(HostPair<T> v, uint32_t* codes) const {
         *codes = 0;
