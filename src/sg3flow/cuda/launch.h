@@ -1,0 +1,89 @@
+// The C interface of the compiled kernels: plain parameters in, an error code out. No torch here.
+//
+// Pairs are (x, y). Tensors are contiguous NCHW on the device that is current; filters are float32.
+// Every function only enqueues work on `stream`; 0 (cudaSuccess) or a cudaError_t comes back.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum Sg3Type { SG3_FLOAT16 = 0, SG3_BFLOAT16 = 1, SG3_FLOAT32 = 2, SG3_FLOAT64 = 3 };
+
+// A FIR filter: separable (`taps` of `width`, the same on both axes) or [height, width]; `taps` is
+// null for the identity, with width = height = 1.
+typedef struct {
+    const float* taps;
+    int32_t width, height;
+    int32_t separable;
+} Sg3Filter;
+
+// One upfirdn2d: up, pad, filter, down.
+typedef struct {
+    const void* x;  // [planes, in_h, in_w]
+    void* y;        // [planes, out_h, out_w]
+    Sg3Filter filter;
+    int64_t planes;
+    int32_t type;  // Sg3Type of x and y
+    int32_t in_w, in_h, out_w, out_h;
+    int32_t up_x, up_y, down_x, down_y;
+    int32_t pad_x, pad_y;  // before the first sample, in upsampled samples; negative crops
+    int32_t flip;          // 1 correlates, 0 convolves
+    double gain;
+} Sg3Upfirdn;
+
+// One filtered_lrelu. `read_flags` 0: x + b is upsampled, bent by the leaky ReLU, clipped and
+// downsampled, and `flags`, where it is not null, receives 2 bits of every upsampled sample.
+// `read_flags` 1: `flags` say what each upsampled sample is multiplied by; b is null.
+typedef struct {
+    const void* x;   // [planes, in_h, in_w]
+    const void* b;   // [channels] of the type of x, or null
+    void* y;         // [planes, out_h, out_w]
+    uint8_t* flags;  // [planes, flags_h, flags_stride] or null
+    void* workspace; // sg3_filtered_lrelu_workspace bytes, or null where that is 0
+    Sg3Filter fu, fd;
+    int64_t planes;
+    int32_t channels;
+    int32_t type;
+    int32_t in_w, in_h, mid_w, mid_h, out_w, out_h;
+    int32_t up_x, up_y, down_x, down_y;
+    int32_t pad_x, pad_y;
+    int32_t flip;
+    double gain, slope, limit;  // limit: largest magnitude before the gain, below 0 for none
+    int32_t read_flags;
+    int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes a row
+    int32_t offset_x, offset_y;              // of the flags read
+    int32_t tensor_cores;                    // 0 keeps to the ordinary arithmetic units
+} Sg3FilteredLrelu;
+
+// y = clamp(gain * lrelu(x + b)) element by element; `grad` non-null: y = grad times the slope
+// that the result x (then the op's own y) tells.
+typedef struct {
+    const void* x;
+    const void* b;
+    const void* grad;
+    void* y;
+    int64_t count;     // elements
+    int64_t inner;     // elements of one channel of one sample
+    int32_t channels;
+    int32_t type;
+    double slope, gain, clamp;  // clamp < 0: none
+} Sg3BiasAct;
+
+int sg3_upfirdn2d(const Sg3Upfirdn* op, void* stream);
+int sg3_filtered_lrelu(const Sg3FilteredLrelu* op, void* stream);
+int sg3_bias_act(const Sg3BiasAct* op, void* stream);
+
+// Bytes of scratch memory that sg3_filtered_lrelu needs on the current device: 0 for the fused
+// kernels.
+size_t sg3_filtered_lrelu_workspace(const Sg3FilteredLrelu* op);
+
+// The words of an error code, for messages.
+const char* sg3_error_words(int error);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,96 @@
+// The kinds of tiles that StyleGAN3's T and R use at any resolution: (up, taps) before and
+// (down, taps) after the nonlinearity, as a layer has them and, exchanged, as its gradient does.
+#pragma once
+
+#include <type_traits>
+
+#include "band_radial_down.h"
+#include "band_radial_up.h"
+#include "band_tile.h"
+#include "tile_shape.h"
+
+namespace sg3 {
+
+template <int Up, int UpTaps, bool UpRadial, int Down, int DownTaps, bool DownRadial>
+using PlainTile = TileShape<Up, UpTaps, UpRadial, Down, DownTaps, DownRadial, Down == 4 ? 16 : 32,
+                            Down == 4 ? 12 : 32, 128>;
+
+template <class S>
+struct Kind {
+    using Shape = S;
+};
+
+inline bool filter_fits(const Sg3Filter& f, int taps, bool radial) {
+    const bool separable = f.separable != 0;
+    return f.taps && f.width == taps && f.height == taps && separable != radial;
+}
+
+template <class S>
+bool kind_fits(const Sg3FilteredLrelu& op) {
+    return op.up_x == S::UP && op.up_y == S::UP && op.down_x == S::DOWN && op.down_y == S::DOWN &&
+           filter_fits(op.fu, S::UP_TAPS, S::UP_RADIAL) &&
+           filter_fits(op.fd, S::DOWN_TAPS, S::DOWN_RADIAL);
+}
+
+// Whether S fits, and if so visit(Kind<S>, std::bool_constant<reads flags>). Kinds that only a
+// gradient has exist with flags to read alone.
+template <class S, bool GradientOnly, class Visit>
+bool attempt(const Sg3FilteredLrelu& op, const Visit& visit) {
+    if (!kind_fits<S>(op)) return false;
+    if (op.read_flags) {
+        visit(Kind<S>(), std::true_type());
+        return true;
+    }
+    if constexpr (!GradientOnly) {
+        visit(Kind<S>(), std::false_type());
+        return true;
+    }
+    return false;
+}
+
+// Visits the kind of plain tile that fits; false for none.
+template <class Visit>
+bool visit_kind(const Sg3FilteredLrelu& op, const Visit& visit) {
+    return attempt<PlainTile<2, 12, false, 2, 12, false>, false>(op, visit) ||
+           attempt<PlainTile<2, 12, false, 2, 12, true>, false>(op, visit) ||
+           attempt<PlainTile<4, 24, false, 2, 12, false>, false>(op, visit) ||
+           attempt<PlainTile<4, 24, false, 2, 12, true>, false>(op, visit) ||
+           attempt<PlainTile<2, 12, true, 2, 12, false>, true>(op, visit) ||
+           attempt<PlainTile<2, 12, false, 4, 24, false>, true>(op, visit) ||
+           attempt<PlainTile<2, 12, true, 4, 24, false>, true>(op, visit);
+}
+
+// The tile and its shared memory for a shape on the tensor cores.
+template <class S, class T>
+struct BandOf {
+    using Tile = BandTile<S, T>;
+    using Memory = BandMemory<S, T>;
+};
+
+template <int Up, int UpTaps, int Down, int DownTaps, class T>
+struct BandOf<RadialDownShape<Up, UpTaps, Down, DownTaps>, T> {
+    using Shape = RadialDownShape<Up, UpTaps, Down, DownTaps>;
+    using Tile = RadialDownTile<Shape, T>;
+    using Memory = RadialDownMemory<Shape, T>;
+};
+
+template <int Up, int UpTaps, int Down, int DownTaps, class T>
+struct BandOf<RadialUpShape<Up, UpTaps, Down, DownTaps>, T> {
+    using Shape = RadialUpShape<Up, UpTaps, Down, DownTaps>;
+    using Tile = RadialUpTile<Shape, T>;
+    using Memory = RadialUpMemory<Shape, T>;
+};
+
+// The same for the tiles on the tensor cores.
+template <class Visit>
+bool visit_band(const Sg3FilteredLrelu& op, const Visit& visit) {
+    return attempt<BandShape<2, 12, 2, 12>, false>(op, visit) ||
+           attempt<BandShape<4, 24, 2, 12>, false>(op, visit) ||
+           attempt<BandShape<2, 12, 4, 24>, true>(op, visit) ||
+           attempt<RadialDownShape<2, 12, 2, 12>, false>(op, visit) ||
+           attempt<RadialDownShape<4, 24, 2, 12>, false>(op, visit) ||
+           attempt<RadialUpShape<2, 12, 2, 12>, true>(op, visit) ||
+           attempt<RadialUpShape<2, 12, 4, 24>, true>(op, visit);
+}
+
+}  // namespace sg3

@@ -1,0 +1,55 @@
+// upfirdn2d: one output a thread; what neighbours share comes from the L1 cache.
+#include "small_filter.h"
+#include "grid.cuh"
+
+namespace sg3 {
+namespace {
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    upfirdn_kernel(const __grid_constant__ Sg3Upfirdn op, int64_t count) {
+    for (int64_t i = first_element(); i < count; i += element_step()) upfirdn_sample<T, T>(op, i);
+}
+
+// The 4x4 filters of StyleGAN2 and of the discriminator. The phases of a filter of UP * n taps
+// all have n: the loops unroll, and only samples outside the image are left out.
+template <class T, int Up, int Down>
+__global__ void __launch_bounds__(THREADS)
+    small_kernel(const __grid_constant__ Sg3Upfirdn op, int64_t count) {
+    __shared__ float taps[SMALL_TAPS * SMALL_TAPS];
+    if (threadIdx.x < SMALL_TAPS * SMALL_TAPS) {
+        taps[threadIdx.x] = small_tap(op, static_cast<int>(threadIdx.x));
+    }
+    __syncthreads();
+    for (int64_t i = first_element(); i < count; i += element_step()) {
+        small_sample<T, Up, Down>(op, taps, i);
+    }
+}
+
+template <class T>
+int launch(const Sg3Upfirdn& op, int64_t count, cudaStream_t stream) {
+    const unsigned blocks = blocks_for(count);
+    const int small = small_kind(op);
+    if (small == 1) {
+        small_kernel<T, 1, 1><<<blocks, THREADS, 0, stream>>>(op, count);
+    } else if (small == 2) {
+        small_kernel<T, 2, 1><<<blocks, THREADS, 0, stream>>>(op, count);
+    } else if (small == 3) {
+        small_kernel<T, 1, 2><<<blocks, THREADS, 0, stream>>>(op, count);
+    } else {
+        upfirdn_kernel<T><<<blocks, THREADS, 0, stream>>>(op, count);
+    }
+    return cudaGetLastError();
+}
+
+}  // namespace
+}  // namespace sg3
+
+extern "C" int sg3_upfirdn2d(const Sg3Upfirdn* op, void* stream) {
+    using namespace sg3;
+    const int64_t count = op->planes * op->out_h * op->out_w;
+    if (count == 0) return cudaSuccess;
+    return visit_type(op->type, [&](auto element) -> int {
+        return launch<decltype(element)>(*op, count, static_cast<cudaStream_t>(stream));
+    });
+}

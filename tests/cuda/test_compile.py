@@ -1,0 +1,76 @@
+"""The CUDA sources compile, on any machine with nvcc: no GPU is needed for that."""
+
+import ctypes
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+from sg3flow.cuda import sources
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> str:
+    found = shutil.which("nvcc")
+    if found is None:
+        pytest.skip("no nvcc in PATH: install the CUDA toolkit to compile the GPU kernels")
+    return found
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("objects")
+
+
+@pytest.mark.parametrize("source", sources.kernel_files(), ids=lambda path: path.name)
+def test_kernels_compile_without_warnings(nvcc, source, objects):
+    version = sources.toolkit_version(nvcc)
+    options = sources.nvcc_options(sources.architecture_options(version, [(8, 0)]), optimize=1)
+    options += ["-Xcicc=-O1", "-Xptxas=-O1"]  # twice as quick; the warnings are the same
+    command = [nvcc, *options, "-c", str(source), "-o", str(objects / f"{source.stem}.o")]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+
+
+def test_the_library_links_and_returns_errors(nvcc, objects, c_structures):
+    """Without torch, and without a GPU: nothing is launched here."""
+    parts = [objects / f"{source.stem}.o" for source in sources.kernel_files()]
+    if not all(part.exists() for part in parts):
+        pytest.skip("the kernels were not compiled in this run")
+    path = objects / "kernels.so"
+    command = [nvcc, "-shared", *map(str, parts), "-o", str(path)]
+    linked = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert linked.returncode == 0, linked.stderr
+    library = ctypes.CDLL(str(path))
+    library.sg3_error_words.restype = ctypes.c_char_p
+    library.sg3_filtered_lrelu_workspace.restype = ctypes.c_size_t
+    assert library.sg3_error_words(1) == b"invalid argument"
+    empty, unknown = c_structures.BiasAct(count=0), c_structures.BiasAct(count=1, type=9)
+    assert library.sg3_bias_act(ctypes.byref(empty), None) == 0
+    assert library.sg3_bias_act(ctypes.byref(unknown), None) == 1
+    odd = c_structures.FilteredLRelu(planes=5, mid_w=10, mid_h=20, up_x=1, down_x=2, type=2)
+    assert library.sg3_filtered_lrelu(ctypes.byref(odd), None) == 0  # no outputs
+    assert library.sg3_filtered_lrelu_workspace(ctypes.byref(odd)) == 5 * 10 * 20 * 4
+
+
+def test_the_binding_compiles_against_torch(nvcc, tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++")
+    torch_headers = Path(torch.__file__).parent / "include"
+    generated = torch_headers / "c10/cuda/impl/cuda_cmake_macros.h"
+    if not generated.exists():  # torch for CPUs has every header of the CUDA one but this
+        stand_in = tmp_path / "c10/cuda/impl/cuda_cmake_macros.h"
+        stand_in.parent.mkdir(parents=True)
+        stand_in.write_text("#pragma once\n")
+    folders = [tmp_path, torch_headers, torch_headers / "torch/csrc/api/include"]
+    folders += [sources.toolkit_folder(nvcc) / "include", sysconfig.get_path("include")]
+    command = [compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    command += [part for folder in folders for part in ("-isystem", str(folder))]
+    built = subprocess.run(
+        [*command, str(sources.binding_file())], capture_output=True, text=True, timeout=300
+    )
+    assert built.returncode == 0, built.stderr
