@@ -227,10 +227,11 @@ def _aliases(store: Store, name: str) -> dict[str, str]:
 
 def _description(candidate: _Candidate) -> str:
     best, data = candidate.best, candidate.training_set
+    citation = f"; cite: {data['citation']}" if data.get("citation") else ""
     return (
         f"{best.snapshot}: {best.metric} {best.value:g} at {best.kimg} kimg, trained on "
         f"{data.get('num_images', '?')} pictures of {data.get('name', '?')} "
-        f"(licence: {data.get('licence') or 'not known'})"
+        f"(licence: {data.get('licence') or 'not known'}{citation})"
     )
 
 

@@ -134,5 +134,9 @@ def training_set_info(items: TrainingSet) -> dict[str, Any]:
         "label_dim": items.label_dim,
         "mirror": items.mirror,
     }
-    optional = {"class_names": packed.class_names, "licence": packed.licence}
+    optional = {
+        "class_names": packed.class_names,
+        "licence": packed.licence,
+        "citation": packed.citation,
+    }
     return info | {name: value for name, value in optional.items() if value}

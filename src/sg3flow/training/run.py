@@ -176,6 +176,8 @@ def _assemble(
         rank=processes.rank(),
         num_processes=processes.world_size(),
     )
+    # Before the readers are forked, so that they share it; some is left for the other processes.
+    items.packed.keep_in_memory(share=0.25 / config.gpus)
     batches = endless_batches(
         items,
         sampler,
