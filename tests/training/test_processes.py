@@ -17,8 +17,8 @@ from sg3flow.files import sha256_file
 WORKER = Path(__file__).with_name("steps_worker.py")
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [
-    "--batch=20", "--gamma=0.1", "--cond=1", "--cbase=128", "--cmax=4", "--map-depth=1",
-    "--mbstd-group=2", "--kimg=1", "--tick=1", "--snap=1", "--workers=1", "--grid=2x2",
+    "--batch=50", "--gamma=0.1", "--cond=1", "--cbase=128", "--cmax=4", "--map-depth=1",
+    "--mbstd-group=5", "--kimg=1", "--tick=1", "--snap=1", "--workers=0", "--grid=2x2",
     "--device=cpu",
 ]  # fmt: skip
 
@@ -165,4 +165,4 @@ def test_errors_of_the_settings_come_once_and_before_any_process(tiny_set, tmp_p
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     [line] = [line for line in output.splitlines() if line]
-    assert line.startswith("error: train.batch (20) must be a multiple of gpus * batch_gpu")
+    assert line.startswith("error: train.batch (50) must be a multiple of gpus * batch_gpu")
