@@ -2,10 +2,11 @@
 // bit 0 the slope applies (v <= 0), bit 1 the clamp is reached (slope 0).
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
-#include "simd.h"
+#include "plan.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
@@ -67,88 +68,98 @@ class Replay {
   const std::uint8_t* codes_;
 };
 
-// The bits of one split row of `parts` * `length` samples: packed as four samples a byte in the
-// order of the columns, or one byte a sample in the order of the row.
+// The bits of one middle row: packed as four samples a byte in the order of the columns, plane by
+// plane, or one byte a sample in the order of the row.
 class FlagRow {
  public:
-  FlagRow(std::int64_t length, int parts, std::int64_t owned)
-      : length_(length),
+  FlagRow(const Stripe& s, int parts)
+      : part_(s.part),
+        slot_(s.slot),
         parts_(parts),
-        owned_((owned + 3) / 4),
-        codes_(length * parts + 64),
-        shifted_(length * parts / 4 + 64),
-        nibbles_(length + 64) {}
+        owned_(ceil_div(s.owned, 4)),
+        codes_(s.part * parts + 64),
+        shifted_(s.slot * parts / 4 + 64),
+        nibbles_(s.slot + 64) {}
 
   std::uint8_t* codes() { return codes_.data(); }
 
-  void pack(std::uint8_t* to) {
-    const std::uint8_t* c = codes_.data();
+  // Sizes and pointers are copied first: writes of bytes could change any member, as far as the
+  // compiler knows.
+  void pack(Index slot, std::uint8_t* __restrict to) {
+    const Index part = part_, width = slot_, owned = owned_;
+    const std::uint8_t* c = codes_.data() + slot * width;
     if (parts_ == 4) {
-      for (std::int64_t b = 0; b < owned_; ++b)
+      for (Index b = 0; b < owned; ++b)
         to[b] = static_cast<std::uint8_t>(
-            c[b] | c[length_ + b] << 2 | c[2 * length_ + b] << 4 | c[3 * length_ + b] << 6);
+            c[b] | c[part + b] << 2 | c[2 * part + b] << 4 | c[3 * part + b] << 6);
     } else if (parts_ == 2) {
-      std::uint8_t* n = nibbles_.data();
-      for (std::int64_t k = 0; k < length_; ++k)
-        n[k] = static_cast<std::uint8_t>(c[k] | c[length_ + k] << 2);
-      for (std::int64_t b = 0; b < owned_; ++b)
+      std::uint8_t* __restrict n = nibbles_.data();
+      for (Index k = 0; k < width; ++k) n[k] = static_cast<std::uint8_t>(c[k] | c[part + k] << 2);
+      for (Index b = 0; b < owned; ++b)
         to[b] = static_cast<std::uint8_t>(n[2 * b] | n[2 * b + 1] << 4);
     } else {
-      for (std::int64_t b = 0; b < owned_; ++b) {
+      for (Index b = 0; b < owned; ++b) {
         int byte = 0;
-        for (int i = 3; i >= 0; --i) byte = byte << 2 | code(4 * b + i);
+        for (int i = 3; i >= 0; --i) byte = byte << 2 | code(c, 4 * b + i);
         to[b] = static_cast<std::uint8_t>(byte);
       }
     }
   }
 
   // Columns from `begin` on; those outside [0, width) count as clamped.
-  void unpack(const std::uint8_t* from, std::int64_t begin, std::int64_t width) {
+  void unpack(Index slot, const std::uint8_t* from, Index begin, Index width) {
     shift(from, begin, width);
+    const Index part = part_, count = slot_;
     const std::uint8_t* s = shifted_.data();
-    std::uint8_t* c = codes_.data();
+    std::uint8_t* __restrict c = codes_.data() + slot * count;
     if (parts_ == 4) {
       for (int j = 0; j < 4; ++j)
-        for (std::int64_t b = 0; b < length_; ++b) c[j * length_ + b] = s[b] >> 2 * j;
+        for (Index b = 0; b < count; ++b) c[j * part + b] = static_cast<std::uint8_t>(s[b] >> 2 * j);
     } else if (parts_ == 2) {
-      for (std::int64_t b = 0; b < length_ / 2; ++b) {
-        c[2 * b] = s[b];
-        c[2 * b + 1] = s[b] >> 4;
-        c[length_ + 2 * b] = s[b] >> 2;
-        c[length_ + 2 * b + 1] = s[b] >> 6;
+      std::uint8_t* __restrict n = nibbles_.data();
+      for (Index b = 0; b < (count + 1) / 2; ++b) {
+        n[2 * b] = s[b];
+        n[2 * b + 1] = s[b] >> 4;
+      }
+      for (Index k = 0; k < count; ++k) {
+        c[k] = n[k];
+        c[part + k] = n[k] >> 2;
       }
     } else {
-      for (std::int64_t m = 0; m < length_ * parts_; ++m)
-        c[m % parts_ * length_ + m / parts_] = s[m / 4] >> 2 * (m % 4);
+      const int parts = parts_;
+      for (Index m = 0; m < count * parts; ++m)
+        c[m % parts * part + m / parts] = static_cast<std::uint8_t>(s[m / 4] >> 2 * (m % 4));
     }
   }
 
  private:
   static constexpr std::uint8_t kOutside = 0xAA;
 
-  int code(std::int64_t m) const {  // of column m, clamped beyond the row
-    return m / parts_ < length_ ? codes_[m % parts_ * length_ + m / parts_] & 3 : 2;
+  int code(const std::uint8_t* codes, Index m) const {  // of column m, clamped beyond the row
+    return m / parts_ < slot_ ? codes[m % parts_ * part_ + m / parts_] & 3 : 2;
   }
 
-  void shift(const std::uint8_t* from, std::int64_t begin, std::int64_t width) {
-    const std::int64_t bytes = (width + 3) / 4, count = (length_ * parts_ + 3) / 4 + 1;
-    const std::int64_t first = begin >= 0 ? begin / 4 : -((3 - begin) / 4);
+  void shift(const std::uint8_t* from, Index begin, Index width) {
+    const Index bytes = ceil_div(width, 4), count = ceil_div(slot_ * parts_, 4) + 1;
+    const Index first = floor_div(begin, 4);
     const int bits = static_cast<int>(2 * (begin - 4 * first));
     raw_.assign(count + 1, kOutside);
-    const std::int64_t a = std::max<std::int64_t>(first, 0), b = std::min(first + count + 1, bytes);
-    if (a < b) std::memcpy(raw_.data() + (a - first), from + a, b - a);
+    const Index a = std::max<Index>(first, 0), b = std::min(first + count + 1, bytes);
+    if (a < b) std::copy(from + a, from + b, raw_.begin() + (a - first));
     if (a < b && b == bytes && width % 4) {
       std::uint8_t& last = raw_[b - 1 - first];
       const int kept = (1 << 2 * (width % 4)) - 1;
       last = static_cast<std::uint8_t>((last & kept) | (kOutside & ~kept));
     }
-    for (std::int64_t i = 0; i < count; ++i)
-      shifted_[i] = static_cast<std::uint8_t>((raw_[i] | raw_[i + 1] << 8) >> bits);
+    const std::uint8_t* raw = raw_.data();
+    std::uint8_t* __restrict to = shifted_.data();
+    for (Index i = 0; i < count; ++i)
+      to[i] = static_cast<std::uint8_t>((raw[i] | raw[i + 1] << 8) >> bits);
   }
 
-  std::int64_t length_;
+  Index part_, slot_;
   int parts_;
-  std::int64_t owned_;
+  Index owned_;
   std::vector<std::uint8_t> codes_, shifted_, nibbles_, raw_;
 };
 
