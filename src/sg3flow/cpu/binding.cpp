@@ -21,6 +21,7 @@
 namespace {
 
 using at::Tensor;
+using sg3flow::Convolution;
 using sg3flow::Filter;
 using sg3flow::Kernels;
 using sg3flow::Middle;
@@ -339,6 +340,53 @@ Tensor bias_act_grad(
   return pointwise(a, y);
 }
 
+const float* factors(const std::optional<Tensor>& f, const Tensor& x, std::int64_t channels) {
+  if (!f.has_value()) return nullptr;
+  TORCH_CHECK(
+      f->dim() == 2 && f->size(0) == x.size(0) && f->size(1) == channels && f->is_contiguous() &&
+          f->scalar_type() == at::kFloat,
+      "sg3flow: factors must be contiguous float32 [N, C]");
+  return f->const_data_ptr<float>();
+}
+
+Tensor conv3x3(
+    const Tensor& x, const Tensor& w, const std::optional<Tensor>& before,
+    const std::optional<Tensor>& after, std::int64_t padding) {
+  check_images(x);
+  TORCH_CHECK(
+      w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == 3 && w.size(3) == 3 &&
+          w.is_contiguous() && w.scalar_type() == at::kFloat && padding >= 0 && padding <= 2 &&
+          x.size(2) + 2 * padding >= 3 && x.size(3) + 2 * padding >= 3,
+      "sg3flow: conv3x3 takes contiguous float32 w [C_out, C_in, 3, 3] and a padding of 0 to 2");
+  Convolution a;
+  a.x = x.const_data_ptr<float>();
+  a.samples = x.size(0);
+  a.in_c = x.size(1);
+  a.out_c = w.size(0);
+  a.in_h = x.size(2);
+  a.in_w = x.size(3);
+  a.pad = padding;
+  a.out_h = a.in_h + 2 * padding - 2;
+  a.out_w = a.in_w + 2 * padding - 2;
+  a.before = factors(before, x, a.in_c);
+  a.after = factors(after, x, a.out_c);
+  Tensor y = at::empty({a.samples, a.out_c, a.out_h, a.out_w}, x.options());
+  if (y.numel() == 0) return y;
+  a.y = y.mutable_data_ptr<float>();
+  Tensor taps = at::empty({kernels().convolution_taps(a)}, x.options());
+  float* to = taps.mutable_data_ptr<float>();
+  a.taps = to;
+  const float* from = w.const_data_ptr<float>();
+  in_threads(kernels().taps_units(a), a.in_c * 1000, [&](std::int64_t begin, std::int64_t end) {
+    kernels().transform_taps(a, from, to, begin, end);
+  });
+  const std::int64_t units = kernels().convolution_units(a);
+  in_threads(units, y.numel() / units * a.in_c, [&](std::int64_t begin, std::int64_t end) {
+    kernels().run_convolution(a, begin, end);
+  });
+  return y;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(sg3flow, CPU, m) {
@@ -347,6 +395,7 @@ TORCH_LIBRARY_IMPL(sg3flow, CPU, m) {
   m.impl("filtered_lrelu_flagged", filtered_lrelu_flagged);
   m.impl("bias_act", bias_act);
   m.impl("bias_act_grad", bias_act_grad);
+  m.impl("conv3x3", conv3x3);
 }
 
 TORCH_LIBRARY_FRAGMENT(sg3flow, m) { m.def("cpu_instruction_set() -> str", instruction_set); }

@@ -57,11 +57,28 @@ struct Pointwise {
   float gain = 1, slope = 1, clamp = -1;
 };
 
+// 3x3 convolution (as torch does it, no flipping) of [samples, in_c, in_h, in_w], zero-padded, with
+// a factor for each channel of each sample before it and after it.
+struct Convolution {
+  const float* x = nullptr;
+  const float* taps = nullptr;    // as transform_taps leaves them
+  const float* before = nullptr;  // [samples, in_c] or null
+  const float* after = nullptr;   // [samples, out_c] or null
+  float* y = nullptr;
+  std::int64_t samples = 0, in_c = 0, out_c = 0, in_h = 0, in_w = 0, out_h = 0, out_w = 0, pad = 0;
+};
+
 // Work comes in units that do not depend on the number of threads; `run_*` does a range of them.
 struct Kernels {
   std::int64_t (*resampling_units)(const Resampling&);
   void (*run_resampling)(const Resampling&, std::int64_t begin, std::int64_t end);
-  void (*run_pointwise)(const Pointwise&, std::int64_t begin, std::int64_t end);  // units: outer * channels
+  void (*run_pointwise)(const Pointwise&, std::int64_t begin, std::int64_t end);
+  std::int64_t (*convolution_taps)(const Convolution&);  // floats
+  std::int64_t (*taps_units)(const Convolution&);
+  void (*transform_taps)(
+      const Convolution&, const float* w, float* taps, std::int64_t begin, std::int64_t end);
+  std::int64_t (*convolution_units)(const Convolution&);
+  void (*run_convolution)(const Convolution&, std::int64_t begin, std::int64_t end);
 };
 
 namespace portable {

@@ -8,9 +8,6 @@
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 
-std::int64_t resampling_units(const Resampling&);
-void run_resampling(const Resampling&, std::int64_t begin, std::int64_t end);
-
 namespace {
 
 // The slope at the result y of the forward pass: 0 where it reached the clamp.
@@ -85,8 +82,6 @@ void run_pointwise(const Pointwise& a, std::int64_t begin, std::int64_t end) {
       run_plane(a, i);
   }
 }
-
-const Kernels kernels = {resampling_units, run_resampling, run_pointwise};
 
 }  // namespace SG3FLOW_ISA
 }  // namespace sg3flow

@@ -30,6 +30,7 @@ _SCHEMAS = (
     "filtered_lrelu_flagged(Tensor g, Tensor flags, Tensor? fu, Tensor? fd, int[2] up,"
     " int[2] down, int[4] padding, int[2] offset, int flags_width, bool flip, float gain,"
     " float slope) -> Tensor",
+    "conv3x3(Tensor x, Tensor w, Tensor? before, Tensor? after, int padding) -> Tensor",
 )
 
 _library = torch.library.Library("sg3flow", "DEF")
@@ -286,4 +287,50 @@ torch.library.register_autograd(
     _flagged_backward,
     setup_context=_flagged_setup,
     lib=_library,
+)
+
+
+@torch.library.register_fake("sg3flow::conv3x3", lib=_library)
+def _conv3x3_fake(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    before: torch.Tensor | None,
+    after: torch.Tensor | None,
+    padding: int,
+) -> torch.Tensor:
+    shrunk = 2 - 2 * padding
+    return x.new_empty(x.shape[0], w.shape[0], x.shape[2] - shrunk, x.shape[3] - shrunk)
+
+
+def _conv3x3_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, w, before, after, padding = inputs
+    ctx.save_for_backward(x, w, before, after)
+    ctx.padding = padding
+
+
+def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Written in differentiable ops, so that every order has a gradient."""
+    x, w, before, after = ctx.saved_tensors
+    needs_x, needs_w, needs_before, needs_after, _ = ctx.needs_input_grad
+    grad = grad.contiguous()
+    dx = dw = db = da = None
+    if needs_x or needs_before:
+        turned = w.flip((2, 3)).transpose(0, 1).contiguous()
+        inner = None if needs_before else before
+        dx = torch.ops.sg3flow.conv3x3(grad, turned, after, inner, 2 - ctx.padding)
+        if needs_before:
+            db = (x * dx).sum(dim=(2, 3))
+            dx = dx * before[:, :, None, None]
+    if needs_w:
+        scaled = x if before is None else x * before[:, :, None, None]
+        pulled = grad if after is None else grad * after[:, :, None, None]
+        dw = torch.nn.grad.conv2d_weight(scaled, list(w.shape), pulled, padding=ctx.padding)
+    if needs_after:
+        y = torch.ops.sg3flow.conv3x3(x, w, before, None, ctx.padding)
+        da = (grad * y).sum(dim=(2, 3))
+    return dx if needs_x else None, dw, db, da, None
+
+
+torch.library.register_autograd(
+    "sg3flow::conv3x3", _conv3x3_backward, setup_context=_conv3x3_setup, lib=_library
 )
