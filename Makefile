@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test
+.PHONY: help setup demo check test kernels bench
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -29,3 +29,11 @@ check: setup ## formatting, lint, types
 
 test: check ## checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # tiny tensors: more threads only wait for each other
+
+kernels: setup ## build the compiled kernels now (the first use would), and try them
+	$(BIN)/sg3flow doctor
+
+bench: setup ## time ops, generators and training steps against plain PyTorch and a naive baseline
+	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
+	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
+	$(BIN)/python benchmarks/training.py --json build/bench-training.json

@@ -6,9 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sg3flow.errors import ConfigError
-from sg3flow.kernels.loader import load_kernels
-
 
 def naive_upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1):
     """Zero insertion, padding, convolution, decimation, in plain differentiable PyTorch."""
@@ -67,15 +64,3 @@ def draw() -> Callable[..., torch.Tensor]:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
     return normal
-
-
-@pytest.fixture(params=["torch", "cpu"])
-def each_backend(request, monkeypatch) -> str:
-    """Runs a test in plain PyTorch, and with the compiled kernels for what they serve: float32."""
-    if request.param == "cpu":
-        try:
-            load_kernels("cpu")
-        except ConfigError as error:
-            pytest.skip(f"no CPU kernels: {error}")
-    monkeypatch.setenv("SG3FLOW_OPS", request.param)
-    return request.param

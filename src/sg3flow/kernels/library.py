@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.grad import conv2d_weight
 
 from sg3flow.ops.fir import FirSpec, filter_taps
 
@@ -48,13 +49,21 @@ def _spec(up: _Ints, down: _Ints, padding: _Ints, flip: bool, gain: float) -> Fi
     )
 
 
-@torch.library.register_fake("sg3flow::upfirdn2d", lib=_library)
 def _upfirdn2d_fake(
-    x: torch.Tensor, f: torch.Tensor, up: _Ints, down: _Ints, padding: _Ints, flip: bool, gain: float
+    x: torch.Tensor,
+    f: torch.Tensor,
+    up: _Ints,
+    down: _Ints,
+    padding: _Ints,
+    flip: bool,
+    gain: float,
 ) -> torch.Tensor:
     spec = _spec(up, down, padding, flip, gain)
     size = spec.output_size((x.shape[2], x.shape[3]), filter_taps(f))
     return x.new_empty(x.shape[0], x.shape[1], *size)
+
+
+torch.library.register_fake("sg3flow::upfirdn2d", _upfirdn2d_fake, lib=_library)
 
 
 def _upfirdn2d_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -67,9 +76,7 @@ def _upfirdn2d_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) ->
 def _upfirdn2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     (f,) = ctx.saved_tensors
     a: FirSpec = ctx.adjoint
-    dx = torch.ops.sg3flow.upfirdn2d(
-        grad.contiguous(), f, a.up, a.down, a.padding, a.flip, a.gain
-    )
+    dx = torch.ops.sg3flow.upfirdn2d(grad.contiguous(), f, a.up, a.down, a.padding, a.flip, a.gain)
     return dx, None, None, None, None, None, None
 
 
@@ -78,11 +85,13 @@ torch.library.register_autograd(
 )
 
 
-@torch.library.register_fake("sg3flow::bias_act", lib=_library)
 def _bias_act_fake(
     x: torch.Tensor, b: torch.Tensor | None, slope: float, gain: float, clamp: float
 ) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+torch.library.register_fake("sg3flow::bias_act", _bias_act_fake, lib=_library)
 
 
 def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -104,11 +113,13 @@ torch.library.register_autograd(
 )
 
 
-@torch.library.register_fake("sg3flow::bias_act_grad", lib=_library)
 def _bias_act_grad_fake(
     grad: torch.Tensor, y: torch.Tensor, slope: float, gain: float, clamp: float
 ) -> torch.Tensor:
     return torch.empty_like(grad, memory_format=torch.contiguous_format)
+
+
+torch.library.register_fake("sg3flow::bias_act_grad", _bias_act_grad_fake, lib=_library)
 
 
 def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -132,7 +143,6 @@ torch.library.register_autograd(
 )
 
 
-@torch.library.register_fake("sg3flow::filtered_lrelu", lib=_library)
 def _filtered_lrelu_fake(
     x: torch.Tensor,
     fu: Filter,
@@ -157,6 +167,9 @@ def _filtered_lrelu_fake(
         shape = (x.shape[0], x.shape[1], middle[0], (middle[1] + 3) // 4)
         flags = x.new_empty(shape, dtype=torch.uint8)
     return y, flags
+
+
+torch.library.register_fake("sg3flow::filtered_lrelu", _filtered_lrelu_fake, lib=_library)
 
 
 def _filtered_lrelu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -242,7 +255,6 @@ torch.library.register_autograd(
 )
 
 
-@torch.library.register_fake("sg3flow::filtered_lrelu_flagged", lib=_library)
 def _flagged_fake(
     g: torch.Tensor,
     flags: torch.Tensor,
@@ -257,10 +269,11 @@ def _flagged_fake(
     gain: float,
     slope: float,
 ) -> torch.Tensor:
-    y, _ = _filtered_lrelu_fake(
-        g, fu, fd, None, up, down, padding, flip, gain, slope, -1.0, False
-    )
+    y, _ = _filtered_lrelu_fake(g, fu, fd, None, up, down, padding, flip, gain, slope, -1.0, False)
     return y
+
+
+torch.library.register_fake("sg3flow::filtered_lrelu_flagged", _flagged_fake, lib=_library)
 
 
 def _flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -290,7 +303,6 @@ torch.library.register_autograd(
 )
 
 
-@torch.library.register_fake("sg3flow::conv3x3", lib=_library)
 def _conv3x3_fake(
     x: torch.Tensor,
     w: torch.Tensor,
@@ -300,6 +312,9 @@ def _conv3x3_fake(
 ) -> torch.Tensor:
     shrunk = 2 - 2 * padding
     return x.new_empty(x.shape[0], w.shape[0], x.shape[2] - shrunk, x.shape[3] - shrunk)
+
+
+torch.library.register_fake("sg3flow::conv3x3", _conv3x3_fake, lib=_library)
 
 
 def _conv3x3_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -324,7 +339,7 @@ def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None
     if needs_w:
         scaled = x if before is None else x * before[:, :, None, None]
         pulled = grad if after is None else grad * after[:, :, None, None]
-        dw = torch.nn.grad.conv2d_weight(scaled, list(w.shape), pulled, padding=ctx.padding)
+        dw = conv2d_weight(scaled, list(w.shape), pulled, padding=ctx.padding)
     if needs_after:
         y = torch.ops.sg3flow.conv3x3(x, w, before, None, ctx.padding)
         da = (grad * y).sum(dim=(2, 3))

@@ -23,7 +23,7 @@ def load_kernels(name: str) -> Path:
         _refuse_in_workers()
         path = make_build(name)
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"{path} does not load ({str(error).splitlines()[0][:200]}); "

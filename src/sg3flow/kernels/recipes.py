@@ -89,9 +89,7 @@ def _cuda_recipe() -> Recipe:
     count = torch.cuda.device_count()
     visible = [torch.cuda.get_device_capability(i) for i in range(count)] if count else None
     options = sources.nvcc_options(sources.architecture_options(toolkit, visible))
-    objects = {
-        path.stem: (str(nvcc), *options, "-c", str(path)) for path in sources.kernel_files()
-    }
+    objects = {path.stem: (str(nvcc), *options, "-c", str(path)) for path in sources.kernel_files()}
     home = sources.toolkit_folder(nvcc)
     headers = ("-isystem", str(home / "include"), *_torch_headers())
     objects["binding"] = (compiler, *_FLAGS, *headers, "-c", str(sources.binding_file()))
