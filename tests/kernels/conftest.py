@@ -1,4 +1,4 @@
-"""A stand-in compiler that is as quick, slow or broken as a test wants, and processes that use it."""
+"""A stand-in compiler, as quick, slow or broken as a test wants, and processes that use it."""
 
 import os
 import subprocess

@@ -58,7 +58,7 @@ def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
     with pytest.raises(ConfigError, match=r"no such thing.*install g\+\+"):
         make_build("cpu")
     tried = calls()
-    with pytest.raises(ConfigError, match="no such thing.*doctor --rebuild"):
+    with pytest.raises(ConfigError, match=r"no such thing.*doctor --rebuild"):
         make_build("cpu")
     assert calls() == tried
     compiler()

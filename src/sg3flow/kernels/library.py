@@ -34,9 +34,9 @@ _SCHEMAS = (
     "conv3x3(Tensor x, Tensor w, Tensor? before, Tensor? after, int padding) -> Tensor",
 )
 
-_library = torch.library.Library("sg3flow", "DEF")
+_library = torch.library.Library("sg3flow", "DEF")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
-    _library.define(_schema)
+    _library.define(_schema)  # type: ignore[no-untyped-call]
 
 
 def _spec(up: _Ints, down: _Ints, padding: _Ints, flip: bool, gain: float) -> FirSpec:
@@ -339,7 +339,9 @@ def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None
     if needs_w:
         scaled = x if before is None else x * before[:, :, None, None]
         pulled = grad if after is None else grad * after[:, :, None, None]
-        dw = conv2d_weight(scaled, list(w.shape), pulled, padding=ctx.padding)
+        dw = conv2d_weight(  # type: ignore[no-untyped-call]
+            scaled, list(w.shape), pulled, padding=ctx.padding
+        )
     if needs_after:
         y = torch.ops.sg3flow.conv3x3(x, w, before, None, ctx.padding)
         da = (grad * y).sum(dim=(2, 3))
