@@ -1,4 +1,4 @@
-"""Milliseconds of every op by layer: filtered_lrelu and modulated convolution of T and R, upfirdn2d.
+"""Milliseconds of the ops: filtered_lrelu and modulated convolution by layer, and upfirdn2d.
 
 python benchmarks/ops.py [--json FILE] [--resolution 256] [--channels 32] [--repeats 5]
 

@@ -33,6 +33,8 @@ class Worker {
         splits_(stripe.in_part * plan.step()),
         only_down_(!a.up.full && a.middle == Middle::kNothing && a.up.height == 1 && a.up_y == 1 &&
                    a.up.column[0] == 1),
+        only_up_(!a.down.full && a.down.height == 1 && a.down.width == 1 && a.down_x == 1 &&
+                 a.down.column[0] * a.down.row[0] == 1),
         ready_(2, splits_),
         inputs_((only_down_ ? a.down.height : (a.up.height - 1) / a.up_y + 1) + 1,
                 a.up.full ? splits_ : row_),
@@ -208,6 +210,7 @@ class Worker {
   }
 
   void write(Index y, Index top) {
+    if (only_up_) return write_row(middle(top), y);
     if (a_.down.full) return filter_down(across_full(top), y);
     const float* sum = sum_along(y, top);
     finish_output();  // of the row before: its sums have reached the cache by now
@@ -228,9 +231,13 @@ class Worker {
 
   void filter_down(int taps, Index y) {
     weigh(output_.data(), rows_.data(), weights_.data(), taps, s_.part, Keep{});
+    write_row(output_.data(), y);
+  }
+
+  void write_row(const float* row, Index y) {
     const Index n = s_.end - s_.begin;
     for (Index slot = 0; slot < count_; ++slot) {
-      const float* from = output_.data() + slot * s_.slot;
+      const float* from = row + slot * s_.slot;
       std::copy(from, from + n, a_.y + ((first_ + slot) * a_.out_h + y) * a_.out_w + s_.begin);
     }
   }
@@ -269,6 +276,7 @@ class Worker {
   int turns_, step_;
   Index row_, splits_;  // floats of a middle row, of a split input row
   bool only_down_;      // nothing happens before the downsampling: input rows are middle rows
+  bool only_up_;        // nothing happens after the upsampling: middle rows are results
   Ring ready_, inputs_, middles_, sums_;
   Floats zeros_, turned_, folded_, output_;
   FlagRow flags_;
