@@ -319,13 +319,15 @@ torch.library.register_fake("sg3flow::conv3x3", _conv3x3_fake, lib=_library)
 
 def _conv3x3_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     x, w, before, after, padding = inputs
-    ctx.save_for_backward(x, w, before, after)
+    # of the result, only the gradient of `after` is made: cheaper than to convolve again
+    keeps = after is not None and ctx.needs_input_grad[3]
+    ctx.save_for_backward(x, w, before, after, output if keeps else None)
     ctx.padding = padding
 
 
 def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    """Written in differentiable ops, so that every order has a gradient."""
-    x, w, before, after = ctx.saved_tensors
+    """Written in differentiable ops, so that every order has a gradient; `after` must not be 0."""
+    x, w, before, after, y = ctx.saved_tensors
     needs_x, needs_w, needs_before, needs_after, _ = ctx.needs_input_grad
     grad = grad.contiguous()
     dx = dw = db = da = None
@@ -343,8 +345,7 @@ def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None
             scaled, list(w.shape), pulled, padding=ctx.padding
         )
     if needs_after:
-        y = torch.ops.sg3flow.conv3x3(x, w, before, None, ctx.padding)
-        da = (grad * y).sum(dim=(2, 3))
+        da = (grad * y).sum(dim=(2, 3)) / after
     return dx if needs_x else None, dw, db, da, None
 
 
