@@ -6,7 +6,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,17 @@ def by_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_mib(call: Callable[[], object]) -> float | None:
-    """Memory that `call` takes at its highest beyond what was in use before; None: not known."""
+def peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
+    """Memory that ``make(*arguments)()`` takes at its highest; None: not known here.
+
+    In a fresh process: what another call gave back would not count a second time.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_own_peak_mib, make, *arguments).result()
+
+
+def _own_peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
+    call = make(*arguments)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _status("VmRSS")

@@ -41,15 +41,20 @@ def make_step(cfg: str, resolution: int, base: int, most: int) -> Callable[[], N
     return step
 
 
-def measured(cfg: str, size: tuple[int, int, int], variants: tuple[str, ...], repeats: int) -> Row:
+def make_call(variant: str, cfg: str, size: tuple[int, int, int]) -> Callable[[], None]:
+    """The step of one of the `VARIANTS`."""
     step = make_step(cfg, *size)
 
-    def call(variant: str) -> None:
+    def call() -> None:
         with running(variant):
             step()
 
-    times = by_turns({v: (lambda v=v: call(v)) for v in variants}, repeats)
-    memory = {v: peak_mib(lambda v=v: call(v)) for v in variants}
+    return call
+
+
+def measured(cfg: str, size: tuple[int, int, int], variants: tuple[str, ...], repeats: int) -> Row:
+    times = by_turns({v: make_call(v, cfg, size) for v in variants}, repeats)
+    memory = {v: peak_mib(make_call, v, cfg, size) for v in variants}
     row: Row = {"step": f"{cfg} {size[0]}px {size[1]}/{size[2]}"}
     row |= {f"{v} s": times[v] for v in variants}
     row |= {f"{v}/kernels": times[v] / times["kernels"] for v in variants[:-1]}

@@ -84,8 +84,10 @@ template <class Work>
 void in_threads(std::int64_t units, std::int64_t cost, const Work& work) {
   constexpr std::int64_t kWorthAThread = 1 << 16;
   Task<Work> task{work, {}};
-  const std::int64_t grain = std::max<std::int64_t>(kWorthAThread / std::max<std::int64_t>(cost, 1), 1);
-  TORCH_CHECK(torch_parallel_for(0, units, grain, Task<Work>::run, &task) == 0, "sg3flow: a thread failed");
+  cost = std::max<std::int64_t>(cost, 1);
+  const std::int64_t grain = std::max<std::int64_t>(kWorthAThread / cost, 1);
+  const auto error = torch_parallel_for(0, units, grain, Task<Work>::run, &task);
+  TORCH_CHECK(error == 0, "sg3flow: a thread failed");
 }
 
 // Taps in the order in which they meet the signal, and the memory that a `Filter` points to.
@@ -144,7 +146,8 @@ class Taps {
       if (!(std::abs(product / pivot - full_[i]) <= 1e-7 * std::abs(pivot))) return;
     }
     const double scale = std::sqrt(std::abs(pivot));
-    for (int i = 0; i < height; ++i) column_.push_back(full_[i * width + left] / scale * (pivot < 0 ? -1 : 1));
+    const double signed_scale = pivot < 0 ? -scale : scale;
+    for (int i = 0; i < height; ++i) column_.push_back(full_[i * width + left] / signed_scale);
     for (int i = 0; i < width; ++i) row_.push_back(full_[top * width + i] / scale);
   }
 
@@ -292,7 +295,8 @@ Tensor pointwise(Pointwise a, const Tensor& x) {
   if (!a.bias) {  // no channels to tell apart: pieces of any length
     constexpr std::int64_t kPiece = 1 << 14;
     const std::int64_t total = x.numel();
-    return in_threads((total + kPiece - 1) / kPiece, kPiece, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t pieces = (total + kPiece - 1) / kPiece;
+    return in_threads(pieces, kPiece, [&](std::int64_t begin, std::int64_t end) {
       Pointwise piece = a;
       const std::int64_t from = begin * kPiece, to = std::min(end * kPiece, total);
       piece.x += from;

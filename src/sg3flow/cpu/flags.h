@@ -114,7 +114,8 @@ class FlagRow {
     std::uint8_t* __restrict c = codes_.data() + slot * count;
     if (parts_ == 4) {
       for (int j = 0; j < 4; ++j)
-        for (Index b = 0; b < count; ++b) c[j * part + b] = static_cast<std::uint8_t>(s[b] >> 2 * j);
+        for (Index b = 0; b < count; ++b)
+          c[j * part + b] = static_cast<std::uint8_t>(s[b] >> 2 * j);
     } else if (parts_ == 2) {
       std::uint8_t* __restrict n = nibbles_.data();
       for (Index b = 0; b < (count + 1) / 2; ++b) {

@@ -10,7 +10,8 @@ void run_resampling(const Resampling&, std::int64_t, std::int64_t);
 void run_pointwise(const Pointwise&, std::int64_t, std::int64_t);
 std::int64_t convolution_taps(const Convolution&);
 std::int64_t taps_units(const Convolution&);
-void transform_convolution_taps(const Convolution&, const float*, float*, std::int64_t, std::int64_t);
+void transform_convolution_taps(
+    const Convolution&, const float*, float*, std::int64_t, std::int64_t);
 std::int64_t convolution_units(const Convolution&);
 void run_convolution(const Convolution&, std::int64_t, std::int64_t);
 
