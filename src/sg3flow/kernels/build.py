@@ -218,7 +218,9 @@ class _Runner:
         try:
             output, _ = process.communicate(timeout=max(self._deadline - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
-            _end(process)
+            _kill(process)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=5)
             raise ConfigError(
                 f"{Path(command[0]).name} did not finish in {_limit_sec():.0f} s; is the machine "
                 "out of memory, or the compiler broken?"
@@ -234,15 +236,13 @@ class _Runner:
             self._stopped = True
             running = list(self._running)
         for process in running:
-            _end(process)
+            _kill(process)  # the thread that waits for it sees its end
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     """End a compiler and what it started: they are a session of their own."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=5)
 
 
 def _failure(command: list[str], code: int, output: str) -> str:
