@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+from sg3flow.errors import ConfigError
+from sg3flow.kernels import loader, trial
 from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -179,3 +181,12 @@ def test_wrong_tensors_are_refused(draw):
     with pytest.raises(RuntimeError, match="flags"):
         flags = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
         ops.filtered_lrelu_flagged(x, flags, f, f, *GEOMETRY, (0, 0), 26, False, 1.0, 0.2)
+
+
+def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
+    monkeypatch.setattr(trial, "TOLERANCES", {torch.float32: 0.0})
+    with pytest.raises(ConfigError, match="the cpu kernels differ from plain PyTorch by"):
+        loader._require_right("cpu")
+    monkeypatch.setattr(trial, "largest_error", lambda name, dtype: float("nan"))
+    with pytest.raises(ConfigError, match="differ from plain PyTorch by nan"):
+        loader._require_right("cpu")
