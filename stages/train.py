@@ -31,19 +31,23 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
 ) -> None:
     """Train a GAN on a packed set."""
-    from sg3flow.metrics.during import snapshot_metrics
+    from sg3flow.metrics.during import check_names, snapshot_metrics
     from sg3flow.processes import is_launched
     from sg3flow.tracking.mirror import mirrored
     from sg3flow.training.job import dry_run as check
+    from sg3flow.training.run import check_output
     from sg3flow.training.run import train as run_training
 
+    check_names(config.metrics)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))
         return
     if config.gpus > 1 and not is_launched():
         from sg3flow.training.launch import launch
 
-        check(config, data)  # what is wrong is said once, and at once
+        # What is wrong is said once, and at once.
+        check_output(run_dir, outdir)
+        check(config, data)
         launch(config.gpus, [__file__, *given_arguments()])
         return
     out = run_training(

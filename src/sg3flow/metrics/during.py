@@ -12,6 +12,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.names import parse_metrics
 from sg3flow.metrics.ranks import ALONE, Ranks
 
 NONE = "none"
@@ -48,10 +49,9 @@ def snapshot_metrics(
         MetricError: an unknown metric, or weights of its network that cannot be had.
         DataError: a picture cannot be read.
     """
+    check_names(names)
     if names == (NONE,):
         return None
-    if NONE in names:
-        raise MetricError(f"train.metrics: 'none' stands alone, not in {', '.join(names)}")
     ranks = ALONE
     if distributed.is_initialized():
         # The others wait while the first one does the sums, however long that takes.
@@ -59,3 +59,15 @@ def snapshot_metrics(
     evaluator = Evaluator(packed, names, seed=0, batch=batch, device=device, ranks=ranks)
     evaluator.prepare()
     return SnapshotMetrics(evaluator, names)
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Check what ``train.metrics`` names.
+
+    Raises:
+        MetricError: an unknown metric, or ``none`` beside others.
+    """
+    if NONE in names and names != (NONE,):
+        raise MetricError(f"train.metrics: 'none' stands alone, not in {', '.join(names)}")
+    if names != (NONE,):
+        parse_metrics(names)

@@ -80,8 +80,7 @@ def train(
         if not processes.is_first():
             _follow(job, device, measure_for, stop_asked)
             return None
-        if (run_dir is None) == (outdir is None):
-            raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
+        check_output(run_dir, outdir)
         folder = open_run_folder(state_root(), job.key, job.final_nimg)
         with contextlib.closing(folder):
             if run_dir is not None:
@@ -91,6 +90,16 @@ def train(
                 folder.out = numbered_out(cast(Path, outdir), job.name, job.key)
             _lead(job, device, folder, mirror, measure_for, stop_asked)
             return folder.out
+
+
+def check_output(run_dir: Path | None, outdir: Path | None) -> None:
+    """Make sure that exactly one of the two says where results go.
+
+    Raises:
+        ConfigError: none or both do.
+    """
+    if (run_dir is None) == (outdir is None):
+        raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
 
 
 def _check_group(config: TrainConfig) -> None:
