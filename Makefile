@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test kills smoke-gpu
+.PHONY: help setup demo check test kills smoke-gpu kernels bench
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -35,3 +35,12 @@ kills: setup ## kill a training twenty times and compare with one that was left 
 
 smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
+
+kernels: setup ## build the kernels now (the first use would) and try them; compile the CUDA sources
+	$(BIN)/sg3flow doctor
+	$(BIN)/python -m pytest -q tests/cuda/test_compile.py
+
+bench: setup ## time ops, generators and training steps against plain PyTorch and a naive baseline
+	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
+	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
+	$(BIN)/python benchmarks/training.py --json build/bench-training.json

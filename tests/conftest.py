@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from sg3flow.downloads import cache_folder
+from sg3flow.errors import ConfigError
+
+# Tests give themselves empty caches; the kernels are built once for all of them.
+os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
+
 _SHARED = Path(os.environ.get("SG3FLOW_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -113,3 +119,17 @@ def _class_name(name, module):
 @pytest.fixture
 def public(monkeypatch):
     return PublicWriter(monkeypatch)
+
+
+@pytest.fixture(params=["torch", "cpu"])
+def each_backend(request, monkeypatch) -> str:
+    """Runs a test in plain PyTorch, and with the compiled kernels for what they serve: float32."""
+    if request.param == "cpu":
+        from sg3flow.kernels.loader import load_kernels
+
+        try:
+            load_kernels("cpu")
+        except ConfigError as error:
+            pytest.skip(f"no CPU kernels: {error}")
+    monkeypatch.setenv("SG3FLOW_OPS", request.param)
+    return str(request.param)

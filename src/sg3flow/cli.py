@@ -55,6 +55,19 @@ def sync(
             print(line)
 
 
+@app.command()
+def doctor(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="build the kernels anew")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show which kernels run on this machine, and why; build them if they are not there."""
+    with one_line_errors(debug):
+        from sg3flow.kernels.doctor import examine
+
+        for line in examine(rebuild):
+            print(line)
+
+
 def main() -> None:
     """Entry point of the installed command."""
     run(app)

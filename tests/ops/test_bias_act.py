@@ -7,6 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import bias_act
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 @pytest.mark.parametrize("act", ["linear", "lrelu"])
 @pytest.mark.parametrize("gain", [None, 0.5])

@@ -5,6 +5,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import conv2d_resample, modulated_conv2d, setup_filter
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("size", [8, 9])

@@ -4,6 +4,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import filtered_lrelu
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 CASES = {
     "up2 down2": ({"up": 2, "down": 2, "padding": (9, 8, 9, 8)}, (12,), (12,)),
     "up4 down2": ({"up": 4, "down": 2, "padding": (16, 15, 14, 17)}, (24,), (12,)),

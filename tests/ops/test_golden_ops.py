@@ -8,6 +8,8 @@ import torch
 
 from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 TOLERANCE = 1e-6  # of the largest expected value
 
 

@@ -8,6 +8,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 CASES = {
     "up2": {"up": 2, "padding": (5, 4, 5, 4), "gain": 4},
     "up4 cropped": {"up": 4, "padding": (-3, -6, -5, -1)},

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sg3flow.ops.backend import backend_name
+from sg3flow.ops.backend import has_kernels
 
 _SLOPE = 0.2
 
@@ -30,10 +30,14 @@ def bias_act(
         clamp: largest magnitude of the result, or None for no limit.
     """
     gain = _checked(x, b, act, gain, clamp)
-    backend_name(x.device)
+    slope = _SLOPE if act == "lrelu" else 1.0
+    if (slope != 1 or clamp is not None) and has_kernels(x):
+        limit = -1.0 if clamp is None else float(clamp)
+        bias = None if b is None else b.contiguous()
+        out: torch.Tensor = torch.ops.sg3flow.bias_act(x.contiguous(), bias, slope, gain, limit)
+        return out
     if b is not None:
         x = x + b.reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
-    slope = _SLOPE if act == "lrelu" else 1.0
     if slope == 1 and clamp is None:
         return x if gain == 1 else x * gain
     y: torch.Tensor = _BiasAct.apply(x, slope, gain, clamp)  # type: ignore[no-untyped-call]

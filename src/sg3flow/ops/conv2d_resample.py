@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.fir import filter_taps
 from sg3flow.ops.upfirdn2d import check_filter, check_images, downsample2d, upfirdn2d, upsample2d
 
@@ -43,7 +44,46 @@ def conv2d_resample(
         return _conv_down(x, w, f, padding, groups)
     if up == 2:
         return _conv_up(x, w, f, padding, groups)
+    if groups == 1 and has_compiled_conv(x, w, padding):
+        return compiled_conv(x, w, padding)
     return F.conv2d(x, w, padding=padding, groups=groups)
+
+
+def has_compiled_conv(x: torch.Tensor, w: torch.Tensor, padding: int) -> bool:
+    """Whether `compiled_conv` serves, and is the faster one.
+
+    It works on 16 tiles of 4x4 results at a time. Measured on one AVX-512 core, 3x3, milliseconds
+    of it and of torch's: 512 channels at 84x84 195 and 335, 362 to 256 at 148x148 160 and 351;
+    8 samples of 128 channels at 36x36 20 and 32, 64 channels 6.6 and 8.5, 16 channels at 84x84 4.4
+    and 5.1. Below 16x16 most of the 16 tiles are empty.
+    """
+    return (
+        x.device.type == "cpu"
+        and w.shape[2:] == (3, 3)
+        and 0 <= padding <= 2
+        and min(x.shape[2:]) + 2 * padding >= 18
+        and min(w.shape[:2]) >= 16
+        and x.dtype == w.dtype
+        and has_kernels(x)
+    )
+
+
+def compiled_conv(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    padding: int,
+    before: torch.Tensor | None = None,
+    after: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A 3x3 convolution, with factors before [N, C_in] and after [N, C_out] it."""
+    y: torch.Tensor = torch.ops.sg3flow.conv3x3(
+        x.contiguous(),
+        w.contiguous(),
+        None if before is None else before.contiguous(),
+        None if after is None else after.contiguous(),
+        padding,
+    )
+    return y
 
 
 def _conv_down(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sg3flow.ops.backend import backend_name
+from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.bias_act import may_exceed
 from sg3flow.ops.fir import FirSpec, as_planes, filter_taps, plane_groups, resample
 from sg3flow.ops.upfirdn2d import (
@@ -15,6 +15,7 @@ from sg3flow.ops.upfirdn2d import (
     check_filter,
     check_fits,
     check_images,
+    kernel_taps,
     parse_factor,
     parse_padding,
 )
@@ -35,7 +36,8 @@ def filtered_lrelu(
 ) -> torch.Tensor:
     """(1) Add the bias; (2) upsample by `fu`; (3) leaky ReLU, gain, clamp; (4) downsample by `fd`.
 
-    The upsampled tensor is never whole on a CPU and never kept: backward needs `x` and `b` only.
+    The upsampled tensor is never kept: backward needs two bits a sample of it, or, without compiled
+    kernels, `x` and `b`.
     Differentiable in `x` and `b` to any order.
 
     Args:
@@ -62,11 +64,47 @@ def filtered_lrelu(
     middle = first.output_size((x.shape[2], x.shape[3]), filter_taps(fu))
     second = FirSpec((1, 1), (dx, dy), flip=flip_filter, gain=float(gain))
     check_fits("filtered_lrelu", x.new_empty(1, 1, 1, 1).expand(1, 1, *middle), fd, second)
-    backend_name(x.device)
+    if has_kernels(x):
+        return _compiled(x, fu, fd, b, first, second.down, float(slope), gain, clamp)
     limit = None if clamp is None else clamp / gain
     op = _Op(fu, fd, first, second, float(slope), limit)
     y: torch.Tensor = _FilteredLRelu.apply(x, b, op)  # type: ignore[no-untyped-call]
     return y
+
+
+def _compiled(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    first: FirSpec,
+    down: tuple[int, int],
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> torch.Tensor:
+    x, b = x.contiguous(), None if b is None else b.contiguous()
+    limit = -1.0 if clamp is None else float(clamp)
+    if fu is None and fd is None and first.up == down == (1, 1) and not any(first.padding):
+        only: torch.Tensor = torch.ops.sg3flow.bias_act(x, b, slope, gain, limit)
+        return only
+    keeps = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    y, _ = torch.ops.sg3flow.filtered_lrelu(
+        x,
+        None if fu is None else kernel_taps(fu),
+        None if fd is None else kernel_taps(fd),
+        b,
+        first.up,
+        down,
+        first.padding,
+        first.flip,
+        float(gain),
+        slope,
+        limit,
+        keeps,
+    )
+    out: torch.Tensor = y
+    return out
 
 
 def _check_values(

@@ -2,7 +2,7 @@
 
 import torch
 
-from sg3flow.ops.conv2d_resample import conv2d_resample
+from sg3flow.ops.conv2d_resample import compiled_conv, conv2d_resample, has_compiled_conv
 
 
 def modulated_conv2d(
@@ -28,10 +28,10 @@ def modulated_conv2d(
         s: [N, C_in], float32.
         input_gain: a scalar or [C_in], not undone by the demodulation; None for 1.
         f, up: low-pass filter and factor of `conv2d_resample`.
-        per_sample: True builds each sample's weights for one grouped convolution; False scales
-            the activations before and after one shared convolution, the same function. None
-            chooses: per sample on a GPU (no half-precision overflow) and for a few channels in
-            multiples of 16, else shared.
+        per_sample: True builds each sample's weights for one grouped convolution, or a matrix
+            product each where k is 1; False scales the activations before and after one shared
+            convolution, the same function. None chooses: per sample on a GPU (no half-precision
+            overflow), on a CPU by what was measured (see `_is_faster_per_sample`).
     """
     if s.shape != (x.shape[0], w.shape[1]) or x.shape[1] != w.shape[1]:
         raise ValueError(
@@ -39,19 +39,23 @@ def modulated_conv2d(
             "do not fit; s is [N, C_in]"
         )
     if per_sample is None:
-        per_sample = x.device.type != "cpu" or _groups_well(w)
+        per_sample = x.device.type != "cpu" or _is_faster_per_sample(x, w, padding, up)
     run = _per_sample if per_sample and len(x) else _shared
     return run(x, w, s, demodulate, padding, input_gain, f, up)
 
 
-def _groups_well(w: torch.Tensor) -> bool:
-    """Whether the grouped convolution is the faster form on a CPU.
+def _is_faster_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
+    """Whether per-sample weights are the faster form on a CPU.
 
-    Measured on one AVX-512 core, 3x3, 8 samples, forward and backward, grouped and shared:
-    64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45 channels at 36x36 29 and 17,
-    91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and 1.5 s.
+    Measured on one AVX-512 core. 1x1: a batch of matrix products does 27 to 44 billion products a
+    second, a shared convolution 24 to 35 and passes over the activations besides. 3x3: the compiled
+    shared convolution is fastest wherever it serves. Without it, 8 samples forward and backward,
+    grouped and shared: 64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45 channels
+    at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and 1.5 s.
     """
-    c_out, c_in = w.shape[:2]
+    c_out, c_in, k, _ = w.shape
+    if up == 1 and (k == 1 or has_compiled_conv(x, w, padding)):
+        return k == 1
     return c_out % 16 == 0 and c_in % 16 == 0 and c_out * c_in <= 64 * 64
 
 
@@ -66,12 +70,19 @@ def _shared(
     up: int,
 ) -> torch.Tensor:
     before = s if input_gain is None else s * input_gain
+    if up == 1 and has_compiled_conv(x, w, padding):
+        return compiled_conv(x, w, padding, before, _demodulation(w, s) if demodulate else None)
     x = x * before.to(x.dtype)[:, :, None, None]
     y = conv2d_resample(x, w.to(x.dtype), f, up=up, padding=padding)
     if not demodulate:
         return y
-    energy = s.square() @ w.square().sum(dim=(2, 3)).t()  # [N, C_out]
-    return y * (energy + 1e-8).rsqrt().to(y.dtype)[:, :, None, None]
+    return y * _demodulation(w, s).to(y.dtype)[:, :, None, None]
+
+
+def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """[N, C_out]: one over the L2 norm of each output's weights."""
+    energy = s.square() @ w.square().sum(dim=(2, 3)).t()
+    return (energy + 1e-8).rsqrt()
 
 
 def _per_sample(
@@ -90,6 +101,9 @@ def _per_sample(
         weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     if input_gain is not None:
         weights = weights * input_gain.expand(w.shape[1])[:, None, None]
+    if w.shape[2:] == (1, 1) and up == 1 and padding == 0:
+        flat = weights.reshape(n, c_out, -1).to(x.dtype) @ x.flatten(2)
+        return flat.reshape(n, c_out, *x.shape[2:])
     grouped = weights.reshape(n * c_out, *w.shape[1:]).to(x.dtype)
     x = x.reshape(1, n * x.shape[1], *x.shape[2:])
     y = conv2d_resample(x, grouped, f, up=up, padding=padding, groups=n)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.ops.backend import backend_name
+from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
 
 Factor = int | Sequence[int]
@@ -66,7 +66,6 @@ def upfirdn2d(
         float(gain),
     )
     check_fits("upfirdn2d", x, f, spec)
-    backend_name(x.device)
     return fir(x, f, spec)
 
 
@@ -74,8 +73,23 @@ def fir(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Tensor:
     """`upfirdn2d` for parameters that are already checked."""
     if f is None and spec.is_identity:
         return x
+    if has_kernels(x):
+        return _compiled(x, f, spec)
     y: torch.Tensor = _Upfirdn2d.apply(x, f, spec)  # type: ignore[no-untyped-call]
     return y
+
+
+def _compiled(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Tensor:
+    taps = torch.ones(1, 1, device=x.device) if f is None else kernel_taps(f)
+    y: torch.Tensor = torch.ops.sg3flow.upfirdn2d(
+        x.contiguous(), taps, spec.up, spec.down, spec.padding, spec.flip, spec.gain
+    )
+    return y
+
+
+def kernel_taps(f: torch.Tensor) -> torch.Tensor:
+    """A filter as the kernels take it."""
+    return f.to(torch.float32).contiguous()
 
 
 def filter2d(

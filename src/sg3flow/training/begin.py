@@ -9,6 +9,7 @@ from typing import Any
 
 from sg3flow import processes
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.ops.backend import backend_name
 from sg3flow.training.build import Parts
 from sg3flow.training.folder import RunFolder
 from sg3flow.training.job import Job
@@ -77,4 +78,14 @@ def begin(job: Job, parts: Parts, start: Start) -> Clock:
     clock = Clock(state["nimg"], **state["clock"])
     if start.goes_on and processes.is_first():
         print(f"going on at {clock.nimg} images from the saved state")
+        _say_other_ops(state["ops"], backend_name(parts.device))
     return clock
+
+
+def _say_other_ops(before: str, now: str) -> None:
+    """Another machine, or a compiler that came or went: no reason to start again."""
+    if before != now:
+        print(
+            f"note: the ops were '{before}' and are '{now}' now: the training goes on with the "
+            "same numbers up to rounding, no longer bit for bit"
+        )

@@ -16,7 +16,9 @@ _FREE_SETTINGS = frozenset(
 )
 
 _NUMERICS = (
+    "cpu/*",
     "cuda/*",
+    "kernels/library.py",
     "ops/*.py",
     "networks/[!s]*.py",
     "networks/s[!u]*.py",  # not summary.py, which only prints

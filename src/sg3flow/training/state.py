@@ -12,6 +12,7 @@ import torch
 from sg3flow import processes
 from sg3flow.errors import Diverged
 from sg3flow.files import replaced_file, sha256_file, write_json
+from sg3flow.ops.backend import backend_name
 from sg3flow.training.build import Parts
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def capture(parts: Parts, nimg: int) -> dict[str, Any]:
     """
     return {
         "nimg": nimg,
+        "ops": backend_name(parts.device),
         "networks": {
             name: network.state_dict()
             for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema))

@@ -1,0 +1,103 @@
+"""Times by turns, memory, the machine's own limits, and how a benchmark reports them."""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+def by_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each call. They take turns, so that a busy machine slows all alike."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
+    """Memory that ``make(*arguments)()`` takes at its highest; None: not known here.
+
+    In a fresh process: what another call gave back would not count a second time.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_own_peak_mib, make, *arguments).result()
+
+
+def _own_peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
+    call = make(*arguments)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _status("VmRSS")
+        call()
+        return (_status("VmHWM") - before) / 1024
+    return None
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def limits() -> dict[str, float]:
+    """What this machine reaches: bytes copied (read and written) and products a second."""
+    a, b = torch.randn(1 << 25), torch.empty(1 << 25)
+    m = torch.randn(1536, 1536)
+    times = by_turns({"copy": lambda: b.copy_(a), "matmul": lambda: m @ m}, 7)
+    return {
+        "bytes_per_sec": 2 * a.numel() * 4 / times["copy"],
+        "products_per_sec": 1536**3 / times["matmul"],
+    }
+
+
+def bound_sec(machine: dict[str, float], num_bytes: float, products: float) -> float:
+    """The roofline: the time that memory or arithmetic alone would take, whichever is longer."""
+    return max(num_bytes / machine["bytes_per_sec"], products / machine["products_per_sec"])
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--repeats", type=int, default=5, help="medians are over so many (5)")
+    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
+    return parser
+
+
+def report(rows: list[Row], machine: dict[str, float], path: Path | None) -> None:
+    """Prints a table, and writes JSON if asked for."""
+    columns = list(rows[0])
+    cells = [[_shown(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in [columns, *cells]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    print(
+        f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}; measured "
+        f"{machine['bytes_per_sec'] / 1e9:.1f} GB/s copied, "
+        f"{machine['products_per_sec'] / 1e9:.0f} G products/s; load {os.getloadavg()[0]:.1f}"
+    )
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return "" if value is None else str(value)

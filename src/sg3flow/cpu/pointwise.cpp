@@ -1,0 +1,87 @@
+// Bias, leaky ReLU, gain and clamp in one pass over memory, and the slope of it in another.
+
+#include <algorithm>
+
+#include "flags.h"
+#include "simd.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+namespace {
+
+// The slope at the result y of the forward pass: 0 where it reached the clamp.
+class Slope {
+ public:
+  Slope(float gain, float slope, float clamp)
+      : positive_(splat(gain)),
+        negative_(splat(gain * slope)),
+        limit_(splat(clamp < 0 ? std::numeric_limits<float>::infinity() : clamp)),
+        clamps_(clamp >= 0) {}
+
+  Vec operator()(Vec grad, Vec y) const {
+    const Vec v = grad * (y > 0 ? positive_ : negative_);
+    return clamps_ ? ((y >= limit_) | (y <= -limit_) ? Vec{} : v) : v;
+  }
+
+ private:
+  Vec positive_, negative_, limit_;
+  bool clamps_;
+};
+
+template <class Step>
+void for_vectors(std::int64_t n, Step step) {
+  for (std::int64_t k = 0; k + kLanes <= n; k += kLanes) step(k, kLanes);
+  if (n % kLanes) step(n - n % kLanes, static_cast<int>(n % kLanes));
+}
+
+Vec load_part(const float* p, int n) {
+  if (n == kLanes) return load(p);
+  Vec v{};
+  std::memcpy(&v, p, n * sizeof(float));
+  return v;
+}
+
+void store_part(float* p, Vec v, int n) {
+  if (n == kLanes) return store(p, v);
+  std::memcpy(p, &v, n * sizeof(float));
+}
+
+void run_plane(const Pointwise& a, std::int64_t plane) {
+  const std::int64_t at = plane * a.inner;
+  float* y = a.y + at;
+  if (a.grad) {
+    const Slope slope(a.gain, a.slope, a.clamp);
+    return for_vectors(a.inner, [&](std::int64_t k, int n) {
+      store_part(y + k, slope(load_part(a.grad + at + k, n), load_part(a.x + at + k, n)), n);
+    });
+  }
+  const Activate act(a.gain, a.slope, a.clamp);
+  const Vec bias = splat(a.bias ? a.bias[plane % a.channels] : 0);
+  for_vectors(a.inner, [&](std::int64_t k, int n) {
+    store_part(y + k, act(load_part(a.x + at + k, n) + bias, 0), n);
+  });
+}
+
+// [outer, channels]: a row of channels at a time
+void run_row(const Pointwise& a, std::int64_t row) {
+  const std::int64_t at = row * a.channels;
+  const Activate act(a.gain, a.slope, a.clamp);
+  for_vectors(a.channels, [&](std::int64_t k, int n) {
+    store_part(a.y + at + k, act(load_part(a.x + at + k, n) + load_part(a.bias + k, n), 0), n);
+  });
+}
+
+}  // namespace
+
+void run_pointwise(const Pointwise& a, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (a.inner == 1 && a.channels > 1 && a.bias && !a.grad)
+      run_row(a, i);
+    else
+      run_plane(a, i);
+  }
+}
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow

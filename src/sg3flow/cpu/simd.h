@@ -1,0 +1,108 @@
+// Vectors of 16 floats by the compilers' vector extension, and weighted sums of rows on them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+constexpr int kLanes = 16;
+using Vec = float __attribute__((vector_size(64)));
+using IntVec = std::int32_t __attribute__((vector_size(64)));
+using ByteVec = std::uint8_t __attribute__((vector_size(16)));
+
+static inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+static inline Vec splat(float value) { return value - Vec{}; }
+
+static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
+  return (n + step - 1) / step * step;
+}
+
+// Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
+template <class T>
+struct AtLine {
+  using value_type = T;
+  AtLine() = default;
+  template <class U>
+  AtLine(const AtLine<U>&) {}
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)));
+  }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t(64)); }
+  bool operator==(const AtLine&) const { return true; }
+  bool operator!=(const AtLine&) const { return false; }
+};
+using Floats = std::vector<float, AtLine<float>>;
+
+struct Keep {
+  Vec operator()(Vec v, std::int64_t) const { return v; }
+};
+
+// dst[k] = finish(sum over t of weights[t] * rows[t][k]) for k < n, n a multiple of kLanes
+template <int kTaps, class Finish>
+static inline void weigh_taps(
+    float* dst, const float* const* rows, const float* weights, std::int64_t n, Finish finish) {
+  Vec w[kTaps];
+  const float* row[kTaps];
+  for (int t = 0; t < kTaps; ++t) {
+    w[t] = splat(weights[t]);
+    row[t] = rows[t];
+  }
+  for (std::int64_t k = 0; k < n; k += kLanes) {
+    Vec sum = w[0] * load(row[0] + k);
+    for (int t = 1; t < kTaps; ++t) sum += w[t] * load(row[t] + k);
+    store(dst + k, finish(sum, k));
+  }
+}
+
+// the same for any number of taps
+template <class Finish>
+static inline void weigh_many(
+    float* dst, const float* const* rows, const float* weights, int taps, std::int64_t n,
+    Finish finish) {
+  constexpr int kBlock = 4;
+  std::int64_t k = 0;
+  for (; k + kBlock * kLanes <= n; k += kBlock * kLanes) {
+    Vec sum[kBlock] = {};
+    for (int t = 0; t < taps; ++t) {
+      const Vec w = splat(weights[t]);
+      const float* row = rows[t] + k;
+      for (int i = 0; i < kBlock; ++i) sum[i] += w * load(row + i * kLanes);
+    }
+    for (int i = 0; i < kBlock; ++i) store(dst + k + i * kLanes, finish(sum[i], k + i * kLanes));
+  }
+  for (; k < n; k += kLanes) {
+    Vec sum = {};
+    for (int t = 0; t < taps; ++t) sum += splat(weights[t]) * load(rows[t] + k);
+    store(dst + k, finish(sum, k));
+  }
+}
+
+template <class Finish>
+static inline void weigh(
+    float* dst, const float* const* rows, const float* weights, int taps, std::int64_t n,
+    Finish finish) {
+  switch (taps) {
+    case 1: return weigh_taps<1>(dst, rows, weights, n, finish);
+    case 2: return weigh_taps<2>(dst, rows, weights, n, finish);
+    case 4: return weigh_taps<4>(dst, rows, weights, n, finish);
+    case 6: return weigh_taps<6>(dst, rows, weights, n, finish);
+    case 12: return weigh_taps<12>(dst, rows, weights, n, finish);
+    default: return weigh_many(dst, rows, weights, taps, n, finish);
+  }
+}
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow

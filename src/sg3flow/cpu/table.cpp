@@ -1,0 +1,24 @@
+// The entry points of one instruction set.
+
+#include "kernels.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+std::int64_t resampling_units(const Resampling&);
+void run_resampling(const Resampling&, std::int64_t, std::int64_t);
+void run_pointwise(const Pointwise&, std::int64_t, std::int64_t);
+std::int64_t convolution_taps(const Convolution&);
+std::int64_t taps_units(const Convolution&);
+void transform_convolution_taps(
+    const Convolution&, const float*, float*, std::int64_t, std::int64_t);
+std::int64_t convolution_units(const Convolution&);
+void run_convolution(const Convolution&, std::int64_t, std::int64_t);
+
+const Kernels kernels = {
+    resampling_units, run_resampling,    run_pointwise,   convolution_taps, taps_units,
+    transform_convolution_taps, convolution_units, run_convolution,
+};
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow

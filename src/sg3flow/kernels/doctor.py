@@ -1,0 +1,53 @@
+"""Says which implementation of the ops runs on this machine, and why."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from sg3flow.errors import ConfigError
+from sg3flow.kernels.build import RECORD, make_build
+from sg3flow.kernels.loader import load_kernels
+from sg3flow.kernels.trial import largest_error
+
+
+def examine(rebuild: bool = False) -> Iterator[str]:
+    """Lines about this machine, each kind of device, and whether its kernels compute rightly.
+
+    Args:
+        rebuild: build the kernels anew first, whatever came of it before.
+
+    Raises:
+        ConfigError: the kernels of a device cannot be rebuilt.
+    """
+    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    capability = torch.backends.cpu.get_cpu_capability()
+    yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
+    yield f"SG3FLOW_OPS={setting}"
+    yield from _examine_device("cpu", rebuild)
+    if torch.cuda.is_available():
+        yield from _examine_device("cuda", rebuild)
+    else:
+        yield "cuda: no GPU is visible to this torch"
+
+
+def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
+    if rebuild:
+        make_build(name, anew=True)
+    try:
+        library = load_kernels(name)
+    except ConfigError as error:
+        yield f"{name}: plain PyTorch, because {error}"
+        return
+    yield f"{name}: compiled kernels{_details(name, library)}"
+    yield f"  {library}"
+    size = largest_error(name, torch.float32)
+    yield f"  differ from plain PyTorch by {size:.0e} of the largest value: rounding"
+
+
+def _details(name: str, library: Path) -> str:
+    record = json.loads((library.parent / RECORD).read_text(encoding="utf-8"))
+    isa = f" for {torch.ops.sg3flow.cpu_instruction_set()}" if name == "cpu" else ""
+    return f"{isa}, built in {record['seconds']:.0f} s by {', '.join(record['compilers'])}"

@@ -1,0 +1,161 @@
+"""What each library of kernels is built from, and by which commands.
+
+A recipe is plain data: `build` runs it. Only the file `binding.cpp` of a recipe sees torch's
+headers; they take longer to compile than all the rest.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sg3flow.errors import ConfigError
+
+_CPU = Path(__file__).parents[1] / "cpu"
+_PROBE_SEC = 20
+_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
+# comparisons may be turned into selections, and errno of sqrt is nobody's business
+_KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
+_X86 = {
+    "avx2": ("-mavx2", "-mfma", "-mbmi2"),
+    "avx512": (
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mbmi2"),
+        "-mprefer-vector-width=512",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one library is made.
+
+    Attributes:
+        name: ``cpu`` or ``cuda``.
+        files: every file that the result depends on.
+        objects: object file name -> the command that makes it, without its output.
+        link: the command that makes the library of the objects, without objects and output.
+        compilers: the programs that must be there, as they call themselves (version lines).
+        expected_sec: about how long it takes on two cores.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    objects: dict[str, tuple[str, ...]]
+    link: tuple[str, ...]
+    compilers: tuple[str, ...]
+    expected_sec: int
+
+
+def make_recipe(name: str) -> Recipe:
+    """The recipe for ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: a compiler is missing or does not answer; the message says what to install.
+    """
+    return _cuda_recipe() if name == "cuda" else _cpu_recipe()
+
+
+def kernel_files(name: str) -> tuple[Path, ...]:
+    """Every file that decides what ``cpu`` or ``cuda`` becomes; no compiler is asked."""
+    folder = _CPU.with_name(name)
+    suffixes = {".cpp", ".h", ".cu", ".cuh", ".py"}
+    found = (path for path in sorted(folder.iterdir()) if path.suffix in suffixes)
+    return (*found, Path(__file__))
+
+
+def _cpu_recipe() -> Recipe:
+    compiler, version = _cxx()
+    is_x86 = platform.machine() in ("x86_64", "AMD64")
+    base = (compiler, *_FLAGS, *(("-DSG3FLOW_X86",) if is_x86 else ()))
+    objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
+    for source in ("convolution", "pointwise", "resampling", "table"):
+        for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
+            kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
+            objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))
+    link = (compiler, "-shared", *_torch_libraries("torch_cpu", "c10"))
+    return Recipe("cpu", kernel_files("cpu"), objects, link, (version,), 30)
+
+
+def _cuda_recipe() -> Recipe:
+    from sg3flow.cuda import sources
+
+    nvcc = _nvcc()
+    compiler, version = _cxx()
+    toolkit = sources.toolkit_version(nvcc)
+    count = torch.cuda.device_count()
+    visible = [torch.cuda.get_device_capability(i) for i in range(count)] if count else None
+    options = sources.nvcc_options(sources.architecture_options(toolkit, visible))
+    objects = {path.stem: (str(nvcc), *options, "-c", str(path)) for path in sources.kernel_files()}
+    home = sources.toolkit_folder(nvcc)
+    headers = ("-isystem", str(home / "include"), *_torch_headers())
+    objects["binding"] = (compiler, *_FLAGS, *headers, "-c", str(sources.binding_file()))
+    libraries = _torch_libraries("c10", "c10_cuda", "torch_cpu", "torch_cuda")
+    link = (compiler, "-shared", *libraries, *_cuda_runtime(home))
+    named = (version, f"nvcc {toolkit[0]}.{toolkit[1]}")
+    return Recipe("cuda", kernel_files("cuda"), objects, link, named, 180)
+
+
+def _cuda_runtime(home: Path) -> tuple[str, ...]:
+    folders = [home / "lib64", home / "lib", home / "targets" / "x86_64-linux" / "lib"]
+    return (*(f"-L{folder}" for folder in folders if folder.is_dir()), "-lcudart")
+
+
+def _nvcc() -> Path:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=f"{home}/bin" if home else None) or shutil.which("nvcc")
+    if found is None:
+        raise ConfigError(
+            f"no nvcc is on PATH or in CUDA_HOME; install the CUDA toolkit {torch.version.cuda} "
+            "that this torch was built for"
+        )
+    return Path(found)
+
+
+def _cxx() -> tuple[str, str]:
+    """The C++ compiler (``CXX``, or ``c++``) and the line with its version."""
+    wanted = os.environ.get("CXX", "c++")
+    found = shutil.which(wanted)
+    if found is None:
+        raise ConfigError(
+            f"there is no C++ compiler '{wanted}'; install one (Debian and Ubuntu: "
+            "apt install g++; Fedora: dnf install gcc-c++; conda: gxx) or name it in CXX"
+        )
+    try:
+        done = subprocess.run(
+            [found, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_SEC,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise ConfigError(
+            f"the C++ compiler {found} does not run or does not answer; install g++ again, or name "
+            "another compiler in CXX"
+        ) from None
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        raise ConfigError(
+            f"the C++ compiler {found} does not say its version (exit {done.returncode}); install "
+            "g++ again, or name another compiler in CXX"
+        )
+    return found, lines[0]
+
+
+def _torch_headers() -> tuple[str, ...]:
+    from torch.utils.cpp_extension import include_paths
+
+    return tuple(part for path in include_paths() for part in ("-isystem", path))
+
+
+def _torch_libraries(*names: str) -> tuple[str, ...]:
+    from torch.utils.cpp_extension import library_paths
+
+    folders = library_paths()
+    paths = (*(f"-L{folder}" for folder in folders), *(f"-Wl,-rpath,{f}" for f in folders))
+    return (*paths, *(f"-l{name}" for name in names))

@@ -1,0 +1,192 @@
+"""The ops as torch sees them: schemas, shapes, gradients, threads, compilation."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sg3flow.errors import ConfigError
+from sg3flow.kernels import loader, trial
+from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
+
+pytestmark = pytest.mark.usefixtures("library")
+
+GEOMETRY = ((2, 2), (2, 2), (9, 8, 9, 8))
+FULL = """
+import sys, hashlib, torch
+from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
+torch.manual_seed(0)
+torch.set_num_threads(int(sys.argv[1]))
+x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36
+digest = hashlib.sha256()
+for down in (f, r, r + r.flip(0)):
+    v = x.clone().requires_grad_()
+    y = filtered_lrelu(v, f, down, torch.ones(20), up=2, down=2, padding=9, clamp=0.9)
+    y.square().sum().backward()
+    digest.update(y.detach().numpy().tobytes() + v.grad.numpy().tobytes())
+wide = filtered_lrelu(torch.randn(1, 2, 50, 300), f, f, up=4, down=2, padding=(-6, -9, -6, -9))
+digest.update(wide.numpy().tobytes())
+digest.update(upfirdn2d(x, r, up=2, padding=7).numpy().tobytes())
+digest.update(bias_act(x, torch.ones(20), "lrelu", clamp=0.5).numpy().tobytes())
+y = modulated_conv2d(x, torch.randn(24, 20, 3, 3), torch.randn(3, 20), padding=2)
+digest.update(y.numpy().tobytes())
+print(torch.ops.sg3flow.cpu_instruction_set(), digest.hexdigest(), float(y.abs().max()))
+"""
+
+
+def filters():
+    taps = torch.hann_window(14, periodic=False)[1:-1]
+    return taps / taps.sum(), torch.outer(taps, taps) / taps.sum() ** 2 + 0.01 * torch.eye(12)
+
+
+def test_opcheck(draw):
+    f, full = filters()
+    x, b = draw(2, 3, 10, 9).requires_grad_(), draw(3).requires_grad_()
+    ops = torch.ops.sg3flow
+    checks = [
+        (ops.upfirdn2d, (x, f, (2, 1), (1, 2), (5, 6, 7, 3), False, 2.0)),
+        (ops.upfirdn2d, (x, full, (1, 1), (2, 2), (5, 6, 7, 3), True, 1.0)),
+        (ops.bias_act, (x, b, 0.2, 1.4, 0.8)),
+        (ops.bias_act, (x, None, 1.0, 1.0, -1.0)),
+        (ops.bias_act_grad, (x, x.detach(), 0.2, 1.4, 0.8)),
+        (ops.filtered_lrelu, (x, f, full, b, *GEOMETRY, False, 1.4, 0.2, 0.8, True)),
+        (ops.conv3x3, (x, draw(4, 3, 3, 3).requires_grad_(), draw(2, 3), draw(2, 4), 1)),
+    ]
+    _, flags = ops.filtered_lrelu(x, f, full, b, *GEOMETRY, False, 1.4, 0.2, 0.8, True)
+    flagged = (draw(2, 3, 10, 9).requires_grad_(), flags, f, f, *GEOMETRY, (0, 0), 24, False)
+    checks.append((ops.filtered_lrelu_flagged, (*flagged, 1.0, 0.2)))
+    for op, arguments in checks:
+        torch.library.opcheck(op, arguments)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_second_order_is_that_of_double_precision(draw, which):
+    f, down = filters()[0], filters()[which]
+    x, b, v, t = draw(2, 3, 15, 13), draw(3), draw(2, 3, 13, 11), draw(2, 3, 15, 13)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        a, c, w = (value.to(dtype).requires_grad_() for value in (x, b, v))
+        y = filtered_lrelu(a, f, down, c, up=2, down=2, padding=(9, 8, 9, 8), clamp=0.8)
+        y = bias_act(upfirdn2d(y, f, padding=(6, 5, 6, 5)), c, "lrelu", clamp=2.0)
+        first = torch.autograd.grad(y, (a, c), w.to(dtype), create_graph=True)
+        second = torch.autograd.grad((first[0] * t.to(dtype)).sum(), w)
+        results.append([y, *first, *second])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_convolution_has_gradients_of_two_orders(draw):
+    x, w, before, after = draw(2, 3, 9, 8), draw(5, 3, 3, 3), draw(2, 3), draw(2, 5).exp()
+
+    def plain(x, w, before, after):
+        x = x * before[:, :, None, None]
+        return torch.nn.functional.conv2d(x, w, padding=2) * after[:, :, None, None]
+
+    def kernel(*inputs):
+        return torch.ops.sg3flow.conv3x3(*inputs, 2)
+
+    results = []
+    for op, dtype in ((plain, torch.float64), (kernel, torch.float32)):
+        inputs = [value.to(dtype).requires_grad_() for value in (x, w, before, after)]
+        y = op(*inputs)
+        cotangent = torch.arange(y.numel(), dtype=dtype).sin().reshape(y.shape).requires_grad_()
+        first = torch.autograd.grad(y, inputs, cotangent, create_graph=True)
+        second = torch.autograd.grad(sum(g.sin().sum() for g in first), [*inputs, cotangent])
+        results.append([y, *first, *second])
+    for expected, found in zip(*results, strict=True):
+        error = (found - expected).abs().max() / expected.abs().max()
+        assert float(error.detach()) < 1e-4
+
+
+def test_inference_mode_keeps_no_flags_and_gives_the_same(draw):
+    f, _ = filters()
+    x = draw(2, 3, 15, 13)
+    expected = filtered_lrelu(x.clone().requires_grad_(), f, f, up=2, down=2, padding=9)
+    with torch.inference_mode():
+        found = filtered_lrelu(x, f, f, up=2, down=2, padding=9)
+    assert torch.equal(found, expected)
+
+
+def test_a_batch_is_its_samples_bit_for_bit(draw):
+    f, full = filters()
+    x, w = draw(5, 20, 36, 36), draw(24, 20, 3, 3)
+    for op in (
+        lambda x: filtered_lrelu(x, f, full, up=2, down=2, padding=9, clamp=1.0),
+        lambda x: upfirdn2d(x, f, down=2, padding=4),
+        lambda x: bias_act(x, torch.ones(20), "lrelu"),
+        lambda x: torch.ops.sg3flow.conv3x3(x, w, None, None, 1),
+    ):
+        assert torch.equal(op(x), torch.cat([op(one[None]) for one in x]))
+
+
+def test_numbers_do_not_depend_on_threads_and_hardly_on_the_instruction_set():
+    runs = [("2", "avx512"), ("1", "avx512"), ("1", "avx2"), ("1", "default")]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FULL, threads],
+            env={**os.environ, "ATEN_CPU_CAPABILITY": isa, "SG3FLOW_OPS": "cpu"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for threads, isa in runs
+    ]
+    found = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert found[0] == found[1]
+    assert found[3][0] == "portable"
+    largest = [float(line[2]) for line in found]
+    assert max(largest) - min(largest) < 1e-4 * max(largest)
+
+
+@pytest.mark.parametrize("flushes", [True, False])
+def test_threads_treat_denormals_as_the_caller_does(flushes):
+    torch.set_num_threads(2)
+    x = torch.full((8, 64, 32, 32), 1e-39)
+    torch.set_flush_denormal(flushes)
+    try:
+        y = bias_act(x, torch.zeros(64), "lrelu", gain=1.0)
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(1)
+    assert bool((y == 0).all()) is flushes and bool((y == 0).any()) is flushes
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_a_layer_compiles_as_one_graph(draw):
+    f, _ = filters()
+
+    def layer(x, b):
+        y = filtered_lrelu(x, f, f, b, up=2, down=2, padding=(9, 8, 9, 8), clamp=256.0)
+        return bias_act(upfirdn2d(y, f, padding=(6, 5, 6, 5)), b, "lrelu")
+
+    x, b = draw(1, 3, 12, 12), draw(3)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, b), layer(x, b))
+
+
+def test_wrong_tensors_are_refused(draw):
+    x, f = draw(1, 3, 8, 8), filters()[0]
+    ops = torch.ops.sg3flow
+    one = ((1, 1), (1, 1), (0, 0, 0, 0), False, 1.0)
+    with pytest.raises(RuntimeError, match="contiguous float32"):
+        ops.upfirdn2d(x.transpose(2, 3), f, *one)
+    with pytest.raises(RuntimeError, match="smaller than the filter"):
+        ops.upfirdn2d(x, f, *one)
+    with pytest.raises(RuntimeError, match="bias"):
+        ops.bias_act(x, draw(4), 0.2, 1.0, -1.0)
+    with pytest.raises(RuntimeError, match="padding of 0 to 2"):
+        ops.conv3x3(x, draw(4, 2, 3, 3), None, None, 1)
+    with pytest.raises(RuntimeError, match="flags"):
+        flags = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+        ops.filtered_lrelu_flagged(x, flags, f, f, *GEOMETRY, (0, 0), 26, False, 1.0, 0.2)
+
+
+def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
+    monkeypatch.setattr(trial, "TOLERANCES", {torch.float32: 0.0})
+    with pytest.raises(ConfigError, match="the cpu kernels differ from plain PyTorch by"):
+        loader._require_right("cpu")
+    monkeypatch.setattr(trial, "largest_error", lambda name, dtype: float("nan"))
+    with pytest.raises(ConfigError, match="differ from plain PyTorch by nan"):
+        loader._require_right("cpu")
