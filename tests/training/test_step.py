@@ -45,7 +45,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(cfg, nimg):
     halves = [0, 2, 4, 6, 1, 3, 5, 7]
     gradients = []
     for batch_gpu, order in ((8, list(range(8))), (4, halves)):
-        config, parts = make_parts(cfg, batch_gpu=batch_gpu, glr=1e-15)
+        config, parts = make_parts(cfg, batch_gpu=batch_gpu, glr=1e-15, dlr=1e-15)
         for network in (parts.G, parts.D, parts.G_ema):
             network.double()
         for layer in parts.G.modules():  # two small updates of a moving average are not one
