@@ -1,6 +1,5 @@
 // 3x3 convolution by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): each 4x4 tile of the result
-// costs 36 products a pair of channels in place of 144. With the points 0, +-sqrt(1/2), +-sqrt(2)
-// and infinity the rounding error is 1.5 times that of a direct sum (with 0, +-1, +-2: 3 times).
+// costs 36 products a pair of channels in place of 144.
 //
 // A few rows of tiles at a time go through all three steps, so that nothing large is stored:
 // transform the input, multiply matrices over the channels for each of the 36 places of a tile,
@@ -11,12 +10,12 @@
 #include <vector>
 
 #include "plan.h"
+#include "winograd.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-constexpr int kPlaces = 36;
 // the block of results that a matrix product keeps in registers
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kColumns = 3;
@@ -25,27 +24,6 @@ constexpr int kRows = 6, kColumns = 1;
 #else
 constexpr int kRows = 3, kColumns = 1;
 #endif
-
-constexpr float kP = 0.70710678118654752f, kQ = 1.41421356237309505f;  // kP^2 = 1/2, kQ^2 = 2
-
-inline void transform_input(const Vec* d, Vec* v) {
-  const Vec odd_p = kP * d[3] - kQ * d[1], even_p = d[4] - 2.f * d[2];
-  const Vec odd_q = kQ * d[3] - kP * d[1], even_q = d[4] - 0.5f * d[2];
-  v[0] = d[0] - 2.5f * d[2] + d[4];
-  v[1] = even_p + odd_p;
-  v[2] = even_p - odd_p;
-  v[3] = even_q + odd_q;
-  v[4] = even_q - odd_q;
-  v[5] = d[1] - 2.5f * d[3] + d[5];
-}
-
-inline void transform_output(const Vec* m, Vec* y) {
-  const Vec sum_p = m[1] + m[2], gap_p = m[1] - m[2], sum_q = m[3] + m[4], gap_q = m[3] - m[4];
-  y[0] = m[0] + sum_p + sum_q;
-  y[1] = kP * gap_p + kQ * gap_q;
-  y[2] = 0.5f * sum_p + 2.f * sum_q;
-  y[3] = 0.5f * kP * gap_p + 2.f * kQ * gap_q + m[5];
-}
 
 // u[j * step + c] of six from g[j * step + c] of three, for a run of channels
 inline void transform_taps(const double* __restrict g, double* __restrict u, Index step, Index n) {
