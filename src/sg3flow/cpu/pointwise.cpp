@@ -90,7 +90,8 @@ void run_plane_products(const PlaneProducts& p, std::int64_t begin, std::int64_t
     Vec sums[kSums] = {};
     std::int64_t k = 0;
     for (; k + kSums * kLanes <= p.inner; k += kSums * kLanes)
-      for (int j = 0; j < kSums; ++j) sums[j] += load(a + k + j * kLanes) * load(b + k + j * kLanes);
+      for (int j = 0; j < kSums; ++j)
+        sums[j] += load(a + k + j * kLanes) * load(b + k + j * kLanes);
     for (; k < p.inner; k += kLanes) {
       const int n = static_cast<int>(std::min<std::int64_t>(p.inner - k, kLanes));
       sums[0] += load_part(a + k, n) * load_part(b + k, n);

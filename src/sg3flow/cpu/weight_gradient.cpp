@@ -3,8 +3,8 @@
 //
 // The image goes by strips of tile rows. Two steps a strip: transform the tiles of the input and of
 // the gradient; for each of the 36 places of a tile, multiply matrices over the tiles and add the
-// product to a sum. A last step makes the nine taps of the 36 sums. Lanes are channels. Every number
-// is made by one unit, in an order that does not depend on threads.
+// product to a sum. A last step makes the nine taps of the 36 sums. Lanes are channels. Every
+// number is made by one unit, in an order that does not depend on threads.
 
 #include <algorithm>
 
@@ -30,7 +30,8 @@ struct Strips {
     in_blocks = ceil_div(a.in_c, kLanes);
     out_blocks = ceil_div(a.out_c, kLanes);
     // long enough to use every sum often, short enough for the caches
-    const Index wanted = std::clamp<Index>(kFloats / (kPlaces * kLanes * (in_blocks + out_blocks)), 32, 512);
+    const Index column = kPlaces * kLanes * (in_blocks + out_blocks);
+    const Index wanted = std::clamp<Index>(kFloats / column, 32, 512);
     rows = std::clamp<Index>(wanted / across, 1, a.samples * down);
     tiles = rows * across;
     count = ceil_div(a.samples * down, rows);
@@ -133,10 +134,9 @@ class Worker {
       read(
           a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, sample, block, top + i - a_.pad, -a_.pad,
           wide, pixels_.data() + i * wide * kLanes);
+    float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
     for (Index t = 0; t < strips_.across; ++t)
-      transform_tile<6>(
-          wide, t, transform_input, g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes,
-          strips_.in_blocks);
+      transform_tile<6>(wide, t, transform_input, to, strips_.in_blocks);
   }
 
   void transform_grad(Index sample, Index top, Index block, Index row, Index wide) {
@@ -144,11 +144,9 @@ class Worker {
       read(
           g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, sample, block, top + i, 0, wide,
           pixels_.data() + i * wide * kLanes);
+    float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
     for (Index t = 0; t < strips_.across; ++t)
-      transform_tile<4>(
-          wide, t, transform_gradient,
-          g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes,
-          strips_.out_blocks);
+      transform_tile<4>(wide, t, transform_gradient, to, strips_.out_blocks);
   }
 
   // kSize x kSize pixels -> 6 x 6 places
