@@ -30,8 +30,11 @@ wide = filtered_lrelu(torch.randn(1, 2, 50, 300), f, f, up=4, down=2, padding=(-
 digest.update(wide.numpy().tobytes())
 digest.update(upfirdn2d(x, r, up=2, padding=7).numpy().tobytes())
 digest.update(bias_act(x, torch.ones(20), "lrelu", clamp=0.5).numpy().tobytes())
-y = modulated_conv2d(x, torch.randn(24, 20, 3, 3), torch.randn(3, 20), padding=2)
-digest.update(y.numpy().tobytes())
+w, s = (torch.randn(shape).requires_grad_() for shape in ((24, 20, 3, 3), (3, 20)))
+y = modulated_conv2d(x, w, s, padding=2)
+y.square().sum().backward()
+for found in (y.detach(), w.grad, s.grad):
+    digest.update(found.numpy().tobytes())
 print(torch.ops.sg3flow.cpu_instruction_set(), digest.hexdigest(), float(y.abs().max()))
 """
 
@@ -53,6 +56,8 @@ def test_opcheck(draw):
         (ops.bias_act_grad, (x, x.detach(), 0.2, 1.4, 0.8)),
         (ops.filtered_lrelu, (x, f, full, b, *GEOMETRY, False, 1.4, 0.2, 0.8, True)),
         (ops.conv3x3, (x, draw(4, 3, 3, 3).requires_grad_(), draw(2, 3), draw(2, 4), 1)),
+        (ops.conv3x3_weight, (x, draw(2, 4, 10, 9).requires_grad_(), draw(2, 3), draw(2, 4), 1)),
+        (ops.plane_products, (x, draw(2, 3, 10, 9).requires_grad_())),
     ]
     _, flags = ops.filtered_lrelu(x, f, full, b, *GEOMETRY, False, 1.4, 0.2, 0.8, True)
     flagged = (draw(2, 3, 10, 9).requires_grad_(), flags, f, f, *GEOMETRY, (0, 0), 24, False)
@@ -98,6 +103,21 @@ def test_convolution_has_gradients_of_two_orders(draw):
     for expected, found in zip(*results, strict=True):
         error = (found - expected).abs().max() / expected.abs().max()
         assert float(error.detach()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "padding"),
+    [((3, 40, 70, 5), 20, 0), ((1, 16, 3, 130), 33, 2), ((2, 1, 1, 1), 1, 1), ((0, 3, 8, 8), 2, 1)],
+)
+def test_weights_have_the_gradient_of_the_plain_convolution(draw, shape, outputs, padding):
+    x, w = draw(*shape), draw(outputs, shape[1], 3, 3)
+    before, after = draw(shape[0], shape[1]), draw(shape[0], outputs).exp()
+    grad = torch.ops.sg3flow.conv3x3(x, w, before, after, padding)
+    found = torch.ops.sg3flow.conv3x3_weight(x, grad, before, after, padding)
+    scaled, pulled = x * before[:, :, None, None], grad * after[:, :, None, None]
+    expected = torch.nn.grad.conv2d_weight(scaled.double(), w.shape, pulled.double(), 1, padding)
+    limit = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found.double(), expected, atol=limit, rtol=0)
 
 
 def test_inference_mode_keeps_no_flags_and_gives_the_same(draw):
@@ -178,6 +198,10 @@ def test_wrong_tensors_are_refused(draw):
         ops.bias_act(x, draw(4), 0.2, 1.0, -1.0)
     with pytest.raises(RuntimeError, match="padding of 0 to 2"):
         ops.conv3x3(x, draw(4, 2, 3, 3), None, None, 1)
+    with pytest.raises(RuntimeError, match="a gradient of the convolution's size"):
+        ops.conv3x3_weight(x, draw(1, 4, 8, 8), None, None, 2)
+    with pytest.raises(RuntimeError, match="two images of one shape"):
+        ops.plane_products(x, draw(1, 3, 8, 7))
     with pytest.raises(RuntimeError, match="flags"):
         flags = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
         ops.filtered_lrelu_flagged(x, flags, f, f, *GEOMETRY, (0, 0), 26, False, 1.0, 0.2)

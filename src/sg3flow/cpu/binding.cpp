@@ -5,6 +5,7 @@
 #include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/library.h>
 
@@ -25,8 +26,10 @@ using sg3flow::Convolution;
 using sg3flow::Filter;
 using sg3flow::Kernels;
 using sg3flow::Middle;
+using sg3flow::PlaneProducts;
 using sg3flow::Pointwise;
 using sg3flow::Resampling;
+using sg3flow::WeightGradient;
 
 const char* choose(const Kernels** kernels) {
   *kernels = &sg3flow::portable::kernels;
@@ -79,10 +82,11 @@ struct Task {
   }
 };
 
+constexpr std::int64_t kWorthAThread = 1 << 16;
+
 // work(begin, end) over all units, in torch's threads; `cost` is the arithmetic of one unit.
 template <class Work>
 void in_threads(std::int64_t units, std::int64_t cost, const Work& work) {
-  constexpr std::int64_t kWorthAThread = 1 << 16;
   Task<Work> task{work, {}};
   cost = std::max<std::int64_t>(cost, 1);
   const std::int64_t grain = std::max<std::int64_t>(kWorthAThread / cost, 1);
@@ -391,6 +395,68 @@ Tensor conv3x3(
   return y;
 }
 
+// The gradient of conv3x3's weights, from its input and the gradient of its result.
+Tensor conv3x3_weight(
+    const Tensor& x, const Tensor& grad, const std::optional<Tensor>& before,
+    const std::optional<Tensor>& after, std::int64_t padding) {
+  check_images(x);
+  check_images(grad);
+  WeightGradient a;
+  Convolution& of = a.of;
+  of.x = x.const_data_ptr<float>();
+  a.grad = grad.const_data_ptr<float>();
+  of.samples = x.size(0);
+  of.in_c = x.size(1);
+  of.out_c = grad.size(1);
+  of.in_h = x.size(2);
+  of.in_w = x.size(3);
+  of.out_h = grad.size(2);
+  of.out_w = grad.size(3);
+  of.pad = padding;
+  TORCH_CHECK(
+      padding >= 0 && padding <= 2 && grad.size(0) == x.size(0) &&
+          of.out_h == of.in_h + 2 * padding - 2 && of.out_w == of.in_w + 2 * padding - 2,
+      "sg3flow: conv3x3_weight takes a gradient of the convolution's size, a padding of 0 to 2");
+  of.before = factors(before, x, of.in_c);
+  of.after = factors(after, x, of.out_c);
+  if (x.numel() == 0 || grad.numel() == 0)
+    return at::zeros({of.out_c, of.in_c, 3, 3}, x.options());
+  Tensor w = at::empty({of.out_c, of.in_c, 3, 3}, x.options());
+  a.w = w.mutable_data_ptr<float>();
+  const auto memory = kernels().weight_gradient_memory(of);
+  const Tensor x_tiles = at::empty({memory.x_tiles}, x.options());
+  const Tensor grad_tiles = at::empty({memory.grad_tiles}, x.options());
+  const Tensor sums = at::empty({memory.sums}, x.options());
+  a.x_tiles = x_tiles.mutable_data_ptr<float>();
+  a.grad_tiles = grad_tiles.mutable_data_ptr<float>();
+  a.sums = sums.mutable_data_ptr<float>();
+  const std::int64_t steps = kernels().weight_gradient_steps(of);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const std::int64_t units = kernels().weight_gradient_units(of, step);
+    in_threads(units, kWorthAThread, [&](std::int64_t begin, std::int64_t end) {
+      kernels().run_weight_gradient(a, step, begin, end);
+    });
+  }
+  return w;
+}
+
+Tensor plane_products(const Tensor& x, const Tensor& y) {
+  check_images(x);
+  check_images(y);
+  TORCH_CHECK(x.sizes() == y.sizes(), "sg3flow: plane_products takes two images of one shape");
+  Tensor sums = at::empty({x.size(0), x.size(1)}, x.options());
+  if (sums.numel() == 0) return sums;
+  PlaneProducts a;
+  a.a = x.const_data_ptr<float>();
+  a.b = y.const_data_ptr<float>();
+  a.y = sums.mutable_data_ptr<float>();
+  a.inner = x.size(2) * x.size(3);
+  in_threads(sums.numel(), a.inner, [&](std::int64_t begin, std::int64_t end) {
+    kernels().run_plane_products(a, begin, end);
+  });
+  return sums;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(sg3flow, CPU, m) {
@@ -400,6 +466,8 @@ TORCH_LIBRARY_IMPL(sg3flow, CPU, m) {
   m.impl("bias_act", bias_act);
   m.impl("bias_act_grad", bias_act_grad);
   m.impl("conv3x3", conv3x3);
+  m.impl("conv3x3_weight", conv3x3_weight);
+  m.impl("plane_products", plane_products);
 }
 
 TORCH_LIBRARY_FRAGMENT(sg3flow, m) { m.def("cpu_instruction_set() -> str", instruction_set); }

@@ -1,6 +1,5 @@
 // 3x3 convolution by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): each 4x4 tile of the result
-// costs 36 products a pair of channels in place of 144. With the points 0, +-sqrt(1/2), +-sqrt(2)
-// and infinity the rounding error is 1.5 times that of a direct sum (with 0, +-1, +-2: 3 times).
+// costs 36 products a pair of channels in place of 144.
 //
 // A few rows of tiles at a time go through all three steps, so that nothing large is stored:
 // transform the input, multiply matrices over the channels for each of the 36 places of a tile,
@@ -11,12 +10,12 @@
 #include <vector>
 
 #include "plan.h"
+#include "winograd.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-constexpr int kPlaces = 36;
 // the block of results that a matrix product keeps in registers
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kColumns = 3;
@@ -25,27 +24,6 @@ constexpr int kRows = 6, kColumns = 1;
 #else
 constexpr int kRows = 3, kColumns = 1;
 #endif
-
-constexpr float kP = 0.70710678118654752f, kQ = 1.41421356237309505f;  // kP^2 = 1/2, kQ^2 = 2
-
-inline void transform_input(const Vec* d, Vec* v) {
-  const Vec odd_p = kP * d[3] - kQ * d[1], even_p = d[4] - 2.f * d[2];
-  const Vec odd_q = kQ * d[3] - kP * d[1], even_q = d[4] - 0.5f * d[2];
-  v[0] = d[0] - 2.5f * d[2] + d[4];
-  v[1] = even_p + odd_p;
-  v[2] = even_p - odd_p;
-  v[3] = even_q + odd_q;
-  v[4] = even_q - odd_q;
-  v[5] = d[1] - 2.5f * d[3] + d[5];
-}
-
-inline void transform_output(const Vec* m, Vec* y) {
-  const Vec sum_p = m[1] + m[2], gap_p = m[1] - m[2], sum_q = m[3] + m[4], gap_q = m[3] - m[4];
-  y[0] = m[0] + sum_p + sum_q;
-  y[1] = kP * gap_p + kQ * gap_q;
-  y[2] = 0.5f * sum_p + 2.f * sum_q;
-  y[3] = 0.5f * kP * gap_p + 2.f * kQ * gap_q + m[5];
-}
 
 // u[j * step + c] of six from g[j * step + c] of three, for a run of channels
 inline void transform_taps(const double* __restrict g, double* __restrict u, Index step, Index n) {
@@ -61,17 +39,18 @@ inline void transform_taps(const double* __restrict g, double* __restrict u, Ind
   }
 }
 
-// How the tiles of an image are dealt out: `rows` rows of tiles at a time.
+// How the tiles are dealt out: `rows` rows of them at a time, of one sample after the other, so
+// that few lanes stay empty.
 struct Tiles {
-  Index across, down, rows, units, columns;
+  Index across, down, all, rows, units, columns;
   explicit Tiles(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
-    // wide enough to use every weight often, narrow enough for the second-level cache
-    const Index wanted = std::max(a.in_c, a.out_c) > 128 ? 80 : 160;
-    const Index most = a.samples < 4 ? ceil_div(down, 4) : down;
-    rows = std::clamp<Index>(wanted / across, 1, most);
-    units = ceil_div(down, rows);
+    all = a.samples * down;
+    // wide enough to use every weight often, narrow enough for the second-level cache; whole blocks
+    const Index wanted = (std::max(a.in_c, a.out_c) > 128 ? 2 : 3) * 3 * kLanes;
+    rows = std::clamp<Index>(wanted / across, 1, ceil_div(all, 4));
+    units = ceil_div(all, rows);
     columns = round_up(rows * across, kLanes);
   }
 };
@@ -107,16 +86,30 @@ class Worker {
         phases_(16 * part_),
         result_(4 * part_) {}
 
-  void run(Index sample, Index unit) {
-    const Index top = unit * tiles_.rows, rows = std::min(tiles_.rows, tiles_.down - top);
-    columns_ = round_up(rows * tiles_.across, kLanes);
-    for (Index c = 0; c < a_.in_c; ++c) read(sample, c, top, rows);
+  void run(Index unit) {
+    const Index begin = unit * tiles_.rows, end = std::min(begin + tiles_.rows, tiles_.all);
+    columns_ = round_up((end - begin) * tiles_.across, kLanes);
+    for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
+      for (Index c = 0; c < a_.in_c; ++c) read(sample, c, top, rows, at);
+    });
     for (int k = 0; k < kPlaces; ++k) multiply(k);
-    for (Index c = 0; c < a_.out_c; ++c) write(sample, c, top, rows);
+    for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
+      for (Index c = 0; c < a_.out_c; ++c) write(sample, c, top, rows, at);
+    });
   }
 
  private:
-  void read(Index sample, Index c, Index top, Index rows) {
+  // step(sample, its first row, number of rows, first column) for rows [begin, end) of all samples
+  template <class Step>
+  void for_samples(Index begin, Index end, Step step) {
+    for (Index row = begin; row < end;) {
+      const Index top = row % tiles_.down, rows = std::min(end - row, tiles_.down - top);
+      step(row / tiles_.down, top, rows, (row - begin) * tiles_.across);
+      row += rows;
+    }
+  }
+
+  void read(Index sample, Index c, Index top, Index rows, Index at) {
     const float* plane = a_.x + (sample * a_.in_c + c) * a_.in_h * a_.in_w;
     const float scale = a_.before ? a_.before[sample * a_.in_c + c] : 1;
     for (Index i = 0; i < 4 * rows + 2; ++i) {
@@ -128,7 +121,8 @@ class Worker {
         split(plane + y * a_.in_w, scale, to);
     }
     for (Index r = 0; r < rows; ++r)
-      for (Index t = 0; t < tiles_.across; t += kLanes) transform(c, r, t);
+      for (Index t = 0; t < tiles_.across; t += kLanes)
+        transform(c, r, t, at + r * tiles_.across + t);
   }
 
   // A row of the image, scaled and with zeros around it, by columns modulo 4.
@@ -147,7 +141,7 @@ class Worker {
     }
   }
 
-  void transform(Index c, Index r, Index t) {
+  void transform(Index c, Index r, Index t, Index at) {
     Vec half[6][6];
     for (int j = 0; j < 6; ++j) {
       Vec d[6];
@@ -157,7 +151,6 @@ class Worker {
       transform_input(d, v);
       for (int i = 0; i < 6; ++i) half[i][j] = v[i];
     }
-    const Index at = r * tiles_.across + t;
     const Index lanes = std::min<Index>(columns_ - at, kLanes);
     float* to = v_.data() + c * columns_ + at;
     for (int i = 0; i < 6; ++i) {
@@ -165,8 +158,8 @@ class Worker {
       transform_input(half[i], v);
       for (int j = 0; j < 6; ++j) {
         float* place = to + (6 * i + j) * a_.in_c * columns_;
-        // What goes beyond the tiles of this row is written over by the next row or channel, but
-        // nothing may go beyond the last channel's end: there begins another place.
+        // What goes beyond the tiles of this row is written over by the next row, but nothing
+        // may go beyond the last row's end: there begins another channel or place.
         if (lanes == kLanes)
           store(place, v[j]);
         else
@@ -180,7 +173,7 @@ class Worker {
     float* m = m_.data() + k * a_.out_c * columns_;
     const float* u = a_.taps + k * round_up(a_.out_c, kRows) * a_.in_c;
     for (Index j = 0; j < columns_;) {
-      const Index wide = std::min<Index>((columns_ - j) / kLanes, kColumns);
+      const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
       for (Index o = 0; o < a_.out_c; o += kRows) {
         const float* block = u + o * a_.in_c;
         float* to = m + o * columns_ + j;
@@ -193,11 +186,12 @@ class Worker {
     }
   }
 
-  void write(Index sample, Index c, Index top, Index rows) {
+  void write(Index sample, Index c, Index top, Index rows, Index at) {
     const float scale = a_.after ? a_.after[sample * a_.out_c + c] : 1;
     float* plane = a_.y + (sample * a_.out_c + c) * a_.out_h * a_.out_w;
     for (Index r = 0; r < rows; ++r) {
-      for (Index t = 0; t < tiles_.across; t += kLanes) transform_back(c, r, t, scale);
+      for (Index t = 0; t < tiles_.across; t += kLanes)
+        transform_back(c, t, at + r * tiles_.across + t, scale);
       for (int i = 0; i < 4; ++i) {
         const Index y = 4 * (top + r) + i;
         if (y >= a_.out_h) break;
@@ -214,8 +208,8 @@ class Worker {
     }
   }
 
-  void transform_back(Index c, Index r, Index t, float scale) {
-    const float* from = m_.data() + c * columns_ + r * tiles_.across + t;
+  void transform_back(Index c, Index t, Index at, float scale) {
+    const float* from = m_.data() + c * columns_ + at;
     Vec half[4][6];
     for (int j = 0; j < 6; ++j) {
       Vec m[6], y[4];
@@ -279,12 +273,12 @@ void transform_convolution_taps(
     }
 }
 
-Index convolution_units(const Convolution& a) { return a.samples * Tiles(a).units; }
+Index convolution_units(const Convolution& a) { return Tiles(a).units; }
 
 void run_convolution(const Convolution& a, Index begin, Index end) {
   const Tiles tiles(a);
   Worker worker(a, tiles);
-  for (Index i = begin; i < end; ++i) worker.run(i / tiles.units, i % tiles.units);
+  for (Index i = begin; i < end; ++i) worker.run(i);
 }
 
 }  // namespace SG3FLOW_ISA

@@ -68,6 +68,26 @@ struct Convolution {
   std::int64_t samples = 0, in_c = 0, out_c = 0, in_h = 0, in_w = 0, out_h = 0, out_w = 0, pad = 0;
 };
 
+// The gradient of a convolution's weights [out_c, in_c, 3, 3], from its input and the gradient of
+// its result. The three buffers are as large as WeightGradientMemory says.
+struct WeightGradient {
+  Convolution of;  // without taps and y
+  const float* grad = nullptr;
+  float* w = nullptr;
+  float *x_tiles = nullptr, *grad_tiles = nullptr, *sums = nullptr;
+};
+
+struct WeightGradientMemory {
+  std::int64_t x_tiles, grad_tiles, sums;  // floats
+};
+
+// Pairs of planes: y[i] is the sum of a times b over plane i.
+struct PlaneProducts {
+  const float *a = nullptr, *b = nullptr;
+  float* y = nullptr;
+  std::int64_t inner = 0;
+};
+
 // Work comes in units that do not depend on the number of threads; `run_*` does a range of them.
 struct Kernels {
   std::int64_t (*resampling_units)(const Resampling&);
@@ -79,6 +99,12 @@ struct Kernels {
       const Convolution&, const float* w, float* taps, std::int64_t begin, std::int64_t end);
   std::int64_t (*convolution_units)(const Convolution&);
   void (*run_convolution)(const Convolution&, std::int64_t begin, std::int64_t end);
+  WeightGradientMemory (*weight_gradient_memory)(const Convolution&);
+  std::int64_t (*weight_gradient_steps)(const Convolution&);  // each begins after the one before
+  std::int64_t (*weight_gradient_units)(const Convolution&, std::int64_t step);
+  void (*run_weight_gradient)(
+      const WeightGradient&, std::int64_t step, std::int64_t begin, std::int64_t end);
+  void (*run_plane_products)(const PlaneProducts&, std::int64_t begin, std::int64_t end);
 };
 
 namespace portable {

@@ -83,5 +83,25 @@ void run_pointwise(const Pointwise& a, std::int64_t begin, std::int64_t end) {
   }
 }
 
+void run_plane_products(const PlaneProducts& p, std::int64_t begin, std::int64_t end) {
+  constexpr int kSums = 4;  // as many additions as are under way at a time
+  for (std::int64_t i = begin; i < end; ++i) {
+    const float *a = p.a + i * p.inner, *b = p.b + i * p.inner;
+    Vec sums[kSums] = {};
+    std::int64_t k = 0;
+    for (; k + kSums * kLanes <= p.inner; k += kSums * kLanes)
+      for (int j = 0; j < kSums; ++j)
+        sums[j] += load(a + k + j * kLanes) * load(b + k + j * kLanes);
+    for (; k < p.inner; k += kLanes) {
+      const int n = static_cast<int>(std::min<std::int64_t>(p.inner - k, kLanes));
+      sums[0] += load_part(a + k, n) * load_part(b + k, n);
+    }
+    const Vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double total = 0;
+    for (int j = 0; j < kLanes; ++j) total += all[j];
+    p.y[i] = static_cast<float>(total);
+  }
+}
+
 }  // namespace SG3FLOW_ISA
 }  // namespace sg3flow

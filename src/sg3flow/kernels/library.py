@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.grad import conv2d_weight
 
 from sg3flow.ops.fir import FirSpec, filter_taps
 
@@ -32,6 +31,8 @@ _SCHEMAS = (
     " int[2] down, int[4] padding, int[2] offset, int flags_width, bool flip, float gain,"
     " float slope) -> Tensor",
     "conv3x3(Tensor x, Tensor w, Tensor? before, Tensor? after, int padding) -> Tensor",
+    "conv3x3_weight(Tensor x, Tensor grad, Tensor? before, Tensor? after, int padding) -> Tensor",
+    "plane_products(Tensor x, Tensor y) -> Tensor",
 )
 
 _library = torch.library.Library("sg3flow", "DEF")  # type: ignore[no-untyped-call]
@@ -332,23 +333,102 @@ def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None
     grad = grad.contiguous()
     dx = dw = db = da = None
     if needs_x or needs_before:
-        turned = w.flip((2, 3)).transpose(0, 1).contiguous()
-        inner = None if needs_before else before
-        dx = torch.ops.sg3flow.conv3x3(grad, turned, after, inner, 2 - ctx.padding)
-        if needs_before:
-            db = (x * dx).sum(dim=(2, 3))
-            dx = dx * before[:, :, None, None]
+        dx, db = _pulled_to_input(x, grad, w, before, after, ctx.padding, needs_before)
     if needs_w:
-        scaled = x if before is None else x * before[:, :, None, None]
-        pulled = grad if after is None else grad * after[:, :, None, None]
-        dw = conv2d_weight(  # type: ignore[no-untyped-call]
-            scaled, list(w.shape), pulled, padding=ctx.padding
-        )
+        dw = torch.ops.sg3flow.conv3x3_weight(x, grad, before, after, ctx.padding)
     if needs_after:
-        da = (grad * y).sum(dim=(2, 3)) / after
+        da = torch.ops.sg3flow.plane_products(grad, y) / after
     return dx if needs_x else None, dw, db, da, None
+
+
+def _pulled_to_input(
+    x: torch.Tensor,
+    grad: torch.Tensor,
+    w: torch.Tensor,
+    before: torch.Tensor | None,
+    after: torch.Tensor | None,
+    padding: int,
+    needs_before: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gradients of x and, if needed, of the factors before the convolution."""
+    turned = w.flip((2, 3)).transpose(0, 1).contiguous()
+    inner = None if needs_before else before
+    dx: torch.Tensor = torch.ops.sg3flow.conv3x3(grad, turned, after, inner, 2 - padding)
+    if not needs_before:
+        return dx, None
+    assert before is not None
+    return dx * before[:, :, None, None], torch.ops.sg3flow.plane_products(x, dx)
 
 
 torch.library.register_autograd(
     "sg3flow::conv3x3", _conv3x3_backward, setup_context=_conv3x3_setup, lib=_library
+)
+
+
+def _conv3x3_weight_fake(
+    x: torch.Tensor,
+    grad: torch.Tensor,
+    before: torch.Tensor | None,
+    after: torch.Tensor | None,
+    padding: int,
+) -> torch.Tensor:
+    return x.new_empty(grad.shape[1], x.shape[1], 3, 3)
+
+
+torch.library.register_fake("sg3flow::conv3x3_weight", _conv3x3_weight_fake, lib=_library)
+
+
+def _conv3x3_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    *tensors, ctx.padding = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _conv3x3_weight_backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """The op is linear in x and in grad: both gradients are convolutions with the tangent."""
+    x, grad, before, after = ctx.saved_tensors
+    needs_x, needs_grad, needs_before, needs_after, _ = ctx.needs_input_grad
+    tangent = tangent.contiguous()
+    dx = dg = db = da = None
+    if needs_x or needs_before:
+        dx, db = _pulled_to_input(x, grad, tangent, before, after, ctx.padding, needs_before)
+    if needs_grad or needs_after:
+        outer = None if needs_after else after
+        dg = torch.ops.sg3flow.conv3x3(x, tangent, before, outer, ctx.padding)
+    if needs_after:
+        assert dg is not None
+        da = torch.ops.sg3flow.plane_products(grad, dg)
+        dg = dg * after[:, :, None, None]
+    return dx if needs_x else None, dg if needs_grad else None, db, da, None
+
+
+torch.library.register_autograd(
+    "sg3flow::conv3x3_weight",
+    _conv3x3_weight_backward,
+    setup_context=_conv3x3_weight_setup,
+    lib=_library,
+)
+
+
+def _plane_products_fake(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape[:2])
+
+
+torch.library.register_fake("sg3flow::plane_products", _plane_products_fake, lib=_library)
+
+
+def _plane_products_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _plane_products_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    x, y = ctx.saved_tensors
+    grad = grad[:, :, None, None]
+    return grad * y, grad * x
+
+
+torch.library.register_autograd(
+    "sg3flow::plane_products",
+    _plane_products_backward,
+    setup_context=_plane_products_setup,
+    lib=_library,
 )

@@ -72,7 +72,7 @@ def _cpu_recipe() -> Recipe:
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     base = (compiler, *_FLAGS, *(("-DSG3FLOW_X86",) if is_x86 else ()))
     objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
-    for source in ("convolution", "pointwise", "resampling", "table"):
+    for source in ("convolution", "pointwise", "resampling", "table", "weight_gradient"):
         for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
             kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
             objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))
