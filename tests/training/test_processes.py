@@ -143,6 +143,7 @@ def test_the_launcher_takes_its_processes_along(tiny_set, tmp_path):
     assert not alive
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it_too_and_restarts_it(tiny_set, tmp_path):
     program = (*TORCHRUN, "--max-restarts=1")
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=2", program=program)

@@ -23,7 +23,7 @@ SETTINGS = [
 
 
 # About what one start takes from beginning to end: a killed one gets anywhere within.
-LIFE_SEC = 8.0
+LIFE_SEC = 6.0
 
 
 def start(data: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
