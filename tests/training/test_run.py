@@ -8,6 +8,7 @@ import torch
 from sg3flow.checkpoints import load_networks
 from sg3flow.errors import CheckpointError, Diverged
 from sg3flow.files import sha256_file
+from sg3flow.metrics.during import snapshot_metrics
 from sg3flow.training import loop
 from sg3flow.training.run import train
 
@@ -69,7 +70,17 @@ def test_the_same_training_twice_gives_the_same_bytes(small, tiny_set, tmp_path,
     digests = []
     for name in ("a", "b"):
         monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / name / "state"))
-        workers = dataclasses.replace(small, workers=int(name == "b"))
-        train(workers, tiny_set, run_dir=tmp_path / name / "out")
+        again = name == "b"  # with a reader of its own, and measured on the way
+        config = dataclasses.replace(small, workers=int(again))
+        train(
+            config,
+            tiny_set,
+            run_dir=tmp_path / name / "out",
+            measure_for=lambda config, packed, device, again=again: snapshot_metrics(
+                ("fd_random20_full",) if again else ("none",), packed, batch=5, device=device
+            ),
+        )
         digests.append(sha256_file(tmp_path / name / "out" / "network-snapshot-000001.pkl"))
+        measured = tmp_path / name / "out" / "metric-fd_random20_full.jsonl"
+        assert measured.exists() == again
     assert digests[0] == digests[1]

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -62,10 +61,14 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
 
     def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
         rank, failure = item
-        return (_kind(failure) == ProcessLost.__name__, failure.timestamp, rank)
+        return (
+            failure_kind(failure.error_file_data) == ProcessLost.__name__,
+            failure.timestamp,
+            rank,
+        )
 
     rank, failure = min(failures.items(), key=order)
-    if _kind(failure) == Interrupted.__name__:
+    if failure_kind(failure.error_file_data) == Interrupted.__name__:
         return SystemExit(1)  # said already
     if failure.exitcode < 0:
         return Sg3flowError(
@@ -73,8 +76,3 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
             "out); the others were stopped; the same command goes on from the saved state"
         )
     return Sg3flowError(f"process {rank}: {failure.message}")
-
-
-def _kind(failure: ProcessFailure) -> str:
-    data: Any = failure.error_file_data
-    return failure_kind(data)
