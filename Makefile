@@ -28,7 +28,8 @@ check: setup ## formatting, lint, types
 	$(BIN)/mypy
 
 test: check ## checks and tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # tiny tensors: more threads only wait for each other
+	@# a process a core, a thread each: on tiny tensors more threads only wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 kills: setup ## kill trainings, twenty times, and compare with ones that were left alone (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training

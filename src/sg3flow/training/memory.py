@@ -17,9 +17,11 @@ _LOW = 0.05  # share of the host's memory below which the system may soon end pr
 
 def memory_stats(device: torch.device) -> dict[str, float]:
     """GiB of the host and, on a GPU, the peaks of the device since the last call."""
+    rss = psutil.Process().memory_info().rss
     stats = {
-        "Resources/cpu_mem_gb": psutil.Process().memory_info().rss / _GIB,
-        "Resources/peak_cpu_mem_gb": peak_rss() / _GIB,
+        "Resources/cpu_mem_gb": rss / _GIB,
+        # the kernel counts the peak now and then only: it may lag behind
+        "Resources/peak_cpu_mem_gb": max(rss, peak_rss()) / _GIB,
     }
     if device.type == "cuda":
         allocated = torch.cuda.max_memory_allocated(device)
