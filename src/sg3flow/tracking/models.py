@@ -34,7 +34,10 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     model_id = snapshot_model(store, run_id, path.name, kimg)
     if store.client.get_logged_model(model_id).status == LoggedModelStatus.READY:
         return model_id
-    store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+    outputs = store.client.get_run(run_id).outputs
+    # MLflow refuses to note an output a second time.
+    if model_id not in [output.model_id for output in outputs.model_outputs]:
+        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
     with time_to_upload(path):
         store.client.log_model_artifact(model_id, str(path))
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
