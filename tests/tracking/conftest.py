@@ -2,11 +2,15 @@
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +24,21 @@ from sg3flow.tracking.store import connect, find_run
 TICKS = 4
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """An SQLite database with all its tables: making them takes seconds."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    program = f"import mlflow; mlflow.MlflowClient('sqlite:///{path}').search_experiments()"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    return path
+
+
 @pytest.fixture(autouse=True)
-def own_project(tmp_path, monkeypatch) -> Path:
+def own_project(tmp_path, monkeypatch, empty_database) -> Path:
     """A project of its own for every test, in a path with a space, and no tracking settings."""
     folder = tmp_path / "a project"
     (folder / ".dvc").mkdir(parents=True)
+    shutil.copy(empty_database, folder)
     for name in [*os.environ]:
         if name.startswith(("MLFLOW_", "SG3FLOW_", "DVC_")):
             monkeypatch.delenv(name)
@@ -113,14 +127,18 @@ def is_complete():
     return check_complete
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Server:
     """A real MLflow server on a port of this machine."""
 
     def __init__(self, folder: Path, database: str, *options: str, **environment: str) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
@@ -179,10 +197,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def sqlite_server(tmp_path_factory):
+def sqlite_server(tmp_path_factory, empty_database):
     """A server on SQLite, for the tests of a module; each has an experiment of its own."""
     folder = tmp_path_factory.mktemp("server")
-    server = Server(folder, f"sqlite:///{folder / 'server.db'}")
+    shutil.copy(empty_database, folder)
+    server = Server(folder, f"sqlite:///{folder / 'mlflow.db'}")
     server.start()
     yield server
     server.stop()
@@ -201,14 +220,15 @@ def use(server: Server, monkeypatch, request) -> None:
 
 
 @pytest.fixture
-def make_server(tmp_path, monkeypatch, request):
+def make_server(tmp_path, monkeypatch, request, empty_database):
     """Makes servers of their own kind, in force at once and stopped with the test."""
     made = []
 
     def make(database: str = "", *options: str, **environment: str) -> Server:
         folder = tmp_path / f"server{len(made)}"
         folder.mkdir()
-        database = database or f"sqlite:///{folder / 'server.db'}"
+        shutil.copy(empty_database, folder)
+        database = database or f"sqlite:///{folder / 'mlflow.db'}"
         made.append(Server(folder, database, *options, **environment))
         use(made[-1], monkeypatch, request)
         return made[-1]
@@ -216,3 +236,76 @@ def make_server(tmp_path, monkeypatch, request):
     yield make
     for server in made:
         server.stop()
+
+
+class Postgres:
+    """A PostgreSQL cluster of our own, on a free port, without root's rights."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._postgres = binaries / "postgres"
+        # Not below pytest's folder: that is root's, and this is not.
+        self._folder = Path(tempfile.mkdtemp(prefix="sg3flow-postgres-"))
+        self._user = {}
+        if os.geteuid() == 0:
+            name = next(n for n in ("postgres", "nobody") if _is_user(n))
+            os.chown(self._folder, pwd.getpwnam(name).pw_uid, -1)
+            self._user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
+        port = free_port()
+        self.uri = f"postgresql+psycopg2://sg3flow@127.0.0.1:{port}/postgres"
+        self._run(binaries / "initdb", "-D", "data", "-U", "sg3flow", "-A", "trust", "-N").wait(120)
+        self._options = ("-D", "data", "-p", str(port), "-c", "fsync=off")
+        self._options += ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        import psycopg2
+
+        self._process = self._run(self._postgres, *self._options)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg2.connect(self.uri.replace("+psycopg2", "")).close()
+                return
+            except psycopg2.OperationalError:
+                assert time.monotonic() < deadline, (self._folder / "log").read_text()[-2000:]
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop it at once, whoever is connected."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(60)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _run(self, *command: object) -> "subprocess.Popen[bytes]":
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [*map(str, command)], cwd=self._folder, stdout=log, stderr=log, **self._user
+            )
+
+
+def _is_user(name: str) -> bool:
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL; tests that want one are skipped where there is none."""
+    pytest.importorskip("psycopg2", reason="no PostgreSQL driver (the extra `postgres`)")
+    places = [shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
+    found = [Path(place).parent for place in places if place]
+    found = [folder for folder in found if (folder / "postgres").exists()]
+    if not found:
+        pytest.skip("no PostgreSQL on this machine (initdb and postgres)")
+    cluster = Postgres(found[0])
+    cluster.start()
+    yield cluster
+    cluster.remove()

@@ -19,7 +19,7 @@ from sg3flow.tracking.position import sole_sender
 from sg3flow.tracking.store import tracking_uri
 
 _POLL_SEC = 2.0
-_LONGEST_WAIT_SEC = 30.0
+_LONGEST_WAIT_SEC = 15.0
 _WARN_AFTER_SEC = 60.0  # a stage that is over by then says it itself
 _LOCK_SEC = 30.0
 _NICENESS = 10  # the training goes first
