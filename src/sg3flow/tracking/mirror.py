@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sg3flow.errors import Interrupted
+from sg3flow.reporting import read_run
 from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.position import load_position
 from sg3flow.tracking.store import tracking_uri
@@ -24,12 +25,16 @@ _STALL_SEC = 60.0
 
 
 @contextmanager
-def mirrored(folder: Path) -> Iterator[None]:
+def mirrored(folder: Path, journal: Journal | None = None) -> Iterator[None]:
     """Mirror a run folder to MLflow while the block runs, and note how the block ended.
 
     Nothing here ever raises into the block. With ``SG3FLOW_TRACKING=off`` nothing is sent.
+
+    Args:
+        folder: what is sent.
+        journal: writes its events, where somebody has one already.
     """
-    with _sent_meanwhile(folder), noted(Journal(folder)):
+    with _sent_meanwhile(folder), noted(journal or Journal(folder)):
         yield
 
 
@@ -68,7 +73,7 @@ def _sent_meanwhile(folder: Path) -> Iterator[None]:
 
 def _start(folder: Path) -> "subprocess.Popen[bytes] | None":
     """The process that sends; it ends by itself when this one does, however that ends."""
-    if os.environ.get("SG3FLOW_TRACKING", "").lower() == "off":
+    if os.environ.get("SG3FLOW_TRACKING", "").lower() == "off" or read_run(folder) is None:
         return None
     # -P: what lies in the current folder is not to be imported.
     command = [sys.executable, "-P", "-m", "sg3flow.tracking.sender", str(folder)]

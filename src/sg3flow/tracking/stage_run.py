@@ -73,7 +73,7 @@ def tracked_stage(stage: str, config: Any, training_run: Path | None = None) -> 
         training_run: the training folder whose run this one belongs to, if any.
     """
     journal = open_journal(stage, flat_params(config), training_run)
-    with mirrored(journal.folder):
+    with mirrored(journal.folder, journal):
         yield StageRun(journal)
 
 
