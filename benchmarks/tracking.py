@@ -90,7 +90,8 @@ def main() -> None:
     ratios = [tracked[0] / untracked[0] for untracked, tracked in pairs]
     longer = statistics.median(tracked[1] - untracked[1] for untracked, tracked in pairs)
     print(f"steps and snapshots: {off:.2f} s untracked, {on:.2f} s tracked")
-    print(f"ratio: median {statistics.median(ratios):.4f}, of {min(ratios):.4f} to {max(ratios):.4f}")
+    middle = statistics.median(ratios)
+    print(f"ratio: median {middle:.4f}, of {min(ratios):.4f} to {max(ratios):.4f}")
     print(f"the whole command takes {longer:.2f} s longer")
 
 

@@ -56,7 +56,8 @@ def ticker(own_project):
 
     def start():
         command = [sys.executable, str(TICKER), str(folder)]
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdout=-3))
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, text=True, **silent))
         return folder, started[0]
 
     yield start

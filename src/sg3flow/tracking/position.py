@@ -66,7 +66,7 @@ class Position:
     def sent(self, start: int, line: bytes) -> None:
         """Note that the line which begins at ``start`` is there."""
         self.ahead.append([start, start + len(line)])
-        ends = dict(self.ahead)
+        ends = {begin: end for begin, end in self.ahead}
         while self.events in ends:
             self.events = ends.pop(self.events)
         self.ahead = [list(item) for item in ends.items()]
