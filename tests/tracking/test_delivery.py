@@ -186,6 +186,17 @@ def test_a_run_made_twice_becomes_one(run_folder, is_complete):
     assert len(store.client.list_artifacts(run.info.run_id, "images")) == 8
 
 
+def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, empty_database):
+    delivery = Delivery(run_folder)
+    delivery.send()
+    shutil.copy(empty_database, "mlflow.db")
+    Journal(run_folder).note("metric", key="late", value=1.0)
+    with pytest.raises(TrackingError, match="not found"):
+        delivery.send()
+    delivery.send()
+    is_complete(run_folder)
+
+
 def test_a_run_that_was_deleted_stays_deleted(run_folder):
     Delivery(run_folder).send()
     connect().client.delete_run(training_run_id(run_folder))

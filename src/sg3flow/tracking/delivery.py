@@ -51,10 +51,16 @@ class Delivery:
         if state == self._sent_state:
             return
         store = connect()
-        with tracking_errors(store.uri):
-            problems = self._send_all(store)
-        if problems:
-            raise min(problems, key=lambda problem: isinstance(problem, TrainingMissing))
+        try:
+            with tracking_errors(store.uri):
+                problems = self._send_all(store)
+            if problems:
+                raise min(problems, key=lambda problem: isinstance(problem, TrainingMissing))
+        except TrainingMissing:
+            raise
+        except TrackingError:
+            self._position = None  # it may be that the run is gone: look for it next time
+            raise
         self._sent_state = state
 
     def send_own(self) -> None:
