@@ -31,8 +31,8 @@ test: check ## checks and tests
 	@# a process a core, a thread each: on tiny tensors more threads only wait for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-kills: setup ## kill trainings, twenty times, and compare with ones that were left alone (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training
+kills: setup ## kill trainings twenty times, and servers under them; nothing may be lost (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/tracking
 
 smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s

@@ -33,9 +33,13 @@ def register(
     ),
 ) -> None:
     """Register the best snapshot as a servable model; `champion` moves only if it is better."""
+    from sg3flow.errors import TrackingError
     from sg3flow.tracking.registry import register_best
 
-    content = register_best(run, metrics, report, config)
+    try:
+        content = register_best(run, metrics, report, config)
+    except TrackingError as error:  # a registry cannot be made up for later, as a run can
+        raise TrackingError(f"{error}; then run the same command again") from error
     print(f"{content['name']}: {content['note']}; {content['decision']}")
 
 

@@ -20,6 +20,8 @@ def shown_url(url: str) -> str:
         parts.port  # noqa: B018 - raises where the port is no number
     except ValueError:
         return re.sub(r"(?<=://).*@", "", url, flags=re.DOTALL).partition("?")[0].partition("#")[0]
+    if not parts.netloc:  # sqlite:///FILE: urlunsplit would take two slashes away
+        return url.partition("?")[0].partition("#")[0]
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
 

@@ -6,6 +6,7 @@
     |-- CheckpointError   a snapshot, a state or a foreign pickle cannot be used
     |-- MetricError       a metric cannot be computed, or two results cannot be compared
     |-- TrackingError     the tracking server or the model registry cannot be used
+    |   `-- TrainingMissing   the server does not have the training run (yet)
     |-- Diverged          a training whose numbers are no longer finite
     |-- OutOfMemory       a training step that does not fit
     |-- ProcessLost       a process of a training that has lost the others
@@ -41,6 +42,10 @@ class MetricError(Sg3flowError):
 
 class TrackingError(Sg3flowError):
     """The tracking server or the model registry cannot be used."""
+
+
+class TrainingMissing(TrackingError):
+    """What belongs to a training run cannot be sent before that run is on the server."""
 
 
 class Diverged(Sg3flowError):

@@ -1,18 +1,23 @@
 """What a training run tells the world: statistics, pictures, snapshots, files.
 
-The run's own folder is the truth: ``stats.jsonl`` holds a line of statistics a tick, and
-``events.jsonl`` a line for every other thing worth showing. A tracker mirrors these two files; the
-training itself never meets it. Metrics of snapshots also stand in ``metric-<name>.jsonl``, as
-StyleGAN users know them.
+The run's own folder is the truth: ``run.json`` says what it is, ``stats.jsonl`` holds a line of
+statistics a tick, and ``events.jsonl`` a line for every other thing worth showing. A tracker
+mirrors these files; the training itself never meets it. Metrics of snapshots also stand in
+``metric-<name>.jsonl``, as StyleGAN users know them.
 """
 
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from sg3flow.files import write_json
+
+RUN_FORMAT = "sg3flow-run-1"
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class JsonlReporter:
         if nimg <= self._last_nimg:
             return
         row = {name: asdict(value) for name, value in values.items()}
-        _append(self._stats_path, row | {"nimg": nimg, "timestamp": time.time()})
+        append_row(self._stats_path, row | {"nimg": nimg, "timestamp": time.time()})
         self._last_nimg = nimg
 
     def image(self, path: Path, key: str, nimg: int) -> None:
@@ -87,7 +92,7 @@ class JsonlReporter:
         row: dict[str, Any] = {"results": {name: value}, "metric": name}
         row |= {"snapshot_pkl": snapshot.name, "nimg": nimg, "timestamp": time.time()}
         if not known:
-            _append(path, row)
+            append_row(path, row)
         event = {"kind": "metric", "file": snapshot.name, "key": name, "nimg": nimg}
         self._event(event | {"value": value, "timestamp": row["timestamp"]})
 
@@ -106,7 +111,7 @@ class JsonlReporter:
     def _event(self, row: dict[str, Any]) -> None:
         if self._identity(row) not in self._events:
             self._events.add(self._identity(row))
-            _append(self._events_path, row)
+            append_row(self._events_path, {"timestamp": time.time()} | row)
 
     @staticmethod
     def _identity(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
@@ -123,11 +128,33 @@ def read_whole_lines(path: Path, start: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a line of JSON, and bring it to the disk."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's run.json, or None where there is none of ours."""
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_ours = isinstance(content, dict) and content.get("format") == RUN_FORMAT
+    return content if is_ours else None
+
+
+def describe_run(work: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write run.json; the run's identity and its beginning, once given, stay."""
+    known = read_run(work)
+    fixed = {key: known[key] for key in ("uid", "started") if key in known} if known else {}
+    described = {"format": RUN_FORMAT, "uid": uuid.uuid4().hex, "started": time.time()}
+    described |= fixed | content
+    if described != known:
+        write_json(work / "run.json", described)
+    return described
 
 
 def _drop_torn_line(path: Path) -> None:

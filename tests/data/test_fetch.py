@@ -30,6 +30,7 @@ from sg3flow.data.fetch import fetch_pictures
 from sg3flow.data.known_sets import KNOWN_SETS
 from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
+from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.stage_run import StageRun
 from sg3flow.transfers import Patience
 
@@ -376,7 +377,7 @@ def test_the_stage_tells_the_tracking_no_password(
     @contextmanager
     def noted(stage: str, config: FetchConfig) -> Iterator[StageRun]:
         told.append(config.dataset)
-        yield StageRun(stage, {})
+        yield StageRun(Journal(tmp_path / "journal"))
 
     monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
     stage = runpy.run_path(str(Path(__file__).parents[2] / "stages" / "fetch.py"))

@@ -102,7 +102,7 @@ def run(tmp_path, monkeypatch):
     rows = [_row(0, 9.0, digests[0]), _row(10, 4.0, digests[10])]
     rows += [_row(0, 30.0, digests[0], "eqt1k_int"), _row(10, 20.0, digests[10], "eqt1k_int")]
     _write_metrics(tmp_path / "metrics.json", *rows)
-    write_json(tmp_path / "run" / "run.json", {"uid": "u1"})
+    write_json(tmp_path / "run" / "run.json", {"format": "sg3flow-run-1", "uid": "u1"})
     return tmp_path
 
 
@@ -370,5 +370,7 @@ def test_an_unreachable_server_is_told_within_seconds(register, run, monkeypatch
     start = time.monotonic()
     result = register(*_REGISTER)
     assert result.exit_code == 1 and "http://127.0.0.1:9" in result.stderr
+    assert result.stderr.endswith("; then run the same command again\n")
+    assert len(result.stderr.splitlines()) == 1
     assert time.monotonic() - start < 30
     assert not Path("registered.json").exists()

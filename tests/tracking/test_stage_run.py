@@ -1,35 +1,32 @@
 """What a stage tells MLflow."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sg3flow.config import PackConfig
-from sg3flow.errors import DataError
-from sg3flow.tracking.stage_run import flat_params, tracked_stage
+from sg3flow.errors import DataError, Interrupted
+from sg3flow.tracking.stage_run import flat_params, tracked_now, tracked_stage
 from sg3flow.tracking.store import connect
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "a b"  # a path with a space
-    (folder / ".dvc").mkdir(parents=True)
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def test_a_run_of_a_stage_is_recorded(project):
+def test_a_run_of_a_stage_is_recorded(own_project):
+    project = own_project
     (project / "report.json").write_text("{}")
     with tracked_stage("pack", PackConfig(subset="train")) as run:
         run.metrics({"images": 3})
         run.artifact(project / "report.json", "reports")
+        run.artifact(project / "none.json")
         run.dataset(name="set", digest="cd" * 32, source="starter", profile={"num_images": 3})
     store = connect()
     assert store.uri == f"sqlite:///{project / 'mlflow.db'}"
     [found] = store.client.search_runs([store.experiment_id])
     assert found.info.run_name == "pack" and found.info.status == "FINISHED"
+    assert found.info.start_time <= found.info.end_time
     assert found.data.params["subset"] == "train" and found.data.metrics == {"images": 3.0}
     assert found.info.artifact_uri.startswith(str(project / "mlruns"))
     [artifact] = store.client.list_artifacts(found.info.run_id, "reports")
@@ -37,20 +34,62 @@ def test_a_run_of_a_stage_is_recorded(project):
     assert found.inputs.dataset_inputs[0].dataset.name == "set"
 
 
-def test_a_failure_is_recorded_as_one(project):
-    with pytest.raises(DataError), tracked_stage("pack", PackConfig()) as run:
+@pytest.mark.parametrize(
+    ("error", "status"), [(DataError("no pictures"), "FAILED"), (Interrupted("asked"), "KILLED")]
+)
+def test_an_end_before_its_time_is_recorded_as_one(error, status):
+    with pytest.raises(type(error)), tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
-        raise DataError("no pictures")
+        raise error
     store = connect()
     [found] = store.client.search_runs([store.experiment_id])
-    assert found.info.status == "FAILED" and found.data.tags["sg3flow.error"] == "no pictures"
+    assert found.info.status == status and found.data.tags["sg3flow.error"] == str(error)
 
 
-def test_an_unreachable_server_is_a_warning(project, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+def test_a_stage_that_needs_the_server_has_its_run_at_once():
+    store = connect()
+    with tracked_now("register", PackConfig()) as run_id:
+        assert store.client.get_run(run_id).info.status == "RUNNING"
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    with pytest.raises(DataError), tracked_now("register", PackConfig()) as run_id:
+        raise DataError("no")
+    assert store.client.get_run(run_id).info.status == "FAILED"
+
+
+def test_a_journal_that_cannot_be_written_is_one_warning(own_project, capfd):
+    (own_project / "state").write_text("a file where a folder should be")
+    (own_project / "report.json").write_text("{}")
     with tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
-    assert "warning: not tracked" in capsys.readouterr().err
+        run.artifact(own_project / "report.json")
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: not tracked: ") and "the results stand" in line
+
+
+def test_a_run_of_mlflow_stands_above_ours(monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
+    with tracked_stage("pack", PackConfig()):
+        pass
+    store = connect()
+    [found] = store.client.search_runs([store.experiment_id])
+    assert found.data.tags["mlflow.parentRunId"] == "f" * 32
+
+
+def test_a_stage_never_meets_the_client():
+    """Its import takes a second, and a call to a server that hangs minutes."""
+    program = (
+        "import sys\n"
+        "from sg3flow.config import PackConfig\n"
+        "from sg3flow.tracking.stage_run import tracked_stage\n"
+        "with tracked_stage('pack', PackConfig()) as run:\n"
+        "    run.metrics({'images': 1})\n"
+        "assert 'mlflow' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ.copy())
+    [journal] = Path("state/tracking").iterdir()
+    assert json.loads((journal / "run.json").read_text())["stage"] == "pack"
+    store = connect()
+    assert len(store.client.search_runs([store.experiment_id])) == 1
 
 
 def test_settings_become_text():

@@ -7,8 +7,9 @@ import pytest
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
+from sg3flow.reporting import describe_run
 from sg3flow.training.fingerprint import _meaning, fingerprint
-from sg3flow.training.folder import check_out, describe_run, numbered_out, open_run_folder
+from sg3flow.training.folder import check_out, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
 
@@ -48,7 +49,7 @@ def test_publishing_shows_files_up_to_the_end_of_the_run(tmp_path):
     folder = open_run_folder(tmp_path, "key", 4_000)
     folder.out = tmp_path / "out"
     describe_run(folder.work, {"fingerprint": "key", "name": "x"})
-    for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl", "mirror.json"):
+    for name in ("network-snapshot-000004.pkl", "network-snapshot-000008.pkl"):
         (folder.work / name).write_text(name)
     rows = "".join(json.dumps({"nimg": nimg}) + "\n" for nimg in (0, 4000, 8000))
     for name in ("stats.jsonl", "metric-fid50k_full.jsonl"):

@@ -1,267 +1,119 @@
-"""MLflow as a mirror of a training folder.
+"""Mirrors a run folder to MLflow while a stage works, by a process of its own.
 
-The folder is the truth: ``run.json`` (what the run is), ``stats.jsonl`` (a line a tick) and
-``events.jsonl`` (pictures, snapshots, files). A thread sends what is new, remembers how far it got
-in ``mirror.json``, and tries again later when the server does not answer: training never waits for
-it. Sending twice does no harm: the run is found by a tag, a metric point with the same time and
-value is one point, a snapshot's model is looked up before it is made.
+The stage writes to the folder and never meets the server: not its slowness, not its absence, not
+the second that importing its client takes. At the end the stage waits while something still gets
+through; what is left then stays in the folder and is sent by ``sg3flow sync``.
 """
 
-import json
 import os
+import select
+import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from sg3flow.errors import Interrupted, Sg3flowError, TrackingError
-from sg3flow.files import write_json
-from sg3flow.tracking.pictures import log_picture, logged_pictures
-from sg3flow.tracking.provenance import provenance_tags
+from sg3flow.errors import Interrupted
+from sg3flow.reporting import read_run
+from sg3flow.tracking.journal import Journal
+from sg3flow.tracking.position import load_position
+from sg3flow.tracking.store import tracking_uri
 
-_POLL_SEC = 2.0
-_LONGEST_WAIT_SEC = 30.0
-_DRAIN_SEC = 60.0
-_BATCH_METRICS = 1000  # MLflow takes no more in one request
-
-
-@dataclass
-class Position:
-    """How far a folder has been sent to one tracking server, in bytes of the two files."""
-
-    uri: str
-    run_id: str
-    stats: int = 0
-    events: int = 0
-
-
-class FolderMirror:
-    """Sends what a training folder holds and the tracking server does not have yet."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._position: Position | None = None
-        self._known_pictures: set[tuple[str, int]] = set()
-
-    def send_new(self) -> None:
-        """Send everything that is new.
-
-        Raises:
-            TrackingError: the server does not answer; what was sent until then is remembered.
-        """
-        from sg3flow.tracking.store import connect, tracking_errors
-
-        store = connect()
-        with tracking_errors(store.uri):
-            position = self._open_run(store)
-            self._send_stats(store, position)
-            self._send_events(store, position)
-
-    def finish(self, status: str) -> None:
-        """Send the rest and set the run's status."""
-        from sg3flow.tracking.store import connect, tracking_errors
-
-        self.send_new()
-        store = connect()
-        with tracking_errors(store.uri):
-            assert self._position is not None
-            store.client.set_terminated(self._position.run_id, status)
-
-    def is_complete(self) -> bool:
-        """Whether the present tracking server has everything, as far as this folder knows."""
-        from sg3flow.tracking.store import tracking_uri
-
-        known = self._read_position()
-        return known is not None and known.uri == tracking_uri() and self.unsent() == 0
-
-    def unsent(self) -> int:
-        """Lines that the server does not have yet."""
-        position = self._position or self._read_position() or Position("", "")
-        stats = _whole_lines(self.folder / "stats.jsonl", position.stats)
-        return len(stats) + len(_whole_lines(self.folder / "events.jsonl", position.events))
-
-    def _open_run(self, store: Any) -> Position:
-        """The run on this server, made if need be, and how far it was sent."""
-        if self._position is not None and self._position.uri == store.uri:
-            return self._position
-        known = self._read_position()
-        run_id = find_or_create_run(store, self.folder)
-        is_known = known is not None and (known.uri, known.run_id) == (store.uri, run_id)
-        self._position = known if known and is_known else Position(store.uri, run_id)
-        # An earlier mirror may have got further than it could note: a point that goes twice is one
-        # point, a picture would be two.
-        self._known_pictures = logged_pictures(store.client, run_id)
-        store.client.update_run(run_id, status="RUNNING")
-        return self._position
-
-    def _read_position(self) -> Position | None:
-        try:
-            content = json.loads((self.folder / "mirror.json").read_text(encoding="utf-8"))
-            return Position(**content)
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def _remember(self, position: Position) -> None:
-        write_json(self.folder / "mirror.json", asdict(position))
-
-    def _send_stats(self, store: Any, position: Position) -> None:
-        from mlflow.entities import Metric
-
-        lines = _whole_lines(self.folder / "stats.jsonl", position.stats)
-        if not lines:
-            return
-        metrics = [
-            # The time in the file is part of the point's identity: a replay adds nothing.
-            Metric(name, value["mean"], int(row["timestamp"] * 1000), row["nimg"] // 1000)
-            for row in map(json.loads, lines)
-            for name, value in row.items()
-            if isinstance(value, dict)
-        ]
-        for start in range(0, len(metrics), _BATCH_METRICS):
-            store.client.log_batch(position.run_id, metrics[start : start + _BATCH_METRICS])
-        position.stats += sum(map(len, lines))
-        self._remember(position)
-
-    def _send_events(self, store: Any, position: Position) -> None:
-        path = self.folder / "events.jsonl"
-        for line in _whole_lines(path, position.events):
-            event = json.loads(line)
-            if (event["key"], event["nimg"] // 1000) not in self._known_pictures:
-                _send_event(store, position.run_id, self.folder, event)
-            position.events += len(line)
-            self._remember(position)
-
-
-def find_or_create_run(store: Any, folder: Path) -> str:
-    """The MLflow run of a training folder, made if it is missing, with all that describes it.
-
-    The description is sent whenever a mirror begins: an earlier one may have been cut off between
-    making the run and describing it.
-    """
-    from sg3flow.tracking.store import find_run
-
-    described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    tags = {
-        "sg3flow.stage": "train",
-        "sg3flow.uid": described["uid"],
-        "sg3flow.fingerprint": described["fingerprint"],
-        "sg3flow.command": described["command"],
-        "sg3flow.kimg": str(described["params"]["kimg"]),
-    }
-    run_id = find_run(store, described["uid"])
-    if run_id is None:
-        tags |= provenance_tags()
-        if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`
-            tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
-        created = store.client.create_run(
-            store.experiment_id, int(time.time() * 1000), tags, run_name=described["name"]
-        )
-        run_id = str(created.info.run_id)
-    _describe_run(store, run_id, described, tags)
-    return run_id
-
-
-def _describe_run(store: Any, run_id: str, described: dict[str, Any], tags: dict[str, str]) -> None:
-    from mlflow.entities import Param, RunTag
-
-    from sg3flow.tracking.datasets import log_dataset
-
-    # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
-    # the present one as a tag.
-    sent = store.client.get_run(run_id).data.params
-    params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
-    store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
-    data = described["training_set"]
-    profile = {k: v for k, v in data.items() if k not in ("name", "digest")}
-    log_dataset(
-        store.client, run_id, name=data["name"], digest=data["digest"], source="", profile=profile
-    )
-
-
-def _send_event(store: Any, run_id: str, folder: Path, event: dict[str, Any]) -> None:
-    from sg3flow.tracking.models import find_snapshot_model, log_snapshot_model
-
-    path, kimg = folder / event["file"], event["nimg"] // 1000
-    if not path.is_file():  # somebody tidied up: there is nothing to send any more
-        return
-    if event["kind"] == "snapshot":
-        log_snapshot_model(store, run_id, path, kimg)
-    elif event["kind"] == "image":
-        log_picture(store.client, run_id, path, event["key"], kimg)
-    elif event["kind"] == "metric":
-        model_id = find_snapshot_model(store, run_id, event["file"])
-        # The time is part of the point's identity: a replay adds nothing.
-        store.client.log_metric(
-            run_id,
-            event["key"],
-            event["value"],
-            timestamp=int(event["timestamp"] * 1000),
-            step=kimg,
-            model_id=model_id,
-        )
-    else:
-        store.client.log_artifact(run_id, str(path))
-
-
-def _whole_lines(path: Path, start: int) -> list[bytes]:
-    if not path.exists():
-        return []
-    with path.open("rb") as stream:
-        stream.seek(start)
-        content = stream.read()
-    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+# A server that is gone is noticed at once and one that hangs after 10 or 20 s; longer than this
+# without any progress only a large file may take, or a server that hangs in the middle of one.
+_STALL_SEC = 60.0
 
 
 @contextmanager
-def mirrored(folder: Path) -> Iterator[None]:
-    """Mirror a training folder to MLflow from a thread while the block runs.
+def mirrored(folder: Path, journal: Journal | None = None) -> Iterator[None]:
+    """Mirror a run folder to MLflow while the block runs, and note how the block ended.
 
-    At the end the rest is sent for a bounded time; what is left then stays in the folder and is
-    sent by ``sg3flow sync``. Nothing here ever raises into the training.
+    Nothing here ever raises into the block. With ``SG3FLOW_TRACKING=off`` nothing is sent.
+
+    Args:
+        folder: what is sent.
+        journal: writes its events, where somebody has one already.
     """
-    mirror = FolderMirror(folder)
-    ended = threading.Event()
-    thread = threading.Thread(target=_mirror_until, args=(mirror, ended), daemon=True)
-    thread.start()
-    status = "FAILED"
+    with _sent_meanwhile(folder), noted(journal or Journal(folder)):
+        yield
+
+
+@contextmanager
+def noted(journal: Journal) -> Iterator[None]:
+    """Note in a journal that the block began, and how it ended."""
+    journal.begin()
     try:
         yield
-        status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
-        status = "KILLED"
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        reason = " ".join(str(error).split())[:500]
+        journal.note("tags", values={"sg3flow.error": reason or type(error).__name__})
+        journal.end("KILLED" if stopped else "FAILED")
         raise
-    finally:
-        ended.set()
-        thread.join(_DRAIN_SEC)
-        _finish_or_warn(mirror, thread, status)
+    journal.end("FINISHED")
 
 
-def _mirror_until(mirror: FolderMirror, ended: threading.Event) -> None:
-    wait = _POLL_SEC
-    told = False
-    while not ended.wait(wait):
-        try:
-            mirror.send_new()
-            wait, told = _POLL_SEC, False
-        except Sg3flowError as error:
-            wait = min(wait * 2, _LONGEST_WAIT_SEC)
-            if not told:
-                print(f"warning: {error}; training goes on, will try again", file=sys.stderr)
-                told = True
+def warn_unsent(folder: Path, reason: str) -> None:
+    """Say in one line what the server does not have, and what to do."""
+    lines, files = load_position(folder, tracking_uri()).unsent()
+    what = f"{lines} lines and {files} files" if files else f"{lines} lines"
+    advice = f"{what} of {folder.name} are not sent yet: run `sg3flow sync` later"
+    print(f"warning: {reason}; {advice}; the work itself is not affected", file=sys.stderr)
 
 
-def _finish_or_warn(mirror: FolderMirror, thread: threading.Thread, status: str) -> None:
+@contextmanager
+def _sent_meanwhile(folder: Path) -> Iterator[None]:
+    sender = _start(folder)
     try:
-        if thread.is_alive():
-            raise TrackingError("the tracking server does not answer")
-        mirror.finish(status)
-    except Sg3flowError as error:
-        print(
-            f"warning: {error}; {mirror.unsent()} lines are not tracked yet: run `sg3flow sync "
-            f"{mirror.folder}` when the server is back",
-            file=sys.stderr,
+        yield
+    finally:
+        if sender is not None:
+            _finish(sender, folder)
+
+
+def _start(folder: Path) -> "subprocess.Popen[bytes] | None":
+    """The process that sends; it ends by itself when this one does, however that ends."""
+    if os.environ.get("SG3FLOW_TRACKING", "").lower() == "off" or read_run(folder) is None:
+        return None
+    # -P: what lies in the current folder is not to be imported.
+    command = [sys.executable, "-P", "-m", "sg3flow.tracking.sender", str(folder)]
+    try:
+        return subprocess.Popen(
+            [*command, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the stage, which then says what to do
         )
+    except OSError as error:
+        warn_unsent(folder, f"the sender cannot be started: {error}")
+        return None
+
+
+def _finish(sender: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait while the sender gets something through, and say what is left."""
+    try:
+        reason = _wait(sender)
+    finally:
+        sender.kill()  # where it has not ended: nothing is lost by that
+        sender.communicate()
+    if reason:
+        warn_unsent(folder, reason)
+
+
+def _wait(sender: "subprocess.Popen[bytes]") -> str:
+    """Why the sender could not send all; empty if it did."""
+    assert sender.stdin is not None and sender.stdout is not None
+    try:
+        sender.stdin.write(b"end\n")
+        sender.stdin.flush()
+    except OSError:  # it is gone, which its exit code tells
+        pass
+    told = b""
+    while select.select([sender.stdout], [], [], _STALL_SEC)[0]:
+        news = os.read(sender.stdout.fileno(), 65536)
+        if not news:
+            code = sender.wait()
+            reason = told.decode(errors="replace").strip(". \n")
+            return reason or (f"the sender ended with exit code {code}" if code else "")
+        told = (told + news)[-2000:]
+    return "the tracking server does not answer"

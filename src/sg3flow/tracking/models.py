@@ -2,40 +2,53 @@
 
 from pathlib import Path
 
-from sg3flow.tracking.store import Store
+from sg3flow.tracking.store import Store, time_to_upload
 
 MODEL_TYPE = "checkpoint"
 
 
-def find_snapshot_model(store: Store, run_id: str, snapshot: str) -> str | None:
-    """The LoggedModel of a snapshot file of a run, or None."""
-    found = store.client.search_logged_models(
-        [store.experiment_id],
-        f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'",
-        max_results=1,
+def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
+    """The LoggedModel of a snapshot file of a run, made if it is missing.
+
+    Its metrics may come before its file does.
+    """
+    known = _first_model(store, run_id, snapshot)
+    if known is not None:
+        return known
+    made = store.client.create_logged_model(
+        store.experiment_id,
+        name=Path(snapshot).stem,
+        source_run_id=run_id,
+        tags={"sg3flow.snapshot": snapshot},
+        params={"kimg": str(kimg)},
+        model_type=MODEL_TYPE,
     )
-    return str(found[0].model_id) if found else None
+    # Again: a request that was given up as lost may have been answered meanwhile.
+    return _first_model(store, run_id, snapshot) or str(made.model_id)
 
 
 def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     """Make the LoggedModel of a snapshot with its file; one that is whole is left as it is."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    known = find_snapshot_model(store, run_id, path.name)
-    if known is not None:
-        model = store.client.get_logged_model(known)
-        if model.status == LoggedModelStatus.READY:
-            return known
-    else:
-        model = store.client.create_logged_model(
-            store.experiment_id,
-            name=path.stem,
-            source_run_id=run_id,
-            tags={"sg3flow.snapshot": path.name},
-            params={"kimg": str(kimg)},
-            model_type=MODEL_TYPE,
-        )
-    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, kimg)])
-    store.client.log_model_artifact(model.model_id, str(path))
-    store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    return str(model.model_id)
+    model_id = snapshot_model(store, run_id, path.name, kimg)
+    if store.client.get_logged_model(model_id).status == LoggedModelStatus.READY:
+        return model_id
+    outputs = store.client.get_run(run_id).outputs
+    # MLflow refuses to note an output a second time.
+    if model_id not in [output.model_id for output in outputs.model_outputs]:
+        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+    with time_to_upload(path):
+        store.client.log_model_artifact(model_id, str(path))
+    store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    return model_id
+
+
+def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
+    """The LoggedModel of a snapshot; of two, the one made first, and the other is deleted."""
+    wanted = f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'"
+    found = store.client.search_logged_models([store.experiment_id], wanted)
+    models = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+    for model in models[1:]:
+        store.client.delete_logged_model(model.model_id)
+    return str(models[0].model_id) if models else None

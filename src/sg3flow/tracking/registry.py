@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import re
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,14 @@ from sg3flow.files import write_json
 from sg3flow.metrics.best import BestSnapshot, best_of_run
 from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge, require_comparable
-from sg3flow.tracking.stage_run import StageRun, flat_params, send
-from sg3flow.tracking.store import Store, connect, tracking_errors, training_run_id
+from sg3flow.tracking.stage_run import tracked_now
+from sg3flow.tracking.store import (
+    Store,
+    connect,
+    time_to_upload,
+    tracking_errors,
+    training_run_id,
+)
 
 FORMAT = "sg3flow-registered-1"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -156,12 +161,12 @@ def _champion_result(
 def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
     import mlflow
 
-    stage = StageRun("register", flat_params(config), run_dir)
-    stage_run = send(stage, time.time(), "FINISHED")
-    source_run = training_run_id(run_dir) or stage_run
-    model_id = _log_model(store, candidate, source_run)
-    version = mlflow.register_model(f"models:/{model_id}", config.name, tags=candidate.tags)
-    store.client.update_model_version(config.name, version.version, _description(candidate))
+    with tracked_now("register", config, run_dir) as stage_run:
+        source_run = training_run_id(run_dir) or stage_run
+        with time_to_upload(candidate.package.weights):
+            model_id = _log_model(store, candidate, source_run)
+        version = mlflow.register_model(f"models:/{model_id}", config.name, tags=candidate.tags)
+        store.client.update_model_version(config.name, version.version, _description(candidate))
     return str(version.version)
 
 

@@ -6,7 +6,6 @@ absolute place whatever the current folder is. The experiment is ``MLFLOW_EXPERI
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import TrackingError
 from sg3flow.project import project_root
+from sg3flow.reporting import read_run
+
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_SLOW_BYTES_PER_SEC = 1 << 20  # an upload slower than this counts as hung
 
 # Every call answers or fails within seconds; with MLflow's own settings one takes 4 to 20 minutes.
 _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    _TIMEOUT: "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
@@ -67,30 +71,75 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
-        reason = " ".join(str(error).split())[:300]
-        raise TrackingError(
-            f"MLflow at {_without_password(uri)} failed: {reason}; check MLFLOW_TRACKING_URI and "
-            "that the server is up"
-        ) from error
+        raise TrackingError(f"MLflow at {shown_url(uri)} {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    """What went wrong and what to do, in a line without secrets."""
+    text = without_secrets(" ".join(str(error).split()))
+    for words, reason in _KNOWN_FAILURES.items():
+        if any(word in text for word in words):
+            return reason
+    return f"failed: {text[:300]}; check MLFLOW_TRACKING_URI and that the server is up"
+
+
+_KNOWN_FAILURES = {
+    ("Connection refused", "Name or service not known", "Temporary failure in name resolution"): (
+        "cannot be reached; check MLFLOW_TRACKING_URI and that the server is up"
+    ),
+    ("timed out", "timeout exception"): "does not answer; check that the server is not stuck",
+    ("error code 401", "401 Client Error", "error code 403", "403 Client Error"): (
+        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    ),
+    ("No space left on device", "too many 500 error", "too many 507 error"): (
+        "failed on its side; check its log and that its disk is not full"
+    ),
+}
+
+
+@contextmanager
+def time_to_upload(*files: Path) -> Iterator[None]:
+    """Give every request in the block the time that uploading these files may take.
+
+    A server that hands an artifact on to its own store answers only when all of it is there: the
+    seconds that do for everything else would cut a large snapshot off again and again.
+    """
+    seconds = sum(path.stat().st_size for path in files) // _SLOW_BYTES_PER_SEC
+    usual = os.environ[_TIMEOUT] if _TIMEOUT in os.environ else _CLIENT_SETTINGS[_TIMEOUT]
+    os.environ[_TIMEOUT] = str(int(usual) + seconds)
+    try:
+        yield
+    finally:
+        os.environ[_TIMEOUT] = usual
 
 
 def training_run_id(run_dir: Path) -> str | None:
     """The MLflow run of a training folder on the connected store, or None if it has none there."""
-    try:
-        uid = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["uid"]
-    except (OSError, ValueError, KeyError, TypeError):
+    described = read_run(run_dir)
+    if described is None:
         return None
     store = connect()
     with tracking_errors(store.uri):
-        return find_run(store, uid)
+        return find_run(store, described["uid"])
 
 
 def find_run(store: Store, uid: str) -> str | None:
-    """The run tagged with ``uid``: a tag, not a saved id, so that asking twice never makes two."""
-    found = store.client.search_runs(
-        [store.experiment_id], f"tags.`sg3flow.uid` = '{uid}'", max_results=1
-    )
-    return str(found[0].info.run_id) if found else None
+    """The run tagged with ``uid``: a tag, not a saved id, so that asking twice never makes two.
+
+    Should there be two after all (a request was answered after it had been given up as lost), the
+    same one is found by everybody.
+    """
+    found = sorted(run.info.run_id for run in runs_tagged(store, uid))
+    return found[0] if found else None
+
+
+def runs_tagged(store: Store, uid: str, *, deleted: bool = False) -> list[Any]:
+    """All runs with this ``uid``; those that were deleted, if asked for."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
+    wanted = f"tags.`sg3flow.uid` = '{uid}'"
+    return list(store.client.search_runs([store.experiment_id], wanted, view))
 
 
 def _experiment_id(client: Any) -> str:
@@ -132,8 +181,3 @@ def _quiet_logs() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if "@" in rest else uri

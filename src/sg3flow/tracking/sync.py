@@ -1,33 +1,53 @@
 """Send run folders to MLflow after the fact."""
 
 import fcntl
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from sg3flow.errors import TrackingError
-from sg3flow.reporting import read_whole_lines
-from sg3flow.tracking.mirror import FolderMirror
+from sg3flow.errors import Sg3flowError, TrackingError
+from sg3flow.reporting import read_run
+from sg3flow.tracking.delivery import Delivery
+from sg3flow.tracking.journal import EVENTS
+from sg3flow.tracking.position import load_position, sole_sender
+from sg3flow.tracking.store import connect, tracking_uri
 
 
 def sync_folder(folder: Path) -> Iterator[str]:
     """Send every run folder in or below ``folder``; yields a line about each.
 
+    Trainings go first: other stages add to their runs.
+
     Raises:
-        TrackingError: there is no run folder, or the server does not answer.
+        TrackingError: there is no run folder, the server does not answer, or not all could be sent.
     """
-    runs = sorted(path.parent for path in folder.rglob("events.jsonl"))
+    runs = [path.parent for path in folder.rglob(EVENTS) if read_run(path.parent) is not None]
     if not runs:
         raise TrackingError(f"no run folder (run.json, events.jsonl) in {folder}")
-    for run in runs:
-        mirror = FolderMirror(run)
-        if mirror.is_complete():
-            yield f"{run}: nothing to send"
-        elif _is_training(run):
-            yield f"{run}: is training, and sends by itself"
-        else:
-            mirror.finish("FINISHED" if _has_ended(run) else "KILLED")
-            yield f"{run}: all sent"
+    connect()
+    left = 0
+    for run in sorted(runs, key=lambda run: ("training" in (read_run(run) or {}), run)):
+        try:
+            yield f"{run}: {_sync(run)}"
+        except Sg3flowError as error:
+            left += 1
+            yield f"{run}: {load_position(run, tracking_uri()).unsent()[0]} lines left: {error}"
+    if left:
+        raise TrackingError(f"{left} of {len(runs)} runs are not sent completely; see above")
+
+
+def _sync(run: Path) -> str:
+    if _is_training(run):
+        return "is training, and sends by itself"
+    with sole_sender(run, tracking_uri()) as alone:
+        if not alone:
+            return "is sent by another process just now"
+        delivery = Delivery(run)
+        if delivery.is_complete():
+            return "nothing to send"
+        if delivery.is_deleted():
+            return "was deleted on the server, and stays so"
+        delivery.send()
+        return "all sent"
 
 
 def _is_training(run: Path) -> bool:
@@ -41,9 +61,3 @@ def _is_training(run: Path) -> bool:
         except OSError:
             return True
     return False
-
-
-def _has_ended(run: Path) -> bool:
-    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    rows = read_whole_lines(run / "stats.jsonl")
-    return bool(rows) and rows[-1]["nimg"] >= described["params"]["kimg"] * 1000

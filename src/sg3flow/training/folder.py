@@ -9,17 +9,14 @@ import fcntl
 import json
 import os
 import re
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from sg3flow.errors import DataError
-from sg3flow.files import copy_file, write_json, write_text
-from sg3flow.reporting import read_whole_lines
+from sg3flow.files import copy_file, write_text
+from sg3flow.reporting import read_run, read_whole_lines
 from sg3flow.training.state import StateFolder
-
-RUN_FORMAT = "sg3flow-run-1"
 
 
 @dataclass
@@ -58,8 +55,7 @@ class RunFolder:
             kimg = _kimg_of(path.name)
             if kimg is not None and kimg > final_nimg // 1000:
                 (self.out / path.name).unlink(missing_ok=True)
-            # How far MLflow has been told is of no use to anyone but the mirror.
-            elif not path.name.startswith(".") and path.name != "mirror.json":
+            elif not path.name.startswith("."):
                 self.publish(path.name)
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
@@ -150,23 +146,3 @@ def numbered_out(outdir: Path, name: str, key: str) -> Path:
         except FileExistsError:  # another start was faster: the next number then
             continue
         return out
-
-
-def read_run(folder: Path) -> dict[str, Any] | None:
-    """The content of a folder's run.json, or None where there is none of ours."""
-    try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_ours = isinstance(content, dict) and content.get("format") == RUN_FORMAT
-    return content if is_ours else None
-
-
-def describe_run(work: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write run.json; the run's identity, once given, stays."""
-    known = read_run(work)
-    uid = known["uid"] if known else uuid.uuid4().hex
-    described = {"format": RUN_FORMAT, "uid": uid} | content
-    if described != known:
-        write_json(work / "run.json", described)
-    return described

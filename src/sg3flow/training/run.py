@@ -20,16 +20,10 @@ from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
-from sg3flow.reporting import JsonlReporter
+from sg3flow.reporting import JsonlReporter, describe_run
 from sg3flow.training.begin import begin, find_start
 from sg3flow.training.build import Parts, build
-from sg3flow.training.folder import (
-    RunFolder,
-    check_out,
-    describe_run,
-    numbered_out,
-    open_run_folder,
-)
+from sg3flow.training.folder import RunFolder, check_out, numbered_out, open_run_folder
 from sg3flow.training.grids import choose_samples, grid_size, save_reals
 from sg3flow.training.interrupt import stop_requests
 from sg3flow.training.job import Job, prepare, training_set_info
@@ -141,6 +135,7 @@ def _lead(
         folder.publish_all(job.final_nimg)
         if not complete:
             raise _interrupted(loop)
+    folder.publish("events.jsonl")  # with its end
 
 
 def _follow(

@@ -1,0 +1,269 @@
+"""Run folders on their way to MLflow: complete, without doubles, from wherever they lie."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sg3flow.cli import app
+from sg3flow.config import EvaluateConfig
+from sg3flow.errors import TrackingError, TrainingMissing
+from sg3flow.tracking.delivery import Delivery
+from sg3flow.tracking.journal import Journal
+from sg3flow.tracking.mirror import mirrored
+from sg3flow.tracking.position import load_position, sole_sender
+from sg3flow.tracking.stage_run import tracked_stage
+from sg3flow.tracking.store import connect, time_to_upload, tracking_uri, training_run_id
+
+
+def sync(*folders: Path):
+    return CliRunner().invoke(app, ["sync", *map(str, folders)])
+
+
+def test_everything_arrives_once_however_often_it_is_sent(run_folder, is_complete):
+    Delivery(run_folder).send()
+    is_complete(run_folder)
+    run_id = training_run_id(run_folder)
+    for _ in range(2):
+        Delivery(run_folder).send()
+        shutil.rmtree("state/sent")  # how far it got is lost: all goes again
+    assert training_run_id(run_folder) == run_id
+    is_complete(run_folder)
+
+
+def test_a_cut_at_any_request_leaves_nothing_out(run_folder, is_complete, monkeypatch):
+    """Every request fails once, after the server has done what it asks: the answer is lost."""
+    from mlflow import MlflowClient
+
+    failed = set()
+    calls = (
+        "create_run", "log_batch", "log_inputs", "update_run", "log_artifact", "set_tag",
+        "create_logged_model", "log_outputs", "log_model_artifact", "finalize_logged_model",
+        "log_metric", "set_terminated",
+    )  # fmt: skip
+    for name in calls:
+        monkeypatch.setattr(MlflowClient, name, _failing_once(MlflowClient, name, failed))
+    for _ in range(len(calls) + 1):
+        try:
+            Delivery(run_folder).send()
+        except TrackingError as error:
+            assert "lost answer" in str(error)
+    assert failed == set(calls) - {"update_run"}  # which only a live run needs
+    is_complete(run_folder)
+
+
+def _failing_once(owner, name, failed):
+    original = getattr(owner, name)
+
+    def call(self, *arguments, **options):
+        result = original(self, *arguments, **options)
+        if name not in failed:
+            failed.add(name)
+            raise ConnectionError("lost answer")
+        return result
+
+    return call
+
+
+def test_block_sends_while_it_runs_and_notes_how_it_ended(run_folder, is_complete, capfd):
+    with mirrored(run_folder):
+        pass
+    is_complete(run_folder)
+    with pytest.raises(ZeroDivisionError), mirrored(run_folder):
+        raise ZeroDivisionError
+    is_complete(run_folder, "FAILED")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_copy_goes_to_another_server_from_another_project(
+    run_folder, is_complete, tmp_path, monkeypatch
+):
+    Delivery(run_folder).send()
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run_folder, elsewhere / "copied")
+    before = sorted(os.listdir(run_folder))
+    shutil.rmtree(run_folder)
+    (elsewhere / ".dvc").mkdir()
+    monkeypatch.chdir(elsewhere)
+    for _ in range(2):
+        assert sync(elsewhere / "copied").exit_code == 0
+        is_complete(elsewhere / "copied")
+    assert sorted(os.listdir(elsewhere / "copied")) == before
+
+
+@pytest.fixture
+def evaluated(run_folder, monkeypatch):
+    """A training nobody has heard of, and an evaluation of it."""
+    monkeypatch.setenv("SG3FLOW_TRACKING", "off")
+    report = Path("report.json")
+    report.write_text("first")
+    config = EvaluateConfig(metrics=("fid",))
+    with tracked_stage("evaluate", config, training_run=run_folder) as stage:
+        stage.metrics({"best_fid": 4.0})
+        stage.training_metrics({"kid": 0.5}, 3, snapshot="network-snapshot-000003.pkl")
+        stage.training_image(run_folder / "fakes000003.png", "render/grid", 3)
+        stage.artifact(report)
+    # As every writer of the project does it: the journal keeps the first.
+    report.with_suffix(".new").write_text("second")
+    os.replace(report.with_suffix(".new"), report)
+    [journal] = Path("state/tracking").iterdir()
+    return journal
+
+
+def check_evaluated(run_folder: Path):
+    store = connect()
+    training_id = training_run_id(run_folder)
+    wanted = "tags.`sg3flow.stage` = 'evaluate'"
+    [run] = store.client.search_runs([store.experiment_id], wanted)
+    assert run.data.tags["mlflow.parentRunId"] == training_id
+    assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
+    report = store.client.download_artifacts(run.info.run_id, "report.json")
+    assert Path(report).read_text() == "first"
+    [point] = store.client.get_metric_history(training_id, "kid")
+    assert (point.step, point.value) == (3, 0.5)
+    [model] = store.client.search_logged_models([store.experiment_id])
+    assert ("kid", 0.5) in [(m.key, m.value) for m in model.metrics]
+    images = [a.path for a in store.client.list_artifacts(training_id, "images")]
+    assert len([p for p in images if "render~grid" in p and p.endswith(".png")]) == 1
+
+
+def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
+    with pytest.raises(TrainingMissing, match="a-run is not on the server yet"):
+        Delivery(evaluated).send()
+    store = connect()
+    [run] = store.client.search_runs([store.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
+    assert load_position(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, picture
+    result = sync(evaluated)
+    assert result.exit_code == 1 and "3 lines left: the training run" in result.stdout
+    result = sync()  # trainings first
+    assert result.exit_code == 0 and result.stdout.count("all sent") == 2, result.output
+    check_evaluated(run_folder)
+    shutil.rmtree("state/sent")
+    assert sync().exit_code == 0
+    check_evaluated(run_folder)
+    assert sync().stdout.count("nothing to send") == 2
+
+
+def test_metrics_may_come_before_their_snapshot(run_folder, evaluated, is_complete):
+    Delivery(run_folder).send()
+    [snapshot] = run_folder.glob("*.pkl")
+    hidden = snapshot.rename(run_folder / "hidden")
+    Journal(run_folder).note("begin")
+    store = connect()
+    [model] = store.client.search_logged_models([store.experiment_id])
+    store.client.delete_logged_model(model.model_id)
+    Delivery(evaluated).send()
+    hidden.rename(snapshot)
+    shutil.rmtree("state/sent")
+    Delivery(run_folder).send()
+    check_evaluated(run_folder)
+    [model] = store.client.search_logged_models([store.experiment_id])
+    assert str(model.status) == "READY" and {m.key for m in model.metrics} == {"kid", "fid"}
+
+
+def test_a_run_made_twice_becomes_one(run_folder, is_complete):
+    """As after a request that was answered when it had been given up and made again."""
+    Delivery(run_folder).send()
+    store = connect()
+    tags = {"sg3flow.uid": json.loads((run_folder / "run.json").read_text())["uid"]}
+    for _ in range(3):
+        store.client.create_run(store.experiment_id, tags=tags | {"sg3flow.stage": "train"})
+    Journal(run_folder).end("FINISHED")
+    Delivery(run_folder).send()
+    shutil.rmtree("state/sent")
+    Delivery(run_folder).send()
+    check_one = training_run_id(run_folder)
+    found = store.client.search_runs([store.experiment_id])
+    assert [run.info.run_id for run in found] == [check_one]
+    [run] = found
+    assert len(store.client.get_metric_history(run.info.run_id, "Loss/G/loss")) == 4
+    assert len(store.client.list_artifacts(run.info.run_id, "images")) == 8
+
+
+def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, empty_database):
+    delivery = Delivery(run_folder)
+    delivery.send()
+    shutil.copy(empty_database, "mlflow.db")
+    Journal(run_folder).note("metric", key="late", value=1.0)
+    with pytest.raises(TrackingError, match="not found"):
+        delivery.send()
+    delivery.send()
+    is_complete(run_folder)
+
+
+def test_a_run_that_was_deleted_stays_deleted(run_folder):
+    Delivery(run_folder).send()
+    connect().client.delete_run(training_run_id(run_folder))
+    assert "was deleted on the server" in sync().stdout
+    assert training_run_id(run_folder) is None
+
+
+def test_a_line_that_is_refused_stops_no_other(run_folder, is_complete):
+    events = run_folder / "events.jsonl"
+    rows = events.read_text().splitlines(keepends=True)
+    bad = '{"kind": "metric", "file": "", "key": "no#such*name", "nimg": 0, "value": 1}\n'
+    events.write_text("".join([*rows[:2], bad, *rows[2:]]))
+    with pytest.raises(TrackingError, match="no#such"):
+        Delivery(run_folder).send()
+    is_complete(run_folder)
+    assert load_position(run_folder, tracking_uri()).unsent() == (1, 0)
+
+
+def test_a_killed_run_is_marked_as_one(run_folder):
+    Journal(run_folder).begin()
+    Delivery(run_folder, live=True).send()
+    store = connect()
+    assert store.client.get_run(training_run_id(run_folder)).info.status == "RUNNING"
+    assert "all sent" in sync().stdout
+    run = store.client.get_run(training_run_id(run_folder))
+    assert run.info.status == "KILLED" and run.info.end_time >= run.info.start_time
+
+
+def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
+    program = (
+        "import os, pathlib, signal, sys, time\n"
+        "from sg3flow.tracking.mirror import mirrored\n"
+        "with mirrored(pathlib.Path(sys.argv[1])):\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(run_folder)], capture_output=True)
+    assert done.returncode == -9
+    # Its output ends when the last process that holds it does: the sender.
+    assert done.stderr == b""
+    run = connect().client.get_run(training_run_id(run_folder))
+    assert run.info.status == "KILLED" and "Loss/G/loss" in run.data.metrics
+
+
+def test_one_process_sends_at_a_time(run_folder):
+    with sole_sender(run_folder, tracking_uri()) as alone:
+        assert alone
+        assert "by another process" in sync().stdout
+    assert "all sent" in sync().stdout
+
+
+def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, monkeypatch, capfd):
+    monkeypatch.setenv("SG3FLOW_TRACKING", "off")
+    with mirrored(run_folder):
+        pass
+    assert capfd.readouterr().err == "" and not Path("mlflow.db").exists()
+    monkeypatch.delenv("SG3FLOW_TRACKING")
+    assert sync().exit_code == 0
+    is_complete(run_folder)
+
+
+def test_an_upload_may_take_as_long_as_its_file_is_large(tmp_path, monkeypatch):
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(300 << 20)
+    for usual in ("10", "77"):
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", usual)
+        with time_to_upload(large):
+            assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == str(int(usual) + 300)
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == usual

@@ -1,0 +1,32 @@
+"""A run that reports as a training does, tick by tick, until the file `stop` is there.
+
+Its networks are noise and its steps sleep: what it tells the world goes the way of a training's.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from sg3flow.reporting import JsonlReporter, Stat
+from sg3flow.tracking.mirror import mirrored
+
+folder = Path(sys.argv[1])
+reporter = JsonlReporter(folder)
+with mirrored(folder):
+    nimg = 0
+    while not Path("stop").exists():
+        reporter.stats({"Loss/G/loss": Stat(8, nimg / 1000, 0.0)}, nimg)
+        picture = folder / f"fakes{nimg // 1000:06d}.png"
+        Image.new("RGB", (8, 8), (nimg // 1000 % 256, 0, 0)).save(picture)
+        reporter.image(picture, "samples", nimg)
+        if nimg % 5000 == 0:
+            snapshot = folder / f"network-snapshot-{nimg // 1000:06d}.pkl"
+            snapshot.write_bytes(os.urandom(1000))
+            reporter.snapshot(snapshot, nimg)
+            reporter.metric(snapshot, "fid", 5.0, nimg)
+        print(nimg, flush=True)
+        time.sleep(0.2)
+        nimg += 1000
