@@ -42,7 +42,7 @@ def run_folder(tmp_path) -> Path:
         Image.new("RGB", (8, 8), (tick, 0, 0)).save(picture)
         reporter.stats({"Loss/G/loss": Stat(8, tick / 10, 0.0)}, tick * 1000)
         reporter.image(picture, "samples", tick * 1000)
-    reporter.snapshot(folder / "network-snapshot-000003.pkl", 3000)
+    reporter.snapshot(folder / "network-snapshot-000003.pkl", 3000, "ab" * 32)
     return folder
 
 

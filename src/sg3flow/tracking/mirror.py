@@ -20,8 +20,9 @@ from typing import Any
 
 from sg3flow.errors import Interrupted, Sg3flowError, TrackingError
 from sg3flow.files import write_json
+from sg3flow.provenance.capture import read_packages, read_provenance
 from sg3flow.tracking.pictures import log_picture, logged_pictures
-from sg3flow.tracking.provenance import provenance_tags
+from sg3flow.tracking.provenance import recorded_tags
 
 _POLL_SEC = 2.0
 _LONGEST_WAIT_SEC = 30.0
@@ -152,9 +153,9 @@ def find_or_create_run(store: Any, folder: Path) -> str:
         "sg3flow.command": described["command"],
         "sg3flow.kimg": str(described["params"]["kimg"]),
     }
+    tags |= recorded_tags(read_provenance(folder), read_packages(folder))
     run_id = find_run(store, described["uid"])
     if run_id is None:
-        tags |= provenance_tags()
         if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
         created = store.client.create_run(
@@ -162,23 +163,36 @@ def find_or_create_run(store: Any, folder: Path) -> str:
         )
         run_id = str(created.info.run_id)
     _describe_run(store, run_id, described, tags)
+    _attach_data(store, run_id, folder, described)
     return run_id
 
 
 def _describe_run(store: Any, run_id: str, described: dict[str, Any], tags: dict[str, str]) -> None:
     from mlflow.entities import Param, RunTag
 
-    from sg3flow.tracking.datasets import log_dataset
-
     # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
     # the present one as a tag.
     sent = store.client.get_run(run_id).data.params
     params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
     store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
+
+
+def _attach_data(store: Any, run_id: str, folder: Path, described: dict[str, Any]) -> None:
+    from sg3flow.tracking.datasets import log_dataset
+
     data = described["training_set"]
-    profile = {k: v for k, v in data.items() if k not in ("name", "digest")}
+    more = (read_provenance(folder) or {}).get("data", {})
+    profile = {k: v for k, v in data.items() if k not in ("name", "digest")} | {
+        key: more[key] for key in ("class_counts", "source") if more.get(key)
+    }
+    source = more.get("source", {}).get("origin") or more.get("path", "")
     log_dataset(
-        store.client, run_id, name=data["name"], digest=data["digest"], source="", profile=profile
+        store.client,
+        run_id,
+        name=data["name"],
+        digest=data["digest"],
+        source=source,
+        profile=profile,
     )
 
 

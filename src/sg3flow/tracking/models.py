@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from sg3flow.files import sha256_file
 from sg3flow.tracking.store import Store
 
 MODEL_TYPE = "checkpoint"
+SHA256_TAG = "sg3flow.sha256"
 
 
 def find_snapshot_model(store: Store, run_id: str, snapshot: str) -> str | None:
@@ -31,7 +33,7 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
             store.experiment_id,
             name=path.stem,
             source_run_id=run_id,
-            tags={"sg3flow.snapshot": path.name},
+            tags={"sg3flow.snapshot": path.name, SHA256_TAG: sha256_file(path)},
             params={"kimg": str(kimg)},
             model_type=MODEL_TYPE,
         )

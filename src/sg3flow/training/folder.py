@@ -162,6 +162,12 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     return content if is_ours else None
 
 
+def read_uid(folder: Path) -> str:
+    """The identity of the run that a folder shows; empty where it shows none."""
+    run = read_run(folder)
+    return str(run["uid"]) if run else ""
+
+
 def describe_run(work: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Write run.json; the run's identity, once given, stays."""
     known = read_run(work)

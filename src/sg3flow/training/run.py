@@ -20,6 +20,8 @@ from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
+from sg3flow.provenance.capture import capture, read_provenance
+from sg3flow.provenance.load import LoadSampler
 from sg3flow.reporting import JsonlReporter
 from sg3flow.training.begin import begin, find_start
 from sg3flow.training.build import Parts, build
@@ -29,6 +31,7 @@ from sg3flow.training.folder import (
     describe_run,
     numbered_out,
     open_run_folder,
+    read_uid,
 )
 from sg3flow.training.grids import choose_samples, grid_size, save_reals
 from sg3flow.training.interrupt import stop_requests
@@ -135,7 +138,8 @@ def _lead(
     folder.publish_all(job.final_nimg)
     total = job.config.kimg * 1000
     with mirror(folder.work):
-        with progress("train (images)", total) as advance:
+        assert loop.record is not None
+        with loop.record.load.sampling(), progress("train (images)", total) as advance:
             advance(loop.clock.nimg)
             complete = loop.run(stop_asked, advance)
         folder.publish_all(job.final_nimg)
@@ -177,7 +181,7 @@ def _assemble(
             architecture=start.architecture,
         )
         clock = begin(job, parts, start)
-        record = _record(job, parts, folder) if folder is not None else None
+        record = _record(job, parts, folder, clock.nimg) if folder is not None else None
     sampler = WindowedShuffle(
         len(items),
         config.seed,
@@ -199,7 +203,7 @@ def _assemble(
     return TrainingLoop(config, parts, items, batches, clock, record, measure)
 
 
-def _record(job: Job, parts: Parts, folder: RunFolder) -> RunRecord:
+def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> RunRecord:
     """What the first process keeps; what stands at a run's beginning is made here."""
     config, items = job.config, job.items
     reporter = JsonlReporter(folder.work)
@@ -212,9 +216,20 @@ def _record(job: Job, parts: Parts, folder: RunFolder) -> RunRecord:
     summary = folder.work / "networks.txt"
     write_text(summary, _summary(parts, config))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
-    for path in (folder.work / "training_options.json", summary):
+    options, described = folder.work / "training_options.json", folder.work / "run.json"
+    for path in (options, summary, described, *_provenance(job, parts, folder, nimg)):
         reporter.artifact(path)
-    return RunRecord(config, folder, reporter, grid, training_set_info(items))
+    load = LoadSampler(folder.work, parts.device)
+    return RunRecord(config, folder, reporter, grid, training_set_info(items), load)
+
+
+def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> list[Path]:
+    """Write down where the run comes from, if this start of it trains at all."""
+    known = read_provenance(folder.work)
+    if known is not None and nimg >= job.final_nimg:
+        return []
+    told = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
+    return capture(folder.work, parts.device, told)
 
 
 @torch.no_grad()

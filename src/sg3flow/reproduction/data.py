@@ -1,0 +1,135 @@
+"""Finds the packed set that a run was trained on: the same content, wherever it is now."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sg3flow.data.archive import PackedSet
+from sg3flow.errors import DataError
+from sg3flow.provenance.data_source import locked_stages
+from sg3flow.reproduction.record import Record
+from sg3flow.reproduction.workplace import Workplace
+
+Say = Callable[[str], None]
+
+
+def find_data(record: Record, place: Workplace, root: Path, given: Path | None, say: Say) -> Path:
+    """A packed set with the recorded digest.
+
+    It is looked for where ``given`` says, or else where the run had it; in DVC's cache and remote;
+    and at last it is fetched and packed again by the recorded pipeline, in the worktree.
+
+    Args:
+        root: the user's project, which is only read.
+
+    Raises:
+        DataError: it is nowhere, or only with other content.
+    """
+    if given is not None:
+        found = _digest(given)
+        if found != record.data["digest"]:
+            raise DataError(
+                f"{given} is not the set of the run: its digest is {found[:12]}…, recorded is "
+                f"{_told(record)}"
+            )
+        return given
+    tried = []
+    for path in _candidates(record, place, root, say):
+        if _digest(path) == record.data["digest"]:
+            say(f"data: {path}, digest as recorded")
+            return path.resolve()
+        tried.append(f"{path} ({'other content' if path.exists() else 'not there'})")
+    raise DataError(
+        f"the packed set of the run ({_told(record)}) was not found: "
+        f"{'; '.join(tried)}; bring it back (`dvc pull`, or fetch and pack it again) and give "
+        "--data PATH"
+    )
+
+
+def _told(record: Record) -> str:
+    data = record.data
+    origin = data.get("source", {}).get("origin")
+    where = f", from {origin}" if origin else ""
+    return (
+        f"{data['name']}, {data['num_images']} pictures of {data['resolution']} px, digest "
+        f"{data['digest'][:12]}…{where}"
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return PackedSet(path).digest
+    except DataError:
+        return ""
+
+
+def _candidates(record: Record, place: Workplace, root: Path, say: Say) -> Iterator[Path]:
+    """Where the set may be, the cheapest place first."""
+    recorded = Path(record.data["path"])
+    # Joined to another one, an absolute path stays itself.
+    places = (root / record.provenance.get("folder", ".") / recorded, root / recorded)
+    yield from dict.fromkeys(path.resolve() for path in places)
+    inside = _pipeline_path(record, recorded)
+    if inside is None:
+        return
+    work = place.project / inside
+    _share_cache(place, root)
+    say(f"data: asking DVC's cache and remote for {inside}")
+    _dvc(place.project, "checkout", "--force", str(inside))
+    if not work.exists():
+        _dvc(place.project, "pull", "--force", str(inside))
+    yield work
+    if _digest(work) != record.data["digest"]:
+        say(f"data: making {inside} again, as the recorded pipeline did")
+        _dvc(place.project, "repro", str(inside), shown=True)
+        yield work
+
+
+def _pipeline_path(record: Record, path: Path) -> Path | None:
+    """The set's path in the project, if the recorded pipeline makes it."""
+    stages = locked_stages(record.folder / "dvc.lock")
+    outs = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
+    relative = Path(os.path.normpath(path))
+    return relative if relative.as_posix() in outs else None
+
+
+def _share_cache(place: Workplace, root: Path) -> None:
+    """Let DVC in the worktree use the cache and the remotes of the user's project."""
+    told = _dvc(root, "cache", "dir").strip()
+    local = root / ".dvc" / "config.local"  # remotes with passwords stand there
+    settings = local.read_text(encoding="utf-8") if local.is_file() else ""
+    target = place.project / ".dvc" / "config.local"
+    target.parent.mkdir(exist_ok=True)
+    target.touch(mode=0o600)
+    target.write_text(settings, encoding="utf-8")
+    changes: dict[str, Any] = {"core.no_scm": "true", "core.autostage": "false"}
+    if told:
+        changes["cache.dir"] = str((root / told).resolve())
+    for line in _dvc(root, "remote", "list").splitlines():
+        name, _, url = line.partition("\t")
+        # A path in a config counts from that file: the worktree's lies elsewhere.
+        if url and "://" not in url:
+            changes[f"remote.{name}.url"] = str((root / ".dvc" / url.split("\t")[0]).resolve())
+    for key, value in changes.items():
+        _dvc(place.project, "config", "--local", key, value)
+
+
+def _dvc(folder: Path, *arguments: str, shown: bool = False) -> str:
+    """What DVC answers in a project; empty where it fails."""
+    source = folder / "src"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_ROOT", "DVC_EXP"))}
+    environment |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(source)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent / 'mlflow.db'}"},
+        stdout=sys.stderr if shown else subprocess.PIPE,
+        stderr=None if shown else subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return (done.stdout or "") if done.returncode == 0 else ""
