@@ -4,6 +4,7 @@
 that were not committed), ``packages.txt``, and the ``params.yaml`` and ``dvc.lock`` of that moment.
 """
 
+import getpass
 import json
 import os
 import sys
@@ -90,8 +91,11 @@ def code_folder() -> Path:
 
 
 def user_name() -> str:
-    """Who runs this, as far as the environment says."""
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+    """Who runs this, as far as the system says."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
 
 
 def code_facts() -> tuple[dict[str, Any], bytes]:
