@@ -72,8 +72,8 @@ def _candidates(record: Record, place: Workplace, root: Path, say: Say) -> Itera
     # Joined to another one, an absolute path stays itself.
     places = (root / record.provenance.get("folder", ".") / recorded, root / recorded)
     yield from dict.fromkeys(path.resolve() for path in places)
-    inside = _pipeline_path(record, recorded)
-    if inside is None:
+    stage, inside = _pipeline_stage(record, recorded)
+    if not stage:
         return
     work = place.project / inside
     _share_cache(place, root)
@@ -84,16 +84,17 @@ def _candidates(record: Record, place: Workplace, root: Path, say: Say) -> Itera
     yield work
     if _digest(work) != record.data["digest"]:
         say(f"data: making {inside} again, as the recorded pipeline did")
-        _dvc(place.project, "repro", str(inside), shown=True)
+        _dvc(place.project, "repro", stage, shown=True)
         yield work
 
 
-def _pipeline_path(record: Record, path: Path) -> Path | None:
-    """The set's path in the project, if the recorded pipeline makes it."""
-    stages = locked_stages(record.folder / "dvc.lock")
-    outs = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
+def _pipeline_stage(record: Record, path: Path) -> tuple[str, Path]:
+    """The stage of the recorded pipeline that makes the set, if one does, and its path there."""
     relative = Path(os.path.normpath(path))
-    return relative if relative.as_posix() in outs else None
+    for name, stage in locked_stages(record.folder / "dvc.lock").items():
+        if relative.as_posix() in {out["path"] for out in stage.get("outs", [])}:
+            return name, relative
+    return "", relative
 
 
 def _share_cache(place: Workplace, root: Path) -> None:
@@ -109,10 +110,11 @@ def _share_cache(place: Workplace, root: Path) -> None:
     if told:
         changes["cache.dir"] = str((root / told).resolve())
     for line in _dvc(root, "remote", "list").splitlines():
-        name, _, url = line.partition("\t")
-        # A path in a config counts from that file: the worktree's lies elsewhere.
-        if url and "://" not in url:
-            changes[f"remote.{name}.url"] = str((root / ".dvc" / url.split("\t")[0]).resolve())
+        name, _, shown = " ".join(line.split("\t")).strip().partition(" ")
+        url = shown.strip().removesuffix("(default)").strip()
+        # A path in a config counts from that file, and is shown whole.
+        if url.startswith("/"):
+            changes[f"remote.{name}.url"] = url
     for key, value in changes.items():
         _dvc(place.project, "config", "--local", key, value)
 
