@@ -46,7 +46,7 @@ STAGES = ["fetch", "pack", "validate", "train", "evaluate", "render", "register"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project in a folder whose name has a space; git has it, DVC makes no use of it."""
+    """A copy of the project, which git has and DVC knows nothing of, in a folder with a space."""
     folder = tmp_path_factory.mktemp("pipeline") / "a clone"
     folder.mkdir()
     for name in ("stages", "src"):

@@ -13,7 +13,7 @@ from typing import Any
 from sg3flow.errors import DataError, Sg3flowError
 from sg3flow.files import write_json, write_text
 from sg3flow.provenance.packages import installed_packages
-from sg3flow.reproduction.data import Say, find_data
+from sg3flow.reproduction.data import Say, find_data, shown_path
 from sg3flow.reproduction.record import Record
 from sg3flow.reproduction.verdict import Verdict, compare
 from sg3flow.reproduction.workplace import REPORT, Workplace, prepare_workplace, read_report
@@ -53,7 +53,7 @@ def reproduce(
         Sg3flowError: the training failed.
     """
     place = prepare_workplace(record, root, anew=anew)
-    say(f"{record.origin}: commit {record.commit[:12]} in {place.tree}")
+    say(f"{record.origin}: commit {record.commit[:12]} in {shown_path(place.tree, root)}")
     for warning in _warnings(record):
         say(f"warning: {warning}")
     packed = find_data(record, place, root, data, say)
@@ -67,7 +67,7 @@ def reproduce(
         if not anyway:
             raise DataError(f"{problem}; --anyway trains all the same")
         say(f"warning: {problem}")
-    say(f"training into {place.run}")
+    say(f"training into {shown_path(place.run, root)}")
     _train(record, place, packed)
     verdict = compare(record, place.run, found)
     _note(place, record, verdict)

@@ -39,14 +39,20 @@ def find_data(record: Record, place: Workplace, root: Path, given: Path | None, 
     tried = []
     for path in _candidates(record, place, root, say):
         if _digest(path) == record.data["digest"]:
-            say(f"data: {path}, digest as recorded")
+            say(f"data: {shown_path(path, root)}, digest as recorded")
             return path.resolve()
-        tried.append(f"{path} ({'other content' if path.exists() else 'not there'})")
+        state = "other content" if path.exists() else "not there"
+        tried.append(f"{shown_path(path, root)} ({state})")
     raise DataError(
         f"the packed set of the run ({_told(record)}) was not found: "
-        f"{'; '.join(tried)}; bring it back (`dvc pull`, or fetch and pack it again) and give "
+        f"{'; '.join(dict.fromkeys(tried))}; bring it back (`dvc pull`, or fetch and pack it again) and give "
         "--data PATH"
     )
+
+
+def shown_path(path: Path, root: Path) -> str:
+    """A path for a person who stands in the project."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _told(record: Record) -> str:

@@ -27,7 +27,7 @@ def find_record(run: str, scratch: Path) -> Record:
     """
     folder = Path(run).expanduser()
     if (folder / "run.json").is_file():
-        return read_record(folder.resolve())
+        return read_record(folder.resolve(), origin=run)
     if folder.is_dir():
         raise DataError(f"{run} is no run folder: it holds no run.json")
     return download_record(run, scratch)
