@@ -42,11 +42,11 @@ def find_data(record: Record, place: Workplace, root: Path, given: Path | None, 
             say(f"data: {shown_path(path, root)}, digest as recorded")
             return path.resolve()
         state = "other content" if path.exists() else "not there"
-        tried.append(f"{shown_path(path, root)} ({state})")
+        told = f"{shown_path(path, root)} ({state})"
+        tried += [told] if told not in tried else []
     raise DataError(
-        f"the packed set of the run ({_told(record)}) was not found: "
-        f"{'; '.join(dict.fromkeys(tried))}; bring it back (`dvc pull`, or fetch and pack it again) and give "
-        "--data PATH"
+        f"the packed set of the run ({_told(record)}) was not found: {'; '.join(tried)}; bring it "
+        "back (`dvc pull`, or fetch and pack it again) and give --data PATH"
     )
 
 
