@@ -10,7 +10,9 @@ import torch
 
 from sg3flow.files import sha256_file
 from sg3flow.provenance import capture as module
-from sg3flow.provenance.capture import capture, read_packages, read_provenance
+from sg3flow.provenance import code
+from sg3flow.provenance.capture import capture
+from sg3flow.provenance.files import read_packages, read_provenance
 from sg3flow.provenance.git_tree import diff_digest
 from sg3flow.provenance.packages import format_packages, installed_packages, parse_packages
 
@@ -31,9 +33,9 @@ def place(tmp_path, monkeypatch) -> tuple[Path, Path]:
 def with_changes(monkeypatch, diff: bytes):
     """As if the tree had these changes."""
     facts = {"bytes": len(diff), "sha256": diff_digest(diff), "withheld": []}
-    facts["complete"] = len(diff) <= module._MOST_DIFF_BYTES
-    code = {"commit": "c" * 40, "dirty": bool(diff), "diff": facts}
-    monkeypatch.setattr(module, "code_facts", lambda: (code, diff))
+    facts["complete"] = len(diff) <= module.MOST_DIFF_BYTES
+    told = {"commit": "c" * 40, "dirty": bool(diff), "diff": facts}
+    monkeypatch.setattr(module, "code_facts", lambda: (told, diff))
 
 
 def test_everything_stands_in_the_folder(place, monkeypatch):
@@ -76,7 +78,7 @@ def test_a_start_that_differs_is_noted_and_an_equal_one_is_not(place, monkeypatc
 
 def test_too_large_a_diff_is_cut_and_says_so(place, monkeypatch):
     _, work = place
-    monkeypatch.setattr(module, "_MOST_DIFF_BYTES", 1000)
+    monkeypatch.setattr(module, "MOST_DIFF_BYTES", 1000)
     with_changes(monkeypatch, b"+line\n" * 1000)
     capture(work, CPU, TOLD)
     content = (work / "code.diff").read_bytes()
@@ -85,14 +87,14 @@ def test_too_large_a_diff_is_cut_and_says_so(place, monkeypatch):
 
 
 def test_the_running_code_is_found(monkeypatch, tmp_path):
-    facts, diff = module.code_facts()
+    facts, diff = code.code_facts()
     assert facts["version"] and isinstance(diff, bytes)
     # Of an installed package the script's own folder tells.
-    monkeypatch.setattr(module, "git_tree", lambda folder, tracked=None: None)
+    monkeypatch.setattr(code, "git_tree", lambda folder, tracked=None: None)
     script = tmp_path / "stages" / "train.py"
     monkeypatch.setattr(sys, "argv", [str(script)])
-    assert module.code_folder() == tmp_path
-    assert module.code_facts()[0]["commit"] == ""
+    assert code.code_folder() == tmp_path
+    assert code.code_facts()[0]["commit"] == ""
 
 
 def test_packages_survive_their_file():

@@ -3,7 +3,7 @@
 import shutil
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.provenance.capture import FORMAT
+from sg3flow.provenance.files import FORMAT
 from sg3flow.reproduction.data import find_data
 from sg3flow.reproduction.record import Record
 from sg3flow.reproduction.workplace import prepare_workplace

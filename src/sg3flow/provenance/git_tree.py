@@ -109,7 +109,7 @@ def diff_digest(diff: bytes) -> str:
 
 def run_git(folder: Path, *arguments: str) -> str:
     """What git answers in a folder; empty where it fails."""
-    return git_bytes(folder, *arguments).decode(errors="surrogateescape")
+    return git_bytes(folder, *arguments).decode(errors="replace")
 
 
 def git_bytes(folder: Path, *arguments: str) -> bytes:

@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError
-from sg3flow.provenance.capture import (
-    DIFF,
-    PROVENANCE,
-    diff_digest,
-    read_packages,
-    read_provenance,
-)
+from sg3flow.provenance.files import DIFF, PROVENANCE, read_packages, read_provenance
+from sg3flow.provenance.git_tree import diff_digest
 from sg3flow.reporting import snapshot_digests
 
 _SHOWN_ID = 12

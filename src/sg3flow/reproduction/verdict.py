@@ -7,7 +7,7 @@ from typing import Any
 
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
-from sg3flow.provenance.capture import read_packages, read_provenance
+from sg3flow.provenance.files import read_packages, read_provenance
 from sg3flow.reproduction.record import Record
 
 EQUAL, DIFFERS, MISSING = "equal", "differs", "no recorded digest"

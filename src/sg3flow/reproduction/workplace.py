@@ -13,7 +13,7 @@ from typing import Any
 
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
-from sg3flow.provenance.capture import PROJECT_FILES
+from sg3flow.provenance.files import PROJECT_FILES
 from sg3flow.provenance.git_tree import (
     GitTree,
     diff_digest,

@@ -8,7 +8,6 @@ value is one point, a snapshot's model is looked up before it is made.
 """
 
 import json
-import os
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 from sg3flow.errors import Interrupted, Sg3flowError, TrackingError
 from sg3flow.files import write_json
-from sg3flow.provenance.capture import read_packages, read_provenance
+from sg3flow.provenance.files import read_packages, read_provenance
 from sg3flow.tracking.pictures import log_picture, logged_pictures
 from sg3flow.tracking.provenance import recorded_tags
 
@@ -153,11 +152,12 @@ def find_or_create_run(store: Any, folder: Path) -> str:
         "sg3flow.command": described["command"],
         "sg3flow.kimg": str(described["params"]["kimg"]),
     }
-    tags |= recorded_tags(read_provenance(folder), read_packages(folder))
+    provenance = read_provenance(folder)
+    tags |= recorded_tags(provenance, read_packages(folder))
     run_id = find_run(store, described["uid"])
     if run_id is None:
-        if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`
-            tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
+        if provenance and provenance["mlflow_run"]:
+            tags["mlflow.parentRunId"] = provenance["mlflow_run"]
         created = store.client.create_run(
             store.experiment_id, int(time.time() * 1000), tags, run_name=described["name"]
         )

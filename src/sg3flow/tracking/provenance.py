@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sg3flow.provenance.capture import code_facts, user_name
+from sg3flow.provenance.code import code_facts, user_name
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError
-from sg3flow.provenance.capture import DIFF, PACKAGES, PROJECT_FILES, PROVENANCE
+from sg3flow.provenance.files import DIFF, PACKAGES, PROJECT_FILES, PROVENANCE
 from sg3flow.reproduction.record import Record, read_record
 from sg3flow.tracking.models import MODEL_TYPE, SHA256_TAG
 from sg3flow.tracking.store import Store, connect, tracking_errors

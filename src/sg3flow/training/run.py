@@ -20,7 +20,8 @@ from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
-from sg3flow.provenance.capture import capture, read_provenance
+from sg3flow.provenance.capture import capture
+from sg3flow.provenance.files import read_provenance
 from sg3flow.provenance.load import LoadSampler
 from sg3flow.reporting import JsonlReporter
 from sg3flow.training.begin import begin, find_start
