@@ -40,7 +40,9 @@ def with_changes(monkeypatch, diff: bytes):
 
 def test_everything_stands_in_the_folder(place, monkeypatch):
     project, work = place
-    (project / "params.yaml").write_text("train: {}\n")
+    (project / "params.yaml").write_text(
+        "fetch: {dataset: 'https://me:hunter2@host/a.zip?k=hunter2'}\n"
+    )
     (project / "dvc.lock").write_text("schema: '2.0'\n")
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
@@ -49,6 +51,7 @@ def test_everything_stands_in_the_folder(place, monkeypatch):
     assert written == {"provenance.json", "packages.txt", "code.diff", "params.yaml", "dvc.lock"}
     text = (work / "provenance.json").read_text()
     assert "hunter2" not in text
+    assert (work / "params.yaml").read_text() == "fetch: {dataset: 'https://host/a.zip'}\n"
     told = json.loads(text)
     assert told == read_provenance(work)
     assert told["reproduce"] == f"sg3flow reproduce {'ab' * 16}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.provenance.git_tree import diff_digest, git_environment, git_tree
+from sg3flow.provenance.git_tree import git_environment, git_tree
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -27,6 +27,8 @@ def repository(tmp_path) -> Path:
     (folder / "project" / "src").mkdir(parents=True)
     (folder / "project" / "src" / "code.py").write_text("x = 1\n")
     (folder / "project" / "picture.bin").write_bytes(bytes(range(256)))
+    (folder / "project" / "mirror.py").write_text("URL = ''\n")
+    (folder / "project" / "params.yaml").write_text("train: {kimg: 1}\n")
     (folder / ".env").write_text("KEY=old\n")
     git(folder, "init", "-q", "-b", "work")
     git(folder, "add", "-A")
@@ -40,7 +42,8 @@ def test_a_clean_tree_is_its_commit(repository):
     assert tree.top == repository and tree.prefix == "project"
     assert tree.commit == git(repository, "rev-parse", "HEAD")
     assert tree.branch() == "work" and tree.remote() == ""
-    assert tree.changed() == [] and tree.diff() == b"" and diff_digest(tree.diff()) == ""
+    assert tree.changed() == []
+    assert tree.changes().diff == b"" and tree.changes().sha256 == ""
 
 
 def test_changes_apply_elsewhere_and_secrets_stay_here(repository, tmp_path):
@@ -49,13 +52,16 @@ def test_changes_apply_elsewhere_and_secrets_stay_here(repository, tmp_path):
     (repository / "project" / "src" / "staged.py").write_text("y = 1\n")
     git(repository, "add", "project/src/staged.py")
     (repository / ".env").write_text("KEY=hunter2\n")
+    (repository / "project" / "mirror.py").write_text("URL = 'https://me:hunter2@host/x'\n")
+    (repository / "project" / "params.yaml").write_text("train: {kimg: 2}\n")
     (repository / "project" / "src" / "new.py").write_text("z = 1\n")
     git(repository, "config", "diff.noprefix", "true")
     git(repository, "config", "color.diff", "always")
     tree = git_tree(repository / "project")
     assert tree is not None
-    diff = tree.diff()
-    assert b"hunter2" not in diff and tree.withheld() == [".env"]
+    diff = tree.changes().diff
+    assert b"hunter2" not in diff and b"kimg" not in diff
+    assert tree.changes().withheld == [".env", "project/mirror.py"]
     assert tree.untracked("src") == ["src/new.py"]
     other = tmp_path / "other"
     git(tmp_path, "clone", "-q", str(repository), str(other))

@@ -5,6 +5,7 @@ that were not committed), ``packages.txt``, and the ``params.yaml`` and ``dvc.lo
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from typing import Any
 
 import torch
 
-from sg3flow.files import copy_file, sha256_file, write_bytes, write_json, write_text
+from sg3flow.addresses import shown_url
+from sg3flow.config import read_params
+from sg3flow.errors import ConfigError
+from sg3flow.files import sha256_file, write_bytes, write_json, write_text
 from sg3flow.provenance.code import MOST_DIFF_BYTES, code_facts, code_folder, user_name
 from sg3flow.provenance.files import (
     DIFF,
@@ -26,6 +30,8 @@ from sg3flow.provenance.files import (
 from sg3flow.provenance.machine import compute_facts, deciding_variables, machine_facts
 from sg3flow.provenance.packages import format_packages, installed_packages
 
+# In YAML an address ends at a quote.
+_ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _NOTE = b"\nsg3flow: cut off here; the whole diff has %d bytes\n"
 
 
@@ -70,14 +76,26 @@ def _write_code(work: Path) -> dict[str, Any]:
 
 
 def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
-    """Copy what the pipeline says of itself; SHA-256 by name."""
+    """Copy what the pipeline says of itself, passwords left out; SHA-256 by name."""
     digests = {}
     for name in PROJECT_FILES:
         (work / name).unlink(missing_ok=True)
         if (project / name).is_file():
-            copy_file(project / name, work / name)
-            digests[name] = sha256_file(work / name)
+            text = (project / name).read_text(encoding="utf-8", errors="replace")
+            write_text(work / name, _ADDRESS.sub(lambda found: shown_url(found[0]), text))
+            if _is_readable(work / name):
+                digests[name] = sha256_file(work / name)
+            else:  # an address that ends in a bracket: better none than a broken one
+                (work / name).unlink()
     return digests
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_params(path)
+    except ConfigError:
+        return False
+    return True
 
 
 def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sg3flow
-from sg3flow.provenance.git_tree import GitTree, diff_digest, git_tree
+from sg3flow.provenance.git_tree import Changes, GitTree, git_tree
 
 MOST_DIFF_BYTES = 5_000_000
 _MOST_NAMES = 50
@@ -44,8 +44,8 @@ def code_facts() -> tuple[dict[str, Any], bytes]:
     tree = git_tree(folder)
     if tree is None:
         return facts | {"commit": "", "dirty": False}, b""
-    diff = tree.diff()
-    return facts | _tree_facts(tree) | {"diff": _diff_facts(tree, diff)}, diff
+    changes = tree.changes()
+    return facts | _tree_facts(tree) | {"diff": _diff_facts(changes)}, changes.diff
 
 
 def _tree_facts(tree: GitTree) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def _tree_facts(tree: GitTree) -> dict[str, Any]:
     }
 
 
-def _diff_facts(tree: GitTree, diff: bytes) -> dict[str, Any]:
+def _diff_facts(changes: Changes) -> dict[str, Any]:
     return {
-        "bytes": len(diff),
-        "sha256": diff_digest(diff),
-        "complete": len(diff) <= MOST_DIFF_BYTES,
-        "withheld": tree.withheld()[:_MOST_NAMES],
+        "bytes": len(changes.diff),
+        "sha256": changes.sha256,
+        "complete": len(changes.diff) <= MOST_DIFF_BYTES,
+        "withheld": changes.withheld[:_MOST_NAMES],
     }

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from sg3flow.addresses import without_secrets
+from sg3flow.provenance.files import PROJECT_FILES
 
 _TIMEOUT_SEC = 60
 
@@ -24,6 +26,7 @@ _SECRETS = (
     "**/*password*",
     "**/.dvc/config*",
 )
+_PASSWORD = re.compile(rb"://[^/\s:@\"']+:[^/\s@\"']+@")  # in an address
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,42 @@ class GitTree:
         listed = ("ls-files", "--others", "--exclude-standard", "-z", "--", *folders)
         return run_git(self.top / self.prefix, *listed).split("\0")[:-1]
 
-    def diff(self, without: str = "") -> bytes:
-        """All changes of tracked files since the commit, as `git apply` takes them.
+    def changes(self) -> "Changes":
+        """All changes of tracked files since the commit, but for those that may hold secrets.
 
-        Changes of files that are named like secrets are left out; see ``withheld``.
-
-        Args:
-            without: the name of a file to leave out, wherever it stands.
+        The settings and the lock file of the pipeline do not count: they are recorded whole.
         """
-        left_out = [*_SECRETS, f"**/{without}"] if without else _SECRETS
-        return git_bytes(self.top, *_DIFF, "--", ".", *(f":(exclude,glob){p}" for p in left_out))
-
-    def withheld(self) -> list[str]:
-        """Changed files that ``diff`` leaves out."""
+        left_out = [*_SECRETS, *(f"**/{name}" for name in PROJECT_FILES)]
+        diff = git_bytes(self.top, *_DIFF, "--", ".", *(f":(exclude,glob){p}" for p in left_out))
+        sections = re.split(rb"(?m)^(?=diff --git )", diff)
+        kept = [section for section in sections if not _PASSWORD.search(section)]
         shown = ("diff", "HEAD", "--name-only", "-z", "--", *(f":(glob){p}" for p in _SECRETS))
-        return run_git(self.top, *shown).split("\0")[:-1]
+        withheld = run_git(self.top, *shown).split("\0")[:-1]
+        withheld += [_name(section) for section in sections if _PASSWORD.search(section)]
+        return Changes(b"".join(kept), withheld)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes since a commit.
+
+    Attributes:
+        diff: as ``git apply`` takes them; empty: none.
+        withheld: changed files that are not in it.
+    """
+
+    diff: bytes
+    withheld: list[str]
+
+    @property
+    def sha256(self) -> str:
+        """Of the diff; empty for none."""
+        return diff_digest(self.diff)
+
+
+def _name(section: bytes) -> str:
+    """The file that a section of a diff is about."""
+    return section.splitlines()[0].partition(b" b/")[2].decode(errors="replace")
 
 
 # Whatever the user's own settings are, the same change gives the same bytes.

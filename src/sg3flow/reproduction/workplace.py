@@ -16,7 +16,6 @@ from sg3flow.files import copy_file, write_json
 from sg3flow.provenance.files import PROJECT_FILES
 from sg3flow.provenance.git_tree import (
     GitTree,
-    diff_digest,
     git_environment,
     git_tree,
     run_git,
@@ -87,7 +86,7 @@ def prepare_workplace(record: Record, root: Path, *, anew: bool) -> Workplace:
         _check_out(tree, place, record, diff)
         checked_out = git_tree(place.tree)
         assert checked_out is not None
-        write_json(folder / REPORT, made | {"changes": _changes(checked_out)})
+        write_json(folder / REPORT, made | {"changes": checked_out.changes().sha256})
     except BaseException:
         remove_workplace(tree, folder)
         raise
@@ -138,12 +137,7 @@ def _is_as_made(place: Workplace, record: Record) -> bool:
     tree = git_tree(place.tree)
     if tree is None or tree.top != place.tree.resolve() or tree.commit != record.commit:
         return False
-    return (read_report(place.folder) or {}).get("changes") == _changes(tree)
-
-
-def _changes(tree: GitTree) -> str:
-    """What differs from the commit; ``dvc.lock`` may change while data are brought back."""
-    return diff_digest(tree.diff(without="dvc.lock"))
+    return (read_report(place.folder) or {}).get("changes") == tree.changes().sha256
 
 
 def _check_out(tree: GitTree, place: Workplace, record: Record, diff: bytes) -> None:
