@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -120,21 +119,6 @@ def mlflow_run(folder: Path, uri: str, *arguments: str, **variables: str):
     return done
 
 
-def clone_of_this(folder: Path) -> Path:
-    """This tree as it is, committed in a repository of its own."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("stages", "src", "recipes"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / ".dvc").mkdir()
-    for name in (".dvc/config", ".dvcignore", ".gitignore", "MLproject", "python_env.yaml",
-                 "constraints.txt", "dvc.yaml", "params.yaml"):  # fmt: skip
-        shutil.copy(ROOT / name, folder / name)
-    author = ("-c", "user.name=a", "-c", "user.email=a@b")
-    for command in (["init", "-q", "-b", "work"], ["add", "-A"], ["commit", "-qm", "first"]):
-        subprocess.run(["git", *author, *command], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
 def tiny_set(path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(8):
@@ -150,8 +134,8 @@ TINY = {
 }  # fmt: skip
 
 
-def test_train_from_a_git_url(tmp_path):
-    source = clone_of_this(tmp_path / "a repository")
+def test_train_from_a_git_url(tmp_path, commit_copy):
+    source = commit_copy(tmp_path / "a repository")
     tiny_set(tmp_path / "tiny.zip")
     url = "https://project.invalid/sg3flow.git"  # git itself is told where that is
     rewritten = {
@@ -188,8 +172,8 @@ PIPELINE_SETTINGS = (
 
 
 @pytest.mark.slow
-def test_the_whole_pipeline_and_a_local_stage(tmp_path):
-    source = clone_of_this(tmp_path / "a project")
+def test_the_whole_pipeline_and_a_local_stage(tmp_path, commit_copy):
+    source = commit_copy(tmp_path / "a project")
     settings = ("-P", "recipe=starter", "-P", f"settings={PIPELINE_SETTINGS}")
     done = mlflow_run(source, ".", *settings)
     for stage in SECTIONS:

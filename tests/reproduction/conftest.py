@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = (
     "--cfg stylegan2 --gpus 1 --batch 100 --gamma 0.1 --cbase 64 --cmax 2 --map-depth 1 "
     "--mbstd-group 5 --aug noaug --kimg 1 --tick 1 --snap 1 --workers 0 --grid 2x2 --device cpu"
@@ -56,32 +54,16 @@ class Project:
         return self("python", "-c", program, "reproduce", *arguments, ok=ok)
 
 
-def copied_project(folder: Path) -> Project:
-    """The tree as it is now, committed in a repository of its own."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("stages", "src"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / ".dvc").mkdir()
-    for name in (".dvc/config", ".dvcignore", ".gitignore", "MLproject", "python_env.yaml",
-                 "constraints.txt", "dvc.yaml", "params.yaml"):  # fmt: skip
-        shutil.copy(ROOT / name, folder / name)
-    project = Project(folder)
-    project.git("init", "-q", "-b", "work")
-    project.git("add", "-A")
-    project.git("commit", "-qm", "first")
-    return project
+@pytest.fixture(scope="session")
+def make_project(commit_copy):
+    """Makes a project of its own, for a test that needs one."""
+    return lambda folder: Project(commit_copy(folder))
 
 
 @pytest.fixture(scope="session")
-def make_project():
-    """`copied_project`, for projects of one test."""
-    return copied_project
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory) -> Project:
+def project(tmp_path_factory, make_project) -> Project:
     """A project in a folder whose name has a space, with a packed set and one training."""
-    project = copied_project(tmp_path_factory.mktemp("reproduction") / "a clone")
+    project = make_project(tmp_path_factory.mktemp("reproduction") / "a clone")
     write_set(project.folder / "data" / "tiny.zip")
     project.train("runs/first")
     return project
