@@ -106,6 +106,13 @@ def test_a_place_that_is_not_ours_or_was_edited(project, copy):
 
 
 def test_folders_without_a_record(copy):
+    told = json.loads((copy / "provenance.json").read_text())
+    change(copy, "provenance.json", compute={})
+    with pytest.raises(DataError, match=r"is damaged: it does not tell compute\.device"):
+        read_record(copy)
+    change(copy, "provenance.json", compute=told["compute"], data=[1])
+    with pytest.raises(DataError, match=r"it does not tell data\.path"):
+        read_record(copy)
     (copy / "provenance.json").unlink()
     with pytest.raises(DataError, match=r"no readable provenance.json.*sg3flow sync"):
         read_record(copy)

@@ -12,6 +12,13 @@ from sg3flow.provenance.git_tree import diff_digest
 from sg3flow.reporting import snapshot_digests
 
 _SHOWN_ID = 12
+_NEEDED = {
+    "run": ("uid", "fingerprint"),
+    "params": ("kimg",),
+    "code": ("commit",),
+    "data": ("path", "name", "digest", "num_images", "resolution"),
+    "compute": ("device", "threads", "ops"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,23 @@ def read_record(folder: Path, digests: Mapping[str, str] | None = None, origin: 
             "all of it was sent (`sg3flow sync` on the machine that trained)"
         )
     digests = snapshot_digests(folder) if digests is None else digests
-    missing = [key for key in ("uid", "fingerprint", "params") if key not in run]
-    missing += [key for key in ("code", "data", "compute") if key not in provenance]
-    if missing:
+    record = Record(folder, run, provenance, dict(digests), origin)
+    if missing := _missing(record):
         raise DataError(f"the record of {origin} is damaged: it does not tell {missing[0]}")
-    return Record(folder, run, provenance, dict(digests), origin)
+    return record
+
+
+def _missing(record: Record) -> list[str]:
+    """What a record must tell and does not."""
+    parts: dict[str, Any] = {"run": record.run}
+    parts |= {name: record.provenance.get(name) for name in ("code", "data", "compute")}
+    parts |= {"params": record.run.get("params")}
+    return [
+        f"{part}.{key}"
+        for part, keys in _NEEDED.items()
+        for key in keys
+        if not isinstance(parts[part], Mapping) or key not in parts[part]
+    ]
 
 
 def _read_json(path: Path, origin: str) -> dict[str, Any]:
