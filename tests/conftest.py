@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import shutil
+import subprocess
 import sys
 import types
 from collections import OrderedDict
@@ -36,6 +38,30 @@ def afhq_sample() -> Path:
     if not path.is_file():
         pytest.skip("no AFHQ sample beside the project (set SG3FLOW_SHARED)")
     return path
+
+
+_TREE = (".dvc/config", ".dvcignore", ".gitignore", "MLproject", "python_env.yaml",
+         "constraints.txt", "dvc.yaml", "params.yaml")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def commit_copy():
+    """Copies this tree as it is now into a folder and commits it in a repository of its own."""
+
+    def copied(folder: Path) -> Path:
+        root = Path(__file__).parents[1]
+        for name in ("stages", "src", "recipes"):
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(root / name, folder / name, ignore=ignore)
+        (folder / ".dvc").mkdir()
+        for name in _TREE:
+            shutil.copy(root / name, folder / name)
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        for command in (["init", "-q", "-b", "work"], ["add", "-A"], ["commit", "-qm", "first"]):
+            subprocess.run(["git", *author, *command], cwd=folder, check=True, capture_output=True)
+        return folder
+
+    return copied
 
 
 class PublicWriter:

@@ -46,7 +46,7 @@ STAGES = ["fetch", "pack", "validate", "train", "evaluate", "render", "register"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project without git, in a folder whose name has a space."""
+    """A copy of the project, which git has and DVC knows nothing of, in a folder with a space."""
     folder = tmp_path_factory.mktemp("pipeline") / "a clone"
     folder.mkdir()
     for name in ("stages", "src"):
@@ -59,22 +59,39 @@ def project(tmp_path_factory) -> Path:
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     dvc(folder, "config", "core.no_scm", "true")
     dvc(folder, "config", "core.autostage", "false")
+    shutil.copy(ROOT / ".gitignore", folder)
+    git(folder, "init", "-q", "-b", "work")
+    commit(folder, "first")
     return folder
 
 
+def git(folder: Path, *arguments: str) -> None:
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", message)
+
+
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python(folder, "-m", "dvc", *arguments)
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # Byte code is written into the copy, as on a user's machine: it must not make stages run again.
     dropped = ("MLFLOW_", "SG3FLOW_", "PYTHONDONTWRITEBYTECODE")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     environment = inherited | {
         "PYTHONPATH": str(folder / "src"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
+        "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
         "DVC_NO_ANALYTICS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "dvc", *arguments]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
 
 
@@ -115,6 +132,9 @@ def check_tracking(project: Path) -> dict[str, list[str]]:
         "models = s.client.search_logged_models([s.experiment_id])\n"
         "measured = [m for m in models if m.name.startswith('network') and m.metrics]\n"
         "assert len(measured) == 2, models\n"
+        "from sg3flow.tracking.recorded import find_training\n"
+        "champion = find_training(s, 'sg3flow-tiny@champion')\n"
+        "assert champion.info.run_id == train[0].info.run_id\n"
         "found = s.client.search_registered_models()\n"
         "print(json.dumps({m.name: sorted(m.aliases) for m in found}))\n"
     )
@@ -134,6 +154,38 @@ def test_a_second_time_nothing_runs(project):
     done = dvc(project, "repro")
     assert done.returncode == 0, done.stderr
     assert "Running stage" not in done.stdout
+
+
+def test_a_finished_pipeline_travels_by_a_remote(project):
+    remote, clone = project.parent / "remote", project.parent / "fresh clone"
+    done = dvc(project, "remote", "add", "-d", "store", str(remote))
+    assert done.returncode == 0, done.stderr
+    done = dvc(project, "push")
+    assert done.returncode == 0, done.stderr
+    commit(project, "finished")
+    git(project.parent, "clone", "-q", str(project), str(clone))
+    assert not (clone / "runs").exists() and not (clone / "data").exists()
+    done = dvc(clone, "pull")
+    assert done.returncode == 0, done.stderr
+    done = dvc(clone, "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Running stage" not in done.stdout and "is up to date" in done.stdout
+    for name in ("runs/train/run.json", "renders/grid.png", "reports/metrics.json"):
+        assert (clone / name).read_bytes() == (project / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_champion_is_made_again_from_the_remote(project):
+    """Neither its data nor DVC's cache are there any more; only the remote and git have them."""
+    (project / "data" / "packed.zip").unlink()
+    shutil.rmtree(project / ".dvc" / "cache")
+    program = "from sg3flow.cli import main; main()"
+    done = python(project, "-c", program, "reproduce", "sg3flow-tiny@champion")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "network-snapshot-000001.pkl: equal" in done.stdout
+    assert done.stdout.splitlines()[-1] == "equal: every snapshot has the recorded SHA-256"
+    assert not (project / "data" / "packed.zip").exists()
+    assert dvc(project, "pull").returncode == 0
 
 
 def test_a_failing_expectation_stops_the_pipeline(project):

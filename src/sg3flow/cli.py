@@ -30,6 +30,19 @@ def use(
         print(use_recipe(recipe, force=force))
 
 
+@app.command("set")
+def set_settings(
+    assignments: Annotated[list[str], typer.Argument(help="SECTION.NAME=VALUE, train.gamma=2 say")],
+    debug: Debug = False,
+) -> None:
+    """Change settings in params.yaml; comments stay."""
+    with one_line_errors(debug):
+        from sg3flow.project import project_root
+        from sg3flow.settings_file import set_values
+
+        print(set_values(project_root() / "params.yaml", assignments))
+
+
 @app.command()
 def summary(debug: Debug = False) -> None:
     """Show what the pipeline made: a table of the stages, the pictures, the commands to go on."""
@@ -53,6 +66,42 @@ def sync(
 
         for line in sync_folder(folder or state_root()):
             print(line)
+
+
+@app.command()
+def reproduce(
+    run: Annotated[
+        str,
+        typer.Argument(help="run folder, run id or name, NAME@champion, models:/NAME/3"),
+    ],
+    data: Annotated[Path | None, typer.Option(help="where its packed set is now")] = None,
+    kimg: Annotated[int | None, typer.Option(help="make only the first so many again")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="remove an earlier attempt")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="despite a contradiction")] = False,
+    debug: Debug = False,
+) -> None:
+    """Make a training again from its record, in a work tree of its own: is it equal?"""
+    with one_line_errors(debug):
+        import tempfile
+
+        from sg3flow.project import project_root
+        from sg3flow.reproduction.again import reproduce as make_again
+        from sg3flow.tracking.recorded import find_record
+
+        with tempfile.TemporaryDirectory() as scratch:
+            record = find_record(run, Path(scratch))
+            verdict = make_again(
+                record,
+                project_root(),
+                lambda line: print(line, flush=True),
+                data=data,
+                kimg=kimg,
+                anew=anew,
+                anyway=anyway,
+            )
+        print("\n".join(verdict.lines()))
+        if not verdict.equal:
+            raise typer.Exit(1)
 
 
 @app.command()

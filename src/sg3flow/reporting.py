@@ -3,7 +3,8 @@
 The run's own folder is the truth: ``run.json`` says what it is, ``stats.jsonl`` holds a line of
 statistics a tick, and ``events.jsonl`` a line for every other thing worth showing. A tracker
 mirrors these files; the training itself never meets it. Metrics of snapshots also stand in
-``metric-<name>.jsonl``, as StyleGAN users know them.
+``metric-<name>.jsonl``, as StyleGAN users know them, and digests of their bytes in
+``digests.jsonl``.
 """
 
 import json
@@ -15,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sg3flow.files import write_json
+from sg3flow.files import sha256_file, write_json
 
 RUN_FORMAT = "sg3flow-run-1"
+DIGESTS = "digests.jsonl"
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Reporter(Protocol):
     def image(self, path: Path, key: str, nimg: int) -> None:
         """A picture under a name that comes back at every report."""
 
-    def snapshot(self, path: Path, nimg: int) -> None:
-        """A complete network snapshot."""
+    def snapshot(self, path: Path, nimg: int, sha256: str) -> None:
+        """A complete network snapshot, and the digest of its bytes."""
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """What a metric says of a snapshot."""
@@ -80,9 +82,18 @@ class JsonlReporter:
         """Note a picture."""
         self._event({"kind": "image", "file": path.name, "key": key, "nimg": nimg})
 
-    def snapshot(self, path: Path, nimg: int) -> None:
-        """Note a snapshot."""
+    def snapshot(self, path: Path, nimg: int, sha256: str) -> None:
+        """Note a snapshot, and in ``digests.jsonl`` what it holds; the last line of a file counts.
+
+        A resumed training writes the snapshots since its last state again; on a GPU they may differ
+        in their last bits.
+        """
         self._event({"kind": "snapshot", "file": path.name, "key": "", "nimg": nimg})
+        listed = path.with_name(DIGESTS)
+        _drop_torn_line(listed)
+        if snapshot_digests(path.parent).get(path.name) != sha256:
+            row = {"snapshot_pkl": path.name, "sha256": sha256}
+            append_row(listed, row | {"nimg": nimg, "timestamp": time.time()})
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Append one line to the metric's file, unless the snapshot has one there, and note it."""
@@ -99,14 +110,15 @@ class JsonlReporter:
     def has_metric(self, snapshot: Path, name: str) -> bool:
         """Whether ``metric`` has noted it."""
         own = [
-            key for kind, file, key, _ in self._events if (kind, file) == ("metric", snapshot.name)
+            key for kind, file, key, *_ in self._events if (kind, file) == ("metric", snapshot.name)
         ]
         # Some metrics are several numbers: pr50k3_full_precision, ..._recall.
         return any(key == name or key.startswith(f"{name}_") for key in own)
 
     def artifact(self, path: Path) -> None:
-        """Note a file."""
-        self._event({"kind": "artifact", "file": path.name, "key": "", "nimg": 0})
+        """Note a file; one whose content has changed since is noted again."""
+        row = {"kind": "artifact", "file": path.name, "key": "", "nimg": 0}
+        self._event(row | {"sha256": sha256_file(path)})
 
     def _event(self, row: dict[str, Any]) -> None:
         if self._identity(row) not in self._events:
@@ -114,8 +126,13 @@ class JsonlReporter:
             append_row(self._events_path, {"timestamp": time.time()} | row)
 
     @staticmethod
-    def _identity(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
-        return (row["kind"], row["file"], row["key"], row["nimg"])
+    def _identity(row: Mapping[str, Any]) -> tuple[str, str, str, int, str]:
+        return (row["kind"], row["file"], row["key"], row["nimg"], row.get("sha256", ""))
+
+
+def snapshot_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name of the snapshots that a run has written."""
+    return {row["snapshot_pkl"]: row["sha256"] for row in read_whole_lines(folder / DIGESTS)}
 
 
 def read_whole_lines(path: Path, start: int = 0) -> list[dict[str, Any]]:
@@ -144,6 +161,12 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return None
     is_ours = isinstance(content, dict) and content.get("format") == RUN_FORMAT
     return content if is_ours else None
+
+
+def read_uid(folder: Path) -> str:
+    """The identity of the run that a folder shows; empty where it shows none."""
+    run = read_run(folder)
+    return str(run["uid"]) if run else ""
 
 
 def describe_run(work: Path, content: dict[str, Any]) -> dict[str, Any]:

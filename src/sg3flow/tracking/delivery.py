@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissing
+from sg3flow.provenance.files import read_packages, read_provenance
 from sg3flow.reporting import read_run
 from sg3flow.tracking.journal import EVENTS, STATS, last_report, noted_end, whole_lines
 from sg3flow.tracking.position import Position, load_position
+from sg3flow.tracking.provenance import recorded_tags
 from sg3flow.tracking.store import (
     Store,
     connect,
@@ -124,7 +126,7 @@ class Delivery:
         """Find or make the run, describe it, and see how far it was sent."""
         if self._position is None or not self._position.is_for(self.folder, store.uri):
             position = load_position(self.folder, store.uri)
-            run_id = find_or_create_run(store, self._described())
+            run_id = find_or_create_run(store, self.folder, self._described())
             if position.run_id != run_id:
                 position.restart(run_id)
             self._position = position
@@ -178,7 +180,7 @@ class Delivery:
             return True
         if status == "RUNNING":
             store.client.update_run(position.run_id, status=status)
-        elif find_or_create_run(store, self._described()) != position.run_id:
+        elif find_or_create_run(store, self.folder, self._described()) != position.run_id:
             # A request that was answered too late had made the run a second time.
             self._position = None
             return False
@@ -190,7 +192,7 @@ class Delivery:
         return True
 
 
-def find_or_create_run(store: Store, described: dict[str, Any]) -> str:
+def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) -> str:
     """The MLflow run of a run folder, made if it is missing, with all that describes it.
 
     The description is sent whenever a delivery begins: an earlier one may have been cut off between
@@ -200,6 +202,7 @@ def find_or_create_run(store: Store, described: dict[str, Any]) -> str:
     tags |= {f"sg3flow.{k}": described[k] for k in ("fingerprint", "command") if k in described}
     if "kimg" in described["params"]:
         tags["sg3flow.kimg"] = str(described["params"]["kimg"])
+    tags |= recorded_tags(read_provenance(folder), read_packages(folder))
     uid = described["uid"]
     if find_run(store, uid) is None:
         start_ms = int(described["started"] * 1000)
@@ -211,6 +214,7 @@ def find_or_create_run(store: Store, described: dict[str, Any]) -> str:
         if run.info.run_id != run_id:
             store.client.delete_run(run.info.run_id)
     _describe_run(store, run_id, described, tags)
+    _attach_data(store, run_id, folder, described)
     return run_id
 
 
@@ -219,19 +223,31 @@ def _describe_run(
 ) -> None:
     from mlflow.entities import Param, RunTag
 
-    from sg3flow.tracking.datasets import log_dataset
-
     # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
     # the present one as a tag.
     sent = store.client.get_run(run_id).data.params
     params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
     store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
+
+
+def _attach_data(store: Store, run_id: str, folder: Path, described: dict[str, Any]) -> None:
+    from sg3flow.tracking.datasets import log_dataset
+
     data = described.get("training_set")
     if data is None:
         return
-    profile = {k: v for k, v in data.items() if k not in ("name", "digest")}
+    more = (read_provenance(folder) or {}).get("data", {})
+    profile = {k: v for k, v in data.items() if k not in ("name", "digest")} | {
+        key: more[key] for key in ("class_counts", "source") if more.get(key)
+    }
+    source = more.get("source", {}).get("origin") or more.get("path", "")
     log_dataset(
-        store.client, run_id, name=data["name"], digest=data["digest"], source="", profile=profile
+        store.client,
+        run_id,
+        name=data["name"],
+        digest=data["digest"],
+        source=source,
+        profile=profile,
     )
 
 

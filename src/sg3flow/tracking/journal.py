@@ -20,6 +20,7 @@ from typing import Any
 
 from sg3flow.files import copy_file, write_json
 from sg3flow.project import state_root
+from sg3flow.provenance.files import read_provenance
 from sg3flow.reporting import RUN_FORMAT, append_row, read_run, read_whole_lines
 from sg3flow.tracking.provenance import provenance_tags
 
@@ -38,8 +39,13 @@ class Journal:
         self._warned = False
 
     def begin(self) -> None:
-        """Note that a process works on the run from now on, and from what code, on what machine."""
+        """Note that a process works on the run from now on, and from what code, on what machine.
+
+        A training has written that down itself, and in more detail.
+        """
         self.note("begin")
+        if read_provenance(self.folder) is not None:
+            return
         tags = provenance_tags()
         if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`: our run stands below it
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from sg3flow.files import sha256_file
 from sg3flow.tracking.store import Store, time_to_upload
 
 MODEL_TYPE = "checkpoint"
+SHA256_TAG = "sg3flow.sha256"
 
 
 def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
@@ -38,6 +40,7 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     # MLflow refuses to note an output a second time.
     if model_id not in [output.model_id for output in outputs.model_outputs]:
         store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+    store.client.set_logged_model_tags(model_id, {SHA256_TAG: sha256_file(path)})
     with time_to_upload(path):
         store.client.log_model_artifact(model_id, str(path))
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)

@@ -11,7 +11,7 @@ from sg3flow.config import TrainConfig
 from sg3flow.files import sha256_file
 
 # These settings decide how long the training runs, where, and what it shows; not where it goes.
-_FREE_SETTINGS = frozenset(
+FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
 )
 
@@ -44,7 +44,7 @@ def fingerprint(config: TrainConfig, data_digest: str) -> str:
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if name not in _FREE_SETTINGS
+        if name not in FREE_SETTINGS
     }
     if config.resume and Path(config.resume).is_file():
         settings["resume"] = sha256_file(Path(config.resume))  # the network, not where it lies

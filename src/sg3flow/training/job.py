@@ -17,10 +17,12 @@ from sg3flow.data.dataset import TrainingSet
 from sg3flow.devices import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.project import state_root
+from sg3flow.provenance.data_source import data_facts
 from sg3flow.training.build import resolve
-from sg3flow.training.fingerprint import fingerprint
+from sg3flow.training.fingerprint import fingerprint, numerics_digest
 from sg3flow.training.fit import remembered_batch_gpu
 from sg3flow.training.grids import grid_size
+from sg3flow.training.naming import run_name
 from sg3flow.training.transfer import check_transfer
 
 
@@ -66,10 +68,25 @@ class Job:
         options = self.options()
         return {
             "fingerprint": self.key,
-            "name": self.name,
-            "command": without_secrets(shlex.join(["python", *sys.argv])),
+            "name": run_name(self.config, self.items.packed),
+            "command": self.command,
             "params": options["resolved"],
             "training_set": options["training_set"],
+        }
+
+    @property
+    def command(self) -> str:
+        """The command line that runs."""
+        return without_secrets(shlex.join(["python", *sys.argv]))
+
+    def provenance(self) -> dict[str, Any]:
+        """What the training tells of where it comes from."""
+        return {
+            "command": self.command,
+            "fingerprint": self.key,
+            "numerics": numerics_digest(),
+            "seed": self.config.seed,
+            "data": data_facts(self.items.packed, self.items.label_dim),
         }
 
 

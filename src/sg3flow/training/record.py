@@ -8,7 +8,8 @@ from typing import Any
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.config import TrainConfig
-from sg3flow.reporting import Reporter, Stat
+from sg3flow.provenance.load import LoadSampler
+from sg3flow.reporting import DIGESTS, Reporter, Stat
 from sg3flow.training.build import Parts
 from sg3flow.training.folder import RunFolder
 from sg3flow.training.grids import SampleGrid, save_fakes
@@ -39,6 +40,7 @@ class RunRecord:
 
     Attributes:
         training_set: what a snapshot remembers of its data.
+        load: watches the machine.
     """
 
     config: TrainConfig
@@ -46,12 +48,13 @@ class RunRecord:
     reporter: Reporter
     grid: SampleGrid
     training_set: dict[str, Any]
+    load: LoadSampler
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
     def report(self, values: Mapping[str, Stat], nimg: int) -> None:
         """A line of statistics, in the files and on the screen."""
-        self.reporter.stats(values, nimg)
+        self.reporter.stats({**values, **self.load.read()}, nimg)
         columns = [
             f"{label} {values[name].mean:<{width}}"
             for label, name, width in _TICK_COLUMNS
@@ -64,7 +67,7 @@ class RunRecord:
         """The networks and a grid of samples."""
         snapshot = self.snapshot_path(nimg)
         pipe = parts.augment_pipe
-        save_snapshot(
+        sha256 = save_snapshot(
             snapshot,
             G=parts.G,
             D=parts.D,
@@ -74,8 +77,9 @@ class RunRecord:
             progress={"nimg": nimg},
         )
         self._save_fakes(parts, nimg)
-        self.reporter.snapshot(snapshot, nimg)
+        self.reporter.snapshot(snapshot, nimg, sha256)
         self.folder.publish(snapshot.name)
+        self.folder.publish(DIGESTS)
 
     def _save_fakes(self, parts: Parts, nimg: int) -> None:
         name = f"fakes{nimg // 1000:06d}.png" if nimg else "fakes_init.png"

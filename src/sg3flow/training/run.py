@@ -20,7 +20,10 @@ from sg3flow.networks.summary import format_summary, summarize
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.project import state_root
-from sg3flow.reporting import JsonlReporter, describe_run
+from sg3flow.provenance.capture import capture
+from sg3flow.provenance.files import read_provenance
+from sg3flow.provenance.load import LoadSampler
+from sg3flow.reporting import JsonlReporter, describe_run, read_uid
 from sg3flow.training.begin import begin, find_start
 from sg3flow.training.build import Parts, build
 from sg3flow.training.folder import RunFolder, check_out, numbered_out, open_run_folder
@@ -129,7 +132,8 @@ def _lead(
     folder.publish_all(job.final_nimg)
     total = job.config.kimg * 1000
     with mirror(folder.work):
-        with progress("train (images)", total) as advance:
+        assert loop.record is not None
+        with loop.record.load.sampling(), progress("train (images)", total) as advance:
             advance(loop.clock.nimg)
             complete = loop.run(stop_asked, advance)
         folder.publish_all(job.final_nimg)
@@ -172,7 +176,7 @@ def _assemble(
             architecture=start.architecture,
         )
         clock = begin(job, parts, start)
-        record = _record(job, parts, folder) if folder is not None else None
+        record = _record(job, parts, folder, clock.nimg) if folder is not None else None
     sampler = WindowedShuffle(
         len(items),
         config.seed,
@@ -194,7 +198,7 @@ def _assemble(
     return TrainingLoop(config, parts, items, batches, clock, record, measure)
 
 
-def _record(job: Job, parts: Parts, folder: RunFolder) -> RunRecord:
+def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> RunRecord:
     """What the first process keeps; what stands at a run's beginning is made here."""
     config, items = job.config, job.items
     reporter = JsonlReporter(folder.work)
@@ -207,9 +211,20 @@ def _record(job: Job, parts: Parts, folder: RunFolder) -> RunRecord:
     summary = folder.work / "networks.txt"
     write_text(summary, _summary(parts, config))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
-    for path in (folder.work / "training_options.json", summary):
+    options, described = folder.work / "training_options.json", folder.work / "run.json"
+    for path in (options, summary, described, *_provenance(job, parts, folder, nimg)):
         reporter.artifact(path)
-    return RunRecord(config, folder, reporter, grid, training_set_info(items))
+    load = LoadSampler(folder.work, parts.device)
+    return RunRecord(config, folder, reporter, grid, training_set_info(items), load)
+
+
+def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> list[Path]:
+    """Write down where the run comes from, if this start of it trains at all."""
+    known = read_provenance(folder.work)
+    if known is not None and nimg >= job.final_nimg:
+        return []
+    told = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
+    return capture(folder.work, parts.device, told)
 
 
 @torch.no_grad()

@@ -1,0 +1,212 @@
+"""Makes a recorded training again, in a place of its own, and compares what comes out."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sg3flow.errors import DataError, Sg3flowError
+from sg3flow.files import write_json, write_text
+from sg3flow.provenance.packages import installed_packages
+from sg3flow.reproduction.data import Say, find_data, shown_path
+from sg3flow.reproduction.record import Record
+from sg3flow.reproduction.verdict import Verdict, compare
+from sg3flow.reproduction.workplace import REPORT, Workplace, prepare_workplace, read_report
+
+_PARAMS = "params.json"  # JSON is YAML
+# What follows from the machine's GPUs is left to it; the ops and threads are set by what was used.
+_NOT_RESTORED = {"CUDA_VISIBLE_DEVICES"}
+# What decides the numbers; a difference there is worth a warning before days of training.
+_NUMERIC_PACKAGES = ("torch", "numpy", "pillow", "scipy", "pyspng")
+
+
+def reproduce(
+    record: Record,
+    root: Path,
+    say: Say,
+    *,
+    data: Path | None = None,
+    kimg: int | None = None,
+    anew: bool = False,
+    anyway: bool = False,
+) -> Verdict:
+    """Make the training of ``record`` again and compare the digests of its snapshots.
+
+    An attempt that was interrupted goes on.
+
+    Args:
+        root: the user's project: its repository has the commit, its caches may have the data;
+            only ``reproductions/`` below it is written.
+        say: takes a line about what happens.
+        data: where the packed set is; None: it is looked for.
+        kimg: stop after so many thousand images; None: train as long as the run did.
+        anew: remove an earlier attempt first.
+        anyway: train although the record contradicts itself.
+
+    Raises:
+        DataError: the record, its commit, its changes or its data cannot be used.
+        Sg3flowError: the training failed.
+    """
+    place = prepare_workplace(record, root, anew=anew)
+    say(f"{record.origin}: commit {record.commit[:12]} in {shown_path(place.tree, root)}")
+    for warning in _warnings(record):
+        say(f"warning: {warning}")
+    packed = find_data(record, place, root, data, say)
+    _write_settings(record, place, root, kimg)
+    expected, found = record.run["fingerprint"], _fingerprint(record, place, packed)
+    if found != expected:
+        problem = (
+            f"settings, data and code as recorded give fingerprint {found}, and the run had "
+            f"{expected}: the record was edited, or code that git did not have took part"
+        )
+        if not anyway:
+            raise DataError(f"{problem}; --anyway trains all the same")
+        say(f"warning: {problem}")
+    say(f"training into {shown_path(place.run, root)}")
+    _train(record, place, packed)
+    verdict = compare(record, place.run, found)
+    _note(place, record, verdict)
+    return verdict
+
+
+def _warnings(record: Record) -> Iterator[str]:
+    """What may keep the result from being equal, known before anything is trained."""
+    code = record.provenance["code"]
+    if code.get("untracked"):
+        shown = ", ".join(code["untracked"][:3])
+        yield f"files that git did not have are not here: {shown}"
+    if code.get("diff", {}).get("withheld"):
+        yield f"changes of {', '.join(code['diff']['withheld'][:3])} were not recorded"
+    if not code.get("package_in_tree", True):
+        yield "the run used an installed package, not the code of its folder"
+    setups = record.provenance.get("setups", [])
+    if len(setups) > 1:
+        yield f"the run was trained in turns on {len(setups)} set-ups; the last is made again"
+    here, there = installed_packages(), record.packages
+    differing = [name for name in there if here.get(name) != there[name]]
+    if differing:
+        first = [name for name in _NUMERIC_PACKAGES if name in differing] or differing[:3]
+        shown = ", ".join(f"{n} {there[n]} (here {here.get(n, 'none')})" for n in first)
+        yield f"{len(differing)} packages differ from the run's: {shown}"
+
+
+def _write_settings(record: Record, place: Workplace, root: Path, kimg: int | None) -> None:
+    """The resolved settings as a params file: what was automatic then is not decided again."""
+    settings = dict(record.run["params"])
+    if kimg is not None:
+        if not 1 <= kimg <= settings["kimg"]:
+            raise DataError(f"--kimg must be within 1 and the run's {settings['kimg']}, not {kimg}")
+        settings["kimg"] = kimg
+    if "metrics" in settings:
+        settings["metrics"] = ["none"]  # measured while it trains, they change nothing
+    if settings.get("device") == "auto":
+        settings["device"] = record.provenance["compute"]["device"]
+    settings["resume"] = _found_resume(record, root, settings.get("resume", ""))
+    write_text(place.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
+
+
+def _found_resume(record: Record, root: Path, source: str) -> str:
+    """A network to start from; a file is looked for where the run had it."""
+    path = root / record.provenance.get("folder", ".") / source
+    return str(path) if source and path.is_file() else source
+
+
+def _fingerprint(record: Record, place: Workplace, packed: Path) -> str:
+    """What the checked-out code says of the settings, before anything is trained."""
+    done = subprocess.run(
+        [*_command(place, packed), "--dry-run"],
+        cwd=place.project,
+        env=_environment(record, place),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Sg3flowError(f"the recorded settings are refused: {_last_line(done.stderr)}")
+    try:
+        return str(json.loads(done.stdout)["fingerprint"])
+    except (ValueError, KeyError):
+        raise Sg3flowError(
+            "the recorded code did not tell the fingerprint of its settings"
+        ) from None
+
+
+def _train(record: Record, place: Workplace, packed: Path) -> None:
+    """Run the train stage; it writes to this terminal, and Ctrl-C lets it save its state."""
+    with subprocess.Popen(
+        _command(place, packed), cwd=place.project, env=_environment(record, place)
+    ) as stage:
+        with _waits_for_the_stage():
+            code = stage.wait()
+    if code != 0:
+        raise Sg3flowError(
+            f"the training in {place.project} ended with exit code {code}; what is said above "
+            "tells why, and the same command goes on"
+        )
+
+
+@contextmanager
+def _waits_for_the_stage() -> Iterator[None]:
+    """A Ctrl-C reaches the stage too: it saves and ends, and only then do we."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _command(place: Workplace, packed: Path) -> list[str]:
+    stage = place.project / "stages" / "train.py"
+    params = place.folder / _PARAMS
+    return [
+        *(sys.executable, str(stage), "--params", str(params)),
+        *("--data", str(packed), "--run-dir", str(place.run)),
+    ]
+
+
+def _environment(record: Record, place: Workplace) -> dict[str, str]:
+    """This environment, with what decided the numbers then, and nothing of the user's project."""
+    recorded, compute = record.provenance.get("variables", {}), record.provenance["compute"]
+    dropped = ("DVC_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    restored = {k: v for k, v in recorded.items() if k not in _NOT_RESTORED}
+    restored.setdefault("OMP_NUM_THREADS", str(compute["threads"]))
+    # Another one that the user asks for now wins.
+    restored["SG3FLOW_OPS"] = os.environ.get("SG3FLOW_OPS", compute["ops"].split(" ")[0])
+    return (
+        kept
+        | restored
+        | {
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(place.project / "src"), os.environ.get("PYTHONPATH")])
+            ),
+            "SG3FLOW_STATE_DIR": str(place.state),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{place.folder / 'mlflow.db'}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+    )
+
+
+def _note(place: Workplace, record: Record, verdict: Verdict) -> None:
+    known: Mapping[str, Any] = read_report(place.folder) or {}
+    outcome = {
+        "of": record.origin,
+        "commit": record.commit,
+        "time": round(time.time()),
+        "equal": verdict.equal,
+        "snapshots": verdict.snapshots,
+        "differences": verdict.differences,
+    }
+    write_json(place.folder / REPORT, {**known, **outcome})
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "no reason given"

@@ -1,0 +1,143 @@
+"""Finds the packed set that a run was trained on: the same content, wherever it is now."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sg3flow.data.archive import PackedSet
+from sg3flow.errors import DataError
+from sg3flow.provenance.data_source import locked_stages
+from sg3flow.reproduction.record import Record
+from sg3flow.reproduction.workplace import Workplace
+
+Say = Callable[[str], None]
+
+
+def find_data(record: Record, place: Workplace, root: Path, given: Path | None, say: Say) -> Path:
+    """A packed set with the recorded digest.
+
+    It is looked for where ``given`` says, or else where the run had it; in DVC's cache and remote;
+    and at last it is fetched and packed again by the recorded pipeline, in the worktree.
+
+    Args:
+        root: the user's project, which is only read.
+
+    Raises:
+        DataError: it is nowhere, or only with other content.
+    """
+    if given is not None:
+        found = _digest(given)
+        if found != record.data["digest"]:
+            raise DataError(
+                f"{given} is not the set of the run: its digest is {found[:12]}…, recorded is "
+                f"{_told(record)}"
+            )
+        return given
+    tried = []
+    for path in _candidates(record, place, root, say):
+        if _digest(path) == record.data["digest"]:
+            say(f"data: {shown_path(path, root)}, digest as recorded")
+            return path.resolve()
+        state = "other content" if path.exists() else "not there"
+        told = f"{shown_path(path, root)} ({state})"
+        tried += [told] if told not in tried else []
+    raise DataError(
+        f"the packed set of the run ({_told(record)}) was not found: {'; '.join(tried)}; bring it "
+        "back (`dvc pull`, or fetch and pack it again) and give --data PATH"
+    )
+
+
+def shown_path(path: Path, root: Path) -> str:
+    """A path for a person who stands in the project."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _told(record: Record) -> str:
+    data = record.data
+    origin = data.get("source", {}).get("origin")
+    where = f", from {origin}" if origin else ""
+    return (
+        f"{data['name']}, {data['num_images']} pictures of {data['resolution']} px, digest "
+        f"{data['digest'][:12]}…{where}"
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return PackedSet(path).digest
+    except DataError:
+        return ""
+
+
+def _candidates(record: Record, place: Workplace, root: Path, say: Say) -> Iterator[Path]:
+    """Where the set may be, the cheapest place first."""
+    recorded = Path(record.data["path"])
+    # Joined to another one, an absolute path stays itself.
+    places = (root / record.provenance.get("folder", ".") / recorded, root / recorded)
+    yield from dict.fromkeys(path.resolve() for path in places)
+    stage, inside = _pipeline_stage(record, recorded)
+    if not stage:
+        return
+    work = place.project / inside
+    _share_cache(place, root)
+    say(f"data: asking DVC's cache and remote for {inside}")
+    _dvc(place.project, "checkout", "--force", str(inside))
+    if not work.exists():
+        _dvc(place.project, "pull", "--force", str(inside))
+    yield work
+    if _digest(work) != record.data["digest"]:
+        say(f"data: making {inside} again, as the recorded pipeline did")
+        _dvc(place.project, "repro", stage, shown=True)
+        yield work
+
+
+def _pipeline_stage(record: Record, path: Path) -> tuple[str, Path]:
+    """The stage of the recorded pipeline that makes the set, if one does, and its path there."""
+    relative = Path(os.path.normpath(path))
+    for name, stage in locked_stages(record.folder / "dvc.lock").items():
+        if relative.as_posix() in {out["path"] for out in stage.get("outs", [])}:
+            return name, relative
+    return "", relative
+
+
+def _share_cache(place: Workplace, root: Path) -> None:
+    """Let DVC in the worktree use the cache and the remotes of the user's project."""
+    told = _dvc(root, "cache", "dir").strip()
+    local = root / ".dvc" / "config.local"  # remotes with passwords stand there
+    settings = local.read_text(encoding="utf-8") if local.is_file() else ""
+    target = place.project / ".dvc" / "config.local"
+    target.parent.mkdir(exist_ok=True)
+    target.touch(mode=0o600)
+    target.write_text(settings, encoding="utf-8")
+    changes: dict[str, Any] = {"core.no_scm": "true", "core.autostage": "false"}
+    if told:
+        changes["cache.dir"] = str((root / told).resolve())
+    for line in _dvc(root, "remote", "list").splitlines():
+        name, _, shown = " ".join(line.split("\t")).strip().partition(" ")
+        url = shown.strip().removesuffix("(default)").strip()
+        # A path in a config counts from that file, and is shown whole.
+        if url.startswith("/"):
+            changes[f"remote.{name}.url"] = url
+    for key, value in changes.items():
+        _dvc(place.project, "config", "--local", key, value)
+
+
+def _dvc(folder: Path, *arguments: str, shown: bool = False) -> str:
+    """What DVC answers in a project; empty where it fails."""
+    source = folder / "src"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_ROOT", "DVC_EXP"))}
+    environment |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(source)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent / 'mlflow.db'}"},
+        stdout=sys.stderr if shown else subprocess.PIPE,
+        stderr=None if shown else subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return (done.stdout or "") if done.returncode == 0 else ""

@@ -1,0 +1,93 @@
+"""The machine's load: of this one, and of GPUs as a library of the same form tells them."""
+
+import shutil
+import subprocess
+import time
+
+import psutil
+import pytest
+import torch
+
+from sg3flow.provenance import load, nvml
+from sg3flow.provenance.load import LoadSampler
+
+LIBRARY = r"""
+#include <string.h>
+static int device;
+int nvmlInit_v2(void) { return 0; }
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+  strncpy(text, "575.57.08", length);
+  return 0;
+}
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+  *handle = &device;
+  return strcmp(uuid, "GPU-1111") ? 6 : 0;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates) {
+  rates[0] = 93;
+  rates[1] = 40;
+  return handle != &device;
+}
+int nvmlDeviceGetMemoryInfo(void *handle, unsigned long long *sizes) {
+  sizes[0] = 8000000000ull;
+  sizes[1] = 6000000000ull;
+  sizes[2] = 2000000000ull;
+  return handle != &device;
+}
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *power) { *power = 251500; return 0; }
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *degrees) { return 3; }
+"""
+
+
+def test_load_of_this_machine(tmp_path):
+    sampler = LoadSampler(tmp_path, torch.device("cpu"))
+    time.sleep(0.05)
+    stats = sampler.read()
+    memory = psutil.virtual_memory()
+    assert 0 <= stats["system/cpu_utilization_percentage"].mean <= 100
+    used = stats["system/system_memory_usage_megabytes"]
+    assert used.num == 1 and used.std == 0 and 0 < used.mean * 1e6 < memory.total
+    assert 0 < stats["system/disk_usage_percentage"].mean <= 100
+    assert stats["system/network_receive_megabytes"].mean >= 0
+    assert not [name for name in stats if "gpu" in name]
+
+
+def test_a_thread_samples_and_leaves(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "_PERIOD_SEC", 0.01)
+    monkeypatch.setattr(load, "_SHORT_SEC", 3600)
+    sampler = LoadSampler(tmp_path, torch.device("cpu"))
+    before = torch.get_rng_state()
+    with sampler.sampling():
+        deadline = time.monotonic() + 30
+        while len(sampler._samples) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert sampler.read()["system/system_memory_usage_percentage"].num >= 3
+    assert torch.equal(before, torch.get_rng_state())
+    shutil.rmtree(tmp_path)  # what cannot be looked at is left out, and nothing is raised
+    assert sampler.read() == {}
+
+
+def test_gpus_through_the_management_library(tmp_path, monkeypatch):
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, library = tmp_path / "nvml.c", tmp_path / "nvml.so"
+    source.write_text(LIBRARY)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    monkeypatch.setattr(nvml, "_LIBRARY", str(library))
+    assert nvml.driver_version() == "575.57.08"
+    assert nvml.gpu_load("2222") == {}
+    assert nvml.gpu_load("1111") == {
+        "utilization_percentage": 93.0,
+        "memory_usage_megabytes": 2000.0,
+        "memory_usage_percentage": 25.0,
+        "power_usage_watts": 251.5,
+    }
+    monkeypatch.setattr(load, "_gpu_uuids", lambda: ["1111"])
+    stats = LoadSampler(tmp_path, torch.device("cuda")).read()
+    assert stats["system/gpu_0_utilization_percentage"].mean == 93.0
+
+
+def test_without_a_driver_there_is_nothing_to_tell(monkeypatch):
+    monkeypatch.setattr(nvml, "_LIBRARY", "libnone-of-this-name.so")
+    assert nvml.driver_version() == "" and nvml.gpu_load("1111") == {}

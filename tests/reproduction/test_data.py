@@ -1,0 +1,63 @@
+"""The packed set of a run, brought back by DVC: from the cache, a remote, or made again."""
+
+import shutil
+
+from sg3flow.data.archive import PackedSet
+from sg3flow.provenance.files import FORMAT
+from sg3flow.reproduction.data import find_data
+from sg3flow.reproduction.record import Record
+from sg3flow.reproduction.workplace import prepare_workplace
+
+PIPELINE = """\
+stages:
+  pack:
+    cmd: cp raw.zip data/packed.zip
+    deps: [raw.zip]
+    outs: [data/packed.zip]
+"""
+
+
+def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch):
+    project = make_project(tmp_path / "a clone")
+    folder = project.folder
+    write_packed(folder / "raw.zip")
+    (folder / "data").mkdir()
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    project("dvc", "repro", "-q")
+    # A path, which counts from the config it stands in: in the worktree it would lead elsewhere.
+    project("dvc", "remote", "add", "-q", "-d", "store", "../remote")
+    project.git("add", "-f", "raw.zip", "dvc.lock", "dvc.yaml", ".dvc/config")
+    project.git("commit", "-qm", "data")
+    project("dvc", "push", "-q")
+
+    packed = folder / "data" / "packed.zip"
+    data = {"path": "data/packed.zip", "digest": PackedSet(packed).digest, "name": "packed"}
+    data |= {"num_images": 8, "resolution": 16}
+    code = {"commit": project.git("rev-parse", "HEAD"), "prefix": ""}
+    provenance = {"format": FORMAT, "code": code, "data": data, "folder": ".", "files": {}}
+    record = Record(folder, {"uid": "ab" * 16}, provenance, {}, "a run")
+    monkeypatch.chdir(folder)
+    for name in ("DVC_ROOT", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+
+    def found(anew=True):
+        place = prepare_workplace(record, folder, anew=anew)
+        lines: list[str] = []
+        path = find_data(record, place, folder, None, lines.append)
+        assert PackedSet(path).digest == data["digest"]
+        return path, place, "\n".join(lines)
+
+    assert found()[0] == packed  # where it was
+    packed.unlink()
+    path, place, said = found()
+    assert path == place.project / "data" / "packed.zip" and "again" not in said
+    cache = folder / ".dvc" / "cache"
+    shutil.rmtree(cache)
+    path, place, said = found()  # only the remote has it
+    assert path.is_relative_to(place.tree) and "again" not in said
+    shutil.rmtree(cache)
+    shutil.rmtree(tmp_path / "remote")
+    path, place, said = found()  # nobody has it: the recorded pipeline makes it
+    assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
+    assert not packed.exists() and project.git("status", "--porcelain") == ""

@@ -1,0 +1,179 @@
+"""Trainings that are made again: equal, with uncommitted changes, tampered with."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sg3flow.files import sha256_file
+from sg3flow.reproduction.record import read_record
+
+
+def edited(project, name: str, file: str, change) -> Path:
+    """A copy of the first run whose record was changed by hand."""
+    folder = project.folder / "runs" / name
+    shutil.copytree(project.folder / "runs" / "first", folder)
+    for each in {"run.json", file}:
+        content = json.loads((folder / each).read_text())
+        if each == "run.json":
+            content["uid"] = sha256_file(folder / "run.json")[:20] + name[:12].encode().hex()[:12]
+        if each == file:
+            change(content)
+        (folder / each).write_text(json.dumps(content))
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime for path in sorted(folder.rglob("*"))}
+
+
+def test_the_same_commit_gives_the_same_bytes(project):
+    before = files_of(project.folder / "state") | files_of(project.folder / "runs")
+    done = project.reproduce("runs/first")
+    assert "network-snapshot-000001.pkl: equal" in done.stdout
+    assert done.stdout.splitlines()[-1] == "equal: every snapshot has the recorded SHA-256"
+    # The user's tree, state and runs are as they were.
+    assert project.git("status", "--porcelain") == ""
+    assert files_of(project.folder / "state") | files_of(project.folder / "runs") == before
+    record = read_record(project.folder / "runs" / "first")
+    place = project.folder / "reproductions" / record.short_id
+    assert project.git("-C", str(place / "tree"), "rev-parse", "HEAD") == record.commit
+    report = json.loads((place / "reproduction.json").read_text())
+    assert report["equal"] is True and report["commit"] == record.commit
+    assert (
+        sha256_file(place / "run" / "network-snapshot-000001.pkl")
+        == (record.digests["network-snapshot-000001.pkl"])
+    )
+    # By its name on the tracking server; what was made already is compared again.
+    done = project.reproduce(record.run["name"])
+    assert "equal: every snapshot has the recorded SHA-256" in done.stdout
+
+
+def test_uncommitted_changes_are_applied(project):
+    source = project.folder / "src" / "sg3flow" / "training" / "ema.py"
+    committed = source.read_text()
+    assert "0.5 **" in committed
+    source.write_text(committed.replace("0.5 **", "0.25 **"))
+    try:
+        out = project.train("runs/dirty")
+    finally:
+        source.write_text(committed)
+    record = read_record(out)
+    assert record.provenance["code"]["dirty"] and b"0.25 **" in record.diff()
+    first = read_record(project.folder / "runs" / "first")
+    last = "network-snapshot-000001.pkl"
+    assert record.commit == first.commit and record.digests[last] != first.digests[last]
+    done = project.reproduce("runs/dirty")
+    assert "equal: every snapshot has the recorded SHA-256" in done.stdout
+    assert source.read_text() == committed
+
+
+def test_a_tampered_record_is_found_out(project):
+    def change(run):
+        run["params"]["gamma"] = 50.0
+
+    folder = edited(project, "tampered", "run.json", change)
+    done = project.reproduce(str(folder), ok=False)
+    assert "the record was edited" in done.stderr and len(done.stderr.splitlines()) == 1
+    place = project.folder / "reproductions" / read_record(folder).short_id
+    assert not (place / "run").exists()
+    done = project.reproduce(str(folder), "--anyway", ok=False)
+    assert "network-snapshot-000000.pkl: equal" in done.stdout
+    assert "network-snapshot-000001.pkl: differs" in done.stdout
+    assert "NOT equal. Not as recorded: fingerprint" in done.stdout
+
+
+def test_other_packages_and_odd_lengths_are_told(project):
+    def change(provenance):
+        provenance["code"]["untracked"] = ["src/mine.py"]
+
+    folder = edited(project, "warned", "provenance.json", change)
+    packages = folder / "packages.txt"
+    packages.write_text(packages.read_text().replace("torch==", "torch==0."))
+    done = project.reproduce(str(folder), "--kimg", "2", ok=False)
+    assert "warning: files that git did not have are not here: src/mine.py" in done.stdout
+    assert "1 packages differ from the run's: torch 0." in done.stdout
+    assert "--kimg must be within 1 and the run's 1, not 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("runs", "runs is no run folder"),
+        ("nobody", "no training 'nobody' on the tracking server"),
+        ("nobody@champion", "no training 'nobody@champion'"),
+        ("models:/nobody/3", "no training 'models:/nobody/3'"),
+        ("0" * 32, "no training"),
+        ("it's", "a name has no quotes"),
+    ],
+)
+def test_what_is_no_training_is_one_line(project, run, message, monkeypatch, tmp_path):
+    from sg3flow.errors import Sg3flowError
+    from sg3flow.tracking.recorded import find_record
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
+    monkeypatch.chdir(project.folder)
+    with pytest.raises(Sg3flowError, match=message):
+        find_record(run, tmp_path)
+
+
+def test_every_name_of_a_training_leads_to_it(project, monkeypatch, tmp_path):
+    from sg3flow.errors import TrackingError
+    from sg3flow.tracking.recorded import find_record
+    from sg3flow.tracking.store import connect, training_run_id
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
+    monkeypatch.chdir(project.folder)
+    run_dir = Path("runs/first")
+    run_id = training_run_id(run_dir)
+    assert run_id is not None
+    store = connect()
+    client = store.client
+    own = read_record(run_dir.resolve())
+    tags = {"sg3flow.stage": "evaluate", "mlflow.parentRunId": run_id}
+    child = client.create_run(store.experiment_id, tags=tags).info.run_id
+    client.create_registered_model("pets")
+    client.create_model_version("pets", "runs:/x/y", run_id)
+    client.create_model_version("pets", "runs:/x/y", child)
+    client.set_registered_model_alias("pets", "champion", "2")
+    names = [run_id, own.run["uid"], own.run["name"], child]
+    names += ["models:/pets/1", "pets@champion", "models:/pets@champion"]
+    for number, name in enumerate(names):
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        record = find_record(name, scratch)
+        assert record.run == own.run and record.digests == own.digests
+        assert record.provenance == own.provenance and record.packages == own.packages
+    lone = client.create_run(store.experiment_id, tags={"sg3flow.stage": "fetch"}).info.run_id
+    with pytest.raises(TrackingError, match="is no training's"):
+        find_record(lone, tmp_path)
+    client.create_run(
+        store.experiment_id, tags={"sg3flow.stage": "train"}, run_name=own.run["name"]
+    )
+    with pytest.raises(TrackingError, match="2 trainings are called"):
+        find_record(own.run["name"], tmp_path)
+
+
+def test_a_run_on_the_server_holds_what_the_machine_was(project, monkeypatch):
+    from sg3flow.tracking.store import connect, training_run_id
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
+    monkeypatch.chdir(project.folder)
+    client = connect().client
+    run_id = training_run_id(Path("runs/first"))
+    assert run_id is not None
+    run = client.get_run(run_id)
+    own = read_record(Path("runs/first").resolve())
+    tags, compute = run.data.tags, own.provenance["compute"]
+    assert tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD")
+    assert tags["sg3flow.git_dirty"] == "false" and tags["sg3flow.ops"] == compute["ops"]
+    assert tags["sg3flow.version.torch"] == compute["torch"]
+    assert tags["sg3flow.reproduce"] == f"sg3flow reproduce {own.run['uid']}"
+    assert tags["sg3flow.data"] == own.data["digest"] and tags["sg3flow.seed"] == "0"
+    assert run.data.params["gamma"] == "0.1" and run.data.params["batch_gpu"] == "100"
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    artifacts = {each.path for each in client.list_artifacts(run_id)}
+    assert {"run.json", "provenance.json", "packages.txt", "params.yaml"} <= artifacts
+    given = json.loads((own.folder / "training_options.json").read_text())["given"]
+    assert "training_options.json" in artifacts and given["batch_gpu"] == 0

@@ -1,0 +1,121 @@
+"""What cannot be made again says why, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sg3flow.errors import DataError
+from sg3flow.provenance.git_tree import diff_digest
+from sg3flow.reproduction.again import reproduce
+from sg3flow.reproduction.record import read_record
+from sg3flow.reproduction.workplace import prepare_workplace
+
+
+@pytest.fixture
+def copy(project, tmp_path, monkeypatch) -> Path:
+    """A copy of the first run's folder, to be damaged, under an identity of its own."""
+    folder = tmp_path / "run"
+    shutil.copytree(project.folder / "runs" / "first", folder)
+    monkeypatch.chdir(project.folder)
+    change(folder, "run.json", uid=tmp_path.name.encode().hex().ljust(32, "0")[-32:])
+    return folder
+
+
+def change(folder: Path, name: str, **values):
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | values))
+
+
+def change_code(folder: Path, **values):
+    code = json.loads((folder / "provenance.json").read_text())["code"]
+    change(folder, "provenance.json", code=code | values)
+
+
+def refused(project, folder: Path, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        reproduce(read_record(folder), project.folder, lambda line: None, **options)
+    return str(caught.value)
+
+
+def place_of(project, folder: Path) -> Path:
+    return project.folder / "reproductions" / read_record(folder).short_id
+
+
+def test_a_commit_that_is_not_here(project, copy):
+    change_code(copy, commit="1" * 40, remote="https://host.example/a.git")
+    message = refused(project, copy)
+    assert "commit 111111111111" in message and "is not in this repository" in message
+    assert "https://host.example/a.git" in message and "git fetch" in message
+    change_code(copy, commit="")
+    assert "was trained outside git" in refused(project, copy)
+    assert not place_of(project, copy).exists()
+
+
+def test_outside_git(project, copy, tmp_path):
+    with pytest.raises(DataError, match="is in no git repository"):
+        prepare_workplace(read_record(copy), tmp_path, anew=False)
+
+
+def test_changes_that_do_not_apply(project, copy):
+    diff = (
+        b"diff --git a/dvc.yaml b/dvc.yaml\n--- a/dvc.yaml\n+++ b/dvc.yaml\n"
+        b"@@ -1 +1 @@\n-not its first line\n+another\n"
+    )
+    told = {"bytes": len(diff), "sha256": diff_digest(diff), "complete": True, "withheld": []}
+    change_code(copy, diff=told)
+    assert "is missing or is not what the run recorded" in refused(project, copy)
+    (copy / "code.diff").write_bytes(diff)
+    assert "uncommitted changes do not apply to its commit" in refused(project, copy)
+    change_code(copy, diff=told | {"complete": False})
+    assert "too many to be kept" in refused(project, copy)
+    assert not place_of(project, copy).exists()
+    assert str(place_of(project, copy)) not in project.git("worktree", "list")
+
+
+def test_data_that_is_gone_or_another_set(project, copy, write_packed, tmp_path):
+    data = read_record(copy).data
+    change(copy, "provenance.json", data=dict(data) | {"path": "data/gone.zip"})
+    message = refused(project, copy)
+    assert "data/gone.zip (not there)" in message and "--data PATH" in message
+    assert f"8 pictures of 16 px, digest {data['digest'][:12]}" in message
+    other = write_packed(tmp_path / "other.zip", shade=9)
+    assert "is not the set of the run" in refused(project, copy, data=other)
+    change(copy, "provenance.json", data=dict(data) | {"path": str(other)})
+    assert "other.zip (other content)" in refused(project, copy)
+
+
+def test_a_place_that_is_not_ours_or_was_edited(project, copy):
+    record = read_record(copy)
+    folder = place_of(project, copy)
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="was not made by `sg3flow reproduce`"):
+        prepare_workplace(record, project.folder, anew=True)
+    assert (folder / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(folder)
+    place = prepare_workplace(record, project.folder, anew=False)
+    assert prepare_workplace(record, project.folder, anew=False) == place
+    (place.tree / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(DataError, match="is not the recorded code"):
+        prepare_workplace(record, project.folder, anew=False)
+    place = prepare_workplace(record, project.folder, anew=True)
+    committed = (project.folder / "dvc.yaml").read_text()
+    assert (place.tree / "dvc.yaml").read_text() == committed
+
+
+def test_folders_without_a_record(copy):
+    told = json.loads((copy / "provenance.json").read_text())
+    change(copy, "provenance.json", compute={})
+    with pytest.raises(DataError, match=r"is damaged: it does not tell compute\.device"):
+        read_record(copy)
+    change(copy, "provenance.json", compute=told["compute"], data=[1])
+    with pytest.raises(DataError, match=r"it does not tell data\.path"):
+        read_record(copy)
+    (copy / "provenance.json").unlink()
+    with pytest.raises(DataError, match=r"no readable provenance.json.*sg3flow sync"):
+        read_record(copy)
+    (copy / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"no readable run.json"):
+        read_record(copy)

@@ -1,0 +1,56 @@
+"""Names of runs."""
+
+import dataclasses
+
+import pytest
+
+from sg3flow.config import TrainConfig, load_settings
+from sg3flow.data.archive import PackedSet
+from sg3flow.training.build import resolve
+from sg3flow.training.naming import run_name
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "recipes").mkdir()
+    recipe = "train: {cfg: stylegan3-t, desc: mine, gpus: 1, batch: 4, gamma: 1, glr: 0.004}\n"
+    (tmp_path / "recipes" / "mine.yaml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_name_says_what_differs_from_the_defaults(project, tiny_set):
+    packed = PackedSet(tiny_set)
+    plain = TrainConfig(cfg="stylegan2", gpus=1, batch=4, gamma=0.5)
+    base = "stylegan2-tiny-16px-batch4-gamma0.5"
+    assert run_name(resolve(plain), packed) == base
+    changed = dataclasses.replace(
+        plain, mirror=True, aug="noaug", glr=0.003, seed=3, kimg=7, resume="/a/b c/net.pkl"
+    )
+    wanted = f"{base}-mirror-noaug-from-net-glr0.003-seed3"
+    assert run_name(resolve(changed), packed) == wanted
+    # A training that is made longer, or shown elsewhere, keeps its name.
+    longer = dataclasses.replace(changed, kimg=99, tick=2, workers=0, grid="2x2")
+    assert run_name(resolve(longer), packed) == wanted
+
+
+def test_a_name_says_what_differs_from_the_recipe(project, tiny_set):
+    packed = PackedSet(tiny_set)
+    recipe = load_settings(TrainConfig, "train", project / "recipes" / "mine.yaml")
+    assert run_name(resolve(recipe), packed) == "stylegan3-t-mine-16px-batch4-gamma1"
+    changed = dataclasses.replace(recipe, gamma=2.0, glr=0.0, cbase=64)
+    wanted = "stylegan3-t-mine-16px-batch4-gamma2-cbase64-glr0.0025"
+    assert run_name(resolve(changed), packed) == wanted
+    (project / "recipes" / "mine.yaml").write_text("[")  # nothing to hold it to: the defaults
+    assert run_name(resolve(changed), packed) == "stylegan3-t-mine-16px-batch4-gamma2-cbase64"
+
+
+def test_a_name_stays_short(project, tiny_set):
+    config = TrainConfig(
+        cfg="stylegan3-t", gpus=1, batch=4, gamma=1, cond=True, mirror=True, aug="fixed", p=0.1,
+        cbase=64, cmax=8, glr=0.003, dlr=0.003, seed=1, fp32=True,
+    )  # fmt: skip
+    name = run_name(resolve(config), PackedSet(tiny_set))
+    assert name.endswith("-cond-mirror-fixed-p0.1-cbase64-cmax8-and4more")
