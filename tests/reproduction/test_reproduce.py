@@ -1,13 +1,16 @@
 """Trainings that are made again: equal, with uncommitted changes, tampered with."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
 from sg3flow.reproduction.record import read_record
+from sg3flow.reproduction.verdict import compare
 
 
 def edited(project, name: str, file: str, change) -> Path:
@@ -45,9 +48,6 @@ def test_the_same_commit_gives_the_same_bytes(project):
         sha256_file(place / "run" / "network-snapshot-000001.pkl")
         == (record.digests["network-snapshot-000001.pkl"])
     )
-    # By its name on the tracking server; what was made already is compared again.
-    done = project.reproduce(record.run["name"])
-    assert "equal: every snapshot has the recorded SHA-256" in done.stdout
 
 
 def test_uncommitted_changes_are_applied(project):
@@ -56,7 +56,7 @@ def test_uncommitted_changes_are_applied(project):
     assert "0.5 **" in committed
     source.write_text(committed.replace("0.5 **", "0.25 **"))
     try:
-        out = project.train("runs/dirty")
+        out = project.train("runs/dirty", "--desc", "dirty")
     finally:
         source.write_text(committed)
     record = read_record(out)
@@ -69,15 +69,47 @@ def test_uncommitted_changes_are_applied(project):
     assert source.read_text() == committed
 
 
-def test_a_tampered_record_is_found_out(project):
+def tampered(project, name: str) -> Path:
     def change(run):
         run["params"]["gamma"] = 50.0
 
-    folder = edited(project, "tampered", "run.json", change)
+    return edited(project, name, "run.json", change)
+
+
+def test_a_tampered_record_is_found_out(project):
+    folder = tampered(project, "tampered")
     done = project.reproduce(str(folder), ok=False)
     assert "the record was edited" in done.stderr and len(done.stderr.splitlines()) == 1
     place = project.folder / "reproductions" / read_record(folder).short_id
     assert not (place / "run").exists()
+
+
+def test_a_verdict_tells_what_was_not_as_recorded(project):
+    first = project.folder / "runs" / "first"
+
+    def change(provenance):
+        provenance["compute"] |= {"torch": "0.1", "threads": 64, "ops": "torch"}
+
+    record = read_record(edited(project, "elsewhere", "provenance.json", change))
+    assert compare(record, first, record.run["fingerprint"]).equal
+    last = "network-snapshot-000001.pkl"
+    other = dataclasses.replace(record, digests={**record.digests, last: "0" * 64})
+    verdict = compare(other, first, record.run["fingerprint"])
+    now = record.packages["torch"]
+    assert not verdict.equal and verdict.snapshots[last] == "differs"
+    assert verdict.snapshots["network-snapshot-000000.pkl"] == "equal"
+    assert verdict.differences[:2] == [f"torch 0.1 was, {now} is", "threads 64 was, 1 is"]
+    assert "NOT equal. Not as recorded: torch 0.1 was" in list(verdict.lines())[-1]
+    same = dataclasses.replace(other, provenance=read_record(first).provenance)
+    [*_, line] = compare(same, first, record.run["fingerprint"]).lines()
+    assert "NOT equal, and nothing that was recorded differs" in line
+    with pytest.raises(DataError, match="recorded no digest"):
+        compare(dataclasses.replace(record, digests={}), first, "")
+
+
+@pytest.mark.slow
+def test_a_tampered_setting_gives_another_result(project):
+    folder = tampered(project, "trained")
     done = project.reproduce(str(folder), "--anyway", ok=False)
     assert "network-snapshot-000000.pkl: equal" in done.stdout
     assert "network-snapshot-000001.pkl: differs" in done.stdout

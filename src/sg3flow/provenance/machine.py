@@ -51,13 +51,19 @@ def compute_facts(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "",
-        "cudnn": str(torch.backends.cudnn.version() or "") if torch.cuda.is_available() else "",
+        "cudnn": _cudnn_version(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
         "ops": ops_used(device),
     }
+
+
+def _cudnn_version() -> str:
+    if not torch.cuda.is_available():
+        return ""
+    return str(torch.backends.cudnn.version() or "")  # type: ignore[no-untyped-call]
 
 
 def ops_used(device: torch.device) -> str:

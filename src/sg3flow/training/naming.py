@@ -47,7 +47,12 @@ def differences(config: TrainConfig, usual: Mapping[str, Any]) -> list[str]:
 
 def _usual(config: TrainConfig) -> dict[str, Any]:
     """The settings that nobody has to be told of."""
-    base = {"cfg": config.cfg, "gpus": 1, "batch": config.batch, "gamma": config.gamma}
+    base: dict[str, Any] = {
+        "cfg": config.cfg,
+        "gpus": 1,
+        "batch": config.batch,
+        "gamma": config.gamma,
+    }
     try:
         usual = load_settings(TrainConfig, "train", _recipe(config), base)
     except ConfigError:  # a recipe that cannot be read
