@@ -1,9 +1,10 @@
 -- The login of the MLflow server and its two databases: runs, and users. Run as a superuser, with
 -- TEAM_DB_PASSWORD in the environment; run again, it sets the password anew and changes nothing else.
 \set ON_ERROR_STOP on
+\set password ''
 \getenv password TEAM_DB_PASSWORD
-\if :{?password}
-\else
+select :'password' = '' as is_missing \gset
+\if :is_missing
     do $$ begin raise exception 'TEAM_DB_PASSWORD is not set'; end $$;
 \endif
 select 'create role mlflow login'

@@ -1,5 +1,6 @@
 """The team's servers, started by the files of deploy/team: PostgreSQL, an S3 store, MLflow."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -174,10 +176,15 @@ class Team:
 
 
 def outside_environment() -> dict[str, str]:
-    """This process's environment without what would change a server or a client."""
     prefixes = ("MLFLOW_", "AWS_", "PG", "TEAM_", "SG3FLOW_STATE", "DVC_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
-    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def plain_environment() -> dict[str, str]:
+    """This process's environment without what would change a server or a client."""
+    return outside_environment()
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +197,22 @@ def settings_file(tmp_path_factory) -> Path:
 
 def read_env(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+@pytest.fixture(scope="session")
+def read_settings_file() -> Callable[[Path], dict[str, str]]:
+    """Reads a settings file into a dictionary."""
+    return read_env
+
+
+@pytest.fixture(scope="session")
+def server_program() -> ModuleType:
+    """server.py as a module."""
+    spec = importlib.util.spec_from_file_location("team_server", TEAM / "server.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
