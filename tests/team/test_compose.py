@@ -1,4 +1,4 @@
-"""compose.yaml, the Dockerfile and the systemd unit, as far as they can be checked without running."""
+"""compose.yaml, the Dockerfile and the systemd unit, as far as one can check without running."""
 
 import configparser
 import re
