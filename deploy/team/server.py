@@ -5,6 +5,7 @@ The container, the systemd unit and the tests all start it by this file. It read
 password stands on a command line or in a file but the settings'.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -88,7 +89,7 @@ def server_environment(
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.startswith(("TEAM_", "AWS_", "PG"))
+        if name == "AWS_CA_BUNDLE" or not name.startswith(("TEAM_", "AWS_", "PG"))
     }
     return kept | {
         "PGHOST": settings["TEAM_DB_HOST"],
@@ -140,14 +141,21 @@ def ensure_buckets(settings: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """Becomes the server; returns an exit status only if it cannot."""
+    """Becomes the server, or the upgrade; returns an exit status only if it cannot."""
+    parser = argparse.ArgumentParser(description="Start the team's MLflow server.")
+    parser.add_argument(
+        "--upgrade-database", action="store_true", help="bring its tables to this MLflow and stop"
+    )
+    arguments = parser.parse_args()
     try:
         settings = read_settings(os.environ)
-        ensure_buckets(settings)
+        if not arguments.upgrade_database:
+            ensure_buckets(settings)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    command = server_command(settings)
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", _DATABASE]
+    command = upgrade if arguments.upgrade_database else server_command(settings)
     os.execve(command[0], command, server_environment(settings, os.environ))
 
 

@@ -247,7 +247,8 @@ def test_what_one_registers_another_loads(synced, ana, ben, run, client, project
     )
     rendered = run(ana, "render", *images, "--outdir", "registered")
     assert rendered.returncode == 0, rendered.stderr
-    [snapshot] = (project / "runs/train").glob("network-snapshot-*.pkl")
+    report = json.loads((project / "reports/registered.json").read_text())
+    snapshot = project / "runs/train" / report["snapshot"]
     rendered = run(ana, "render", "images", "--network", snapshot, *images[3:], "--outdir", "own")
     assert rendered.returncode == 0, rendered.stderr
     [a], [b] = ((project / name).glob("*.png") for name in ("registered", "own"))
@@ -344,3 +345,9 @@ def test_a_settings_file_run_again_changes_the_password_of_the_database(team, po
     old = team.settings["TEAM_DB_PASSWORD"]
     assert postgres.run(*databases, TEAM_DB_PASSWORD=old).returncode == 0
     connect(old)
+
+
+def test_the_tables_are_brought_to_a_newer_mlflow(team):
+    done = team.run(str(TEAM / "server.py"), "--upgrade-database")
+    assert done.returncode == 0, done.stderr
+    assert team.settings["TEAM_DB_PASSWORD"] not in done.stdout + done.stderr

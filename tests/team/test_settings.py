@@ -75,10 +75,10 @@ def test_secrets_reach_the_server_by_its_environment_alone(
     command = " ".join(server_program.server_command(settings))
     assert not any(secret in command for secret in secrets)
     assert "*" not in command.split("--allowed-hosts ")[1].split()[0].split(",")
-    ours = {"AWS_SESSION_TOKEN": "t", "PGSSLMODE": "x", "TEAM_X": "y", "HOME": "/h"}
+    ours = {"AWS_SESSION_TOKEN": "t", "PGSSLMODE": "x", "TEAM_X": "y", "AWS_CA_BUNDLE": "/ca"}
     environment = server_program.server_environment(settings, ours)
     assert all(secret in environment.values() for secret in secrets)
-    assert environment["HOME"] == "/h"
+    assert environment["AWS_CA_BUNDLE"] == "/ca"
     assert not {"AWS_SESSION_TOKEN", "PGSSLMODE", "TEAM_X"} & set(environment)
     assert Path(environment["MLFLOW_AUTH_CONFIG_PATH"]) == TEAM / "basic_auth.ini"
 
