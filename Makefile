@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test kills smoke-gpu kernels bench
+.PHONY: help setup demo check test kills smoke-gpu kernels bench team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -45,3 +45,6 @@ bench: setup ## time ops, generators and training steps against plain PyTorch an
 	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
 	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
 	$(BIN)/python benchmarks/training.py --json build/bench-training.json
+
+team-env: ## make the passwords of a team server (docs/team.md); TEAM_HOST= names it
+	@$(PYTHON) deploy/team/new_secrets.py --host "$(or $(TEAM_HOST),localhost)"
