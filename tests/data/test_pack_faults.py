@@ -123,7 +123,9 @@ def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
     (raw / "wide.png").write_bytes(png(noise(5, 16, 32, 3)))
     (raw / "small.png").write_bytes(png(noise(6, 8, 8, 3)))
     config = {"resolution": "16x16", "aspect": "square", "min_side": 16}
-    summary = pack(raw, tmp_path / "set.zip", 2, **config)
+    with pytest.raises(DataError, match=r"2 of 5 .*first is small\.png: 8x8 is below min_side 16"):
+        pack(raw, tmp_path / "set.zip", 2, max_rejects=1, **config)
+    summary = pack(raw, tmp_path / "set.zip", 2, max_rejects=2, **config)
     assert summary.left_out == {"not square": 1, "too small": 1} and summary.num_packed == 3
     told = problems(tmp_path / "set.zip")
     assert told == {"wide.png": "32x16 is not square", "small.png": "8x8 is below min_side 16"}

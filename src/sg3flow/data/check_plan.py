@@ -175,7 +175,7 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "few_rejects",
-            f"packing left out at most {config.max_rejects} pictures as unusable",
+            f"packing left out at most {config.max_rejects} pictures as unreadable or unfit",
             "manifest",
             ExpectColumnNonNullCountToBeAtMost(column="reject", max_value=config.max_rejects),
             lambda row: str(row["reject"]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
 from sg3flow.data.listing import open_listing
-from sg3flow.data.manifest import check_is_manifest
+from sg3flow.data.manifest import REJECTS, check_is_manifest
 from sg3flow.data.reference import profile_of, read_reference
 from sg3flow.data.storage import check_exists
 from sg3flow.data.thumbnails import MOST_SHOWN, Thumbnails
@@ -134,12 +134,8 @@ def validate_packed(
     reference = read_reference(config.reference)
     sources = open_listing(raw).storage if raw else None  # before the long work
     tables = read_tables(manifest, packed, config, workers)
-    tables.manifest["reject"] = [
-        problem if problem and in_subset else None
-        for problem, in_subset in zip(
-            tables.manifest["problem"], tables.manifest["in_subset"], strict=True
-        )
-    ]
+    told = zip(tables.manifest["kind"], tables.manifest["left_out"], strict=True)
+    tables.manifest["reject"] = [reason if kind in REJECTS else None for kind, reason in told]
     plan = planned_checks(config, tables.num_classes, tables.is_labelled) + look_checks(config)
     plan += drift_checks(config, reference) if reference else []
     checks = _run(plan, tables)
