@@ -89,7 +89,10 @@ def scan_picture(task: ScanTask, job: ScanJob) -> Scanned:
     try:
         content = task.storage.read(job.name)
     except DataError as error:
-        return Scanned(job.name, task.storage.size(job.name), problem=str(error))
+        # The manifest must not depend on where the source stands.
+        problem = str(error).replace(f"{task.storage.path}/", "")
+        problem = problem.replace(f" of {task.storage.path}", "")
+        return Scanned(job.name, task.storage.size(job.name), problem=problem)
     num_bytes, digest = len(content), hashlib.sha256(content).hexdigest()
     try:
         decoded = decode_picture(content)
