@@ -156,10 +156,10 @@ def _offenders(offenders: list[Offender], thumbnails: dict[str, str]) -> str:
         return ""
     pictures = "".join(_figure(offender, thumbnails) for offender in _shown(offenders, thumbnails))
     figures = f'<div class="pictures">{pictures}</div>' if pictures else ""
-    head, rows = ("path", "reason"), [(o.path, o.reason) for o in offenders[:_MOST_ROWS]]
-    if any(o.entry for o in offenders):  # there is none for what was never packed
-        head = (*head, "entry")
-        rows = [(*row, o.entry) for row, o in zip(rows, offenders, strict=False)]
+    # What was never packed has no entry.
+    cells = 3 if any(offender.entry for offender in offenders) else 2
+    head = ("path", "reason", "entry")[:cells]
+    rows = [(o.path, o.reason, o.entry)[:cells] for o in offenders[:_MOST_ROWS]]
     more = len(offenders) - _MOST_ROWS
     rest = f"<p>and {more:,} more, all in validation.json</p>" if more > 0 else ""
     is_open = " open" if len(offenders) <= 12 else ""
