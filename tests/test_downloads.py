@@ -216,12 +216,15 @@ def test_an_error_keeps_what_stood_there(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_is_no_file(server: Server, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_web_page_is_no_file(server: Server, tmp_path: Path, kind: str, pieces: int) -> None:
     page = b"\n <!DOCTYPE html><title>Sign in</title>"
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
-        server.head(to, 200, Content_Type=kind, Content_Length=len(page))
-        to.wfile.write(page)
+        server.head(to, 200, Content_Type=kind, Content_Length=len(page), ETag='"page"')
+        for place in range(0, len(page), -(-len(page) // pieces)):
+            to.wfile.write(page[place : place - (-len(page) // pieces)])
+            threading.Event().wait(0.03 * (pieces > 1))
 
     server.answer = answer
     with pytest.raises(DataError, match="a web page instead of the file"):

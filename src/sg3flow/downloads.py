@@ -19,7 +19,8 @@ from urllib.request import url2pathname
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file, write_json
-from sg3flow.transfers import NoRoom, Patience, Transfer, TransferError, check_room, check_size
+from sg3flow.patience import Patience, TransferError
+from sg3flow.transfers import NoRoom, Transfer, check_room, check_size
 
 MAX_BYTES = 64 << 30
 _SCHEMES = ("https", "http", "file")

@@ -22,10 +22,12 @@ import urllib3
 from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import write_json
+from sg3flow.patience import Pace, Patience, TooSlow, TransferError
 from sg3flow.progress import progress
 
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
+_PAGE_START = 512  # bytes in which a web page shows itself
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _RETRIED_ERRORS = (
     requests.ConnectionError,
@@ -34,19 +36,6 @@ _RETRIED_ERRORS = (
     requests.exceptions.ContentDecodingError,
     urllib3.exceptions.HTTPError,  # of what is read behind the headers
 )
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server, and how often to try again."""
-
-    connect_sec: float = 10.0
-    read_sec: float = 60.0
-    tries: int = 5  # in a row without getting further
-    pause_sec: float = 1.0  # before the second try; doubles each time
-    most_wait_sec: float = 120.0  # where a busy server asks for a pause
-    slow_bytes_sec: float = 1024.0  # fewer bytes a second than this, over ``slow_sec``, are a stall
-    slow_sec: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -66,35 +55,6 @@ class Version:
 
 class NoRoom(DataError):
     """A disk has too little room: the file itself may be right."""
-
-
-class TransferError(Exception):
-    """The transfer broke off, and another try may go on with it, after ``wait_sec`` at least."""
-
-    def __init__(self, message: str, wait_sec: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_sec = wait_sec
-
-
-class TooSlow(TransferError):
-    """The server sends, but so little that the file would never be there."""
-
-
-class Pace:
-    """Watches the speed of a transfer, from one stretch of ``slow_sec`` to the next."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience, self.start, self.came = patience, time.monotonic(), 0
-
-    def take(self, count: int) -> None:
-        """Count bytes that came; TooSlow where they are too few for the time they took."""
-        self.came += count
-        passed = time.monotonic() - self.start
-        if passed < self.patience.slow_sec:
-            return
-        if self.came < passed * self.patience.slow_bytes_sec:
-            raise TooSlow(f"only {self.came:,} bytes came in {passed:.0f} seconds")
-        self.start, self.came = time.monotonic(), 0
 
 
 class StreamDigest:
@@ -266,11 +226,15 @@ class Transfer:
         self.digest.restart(stream, done)
         stream.seek(done)
         bar = progress(label, -(-total // _MIB)) if total else nullcontext(_no_progress)
+        start = b""
         with bar as advance:
             advance(done // _MIB)
             for chunk in self._chunks(response):
-                if done == 0 and _is_page(chunk):
-                    raise DataError("the server sends a web page instead of the file")
+                if done == len(start) < _PAGE_START:  # from the beginning on, in whatever pieces
+                    start += chunk[:_PAGE_START]
+                    if _is_page(start):
+                        stream.truncate(0)
+                        raise DataError("the server sends a web page instead of the file")
                 stream.write(chunk)
                 self.digest.update(chunk)
                 advance((done + len(chunk)) // _MIB - done // _MIB)
@@ -330,7 +294,7 @@ def _number(text: str) -> int | None:
 
 
 def _is_page(start: bytes) -> bool:
-    return start[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return start[:_PAGE_START].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _size(stream: BinaryIO) -> int:
