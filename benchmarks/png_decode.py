@@ -2,6 +2,7 @@
 
 Compares Pillow with whichever of pyspng, opencv-python-headless and imagecodecs are installed; CPU
 time a picture, the best of many rounds in turn. The reasons for the choice are in docs/data.md.
+``--filters`` takes files as Pillow writes them, with filtered rows: what public tools pack.
 
     python benchmarks/png_decode.py --side 256
 """
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sg3flow.data.png import encode_png
+
 Decoder = Callable[[bytes], np.ndarray]
 
 
@@ -27,7 +30,9 @@ def draw(side: int, number: int) -> np.ndarray:
     return (pixels + random.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
-def encoded(pixels: np.ndarray) -> bytes:
+def encoded(pixels: np.ndarray, filters: bool) -> bytes:
+    if not filters:
+        return encode_png(pixels)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=0)
     return stream.getvalue()
@@ -63,9 +68,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--filters", action="store_true", help="as Pillow writes them")
     asked = parser.parse_args()
     pictures = [draw(asked.side, number) for number in range(asked.images)]
-    files = [encoded(pixels) for pixels in pictures]
+    files = [encoded(pixels, asked.filters) for pixels in pictures]
     best = dict.fromkeys(decoders(), float("inf"))
     for _ in range(asked.rounds):
         for name, decode in decoders().items():

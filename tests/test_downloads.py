@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from sg3flow.addresses import address_mark
-from sg3flow.downloads import Patience, cached, download, proving, recorded_digest
+from sg3flow.downloads import (
+    Patience,
+    cached,
+    cached_from,
+    download,
+    proving,
+    recorded_digest,
+)
 from sg3flow.errors import DataError
 from sg3flow.transfers import NoRoom
 
@@ -209,12 +216,15 @@ def test_an_error_keeps_what_stood_there(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_is_no_file(server: Server, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_web_page_is_no_file(server: Server, tmp_path: Path, kind: str, pieces: int) -> None:
     page = b"\n <!DOCTYPE html><title>Sign in</title>"
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
-        server.head(to, 200, Content_Type=kind, Content_Length=len(page))
-        to.wfile.write(page)
+        server.head(to, 200, Content_Type=kind, Content_Length=len(page), ETag='"page"')
+        for place in range(0, len(page), -(-len(page) // pieces)):
+            to.wfile.write(page[place : place - (-len(page) // pieces)])
+            threading.Event().wait(0.03 * (pieces > 1))
 
     server.answer = answer
     with pytest.raises(DataError, match="a web page instead of the file"):
@@ -472,3 +482,96 @@ def test_a_proxy_of_the_environment_is_used(
     address = "http://far.invalid/set.zip"
     assert download(address, tmp_path / "set.zip", patience=QUICK) == DIGEST
     assert paths == [address]
+
+
+def test_a_server_that_trickles_is_given_up(server: Server, tmp_path: Path) -> None:
+    """Each byte comes within the time limit of a read, and the file would never be there."""
+    ended = threading.Event()
+    hurried = Patience(2, 0.5, tries=2, pause_sec=0.01, slow_bytes_sec=1e6, slow_sec=0.2)
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        server.head(to, 200, Content_Length=len(CONTENT), ETag='"one"')
+        for place in range(300):
+            to.wfile.write(CONTENT[place : place + 1])
+            if ended.wait(0.02):
+                break
+
+    server.answer = answer
+    with pytest.raises(DataError, match=r"only \d+ bytes came in \d+ seconds"):
+        download(server.url, tmp_path / "set.zip", patience=hurried)
+    ended.set()
+    assert len(server.requests) == 2
+    server.answer = server.whole
+    assert download(server.url, tmp_path / "set.zip", patience=hurried) == DIGEST
+
+
+@pytest.mark.parametrize("etag", ['"one"', ""])
+def test_with_a_digest_a_mirror_goes_on_where_another_broke_off(
+    server: Server, cache: Path, etag: str
+) -> None:
+    """The mirrors name the file's version differently, or not at all: the digest decides."""
+    server.etag = etag
+    urls = [server.url + "?first", server.url + "?second", server.url + "?third"]
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        if number == 1:
+            server.whole(to, number, cut=1_500_000)
+        elif to.path.endswith("first"):
+            server.head(to, 503, Content_Length=0)
+        elif to.path.endswith("second"):
+            server.head(to, 404, Content_Length=0)
+        else:
+            start = int(to.headers["Range"][6:-1])
+            span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+            rest = CONTENT[start:]
+            server.head(to, 206, Content_Length=len(rest), ETag='"3"', Content_Range=span)
+            to.wfile.write(rest)
+
+    server.answer = answer
+    path, url = cached_from(urls, "set.zip", DIGEST, patience=QUICK)
+    assert path.read_bytes() == CONTENT and url == urls[2]
+    assert int(server.requests[-1]["Range"][6:-1]) > 1_000_000
+    assert only(cache) == [".set.zip.lock", "set.zip", "set.zip.json"]
+
+
+def test_pieces_that_do_not_fit_are_fetched_again_as_a_whole(server: Server, cache: Path) -> None:
+    """The first mirror has another file of the same length."""
+    other, urls = CONTENT[::-1], [server.url + "?first", server.url + "?second"]
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        is_first = to.path.endswith("first")
+        server.content, server.etag = (other, '"a"') if is_first else (CONTENT, '"b"')
+        if not is_first and "Range" in to.headers:
+            del to.headers["If-Range"]
+            to.headers["If-Range"] = '"b"'  # answers with the rest, whatever was asked
+        server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
+
+    server.answer = answer
+    path, _ = cached_from(urls, "set.zip", DIGEST, patience=QUICK)
+    assert path.read_bytes() == CONTENT
+    assert "Range" in server.requests[-2] and "Range" not in server.requests[-1]
+
+
+def test_without_a_digest_a_mirror_starts_anew(server: Server, cache: Path) -> None:
+    urls = [server.url + "?first", server.url + "?second"]
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        is_first = to.path.endswith("first")
+        server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
+
+    server.answer = answer
+    path, url = cached_from(urls, "set.zip", patience=QUICK)
+    assert path.read_bytes() == CONTENT and url == urls[1]
+    assert "Range" not in server.requests[-1]
+
+
+def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) -> None:
+    server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 35)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(NoRoom, match="are needed in"):
+        patch.setattr("sg3flow.transfers.shutil.disk_usage", lambda path: _Usage())
+        cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, patience=QUICK)
+    assert len(server.requests) == 1
+
+
+class _Usage:
+    free = 1 << 20

@@ -49,7 +49,7 @@ def project(tmp_path_factory) -> Path:
     """A copy of the project, which git has and DVC knows nothing of, in a folder with a space."""
     folder = tmp_path_factory.mktemp("pipeline") / "a clone"
     folder.mkdir()
-    for name in ("stages", "src"):
+    for name in ("stages", "src", "profiles"):
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "dvc.yaml", folder)

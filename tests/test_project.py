@@ -50,7 +50,15 @@ def test_each_stage_depends_on_its_script_and_its_section():
         assert f"stages/{name}.py" in stage["deps"]
         assert stage["params"] == [name]
         for dependency in stage["deps"]:
-            assert not dependency.startswith(("src/", "stages/")) or (ROOT / dependency).exists()
+            is_made = dependency.startswith(("data/", "reports/", "runs/"))
+            assert is_made or (ROOT / dependency).exists()
+
+
+def test_references_stand_where_the_stage_sees_them_change():
+    assert "profiles" in pipeline()["stages"]["validate"]["deps"]
+    for path in (ROOT / "params.yaml", *RECIPES):
+        reference = read_params(path)["validate"].get("reference", "")
+        assert not reference or reference.startswith("profiles/")
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *RECIPES], ids=lambda p: p.stem)

@@ -91,7 +91,10 @@ class PackConfig:
         help="pictures that stand twice: keep (validation judges) or leave the copies out",
     )
     max_rejects: int = setting(
-        0, ge=0, help="unreadable pictures to leave out before it is an error"
+        0,
+        ge=0,
+        help="unreadable, not square (by aspect) or too small pictures to leave out before it is "
+        "an error",
     )
 
 
@@ -108,7 +111,9 @@ class ValidateConfig:
     min_contrast: float = setting(
         2.0, ge=0, help="a picture whose grey values deviate less (of 255) counts as blank"
     )
-    max_rejects: int = setting(0, ge=0, help="most pictures that packing may have left out as bad")
+    max_rejects: int = setting(
+        0, ge=0, help="most pictures that packing may have left out as unreadable or unfit"
+    )
     duplicates: str = setting(
         "fail",
         choices=("fail", "warn"),

@@ -19,7 +19,8 @@ from urllib.request import url2pathname
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file, write_json
-from sg3flow.transfers import NoRoom, Patience, Transfer, TransferError, check_room, check_size
+from sg3flow.patience import Patience, TransferError
+from sg3flow.transfers import NoRoom, Transfer, check_room, check_size
 
 MAX_BYTES = 64 << 30
 _SCHEMES = ("https", "http", "file")
@@ -54,8 +55,9 @@ def download(
 ) -> str:
     """Bring the file at ``url`` to ``dest``, replacing what stands there, and return its SHA-256.
 
-    A try that broke off is continued where the server still has the same file. An error leaves
-    ``dest`` as it was.
+    A try that broke off is continued where the server still has the same file; with ``sha256`` also
+    where it broke off at another address (a mirror), and from its beginning if the pieces turn out
+    not to be of one file. An error leaves ``dest`` as it was.
 
     Args:
         url: https://, http:// or file:// address.
@@ -70,15 +72,21 @@ def download(
     _split(url)
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(dest.name + ".part")
-    transfer = Transfer(url, part, max_bytes, patience or Patience())
+    transfer = Transfer(url, part, max_bytes, patience or Patience(), is_checked=bool(sha256))
     if dest.is_dir():
         raise DataError(f"cannot download to {dest}: a folder stands there")
     with _own_part(part) as stream:
         try:
             _bring(url, stream, transfer)
+            found = transfer.digest.of(part)
+            if sha256 and found != sha256 and transfer.is_patched:
+                transfer.forget(stream)
+                _bring(url, stream, transfer)
+                found = transfer.digest.of(part)
+        except NoRoom as error:
+            raise NoRoom(_failure(url, dest, sha256, str(error))) from None
         except (DataError, TransferError) as error:
             raise DataError(_failure(url, dest, sha256, str(error))) from None
-        found = transfer.digest.of(part)
         if sha256 and found != sha256:
             transfer.discard()
             raise DataError(_failure(url, dest, sha256, f"its SHA-256 is {found}"))

@@ -1,7 +1,8 @@
 """One file over HTTP into a part file: resumed, retried, and checked against its length.
 
 Beside the part file stands a note of where it comes from and which version of the file it is
-(ETag, Last-Modified), so that only pieces of one and the same file are ever put together.
+(ETag, Last-Modified), so that only pieces of one and the same file are ever put together. Where the
+file's digest is known, it may be continued from any address: the digest tells in the end.
 """
 
 import hashlib
@@ -9,38 +10,32 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import requests
+import urllib3
 
 from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import write_json
+from sg3flow.patience import Pace, Patience, TooSlow, TransferError
 from sg3flow.progress import progress
 
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
+_PAGE_START = 512  # bytes in which a web page shows itself
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _RETRIED_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,  # of what is read behind the headers
 )
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server, and how often to try again."""
-
-    connect_sec: float = 10.0
-    read_sec: float = 60.0
-    tries: int = 5  # in a row without getting further
-    pause_sec: float = 1.0  # before the second try; doubles each time
-    most_wait_sec: float = 120.0  # where a busy server asks for a pause
 
 
 @dataclass(frozen=True)
@@ -60,14 +55,6 @@ class Version:
 
 class NoRoom(DataError):
     """A disk has too little room: the file itself may be right."""
-
-
-class TransferError(Exception):
-    """The transfer broke off, and another try may go on with it, after ``wait_sec`` at least."""
-
-    def __init__(self, message: str, wait_sec: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_sec = wait_sec
 
 
 class StreamDigest:
@@ -98,10 +85,18 @@ class StreamDigest:
 
 
 class Transfer:
-    """The way of one file from ``url`` into ``part``; ``note`` remembers the version."""
+    """The way of one file from ``url`` into ``part``; ``note`` remembers the version.
 
-    def __init__(self, url: str, part: Path, max_bytes: int, patience: Patience) -> None:
+    Attributes:
+        is_checked: the caller knows the file's digest; a part of any address is continued then.
+        is_patched: the file was put together of pieces; if it is wrong, one of them may be.
+    """
+
+    def __init__(
+        self, url: str, part: Path, max_bytes: int, patience: Patience, *, is_checked: bool = False
+    ) -> None:
         self.url, self.part, self.max_bytes, self.patience = url, part, max_bytes, patience
+        self.is_checked, self.is_patched = is_checked, False
         self.note = part.with_name(part.name + ".json")
         self.digest = StreamDigest()
 
@@ -121,7 +116,8 @@ class Transfer:
             except (*_RETRIED_ERRORS, TransferError) as error:
                 stream.flush()
                 asked_sec = getattr(error, "wait_sec", 0.0)
-                failures = 0 if _size(stream) > furthest else failures + 1
+                is_further = _size(stream) > furthest and not isinstance(error, TooSlow)
+                failures = 0 if is_further else failures + 1
                 furthest = max(furthest, _size(stream))
                 if failures + 1 > self.patience.tries:
                     raise TransferError(_reason(error)) from None
@@ -133,35 +129,55 @@ class Transfer:
         """Whether the part file holds a beginning that a later try may go on with."""
         version = self._noted_version()
         has_start = self.part.is_file() and self.part.stat().st_size > 0
-        return has_start and version is not None and bool(version.condition())
+        return has_start and version is not None and bool(self.is_checked or version.condition())
 
     def discard(self) -> None:
         """Remove the part file and its note."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
+    def forget(self, stream: BinaryIO) -> None:
+        """Empty the part file, so that the next ``run`` starts from the beginning."""
+        stream.truncate(0)
+        self.note.unlink(missing_ok=True)
+
     def _attempt(self, stream: BinaryIO) -> None:
-        version = self._noted_version()
         done = _size(stream)
-        if version is None or not version.condition() or done > (version.total or done):
-            version, done = None, 0
-        elif done == version.total:
-            return  # the whole file came, and the process ended before it was renamed
+        version = self._version_to_continue(done)
         headers = {"Accept-Encoding": "identity"}  # so that Content-Length counts our bytes
-        if version and done:
-            headers |= {"Range": f"bytes={done}-", "If-Range": version.condition()}
+        if version is None:
+            done = 0
+        else:
+            self.is_patched = True
+            if done == version.total:
+                return  # the whole file came, and the process ended before it was renamed
+            headers |= {"Range": f"bytes={done}-"}
+            if self._is_own(version) and version.condition():
+                headers |= {"If-Range": version.condition()}
         timeout = self.patience.connect_sec, self.patience.read_sec
         with requests.get(self.url, stream=True, timeout=timeout, headers=headers) as response:
             self._receive(response, stream, version, done)
+
+    def _version_to_continue(self, done: int) -> Version | None:
+        """The version of which the part file holds a beginning to go on with; None: start anew."""
+        version = self._noted_version()
+        if version is None or not 0 < done <= (version.total or done):
+            return None
+        is_same_file = self._is_own(version) and bool(version.condition())
+        return version if self.is_checked or is_same_file else None
 
     def _receive(
         self, response: requests.Response, stream: BinaryIO, version: Version | None, done: int
     ) -> None:
         self._check_status(response)
-        if response.status_code == 206 and not _continues(response, version, done):
-            self.note.unlink(missing_ok=True)
-            raise TransferError("the server sent another part than was asked for")
-        if response.status_code != 206:
+        if response.status_code == 206:
+            if version is None or not self._continues(response, version, done):
+                self.note.unlink(missing_ok=True)
+                raise TransferError("the server sent another part than was asked for")
+            if not self._is_own(version):
+                version = replace(self._version_of(response), total=version.total)
+                write_json(self.note, asdict(version))
+        else:
             done = 0
             version = self._version_of(response)
             stream.truncate(0)
@@ -210,11 +226,15 @@ class Transfer:
         self.digest.restart(stream, done)
         stream.seek(done)
         bar = progress(label, -(-total // _MIB)) if total else nullcontext(_no_progress)
+        start = b""
         with bar as advance:
             advance(done // _MIB)
-            for chunk in response.iter_content(_CHUNK_BYTES):
-                if done == 0 and _is_page(chunk):
-                    raise DataError("the server sends a web page instead of the file")
+            for chunk in self._chunks(response):
+                if done == len(start) < _PAGE_START:  # from the beginning on, in whatever pieces
+                    start += chunk[:_PAGE_START]
+                    if _is_page(start):
+                        stream.truncate(0)
+                        raise DataError("the server sends a web page instead of the file")
                 stream.write(chunk)
                 self.digest.update(chunk)
                 advance((done + len(chunk)) // _MIB - done // _MIB)
@@ -226,13 +246,31 @@ class Transfer:
         if total is not None and done != total:
             raise TransferError(f"only {done:,} of {total:,} bytes came")
 
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """What comes, as it comes: a whole chunk of a server that trickles may take for ever."""
+        pace = Pace(self.patience)
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            yield chunk
+            pace.take(len(chunk))
+
     def _noted_version(self) -> Version | None:
         with suppress(OSError, ValueError, TypeError):
             content: Any = json.loads(self.note.read_text(encoding="utf-8"))
-            version = Version(**content)
-            if version.address == address_mark(self.url):
-                return version
+            return Version(**content)
         return None
+
+    def _is_own(self, version: Version) -> bool:
+        """Whether a version is one of this address, whose ETag and date mean something here."""
+        return version.address == address_mark(self.url)
+
+    def _continues(self, response: requests.Response, version: Version, done: int) -> bool:
+        """Does the answer start where the part file ends, in a file of the same size?"""
+        etag = response.headers.get("ETag")
+        if self._is_own(version) and etag and version.etag and etag != version.etag:
+            return False
+        span, _, total = response.headers.get("Content-Range", "").partition("/")
+        is_same_size = total == "*" or version.total in (None, _number(total))
+        return span.startswith(f"bytes {done}-") and is_same_size
 
 
 def check_size(size: int, max_bytes: int) -> None:
@@ -251,18 +289,12 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _continues(response: requests.Response, version: Version | None, done: int) -> bool:
-    """Does the answer start where the part file ends, in a file of the same size?"""
-    etag = response.headers.get("ETag")
-    if version is not None and etag and version.etag and etag != version.etag:
-        return False
-    span, _, total = response.headers.get("Content-Range", "").partition("/")
-    starts_right = span.startswith(f"bytes {done}-")
-    return version is not None and starts_right and total in ("*", str(version.total))
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _is_page(start: bytes) -> bool:
-    return start[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return start[:_PAGE_START].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _size(stream: BinaryIO) -> int:

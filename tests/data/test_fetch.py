@@ -30,9 +30,9 @@ from sg3flow.data.fetch import fetch_pictures
 from sg3flow.data.known_sets import KNOWN_SETS
 from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
+from sg3flow.patience import Patience
 from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.stage_run import StageRun
-from sg3flow.transfers import Patience
 
 QUICK = Patience(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
 

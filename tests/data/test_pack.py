@@ -261,7 +261,10 @@ def test_too_small_for_wide_is_left_out(tmp_path):
     save(tmp_path / "raw" / "a.png", 1, 8, 8, 3)
     save(tmp_path / "raw" / "b.png", 1, 48, 64, 3)
     config = {"transform": "center-crop-wide", "resolution": "32x16"}
-    assert pack(tmp_path / "raw", tmp_path / "set.zip", **config).left_out == {"too small": 1}
+    with pytest.raises(DataError, match=r"1 of 2 .*a\.png: .* too small for center-crop-wide"):
+        pack(tmp_path / "raw", tmp_path / "set.zip", **config)
+    summary = pack(tmp_path / "raw", tmp_path / "set.zip", max_rejects=1, **config)
+    assert summary.left_out == {"too small": 1}
 
 
 def test_odd_names(tmp_path):

@@ -86,9 +86,34 @@ def test_folders_and_files_that_may_not_be_read(raw, tmp_path, monkeypatch):
     assert summary.num_packed == 2 and summary.left_out == {"unreadable": 2}
     told = problems(tmp_path / "set.zip")
     assert told["closed"] == "unreadable: cannot be listed: Permission denied"
-    assert "Permission denied" in told["1.png"]
+    assert told["1.png"] == "unreadable: 1.png cannot be read: Permission denied"
     with pytest.raises(DataError, match="closed: cannot be listed"):
         PackedSet(raw)
+
+
+def test_a_source_that_may_not_be_read_is_named(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != raw)
+    with pytest.raises(DataError, match="raw may not be read; change its permissions"):
+        pack(raw, tmp_path / "set.zip")
+
+
+def test_the_manifest_does_not_tell_where_the_source_stands(raw, tmp_path, noise, png):
+    good = png(noise(0))
+    manifests = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with zipfile.ZipFile(tmp_path / name / "raw.zip", "w") as archive:
+            archive.writestr("a.png", good)
+            archive.writestr("b.png", good)
+        content = (tmp_path / name / "raw.zip").read_bytes()
+        last = content.rindex(good)
+        damaged = content[:last] + bytes(8) + content[last + 8 :]
+        (tmp_path / name / "raw.zip").write_bytes(damaged)
+        pack(tmp_path / name / "raw.zip", tmp_path / name / "set.zip", max_rejects=1)
+        manifests.append((tmp_path / name / "manifest.parquet").read_bytes())
+        told = problems(tmp_path / name / "set.zip")["b.png"]
+        assert told == "unreadable: entry b.png is damaged (CRC-32 does not match)"
+    assert manifests[0] == manifests[1]
 
 
 def test_links_to_nothing_and_to_themselves(raw, tmp_path):
@@ -123,7 +148,9 @@ def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
     (raw / "wide.png").write_bytes(png(noise(5, 16, 32, 3)))
     (raw / "small.png").write_bytes(png(noise(6, 8, 8, 3)))
     config = {"resolution": "16x16", "aspect": "square", "min_side": 16}
-    summary = pack(raw, tmp_path / "set.zip", 2, **config)
+    with pytest.raises(DataError, match=r"2 of 5 .*first is small\.png: 8x8 is below min_side 16"):
+        pack(raw, tmp_path / "set.zip", 2, max_rejects=1, **config)
+    summary = pack(raw, tmp_path / "set.zip", 2, max_rejects=2, **config)
     assert summary.left_out == {"not square": 1, "too small": 1} and summary.num_packed == 3
     told = problems(tmp_path / "set.zip")
     assert told == {"wide.png": "32x16 is not square", "small.png": "8x8 is below min_side 16"}

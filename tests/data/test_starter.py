@@ -3,12 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 from sg3flow.data.animal_faces import draw_face
-from sg3flow.data.starter import CLASSES, draw_starter, encode_png
+from sg3flow.data.starter import CLASSES, draw_starter
 from sg3flow.errors import ConfigError
 
 # Of the bytes of 6 pictures of 64 px; they must not differ between machines or versions.
@@ -68,14 +65,3 @@ def test_too_few_or_too_small_is_an_error(tmp_path: Path, images: int, resolutio
     with pytest.raises(ConfigError, match="at least 3 images of at least 16 px"):
         draw_starter(tmp_path, images=images, resolution=resolution, seed=0)
     assert not list(tmp_path.iterdir())
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(1, 300), st.integers(1, 200), st.integers(0, 9))
-def test_png_files_give_back_the_pixels(height: int, width: int, seed: int) -> None:
-    import io
-
-    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    with Image.open(io.BytesIO(encode_png(pixels))) as picture:
-        assert picture.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(picture), pixels)

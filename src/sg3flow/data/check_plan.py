@@ -33,6 +33,8 @@ class PlannedCheck:
         threshold: the limit that holds; None: there is none to choose.
         partner: column that names an equal or similar picture.
         only_warns: a failure is reported but does not count.
+        lists_column: every row with a value in the expectation's column offends, where it only
+            counts them.
         level: raw (the manifest), packed (the decoded set) or reference (an earlier set).
     """
 
@@ -44,6 +46,7 @@ class PlannedCheck:
     threshold: float | None = None
     partner: str | None = None
     only_warns: bool = False
+    lists_column: bool = False
     level: str = ""
 
     def __post_init__(self) -> None:
@@ -148,17 +151,17 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
             "no picture stands in the set twice",
             "packed",
             gxe.ExpectColumnValuesToBeUnique(column="pixel_sha256"),
-            lambda row: f"same pixels as {row['equal_entry']}",
-            partner="equal_entry",
+            lambda row: f"same pixels as {row['equal_here']}",
+            partner="equal_here",
             only_warns=only_warns,
         ),
         PlannedCheck(
             "not_in_other_split",
             "no picture also stands in another split, outside the set",
             "packed",
-            gxe.ExpectColumnValuesToBeNull(column="equal_path"),
-            lambda row: f"same pixels as {row['equal_path']}",
-            partner="equal_path",
+            gxe.ExpectColumnValuesToBeNull(column="equal_elsewhere"),
+            lambda row: f"same pixels as {row['equal_elsewhere']}",
+            partner="equal_elsewhere",
             only_warns=only_warns,
         ),
     ]
@@ -175,11 +178,12 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "few_rejects",
-            f"packing left out at most {config.max_rejects} pictures as unusable",
+            f"packing left out at most {config.max_rejects} pictures as unreadable or unfit",
             "manifest",
             ExpectColumnNonNullCountToBeAtMost(column="reject", max_value=config.max_rejects),
             lambda row: str(row["reject"]),
             config.max_rejects,
+            lists_column=True,
         ),
         PlannedCheck(
             "entries_found",

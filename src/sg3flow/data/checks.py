@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
 from sg3flow.data.listing import open_listing
-from sg3flow.data.manifest import check_is_manifest
+from sg3flow.data.manifest import REJECTS, check_is_manifest
 from sg3flow.data.reference import profile_of, read_reference
 from sg3flow.data.storage import check_exists
 from sg3flow.data.thumbnails import MOST_SHOWN, Thumbnails
@@ -28,7 +28,7 @@ class Offender:
     """A picture (or class) that a check complains about, and why.
 
     ``path`` is that of the raw picture, or the entry's name if the manifest does not know it;
-    ``other`` names an equal picture ("": there is none).
+    ``other`` names an equal or similar one in the same way ("": there is none).
     """
 
     path: str
@@ -134,20 +134,18 @@ def validate_packed(
     reference = read_reference(config.reference)
     sources = open_listing(raw).storage if raw else None  # before the long work
     tables = read_tables(manifest, packed, config, workers)
-    tables.manifest["reject"] = [
-        problem if problem and in_subset else None
-        for problem, in_subset in zip(
-            tables.manifest["problem"], tables.manifest["in_subset"], strict=True
-        )
-    ]
+    told = zip(tables.manifest["kind"], tables.manifest["left_out"], strict=True)
+    tables.manifest["reject"] = [reason if kind in REJECTS else None for kind, reason in told]
     plan = planned_checks(config, tables.num_classes, tables.is_labelled) + look_checks(config)
     plan += drift_checks(config, reference) if reference else []
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
-    thumbnails = Thumbnails(tables.storage, sources)
+    entries = zip(tables.packed["path"], tables.packed["entry"], strict=True)
+    thumbnails = Thumbnails(tables.storage, sources, {path: name for path, name in entries if path})
     for offenders in [*(check.offenders for check in checks), left_out]:
         for offender in offenders[:MOST_SHOWN]:
-            thumbnails.add(offender.path, offender.entry, offender.other)
+            thumbnails.add(offender.path)
+            thumbnails.add(offender.other)
     profile = profile_of(tables.packed, tables.classes)
     return Report(checks, _summary(packed, tables), counts, left_out, profile, thumbnails.uris)
 
@@ -199,7 +197,7 @@ def _offenders(
     column = getattr(planned.expectation, "column", None)
     if "unexpected_index_list" in result:
         numbers = sorted(int(item["row"]) for item in result["unexpected_index_list"] or [])
-    elif column in frame:  # a count of complaints: each of them
+    elif planned.lists_column:
         numbers = frame["row"][frame[column].notna()].tolist()
     else:
         numbers = []

@@ -1,5 +1,6 @@
 """The validation report as a page of its own: opens offline, needs nothing beside it."""
 
+from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -64,10 +65,12 @@ def require_success(report: Report, html_path: Path) -> str:
 def html_page(report: Report) -> str:
     """The report as one self-contained HTML page."""
     name = escape(report.summary["name"])
-    troubled = [check for check in report.checks if check.status != "passed"]
+    # What ends the pipeline comes before what is only told.
+    troubled = [*report.failed, *(check for check in report.checks if check.status == "warning")]
     body = [
         _header(report),
         _tiles(report),
+        _contents(troubled),
         *(_trouble(check, report.thumbnails) for check in troubled),
         _left_out(report),
         _class_bars(report.summary["classes"]),
@@ -86,14 +89,19 @@ def html_page(report: Report) -> str:
 
 
 def _header(report: Report) -> str:
-    passed = sum(check.status == "passed" for check in report.checks)
+    counts = Counter(_BADGES[check.status] for check in report.checks)
+    told = ", ".join(
+        f"{counts[word]} {word}" + "s" * (word == "warning" and counts[word] != 1)
+        for word in ("failed", "crashed", "warning", "passed")
+        if counts[word]
+    )
     verdict = "passed" if report.success else "failed"
     words = "fit to train on" if report.success else "not fit to train on"
     return (
         f'<header class="{verdict}"><p class="kicker">Data validation</p>'
         f"<h1>{escape(report.summary['name'])}</h1>"
         f'<p class="verdict"><span class="badge {verdict}">{verdict}</span> {words}: '
-        f"{passed} of {len(report.checks)} checks passed</p></header>"
+        f"{told} of {len(report.checks)} checks</p></header>"
     )
 
 
@@ -106,7 +114,7 @@ def _tiles(report: Report) -> str:
         ("classes", str(len(summary["classes"]) or "none"), ", ".join(summary["classes"])),
         ("left out", f"{left_out:,}", _counts(report.left_out_counts)),
         ("licence", summary["licence"] or "not recorded", ""),
-        ("SHA-256 of the content", (summary["digest"] or "not readable")[:12], ""),
+        ("SHA-256", (summary["digest"] or "not readable")[:10], "of the content"),
     ]
     cells = "".join(
         f'<div class="tile"><span>{escape(label)}</span><strong>{escape(value)}</strong>'
@@ -124,9 +132,19 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
 
 
+def _contents(troubled: list[Check]) -> str:
+    if len(troubled) < 2:
+        return ""
+    items = "".join(
+        f'<li><a href="#{check.name}">{_badge(check.status)} {escape(check.words)}</a></li>'
+        for check in troubled
+    )
+    return f'<nav class="card"><ul>{items}</ul></nav>'
+
+
 def _trouble(check: Check, thumbnails: dict[str, str]) -> str:
     return (
-        f'<section class="card {check.status}">'
+        f'<section class="card {check.status}" id="{check.name}">'
         f"<h2>{_badge(check.status)} {escape(check.words)}</h2>"
         f'<p class="meta"><code>{check.name}</code> observed: {escape(check.observed)}'
         f"{_threshold(check)}</p>{_offenders(check.offenders, thumbnails)}</section>"
@@ -134,22 +152,30 @@ def _trouble(check: Check, thumbnails: dict[str, str]) -> str:
 
 
 def _offenders(offenders: list[Offender], thumbnails: dict[str, str]) -> str:
-    shown = [o for o in offenders[:MOST_SHOWN] if o.path in thumbnails or o.other in thumbnails]
-    pictures = "".join(_figure(offender, thumbnails) for offender in shown)
-    rows = "".join(
-        f"<tr><td>{escape(o.path)}</td><td>{escape(o.entry)}</td><td>{escape(o.reason)}</td></tr>"
-        for o in offenders[:_MOST_ROWS]
-    )
-    more = len(offenders) - _MOST_ROWS
-    rest = f"<p>and {more:,} more, all in validation.json</p>" if more > 0 else ""
     if not offenders:
         return ""
+    pictures = "".join(_figure(offender, thumbnails) for offender in _shown(offenders, thumbnails))
+    figures = f'<div class="pictures">{pictures}</div>' if pictures else ""
+    # What was never packed has no entry.
+    cells = 3 if any(offender.entry for offender in offenders) else 2
+    head = ("path", "reason", "entry")[:cells]
+    rows = [(o.path, o.reason, o.entry)[:cells] for o in offenders[:_MOST_ROWS]]
+    more = len(offenders) - _MOST_ROWS
+    rest = f"<p>and {more:,} more, all in validation.json</p>" if more > 0 else ""
     is_open = " open" if len(offenders) <= 12 else ""
     return (
-        f'<div class="pictures">{pictures}</div><details{is_open}><summary>{len(offenders):,} '
-        f"listed</summary><div class='scroll'><table><thead><tr><th>path</th><th>entry</th>"
-        f"<th>reason</th></tr></thead><tbody>{rows}</tbody></table></div>{rest}</details>"
+        f"{figures}<details{is_open}><summary>{len(offenders):,} listed</summary>"
+        f'<div class="scroll wide">{_table(head, rows)}</div>{rest}</details>'
     )
+
+
+def _shown(offenders: list[Offender], thumbnails: dict[str, str]) -> list[Offender]:
+    """Those with a thumbnail; of two that name each other, one."""
+    pairs: dict[frozenset[str], Offender] = {}
+    for offender in offenders[:MOST_SHOWN]:
+        if offender.path in thumbnails or offender.other in thumbnails:
+            pairs.setdefault(frozenset({offender.path, offender.other}), offender)
+    return list(pairs.values())
 
 
 def _figure(offender: Offender, thumbnails: dict[str, str]) -> str:
@@ -161,7 +187,10 @@ def _figure(offender: Offender, thumbnails: dict[str, str]) -> str:
         for name in pair
     )
     names = "<br>".join(escape(_tail(name)) for name in pair)
-    reason = f"<em>{escape(offender.reason)}</em>"
+    told = offender.reason
+    if offender.other:  # its name stands there already
+        told = told.replace(offender.other, "the right one")
+    reason = f"<em>{escape(told)}</em>"
     return (
         f'<figure><div class="pair">{images}</div><figcaption>{names}{reason}</figcaption></figure>'
     )
@@ -220,8 +249,9 @@ def _spread(words: str, spread: dict[str, Any]) -> str:
     )
     return (
         f'<div><h3>{words}</h3><svg viewBox="0 0 320 81" role="img" aria-label="{words}">{bars}'
-        f'<line x1="0" y1="80.5" x2="320" y2="80.5"/></svg><p class="meta">least {spread["min"]}, '
-        f"median {spread['median']}, greatest {spread['max']} of 255</p></div>"
+        f'<line x1="0" y1="80.5" x2="320" y2="80.5"/></svg><p class="meta">'
+        f"least {spread['min']:.1f}, median {spread['median']:.1f}, greatest {spread['max']:.1f} "
+        "of 255</p></div>"
     )
 
 

@@ -37,8 +37,9 @@ from sg3flow.downloads import (
 )
 from sg3flow.errors import ConfigError, DataError, nearest
 from sg3flow.files import replaced_folder, sha256_file, write_json
+from sg3flow.patience import Patience
 from sg3flow.progress import tracked
-from sg3flow.transfers import Patience, check_room
+from sg3flow.transfers import check_room
 
 _STARTER_LICENCE = "Apache-2.0"
 

@@ -33,8 +33,8 @@ class Tables:
         packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
             it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
             pixels, by the manifest), ``label``, ``label_kind`` (class, vector, other; missing:
-            none), ``expected_label``, ``class_name``, ``equal_entry`` (an equal picture in the set)
-            and ``equal_path`` (one in another split that was not packed), and those of
+            none), ``expected_label``, ``class_name``, ``equal_here`` (an equal picture in the set)
+            and ``equal_elsewhere`` (one in another split that was not packed), and those of
             ``add_near``. What does not apply is missing.
         num_classes: how many there should be: as many as have names, or as are counted.
         folders: a row a folder whose pictures are counted: ``row``, ``folder``, ``expected``,
@@ -156,21 +156,22 @@ def _kind(label: Any) -> str | None:
 def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Find the partners of duplicates: within the set, and in splits that were not packed."""
     groups: dict[str, list[str]] = {}
-    for name, digest in zip(entries["entry"], entries["pixel_sha256"], strict=True):
+    names = [path or entry for path, entry in zip(entries["path"], entries["entry"], strict=True)]
+    for name, digest in zip(names, entries["pixel_sha256"], strict=True):
         if isinstance(digest, str):
             groups.setdefault(digest, []).append(name)
     outside: dict[str, list[tuple[str, str]]] = {}
     for row in rows[~rows["in_subset"]].to_dict("records"):
         if isinstance(row["pixel_sha256"], str):
             outside.setdefault(row["pixel_sha256"], []).append((row["split"], row["path"]))
-    equal_entries, equal_paths = [], []
-    for entry in entries.to_dict("records"):
+    here, there = [], []
+    for own, entry in zip(names, entries.to_dict("records"), strict=True):
         group = groups.get(entry["pixel_sha256"], [])
-        equal_entries.append(next((name for name in group if name != entry["entry"]), None))
+        here.append(next((name for name in group if name != own), None))
         elsewhere = outside.get(entry["raw_sha256"], [])
-        equal_paths.append(next((p for split, p in elsewhere if split != entry["split"]), None))
-    entries["equal_entry"] = pd.Series(equal_entries, index=entries.index, dtype="object")
-    entries["equal_path"] = pd.Series(equal_paths, index=entries.index, dtype="object")
+        there.append(next((p for split, p in elsewhere if split != entry["split"]), None))
+    entries["equal_here"] = pd.Series(here, index=entries.index, dtype="object")
+    entries["equal_elsewhere"] = pd.Series(there, index=entries.index, dtype="object")
 
 
 def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":

@@ -11,6 +11,8 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sg3flow.data.looks import look_hash
@@ -21,6 +23,7 @@ TRANSFORMS = ("none", "center-crop", "center-crop-wide")
 ORIENTATION_TAG = 0x0112  # of EXIF
 # Formats that Pillow lists but that hold no pixels of their own, or start another program.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_GREYS = np.arange(256)
 
 
 class UnusablePicture(Sg3flowError):
@@ -122,24 +125,23 @@ class Measures:
 def measure(picture: Image.Image) -> Measures:
     """Measure a picture of mode RGB or L."""
     grey = picture.convert("L")
-    counts = grey.histogram()  # whole numbers: the same result everywhere
-    total = sum(counts)
-    mean = sum(value * count for value, count in enumerate(counts)) / total
-    squares = sum(value * value * count for value, count in enumerate(counts)) / total
+    counts = np.array(grey.histogram())  # whole numbers: the same result everywhere
+    total = int(counts.sum())
+    mean, squares = (int(counts @ values) / total for values in (_GREYS, _GREYS * _GREYS))
     return Measures(
         picture.width,
         picture.height,
         round(mean, 4),
         round(math.sqrt(max(squares - mean * mean, 0.0)), 4),
-        pixel_digest(picture),
+        pixel_digest(np.asarray(picture)),
         look_hash(grey),
     )
 
 
-def pixel_digest(picture: Image.Image) -> str:
-    """SHA-256 of the RGB pixels (uint8, HWC) of a picture of mode RGB or L."""
-    coloured = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return hashlib.sha256(coloured.tobytes()).hexdigest()
+def pixel_digest(pixels: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of the RGB pixels of a picture: uint8 [H, W, 3], or grey as [H, W]."""
+    coloured = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return hashlib.sha256(np.ascontiguousarray(coloured).data).hexdigest()
 
 
 def parse_resolution(text: str) -> tuple[int, int] | None:
@@ -226,14 +228,3 @@ def _wide(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     canvas = Image.new(picture.mode, (size[0], size[0]))
     canvas.paste(_scaled(band, size), (0, (size[0] - size[1]) // 2))
     return canvas
-
-
-def encode_png(picture: Image.Image) -> bytes:
-    """A PNG without compression: the fastest to decode, and reproducible.
-
-    The picture loses its metadata on the way: Pillow would save profiles and resolutions.
-    """
-    picture.info = {}
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=0)
-    return stream.getvalue()

@@ -87,8 +87,12 @@ def _near(config: ValidateConfig) -> list[PlannedCheck]:
             only_warns=config.near_duplicates == "warn",
         )
         for name, words, column in (
-            ("look_unique", "no two pictures of the set look the same", "near_entry"),
-            ("look_not_in_other_split", "no picture looks like one in another split", "near_path"),
+            ("look_unique", "no two pictures of the set look the same", "near_here"),
+            (
+                "look_not_in_other_split",
+                "no picture looks like one in another split",
+                "near_elsewhere",
+            ),
         )
     ]
 

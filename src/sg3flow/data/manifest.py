@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "sg3flow-manifest-1"
+REJECTS = ("unreadable", "not square", "too small")  # kinds that count against max_rejects
 _GROUP_ROWS = 16_384
 
 

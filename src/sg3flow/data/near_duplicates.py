@@ -10,7 +10,7 @@ _Partners = dict[int, tuple[int, str]]  # by the place of an entry: bits that di
 def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contrast: float) -> None:
     """Add to the table of entries its nearest look-alikes, of equal pictures none.
 
-    Columns: ``near_entry`` (an earlier entry of the set) and ``near_path`` (a picture in another
+    Columns: ``near_here`` (an earlier one in the set) and ``near_elsewhere`` (one in another
     split that was not packed), each with ``_bits`` in which the hashes differ; missing: there is
     none.
 
@@ -27,20 +27,20 @@ def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contr
         and row["contrast"] >= min_contrast
         and (row["path"] in places or not row["in_subset"])
     ]
-    near_entry: _Partners = {}
-    near_path: _Partners = {}
+    near_here: _Partners = {}
+    near_elsewhere: _Partners = {}
     for first, second, bits in near_pairs([row["look"] for row in known], distance):
         one, other = known[first], known[second]
         if one["pixel_sha256"] == other["pixel_sha256"]:
             continue
         if one["path"] in places and other["path"] in places:
             later, earlier = sorted((one, other), key=lambda row: -places[row["path"]])
-            _keep_nearest(near_entry, places[later["path"]], bits, earlier["entry"])
+            _keep_nearest(near_here, places[later["path"]], bits, earlier["path"])
         elif one["split"] != other["split"]:
             for row, partner in ((one, other), (other, one)):
                 if row["path"] in places:
-                    _keep_nearest(near_path, places[row["path"]], bits, partner["path"])
-    for column, partners in (("near_entry", near_entry), ("near_path", near_path)):
+                    _keep_nearest(near_elsewhere, places[row["path"]], bits, partner["path"])
+    for column, partners in (("near_here", near_here), ("near_elsewhere", near_elsewhere)):
         _add_column(entries, column, {place: name for place, (_, name) in partners.items()})
         _add_column(entries, f"{column}_bits", {p: bits for p, (bits, _) in partners.items()})
 

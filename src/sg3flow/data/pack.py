@@ -13,7 +13,7 @@ from typing import Any
 
 from sg3flow.config import PackConfig
 from sg3flow.data.images import check_transform, parse_resolution
-from sg3flow.data.manifest import ManifestRow, refuse_foreign_manifest, write_manifest
+from sg3flow.data.manifest import REJECTS, ManifestRow, refuse_foreign_manifest, write_manifest
 from sg3flow.data.outputs import check_distinct
 from sg3flow.data.packed_form import (
     LABELS_NAME,
@@ -210,7 +210,6 @@ class _Packing:
         row.in_subset = f"{name}/".startswith(self.source.folder)
         self.rows.append(row)
         if row.in_subset:
-            self.rejects.append(row)
             self._leave_out(row, "unreadable", f"unreadable: {why}")
         else:
             self._leave_out(row, OUTSIDE, OUTSIDE)
@@ -218,6 +217,8 @@ class _Packing:
     def _leave_out(self, row: ManifestRow, kind: str, reason: str) -> None:
         self.kinds[kind] += 1
         row.kind, row.left_out = kind, reason
+        if kind in REJECTS:
+            self.rejects.append(row)
 
     def _why_not(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
         """Kind of reason and reason to leave a picture out; empty: pack it."""
@@ -226,7 +227,6 @@ class _Packing:
                 self._outside.setdefault(row.pixel_sha256, []).append(row)
             return OUTSIDE, OUTSIDE
         if row.problem:
-            self.rejects.append(row)
             return "unreadable", f"unreadable: {row.problem}"
         if self.config.duplicates == "leave-out":
             row.same_as = self._equal_picture(row)
@@ -277,8 +277,9 @@ class _Packing:
             first = self.rejects[0]
             raise DataError(
                 f"{len(self.rejects)} of {len(self.rows)} pictures cannot be used (max_rejects is "
-                f"{self.config.max_rejects}), the first is {first.path}: {first.problem}; repair "
-                "or remove them, or raise max_rejects to leave them out"
+                f"{self.config.max_rejects}), the first is {first.path}: "
+                f"{first.problem or first.left_out}; repair or remove them, or raise max_rejects "
+                "to leave them out"
             )
         if not self.packed:
             last = self.rows[-1]

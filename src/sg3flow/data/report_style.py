@@ -27,10 +27,14 @@ h3 { margin: 0 0 6px; font-size: 14px; color: var(--soft); font-weight: 600; }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 .tile { padding: 12px 14px; display: flex; flex-direction: column; min-width: 0; }
 .tile span, .tile small, .meta { color: var(--soft); font-size: 13px; }
-.tile strong { font-size: 19px; overflow-wrap: anywhere; }
+.tile strong { font-size: 17px; overflow-wrap: anywhere; }
 .card { padding: 16px 18px; margin-bottom: 16px; }
-.card.failed, .card.error { border-left: 4px solid var(--bad); }
-.card.warning { border-left: 4px solid var(--warn); }
+.card { overflow: hidden; }
+.card.failed, .card.error { box-shadow: inset 4px 0 var(--bad); }
+.card.warning { box-shadow: inset 4px 0 var(--warn); }
+nav ul { list-style: none; margin: 0; padding: 0; }
+nav a { color: inherit; text-decoration: none; display: block; padding: 3px 0; }
+nav a:hover, nav a:focus-visible { text-decoration: underline; }
 .meta { margin: 0 0 10px; }
 code { font: 12px ui-monospace, Consolas, monospace; color: var(--soft); }
 .pictures { display: flex; flex-wrap: wrap; gap: 14px; margin: 4px 0 10px; }
@@ -49,6 +53,8 @@ tr:last-child td { border-bottom: 0; }
 .checks td:first-child { width: 92px; }
 .checks td:last-child { width: 30%; }
 .scroll { overflow-x: auto; }
+.wide table { min-width: 640px; }
+.wide td:nth-child(3) { white-space: nowrap; width: 1%; }
 summary { cursor: pointer; color: var(--soft); font-size: 13px; }
 .bar { display: grid; grid-template-columns: minmax(70px, 160px) 1fr 70px; gap: 12px;
   align-items: center; padding: 3px 0; }

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from sg3flow.data.images import (
@@ -16,13 +17,13 @@ from sg3flow.data.images import (
     NotWanted,
     UnusablePicture,
     decode_picture,
-    encode_png,
     fit,
     measure,
     picture_endings,
     pixel_digest,
 )
 from sg3flow.data.plain_pictures import Colour, plain_picture
+from sg3flow.data.png import encode_png
 from sg3flow.data.quality import quality
 from sg3flow.data.storage import Storage
 from sg3flow.errors import DataError
@@ -88,7 +89,10 @@ def scan_picture(task: ScanTask, job: ScanJob) -> Scanned:
     try:
         content = task.storage.read(job.name)
     except DataError as error:
-        return Scanned(job.name, task.storage.size(job.name), problem=str(error))
+        # The manifest must not depend on where the source stands.
+        problem = str(error).replace(f"{task.storage.path}/", "")
+        problem = problem.replace(f" of {task.storage.path}", "")
+        return Scanned(job.name, task.storage.size(job.name), problem=problem)
     num_bytes, digest = len(content), hashlib.sha256(content).hexdigest()
     try:
         decoded = decode_picture(content)
@@ -131,8 +135,9 @@ def _coloured(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _encode(picture: Image.Image) -> Encoded:
-    digest = pixel_digest(picture)
-    return Encoded(encode_png(picture), picture.width, picture.height, picture.mode, digest)
+    pixels = np.asarray(picture)
+    digest = pixel_digest(pixels)
+    return Encoded(encode_png(pixels), picture.width, picture.height, picture.mode, digest)
 
 
 def inspect_entry(storage: Storage, name: str) -> dict[str, Any]:

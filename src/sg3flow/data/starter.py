@@ -5,15 +5,11 @@ fixed by the arguments: the drawing uses exact arithmetic only (see ``animal_sha
 PNGs are stored without compression, whose result would differ between zlib versions.
 """
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sg3flow.data.animal_faces import draw_face
+from sg3flow.data.png import encode_png
 from sg3flow.errors import ConfigError
 from sg3flow.progress import tracked
 
@@ -21,7 +17,6 @@ CLASSES = ("cat", "dog", "wild")
 
 # Every tenth picture of a class is for validation, whatever the number of pictures.
 _VAL_EVERY = 10
-_STORED_BLOCK_BYTES = 65535
 
 
 def draw_starter(dest: Path, *, images: int, resolution: int, seed: int) -> dict[str, Any]:
@@ -60,33 +55,3 @@ def draw_starter(dest: Path, *, images: int, resolution: int, seed: int) -> dict
 def _folder(class_index: int, index: int) -> str:
     split = "val" if index % _VAL_EVERY == _VAL_EVERY - 1 else "train"
     return f"starter/{split}/{CLASSES[class_index]}"
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A PNG of stored (uncompressed) rows, the same bytes with every zlib.
-
-    Args:
-        pixels: uint8 RGB, [H, W, 3].
-    """
-    height, width, _ = pixels.shape
-    # Each row starts with the number of its filter; 0 is none.
-    rows = np.zeros((height, 1 + width * 3), dtype=np.uint8)
-    rows[:, 1:] = pixels.reshape(height, width * 3)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", _stored(rows.tobytes())), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-
-def _stored(content: bytes) -> bytes:
-    """A zlib stream (RFC 1950) of stored deflate blocks (RFC 1951, Sec. 3.2.4)."""
-    blocks = [b"\x78\x01"]
-    for start in range(0, len(content), _STORED_BLOCK_BYTES):
-        block = content[start : start + _STORED_BLOCK_BYTES]
-        is_last = start + _STORED_BLOCK_BYTES >= len(content)
-        blocks.append(struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF) + block)
-    return b"".join(blocks) + struct.pack(">I", zlib.adler32(content))

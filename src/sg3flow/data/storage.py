@@ -63,9 +63,13 @@ def open_storage(path: Path) -> Storage:
 
 
 def check_exists(path: Path) -> None:
-    """Raise DataError where there is neither a file nor a folder."""
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}")
+    """Raise DataError where there is neither a file nor a folder, or one that may not be read."""
+    if not os.path.exists(path):  # not path.exists(): that raises where a folder above is closed
+        raise DataError(
+            f"there is no file or folder {path}, or a folder above it may not be opened"
+        )
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise DataError(f"{path} may not be read; change its permissions, or run as its owner")
 
 
 def is_hidden(name: str) -> bool:

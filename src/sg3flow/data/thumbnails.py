@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 
 from PIL import Image
 
@@ -16,25 +17,28 @@ _SIDE = 112
 
 
 class Thumbnails:
-    """Collects thumbnails by the path or entry name of their picture, the first 160 asked for."""
+    """Collects thumbnails by the path or entry name of their picture, the first 160 asked for.
 
-    def __init__(self, packed: Storage, raw: Storage | None) -> None:
+    Args:
+        packed, raw: the packed set, and its source if it is there.
+        entry_of: entries by the raw path of their picture.
+    """
+
+    def __init__(self, packed: Storage, raw: Storage | None, entry_of: Mapping[str, str]) -> None:
         self.uris: dict[str, str] = {}
-        self._packed, self._raw = packed, raw
+        self._packed, self._raw, self._entry_of = packed, raw, entry_of
         self._entries = frozenset(packed.names)
         self._files = frozenset(raw.names) if raw else frozenset()
 
-    def add(self, path: str, entry: str, other: str) -> None:
-        """Add one picture, known by its raw path and its entry, and its equal, if there is one."""
-        if path not in self.uris and entry in self._entries:
-            self._keep(path, self._packed, entry)
-        for name in (path, other):
-            if name in self.uris:
-                continue
-            if name in self._entries:
-                self._keep(name, self._packed, name)
-            elif self._raw is not None and name in self._files:
-                self._keep(name, self._raw, name)
+    def add(self, name: str) -> None:
+        """Add one picture, known by its raw path or its entry; a name of neither is passed over."""
+        entry = self._entry_of.get(name, name)
+        if name in self.uris:
+            return
+        if entry in self._entries:
+            self._keep(name, self._packed, entry)
+        elif self._raw is not None and name in self._files:
+            self._keep(name, self._raw, name)
 
     def _keep(self, key: str, storage: Storage, name: str) -> None:
         if len(self.uris) < _MOST:

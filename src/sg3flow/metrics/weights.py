@@ -4,7 +4,7 @@ import torch
 
 from sg3flow.downloads import cached
 from sg3flow.errors import DataError, MetricError
-from sg3flow.transfers import Patience
+from sg3flow.patience import Patience
 
 
 def load_weights(
