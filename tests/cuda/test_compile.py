@@ -28,7 +28,9 @@ def objects(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("source", sources.kernel_files(), ids=lambda path: path.name)
 def test_kernels_compile_without_warnings(nvcc, source, objects):
     version = sources.toolkit_version(nvcc)
-    options = sources.nvcc_options(sources.architecture_options(version, [(8, 0)]), optimize=1)
+    options = sources.nvcc_options(
+        sources.architecture_options(version, [(8, 0)]), optimize=1, strict=True
+    )
     options += ["-Xcicc=-O1", "-Xptxas=-O1"]  # twice as quick; the warnings are the same
     command = [nvcc, *options, "-c", str(source), "-o", str(objects / f"{source.stem}.o")]
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
