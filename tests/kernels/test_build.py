@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -166,7 +167,8 @@ def test_a_cache_without_permission_to_write(compiler, use_ops, tmp_path):
 
 def test_without_ninja(compiler, monkeypatch):
     compiler()
-    monkeypatch.setattr("sg3flow.kernels.compilation.shutil.which", lambda *_, **__: None)
+    nothing = SimpleNamespace(which=lambda *_, **__: None)
+    monkeypatch.setattr("sg3flow.kernels.compilation.shutil", nothing)
     with pytest.raises(ConfigError, match="pip install ninja"):
         make_build("cpu")
 
