@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test kills smoke-gpu kernels bench team-env
+.PHONY: help setup demo check test kills smoke-gpu test-gpu kernels bench bench-gpu team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,18 @@ kills: setup ## kill trainings twenty times, and servers under them; nothing may
 smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
 
+# Small cases: under these tools everything takes a hundred times as long.
+SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py -k "half_precision and size0 or upfirdn2d or bias_act or empty"
+
+test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores; look for races
+	$(BIN)/sg3flow doctor
+	$(BIN)/python -m pytest -m gpu tests/cuda
+	SG3FLOW_TENSOR_CORES=0 $(BIN)/python -m pytest -m gpu tests/cuda -k half_precision
+	@if command -v compute-sanitizer > /dev/null; then set -e; for tool in memcheck racecheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 9 \
+	  $(BIN)/python -m pytest $(SANITIZED); done; \
+	else echo "skipped memcheck and racecheck: no compute-sanitizer on PATH (part of the CUDA toolkit)"; fi
+
 kernels: setup ## build the kernels now (the first use would) and try them; compile the CUDA sources
 	$(BIN)/sg3flow doctor
 	$(BIN)/python -m pytest -q tests/cuda/test_compile.py
@@ -45,6 +57,9 @@ bench: setup ## time ops, generators and training steps against plain PyTorch an
 	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
 	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
 	$(BIN)/python benchmarks/training.py --json build/bench-training.json
+
+bench-gpu: setup ## on a GPU: every layer's op and training steps against plain PyTorch
+	$(BIN)/python benchmarks/gpu.py --json build/bench-gpu.json
 
 team-env: ## make the passwords of a team server (docs/team.md); TEAM_HOST= names it
 	@$(PYTHON) deploy/team/new_secrets.py --host "$(or $(TEAM_HOST),localhost)"

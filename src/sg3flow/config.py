@@ -187,6 +187,12 @@ class TrainConfig:
     seed: int = setting(0, ge=0, help="seed of everything random")
     fp32: bool = setting(False, help="no half precision on a GPU")
     bf16: bool = setting(False, help="half precision in bfloat16 in place of float16")
+    optimizer: str = setting(
+        "fused",
+        choices=("fused", "foreach", "plain"),
+        help="how Adam updates weights: in one pass over them, an operation at a time over all, or "
+        "one weight after the other; the same but for rounding",
+    )
     max_repairs: int = setting(
         1000,
         ge=0,

@@ -34,6 +34,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on ``device``, without waiting for what that device is doing.
+
+    To a GPU only memory that the system cannot move is copied that way.
+    """
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Let numbers below 1e-38 count as 0 on the CPU while the block runs.

@@ -3,13 +3,14 @@
 import ctypes
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
 
 from sg3flow.cuda import sources
+from sg3flow.errors import ConfigError
+from sg3flow.kernels.recipes import make_recipe
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +29,31 @@ def objects(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("source", sources.kernel_files(), ids=lambda path: path.name)
 def test_kernels_compile_without_warnings(nvcc, source, objects):
     version = sources.toolkit_version(nvcc)
-    options = sources.nvcc_options(sources.architecture_options(version, [(8, 0)]), optimize=1)
+    options = sources.nvcc_options(
+        sources.architecture_options(version, [(8, 0)]), optimize=1, strict=True
+    )
     options += ["-Xcicc=-O1", "-Xptxas=-O1"]  # twice as quick; the warnings are the same
     command = [nvcc, *options, "-c", str(source), "-o", str(objects / f"{source.stem}.o")]
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr
 
 
-def test_the_library_links_and_returns_errors(nvcc, objects, c_structures):
-    """Without torch, and without a GPU: nothing is launched here."""
+@pytest.fixture
+def recipe(nvcc):
+    try:
+        return make_recipe("cuda")
+    except ConfigError as error:
+        pytest.skip(f"no recipe here: {error}")
+
+
+def test_the_library_links_and_returns_errors(recipe, objects, c_structures):
+    """As the recipe links it, but for torch's CUDA libraries; nothing is launched here."""
     parts = [objects / f"{source.stem}.o" for source in sources.kernel_files()]
     if not all(part.exists() for part in parts):
         pytest.skip("the kernels were not compiled in this run")
     path = objects / "kernels.so"
-    command = [nvcc, "-shared", *map(str, parts), "-o", str(path)]
+    libraries = [part for part in recipe.link[2:] if part not in ("-lc10_cuda", "-ltorch_cuda")]
+    command = [*recipe.link[:2], *map(str, parts), *libraries, "-Wl,-z,defs", "-o", str(path)]
     linked = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert linked.returncode == 0, linked.stderr
     library = ctypes.CDLL(str(path))
@@ -56,21 +68,14 @@ def test_the_library_links_and_returns_errors(nvcc, objects, c_structures):
     assert library.sg3_filtered_lrelu_workspace(ctypes.byref(odd)) == 5 * 10 * 20 * 4
 
 
-def test_the_binding_compiles_against_torch(nvcc, tmp_path):
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    torch_headers = Path(torch.__file__).parent / "include"
-    generated = torch_headers / "c10/cuda/impl/cuda_cmake_macros.h"
+def test_the_binding_compiles_against_torch(recipe, tmp_path):
+    """By the recipe's own command, as far as a torch without CUDA goes: to its syntax."""
+    generated = Path(torch.__file__).parent / "include/c10/cuda/impl/cuda_cmake_macros.h"
     if not generated.exists():  # torch for CPUs has every header of the CUDA one but this
         stand_in = tmp_path / "c10/cuda/impl/cuda_cmake_macros.h"
         stand_in.parent.mkdir(parents=True)
         stand_in.write_text("#pragma once\n")
-    folders = [tmp_path, torch_headers, torch_headers / "torch/csrc/api/include"]
-    folders += [sources.toolkit_folder(nvcc) / "include", sysconfig.get_path("include")]
-    command = [compiler, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
-    command += [part for folder in folders for part in ("-isystem", str(folder))]
-    built = subprocess.run(
-        [*command, str(sources.binding_file())], capture_output=True, text=True, timeout=300
-    )
+    command = [*recipe.objects["binding"], "-isystem", str(tmp_path)]
+    command += ["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr

@@ -62,9 +62,9 @@ def compiler(tmp_path, library, monkeypatch):
 def use_ops():
     """Starts a process that uses an op; its output is the backend and a result that must be 1."""
 
-    def start(**environment: str) -> subprocess.Popen[str]:
+    def start(*wrapper: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", USE],
+            [*wrapper, sys.executable, "-W", "error", "-c", USE],
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

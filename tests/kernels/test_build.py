@@ -1,20 +1,28 @@
 """Builds never stand in the way: each failure ends soon, in plain PyTorch and one warning."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from sg3flow.errors import ConfigError
+from sg3flow.files import sha256_file
 from sg3flow.kernels import build as builds
 from sg3flow.kernels.build import find_build, make_build
 
 
 def finish(process, seconds=60):
     out, err = process.communicate(timeout=seconds)
-    return out.split(), [line for line in err.splitlines() if line]
+    return out.split(), [line for line in err.splitlines() if line and "(files)" not in line]
 
 
 def test_a_build_is_made_once_and_found_without_a_compiler(compiler, monkeypatch, capfd):
@@ -49,8 +57,9 @@ def test_a_spoilt_library_is_built_again(compiler, content):
     else:
         path.write_bytes(content)
     assert find_build("cpu") is None
-    assert make_build("cpu") == path and calls() == 2 * made
+    assert make_build("cpu") == path and calls() == made  # of the objects that were kept
     assert find_build("cpu") == path
+    assert make_build("cpu", anew=True) == path and calls() == 2 * made
 
 
 def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
@@ -66,15 +75,26 @@ def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
     assert make_build("cpu").is_file()
 
 
-def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch):
-    compiler("sleep 60")
-    monkeypatch.setenv("SG3FLOW_BUILD_SEC", "0.5")
+@pytest.mark.parametrize(
+    ("behaviour", "setting", "message"),
+    [
+        ("sleep 60", "SG3FLOW_STALL_SEC", "sleep 60 hung.*it did nothing"),
+        ("trap '' TERM INT HUP; sleep 61 & wait", "SG3FLOW_STALL_SEC", "hung"),
+        ("while :; do :; done", "SG3FLOW_BUILD_SEC", "did not finish"),
+    ],
+)
+def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch, behaviour, setting, message):
+    compiler(behaviour)
+    monkeypatch.setenv(setting, "0.6")
     start = time.monotonic()
-    with pytest.raises(ConfigError, match="did not finish"):
+    with pytest.raises(ConfigError, match=message):
         make_build("cpu")
     assert time.monotonic() - start < 20
     folder = builds.kernels_folder()
-    assert not [p for p in folder.iterdir() if not p.name.endswith((".lock", ".failed"))]
+    assert {p.suffix for p in folder.iterdir()} == {".lock", ".failed", ".work"}
+    mine = [p for p in psutil.Process().children(recursive=True) if "c++" in " ".join(p.cmdline())]
+    assert mine == []
+    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "61"]]
 
 
 def test_a_compiler_that_does_not_even_answer(compiler, monkeypatch, tmp_path):
@@ -85,17 +105,43 @@ def test_a_compiler_that_does_not_even_answer(compiler, monkeypatch, tmp_path):
         make_build("cpu")
 
 
-def test_a_lock_that_is_held_is_waited_for_only_so_long(compiler, monkeypatch):
-    import fcntl
-
+@pytest.fixture
+def held_lock(compiler):
+    """The lock of a build, held by someone else."""
     compiler()
-    path = make_build("cpu").parent
-    monkeypatch.setenv("SG3FLOW_BUILD_SEC", "0.5")
-    with path.with_name(f".{path.name}.lock").open("w") as stream:
+    path = next(make_build("cpu").parents[1].glob(".cpu-*.lock"))
+    with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process"):
-            make_build("cpu")
-    assert make_build("cpu").is_file()
+        yield path, stream
+
+
+def test_a_lock_whose_holder_does_nothing_is_not_waited_for(held_lock, monkeypatch):
+    monkeypatch.setenv("SG3FLOW_STALL_SEC", "0.5")
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=r"another process holds .* and builds nothing"):
+        make_build("cpu")
+    assert time.monotonic() - start < 10
+
+
+def test_a_lock_whose_holder_is_at_work_is_waited_for(held_lock, monkeypatch):
+    monkeypatch.setenv("SG3FLOW_STALL_SEC", "1")
+    path, stream = held_lock
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(make_build, "cpu")
+        for _ in range(25):
+            time.sleep(0.1)
+            os.utime(path)
+        assert not waiting.done()
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        assert waiting.result(timeout=20).is_file()
+
+
+def test_a_lock_that_nobody_holds_is_none(compiler):
+    compiler()
+    path = make_build("cpu")
+    lock = next(path.parents[1].glob(".cpu-*.lock"))
+    lock.write_text("left by a process that was killed\n")
+    assert make_build("cpu", anew=True) == path
 
 
 def test_a_cache_that_cannot_be_written(compiler, monkeypatch, tmp_path):
@@ -103,6 +149,35 @@ def test_a_cache_that_cannot_be_written(compiler, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SG3FLOW_KERNELS", str(tmp_path / "file" / "cache"))
     with pytest.raises(ConfigError, match="make that folder writable"):
+        make_build("cpu")
+
+
+def test_a_cache_without_permission_to_write(compiler, use_ops, tmp_path):
+    """root may write everywhere: there the process does without that privilege."""
+    compiler()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    drop = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("root writes everywhere, and there is no setpriv to forbid it")
+    out, err = finish(use_ops(*drop, SG3FLOW_KERNELS=str(closed)))
+    assert out == ["torch", "1.0"]
+    assert len(err) == 1 and "Permission denied; make that folder writable" in err[0]
+
+
+def test_without_ninja(compiler, monkeypatch):
+    compiler()
+    nothing = SimpleNamespace(which=lambda *_, **__: None)
+    monkeypatch.setattr("sg3flow.kernels.compilation.shutil", nothing)
+    with pytest.raises(ConfigError, match="pip install ninja"):
+        make_build("cpu")
+
+
+@pytest.mark.parametrize("shown", ["no message", "nvcc fatal   : unsupported GNU version"])
+def test_the_advice_fits_the_compiler(compiler, shown):
+    compiler(f'echo "{shown}: error" >&2; exit 3')
+    advice = "supports in CXX" if "nvcc" in shown else r"install g\+\+ 11"
+    with pytest.raises(ConfigError, match=f"{shown}.*{advice}"):
         make_build("cpu")
 
 
@@ -148,16 +223,71 @@ def test_a_library_that_does_not_load_is_a_warning(compiler, use_ops, tmp_path):
     assert out == ["torch", "1.0"] and len(err) == 1 and "does not load" in err[0]
 
 
-def test_a_build_that_was_killed_leaves_nothing_in_the_way(compiler, use_ops, tmp_path):
-    compiler("sleep 5")
+def test_what_a_killed_build_made_is_used_and_its_orphans_disturb_nothing(
+    compiler, use_ops, tmp_path
+):
+    calls = compiler("sleep 1")
     process = use_ops()
-    folder = tmp_path / "cache"
-    while not (folder.is_dir() and any(p.name.endswith(".tmp") for p in folder.iterdir())):
+    while not list(tmp_path.glob("cache/.cpu-*.work/*.o")):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert find_build("cpu") is None
+    made = len(list(tmp_path.glob("cache/.cpu-*.work/*.o")))
     compiler()
     start = time.monotonic()
     assert make_build("cpu").is_file()
     assert time.monotonic() - start < 4
+    assert calls() <= len(builds.make_recipe("cpu").objects) + 1 - made
+
+
+def test_an_object_is_made_again_when_its_source_changed_and_only_then(compiler, monkeypatch):
+    calls = compiler()
+    make_build("cpu")
+    calls = compiler()
+    wanted = "pointwise.cpp"
+
+    def changed(path):
+        return "0" * 64 if path.name == wanted else sha256_file(path)
+
+    for module in ("build", "compilation"):
+        monkeypatch.setattr(f"sg3flow.kernels.{module}.sha256_file", changed)
+    make_build("cpu")
+    variants = [name for name in builds.make_recipe("cpu").objects if "pointwise" in name]
+    assert calls() == len(variants) + 1  # and the link
+    wanted = "simd.h"  # any of them may include it
+    make_build("cpu")
+    assert calls() == len(variants) + 1 + len(builds.make_recipe("cpu").objects) + 1
+
+
+DOCTOR = "from sg3flow.kernels.doctor import examine\nprint(*examine(), sep='\\n')"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "settings", "line"),
+    [
+        ("", {}, "cpu: compiled kernels for "),
+        ("echo 'x.cpp: error: no' >&2; exit 1", {}, "because c++ failed: x.cpp: error: no"),
+        ("sleep 60", {"SG3FLOW_STALL_SEC": "0.6"}, "because sleep 60 hung"),
+        ("", {"SG3FLOW_OPS": "torch"}, "cpu: plain PyTorch, because SG3FLOW_OPS=torch"),
+    ],
+)
+def test_the_doctor_says_what_is_used_and_why(compiler, behaviour, settings, line):
+    compiler(behaviour)
+    done = subprocess.run(
+        [sys.executable, "-c", DOCTOR],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert line in done.stdout
+
+
+def test_a_rebuild_that_fails_is_an_error(compiler):
+    from sg3flow.kernels.doctor import examine
+
+    compiler("echo 'x.cpp: error: no' >&2; exit 1")
+    with pytest.raises(ConfigError, match=r"x\.cpp: error: no"):
+        list(examine(rebuild=True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sg3flow.errors import ConfigError
-from sg3flow.kernels import loader, trial
+from sg3flow.kernels import trial
 from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -210,7 +210,7 @@ def test_wrong_tensors_are_refused(draw):
 def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
     monkeypatch.setattr(trial, "TOLERANCES", {torch.float32: 0.0})
     with pytest.raises(ConfigError, match="the cpu kernels differ from plain PyTorch by"):
-        loader._require_right("cpu")
+        trial.require_right("cpu")
     monkeypatch.setattr(trial, "largest_error", lambda name, dtype: float("nan"))
     with pytest.raises(ConfigError, match="differ from plain PyTorch by nan"):
-        loader._require_right("cpu")
+        trial.require_right("cpu")

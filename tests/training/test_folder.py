@@ -94,6 +94,7 @@ def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
         ("metrics", ("fid50k_full",), True),
         ("max_repairs", 0, True),
         ("bf16", True, False),
+        ("optimizer", "plain", False),
         ("batch_gpu", 4, False),
         ("gpus", 2, False),
         ("resume_partial", True, False),

@@ -17,6 +17,7 @@ def load_kernels(name: str) -> Path:
     """
     from sg3flow.kernels import library  # noqa: F401 - declares the ops
     from sg3flow.kernels.build import find_build, make_build
+    from sg3flow.kernels.trial import require_right
 
     path = find_build(name)
     if path is None:
@@ -29,30 +30,8 @@ def load_kernels(name: str) -> Path:
             f"{path} does not load ({str(error).splitlines()[0][:200]}); "
             "'sg3flow doctor --rebuild' builds it again"
         ) from None
-    _require_right(name)
+    require_right(name)
     return path
-
-
-def _require_right(name: str) -> None:
-    """Try the kernels on this very device: a compiler or a card may do what nobody has seen yet.
-
-    Raises:
-        ConfigError: they do not run, or compute something else than plain PyTorch.
-    """
-    from sg3flow.kernels.trial import TOLERANCES, largest_error
-
-    dtypes = TOLERANCES if name == "cuda" else (torch.float32,)
-    for dtype in dtypes:
-        try:
-            error = largest_error(name, dtype)
-        except RuntimeError as problem:
-            reason = (str(problem).strip().splitlines() or ["no message"])[0][:200]
-            raise ConfigError(f"the {name} kernels do not run here: {reason}") from None
-        if not error <= TOLERANCES[dtype]:
-            raise ConfigError(
-                f"the {name} kernels differ from plain PyTorch by {error:.1e} of the largest value "
-                f"in {dtype}; please report this machine and compiler"
-            )
 
 
 def _refuse_in_workers() -> None:

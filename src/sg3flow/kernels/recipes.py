@@ -16,7 +16,8 @@ import torch
 from sg3flow.errors import ConfigError
 
 _CPU = Path(__file__).parents[1] / "cpu"
-_PROBE_SEC = 20
+_PROBE_SEC = 10
+_INSTALLED = "/usr/local/cuda"  # the installer's default, with a link to one of several releases
 _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 # comparisons may be turned into selections, and errno of sqrt is nobody's business
 _KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
@@ -70,7 +71,7 @@ def kernel_files(name: str) -> tuple[Path, ...]:
 def _cpu_recipe() -> Recipe:
     compiler, version = _cxx()
     is_x86 = platform.machine() in ("x86_64", "AMD64")
-    base = (compiler, *_FLAGS, *(("-DSG3FLOW_X86",) if is_x86 else ()))
+    base = (compiler, *_FLAGS, *_abi(), *(("-DSG3FLOW_X86",) if is_x86 else ()))
     objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
     for source in ("convolution", "pointwise", "resampling", "table", "weight_gradient"):
         for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
@@ -83,16 +84,17 @@ def _cpu_recipe() -> Recipe:
 def _cuda_recipe() -> Recipe:
     from sg3flow.cuda import sources
 
-    nvcc = _nvcc()
+    nvcc, toolkit = find_nvcc(torch.version.cuda)
     compiler, version = _cxx()
-    toolkit = sources.toolkit_version(nvcc)
     count = torch.cuda.device_count()
     visible = [torch.cuda.get_device_capability(i) for i in range(count)] if count else None
     options = sources.nvcc_options(sources.architecture_options(toolkit, visible))
-    objects = {path.stem: (str(nvcc), *options, "-c", str(path)) for path in sources.kernel_files()}
+    # one C++ compiler for both: nvcc's own choice may be newer than it knows
+    base = (str(nvcc), f"-ccbin={compiler}", *options)
+    objects = {path.stem: (*base, "-c", str(path)) for path in sources.kernel_files()}
     home = sources.toolkit_folder(nvcc)
     headers = ("-isystem", str(home / "include"), *_torch_headers())
-    objects["binding"] = (compiler, *_FLAGS, *headers, "-c", str(sources.binding_file()))
+    objects["binding"] = (compiler, *_FLAGS, *_abi(), *headers, "-c", str(sources.binding_file()))
     libraries = _torch_libraries("c10", "c10_cuda", "torch_cpu", "torch_cuda")
     link = (compiler, "-shared", *libraries, *_cuda_runtime(home))
     named = (version, f"nvcc {toolkit[0]}.{toolkit[1]}")
@@ -100,19 +102,57 @@ def _cuda_recipe() -> Recipe:
 
 
 def _cuda_runtime(home: Path) -> tuple[str, ...]:
-    folders = [home / "lib64", home / "lib", home / "targets" / "x86_64-linux" / "lib"]
-    return (*(f"-L{folder}" for folder in folders if folder.is_dir()), "-lcudart")
+    """The toolkit's runtime, linked in where there is one to link in.
+
+    Nothing has to be found when the library is loaded then, and it may be older or newer than the
+    one that torch brings: streams, devices and memory belong to the driver, which both share.
+    """
+    folders = [home / "lib64", home / "lib", home / "targets" / f"{platform.machine()}-linux/lib"]
+    for folder in folders:
+        if (folder / "libcudart_static.a").is_file():
+            return (f"-L{folder}", "-lcudart_static", "-lrt", "-ldl", "-lpthread")
+    there = [folder for folder in folders if folder.is_dir()]
+    return (*(f"-L{f}" for f in there), *(f"-Wl,-rpath,{f}" for f in there), "-lcudart")
 
 
-def _nvcc() -> Path:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    found = shutil.which("nvcc", path=f"{home}/bin" if home else None) or shutil.which("nvcc")
-    if found is None:
+def find_nvcc(torch_cuda: str | None) -> tuple[Path, tuple[int, int]]:
+    """nvcc and its CUDA release: the first one found that suits a torch built for `torch_cuda`.
+
+    Asked are CUDA_HOME and CUDA_PATH, PATH, and where toolkits are installed by default. A torch
+    without CUDA suits any.
+
+    Raises:
+        ConfigError: there is none, or none that suits; the message says what to install.
+    """
+    from sg3flow.cuda.sources import toolkit_version
+
+    wanted = "" if torch_cuda is None else f" {torch_cuda}"
+    refused: list[str] = []
+    for nvcc in _nvcc_candidates(torch_cuda):
+        try:
+            toolkit = toolkit_version(nvcc)
+        except ConfigError as error:
+            refused.append(str(error))
+            continue
+        if torch_cuda is None or toolkit[0] == int(torch_cuda.split(".")[0]):
+            return nvcc, toolkit
+        refused.append(f"{nvcc} is CUDA {toolkit[0]}.{toolkit[1]}, this torch is for {torch_cuda}")
+    if refused:
         raise ConfigError(
-            f"no nvcc is on PATH or in CUDA_HOME; install the CUDA toolkit {torch.version.cuda} "
-            "that this torch was built for"
+            f"{refused[0]}; install the CUDA toolkit{wanted}, or name it in CUDA_HOME"
         )
-    return Path(found)
+    raise ConfigError(
+        f"no nvcc is on PATH or in CUDA_HOME; install the CUDA toolkit{wanted} "
+        "(https://developer.nvidia.com/cuda-downloads, or conda: cuda-toolkit)"
+    )
+
+
+def _nvcc_candidates(torch_cuda: str | None) -> list[Path]:
+    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    usual = [_INSTALLED, *([f"{_INSTALLED}-{torch_cuda}"] if torch_cuda else [])]
+    folders = [*(f"{home}/bin" for home in homes if home), None, *(f"{home}/bin" for home in usual)]
+    found = [shutil.which("nvcc", path=folder) for folder in folders]
+    return list(dict.fromkeys(Path(path) for path in found if path is not None))
 
 
 def _cxx() -> tuple[str, str]:
@@ -145,6 +185,11 @@ def _cxx() -> tuple[str, str]:
             "g++ again, or name another compiler in CXX"
         )
     return found, lines[0]
+
+
+def _abi() -> tuple[str, ...]:
+    """The form of std::string in torch's interfaces; another one does not load."""
+    return (f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",)
 
 
 def _torch_headers() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from sg3flow.networks.layers import (
     minibatch_std,
 )
 from sg3flow.networks.mapping import MappingNetwork
+from sg3flow.networks.precision import has_half
 from sg3flow.ops import setup_filter
 
 
@@ -59,7 +60,7 @@ class DiscriminatorBlock(nn.Module):
         self.skip = conv(channels, out_channels, 1, bias=False, down=2)
 
     def forward(self, x: torch.Tensor, force_fp32: bool = False) -> torch.Tensor:
-        half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        half = self.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.conv0.weight.dtype)
         if self.fromrgb is not None:
             x = self.fromrgb(x)

@@ -1,7 +1,14 @@
-"""Which 16-bit format the layers in half precision use."""
+"""Where layers compute in half precision, and which 16-bit format they use."""
 
 import torch
 from torch import nn
+
+_HALF_DEVICES = ("cuda",)
+
+
+def has_half(device: torch.device) -> bool:
+    """Whether layers that may run in half precision do so on a device."""
+    return device.type in _HALF_DEVICES
 
 
 def use_bfloat16(network: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from sg3flow import processes
 from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer, check_resolution, half_precision_from
+from sg3flow.networks.precision import has_half
 from sg3flow.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 
 NOISE_MODES = ("const", "random", "none")
@@ -134,7 +135,7 @@ class SynthesisBlock(nn.Module):
         force_fp32: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`ws` [N, num_conv + 1, w_dim]; returns the features and the image so far (float32)."""
-        half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
+        half = self.use_fp16 and not force_fp32 and has_half(ws.device)
         dtype = self.half_dtype if half else ws.dtype
         styles = iter(ws.unbind(dim=1))
         if x is None:

@@ -11,6 +11,7 @@ from sg3flow import processes
 from sg3flow.networks.filters import lowpass_filter
 from sg3flow.networks.generator import Generator
 from sg3flow.networks.layers import FullyConnectedLayer
+from sg3flow.networks.precision import has_half
 from sg3flow.networks.schedule import LayerPlan, Schedule, ScheduleArguments, plan_layers
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
 
@@ -112,7 +113,7 @@ class SynthesisLayer(nn.Module):
             magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
             magnitude = processes.average(magnitude)
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
-        half = self.plan.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        half = self.plan.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
         is_torgb = self.plan.is_torgb

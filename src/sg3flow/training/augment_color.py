@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from sg3flow.devices import sent
 from sg3flow.training.augment_draws import Draws
 from sg3flow.training.augment_strengths import Strengths
 
@@ -46,7 +47,7 @@ def apply_color(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     if images.shape[1] == 1:
         rows = rows.mean(dim=1, keepdim=True)
         rows = torch.stack([rows[..., :3].sum(dim=-1), rows[..., 3]], dim=-1)  # [N, 1, 2]
-    rows = rows.to(images.dtype).to(images.device, non_blocking=True)
+    rows = sent(rows.to(images.dtype), images.device)
     flat = images.flatten(2)  # [N, C, H*W]
     return (rows[..., :-1] @ flat + rows[..., -1:]).view_as(images)
 

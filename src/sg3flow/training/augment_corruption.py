@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from sg3flow import processes
+from sg3flow.devices import sent
 from sg3flow.errors import ConfigError
 from sg3flow.training.augment_draws import Draws
 from sg3flow.training.augment_strengths import Strengths
@@ -41,7 +42,7 @@ def apply_filter(
     margin = bank.shape[1] // 2
     if min(height, width) <= margin:
         raise ConfigError(f"imgfilter needs pictures above {margin} px, not {width}x{height}")
-    taps = gains.to(bank.dtype).to(images.device, non_blocking=True) @ bank  # [N, 43]
+    taps = sent(gains.to(bank.dtype), images.device) @ bank  # [N, 43]
     taps = taps.to(images.dtype).repeat_interleave(num_channels, dim=0)
     flat = images.reshape(1, num_images * num_channels, height, width)
     flat = F.pad(flat, [margin] * 4, mode="reflect")
@@ -92,7 +93,7 @@ def _band_gains(strengths: Strengths, draws: Draws) -> torch.Tensor:
 
 def _to_images(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Values [N] as [N, 1, 1, 1] beside the images."""
-    return values.to(images.dtype).to(images.device, non_blocking=True)[:, None, None, None]
+    return sent(values.to(images.dtype), images.device)[:, None, None, None]
 
 
 def _convolve(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:

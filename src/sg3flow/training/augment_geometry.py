@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from sg3flow.devices import sent
 from sg3flow.ops import downsample2d, setup_filter, upsample2d
 from sg3flow.training.augment_draws import Draws
 from sg3flow.training.augment_strengths import Strengths
@@ -71,7 +72,7 @@ def apply_geometry(
         @ matrix
         @ _scaling(out_width / 2, out_height / 2)
     )
-    theta = matrix[:, :2].to(images.dtype).to(images.device, non_blocking=True)
+    theta = sent(matrix[:, :2].to(images.dtype), images.device)
     shape = [num_images, num_channels, out_height, out_width]
     images = sample_bilinear(images, F.affine_grid(theta, shape, align_corners=False))
     return downsample2d(images, lowpass, down=2, padding=-_MARGIN, flip_filter=True)

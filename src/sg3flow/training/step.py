@@ -8,6 +8,7 @@ import torch
 
 from sg3flow import processes
 from sg3flow.data.dataset import Batch, TrainingSet
+from sg3flow.devices import sent
 from sg3flow.training.build import ADA_INTERVAL, Parts, Phase
 from sg3flow.training.ema import ema_beta, update_ema
 from sg3flow.training.losses import MicroBatch
@@ -26,7 +27,7 @@ class RealBatch:
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> "RealBatch":
         """From uint8 pictures [N, C, H, W] and their labels."""
-        img, c = (part.to(device, non_blocking=True) for part in batch)
+        img, c = (sent(part, device) for part in batch)
         return cls(img.to(torch.float32) / 127.5 - 1, c)
 
 
@@ -41,7 +42,7 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
         z = torch.randn([batch, z_dim], device=device)
         picks = processes.share(torch.randint(len(items), [batch])).tolist()
         c = torch.stack([items.label(i) for i in picks])
-        return processes.share(z), c.to(device, non_blocking=True)
+        return processes.share(z), sent(c, device)
 
     return draw
 

@@ -1,0 +1,101 @@
+"""A step on a GPU never waits for it: shown without one, on tensors that have no values.
+
+On torch's `meta` device every operation runs as far as shapes and types go; a value that is asked
+for is an error, and what comes from or goes to the CPU is seen. That, and half precision, is what a
+GPU has in common with it. ADA reads one number every 4 batches; that is the only wait.
+"""
+
+import collections
+import dataclasses
+import sys
+import traceback
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sg3flow.config import TrainConfig
+from sg3flow.training.build import build, resolve
+from sg3flow.training.step import RealBatch, run_step
+
+DEVICE = torch.device("meta")
+BATCH, SIDE = 4, 16
+# These ask for values, or for how many there are of some kind.
+ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+
+class Watch(TorchDispatchMode):
+    """Notes what crosses between the CPU and the device, and where values are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.crossings: collections.Counter[str] = collections.Counter()
+        self.questions: list[str] = []
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [a for a in (*args, out) if isinstance(a, torch.Tensor)]
+        devices = {t.device.type for t in tensors}
+        self.dtypes |= {t.dtype for t in tensors if t.device == DEVICE}
+        name = func.overloadpacket.__name__
+        if name in ASKING and "meta" in devices:
+            self.questions.append(f"{name} {_caller()}")
+        if name in ("_to_copy", "copy_") and len(devices) > 1:
+            self.crossings[_caller()] += 1
+        return out
+
+
+def _caller() -> str:
+    """The innermost function of the package."""
+    ours = [f for f in traceback.extract_stack() if "/sg3flow/" in f.filename]
+    return ours[-1].name if ours else "outside"
+
+
+@pytest.fixture
+def gpu_like(monkeypatch):
+    monkeypatch.setattr("sg3flow.networks.precision._HALF_DEVICES", ("cuda", "meta"))
+    # the fused update runs on meta, too; only the check does not know
+    adam = sys.modules["torch.optim.adam"]
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
+
+
+def watched_step(nimg, **settings):
+    config = TrainConfig(gpus=1, batch=BATCH, gamma=1.0, cbase=1024, cmax=16, **settings)
+    config = resolve(config)
+    parts = build(config, resolution=SIDE, channels=3, c_dim=0, device=DEVICE)
+    # its draws on the CPU decide what is computed: allowed, and left out here
+    parts.loss.settings = dataclasses.replace(parts.loss.settings, style_mixing_prob=0.0)
+    labels = torch.zeros(BATCH, 0, device=DEVICE)
+    real = RealBatch(torch.zeros(BATCH, 3, SIDE, SIDE, device=DEVICE), labels)
+
+    def draw(phase):
+        return torch.randn(BATCH, parts.G.z_dim, device=DEVICE), labels
+
+    with Watch() as watch:
+        run_step(parts, real, draw, nimg, BATCH)
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("cfg", "optimizer"),
+    [("stylegan3-t", "fused"), ("stylegan3-r", "foreach"), ("stylegan2", "plain")],
+)
+def test_a_step_with_all_phases_waits_for_nothing(gpu_like, cfg, optimizer):
+    watch = watched_step(0, cfg=cfg, optimizer=optimizer, aug="fixed", p=0.9)
+    assert watch.questions == []
+    assert set(watch.crossings) == {"sent"}  # from pinned memory
+    assert torch.float16 in watch.dtypes
+
+
+def test_full_precision_and_bfloat16(gpu_like):
+    dtypes = watched_step(BATCH, cfg="stylegan3-t", fp32=True, aug="noaug").dtypes
+    assert torch.float16 not in dtypes
+    dtypes = watched_step(BATCH, cfg="stylegan3-t", bf16=True, aug="noaug").dtypes
+    assert torch.bfloat16 in dtypes and torch.float16 not in dtypes
+
+
+def test_ada_reads_one_number_every_four_batches(gpu_like):
+    assert watched_step(2 * BATCH, cfg="stylegan3-t", aug="ada").questions == []
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        watched_step(3 * BATCH, cfg="stylegan3-t", aug="ada")
