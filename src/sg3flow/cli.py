@@ -1,7 +1,8 @@
 """The `sg3flow` command: what is not a stage."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +67,55 @@ def doctor(
 
         for line in examine(rebuild):
             print(line)
+
+
+Name = Annotated[str, typer.Argument(help="name of the registered model")]
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="number of the version, or an alias")],
+    metric: Annotated[
+        str, typer.Option(help="compare by this one; empty: by what the version was chosen by")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="whatever the gate says")] = False,
+    reason: Annotated[str, typer.Option(help="recorded with the move; --force needs it")] = "",
+    debug: Debug = False,
+) -> None:
+    """Make a version the champion if it is better than the present one."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.promotion import promote as move
+
+        _tell(move(name, version, metric=metric, force=force, reason=reason))
+
+
+@app.command()
+def rollback(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="recorded with the move")] = "",
+    debug: Debug = False,
+) -> None:
+    """Give champion back to the version that held it before; twice goes back by two."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.promotion import rollback as move_back
+
+        _tell(move_back(name, reason=reason))
+
+
+def _tell(moved: Any) -> None:
+    print(moved.text)
+    if moved.warning:
+        print(f"warning: {moved.warning}", file=sys.stderr)
+
+
+@app.command()
+def history(name: Name, debug: Debug = False) -> None:
+    """Show the versions of a model, and who moved its aliases, when and why."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.history import print_history
+
+        print_history(name)
 
 
 def main() -> None:

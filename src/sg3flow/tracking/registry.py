@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -15,20 +15,23 @@ import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError, DataError
-from sg3flow.files import write_json
+from sg3flow.files import write_bytes, write_json
 from sg3flow.metrics.best import BestSnapshot, best_of_run
+from sg3flow.rendering.images import Generator, png_bytes
+from sg3flow.rendering.samples import sample_sheet
 from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge, require_comparable
+from sg3flow.tracking.description import SAMPLES, Lineage, describe
+from sg3flow.tracking.moves import REGISTERED, move_alias, standing
 from sg3flow.tracking.stage_run import StageRun, flat_params, send
 from sg3flow.tracking.store import Store, connect, tracking_errors, training_run_id
+from sg3flow.tracking.versions import CANDIDATE, CHAMPION, RESULT_TAG, WEIGHTS_TAG, results_of
 
 FORMAT = "sg3flow-registered-1"
-CANDIDATE, CHAMPION = "candidate", "champion"
 
 # What the served code imports, directly or through the parts of sg3flow it uses.
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_WEIGHTS_TAG = "sg3flow.weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,14 @@ class _Candidate:
     snapshot_sha256: str
     training_set: dict[str, Any]
     package: Package
+    samples: Path
 
     @property
     def tags(self) -> dict[str, str]:
         """What a version carries: digests, and every measurement with its conditions."""
-        rows = {
-            f"sg3flow.result.{name}": json.dumps(row) for name, row in self.best.results.items()
-        }
+        rows = {f"{RESULT_TAG}{name}": json.dumps(row) for name, row in self.best.results.items()}
         return rows | {
-            _WEIGHTS_TAG: self.package.weights_sha256,
+            WEIGHTS_TAG: self.package.weights_sha256,
             "sg3flow.snapshot_sha256": self.snapshot_sha256,
             "sg3flow.snapshot": self.best.snapshot,
             "sg3flow.kimg": str(self.best.kimg),
@@ -86,7 +88,10 @@ def register_best(
         package = package_generator(
             network, Path(folder), training_set=training_set, metrics=rows, snapshot_sha256=digest
         )
-        candidate = _Candidate(best, digest, training_set, package)
+        samples = Path(folder) / SAMPLES
+        names = tuple(map(str, training_set.get("class_names") or ()))
+        write_bytes(samples, png_bytes(sample_sheet(cast(Generator, network), names)))
+        candidate = _Candidate(best, digest, training_set, package, samples)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
     write_json(report, content)
@@ -107,7 +112,7 @@ def _register(
         for key, value in candidate.tags.items():
             store.client.set_model_version_tag(config.name, version, key, value)
     decision = _move_aliases(store, config.name, version, candidate)
-    aliases = _aliases(store, config.name)
+    aliases = standing(store, config.name)
     return {
         "format": FORMAT,
         "name": config.name,
@@ -126,7 +131,7 @@ def _register(
 
 def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
     """The version that holds these very weights, if there is one."""
-    wanted = f"name = '{name}' and tags.`{_WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted = f"name = '{name}' and tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
     found = store.client.search_model_versions(wanted)
     numbers = [int(version.version) for version in found if version.status == "READY"]
     return str(min(numbers)) if numbers else None
@@ -138,7 +143,7 @@ def _require_comparable(
     """Refuse, before anything is registered, what could not be held against the champion."""
     if not store.client.search_registered_models(f"name = '{name}'"):
         return
-    champion = _aliases(store, name).get(CHAMPION)
+    champion = standing(store, name).get(CHAMPION)
     if champion is not None and champion != version:
         result = candidate.best.results[candidate.best.metric]
         require_comparable(result, champion, _champion_result(store, name, champion, candidate))
@@ -148,9 +153,8 @@ def _champion_result(
     store: Store, name: str, champion: str, candidate: _Candidate
 ) -> dict[str, Any] | None:
     """The champion's row for the metric that chose the candidate, if it was measured by it."""
-    tags = store.client.get_model_version(name, champion).tags
-    row = tags.get(f"sg3flow.result.{candidate.best.metric}")
-    return dict(json.loads(row)) if row else None
+    results = results_of(store.client.get_model_version(name, champion))
+    return results.get(candidate.best.metric)
 
 
 def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
@@ -161,8 +165,22 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
     source_run = training_run_id(run_dir) or stage_run
     model_id = _log_model(store, candidate, source_run)
     version = mlflow.register_model(f"models:/{model_id}", config.name, tags=candidate.tags)
-    store.client.update_model_version(config.name, version.version, _description(candidate))
-    return str(version.version)
+    number = str(version.version)
+    lineage = _lineage(store, source_run, model_id)
+    store.client.set_model_version_tag(config.name, number, "sg3flow.commit", lineage.commit)
+    store.client.update_model_version(
+        config.name,
+        number,
+        describe(
+            config.name,
+            number,
+            candidate.best,
+            candidate.training_set,
+            lineage,
+            candidate.snapshot_sha256,
+        ),
+    )
+    return number
 
 
 def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
@@ -176,7 +194,7 @@ def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
         store.experiment_id,
         name="generator",
         source_run_id=run_id,
-        tags={_WEIGHTS_TAG: candidate.package.weights_sha256},
+        tags={WEIGHTS_TAG: candidate.package.weights_sha256},
         params={"kimg": str(candidate.best.kimg)},
         model_type="generator",
     )
@@ -187,6 +205,7 @@ def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
         artifacts={
             "weights": str(candidate.package.weights),
             "description": str(candidate.package.description),
+            "samples": str(candidate.samples),
         },
         code_paths=[str(Path(sg3flow.__file__).parent)],
         signature=pyfunc.signature(),
@@ -204,8 +223,8 @@ def requirements() -> list[str]:
 
 def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
     """Point the aliases to the version as it deserves; says in words what became of champion."""
-    store.client.set_registered_model_alias(name, CANDIDATE, version)
-    champion = _aliases(store, name).get(CHAMPION)
+    move_alias(store, name, CANDIDATE, version, how=REGISTERED, why="the newest")
+    champion = standing(store, name).get(CHAMPION)
     if champion == version:
         return f"version {version} is the champion already"
     if champion is None:
@@ -215,24 +234,15 @@ def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) 
         row = _champion_result(store, name, champion, candidate)
         wins, reason = judge(result, champion, row)
     if wins:
-        store.client.set_registered_model_alias(name, CHAMPION, version)
+        warning = move_alias(store, name, CHAMPION, version, how=REGISTERED, why=reason)
+        return f"{reason}; {warning}" if warning else reason
     return reason
 
 
-def _aliases(store: Store, name: str) -> dict[str, str]:
-    # Versions are numbers from a database and texts from a server.
-    found = store.client.get_registered_model(name).aliases
-    return {str(alias): str(version) for alias, version in found.items()}
-
-
-def _description(candidate: _Candidate) -> str:
-    best, data = candidate.best, candidate.training_set
-    citation = f"; cite: {data['citation']}" if data.get("citation") else ""
-    return (
-        f"{best.snapshot}: {best.metric} {best.value:g} at {best.kimg} kimg, trained on "
-        f"{data.get('num_images', '?')} pictures of {data.get('name', '?')} "
-        f"(licence: {data.get('licence') or 'not known'}{citation})"
-    )
+def _lineage(store: Store, run_id: str, model_id: str) -> Lineage:
+    run = store.client.get_run(run_id)
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    return Lineage(run_id, model_id, run.info.run_name or "", commit)
 
 
 def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:

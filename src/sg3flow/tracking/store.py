@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import TrackingError
+from sg3flow.errors import Sg3flowError, TrackingError
 from sg3flow.project import project_root
 
 # Every call answers or fails within seconds; with MLflow's own settings one takes 4 to 20 minutes.
@@ -64,7 +64,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     """Turn whatever the tracking client raises into one TrackingError."""
     try:
         yield
-    except TrackingError:
+    except Sg3flowError:  # has its words already
         raise
     except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
         reason = " ".join(str(error).split())[:300]
