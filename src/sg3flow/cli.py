@@ -118,6 +118,33 @@ def history(name: Name, debug: Debug = False) -> None:
         print_history(name)
 
 
+@app.command()
+def serve(
+    target: Annotated[str, typer.Argument(help="NAME@ALIAS, say sg3flow-starter@champion")],
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen at")] = 5001,
+    poll: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="seconds between two looks at the registry")
+    ] = 5.0,
+    load_timeout: Annotated[
+        float, typer.Option(min=1, max=86400, help="seconds a version may take to come up")
+    ] = 300.0,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, max=100_000, help="requests at once; more are answered by 503")
+    ] = 256,
+    debug: Debug = False,
+) -> None:
+    """Serve the version an alias stands at, and the next one as soon as the alias moves."""
+    with one_line_errors(debug):
+        from sg3flow.serving.front import Settings
+        from sg3flow.serving.limits import Limits
+        from sg3flow.tracking.serve import serve as run_server
+
+        body = Limits.from_environment().max_body_bytes
+        settings = Settings(poll, load_timeout, max_waiting, body)
+        run_server(target, host, port, settings)
+
+
 def main() -> None:
     """Entry point of the installed command."""
     run(app)
