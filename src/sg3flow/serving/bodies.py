@@ -111,7 +111,9 @@ def _check_rows(form: str, rows: Any) -> None:
         if not all(isinstance(value, list) for value in rows.values()) or len(lengths) > 1:
             raise _bad(f"{form} as an object must hold lists of one length, one a column")
     elif _is_list_of(rows, dict):
-        for row in rows:
+        for i, row in enumerate(rows):
+            if not row:
+                raise _bad(f"row {i} is empty; {_ADVICE}")
             _check_columns(row)
     else:
         raise _bad(f"{form} must be a list of rows, each an object; {_ADVICE}")

@@ -51,7 +51,7 @@ class Worker:
             load_sec: how long loading and the first request may take.
 
         Raises:
-            CheckpointError: it ended, or gave no picture in time; its last words are in the message.
+            CheckpointError: it ended, or gave no picture in time; says its last words.
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
         with (folder / "log").open("wb") as log:
