@@ -152,7 +152,8 @@ class Registry:
         watch, log = self.folder / f"watch{port}.log", self.folder / f"serve{port}.log"
         environment = self.environment | variables | {"SG3FLOW_TEST_WATCH": str(watch)}
         path = [str(self.folder / "watcher"), *filter(None, [environment.get("PYTHONPATH")])]
-        command = [sys.executable, "-m", *[a.replace("PORT", str(port)) for a in arguments]]
+        program, *rest = [argument.replace("PORT", str(port)) for argument in arguments]
+        command = [str(Path(sys.executable).parent / program), *rest]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 command,

@@ -15,10 +15,10 @@ import pytest
 
 from sg3flow.rendering.images import Look, png_bytes, render_image
 
-_SERVE = "sg3flow.cli serve toy@champion --port PORT --poll 0.3 --load-timeout 120"
+_SERVE = "sg3flow serve toy@champion --port PORT --poll 0.3 --load-timeout 120"
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}, {"seed": 2, "class": 1}]}
 
-_COMMAND = [sys.executable, "-m", "sg3flow.cli"]
+_COMMAND = [str(Path(sys.executable).parent / "sg3flow")]
 
 
 @pytest.fixture(scope="module")
