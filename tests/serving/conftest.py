@@ -214,7 +214,7 @@ def _write_run(networks, folder: Path, number: int) -> StyleGAN3Generator:
 
 
 def _wait_until_up(url: str, process, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # of a machine that is busy
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()[-3000:]
         try:

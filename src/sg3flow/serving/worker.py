@@ -31,12 +31,14 @@ class Worker:
     Attributes:
         version: number of the version.
         in_flight: requests it is working on.
+        socket: where it listens.
     """
 
     def __init__(self, version: str, process: asyncio.subprocess.Process, folder: Path) -> None:
         self.version, self.in_flight = version, 0
         self._process, self._folder = process, folder
-        connector = aiohttp.UnixConnector(str(folder / "socket"), limit=0)
+        self.socket = folder / "socket"
+        connector = aiohttp.UnixConnector(str(self.socket), limit=0)
         # The server behind the socket ends what takes too long by itself.
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None)
