@@ -97,7 +97,8 @@ def _check_rows(form: str, rows: Any) -> None:
     if form == "dataframe_split":
         if not isinstance(rows, dict) or set(rows) - {"columns", "data", "index"}:
             raise _bad("dataframe_split must be an object of columns and data")
-        columns, data = rows.get("columns"), rows.get("data")
+        columns: Any = rows.get("columns")
+        data: Any = rows.get("data")
         if not _is_list_of(columns, str) or not _is_list_of(data, list):
             raise _bad(
                 "dataframe_split must hold columns, a list of names, and data, a list of lists"

@@ -69,9 +69,12 @@ def disagreements(moves: Sequence[Move], aliases: dict[str, str]) -> list[str]:
 def _versions_table(
     versions: Sequence[Any], moves: Sequence[Move], aliases: dict[str, str], runs: dict[str, str]
 ) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("version", "registered", "run", "kimg", "metric", "value", "aliases", "held")
+    result_column = Column("result", overflow="fold")  # a name cut short is no name
+    table = Table(
+        "version", "registered", "run", "kimg", result_column, "aliases", "champion from, to"
+    )
     for version in versions:
         number, tags = str(version.version), version.tags
         metric = tags.get("sg3flow.metric", "")
@@ -82,11 +85,10 @@ def _versions_table(
             _minute(registered.isoformat()),
             runs[number],
             tags.get("sg3flow.kimg", "?"),
-            metric or "?",
-            with_error(result) if result else "?",
+            f"{metric}\n{with_error(result)}" if result else "?",
             ", ".join(sorted(alias for alias, at in aliases.items() if at == number)),
             "\n".join(
-                f"{alias} {_minute(start)} to {_minute(end)}"
+                f"{_minute(start)}, {_minute(end)}"
                 for alias, start, end in held(moves, number)
                 if alias == CHAMPION
             ),
