@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -133,6 +135,29 @@ def test_the_front_refuses_what_the_model_would_refuse(registry):
             found, text = server.post(body, kind)
             assert found == status, text
             assert set(json.loads(text)) == {"error_code", "message"}
+
+
+def test_what_cannot_be_served_ends_in_one_line(registry):
+    for arguments, words in (
+        (("toy",), "what to serve is NAME@ALIAS"),
+        (("toy@champoin",), "not '@champoin'"),
+        (("tyo@champion",), "no registered model 'tyo' (did you mean 'toy'?)"),
+    ):
+        command = [*_COMMAND, "serve", *arguments, "--port", str(_free_port())]
+        done = subprocess.run(
+            command, env=registry.environment, cwd=registry.folder, capture_output=True, text=True
+        )
+        assert done.returncode == 1 and words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command[-1] = str(taken.getsockname()[1])
+        done = subprocess.run(command, env=registry.environment, capture_output=True, text=True)
+        assert done.returncode == 1 and "cannot listen at 127.0.0.1" in done.stderr
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _weights_of(registry, version: str) -> Path:

@@ -12,6 +12,7 @@ the same bytes. The header ``X-Sg3flow-Version`` of every answer names the versi
 import asyncio
 import contextlib
 import logging
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sg3flow.errors import Sg3flowError
+from sg3flow.errors import CheckpointError, Sg3flowError
 from sg3flow.serving.bodies import Refused, check_content_type, read_body
 from sg3flow.serving.worker import Worker
 
@@ -75,6 +76,7 @@ class Front:
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._warned = ""
+        self._wake = asyncio.Event()
 
     def application(self) -> Starlette:
         """The ASGI application: /invocations, /ping, /health and /model."""
@@ -85,11 +87,15 @@ class Front:
                 Route("/health", self._ping),
                 Route("/model", self._model),
             ],
-            lifespan=self._lifespan,
         )
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """Have a version loaded, and follow the alias while the block runs.
+
+        Raises:
+            Sg3flowError: the registry is away, or the first version does not come up.
+        """
         version = await asyncio.to_thread(self.source.wanted)
         self._worker = await self._started(version)
         _logger.info("%s: serving version %s", self.source.name, version)
@@ -103,45 +109,66 @@ class Front:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.poll_sec)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.settings.poll_sec)
+            self._wake.clear()
             try:
                 await self.follow()
             except Sg3flowError as error:
                 self._warn(f"{error}; version {self._serving()} goes on serving")
+                await asyncio.sleep(self.settings.poll_sec)
             except Exception:  # the watcher must outlive whatever it stumbles over
                 _logger.exception("%s: looking for a new version failed", self.source.name)
+                await asyncio.sleep(self.settings.poll_sec)
 
     async def follow(self) -> None:
         """Serve what should be served now, if it is another version or its process has died.
 
+        A version that did not come up is not tried again before the alias has moved.
+
         Raises:
             Sg3flowError: the registry is away, or the version does not come up.
         """
-        wanted = await asyncio.to_thread(self.source.wanted)
         old = self._worker
+        wanted = await self._wanted_version(old)
+        if wanted != self._failed:
+            self._failed = None
         if old is not None and old.is_alive and wanted in (old.version, self._failed):
             return
-        if old is not None and not old.is_alive and wanted == self._failed:
+        if old is not None and wanted == self._failed:
             wanted = old.version
         try:
             worker = await self._started(wanted)
-        except Sg3flowError:
-            self._failed = wanted  # until the alias moves: it would fail again
+        except CheckpointError:
+            self._failed = wanted
             raise
-        self._worker, self._failed, self._warned = worker, None, ""
+        self._worker, self._warned = worker, ""
         _logger.info("%s: serving version %s", self.source.name, wanted)
         if old is not None:
             task = asyncio.create_task(old.retire(self.settings.patience_sec))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def _wanted_version(self, old: Worker | None) -> str:
+        try:
+            return await asyncio.to_thread(self.source.wanted)
+        except Sg3flowError as error:
+            if old is None or old.is_alive:
+                raise
+            # The one that died must come back, registry or not: its files are here.
+            self._warn(f"{error}; version {old.version} is started again")
+            return old.version
+
     async def _started(self, version: str) -> Worker:
+        folder: Path | None = None
         try:
             folder = await asyncio.to_thread(self.source.fetch, version)
             return await Worker.start(version, folder, self.settings.load_sec)
         except Sg3flowError as error:
-            kind = type(error)
-            raise kind(f"{self.source.name}: version {version} cannot be served: {error}") from None
+            if folder is not None:  # the copy may be what is broken
+                shutil.rmtree(folder, ignore_errors=True)
+            sentence = f"{self.source.name}: version {version} cannot be served: {error}"
+            raise type(error)(sentence) from None
 
     async def _invocations(self, request: Request) -> Response:
         if self._waiting >= self.settings.max_waiting:
@@ -172,6 +199,7 @@ class Front:
                     self.source.name,
                     worker.version,
                 )
+                self._wake.set()
                 continue
             return Response(content, status, {_VERSION_HEADER: worker.version}, kind)
         return _refusal(503, "the model failed at this request twice")

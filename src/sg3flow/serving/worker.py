@@ -125,8 +125,9 @@ class Worker:
         """The last lines the process wrote."""
         with contextlib.suppress(OSError):
             text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
-            return " / ".join(line.strip() for line in text.splitlines()[-_LOG_LINES:])[-500:]
-        return "it wrote no log"
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return " / ".join(lines[-_LOG_LINES:])[-500:] or "it wrote nothing"
+        return "it left no log"
 
     async def _wait_until_up(self) -> None:
         while True:

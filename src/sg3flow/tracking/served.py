@@ -1,6 +1,7 @@
 """Versions of the registry as the source of a server that follows an alias."""
 
 import re
+import tempfile
 from pathlib import Path
 
 from sg3flow.errors import ConfigError, TrackingError
@@ -42,10 +43,14 @@ def followed(target: str, folder: Path) -> Source:
     def fetch(version: str) -> Path:
         import mlflow
 
+        place = folder / f"version-{version}"
+        if place.is_dir():
+            return place
+        # Under another name first: a download that was cut short is no version.
+        partial = Path(tempfile.mkdtemp(dir=folder))
         with tracking_errors(store.uri):
-            place = folder / f"version-{version}"
-            place.mkdir(exist_ok=True)
             uri = f"models:/{name}/{version}"
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(place)))
+            mlflow.artifacts.download_artifacts(uri, dst_path=str(partial))
+        return partial.rename(place)
 
     return Source(f"{name}@{alias}", wanted, fetch)
