@@ -1,7 +1,8 @@
 """The `sg3flow` command: what is not a stage."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -115,6 +116,82 @@ def doctor(
 
         for line in examine(rebuild):
             print(line)
+
+
+Name = Annotated[str, typer.Argument(help="name of the registered model")]
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="number of the version, or an alias")],
+    metric: Annotated[
+        str, typer.Option(help="compare by this one; empty: by what the version was chosen by")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="whatever the gate says")] = False,
+    reason: Annotated[str, typer.Option(help="recorded with the move; --force needs it")] = "",
+    debug: Debug = False,
+) -> None:
+    """Make a version the champion if it is better than the present one."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.promotion import promote as move
+
+        _tell(move(name, version, metric=metric, force=force, reason=reason))
+
+
+@app.command()
+def rollback(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="recorded with the move")] = "",
+    debug: Debug = False,
+) -> None:
+    """Give champion back to the version that held it before; twice goes back by two."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.promotion import rollback as move_back
+
+        _tell(move_back(name, reason=reason))
+
+
+def _tell(moved: Any) -> None:
+    print(moved.text)
+    if moved.warning:
+        print(f"warning: {moved.warning}", file=sys.stderr)
+
+
+@app.command()
+def history(name: Name, debug: Debug = False) -> None:
+    """Show the versions of a model, and who moved its aliases, when and why."""
+    with one_line_errors(debug):
+        from sg3flow.tracking.history import print_history
+
+        print_history(name)
+
+
+@app.command()
+def serve(
+    target: Annotated[str, typer.Argument(help="NAME@ALIAS, say sg3flow-starter@champion")],
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen at")] = 5001,
+    poll: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="seconds between two looks at the registry")
+    ] = 5.0,
+    load_timeout: Annotated[
+        float, typer.Option(min=1, max=86400, help="seconds a version may take to come up")
+    ] = 300.0,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, max=100_000, help="requests at once; more are answered by 503")
+    ] = 256,
+    debug: Debug = False,
+) -> None:
+    """Serve the version an alias stands at, and the next one as soon as the alias moves."""
+    with one_line_errors(debug):
+        from sg3flow.serving.front import Settings
+        from sg3flow.serving.limits import Limits
+        from sg3flow.tracking.serve import serve as run_server
+
+        body = Limits.from_environment().max_body_bytes
+        settings = Settings(poll, load_timeout, max_waiting, body)
+        run_server(target, host, port, settings)
 
 
 def main() -> None:

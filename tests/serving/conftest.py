@@ -1,11 +1,24 @@
-"""A small packaged generator with random weights."""
+"""Small generators with random weights: packaged, registered, and behind a real server."""
 
-from collections.abc import Callable
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from sg3flow.checkpoints import save_snapshot
+from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
 
 _SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
@@ -43,3 +56,170 @@ def make_package(make_networks, tmp_path: Path):
         return package, G
 
     return make
+
+
+# Told by every process of the server: what was unpickled, and which packages came in.
+_WATCHER = """
+import os, sys
+_watched = ("dvc", "great_expectations", "typer", "sg3flow.serving.predictor")
+def _hook(event, args):
+    if event == "pickle.find_class" or (event == "import" and args[0] in _watched):
+        with open(os.environ["SG3FLOW_TEST_WATCH"], "a") as stream:
+            stream.write(f"{event} {args}\\n")
+sys.addaudithook(_hook)
+"""
+
+_REGISTER = """
+import sys
+from pathlib import Path
+from sg3flow.config import RegisterConfig
+from sg3flow.tracking.registry import register_best
+folder = Path(sys.argv[1])
+config = RegisterConfig(name="toy")
+register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)
+"""
+
+
+class Server:
+    """A server process, and what it was given to serve."""
+
+    def __init__(self, port: int, watch: Path, log: Path, process):
+        self.port, self.watch, self.log, self.process = port, watch, log, process
+
+    def post(self, body, content_type: str | None = "application/json") -> tuple[int, str]:
+        """Status and text of the answer."""
+        return self.ask(body, content_type)[:2]
+
+    def ask(self, body, content_type: str | None = "application/json"):
+        """Status, text and headers of the answer."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            link.request("POST", "/invocations", data, headers)
+            answer = link.getresponse()
+            return answer.status, answer.read().decode(), answer.headers
+        finally:
+            link.close()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of a GET."""
+        try:
+            address = f"http://127.0.0.1:{self.port}{path}"
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+class Registry:
+    """A registry in a folder of its own, with versions of toy generators."""
+
+    def __init__(self, folder: Path, make_networks):
+        self.folder, self._make_networks = folder, make_networks
+        self.networks: list[StyleGAN3Generator] = []
+        watcher = folder / "watcher"
+        watcher.mkdir()
+        (watcher / "sitecustomize.py").write_text(textwrap.dedent(_WATCHER))
+        self.environment = os.environ | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def register(self, c_dim: int = 3) -> None:
+        """Register one more version; each is better than those before."""
+        number = len(self.networks) + 1
+        folder = self.folder / f"training{number}"
+        self.networks.append(_write_run(self._make_networks(c_dim, number), folder, number))
+        self.call([sys.executable, "-c", _REGISTER, str(folder)])
+
+    def call(self, command: list[str]) -> str:
+        """What a command prints that talks to this registry."""
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    @contextmanager
+    def serving(self, arguments: list[str], **variables: str) -> Iterator[Server]:
+        """A server on a free port, which stands for PORT in the arguments, until the block ends."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        watch, log = self.folder / f"watch{port}.log", self.folder / f"serve{port}.log"
+        environment = self.environment | variables | {"SG3FLOW_TEST_WATCH": str(watch)}
+        path = [str(self.folder / "watcher"), *filter(None, [environment.get("PYTHONPATH")])]
+        program, *rest = [argument.replace("PORT", str(port)) for argument in arguments]
+        command = [str(Path(sys.executable).parent / program), *rest]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command,
+                env=environment | {"PYTHONPATH": os.pathsep.join(path)},
+                cwd=self.folder,
+                stdout=stream,
+                stderr=stream,
+            )
+        try:
+            _wait_until_up(f"http://127.0.0.1:{port}/ping", process, log)
+            yield Server(port, watch, log, process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="session")
+def make_registry(make_networks, tmp_path_factory) -> Callable[[], Registry]:
+    """Makes an empty registry."""
+    return lambda: Registry(tmp_path_factory.mktemp("registry"), make_networks)
+
+
+def _write_run(networks, folder: Path, number: int) -> StyleGAN3Generator:
+    G, D = networks
+    training_set = {
+        "name": "toy",
+        "resolution": 16,
+        "channels": 3,
+        "label_dim": G.c_dim,
+        "num_images": 9,
+        "digest": "ab",
+        "mirror": False,
+    }
+    digest = save_snapshot(
+        folder / "run" / "network-snapshot-000010.pkl",
+        G=G,
+        D=D,
+        G_ema=G,
+        augment_p=0.0,
+        training_set=training_set,
+        progress={"nimg": 10_000},
+    )
+    row = {
+        "snapshot": "network-snapshot-000010.pkl",
+        "kimg": 10,
+        "metric": "fd_random1k_full",
+        "value": 10.0 - number,
+        "higher_is_better": False,
+        "network_sha256": digest,
+    }
+    report = {"format": "sg3flow-metrics-1", "best": {"metric": row["metric"]}, "results": [row]}
+    write_json(folder / "metrics.json", report)
+    return G
+
+
+def _wait_until_up(url: str, process, log: Path) -> None:
+    deadline = time.monotonic() + 600  # of a machine that is busy
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server does not answer: {log.read_text()[-3000:]}")

@@ -1,16 +1,22 @@
 """The packaged generator: what is in the files, and that its pictures are always the same."""
 
+import io
 import json
 import math
 import pickletools
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.packaged import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.rendering.images import Look, png_bytes, render_image
+from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
+from sg3flow.rendering.samples import resized
+from sg3flow.rendering.seeds import seed_latent
+from sg3flow.serving.limits import Limits
 from sg3flow.serving.predictor import Predictor, Request
 
 
@@ -69,7 +75,7 @@ def test_a_model_that_draws_no_finite_values_is_a_500(make_networks):
     G, _ = make_networks()
     G.mapping.w_avg.fill_(math.nan)
     model = GeneratorModel()
-    model.predictor = Predictor(G)
+    model.predictor, model.limits = Predictor(G), Limits()
     with pytest.raises(MlflowException, match="not finite") as caught:
         model.predict(None, pd.DataFrame([{"seed": 1, "psi": 0.5}]))
     assert caught.value.get_http_status_code() == 500
@@ -91,6 +97,105 @@ def test_many_threads_get_what_one_gets(make_package):
     expected = [predictor.predict(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(predictor.predict, requests)) == expected
+
+
+@pytest.mark.parametrize("num_ws", [1, None])
+def test_vectors_give_the_picture_of_their_seed(make_package, num_ws):
+    package, G = make_package()
+    predictor = Predictor.load(package.weights, package.description)
+    look = Look(psi=0.7, rotate=20)
+    expected = predictor.predict(Request(5, look))
+    z = tuple(seed_latent(5, G.z_dim)[0])
+    assert predictor.predict(Request(None, look, z=z)) == expected
+    ws = tuple(map(tuple, seed_ws(G, 5, look, None)[0][:num_ws].tolist()))
+    assert predictor.predict(Request(None, Look(rotate=20), ws=ws)) == expected
+
+
+@pytest.mark.parametrize(("kind", "quality"), [("jpeg", 100), ("webp", 100), ("png", 90)])
+def test_formats_show_the_same_picture_and_repeat(make_package, kind, quality):
+    package, G = make_package()
+    predictor = Predictor.load(package.weights, package.description)
+    request = Request(5, kind=kind, quality=quality)
+    content = predictor.predict(request)
+    assert predictor.predict(request) == content
+    with PillowImage.open(io.BytesIO(content)) as picture:
+        assert (picture.format, picture.mode) == (kind.upper(), "RGB")
+        pixels = np.asarray(picture, dtype=np.int16)
+    assert np.abs(pixels - render_image(G, 5, Look())).mean() < 4
+    low = Request(5, kind=kind, quality=10)
+    assert (predictor.predict(low) != content) == (kind != "png")
+
+
+def test_a_smaller_size_is_the_scaled_picture(make_package):
+    package, G = make_package()
+    predictor = Predictor.load(package.weights, package.description)
+    expected = resized(render_image(G, 5, Look()), 7)
+    assert expected.shape == (7, 7, 3)
+    assert predictor.predict(Request(5, size=7)) == png_bytes(expected)
+
+
+def test_a_vector_without_a_finite_picture_is_the_clients_fault(make_networks):
+    G, _ = make_networks()
+    for name, parameter in G.synthesis.named_parameters():
+        if name.endswith("bias"):
+            parameter.fill_(math.nan)
+    with pytest.raises(ConfigError, match="not finite, from this vector"):
+        Predictor(G).predict(Request(None, ws=((1000.0,) * G.w_dim,)))
+    with pytest.raises(CheckpointError, match="not finite"):
+        Predictor(G).predict(Request(1))
+
+
+def test_pictures_of_a_pass_do_not_depend_on_their_neighbours(make_networks):
+    G, _ = make_networks(c_dim=3)
+    predictor = Predictor(G, batch=4)
+    looks = [Look(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)]
+    requests = [Request(seed, look, seed % 3) for seed in range(6) for look in looks]
+    expected = [predictor.predict(request) for request in requests]
+    assert predictor._gatherer is not None
+    assert predictor.predict_all(requests) == expected
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(predictor.predict, requests)) == expected
+    # The same picture as one made alone, up to the last bits.
+    for request, content in zip(requests, expected, strict=True):
+        with PillowImage.open(io.BytesIO(content)) as picture:
+            pixels = np.asarray(picture, dtype=np.int16)
+        alone = render_image(G, request.seed, request.look, request.class_index)
+        assert np.abs(pixels - alone).max() <= 1
+
+
+def test_a_pass_that_mixes_its_pictures_is_not_used(make_networks, caplog):
+    G, _ = make_networks()
+    draw = G.synthesis.forward
+
+    def mixed(ws, **kwargs):
+        img = draw(ws, **kwargs)
+        return img + 1e-6 * img.mean()
+
+    G.synthesis.forward = mixed
+    predictor = Predictor(G, batch=3)
+    assert "one at a time" in caplog.text
+    assert predictor.predict(Request(1)) == png_bytes(render_image(G, 1, Look()))
+
+
+def test_an_error_in_a_pass_reaches_all_who_wait(make_networks):
+    G, _ = make_networks()
+    predictor = Predictor(G, batch=2)
+
+    def broken(ws, **kwargs):
+        raise RuntimeError("no memory")
+
+    G.synthesis.forward = broken
+    with ThreadPoolExecutor(4) as pool:
+        errors = [pool.submit(predictor.predict, Request(seed)).exception() for seed in range(4)]
+    assert [str(error) for error in errors] == ["no memory"] * 4
+
+
+@pytest.mark.parametrize("text", ["0", "65", "two", "-1"])
+def test_the_size_of_a_pass_is_checked(make_package, monkeypatch, text):
+    package, _ = make_package()
+    monkeypatch.setenv("SG3FLOW_SERVE_BATCH", text)
+    with pytest.raises(ConfigError, match="SG3FLOW_SERVE_BATCH must be a whole number from 1"):
+        Predictor.load(package.weights, package.description)
 
 
 def test_a_request_for_another_kind_of_model_is_refused(make_package):

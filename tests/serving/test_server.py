@@ -1,142 +1,28 @@
-"""The registered model behind a real `mlflow models serve`."""
+"""The registered model behind a real `mlflow models serve`: good, bad and many requests."""
 
 import base64
+import http.client
+import io
 import json
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from PIL import Image as PillowImage
 
-from sg3flow.checkpoints import save_snapshot
-from sg3flow.files import write_json
-from sg3flow.rendering.images import Look, png_bytes, render_image
+from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
+from sg3flow.rendering.seeds import seed_latent
 
-# Told by every process of the server: what was unpickled, and which packages came in.
-_WATCHER = """
-import os, sys
-_watched = ("dvc", "great_expectations", "typer", "sg3flow.serving.predictor")
-def _hook(event, args):
-    if event == "pickle.find_class" or (event == "import" and args[0] in _watched):
-        with open(os.environ["SG3FLOW_TEST_WATCH"], "a") as stream:
-            stream.write(f"{event} {args}\\n")
-sys.addaudithook(_hook)
-"""
-
-_REGISTER = """
-import sys
-from pathlib import Path
-from sg3flow.config import RegisterConfig
-from sg3flow.tracking.registry import register_best
-folder = Path(sys.argv[1])
-config = RegisterConfig(name="toy")
-register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)
-"""
-
-
-class _Server:
-    def __init__(self, url: str, network, watch: Path):
-        self.url, self.network, self.watch = url, network, watch
-
-    def post(self, body, content_type="application/json") -> tuple[int, str]:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(self.url, data, {"Content-Type": content_type})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+_SERVE = "mlflow models serve -m models:/toy@champion --env-manager local -h 127.0.0.1 -p PORT"
 
 
 @pytest.fixture(scope="module")
-def server(make_networks, tmp_path_factory):
+def server(make_registry):
     """A labelled model, registered in a store of its own and served on a free port."""
-    folder = tmp_path_factory.mktemp("served model")
-    G = _write_run(make_networks, folder)
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-c", _REGISTER, str(folder)]
-    subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
-    watcher = folder / "watcher"
-    watcher.mkdir()
-    (watcher / "sitecustomize.py").write_text(textwrap.dedent(_WATCHER))
-    environment |= {"PYTHONPATH": str(watcher), "SG3FLOW_TEST_WATCH": str(folder / "watch.log")}
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/toy@champion"]
-    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    log = folder / "serve.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=stream, stderr=stream
-        )
-    try:
-        _wait_until_up(f"http://127.0.0.1:{port}/ping", process, log)
-        yield _Server(f"http://127.0.0.1:{port}/invocations", G, folder / "watch.log")
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _write_run(make_networks, folder: Path):
-    G, D = make_networks(c_dim=3)
-    training_set = {
-        "name": "toy",
-        "resolution": 16,
-        "channels": 3,
-        "label_dim": 3,
-        "num_images": 9,
-        "digest": "ab",
-        "mirror": False,
-    }
-    digest = save_snapshot(
-        folder / "run" / "network-snapshot-000010.pkl",
-        G=G,
-        D=D,
-        G_ema=G,
-        augment_p=0.0,
-        training_set=training_set,
-        progress={"nimg": 10_000},
-    )
-    row = {
-        "snapshot": "network-snapshot-000010.pkl",
-        "kimg": 10,
-        "metric": "fd_random1k_full",
-        "value": 1.0,
-        "higher_is_better": False,
-        "network_sha256": digest,
-    }
-    report = {"format": "sg3flow-metrics-1", "best": {"metric": row["metric"]}, "results": [row]}
-    write_json(folder / "metrics.json", report)
-    return G
-
-
-def _wait_until_up(url: str, process, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server does not answer: {log.read_text()[-3000:]}")
+    registry = make_registry()
+    registry.register(c_dim=3)
+    with registry.serving(_SERVE.split(), SG3FLOW_SERVE_MAX_BODY_MIB="1") as server:
+        server.network = registry.networks[0]
+        yield server
 
 
 def _records(*rows, **params):
@@ -189,40 +75,118 @@ def test_clients_at_once_get_their_own_pictures(server):
     assert {status for status, _ in answers} == {200}
 
 
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+_ONE = "give one of seed, z and w"
+_W = [0.0] * 16
 _BAD = [
-    (_records(), "missing inputs ['seed']"),
-    (_records({"class": 0}), "missing inputs ['seed']"),
-    (_records({"seed": 1}), "class is missing; give one from 0 to 2"),
+    # rows
+    (_records(), "the request holds no rows"),
+    (_records({}), "row 0 is empty"),
+    (_records({"class": 0}), _ONE),
+    (_records({"seed": None, "class": 0}), _ONE),
+    (_records(_GOOD, {"class": 2}), f"row 1: {_ONE}"),
+    (_records({"seed": 1, "z": _W, "class": 0}), "not seed and z"),
+    (_records(*[_GOOD] * 65), "at most 64 pictures a request, not 65"),
+    ({"dataframe_records": [1, 2]}, "must be a list of rows"),
+    ({"dataframe_records": {"seed": [1]}}, "must be a list of rows"),
+    ({"dataframe_records": None}, "must be a list of rows"),
+    ({"dataframe_records": "seed"}, "must be a list of rows"),
+    ({"inputs": "a"}, "must be a list of rows"),
+    ({"inputs": [[1, 0]]}, "must be a list of rows"),
+    ({"inputs": {"seed": [1, 2], "class": [0]}}, "lists of one length"),
+    ({"inputs": {"seed": 1, "class": 0}}, "lists of one length"),
+    ({"instances": [1]}, "must be a list of rows"),
+    ({"dataframe_split": [1]}, "must be an object of columns and data"),
+    ({"dataframe_split": {"columns": ["seed"]}}, "must hold columns"),
+    ({"dataframe_split": {"columns": ["seed", "class"], "data": [[1]]}}, "value for each column"),
+    ({"dataframe_split": {"columns": ["seed", "seed"], "data": [[1, 1]]}}, "each column once"),
+    ({"dataframe_split": {"columns": ["sede"], "data": [[1]]}}, "unknown column 'sede'"),
+    ({"dataframe_split": {"columns": [], "data": []}}, "holds no rows"),
+    # values
     (_records({"seed": -1, "class": 0}), "not -1"),
     (_records({"seed": 1.5, "class": 0}), "not 1.5"),
     (_records({"seed": True, "class": 0}), "not True"),
     (_records({"seed": "7", "class": 0}), "not '7'"),
-    (_records({"seed": None, "class": 0}), "not None"),
+    (_records({"seed": "\ud800", "class": 0}), "surrogates not allowed"),
     (_records({"seed": 2**32, "class": 0}), "not 4294967296"),
     (_records({"seed": 10**30, "class": 0}), "seed must be a whole number"),
-    (_records({"seed": [1], "class": 0}), "not [1]"),
-    (_records({"seed": {"a": 1}, "class": 0}), "not {'a': 1}"),
+    (_records({"seed": 10**300, "class": 0}), "not a huge number"),
+    (_raw('{"dataframe_records": [{"seed": 1' + "0" * 5000 + "}]}"), "digits is too long"),
+    (_raw('{"dataframe_records": [{"seed": 1e400}]}'), "not inf"),
+    (_records({"seed": [1], "class": 0}), "not a list of 1"),
+    (_records({"seed": {"a": 1}, "class": 0}), "not a object of 1"),
+    (_records({"seed": 1}), "class is missing; give one from 0 to 2"),
     (_records({"seed": 1, "class": 3}), "class must be a whole number from 0 to 2, not 3"),
     (_records({"seed": 1, "class": "cat"}), "not 'cat'"),
     (_records({"seed": 1, "class": True}), "not True"),
     (_records(_GOOD | {"psi": 3}), "psi must be a number from -2 to 2, not 3"),
-    (_records(_GOOD | {"pssi": 1}), "unknown names in the request: ['pssi']"),
-    (_records(_GOOD, pssi=0.5), "unknown names in the request: ['pssi']"),
-    (_records(_GOOD, psi="abc"), "for value `abc`"),
-    (_records(_GOOD, psi=True), "for value `True`"),
+    (_records(_GOOD | {"psi": [0.5]}), "psi must be a number"),
+    (_records(_GOOD | {"translate_x": "left"}), "translate_x must be a number"),
+    (_records(_GOOD | {"rotate": 1e300}), "rotate must be a number"),
+    (_records(_GOOD | {"format": "gif"}), "format must be one of png, jpeg, webp"),
+    (_records(_GOOD | {"format": ["png"]}), "format must be one of"),
+    (_records(_GOOD | {"quality": 50}), "quality is for jpeg and webp"),
+    (_records(_GOOD | {"format": "webp", "quality": 101}), "from 1 to 100, not 101"),
+    (_records(_GOOD | {"size": 17}), "size must be a whole number from 1 to 16, not 17"),
+    (_records(_GOOD | {"size": -1}), "size must be"),
+    # vectors
+    (_records({"z": [1.0] * 15, "class": 0}), "z must be a list of 16 numbers, not 15"),
+    (_records({"z": [1.0] * 17, "class": 0}), "not 17"),
+    (_records({"z": [[1.0] * 16], "class": 0}), "z must be a list of 16 numbers, not 1"),
+    (_records({"z": ["0"] * 16, "class": 0}), "z[0] must be a number"),
+    (_records({"z": [None] * 16, "class": 0}), "z[0] must be a number"),
+    (_records({"z": [1e30] * 16, "class": 0}), "z[0] must be a number from -1000 to 1000"),
+    (_records({"z": {"0": 1}, "class": 0}), "z must be a list of 16 numbers"),
+    (_records({"w": [_W, _W]}), "w must hold one list or"),
+    (_records({"w": [[_W]]}), "w must"),
+    (_records({"w": []}), "w must be a list of 16 numbers, not 0"),
+    (_records({"w": _W, "class": 1}), "class does nothing to a w"),
+    (_records({"w": _W}, psi=0.5), "psi does nothing to a w"),
+    # names and params
+    (_records(_GOOD | {"pssi": 1}), "unknown column 'pssi' (did you mean 'psi'?)"),
+    (_records(_GOOD, pssi=0.5), "unknown param 'pssi' (did you mean 'psi'?)"),
+    (_records(_GOOD, seed=1), "unknown param 'seed'"),
+    (_records(_GOOD) | {"parms": {"psi": 1}}, "unknown key 'parms' (did you mean 'params'?)"),
+    (_records(_GOOD) | {"inputs": [_GOOD]}, "not dataframe_records and inputs"),
+    ({"rows": []}, "unknown key 'rows'"),
+    ({"messages": [{"role": "user", "content": "hi"}]}, "unknown key 'messages'"),
+    ({"params": {}}, "must hold one of"),
+    (_records(_GOOD) | {"params": [1]}, "params must be an object, not a list"),
+    (_records(_GOOD, psi="abc"), "psi"),
+    (_records(_GOOD, psi=True), "psi"),
+    (_records(_GOOD, psi=[1]), "psi"),
+    (_records(_GOOD, psi={"a": 1}), "psi"),
     (_records(_GOOD, rotate=1e6), "rotate must be a number"),
-    (b'{"dataframe_records": [{"seed": 1, "class": 0}], "params": {"psi": 1e999}}', "not inf"),
-    (_records(_GOOD, {"seed": 2}), "row 1: class is missing"),
-    (_records(_GOOD, {"class": 2}), "row 1: seed must be a whole number from 0 to"),
-    (_records(*[_GOOD] * 65), "at most 64 pictures a request, not 65"),
-    (_records(_GOOD) | {"params": [1]}, "must be a dictionary"),
-    ({"dataframe_records": [1, 2]}, "missing inputs ['seed']"),
-    ({"inputs": "a"}, "missing inputs ['seed']"),
-    ({"rows": []}, "input fields"),
-    (b"{", "valid JSON"),
-    (b"", "valid JSON"),
-    (b"null", "JSON dictionary"),
-    (b"\xff", "valid JSON"),
+    (_records(_GOOD, format="bmp"), "format must be one of"),
+    (_records(_GOOD, format=1), "format"),
+    (_records(_GOOD, size=1.5), "size"),
+    (_records(_GOOD, size=10**30), "size"),
+    (_records(_GOOD, format="jpeg", quality="90"), "quality"),
+    (_raw('{"dataframe_records": [{"seed": 1, "class": 0}], "params": {"psi": 1e999}}'), "not inf"),
+    # JSON
+    (b"{", "no valid JSON"),
+    (b"", "no valid JSON"),
+    (b"null", "a JSON object, not a null"),
+    (b"true", "a JSON object, not a truth value"),
+    (b"[]", "a JSON object, not a list"),
+    (b'"seed"', "a JSON object, not a text"),
+    (b"1", "a JSON object, not a number"),
+    (b"seed=1", "no valid JSON"),
+    (b"\xff", "not UTF-8"),
+    (b'{"dataframe_records": [{"seed": 1}]}\xc3', "not UTF-8"),
+    (b"\x00", "null byte"),
+    (b'{"dataframe_records": [{"seed": 1, "class": 0}]}{}', "no valid JSON"),
+    (_raw('{"dataframe_records": [{"seed": NaN, "class": 0}]}'), "NaN is no JSON number"),
+    (_raw('{"dataframe_records": [{"seed": 1, "psi": -Infinity}]}'), "-Infinity is no JSON number"),
+    (_raw('{"dataframe_records": [{"seed": 1, "seed": 2, "class": 0}]}'), "'seed' stands twice"),
+    (_raw('{"dataframe_records": ' + "[" * 20 + "]" * 20 + "}"), "nested more than 8 deep"),
+    (_raw("[" * 100_000 + "]" * 100_000), "nested more than 8 deep"),
+    (_raw('{"a":' * 50_000 + "1" + "}" * 50_000), "nested more than 8 deep"),
+    (_raw('{"dataframe_records": [{"seed": 1}'), "no valid JSON"),
+    (_raw("{'dataframe_records': []}"), "no valid JSON"),
 ]
 
 
@@ -232,7 +196,69 @@ def test_bad_requests_get_400_and_a_sentence(server, body, words):
     answer = json.loads(text)
     assert status == 400, text
     assert words in answer["message"]
-    assert "stack_trace" not in answer and "Traceback" not in text
+    assert set(answer) == {"error_code", "message"}
+    assert "\n" not in answer["message"] and "Traceback" not in text and len(text) < 1200
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "words"),
+    [
+        (_records(_GOOD), None, 415, "must be application/json, not nothing"),
+        (_records(_GOOD), "", 415, "must be application/json"),
+        (_records(_GOOD), "text/plain", 415, "must be application/json, not 'text/plain'"),
+        (b"seed,class\n1,0\n", "text/csv", 415, "must be application/json, not 'text/csv'"),
+        (b"PAR1", "application/vnd.apache.parquet", 415, "must be application/json"),
+        (_records(_GOOD), "application/json; charset=latin-1", 415, "charset must be utf-8"),
+        (b" " * (1 << 20) + b"{}", "application/json", 413, "longer than 1 MiB"),
+    ],
+)
+def test_what_is_no_json_or_too_long_is_not_read(server, body, kind, status, words):
+    found, text = server.post(body, kind)
+    assert found == status, text
+    assert words in json.loads(text)["message"]
+
+
+def test_a_body_in_pieces_is_cut_at_the_limit(server):
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    pieces = (b" " * 65536 for _ in range(17))
+    link.request("POST", "/invocations", pieces, {"Content-Type": "application/json"})
+    assert link.getresponse().status == 413
+    link.close()
+
+
+def test_vectors_formats_and_sizes_are_served(server):
+    G = server.network
+    look = Look(psi=0.7)
+    z = seed_latent(5, G.z_dim)[0].tolist()
+    ws = seed_ws(G, 5, look, 1)[0].tolist()
+    rows = [{"seed": 5, "class": 1, "psi": 0.7}, {"z": z, "class": 1, "psi": 0.7}, {"w": ws}]
+    status, text = server.post(_records(*rows, {"w": ws[0]}))
+    assert status == 200, text
+    answers = json.loads(text)["predictions"]
+    expected = base64.b64encode(png_bytes(render_image(G, 5, look, 1))).decode()
+    assert answers == [{"seed": 5, "png": expected}, *[{"png": expected}] * 3]
+    status, text = server.post(_records(_GOOD, format="webp", quality=80, size=8))
+    assert status == 200, text
+    content = base64.b64decode(json.loads(text)["predictions"][0]["webp"])
+    with PillowImage.open(io.BytesIO(content)) as shown:
+        assert (shown.format, shown.size) == ("WEBP", (8, 8))
+
+
+def test_a_thousand_requests_at_once_are_all_answered(server):
+    """Among the good ones, bad ones: they must not disturb them."""
+    bodies = [_records({"seed": i % 10, "class": i % 3}) for i in range(30)]
+    bad = _records({"seed": -1, "class": 0})
+    expected = [server.post(body) for body in bodies]
+    assert {status for status, _ in expected} == {200}
+
+    def ask(i: int) -> bool:
+        if i % 10 == 9:
+            return server.post(bad)[0] == 400
+        return server.post(bodies[i % 30]) == expected[i % 30]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(1000)))
+    assert len(answers) == 1000 and all(answers)
 
 
 def test_the_server_unpickles_nothing_and_needs_no_pipeline_packages(server):

@@ -6,7 +6,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -14,10 +14,14 @@ import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError, DataError
-from sg3flow.files import write_json
+from sg3flow.files import write_bytes, write_json
 from sg3flow.metrics.best import BestSnapshot, best_of_run
+from sg3flow.rendering.images import Generator, png_bytes
+from sg3flow.rendering.samples import sample_sheet
 from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge, require_comparable
+from sg3flow.tracking.description import SAMPLES, Lineage, describe
+from sg3flow.tracking.moves import REGISTERED, move_alias, standing
 from sg3flow.tracking.stage_run import tracked_now
 from sg3flow.tracking.store import (
     Store,
@@ -26,14 +30,13 @@ from sg3flow.tracking.store import (
     tracking_errors,
     training_run_id,
 )
+from sg3flow.tracking.versions import CANDIDATE, CHAMPION, RESULT_TAG, WEIGHTS_TAG, results_of
 
 FORMAT = "sg3flow-registered-1"
-CANDIDATE, CHAMPION = "candidate", "champion"
 
 # What the served code imports, directly or through the parts of sg3flow it uses.
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_WEIGHTS_TAG = "sg3flow.weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,14 @@ class _Candidate:
     snapshot_sha256: str
     training_set: dict[str, Any]
     package: Package
+    samples: Path
 
     @property
     def tags(self) -> dict[str, str]:
         """What a version carries: digests, and every measurement with its conditions."""
-        rows = {
-            f"sg3flow.result.{name}": json.dumps(row) for name, row in self.best.results.items()
-        }
+        rows = {f"{RESULT_TAG}{name}": json.dumps(row) for name, row in self.best.results.items()}
         return rows | {
-            _WEIGHTS_TAG: self.package.weights_sha256,
+            WEIGHTS_TAG: self.package.weights_sha256,
             "sg3flow.snapshot_sha256": self.snapshot_sha256,
             "sg3flow.snapshot": self.best.snapshot,
             "sg3flow.kimg": str(self.best.kimg),
@@ -91,7 +93,10 @@ def register_best(
         package = package_generator(
             network, Path(folder), training_set=training_set, metrics=rows, snapshot_sha256=digest
         )
-        candidate = _Candidate(best, digest, training_set, package)
+        samples = Path(folder) / SAMPLES
+        names = tuple(map(str, training_set.get("class_names") or ()))
+        write_bytes(samples, png_bytes(sample_sheet(cast(Generator, network), names)))
+        candidate = _Candidate(best, digest, training_set, package, samples)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
     write_json(report, content)
@@ -112,7 +117,7 @@ def _register(
         for key, value in candidate.tags.items():
             store.client.set_model_version_tag(config.name, version, key, value)
     decision = _move_aliases(store, config.name, version, candidate)
-    aliases = _aliases(store, config.name)
+    aliases = standing(store, config.name)
     return {
         "format": FORMAT,
         "name": config.name,
@@ -131,7 +136,7 @@ def _register(
 
 def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
     """The version that holds these very weights, if there is one."""
-    wanted = f"name = '{name}' and tags.`{_WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted = f"name = '{name}' and tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
     found = store.client.search_model_versions(wanted)
     numbers = [int(version.version) for version in found if version.status == "READY"]
     return str(min(numbers)) if numbers else None
@@ -143,7 +148,7 @@ def _require_comparable(
     """Refuse, before anything is registered, what could not be held against the champion."""
     if not store.client.search_registered_models(f"name = '{name}'"):
         return
-    champion = _aliases(store, name).get(CHAMPION)
+    champion = standing(store, name).get(CHAMPION)
     if champion is not None and champion != version:
         result = candidate.best.results[candidate.best.metric]
         require_comparable(result, champion, _champion_result(store, name, champion, candidate))
@@ -153,9 +158,8 @@ def _champion_result(
     store: Store, name: str, champion: str, candidate: _Candidate
 ) -> dict[str, Any] | None:
     """The champion's row for the metric that chose the candidate, if it was measured by it."""
-    tags = store.client.get_model_version(name, champion).tags
-    row = tags.get(f"sg3flow.result.{candidate.best.metric}")
-    return dict(json.loads(row)) if row else None
+    results = results_of(store.client.get_model_version(name, champion))
+    return results.get(candidate.best.metric)
 
 
 def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
@@ -166,8 +170,24 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
         with time_to_upload(candidate.package.weights):
             model_id = _log_model(store, candidate, source_run)
         version = mlflow.register_model(f"models:/{model_id}", config.name, tags=candidate.tags)
-        store.client.update_model_version(config.name, version.version, _description(candidate))
-    return str(version.version)
+        number = str(version.version)
+        _describe(store, candidate, config.name, number, _lineage(store, source_run, model_id))
+    return number
+
+
+def _describe(
+    store: Store, candidate: _Candidate, name: str, number: str, lineage: Lineage
+) -> None:
+    store.client.set_model_version_tag(name, number, "sg3flow.commit", lineage.commit)
+    text = describe(
+        name,
+        number,
+        candidate.best,
+        candidate.training_set,
+        lineage,
+        candidate.snapshot_sha256,
+    )
+    store.client.update_model_version(name, number, text)
 
 
 def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
@@ -181,7 +201,7 @@ def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
         store.experiment_id,
         name="generator",
         source_run_id=run_id,
-        tags={_WEIGHTS_TAG: candidate.package.weights_sha256},
+        tags={WEIGHTS_TAG: candidate.package.weights_sha256},
         params={"kimg": str(candidate.best.kimg)},
         model_type="generator",
     )
@@ -192,6 +212,7 @@ def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
         artifacts={
             "weights": str(candidate.package.weights),
             "description": str(candidate.package.description),
+            "samples": str(candidate.samples),
         },
         code_paths=[str(Path(sg3flow.__file__).parent)],
         signature=pyfunc.signature(),
@@ -209,8 +230,8 @@ def requirements() -> list[str]:
 
 def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
     """Point the aliases to the version as it deserves; says in words what became of champion."""
-    store.client.set_registered_model_alias(name, CANDIDATE, version)
-    champion = _aliases(store, name).get(CHAMPION)
+    move_alias(store, name, CANDIDATE, version, how=REGISTERED, why="the newest")
+    champion = standing(store, name).get(CHAMPION)
     if champion == version:
         return f"version {version} is the champion already"
     if champion is None:
@@ -220,24 +241,15 @@ def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) 
         row = _champion_result(store, name, champion, candidate)
         wins, reason = judge(result, champion, row)
     if wins:
-        store.client.set_registered_model_alias(name, CHAMPION, version)
+        warning = move_alias(store, name, CHAMPION, version, how=REGISTERED, why=reason)
+        return f"{reason}; {warning}" if warning else reason
     return reason
 
 
-def _aliases(store: Store, name: str) -> dict[str, str]:
-    # Versions are numbers from a database and texts from a server.
-    found = store.client.get_registered_model(name).aliases
-    return {str(alias): str(version) for alias, version in found.items()}
-
-
-def _description(candidate: _Candidate) -> str:
-    best, data = candidate.best, candidate.training_set
-    citation = f"; cite: {data['citation']}" if data.get("citation") else ""
-    return (
-        f"{best.snapshot}: {best.metric} {best.value:g} at {best.kimg} kimg, trained on "
-        f"{data.get('num_images', '?')} pictures of {data.get('name', '?')} "
-        f"(licence: {data.get('licence') or 'not known'}{citation})"
-    )
+def _lineage(store: Store, run_id: str, model_id: str) -> Lineage:
+    run = store.client.get_run(run_id)
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    return Lineage(run_id, model_id, run.info.run_name or "", commit)
 
 
 def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:

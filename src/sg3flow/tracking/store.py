@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.addresses import shown_url, without_secrets
-from sg3flow.errors import TrackingError
+from sg3flow.errors import Sg3flowError, TrackingError
 from sg3flow.project import project_root
 from sg3flow.reporting import read_run
 
@@ -68,7 +68,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     """Turn whatever the tracking client raises into one TrackingError."""
     try:
         yield
-    except TrackingError:
+    except Sg3flowError:  # has its words already
         raise
     except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
         raise TrackingError(f"MLflow at {shown_url(uri)} {_in_short(error)}") from error
@@ -89,7 +89,8 @@ _KNOWN_FAILURES = {
     ),
     ("timed out", "timeout exception"): "does not answer; check that the server is not stuck",
     ("error code 401", "401 Client Error", "error code 403", "403 Client Error"): (
-        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and what that "
+        "user may do"
     ),
     ("No space left on device", "too many 500 error", "too many 507 error"): (
         "failed on its side; check its log and that its disk is not full"

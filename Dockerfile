@@ -1,0 +1,47 @@
+# A registered model as an image that serves it: on CPUs, offline, not as root.
+#
+#   mlflow artifacts download -u models:/sg3flow-starter@champion -d build/model
+#   docker build -t sg3flow-serve .
+#   docker run --rm -p 8080:8080 --read-only --tmpfs /tmp sg3flow-serve
+#
+# The image holds the model's own copy of the code and runs what `mlflow models serve` runs.
+# docs/registry-and-serving.md says more.
+
+FROM python:3.11.13-slim-bookworm AS build
+# The CPU build of torch is not on the index of all other packages.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# build/model may be any folder that `mlflow artifacts download` made.
+ARG MODEL=build/model
+COPY constraints.txt /tmp/constraints.txt
+COPY ${MODEL}/requirements.txt /tmp/requirements.txt
+RUN pip install --extra-index-url "$TORCH_INDEX" -c /tmp/constraints.txt \
+    -r /tmp/requirements.txt ninja
+COPY ${MODEL} /model
+# The kernels are built here, where there is a compiler; the choice of instructions is made later.
+RUN SG3FLOW_KERNELS=/kernels PYTHONPATH=/model/code \
+    python -c "from sg3flow.kernels.loader import load_kernels; load_kernels('cpu')"
+
+FROM python:3.11.13-slim-bookworm
+COPY --from=build /venv /venv
+COPY --from=build /kernels /kernels
+COPY --from=build /model /model
+RUN useradd --system --uid 10001 --home-dir /tmp --shell /usr/sbin/nologin serve
+USER 10001
+WORKDIR /tmp
+ENV PATH=/venv/bin:$PATH \
+    HOME=/tmp \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    MLFLOW_TRACKING_URI=sqlite:////tmp/none.db \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SG3FLOW_DEVICE=cpu \
+    SG3FLOW_KERNELS=/kernels
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
+CMD ["mlflow", "models", "serve", "-m", "/model", "--env-manager", "local", "--host", "0.0.0.0", "--port", "8080"]

@@ -1,0 +1,240 @@
+"""`sg3flow serve`: one address that always serves the version an alias stands at.
+
+A watcher asks the registry where the alias stands. When it has moved, the new version is loaded and
+warmed in a process of its own beside the old one; then new requests go to it, and the old process
+ends when it has answered what it had. A version that does not come up leaves the old one serving.
+
+A request is never lost by that: it goes to one version as a whole. Where the process that had it
+dies, it is asked again of the one that takes its place, which is safe, for the same request gives
+the same bytes. The header ``X-Sg3flow-Version`` of every answer names the version that made it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sg3flow.errors import CheckpointError, Sg3flowError
+from sg3flow.serving.bodies import Refused, check_content_type, read_body
+from sg3flow.serving.worker import Worker
+
+_logger = logging.getLogger("sg3flow.serve")
+_PASSED_ON = ("content-type",)
+_VERSION_HEADER = "X-Sg3flow-Version"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where versions come from; both calls may block and raise Sg3flowError.
+
+    Attributes:
+        name: what is served, for people.
+        wanted: the version that should be served now.
+        fetch: a folder with that version's files.
+    """
+
+    name: str
+    wanted: Callable[[], str]
+    fetch: Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the front behaves.
+
+    Attributes:
+        poll_sec: seconds between two looks at the registry.
+        load_sec: how long a version may take to load and make a first picture.
+        max_waiting: requests at once; more are answered by 503.
+        max_body_bytes: longest body.
+        patience_sec: how long a request waits for a version to be there.
+    """
+
+    poll_sec: float = 5.0
+    load_sec: float = 300.0
+    max_waiting: int = 256
+    max_body_bytes: int = 16 << 20
+    patience_sec: float = 60.0
+
+
+class Front:
+    """The present worker, the watcher that replaces it, and the requests."""
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self.source, self.settings = source, settings
+        self._worker: Worker | None = None
+        self._failed: str | None = None
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._warned = ""
+        self._wake = asyncio.Event()
+
+    def application(self) -> Starlette:
+        """The ASGI application: /invocations, /ping, /health and /model."""
+        return Starlette(
+            routes=[
+                Route("/invocations", self._invocations, methods=["POST"]),
+                Route("/ping", self._ping),
+                Route("/health", self._ping),
+                Route("/model", self._model),
+            ],
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Have a version loaded, and follow the alias while the block runs.
+
+        Raises:
+            Sg3flowError: the registry is away, or the first version does not come up.
+        """
+        version = await asyncio.to_thread(self.source.wanted)
+        self._worker = await self._started(version)
+        _logger.info("%s: serving version %s", self.source.name, version)
+        watcher = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
+            await self._worker.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.settings.poll_sec)
+            self._wake.clear()
+            try:
+                await self.follow()
+            except Sg3flowError as error:
+                self._warn(f"{error}; version {self._serving()} goes on serving")
+                await asyncio.sleep(self.settings.poll_sec)
+            except Exception:  # the watcher must outlive whatever it stumbles over
+                _logger.exception("%s: looking for a new version failed", self.source.name)
+                await asyncio.sleep(self.settings.poll_sec)
+
+    async def follow(self) -> None:
+        """Serve what should be served now, if it is another version or its process has died.
+
+        A version that did not come up is not tried again before the alias has moved.
+
+        Raises:
+            Sg3flowError: the registry is away, or the version does not come up.
+        """
+        old = self._worker
+        wanted = await self._wanted_version(old)
+        if wanted != self._failed:
+            self._failed = None
+        if old is not None and old.is_alive and wanted in (old.version, self._failed):
+            return
+        if old is not None and wanted == self._failed:
+            wanted = old.version
+        try:
+            worker = await self._started(wanted)
+        except CheckpointError:
+            self._failed = wanted
+            raise
+        self._worker, self._warned = worker, ""
+        _logger.info("%s: serving version %s", self.source.name, wanted)
+        if old is not None:
+            task = asyncio.create_task(old.retire(self.settings.patience_sec))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _wanted_version(self, old: Worker | None) -> str:
+        try:
+            return await asyncio.to_thread(self.source.wanted)
+        except Sg3flowError as error:
+            if old is None or old.is_alive:
+                raise
+            # The one that died must come back, registry or not: its files are here.
+            self._warn(f"{error}; version {old.version} is started again")
+            return old.version
+
+    async def _started(self, version: str) -> Worker:
+        folder: Path | None = None
+        try:
+            folder = await asyncio.to_thread(self.source.fetch, version)
+            return await Worker.start(version, folder, self.settings.load_sec)
+        except Sg3flowError as error:
+            if folder is not None:  # the copy may be what is broken
+                shutil.rmtree(folder, ignore_errors=True)
+            sentence = f"{self.source.name}: version {version} cannot be served: {error}"
+            raise type(error)(sentence) from None
+
+    async def _invocations(self, request: Request) -> Response:
+        if self._waiting >= self.settings.max_waiting:
+            return _refusal(503, "too many requests are waiting; try again in a moment")
+        self._waiting += 1
+        try:
+            check_content_type(request.headers.get("content-type"))
+            declared = request.headers.get("content-length")
+            body = await read_body(request.stream(), declared, self.settings.max_body_bytes)
+            headers = {name: request.headers[name] for name in _PASSED_ON}
+            return await self._answered(body, headers)
+        except Refused as error:
+            return _refusal(error.status, str(error))
+        finally:
+            self._waiting -= 1
+
+    async def _answered(self, body: bytes, headers: dict[str, str]) -> Response:
+        """Ask the present worker; if it dies over the request, its successor, once."""
+        for _ in range(2):
+            worker = await self._living_worker()
+            if worker is None:
+                return _refusal(503, "the model is not there at the moment; try again")
+            try:
+                status, content, kind = await worker.post(body, headers)
+            except aiohttp.ClientError:
+                _logger.warning(
+                    "%s: version %s died; its request is asked again",
+                    self.source.name,
+                    worker.version,
+                )
+                self._wake.set()
+                continue
+            return Response(content, status, {_VERSION_HEADER: worker.version}, kind)
+        return _refusal(503, "the model failed at this request twice")
+
+    async def _living_worker(self) -> Worker | None:
+        """The present worker; one that died is waited for to be replaced."""
+        for _ in range(int(self.settings.patience_sec / 0.05)):
+            if self._worker is not None and self._worker.is_alive:
+                return self._worker
+            await asyncio.sleep(0.05)
+        return None
+
+    async def _ping(self, request: Request) -> Response:
+        alive = self._worker is not None and self._worker.is_alive
+        return Response("\n", 200 if alive else 503, media_type="application/json")
+
+    async def _model(self, request: Request) -> Response:
+        content = {
+            "model": self.source.name,
+            "version": self._serving(),
+            "failed": self._failed,
+            "waiting": self._waiting,
+        }
+        return JSONResponse(content)
+
+    def _serving(self) -> str | None:
+        return self._worker.version if self._worker is not None else None
+
+    def _warn(self, message: str) -> None:
+        if message != self._warned:  # a server that is away for a night needs one line, not 5,000
+            _logger.warning(message)
+            self._warned = message
+
+
+def _refusal(status: int, sentence: str) -> JSONResponse:
+    code = "TEMPORARILY_UNAVAILABLE" if status == 503 else "BAD_REQUEST"
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return JSONResponse({"error_code": code, "message": sentence}, status, headers)

@@ -1,0 +1,157 @@
+"""A version of a model served by a process of its own: MLflow's scoring server on a Unix socket.
+
+The process is the one that ``mlflow models serve`` starts, with the code that was packaged with the
+version. Nothing but its owner reaches the socket.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+
+from sg3flow.errors import CheckpointError
+
+_SERVER = "mlflow.pyfunc.scoring_server.app:app"
+_MODEL_VARIABLE = "__pyfunc_model_path__"  # where that application looks for its model
+_PR_SET_PDEATHSIG = 1
+_LOG_LINES = 5
+
+
+class Worker:
+    """One version, loaded, warmed and answering.
+
+    Attributes:
+        version: number of the version.
+        in_flight: requests it is working on.
+        socket: where it listens.
+    """
+
+    def __init__(self, version: str, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.version, self.in_flight = version, 0
+        self._process, self._folder = process, folder
+        self.socket = folder / "socket"
+        connector = aiohttp.UnixConnector(str(self.socket), limit=0)
+        # The server behind the socket ends what takes too long by itself.
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+        )
+
+    @classmethod
+    async def start(cls, version: str, model: Path, load_sec: float) -> "Worker":
+        """Start the process and wait until it has answered a first request.
+
+        Args:
+            model: folder of the version, as MLflow keeps it.
+            load_sec: how long loading and the first request may take.
+
+        Raises:
+            CheckpointError: it ended, or gave no picture in time; says its last words.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
+        with (folder / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "uvicorn", _SERVER, "--uds", str(folder / "socket")),
+                env=os.environ | {_MODEL_VARIABLE: str(model), "MLFLOW_DISABLE_TELEMETRY": "true"},
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        worker = cls(version, process, folder)
+        try:
+            async with asyncio.timeout(load_sec):
+                await worker._wait_until_up()
+                await worker._warm_up()
+        except BaseException as error:
+            words = worker.last_words()
+            await worker.stop()
+            if isinstance(error, TimeoutError):
+                raise CheckpointError(f"it was not ready within {load_sec:g} s; {words}") from None
+            raise
+        return worker
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.returncode is None
+
+    async def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
+        """Status, body and content type of the answer to a request.
+
+        Raises:
+            aiohttp.ClientError: the process died, or closed the connection.
+        """
+        self.in_flight += 1
+        try:
+            url = "http://worker/invocations"
+            async with self._session.post(url, data=body, headers=headers) as answer:
+                kind = answer.headers.get("content-type", "application/json")
+                return answer.status, await answer.read(), kind
+        finally:
+            self.in_flight -= 1
+
+    async def retire(self, wait_sec: float) -> None:
+        """Stop as soon as no request is in flight any more, or after ``wait_sec``."""
+        deadline = time.monotonic() + wait_sec
+        while self.in_flight and self.is_alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End the process and remove its folder."""
+        await self._session.close()
+        if self.is_alive:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), 10)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        for name in ("socket", "log"):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def last_words(self) -> str:
+        """The last lines the process wrote."""
+        with contextlib.suppress(OSError):
+            text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return " / ".join(lines[-_LOG_LINES:])[-500:] or "it wrote nothing"
+        return "it left no log"
+
+    async def _wait_until_up(self) -> None:
+        while True:
+            if not self.is_alive:
+                raise CheckpointError(f"its process ended while loading; {self.last_words()}")
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with self._session.get("http://worker/ping") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.05)
+
+    async def _warm_up(self) -> None:
+        """Let it make one picture: the first one takes longer, and shows that it can."""
+        for row in ({"seed": 0}, {"seed": 0, "class": 0}):
+            headers = {"content-type": "application/json"}
+            body = json.dumps({"dataframe_records": [row]}).encode()
+            try:
+                status, answer, _ = await self.post(body, headers)
+            except aiohttp.ClientError as error:
+                raise CheckpointError(f"it died of its first request: {error}") from None
+            if status == 200:
+                return
+        raise CheckpointError(f"it cannot make a picture: {answer.decode(errors='replace')[:300]}")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

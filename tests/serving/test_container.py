@@ -1,0 +1,119 @@
+"""The container recipe, as far as it can be tried without an engine."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sg3flow.tracking.registry import requirements
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, arguments) of the recipe, continued lines joined."""
+    text = "\n".join(
+        line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")
+    )
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def model(make_registry):
+    """A model as `mlflow artifacts download` brings it into the folder of the build."""
+    registry = make_registry()
+    registry.register(c_dim=3)
+    target = registry.folder / "build" / "model"
+    program = Path(sys.executable).parent / "mlflow"
+    command = [program, "artifacts", "download", "-u", "models:/toy@champion", "-d", target]
+    registry.call([str(part) for part in command])
+    registry.model = target
+    return registry
+
+
+def _all(instructions, name: str) -> list[str]:
+    return [arguments for instruction, arguments in instructions if instruction == name]
+
+
+def test_the_recipe_is_pinned_and_not_root(instructions):
+    images = [arguments.split()[0] for arguments in _all(instructions, "FROM")]
+    assert all(re.search(r":\d+\.\d+\.\d+", image) for image in images)
+    last_stage = [name for name, _ in instructions]
+    last_stage = last_stage[len(last_stage) - last_stage[::-1].index("FROM") :]
+    assert {"USER", "HEALTHCHECK", "CMD", "EXPOSE"} <= set(last_stage)
+    (user,) = _all(instructions, "USER")
+    assert user.isdecimal() and int(user) > 0
+    assert {"ADD", "ENTRYPOINT"}.isdisjoint(name for name, _ in instructions)
+    for requirement in requirements():
+        assert re.fullmatch(r"[a-z-]+==[\d.]+", requirement)
+
+
+def test_what_is_copied_exists_and_reaches_the_engine(instructions, model):
+    arguments = dict(a.split("=", 1) for a in _all(instructions, "ARG"))
+    made = {"/venv", "/kernels", "/model"}
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    for copy in _all(instructions, "COPY"):
+        *sources, _ = [part for part in copy.split() if not part.startswith("--")]
+        for source in sources:
+            source = source.replace("${MODEL}", arguments["MODEL"])
+            if "--from=build" in copy:
+                assert source in made
+                continue
+            folder = model.folder if source.startswith("build/") else ROOT
+            assert (folder / source).exists(), source
+            top = "build/model" if source.startswith("build/") else source
+            assert f"!{top}" in allowed
+
+
+def test_the_command_serves_and_is_healthy(instructions, model):
+    """Its words as they are, but for the folder and the port; with its environment."""
+    command = json.loads(_all(instructions, "CMD")[0])
+    command = [{"/model": str(model.model), "8080": "PORT"}.get(word, word) for word in command]
+    (env,) = [e for e in _all(instructions, "ENV") if "SG3FLOW_DEVICE" in e]
+    variables = dict(pair.split("=", 1) for pair in shlex.split(env))
+    for ours in ("PATH", "HOME", "SG3FLOW_KERNELS"):
+        del variables[ours]
+    with model.serving(command, **variables) as server:
+        status, text = server.post({"dataframe_records": [{"seed": 1, "class": 0}]})
+        assert status == 200 and "png" in json.loads(text)["predictions"][0]
+        (check,) = _all(instructions, "HEALTHCHECK")
+        probe = json.loads(check[check.index("CMD") + 3 :])
+        probe[-1] = probe[-1].replace("8080", str(server.port))
+        assert subprocess.run([sys.executable, *probe[1:]]).returncode == 0
+        seen = server.watch.read_text().splitlines()
+        assert not [line for line in seen if line.startswith("pickle")]
+    assert subprocess.run([sys.executable, *probe[1:]], capture_output=True).returncode != 0
+
+
+@pytest.mark.slow
+def test_the_install_commands_work_in_a_clean_environment(instructions, model, tmp_path):
+    """Those of the first stage; the packages come from wherever pip is set up to find them."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    (install,) = [run for run in _all(instructions, "RUN") if run.startswith("pip")]
+    words = shlex.split(install.replace("$TORCH_INDEX", os.environ.get("TORCH_INDEX", "")))
+    if not os.environ.get("TORCH_INDEX"):
+        place = words.index("--extra-index-url")
+        del words[place : place + 2]
+    places = {
+        "/tmp/constraints.txt": str(ROOT / "constraints.txt"),
+        "/tmp/requirements.txt": str(model.model / "requirements.txt"),
+    }
+    command = [str(venv / "bin" / words[0]), *[places.get(word, word) for word in words[1:]]]
+    subprocess.run(command, check=True)
+    (build,) = [run for run in _all(instructions, "RUN") if "load_kernels" in run]
+    environment = os.environ | {
+        "PYTHONPATH": str(model.model / "code"),
+        "SG3FLOW_KERNELS": str(tmp_path / "kernels"),
+        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    code = shlex.split(build)[-1]
+    subprocess.run([str(venv / "bin/python"), "-c", code], env=environment, check=True)
+    assert list((tmp_path / "kernels").rglob("*.so"))

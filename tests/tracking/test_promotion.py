@@ -1,0 +1,238 @@
+"""promote, rollback and history on a real registry (SQLite), without models in its versions."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from sg3flow.cli import app
+from sg3flow.tracking import moves
+from sg3flow.tracking.moves import REGISTERED, ROLLED_BACK, Move, line_of_holders, read_moves
+from sg3flow.tracking.store import connect
+from sg3flow.tracking.versions import CHAMPION
+
+
+def _row(value: float, error: float = 0.1, **changes) -> dict:
+    row = {
+        "metric": "fd_random1k_full",
+        "value": value,
+        "standard_error": error,
+        "higher_is_better": False,
+        "reference_sha256": "r",
+        "detector_sha256": "d",
+        "num_generated": 1000,
+        "num_reference": 9,
+        "seed": 0,
+    }
+    return row | changes
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An empty registry; making its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        connect()
+        yield folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(database, tmp_path, monkeypatch):
+    """A registry of its own with the model toy: version 1 champion, 2 better, 3 within noise."""
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(database.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}")
+    monkeypatch.chdir(tmp_path)
+    store = connect()
+    store.client.create_registered_model("toy")
+    for row in (_row(5.0), _row(4.0), _row(3.9), _row(1.0, reference_sha256="other")):
+        _add(store, {"sg3flow.metric": row["metric"], "sg3flow.kimg": "10"}, row)
+    moves.move_alias(store, "toy", CHAMPION, "1", how=REGISTERED, why="there was none")
+    return store
+
+
+def _add(store, tags: dict, row: dict | None = None) -> None:
+    results = {f"sg3flow.result.{row['metric']}": json.dumps(row)} if row else {}
+    store.client.create_model_version("toy", "file:///nowhere", tags=tags | results)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def _champion(store) -> str:
+    return moves.standing(store, "toy")[CHAMPION]
+
+
+def test_promote_moves_champion_to_a_better_version_and_records_it(store):
+    result = run("promote", "toy", 2, "--reason", "asked for by the team")
+    assert result.exit_code == 0, result.output
+    assert "champion of toy is version 2, before version 1" in result.output
+    assert _champion(store) == "2"
+    last = read_moves(store, "toy")[-1]
+    assert (last.alias, last.origin, last.target, last.how) == (CHAMPION, "1", "2", "promote")
+    assert "asked for by the team; champion: fd_random1k_full 4 is better" in last.why
+    assert last.who and not last.forced
+    again = run("promote", "toy", "@champion")
+    assert again.exit_code == 0 and "is the champion of toy already" in again.output
+    assert len(read_moves(store, "toy")) == 2
+
+
+def test_the_gate_holds_until_it_is_overridden_with_a_reason(store):
+    assert run("promote", "toy", 2).exit_code == 0
+    refused = run("promote", "toy", 3)
+    assert refused.exit_code == 1
+    assert "not better than its 4 by more than the error" in refused.stderr
+    assert "--force --reason TEXT" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert _champion(store) == "2"
+    nameless = run("promote", "toy", 3, "--force")
+    assert nameless.exit_code == 1 and "--force needs --reason" in nameless.stderr
+    forced = run("promote", "toy", 3, "--force", "--reason", "nicer whiskers")
+    assert forced.exit_code == 0 and "by force" in forced.output
+    last = read_moves(store, "toy")[-1]
+    assert last.forced and last.why.startswith("nicer whiskers; version 2 stays champion")
+
+
+def test_what_cannot_be_compared_is_not_promoted(store):
+    result = run("promote", "toy", 4)
+    assert result.exit_code == 1 and "the reference set differ" in result.stderr
+    result = run("promote", "toy", 2, "--metric", "fid50k_full")
+    assert result.exit_code == 1
+    assert "was not measured by 'fid50k_full'" in result.stderr
+    assert "but by fd_random1k_full" in result.stderr
+    _add(store, {})
+    result = run("promote", "toy", 5)
+    assert result.exit_code == 1 and "it was not registered by sg3flow" in result.stderr
+    assert _champion(store) == "1" and len(read_moves(store, "toy")) == 1
+
+
+def test_rollback_goes_back_through_the_champions(store):
+    assert run("promote", "toy", 2).exit_code == 0
+    assert run("promote", "toy", 3, "--force", "--reason", "x").exit_code == 0
+    first = run("rollback", "toy", "--reason", "green cats")
+    assert first.exit_code == 0, first.output
+    assert "champion of toy is version 2 again, before version 3" in first.output
+    assert read_moves(store, "toy")[-1].why == "green cats"
+    assert "version 1 again" in run("rollback", "toy").output
+    last = run("rollback", "toy")
+    assert last.exit_code == 1 and "no earlier champion of toy is on record" in last.stderr
+    assert _champion(store) == "1"
+
+
+def test_rollback_passes_over_deleted_versions_and_moves_by_others(store):
+    assert run("promote", "toy", 2).exit_code == 0
+    store.client.set_registered_model_alias("toy", CHAMPION, "3")  # another tool
+    store.client.delete_model_version("toy", "2")
+    result = run("rollback", "toy")
+    assert "champion of toy is version 1 again, before version 3" in result.output
+
+
+def test_history_tells_versions_and_moves(store, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("promote", "toy", 2, "--reason", "better fur").exit_code == 0
+    assert run("rollback", "toy", "--reason", "green cats").exit_code == 0
+    out = run("history", "toy").output
+    assert "5 ± 0.1" in out and "4 ± 0.1" in out
+    assert "better fur" in out and "green cats" in out
+    # Version 1 was champion twice, version 2 once.
+    assert len(re.findall(r"20..-..-.. ..:.., (?:20..-..-.. ..:..|now)", out)) == 3
+    assert out.count(", now") == 1
+    assert "note:" not in out
+    store.client.set_registered_model_alias("toy", CHAMPION, "3")
+    store.client.set_registered_model_alias("toy", "canary", "3")
+    out = run("history", "toy").output
+    assert "note: champion stands at version 3, not at 1: another tool moved it" in out
+    assert "note: canary stands at version 3 by no move of sg3flow" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("promote", "tyo", 1), "no registered model 'tyo' (did you mean 'toy'?); there are: toy"),
+        (("rollback", "tyo"), "no registered model 'tyo'"),
+        (("history", "tyo"), "no registered model 'tyo'"),
+        (("promote", "toy", 9), "toy has no version 9; it has 1, 2, 3, 4"),
+        (("promote", "toy", 0), "toy has no version 0"),
+        (("promote", "toy", "champoin"), "not 'champoin' (did you mean 'champion'?)"),
+        (("promote", "toy", "1.5"), "a version is a number or one of champion"),
+    ],
+)
+def test_unknown_names_end_in_one_line(store, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [("promote", "toy", 1), ("rollback", "toy"), ("history", "toy")]
+)
+def test_no_registry_ends_in_one_line(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    away = run(*command)
+    assert away.exit_code == 1 and "http://127.0.0.1:9 failed" in away.stderr
+    assert len(away.stderr.strip().splitlines()) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    absent = run(*command)
+    assert absent.exit_code == 1 and "no tracking database" in absent.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_moves_at_once_leave_both_records(store):
+    def move(version: str) -> str:
+        return moves.move_alias(connect(), "toy", CHAMPION, version, how="promote", why="at once")
+
+    with ThreadPoolExecutor(4) as pool:
+        warnings = list(pool.map(move, ["2", "3", "2", "3"]))
+    recorded = [move for move in read_moves(store, "toy") if move.why == "at once"]
+    assert {move.target for move in recorded} == {"2", "3"}
+    assert len({move.when for move in recorded}) == len(recorded)
+    assert _champion(store) in ("2", "3")
+    assert all("at the same time" in warning for warning in warnings if warning)
+
+
+def test_who_is_overtaken_is_told(store, monkeypatch):
+    set_alias = store.client.set_registered_model_alias
+
+    def overtaken(name, alias, version):
+        set_alias(name, alias, version)
+        monkeypatch.undo()
+        moves.move_alias(store, name, alias, "3", how="promote", why="faster")
+
+    monkeypatch.setattr(store.client, "set_registered_model_alias", overtaken)
+    warning = moves.move_alias(store, "toy", CHAMPION, "2", how="promote", why="slow")
+    assert "was moved at the same time" in warning and "it stands at version 3" in warning
+
+
+def test_a_move_that_fails_leaves_no_record(store, monkeypatch):
+    def fails(*arguments):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "set_registered_model_alias", fails)
+        with pytest.raises(OSError, match="full"):
+            moves.move_alias(store, "toy", CHAMPION, "2", how="promote", why="x")
+    assert len(read_moves(store, "toy")) == 1 and _champion(store) == "1"
+
+
+def test_a_record_changed_by_hand_is_named(store):
+    (key,) = (k for k in store.client.get_registered_model("toy").tags if "move." in k)
+    store.client.set_registered_model_tag("toy", key, "{}")
+    result = run("history", "toy")
+    assert result.exit_code == 1 and key in result.stderr and "delete that tag" in result.stderr
+
+
+def test_the_line_of_holders():
+    base = Move(CHAMPION, None, "1", REGISTERED, "me", "", "2026-01-01")
+    line = [base, replace(base, origin="1", target="2"), replace(base, origin="2", target="3")]
+    assert line_of_holders(line, CHAMPION, "3") == ["1", "2", "3"]
+    back = [*line, replace(base, origin="3", target="2", how=ROLLED_BACK)]
+    assert line_of_holders(back, CHAMPION, "2") == ["1", "2"]
+    assert line_of_holders(back, CHAMPION, "7") == ["1", "2", "7"]
+    assert line_of_holders([replace(base, origin="5")], CHAMPION, "1") == ["5", "1"]
+    assert line_of_holders([], CHAMPION, "4") == ["4"]
+    assert line_of_holders(line, "candidate", None) == []
