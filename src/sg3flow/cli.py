@@ -68,6 +68,38 @@ def doctor(
             print(line)
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="MLflow run (id, beginning of it, or name), NAME@ALIAS, @ALIAS, models:/NAME/3, "
+            "DVC experiment, git revision, or run folder; the others are held against the first",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="page to write")] = Path("reports/compare.html"),
+    best_by: Annotated[
+        str, typer.Option(help="metric that picks each best snapshot; empty: that of its report")
+    ] = "",
+    seeds: Annotated[
+        str, typer.Option(help="seeds drawn side by side: 0,3-7; empty: no pictures")
+    ] = "0-5",
+    psi: Annotated[float, typer.Option(help="truncation strength of the pictures")] = 1.0,
+    class_index: Annotated[
+        int | None, typer.Option("--class", help="class of the pictures; without: in turn")
+    ] = None,
+    device: Annotated[str, typer.Option(help="where to draw: auto, cpu or cuda")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Compare runs: settings, curves, metrics with verdicts, the same seeds; a table and a page."""
+    with one_line_errors(debug):
+        from sg3flow.compare.run import Request, write_comparison
+
+        request = Request(runs, out, best_by, seeds, psi, class_index, device)
+        print(f"page: {write_comparison(request)}")
+
+
 def main() -> None:
     """Entry point of the installed command."""
     run(app)
