@@ -100,6 +100,22 @@ def compare(
         print(f"page: {write_comparison(request)}")
 
 
+@app.command()
+def sweep(
+    setting: Annotated[str, typer.Argument(help="a number in the train section, gamma say")],
+    factors: Annotated[
+        str, typer.Option(help="what its present value is multiplied by")
+    ] = "0.25,0.5,1,2,4",
+    params: Annotated[Path, typer.Option(help="file with the present value")] = Path("params.yaml"),
+    debug: Debug = False,
+) -> None:
+    """Print the commands that try a setting at multiples of its value; `| sh -e` runs them."""
+    with one_line_errors(debug):
+        from sg3flow.sweep import sweep_commands
+
+        print("\n".join(sweep_commands(params, setting, factors)))
+
+
 def main() -> None:
     """Entry point of the installed command."""
     run(app)

@@ -89,7 +89,8 @@ def _reported(runs: Sequence[Facts], metric: str) -> Chart:
         reasons = [why for row in own if (why := why_not_comparable(row, base))]
         alike = [row for row in own if not why_not_comparable(row, base)]
         if reasons:
-            notes.append(f"{letter(index)} left out in part or whole: {reasons[0]}")
+            part = " in part" if alike else ""
+            notes.append(f"{letter(index)} left out{part}: {reasons[0]}")
         elif not own:
             notes.append(f"{letter(index)}: not measured")
         points = tuple(Point(r["kimg"], float(r["value"]), standard_error(r)) for r in alike)

@@ -64,12 +64,11 @@ def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
 
 
 def _header(comparison: Comparison) -> str:
-    names = ", ".join(run.name for run in comparison.runs)
     outcome = comparison.headline or "Nothing was measured that could be compared."
     return (
         '<header><p class="kicker">Comparison of runs</p>'
         f"<h1>{len(comparison.runs)} runs</h1>"
-        f'<p class="verdict">{escape(outcome)}</p><p class="meta">{escape(names)}</p></header>'
+        f'<p class="verdict">{escape(outcome)}</p></header>'
     )
 
 
@@ -111,8 +110,9 @@ def _metrics(comparison: Comparison) -> str:
         common += _metric_table(at_age, runs)
     return (
         '<section class="card"><h2>Metrics</h2><p class="meta">Each run at its best snapshot, with '
-        "the standard error; the verdict is against A. A difference counts from twice the combined "
-        f"standard error.</p>{_metric_table(rows, runs)}{common}</section>"
+        "its standard error; verdicts are against A. Noise reaches to twice the combined standard "
+        f"error: a smaller difference says nothing.</p>{_metric_table(rows, runs)}{common}"
+        "</section>"
     )
 
 

@@ -22,7 +22,7 @@ def _run_rules(index: int) -> str:
     colour = f"var(--r{index % len(LIGHT)})"
     dash = DASHES[index // len(LIGHT)]
     dashed = f" .r{index} polyline {{ stroke-dasharray: {dash}; }}" if dash else ""
-    return f".r{index} {{ color: {colour}; }} .t{index} {{ color: {colour}; }}{dashed}"
+    return f".r{index}, .tag.t{index}, .letter.t{index} {{ color: {colour}; }}{dashed}"
 
 
 _RULES = """
@@ -35,8 +35,9 @@ small { display: block; color: var(--soft); font-size: 12px; font-weight: 400; }
 .tiles.runs strong { font-size: 16px; line-height: 1.3; margin: 2px 0; }
 .tile code { overflow-wrap: anywhere; }
 .tile .note { color: var(--warn); }
-.tile .tag, .tag { font-weight: 700; font-size: 15px; display: inline-flex; flex-direction: row;
-  align-items: center; gap: 6px; }
+.tag { font-weight: 700; font-size: 15px; display: inline-flex; flex-direction: row;
+  align-items: center; gap: 6px; width: max-content; }
+.tile .tag { font-size: 15px; }
 .tag svg { width: 30px; height: 6px; }
 svg polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
 svg polygon { fill: currentColor; opacity: .16; }

@@ -21,6 +21,7 @@ from sg3flow.errors import DataError
 
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 _GIT_SEC = 30
+_CODE = ("src", "stages", "dvc.yaml")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,16 @@ def read_revision(root: Path, asked: str, revision: Revision, metric: str) -> Fa
     training = TrainingFiles(files)
     facts = facts_of_files(training, measured, asked, kind, address, name=revision.name)
     return with_notes(_completed(facts, stages, revision), notes)
+
+
+def code_commit(root: Path, code: str) -> str:
+    """The last commit that touched the code, of a commit and what is said after it.
+
+    Commits of results and notes do not make other code. A commit that is not known here stays.
+    """
+    commit, space, rest = code.partition(" ")
+    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *_CODE)
+    return f"{found.strip()[:12]}{space}{rest}" if found and found.strip() else code
 
 
 def _completed(facts: Facts, stages: Mapping[str, Any], revision: Revision) -> Facts:

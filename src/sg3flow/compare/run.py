@@ -9,7 +9,7 @@ from sg3flow.compare.comparison import compare
 from sg3flow.compare.page import html_page, refuse_foreign_page
 from sg3flow.compare.page_style import MOST_RUNS
 from sg3flow.compare.samples import Drawn, draw_all
-from sg3flow.compare.sources import find_facts
+from sg3flow.compare.sources import find_all
 from sg3flow.compare.terminal import print_comparison
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_text
@@ -24,7 +24,7 @@ class Request:
     """What is to be compared, and how it is shown.
 
     Attributes:
-        runs: names of runs; see ``find_facts``.
+        runs: names of runs, as ``find_facts`` takes them.
         out: the page.
         best_by: metric that chooses each run's best snapshot; empty: the one it was evaluated by.
         seeds: of the pictures, ``0-5``; empty: no pictures.
@@ -58,8 +58,7 @@ def write_comparison(request: Request) -> Path:
     refuse_foreign_page(request.out)
     root = project_root()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        runs = [find_facts(asked, root, request.best_by, place) for asked in request.runs]
+        runs = find_all(request.runs, root, request.best_by, Path(folder))
         comparison = compare(runs)
         drawn: list[Drawn] = []
         if seeds:

@@ -1,12 +1,28 @@
 """From what a person wrote to the run it names."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sg3flow.compare.facts import Facts
 from sg3flow.errors import DataError, TrackingError, nearest
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
+
+
+def find_all(names: Sequence[str], root: Path, metric: str, folder: Path) -> list[Facts]:
+    """The facts of each run, their code named alike; arguments and errors as ``find_facts``."""
+    from sg3flow.compare.revisions import code_commit
+
+    found = []
+    for asked in names:
+        facts = find_facts(asked, root, metric, folder)
+        environment = dict(facts.environment)
+        if "code" in environment:
+            environment["code"] = code_commit(root, environment["code"])
+        found.append(replace(facts, environment=environment))
+    return found
 
 
 def find_facts(asked: str, root: Path, metric: str, folder: Path) -> Facts:

@@ -1,6 +1,6 @@
-"""A comparison as a table for a terminal."""
+"""A comparison for a terminal: a line a run, and tables of what differs and how it was judged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -12,27 +12,37 @@ from sg3flow.compare.metric_table import MetricRow
 from sg3flow.compare.numbers import value_text
 
 _STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
+_NAMES, _CELL = 20, 15  # columns of text that a table's names and each of its runs want
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a column a run: what it is, what differs, and how it was judged."""
+    """Print the runs, what differs, and the verdicts; wide comparisons as several tables."""
     # Text, not str: names and settings are shown as they are, never as markup.
-    table = Table("", *(letter(index) for index in range(len(comparison.runs))))
-    for name, cells in _rows(comparison):
-        table.add_row(Text(name), *cells)
-    console.print(table)
+    for index, run in enumerate(comparison.runs):
+        line = f"{letter(index)}  {run.name} ({run.kind} {run.address}), {run.state}"
+        console.print(Text(line), soft_wrap=True)
+    rows = list(_rows(comparison))
+    for columns in _groups(len(comparison.runs), console.width):
+        table = Table("", *(letter(column) for column in columns))
+        for name, cells in rows:
+            table.add_row(Text(name, overflow="fold"), *(cells[column] for column in columns))
+        if rows:
+            console.print(table)
     for note in _notes(comparison):
-        console.print(Text(note))
+        console.print(Text(note), soft_wrap=True)
 
 
-def _rows(comparison: Comparison) -> Iterator[tuple[str, list[Text]]]:
-    runs = comparison.runs
-    yield "run", [Text(run.name) for run in runs]
-    yield "is", [Text(f"{run.kind} {run.address}") for run in runs]
-    yield "state", [Text(run.state) for run in runs]
+def _groups(count: int, width: int) -> Iterator[list[int]]:
+    """The runs of each table; the first one, with which all are compared, is in every table."""
+    others = max((width - _NAMES) // _CELL - 1, 1)
+    for start in range(1, count, others):
+        yield [0, *range(start, min(start + others, count))]
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, Sequence[Text]]]:
     for row in (*comparison.params, *comparison.environment):
         values = ["not recorded" if value is None else value or "empty" for value in row.values]
-        yield row.name, [Text(value) for value in values]
+        yield row.name, [Text(value, overflow="fold") for value in values]
     for metric in comparison.metrics:
         yield metric.metric, _metric_cells(metric)
     if comparison.common is not None:

@@ -52,7 +52,7 @@ def judge_results(result: Mapping[str, Any] | None, base: Mapping[str, Any] | No
     new, old = float(result["value"]), float(base["value"])
     gain = new - old if result["higher_is_better"] else old - new
     margin = ERRORS_APART * math.hypot(standard_error(result) or 0, standard_error(base) or 0)
-    apart = f"{abs(gain):.3g} apart, {ERRORS_APART:g} combined standard errors are {margin:.2g}"
+    apart = "equal" if gain == 0 else f"{abs(gain):.3g} apart, noise reaches {margin:.2g}"
     if abs(gain) <= margin:
         return Verdict(NOISE, apart)
     return Verdict(BETTER if gain > 0 else WORSE, apart)

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def find_version(text: str) -> RegisteredVersion:
     name = named[1] if named else plain[1] if plain else ""
     number = named[2] if named else None
     alias = named[3] if named else plain[2] if plain else None
-    with tracking_errors(store.uri):
+    with tracking_errors(store.uri), _known(f"the registry has no {text}"):
         if number is None:
             found = store.client.get_model_version_by_alias(name, alias)
         else:
@@ -102,7 +103,8 @@ def find_run_id(text: str) -> str:
     with tracking_errors(store.uri):
         text = text.removeprefix("runs:/")
         if _RUN_ID.fullmatch(text):
-            return _training_only(_run_or_none(store, text), text)
+            with _known(f"MLflow has no run {text}"):
+                return _training_only(store.client.get_run(text), text)
         infos = list(_training_runs(store))
     named = [run for run in infos if run.info.run_name == text]
     begun = [r for r in infos if _ID_START.fullmatch(text) and r.info.run_id.startswith(text)]
@@ -128,7 +130,8 @@ def read_run(run_id: str, folder: Path) -> TrackedRun:
     """
     store = connect()
     with tracking_errors(store.uri):
-        run = store.client.get_run(run_id)
+        with _known(f"MLflow has no run {run_id}"):
+            run = store.client.get_run(run_id)
         names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]
         return TrackedRun(
             run_id=run_id,
@@ -144,8 +147,6 @@ def read_run(run_id: str, folder: Path) -> TrackedRun:
 
 
 def _training_only(run: Any, text: str) -> str:
-    if run is None:
-        raise TrackingError(f"MLflow has no run {text}")
     stage = run.data.tags.get("sg3flow.stage", "train")
     if stage != "train":
         parent = run.data.tags.get("mlflow.parentRunId")
@@ -154,14 +155,16 @@ def _training_only(run: Any, text: str) -> str:
     return str(run.info.run_id)
 
 
-def _run_or_none(store: Store, run_id: str) -> Any:
+@contextmanager
+def _known(message: str) -> Iterator[None]:
+    """Say so in one line where MLflow does not know what was asked for."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return store.client.get_run(run_id)
+        yield
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise TrackingError(message) from None
         raise
 
 
