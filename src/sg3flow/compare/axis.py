@@ -27,7 +27,8 @@ class Axis:
         low, high = min(values), max(values)
         if may_be_log and low > 0 and math.log10(high) - math.log10(low) > _MOST_DECADES:
             return cls(low / 1.2, high * 1.2, True)
-        margin = 0.05 * (high - low) or max(abs(low), 1e-9) * 0.1
+        size = max(abs(low), abs(high), 1e-9)
+        margin = 0.05 * (high - low) if high - low > 1e-9 * size else 0.1 * size
         return cls(low - margin, high + margin)
 
     @classmethod
