@@ -50,8 +50,10 @@ class Axis:
 
     def _decades(self) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        parts = (1,) if last - first > 4 else (1, 2, 5)
-        numbers = [part * 10.0**power for power in range(first, last + 1) for part in parts]
+        every = math.ceil((last - first) / 6)
+        parts = (1, 2, 5) if last - first <= 4 else (1,)
+        powers = range(first, last + 1, every)
+        numbers = [part * 10.0**power for power in powers for part in parts]
         return [number for number in numbers if self.low <= number <= self.high]
 
     def _steps(self) -> list[float]:

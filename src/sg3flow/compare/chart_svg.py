@@ -8,19 +8,23 @@ from sg3flow.compare.curves import Chart, Line
 from sg3flow.compare.facts import Point, letter
 
 _WIDTH, _HEIGHT = 520, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 26, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 26, 12, 42
 _LETTER_GAP = 13  # least distance of two letters at the ends of lines
+_SAME_END = 24  # lines that end closer than this share a column of letters
 _MANY = 40  # points of a line without a mark each
+_MOST_BANDS = 4  # lines with a band around them: more would hide each other
 
 
 def chart_svg(chart: Chart) -> str:
     """The chart, [520 x 280] of its own units; it scales with the page."""
     points = [point for line in chart.lines for point in line.points]
     reach = [p.value + side * 2 * (p.error or 0) for p in points for side in (-1, 1)]
-    bands = [value for line in chart.lines for value in (*line.low, *line.high)]
+    banded = [line for line in chart.lines if len(chart.lines) <= _MOST_BANDS]
+    bands = [value for line in banded for value in (*line.low, *line.high)]
     across = Axis.of_ages([point.kimg for point in points])
-    up = Axis.around([*reach, *bands], may_be_log=True)
+    up = Axis.around([*reach, *bands], may_be_log=chart.may_be_log)
     parts = [_axes(across, up, chart.name)]
+    parts += [_band(line, across, up) for line in banded if line.low]
     parts += [_line(line, across, up) for line in chart.lines]
     parts += _letters(chart.lines, across, up)
     label = escape(f"{chart.title} over kimg, runs {', '.join(_names(chart.lines))}")
@@ -60,7 +64,7 @@ def _axes(across: Axis, up: Axis, name: str) -> str:
 
 def _line(line: Line, across: Axis, up: Axis) -> str:
     places = [_place(point, across, up) for point in line.points]
-    parts = [_band(line, across, up)]
+    parts = []
     if len(places) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline points="{path}"/>')
@@ -74,12 +78,10 @@ def _line(line: Line, across: Axis, up: Axis) -> str:
 
 
 def _band(line: Line, across: Axis, up: Axis) -> str:
-    if not line.low:
-        return ""
     xs = [_x(across, point.kimg) for point in line.points]
     top = [f"{x:.1f},{_y(up, v):.1f}" for x, v in zip(xs, line.high, strict=True)]
     low = [f"{x:.1f},{_y(up, v):.1f}" for x, v in zip(xs, line.low, strict=True)]
-    return f'<polygon points="{" ".join(top + low[::-1])}"/>'
+    return f'<g class="r{line.run}"><polygon points="{" ".join(top + low[::-1])}"/></g>'
 
 
 def _bar(point: Point, across: Axis, up: Axis) -> str:
@@ -90,18 +92,26 @@ def _bar(point: Point, across: Axis, up: Axis) -> str:
 
 
 def _letters(lines: Sequence[Line], across: Axis, up: Axis) -> list[str]:
-    """The letter of each run at the end of its line, moved apart where ends are close."""
-    heights = [(_place(line.points[-1], across, up)[1], line) for line in lines]
-    ends = sorted(heights, key=lambda end: end[0])
-    parts, last = [], -float(_LETTER_GAP)
+    """The letter of each run at the end of its line."""
+    ends = sorted((_place(line.points[-1], across, up), line.run) for line in lines)
+    columns: list[list[tuple[tuple[float, float], int]]] = []
+    for end in ends:
+        if columns and end[0][0] - columns[-1][0][0][0] < _SAME_END:
+            columns[-1].append(end)
+        else:
+            columns.append([end])
+    return [text for column in columns for text in _letter_column(column)]
+
+
+def _letter_column(ends: Sequence[tuple[tuple[float, float], int]]) -> list[str]:
+    """Letters of lines that end at about the same age, moved apart where they are close."""
+    x = max(place[0] for place, _ in ends) + 7
     # From the top down, but so that the lowest still has room.
-    room = _HEIGHT - _BOTTOM - _LETTER_GAP * (len(ends) - 1)
-    for index, (y, line) in enumerate(ends):
+    room, last, parts = _HEIGHT - _BOTTOM - _LETTER_GAP * (len(ends) - 1), -float(_LETTER_GAP), []
+    for index, ((_, y), run) in enumerate(sorted(ends, key=lambda end: end[0][1])):
         last = min(max(y, last + _LETTER_GAP), room + _LETTER_GAP * index)
-        x = _x(across, line.points[-1].kimg) + 7
         parts.append(
-            f'<text class="letter t{line.run}" x="{x:.1f}" y="{last + 4:.1f}">'
-            f"{letter(line.run)}</text>"
+            f'<text class="letter t{run}" x="{x:.1f}" y="{last + 4:.1f}">{letter(run)}</text>'
         )
     return parts
 

@@ -46,12 +46,14 @@ class Chart:
         name: of the quantity in its file.
         lines: of the runs that have it.
         notes: which runs are missing, and why.
+        may_be_log: whether values over decades are drawn by their ratios.
     """
 
     title: str
     name: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    may_be_log: bool = False
 
 
 def statistic_charts(runs: Sequence[Facts]) -> list[Chart]:
@@ -65,7 +67,7 @@ def statistic_charts(runs: Sequence[Facts]) -> list[Chart]:
         if any(len(line.points) > 1 for line in drawn):
             absent = [letter(line.run) for line in lines if not line.points]
             notes = (f"{', '.join(absent)}: not recorded",) if absent else ()
-            charts.append(Chart(title, name, drawn, notes))
+            charts.append(Chart(title, name, drawn, notes, name == "Loss/r1_penalty"))
     return charts
 
 
@@ -98,7 +100,7 @@ def _reported(runs: Sequence[Facts], metric: str) -> Chart:
             lines.append(Line(index, points))
     better = "higher" if base.get("higher_is_better") else "lower"
     title = f"{metric} ({better} is better; bars: 2 standard errors)"
-    return Chart(title, metric, tuple(lines), tuple(notes))
+    return Chart(title, metric, tuple(lines), tuple(notes), may_be_log=True)
 
 
 def _rows_of(run: Facts, metric: str) -> list[Mapping[str, Any]]:
@@ -112,7 +114,8 @@ def _trained(runs: Sequence[Facts], name: str) -> Chart:
     notes = ["measured during training: without errors, and against each run's own data set"]
     notes += [f"{', '.join(absent)}: not recorded"] if absent else []
     drawn = tuple(line for line in lines if line.points)
-    return Chart(f"{name} (measured during training)", name, drawn, tuple(notes))
+    title = f"{name} (measured during training)"
+    return Chart(title, name, drawn, tuple(notes), may_be_log=True)
 
 
 def thinned(run: int, points: Sequence[Point]) -> Line:

@@ -22,6 +22,7 @@ _POLICY = (
     '<meta http-equiv="Content-Security-Policy" '
     "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
 )
+_FEW = 4  # runs whose names fit into the heads of tables
 _CLASSES = {"better": "passed", "worse": "failed", "within noise": "noise"}
 
 
@@ -154,8 +155,12 @@ def _badge(verdict: Verdict | None) -> str:
 
 
 def _heads(runs: Sequence[Facts]) -> str:
+    """The letters, and the names where there is room for them; they stand on top of the page."""
+    named = len(runs) <= _FEW
     return "".join(
-        f"<th>{_tag(index)}<small>{escape(run.name)}</small></th>" for index, run in enumerate(runs)
+        f'<th title="{escape(run.name)}">{_tag(index)}'
+        + (f"<small>{escape(run.name)}</small></th>" if named else "</th>")
+        for index, run in enumerate(runs)
     )
 
 

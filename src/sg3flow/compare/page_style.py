@@ -26,10 +26,11 @@ def _run_rules(index: int) -> str:
 
 
 _RULES = """
-main { max-width: 1160px; }
+main { max-width: 1200px; }
 header { border-color: var(--bar); }
 small { display: block; color: var(--soft); font-size: 12px; font-weight: 400; }
 .soft { color: var(--soft); }
+.badge { white-space: nowrap; }
 .badge.noise { color: var(--soft); }
 .tiles.runs { grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); }
 .tiles.runs strong { font-size: 16px; line-height: 1.3; margin: 2px 0; }
@@ -40,18 +41,17 @@ small { display: block; color: var(--soft); font-size: 12px; font-weight: 400; }
 .tile .tag { font-size: 15px; }
 .tag svg { width: 30px; height: 6px; }
 svg polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
-svg polygon { fill: currentColor; opacity: .16; }
+svg polygon { fill: currentColor; opacity: .13; }
 svg path { fill: none; stroke: currentColor; stroke-width: 1.3; }
 svg circle { fill: currentColor; }
 svg .axis, svg .tick { stroke: var(--soft); }
 svg text { fill: var(--soft); font: 12px system-ui, "Segoe UI", Arial, sans-serif; }
 svg .end { text-anchor: end; } svg .mid { text-anchor: middle; } svg .name { font-weight: 600; }
 svg .letter { fill: currentColor; font-weight: 700; }
-.wide td, .wide th { min-width: 120px; padding-right: 18px; }
+.wide td, .wide th { min-width: 108px; padding-right: 16px; overflow-wrap: break-word; }
 .wide td { font-variant-numeric: tabular-nums; }
-.wide td:first-child { min-width: 150px; }
-.wide td > small { display: inline; }
-.wide td:first-child > small { display: block; }
+.wide td:first-child, .wide th:first-child { min-width: 130px; position: sticky; left: 0;
+  background: var(--card); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 4px 0 14px; font-size: 13px; }
 .legend > span { display: inline-flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
 .plots { display: grid; gap: 26px;
