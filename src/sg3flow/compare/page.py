@@ -127,8 +127,8 @@ def _metric_table(rows: Iterable[MetricRow], runs: Sequence[Facts]) -> str:
 
 def _metric_row(row: MetricRow) -> str:
     known = next(cell for cell in row.cells if cell is not None)
-    better = {True: "higher is better", False: "lower is better"}
-    arrow = better.get(known.get("higher_is_better"), "which way is better was not recorded")
+    better = {True: "higher is better", False: "lower is better", None: "direction not recorded"}
+    arrow = better[known.get("higher_is_better")]
     cells = []
     for cell, verdict in zip(row.cells, row.verdicts, strict=True):
         cells.append(f"<td>{_number(cell)}{_badge(verdict)}</td>")

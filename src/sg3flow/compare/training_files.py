@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sg3flow.compare.facts import Point
 from sg3flow.compare.values import canonical
@@ -150,5 +150,5 @@ def _kimg_of_row(row: Mapping[str, Any]) -> float | None:
     return nimg / 1000 if _is_finite(nimg) else None
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
