@@ -70,6 +70,24 @@ def test_broken_runs_are_shown_with_what_is_wrong(project, run_folder):
     assert page.count('src="data:image/png;base64,') == 6
 
 
+def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
+    first, second, older = run_folder("first"), run_folder("second"), run_folder("older")
+    for folder, gpu in ((first, "H200"), (second, "A100")):
+        known = {
+            "code": {"commit": "ab" * 20, "dirty": gpu == "A100"},
+            "compute": {"torch": "2.13.0", "ops": "cuda"},
+            "machine": {"system": "Linux 6.1", "architecture": "x86_64", "gpus": [{"name": gpu}]},
+        }
+        write_json(folder / "provenance.json", known)
+    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": [7]}})
+    result = compare(first, second, older, "--seeds", "")
+    assert result.exit_code == 0, result.output
+    page = page_of(project)
+    for words in ("H200", "A100", "abababababab", "abababababab with changes", "not recorded"):
+        assert f"<td>{words}</td>" in page or f'">{words}</td>' in page, words
+    assert "Linux 6.1" not in page  # the same for both, and not known of the third
+
+
 def test_without_pictures_no_network_is_read(project, run_folder):
     first = run_folder("first")
     (first / "network-snapshot-000004.pkl").unlink()

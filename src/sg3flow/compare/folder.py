@@ -71,7 +71,7 @@ def facts_of_files(
         state=state_words(kimg, wanted),
         kimg=kimg,
         params=train_params(described),
-        environment=file_environment(training, described, measured),
+        environment=_file_environment(training, described, measured),
         curves=curves,
         trained=training.trained_metrics(),
         results=measured.results,
@@ -86,35 +86,16 @@ def with_notes(facts: Facts, notes: list[str]) -> Facts:
     return replace(facts, notes=(*facts.notes, *notes))
 
 
-def file_environment(
+def _file_environment(
     training: TrainingFiles, described: dict[str, Any], measured: Measured
 ) -> dict[str, str]:
     """What besides the settings decided the result, as far as the files tell."""
     environment = {"data set": data_words(described.get("training_set"))}
-    environment |= recorded_environment(described.get("environment"))
-    environment |= training.device_and_ops()
+    environment |= training.device_and_ops() | training.provenance()
     torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
     if len(torch) == 1 and "torch" not in environment:
         environment["torch"] = torch.pop()
     return {name: value for name, value in environment.items() if value}
-
-
-def recorded_environment(tags: Any) -> dict[str, str]:
-    """The surroundings among the tags that a run was recorded with."""
-    if not isinstance(tags, dict):
-        return {}
-    commit = str(tags.get("mlflow.source.git.commit") or "")[:12]
-    dirty = str(tags.get("sg3flow.git_dirty")).lower() == "true"
-    found = {
-        "code": f"{commit} with changes" if commit and dirty else commit,
-        "torch": tags.get("sg3flow.version.torch"),
-        "sg3flow": tags.get("sg3flow.version.sg3flow"),
-        "ops": tags.get("sg3flow.ops"),
-        "device": tags.get("sg3flow.device"),
-        "GPU": tags.get("sg3flow.gpu"),
-        "machine": tags.get("sg3flow.machine"),
-    }
-    return {name: str(value) for name, value in found.items() if value}
 
 
 def _report_beside(folder: Path) -> Path | None:

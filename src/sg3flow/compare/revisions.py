@@ -85,7 +85,7 @@ def read_revision(root: Path, asked: str, revision: Revision, metric: str) -> Fa
     """
     stages = _locked_stages(root, revision)
     cache, notes = _cache_folder(root), list[str]()
-    outs = {out["path"]: out for stage in stages.values() for out in stage.get("outs", [])}
+    outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs", [])}
     files = _folder_files(cache, outs.get("runs/train"), notes)
     report = _cached(cache, outs.get("reports/metrics.json"), notes)
     measured = read_measured(report, metric, notes)
@@ -131,11 +131,13 @@ def _locked_stages(root: Path, revision: Revision) -> dict[str, Any]:
         raise DataError(f"{where} has no dvc.lock: commit it after dvc repro, or name another run")
     try:
         content = YAML(typ="safe", pure=True).load(text)
-        stages = content["stages"]
-        assert isinstance(stages, dict) and "train" in stages
-    except (YAMLError, KeyError, TypeError, AssertionError):
-        raise DataError(f"{where}: its dvc.lock holds no training; run dvc repro there") from None
-    return stages
+    except YAMLError:
+        content = None
+    stages = content.get("stages") if isinstance(content, dict) else None
+    known = {k: v for k, v in (stages or {}).items() if isinstance(v, dict)}
+    if "train" not in known:
+        raise DataError(f"{where}: its dvc.lock holds no training; run dvc repro there")
+    return known
 
 
 def _cache_folder(root: Path) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.compare.facts import Facts, Point, Snapshot
-from sg3flow.compare.folder import recorded_environment, with_notes
+from sg3flow.compare.folder import with_notes
 from sg3flow.compare.measured import Measured, is_row, read_measured
-from sg3flow.compare.training_files import data_words, last_kimg, state_words
+from sg3flow.compare.training_files import code_words, data_words, last_kimg, state_words
 from sg3flow.compare.values import canonical
 from sg3flow.errors import TrackingError
 from sg3flow.tracking.runs import (
@@ -115,9 +115,19 @@ def _state(run: TrackedRun, kimg: float | None, wanted: str) -> str:
 
 
 def _environment(run: TrackedRun, measured: Measured) -> dict[str, str]:
-    environment: dict[str, Any] = {"data set": data_words(run.data)}
-    environment |= recorded_environment(run.tags)
-    return {name: value for name, value in environment.items() if value}
+    tags = run.tags
+    torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
+    measured_by = torch.pop() if len(torch) == 1 else None
+    found: dict[str, Any] = {
+        "data set": data_words(run.data),
+        "code": code_words(tags.get("mlflow.source.git.commit"), tags.get("sg3flow.git_dirty")),
+        "torch": tags.get("sg3flow.version.torch") or measured_by,
+        "ops": tags.get("sg3flow.ops"),
+        "GPU": tags.get("sg3flow.gpu"),
+        "machine": tags.get("sg3flow.machine", "").partition(",")[0],
+        "CPU": tags.get("sg3flow.cpu", "").partition(",")[0],
+    }
+    return {name: str(value) for name, value in found.items() if value}
 
 
 def _snapshot(run: TrackedRun, measured: Measured) -> Snapshot | None:

@@ -76,6 +76,22 @@ class TrainingFiles:
         match = _DEVICE.search(self._text("networks.txt"))
         return {"device": match[1], "ops": match[2]} if match else {}
 
+    def provenance(self) -> dict[str, str]:
+        """Code, ops, GPU and machine of ``provenance.json``, which older runs do not have."""
+        content = self._json("provenance.json")
+        code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
+        gpus = machine.get("gpus")
+        names = [str(_part({"gpu": gpu}, "gpu").get("name", "")) for gpu in gpus or ()]
+        found = {
+            "code": code_words(code.get("commit"), code.get("dirty")),
+            "torch": compute.get("torch"),
+            "ops": compute.get("ops"),
+            "GPU": ", ".join(name for name in names if name),
+            "machine": f"{machine.get('system', '')} {machine.get('architecture', '')}".strip(),
+            "CPU": machine.get("cpu"),
+        }
+        return {name: str(value) for name, value in found.items() if value}
+
     def _text(self, name: str) -> str:
         if name not in self.files:
             return ""
@@ -113,6 +129,12 @@ class TrainingFiles:
         return rows
 
 
+def code_words(commit: Any, dirty: Any) -> str:
+    """A commit in short, and whether its tree had been changed."""
+    changed = str(dirty).lower() == "true"
+    return f"{str(commit)[:12]}{' with changes' * changed}" if commit else ""
+
+
 def train_params(described: Mapping[str, Any]) -> dict[str, str]:
     """The settings of a training as text: ``train.gamma`` and so on."""
     params = described.get("params")
@@ -143,6 +165,11 @@ def state_words(kimg: float | None, wanted: Any) -> str:
 def last_kimg(curves: Mapping[str, Sequence[Point]]) -> float | None:
     """The age at the last report; None: there is none."""
     return max((points[-1].kimg for points in curves.values() if points), default=None)
+
+
+def _part(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = content.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _kimg_of_row(row: Mapping[str, Any]) -> float | None:
