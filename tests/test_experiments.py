@@ -94,7 +94,9 @@ def git(folder: Path, *arguments: str) -> str:
     return done(folder, "git", *arguments)
 
 
-def test_a_sweep_is_queued_run_and_compared(project):
+@pytest.fixture(scope="module")
+def swept(project) -> str:
+    """What `sg3flow sweep` printed, its experiments queued and run; the comparison's line."""
     printed = done(project, *sg3flow("sweep", "gamma", "--factors", "1,2"))
     lines = printed.splitlines()
     assert lines[0] == "# gamma 0.1 of params.yaml times 1, 2"
@@ -103,41 +105,48 @@ def test_a_sweep_is_queued_run_and_compared(project):
         words = line.split()
         assert words[0] == "dvc"
         dvc(project, *words[1:], *(["evaluate"] if "--queue" in words else []))
+    return lines[-1]
+
+
+def test_a_sweep_is_queued_run_and_compared(project, swept):
     assert "Success" in dvc(project, "queue", "status")
     shown = dvc(project, "exp", "show", "--csv")
     assert "gamma-0.1" in shown and "gamma-0.2" in shown and "train.gamma" in shown
-    compared = lines[-1].split()
+    compared = swept.split()
     assert compared[:4] == ["sg3flow", "compare", "gamma-0.1", "gamma-0.2"]
     told = done(project, *sg3flow(*compared[1:], "--seeds", "0"))
     assert "train.gamma" in told and "fd_random20_full" in told
     page = (project / "reports/sweep-gamma.html").read_text()
     assert page.count("DVC experiment") == 2 and page.count('src="data:image/png') == 2
-    check_differences(project)
-    check_other_ways(project)
-    check_plots(project)
 
 
-def check_differences(project: Path) -> None:
+def test_dvc_tells_what_differs(project, swept):
     params = json.loads(dvc(project, "params", "diff", "--json", "gamma-0.1", "gamma-0.2"))
-    assert params == {"params.yaml": {"train.gamma": {"old": 0.1, "new": 0.2}}}
+    change = params["params.yaml"].pop("train.gamma")
+    assert (change["old"], change["new"]) == (0.1, 0.2) and params == {"params.yaml": {}}
     metrics = json.loads(dvc(project, "metrics", "diff", "--json", "gamma-0.1", "gamma-0.2"))
     value = metrics["reports/metrics.json"]["snapshots.000001.fd_random20_full"]
     assert value["old"] != value["new"]
 
 
-def check_other_ways(project: Path) -> None:
-    """The same training by its revision, its folder, and MLflow's memory of it."""
+def test_a_training_is_found_by_revision_folder_and_tracked_run(project, swept):
     told = done(project, *sg3flow("compare", "HEAD", "runs/train", "gamma-0.1", "--seeds", ""))
     assert "B and C are within noise of A" in told and "train." not in told
     name = json.loads((project / "runs/train/run.json").read_text())["name"]
     told = done(project, *sg3flow("compare", "gamma-0.2", name, "--seeds", "", "--out", "m.html"))
     assert "train.gamma" in told and "MLflow run" in told
+
+
+def test_without_dvcs_cache_the_lock_file_still_tells(project, swept):
     cache = project / ".dvc/cache/files/md5"
     shutil.move(cache, project / "away")
     told = done(project, *sg3flow("compare", "gamma-0.2", "HEAD", "--out", "n.html"))
     assert "runs/train is not in DVC's cache; dvc fetch brings it" in told
     assert "train.gamma" in told  # dvc.lock alone tells
     shutil.move(project / "away", cache)
+
+
+def test_a_revision_without_a_training_is_one_line(project):
     first = git(project, "rev-parse", "HEAD~1").strip()
     failed = run(project, *sg3flow("compare", "HEAD", first))
     assert failed.returncode == 1 and "has no dvc.lock" in failed.stderr
@@ -156,8 +165,7 @@ class _Loads(HTMLParser):
         self.found += [value for name, value in attributes if name in ("src", "href")]
 
 
-def check_plots(project: Path) -> None:
-    """DVC's page draws the curve by itself: nothing on it comes from the network."""
+def test_dvc_plots_draws_its_curves_without_the_network(project, swept):
     dvc(project, "plots", "diff", "gamma-0.1", "gamma-0.2", "-o", "plots")
     page = (project / "plots/index.html").read_text()
     loads = _Loads(page).found
