@@ -194,6 +194,54 @@ def serve(
         run_server(target, host, port, settings)
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="MLflow run (id, beginning of it, or name), NAME@ALIAS, @ALIAS, models:/NAME/3, "
+            "DVC experiment, git revision, or run folder; the others are held against the first",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="page to write")] = Path("reports/compare.html"),
+    best_by: Annotated[
+        str, typer.Option(help="metric that picks each best snapshot; empty: that of its report")
+    ] = "",
+    seeds: Annotated[
+        str, typer.Option(help="seeds drawn side by side: 0,3-7; empty: no pictures")
+    ] = "0-5",
+    psi: Annotated[float, typer.Option(help="truncation strength of the pictures")] = 1.0,
+    class_index: Annotated[
+        int | None, typer.Option("--class", help="class of the pictures; without: in turn")
+    ] = None,
+    device: Annotated[str, typer.Option(help="where to draw: auto, cpu or cuda")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Compare runs: settings, curves, metrics with verdicts, the same seeds; a table and a page."""
+    with one_line_errors(debug):
+        from sg3flow.compare.run import Request, write_comparison
+
+        request = Request(runs, out, best_by, seeds, psi, class_index, device)
+        print(f"page: {write_comparison(request)}")
+
+
+@app.command()
+def sweep(
+    setting: Annotated[str, typer.Argument(help="a number in the train section, gamma say")],
+    factors: Annotated[
+        str, typer.Option(help="what its present value is multiplied by")
+    ] = "0.25,0.5,1,2,4",
+    params: Annotated[Path, typer.Option(help="file with the present value")] = Path("params.yaml"),
+    debug: Debug = False,
+) -> None:
+    """Print the commands that try a setting at multiples of its value; `| sh -e` runs them."""
+    with one_line_errors(debug):
+        from sg3flow.sweep import sweep_commands
+
+        print("\n".join(sweep_commands(params, setting, factors)))
+
+
 def main() -> None:
     """Entry point of the installed command."""
     run(app)

@@ -1,0 +1,199 @@
+"""DVC experiments and git revisions as facts: from git, ``dvc.lock`` and DVC's cache, by reading.
+
+DVC itself is asked for one thing only, where its cache is; it may hold its locks meanwhile.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sg3flow.compare.facts import Facts
+from sg3flow.compare.folder import facts_of_files, with_notes
+from sg3flow.compare.measured import read_measured
+from sg3flow.compare.training_files import TrainingFiles
+from sg3flow.compare.values import canonical
+from sg3flow.errors import DataError
+
+_EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
+_GIT_SEC = 30
+_CODE = ("src", "stages", "dvc.yaml")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit that was named.
+
+    Attributes:
+        commit: its full hash.
+        name: the name it was found by.
+        baseline: of an experiment, the commit it was started from; else the commit itself.
+        is_experiment: whether it is a DVC experiment.
+    """
+
+    commit: str
+    name: str
+    baseline: str
+    is_experiment: bool
+
+
+def experiment_names(root: Path) -> dict[str, list[Revision]]:
+    """The experiments of a project by name; one name may stand on several baselines."""
+    found: dict[str, list[Revision]] = {}
+    listed = _git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/")
+    for line in (listed or "").splitlines():
+        commit, _, ref = line.partition(" ")
+        match = _EXPERIMENT.fullmatch(ref)
+        if match:
+            revision = Revision(commit, match[3], match[1] + match[2], True)
+            found.setdefault(match[3], []).append(revision)
+    return found
+
+
+def find_revision(root: Path, text: str) -> Revision | None:
+    """The experiment or git revision of that name; None: there is none.
+
+    Raises:
+        DataError: several experiments have the name, none of them on the present commit.
+    """
+    named = experiment_names(root).get(text, [])
+    head = _commit(root, "HEAD")
+    on_head = [revision for revision in named if revision.baseline == head]
+    if len(named) > 1 and len(on_head) != 1:
+        listed = ", ".join(f"{each.commit[:9]} on {each.baseline[:9]}" for each in named)
+        raise DataError(f"{len(named)} experiments are called {text}; name a commit: {listed}")
+    if named:
+        return (on_head or named)[0]
+    commit = _commit(root, text)
+    return Revision(commit, text, commit, False) if commit else None
+
+
+def read_revision(root: Path, asked: str, revision: Revision, metric: str) -> Facts:
+    """The facts of a revision.
+
+    Args:
+        root: folder of the DVC project.
+        asked: what the person wrote.
+        metric: chooses the best snapshot; empty: the one its report was made with.
+
+    Raises:
+        DataError: the revision has no ``dvc.lock`` with a training, or it cannot be read.
+    """
+    stages = _locked_stages(root, revision)
+    cache, notes = _cache_folder(root), list[str]()
+    outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs", [])}
+    files = _folder_files(cache, outs.get("runs/train"), notes)
+    report = _cached(cache, outs.get("reports/metrics.json"), notes)
+    measured = read_measured(report, metric, notes)
+    kind = "DVC experiment" if revision.is_experiment else "git revision"
+    address = revision.commit[:12]
+    training = TrainingFiles(files)
+    facts = facts_of_files(training, measured, asked, kind, address, name=revision.name)
+    return with_notes(_completed(facts, stages, revision), notes)
+
+
+def code_commit(root: Path, code: str) -> str:
+    """The last commit that touched the code, of a commit and what is said after it.
+
+    Commits of results and notes do not make other code. A commit that is not known here stays.
+    """
+    commit, space, rest = code.partition(" ")
+    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *_CODE)
+    return f"{found.strip()[:12]}{space}{rest}" if found and found.strip() else code
+
+
+def _completed(facts: Facts, stages: Mapping[str, Any], revision: Revision) -> Facts:
+    """The settings of all stages, and the code, which the files do not tell."""
+    locked = {
+        f"{section}.{name}": canonical(value)
+        for stage in stages.values()
+        for section, values in stage.get("params", {}).get("params.yaml", {}).items()
+        for name, value in (values if isinstance(values, Mapping) else {}).items()
+    }
+    resolved = {name for name in facts.params if name.startswith("train.")}
+    if resolved:  # what the training made of them says more than what was given
+        locked = {k: v for k, v in locked.items() if not k.startswith("train.")}
+    environment = {"code": revision.baseline[:12]} | dict(facts.environment)
+    return replace(facts, params={**facts.params, **locked}, environment=environment)
+
+
+def _locked_stages(root: Path, revision: Revision) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    text = _git(root, "show", f"{revision.commit}:./dvc.lock")
+    where = f"{revision.name} ({revision.commit[:9]})"
+    if text is None:
+        raise DataError(f"{where} has no dvc.lock: commit it after dvc repro, or name another run")
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        content = None
+    stages = content.get("stages") if isinstance(content, dict) else None
+    known = {k: v for k, v in (stages or {}).items() if isinstance(v, dict)}
+    if "train" not in known:
+        raise DataError(f"{where}: its dvc.lock holds no training; run dvc repro there")
+    return known
+
+
+def _cache_folder(root: Path) -> Path:
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=_GIT_SEC, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = " ".join(str(getattr(error, "stderr", "") or error).split())[-200:]
+        raise DataError(f"dvc does not say where its cache is: {reason}") from None
+    return root / done.stdout.strip() / "files" / "md5"
+
+
+def _folder_files(cache: Path, out: Mapping[str, Any] | None, notes: list[str]) -> dict[str, Path]:
+    """Where DVC keeps the files of a folder, by their names."""
+    listing = _cached(cache, out, notes)
+    if listing is None:
+        return {}
+    try:
+        entries = json.loads(listing.read_text(encoding="utf-8"))
+        places = {str(e["relpath"]): _object(cache, str(e["md5"])) for e in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        notes.append(f"DVC's listing {listing} is damaged; run dvc fetch")
+        return {}
+    present = {name: path for name, path in places.items() if path.is_file()}
+    missing = sorted(set(places) - set(present))
+    if missing:
+        notes.append(f"not in DVC's cache: {', '.join(missing[:5])}; run dvc fetch for it")
+    return present
+
+
+def _cached(cache: Path, out: Mapping[str, Any] | None, notes: list[str]) -> Path | None:
+    if out is None or not out.get("md5"):
+        return None
+    path = _object(cache, str(out["md5"]))
+    if path.is_file():
+        return path
+    notes.append(f"{out['path']} is not in DVC's cache; dvc fetch brings it from the remote")
+    return None
+
+
+def _object(cache: Path, md5: str) -> Path:
+    return cache / md5[:2] / md5[2:]
+
+
+def _commit(root: Path, text: str) -> str | None:
+    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
+    return found.strip() if found else None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git answers in the project; None: it refuses, or there is no git."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_GIT_SEC, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace")

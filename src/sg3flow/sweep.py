@@ -1,0 +1,87 @@
+"""A sweep of one training setting around its present value, as commands that anyone can read.
+
+The commands are printed, not run: they are DVC's own, and a shell runs them.
+"""
+
+import math
+import shlex
+import typing
+from pathlib import Path
+
+from sg3flow.config import TrainConfig, load_settings, read_params
+from sg3flow.errors import ConfigError, nearest
+
+_MOST = 20
+
+
+def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
+    """The commands that queue, run and compare the experiments of a sweep.
+
+    Args:
+        params: the params file whose ``train`` section has the present value.
+        setting: a setting of the training that is a number, ``gamma`` say.
+        factors: what the value is multiplied by, joined by commas. The experiment of factor 1 is
+            what the others are compared with, or the first one where 1 is not among them.
+
+    Raises:
+        ConfigError: no such number in the params file, or factors that cannot be used.
+    """
+    load_settings(TrainConfig, "train", params)
+    present = _present_value(params, setting)
+    values = {factor: _product(setting, present, factor) for factor in _factors(factors)}
+    names = {factor: f"{setting}-{value}" for factor, value in values.items()}
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"factors {factors} of {setting} {present:g} give equal values")
+    for value in values.values():
+        load_settings(TrainConfig, "train", params, {setting: type(present)(value)})
+    base = 1.0 if 1.0 in names else next(iter(names))
+    others = [name for factor, name in names.items() if factor != base]
+    return [
+        f"# {setting} {present:g} of {params} times {', '.join(f'{f:g}' for f in values)}",
+        *(
+            f"dvc exp run --queue --name {names[f]} -S train.{setting}={value}"
+            for f, value in values.items()
+        ),
+        "dvc exp run --run-all",
+        shlex.join(["sg3flow", "compare", names[base], *others])
+        + f" --out reports/sweep-{setting}.html",
+    ]
+
+
+def _present_value(params: Path, setting: str) -> int | float:
+    section = read_params(params).get("train")
+    known = section if isinstance(section, dict) else {}
+    numbers = {
+        str(name): value
+        for name, value in known.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    if setting not in numbers:
+        raise ConfigError(
+            f"train.{setting} is no number in {params}{nearest(setting, numbers)}; it has "
+            f"{', '.join(numbers) or 'none'}"
+        )
+    value = numbers[setting]
+    if value == 0:
+        raise ConfigError(f"train.{setting} is 0, and so is every multiple of it; set it first")
+    kind = typing.get_type_hints(TrainConfig)[setting]  # `gamma: 2` is a float too
+    return float(value) if kind is float else value
+
+
+def _factors(text: str) -> list[float]:
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"factors must be numbers like 0.5,1,2, not '{text[:60]}'") from None
+    if not all(math.isfinite(f) and f > 0 for f in factors) or not 2 <= len(factors) <= _MOST:
+        raise ConfigError(f"factors must be 2 to {_MOST} positive numbers, not '{text[:60]}'")
+    return factors
+
+
+def _product(setting: str, present: int | float, factor: float) -> str:
+    value = present * factor
+    if isinstance(present, float):
+        return f"{value:.6g}"
+    if value != int(value):
+        raise ConfigError(f"train.{setting} is a whole number; {present} times {factor:g} is none")
+    return str(int(value))

@@ -1,0 +1,187 @@
+"""Experiments as docs/experiments.md tells people to run them: real commands in a small clone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PARAMS = """\
+fetch: {dataset: starter, images: 20, resolution: 16, seed: 0}
+pack: {subset: starter/train, resolution: 16x16, labels: folders, duplicates: keep}
+validate: {min_images: 10, min_class_images: 2, classes: 3, near_duplicates: "off"}
+train:
+  cfg: stylegan3-t
+  gpus: 1
+  batch: 40
+  gamma: 0.1
+  cond: true
+  aug: noaug
+  cbase: 64
+  cmax: 2
+  map_depth: 1
+  kimg: 1
+  tick: 1
+  snap: 1
+  workers: 0
+  grid: 2x2
+evaluate: {metrics: [fd_random20_full], batch: 10}
+render: {seeds: 0-1, sweep_seeds: "0", sweep_truncs: "1", video_seeds: 0-1, video_frames: 2}
+register: {name: sg3flow-tiny}
+"""
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    dropped = ("MLFLOW_", "SG3FLOW_", "DVC_", "GIT_")
+    kept = ("SG3FLOW_KERNELS",)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped) or k in kept}
+    environment = inherited | {
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "site"),
+        "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+
+
+def done(folder: Path, *command: str) -> str:
+    """What a command prints, which must succeed."""
+    finished = run(folder, *command)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return done(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def sg3flow(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", "from sg3flow.cli import main; main()", *arguments)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A clone of the project under git, its pipeline run once as far as the metrics."""
+    folder = tmp_path_factory.mktemp("experiments") / "a clone"
+    folder.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "tmp", "cache", "config.local")
+    for name in ("stages", "src", ".dvc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "params.yaml").write_text(PARAMS)
+    git(folder, "init", "-q")
+    git(folder, "config", "user.name", "a")
+    git(folder, "config", "user.email", "a@b.org")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "settings")
+    dvc(folder, "repro", "evaluate")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first results")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return done(folder, "git", *arguments)
+
+
+@pytest.fixture(scope="module")
+def swept(project) -> str:
+    """What `sg3flow sweep` printed, its experiments queued and run; the comparison's line."""
+    printed = done(project, *sg3flow("sweep", "gamma", "--factors", "1,2"))
+    lines = printed.splitlines()
+    assert lines[0] == "# gamma 0.1 of params.yaml times 1, 2"
+    for line in lines[1:-1]:
+        # Only as far as the metrics: the rest has tests of its own.
+        words = line.split()
+        assert words[0] == "dvc"
+        dvc(project, *words[1:], *(["evaluate"] if "--queue" in words else []))
+    return lines[-1]
+
+
+def test_a_sweep_is_queued_run_and_compared(project, swept):
+    assert "Success" in dvc(project, "queue", "status")
+    shown = dvc(project, "exp", "show", "--csv")
+    assert "gamma-0.1" in shown and "gamma-0.2" in shown and "train.gamma" in shown
+    compared = swept.split()
+    assert compared[:4] == ["sg3flow", "compare", "gamma-0.1", "gamma-0.2"]
+    told = done(project, *sg3flow(*compared[1:], "--seeds", "0"))
+    assert "train.gamma" in told and "fd_random20_full" in told
+    page = (project / "reports/sweep-gamma.html").read_text()
+    assert page.count("DVC experiment") == 2 and page.count('src="data:image/png') == 2
+
+
+def test_dvc_tells_what_differs(project, swept):
+    params = json.loads(dvc(project, "params", "diff", "--json", "gamma-0.1", "gamma-0.2"))
+    change = params["params.yaml"].pop("train.gamma")
+    assert (change["old"], change["new"]) == (0.1, 0.2) and params == {"params.yaml": {}}
+    metrics = json.loads(dvc(project, "metrics", "diff", "--json", "gamma-0.1", "gamma-0.2"))
+    value = metrics["reports/metrics.json"]["snapshots.000001.fd_random20_full"]
+    assert value["old"] != value["new"]
+
+
+def test_a_training_is_found_by_revision_folder_and_tracked_run(project, swept):
+    told = done(project, *sg3flow("compare", "HEAD", "runs/train", "gamma-0.1", "--seeds", ""))
+    assert "B and C are within noise of A" in told and "train." not in told
+    name = json.loads((project / "runs/train/run.json").read_text())["name"]
+    told = done(project, *sg3flow("compare", "gamma-0.2", name, "--seeds", "", "--out", "m.html"))
+    assert "train.gamma" in told and "MLflow run" in told
+
+
+def test_without_dvcs_cache_the_lock_file_still_tells(project, swept):
+    cache = project / ".dvc/cache/files/md5"
+    shutil.move(cache, project / "away")
+    told = done(project, *sg3flow("compare", "gamma-0.2", "HEAD", "--out", "n.html"))
+    assert "runs/train is not in DVC's cache; dvc fetch brings it" in told
+    assert "train.gamma" in told  # dvc.lock alone tells
+    shutil.move(project / "away", cache)
+
+
+def test_a_revision_without_a_training_is_one_line(project):
+    first = git(project, "rev-parse", "HEAD~1").strip()
+    failed = run(project, *sg3flow("compare", "HEAD", first))
+    assert failed.returncode == 1 and "has no dvc.lock" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+class _Loads(HTMLParser):
+    """The addresses that a page loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_dvc_plots_draws_its_curves_without_the_network(project, swept):
+    dvc(project, "plots", "diff", "gamma-0.1", "gamma-0.2", "-o", "plots")
+    page = (project / "plots/index.html").read_text()
+    loads = _Loads(page).found
+    assert loads and all(re.fullmatch(r"static/[\w.-]+\.png", each) for each in loads), loads
+    assert all((project / "plots" / each).is_file() for each in loads)
+    assert "function vegaEmbed" in page and "vegaEmbed('#reports_metrics_csv'" in page
+    assert "default-src 'none'" in page and "cdn" not in page.replace("from a CDN", "")
+    chromium = shutil.which("chromium")
+    if chromium:
+        check_drawn(chromium, project / "plots/index.html")
+
+
+def check_drawn(chromium: str, page: Path) -> None:
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet += [f"--user-data-dir={page.parent / 'browser'}", "--dump-dom", page.as_uri()]
+    dom = done(page.parent, chromium, *quiet)
+    assert dom.count("<polyline") == 2 and dom.count("<circle") == 4
+    assert "● gamma-0.1" in dom and ">fd_random20_full</text>" in dom

@@ -1,0 +1,52 @@
+"""The commands of a sweep."""
+
+from pathlib import Path
+
+import pytest
+
+from sg3flow.errors import ConfigError
+from sg3flow.sweep import sweep_commands
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def values(commands):
+    return [line.rpartition("=")[2] for line in commands if "--queue" in line]
+
+
+def test_the_advised_sweep_of_gamma():
+    lines = sweep_commands(RECIPES / "afhqv2-512.yaml", "gamma", "0.25,0.5,1,2,4")
+    assert values(lines) == ["2.05", "4.1", "8.2", "16.4", "32.8"]
+    assert lines[1] == "dvc exp run --queue --name gamma-2.05 -S train.gamma=2.05"
+    assert lines[-2] == "dvc exp run --run-all"
+    assert lines[-1] == (
+        "sg3flow compare gamma-8.2 gamma-2.05 gamma-4.1 gamma-16.4 gamma-32.8 "
+        "--out reports/sweep-gamma.html"
+    )
+
+
+def test_a_whole_number_in_the_file_may_be_a_fraction_where_the_setting_is_one():
+    assert values(sweep_commands(RECIPES / "afhq-cat-256.yaml", "gamma", "0.25,1")) == ["0.5", "2"]
+
+
+def test_without_factor_1_the_first_is_what_others_are_compared_with():
+    lines = sweep_commands(RECIPES / "starter.yaml", "kimg", "2,3")
+    assert lines[-1].startswith("sg3flow compare kimg-4 kimg-6 ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "factors", "words"),
+    [
+        ("gama", "1,2", "did you mean 'gamma'"),
+        ("cfg", "1,2", "train.cfg is no number"),
+        ("kimg", "0.3,1", "train.kimg is a whole number; 2 times 0.3 is none"),
+        ("seed", "1,2", "train.seed is 0, and so is every multiple"),
+        ("gamma", "1", "factors must be 2 to 20 positive numbers"),
+        ("gamma", "1,x", "factors must be numbers like"),
+        ("gamma", "1,-2", "positive numbers"),
+        ("gamma", "1,1.00000001", "give equal values"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(setting, factors, words):
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+        sweep_commands(RECIPES / "starter.yaml", setting, factors)
