@@ -1,14 +1,11 @@
 """Whether a new version is better than the present champion, and in words why (not)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.identity import differing_conditions, differing_meaning
-
-# A difference counts from so many standard errors: of two equal networks, 1 in 40 would pass.
-_ERRORS_APART = 2.0
+from sg3flow.metrics.identity import differing_meaning
+from sg3flow.metrics.verdict import BETTER, NOISE, judge_results
 
 
 def require_comparable(
@@ -35,8 +32,7 @@ def judge(
 ) -> tuple[bool, str]:
     """Compare a version with the champion; returns whether it takes its place, and why.
 
-    It does where the difference is beyond its error: more than twice the root of both results'
-    squared standard errors. A result that carries none counts as exact.
+    It does where it is better by ``judge_results``: beyond the error of the difference.
 
     Args:
         result: the new version's row of ``reports/metrics.json`` for the chosen metric.
@@ -50,14 +46,11 @@ def judge(
     if champion_result is None:
         return False, f"{stays}: not comparable, it was not measured by {metric}"
     require_comparable(result, champion, champion_result)
-    differing = differing_conditions(result, champion_result)
-    if differing:
-        return False, f"{stays}: not comparable by {metric}, for {' and '.join(differing)} differ"
+    verdict = judge_results(result, champion_result)
+    if not verdict.is_compared:
+        return False, f"{stays}: not comparable by {metric}, for {verdict.reason}"
     new, old = float(result["value"]), float(champion_result["value"])
-    gain = new - old if result["higher_is_better"] else old - new
-    errors = (float(row.get("standard_error") or 0) for row in (result, champion_result))
-    margin = _ERRORS_APART * math.hypot(*errors)
-    if gain > margin:
+    if verdict.word == BETTER:
         return True, f"champion: {metric} {new:g} is better than the {old:g} of version {champion}"
     words = f"{stays}: {metric} {new:g} is not better than its {old:g}"
-    return False, f"{words} by more than the error, {margin:.2g}" if gain > 0 else words
+    return False, f"{words} ({verdict.reason})" if verdict.word == NOISE else words
