@@ -252,7 +252,7 @@ def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, m
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
     with mirrored(run_folder):
         pass
-    assert capfd.readouterr().err == "" and not Path("mlflow.db").exists()
+    assert capfd.readouterr().err == "" and not Path("state/sent").exists()
     monkeypatch.delenv("SG3FLOW_TRACKING")
     assert sync().exit_code == 0
     is_complete(run_folder)

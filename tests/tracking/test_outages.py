@@ -85,7 +85,7 @@ def check_all_there(folder: Path) -> None:
     images = [a.path for a in store.client.list_artifacts(run_id, "images")]
     steps = sorted(int(p.split("+")[2]) for p in images if p.endswith(".png"))
     assert steps == list(range(len(rows)))
-    models = store.client.search_logged_models([store.experiment_id])
+    models = store.client.search_logged_models([store.experiment_id], max_results=1000)
     snapshots = sorted(path.stem for path in folder.glob("network-*.pkl"))
     assert sorted(model.name for model in models) == snapshots
     for model in models:
@@ -118,7 +118,7 @@ def live_through_outages(server, ticker) -> None:
     server.start()
     wait_for_points(folder)
     server.signal(signal.SIGSTOP)
-    wait_for_rows(folder, 70)  # for more than the 10 s that a request may take
+    wait_for_rows(folder, 60)  # for more than the 10 s that a request may take
     server.signal(signal.SIGCONT)
     assert process.poll() is None
     said = stop_ticking(process).splitlines()

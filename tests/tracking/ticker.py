@@ -22,11 +22,11 @@ with mirrored(folder):
         picture = folder / f"fakes{nimg // 1000:06d}.png"
         Image.new("RGB", (8, 8), (nimg // 1000 % 256, 0, 0)).save(picture)
         reporter.image(picture, "samples", nimg)
-        if nimg % 5000 == 0:
+        if nimg % 20_000 == 0:
             snapshot = folder / f"network-snapshot-{nimg // 1000:06d}.pkl"
             snapshot.write_bytes(os.urandom(1000))
             reporter.snapshot(snapshot, nimg)
             reporter.metric(snapshot, "fid", 5.0, nimg)
         print(nimg, flush=True)
-        time.sleep(0.2)
+        time.sleep(0.25)
         nimg += 1000
