@@ -29,6 +29,7 @@ from sg3flow.serving.worker import Worker
 
 _logger = logging.getLogger("sg3flow.serve")
 _PASSED_ON = ("content-type",)
+_DEATH_SEC = 2.0
 _VERSION_HEADER = "X-Sg3flow-Version"
 
 
@@ -193,12 +194,11 @@ class Front:
                 return _refusal(503, "the model is not there at the moment; try again")
             try:
                 status, content, kind = await worker.post(body, headers)
-            except aiohttp.ClientError:
-                _logger.warning(
-                    "%s: version %s died; its request is asked again",
-                    self.source.name,
-                    worker.version,
-                )
+            except aiohttp.ClientError as error:
+                # The connection is lost before the system has told that the process is.
+                ended = "died" if await worker.ended(_DEATH_SEC) else f"lost a request ({error})"
+                message = "%s: version %s %s; the request is asked again"
+                _logger.warning(message, self.source.name, worker.version, ended)
                 self._wake.set()
                 continue
             return Response(content, status, {_VERSION_HEADER: worker.version}, kind)

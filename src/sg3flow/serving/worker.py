@@ -38,7 +38,8 @@ class Worker:
         self.version, self.in_flight = version, 0
         self._process, self._folder = process, folder
         self.socket = folder / "socket"
-        connector = aiohttp.UnixConnector(str(self.socket), limit=0)
+        # A connection each: one that is kept may be closed at the moment it is used again.
+        connector = aiohttp.UnixConnector(str(self.socket), limit=0, force_close=True)
         # The server behind the socket ends what takes too long by itself.
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None)
@@ -97,6 +98,12 @@ class Worker:
                 return answer.status, await answer.read(), kind
         finally:
             self.in_flight -= 1
+
+    async def ended(self, wait_sec: float) -> bool:
+        """Whether the process has ended, or does within ``wait_sec``."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), wait_sec)
+        return not self.is_alive
 
     async def retire(self, wait_sec: float) -> None:
         """Stop as soon as no request is in flight any more, or after ``wait_sec``."""
