@@ -94,6 +94,10 @@ def git(folder: Path, *arguments: str) -> str:
     return done(folder, "git", *arguments)
 
 
+# The pipeline and a sweep take a minute of a CPU.
+slow = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def swept(project) -> str:
     """What `sg3flow sweep` printed, its experiments queued and run; the comparison's line."""
@@ -108,6 +112,7 @@ def swept(project) -> str:
     return lines[-1]
 
 
+@slow
 def test_a_sweep_is_queued_run_and_compared(project, swept):
     assert "Success" in dvc(project, "queue", "status")
     shown = dvc(project, "exp", "show", "--csv")
@@ -120,6 +125,7 @@ def test_a_sweep_is_queued_run_and_compared(project, swept):
     assert page.count("DVC experiment") == 2 and page.count('src="data:image/png') == 2
 
 
+@slow
 def test_dvc_tells_what_differs(project, swept):
     params = json.loads(dvc(project, "params", "diff", "--json", "gamma-0.1", "gamma-0.2"))
     change = params["params.yaml"].pop("train.gamma")
@@ -129,6 +135,7 @@ def test_dvc_tells_what_differs(project, swept):
     assert value["old"] != value["new"]
 
 
+@slow
 def test_a_training_is_found_by_revision_folder_and_tracked_run(project, swept):
     told = done(project, *sg3flow("compare", "HEAD", "runs/train", "gamma-0.1", "--seeds", ""))
     assert "B and C are within noise of A" in told and "train." not in told
@@ -137,6 +144,7 @@ def test_a_training_is_found_by_revision_folder_and_tracked_run(project, swept):
     assert "train.gamma" in told and "MLflow run" in told
 
 
+@slow
 def test_without_dvcs_cache_the_lock_file_still_tells(project, swept):
     cache = project / ".dvc/cache/files/md5"
     shutil.move(cache, project / "away")
@@ -146,6 +154,7 @@ def test_without_dvcs_cache_the_lock_file_still_tells(project, swept):
     shutil.move(project / "away", cache)
 
 
+@slow
 def test_a_revision_without_a_training_is_one_line(project):
     first = git(project, "rev-parse", "HEAD~1").strip()
     failed = run(project, *sg3flow("compare", "HEAD", first))
@@ -165,6 +174,7 @@ class _Loads(HTMLParser):
         self.found += [value for name, value in attributes if name in ("src", "href")]
 
 
+@slow
 def test_dvc_plots_draws_its_curves_without_the_network(project, swept):
     dvc(project, "plots", "diff", "gamma-0.1", "gamma-0.2", "-o", "plots")
     page = (project / "plots/index.html").read_text()
@@ -173,15 +183,24 @@ def test_dvc_plots_draws_its_curves_without_the_network(project, swept):
     assert all((project / "plots" / each).is_file() for each in loads)
     assert "function vegaEmbed" in page and "vegaEmbed('#reports_metrics_csv'" in page
     assert "default-src 'none'" in page and "cdn" not in page.replace("from a CDN", "")
+
+
+def test_the_page_of_dvc_plots_draws_by_itself(tmp_path):
+    """As the clone's, without a training: what DVC makes of a table and this project's page."""
     chromium = shutil.which("chromium")
-    if chromium:
-        check_drawn(chromium, project / "plots/index.html")
-
-
-def check_drawn(chromium: str, page: Path) -> None:
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    done(tmp_path, "git", "init", "-q")
+    shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
+    (tmp_path / "metrics.csv").write_text("kimg,fid_error,fid\n0,1.5,90\n4,,40.5\n")
+    (tmp_path / "dvc.yaml").write_text("plots:\n  - metrics.csv: {x: kimg, y: fid}\n")
+    dvc(tmp_path, "plots", "show", "-o", "plots")
+    page = tmp_path / "plots" / "index.html"
+    assert _Loads(page.read_text()).found == []
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     quiet += [f"--user-data-dir={page.parent / 'browser'}", "--dump-dom", page.as_uri()]
     dom = done(page.parent, chromium, *quiet)
-    assert dom.count("<polyline") == 2 and dom.count("<circle") == 4
-    assert "● gamma-0.1" in dom and ">fd_random20_full</text>" in dom
+    assert dom.count("<polyline") == 1 and dom.count("<circle") == 2
+    assert "● workspace" in dom and ">fid</text>" in dom and ">kimg</text>" in dom

@@ -98,7 +98,12 @@ def run_folder(tmp_path, snapshot_bytes, row) -> Callable[..., Path]:
         folder.mkdir()
         params = {"cfg": "stylegan3-t", "gamma": gamma, "kimg": 4, "cond": True}
         data = {"name": "set", "digest": "ab" * 32, "num_images": 3, "resolution": 16}
-        described = {"uid": name, "fingerprint": "f" * 12, "name": name, "command": "python"}
+        described = {
+            "uid": name,
+            "fingerprint": "f" * 12,
+            "name": f"{name}-run",
+            "command": "python",
+        }
         described |= {"format": "sg3flow-run-1", "params": params, "training_set": data}
         write_json(folder / "run.json", described)
         stats = [

@@ -115,7 +115,7 @@ def tracked(project, run_folder):
 
 def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     first, second = tracked
-    result = compare("plain", f"runs:/{second}", "--out", "m.html")
+    result = compare("plain-run", f"runs:/{second}", "--out", "m.html")
     assert result.exit_code == 0, result.output
     assert "B is better than A" in result.stdout
     page = page_of(project, "m.html")
@@ -142,18 +142,18 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     )
     store.client.set_registered_model_alias(model, "champion", version.version)
     write_json(project / "params.yaml", {"register": {"name": model}})
-    result = compare("plain", "toy@champion", "@champion", "models:/toy/1", "--seeds", "")
+    result = compare("plain-run", "toy@champion", "@champion", "models:/toy/1", "--seeds", "")
     assert result.exit_code == 0, result.output
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
-    missing = compare("plain", "toy@nobody")
+    missing = compare("plain-run", "toy@nobody")
     assert missing.exit_code == 1 and "the registry has no toy@nobody" in missing.stderr
 
 
 def test_what_is_not_found_is_one_line(project, tracked, run_folder):
     folder = run_folder("folder")
     for asked, words in {
-        "plan": "MLflow has no training run 'plan' (did you mean 'plain'?)",
+        "plain-rum": "MLflow has no training run 'plain-rum' (did you mean 'plain-run'?)",
         "0" * 32: "MLflow has no run 0000",
         str(project): "is no run folder: it holds none of run.json",
         "": "a RUN is empty",
@@ -167,10 +167,10 @@ def test_what_is_not_found_is_one_line(project, tracked, run_folder):
 
 def test_two_runs_of_one_name_are_told_apart_by_their_ids(project, tracked):
     store = connect()
-    store.client.update_run(tracked[1], name="plain")
-    result = compare("plain", tracked[1])
+    store.client.update_run(tracked[1], name="plain-run")
+    result = compare("plain-run", tracked[1])
     assert result.exit_code == 1
-    assert "2 training runs are called plain; name one by its id" in result.stderr
+    assert "2 training runs are called plain-run; name one by its id" in result.stderr
     assert tracked[0][:12] in result.stderr and tracked[1][:12] in result.stderr
 
 

@@ -35,7 +35,7 @@ class Axis:
     def of_ages(cls, kimgs: Sequence[float]) -> "Axis":
         """The axis of kimg: without room on the left of the first report."""
         low, high = min(kimgs), max(kimgs)
-        return cls(low, high if high > low else low + 1)
+        return cls(low, high if high - low > 1e-9 * max(high, 1) else low + 1)
 
     def place(self, value: float) -> float:
         """Where a value lies: 0 at the low end, 1 at the high end; values outside at the ends."""

@@ -155,7 +155,7 @@ def data_words(training_set: Any) -> str:
 def state_words(kimg: float | None, wanted: Any) -> str:
     """How far a training is, by its reports and its settings."""
     if kimg is None:
-        return "no reports yet"
+        return "no reports were found"
     if isinstance(wanted, int | float) and not isinstance(wanted, bool):
         done = kimg >= wanted
         return f"finished at {kimg:g} kimg" if done else f"unfinished: {kimg:g} of {wanted:g} kimg"
