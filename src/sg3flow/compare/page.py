@@ -112,7 +112,8 @@ def _metrics(comparison: Comparison) -> str:
     return (
         '<section class="card"><h2>Metrics</h2><p class="meta">Each run at its best snapshot, with '
         "its standard error; verdicts are against A. Noise reaches to twice the combined standard "
-        f"error: a smaller difference says nothing.</p>{_metric_table(rows, runs)}{common}"
+        "error, the scatter of drawing other pictures: a smaller difference says nothing. What "
+        f"another training seed would change is not in it.</p>{_metric_table(rows, runs)}{common}"
         "</section>"
     )
 
