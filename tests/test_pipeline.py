@@ -132,7 +132,7 @@ def check_tracking(project: Path) -> dict[str, list[str]]:
         "models = s.client.search_logged_models([s.experiment_id])\n"
         "measured = [m for m in models if m.name.startswith('network') and m.metrics]\n"
         "assert len(measured) == 2, models\n"
-        "from sg3flow.tracking.recorded import find_training\n"
+        "from sg3flow.tracking.finding import find_training\n"
         "champion = find_training(s, 'sg3flow-tiny@champion')\n"
         "assert champion.info.run_id == train[0].info.run_id\n"
         "found = s.client.search_registered_models()\n"

@@ -147,13 +147,13 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
     missing = compare("plain-run", "toy@nobody")
-    assert missing.exit_code == 1 and "the registry has no toy@nobody" in missing.stderr
+    assert missing.exit_code == 1 and "one of champion, not '@nobody'" in missing.stderr
 
 
 def test_what_is_not_found_is_one_line(project, tracked, run_folder):
     folder = run_folder("folder")
     for asked, words in {
-        "plain-rum": "MLflow has no training run 'plain-rum' (did you mean 'plain-run'?)",
+        "plain-rum": "MLflow has no training 'plain-rum' (did you mean 'plain-run'?)",
         "0" * 32: "MLflow has no run 0000",
         str(project): "is no run folder: it holds none of run.json",
         "": "a RUN is empty",
@@ -170,7 +170,7 @@ def test_two_runs_of_one_name_are_told_apart_by_their_ids(project, tracked):
     store.client.update_run(tracked[1], name="plain-run")
     result = compare("plain-run", tracked[1])
     assert result.exit_code == 1
-    assert "2 training runs are called plain-run; name one by its id" in result.stderr
+    assert "2 trainings are called plain-run; name one by its id" in result.stderr
     assert tracked[0][:12] in result.stderr and tracked[1][:12] in result.stderr
 
 

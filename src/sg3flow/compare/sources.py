@@ -44,7 +44,7 @@ def find_facts(asked: str, root: Path, metric: str, folder: Path) -> Facts:
     from sg3flow.compare.folder import is_run_folder, read_folder
     from sg3flow.compare.revisions import find_revision, read_revision
     from sg3flow.compare.tracked import read_tracked, read_version
-    from sg3flow.tracking.runs import is_version
+    from sg3flow.tracking.finding import split_version
 
     if not asked.strip():
         raise DataError("a RUN is empty; name a run id, a run name, an experiment or a folder")
@@ -53,7 +53,7 @@ def find_facts(asked: str, root: Path, metric: str, folder: Path) -> Facts:
     place = Path(asked).expanduser()
     if is_run_folder(place) or ("/" in asked and place.is_dir()):
         return read_folder(asked, metric)
-    if is_version(asked):
+    if split_version(asked) is not None:
         return read_version(asked, folder)
     revision = None if asked.startswith("runs:/") else find_revision(root, asked)
     if revision is not None and not _HEXADECIMAL.fullmatch(asked):

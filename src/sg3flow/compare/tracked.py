@@ -15,9 +15,9 @@ from sg3flow.errors import TrackingError
 from sg3flow.tracking.runs import (
     RegisteredVersion,
     TrackedRun,
-    find_run_id,
-    find_version,
     read_run,
+    registered_version,
+    training_id,
 )
 
 _STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
@@ -34,7 +34,7 @@ def read_tracked(asked: str, metric: str, folder: Path) -> Facts:
     Raises:
         TrackingError: no run or several are called so, or the server does not answer.
     """
-    run = read_run(find_run_id(asked), folder)
+    run = read_run(training_id(asked), folder)
     notes: list[str] = []
     measured = read_measured(run.report, metric, notes)
     return with_notes(_facts(run, asked, measured), notes)
@@ -46,7 +46,7 @@ def read_version(asked: str, folder: Path) -> Facts:
     Raises:
         TrackingError: there is no such version, or the server does not answer.
     """
-    version = find_version(asked)
+    version = registered_version(asked)
     kimg = version.tags.get("sg3flow.kimg", "")
     age = float(kimg) if kimg.isdigit() else None
     snapshot = Snapshot(version.uri, age, "as registered")

@@ -38,7 +38,8 @@ class Verdict:
 def judge_results(result: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> Verdict:
     """Hold a result against another one of the same metric.
 
-    A difference counts beyond twice the root of both squared standard errors. A result that carries no error counts as exact.
+    A difference counts beyond twice the root of both squared standard errors. A result that carries
+    no error counts as exact.
 
     Args:
         result, base: rows of ``reports/metrics.json``; None: not measured.

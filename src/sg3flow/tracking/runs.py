@@ -1,4 +1,4 @@
-"""Training runs read back from MLflow, by id, by the beginning of an id, or by name."""
+"""Training runs and registered versions read back from MLflow."""
 
 import json
 import re
@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import TrackingError, nearest
+from sg3flow.errors import TrackingError
+from sg3flow.tracking.finding import find_training, split_version
 from sg3flow.tracking.store import Store, connect, tracking_errors
-
-_VERSION = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
-_ALIAS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z][A-Za-z0-9._-]*)")
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_ID_START = re.compile(r"[0-9a-f]{4,31}")
-_PAGE = 1000
-_RESULT_TAG = "sg3flow.result."
+from sg3flow.tracking.versions import find_version, results_of
 
 # Statistics of the machine, a request each: nobody compares runs by them.
 _LEFT_OUT = re.compile(r"(Resources|Repairs|system)/.*|Timing/(?!sec_per_kimg$).*")
@@ -63,60 +58,32 @@ class RegisteredVersion:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def is_version(text: str) -> bool:
-    """Whether a text is of the form of a registered version: NAME@ALIAS or models:/NAME/3."""
-    return bool(_VERSION.fullmatch(text) or _ALIAS.fullmatch(text))
-
-
-def find_version(text: str) -> RegisteredVersion:
-    """The registered version that a text names.
+def registered_version(text: str) -> RegisteredVersion:
+    """The registered version that a text names, as ``split_version`` takes it.
 
     Raises:
-        TrackingError: there is no such model, version or alias, or the server does not answer.
+        TrackingError, ConfigError: there is no such model, version or alias, or the server does
+            not answer.
     """
+    named = split_version(text)
+    assert named is not None
     store = connect()
-    named, plain = _VERSION.fullmatch(text), _ALIAS.fullmatch(text)
-    assert named or plain
-    name = named[1] if named else plain[1] if plain else ""
-    number = named[2] if named else None
-    alias = named[3] if named else plain[2] if plain else None
-    with tracking_errors(store.uri), _known(f"the registry has no {text}"):
-        if number is None:
-            found = store.client.get_model_version_by_alias(name, alias)
-        else:
-            found = store.client.get_model_version(name, number)
-    tags = {str(key): str(value) for key, value in found.tags.items()}
-    rows = {k.removeprefix(_RESULT_TAG): _json(v) for k, v in tags.items() if _RESULT_TAG in k}
-    results = {name: row for name, row in rows.items() if isinstance(row, dict)}
-    uri = f"models:/{name}/{found.version}"
-    return RegisteredVersion(uri, str(found.run_id or ""), tags, results)
+    with tracking_errors(store.uri):
+        found = find_version(store, *named)
+        tags = {str(key): str(value) for key, value in found.tags.items()}
+        uri = f"models:/{named[0]}/{found.version}"
+        return RegisteredVersion(uri, str(found.run_id or ""), tags, results_of(found))
 
 
-def find_run_id(text: str) -> str:
-    """The id of the one training run that a text names.
+def training_id(text: str) -> str:
+    """The id of the one training run that a text names, as ``find_training`` takes it.
 
     Raises:
-        TrackingError: no run or several are called so, it is no training, or the server does not
-            answer.
+        TrackingError: none or several are called so, or the server does not answer.
     """
     store = connect()
     with tracking_errors(store.uri):
-        text = text.removeprefix("runs:/")
-        if _RUN_ID.fullmatch(text):
-            with _known(f"MLflow has no run {text}"):
-                return _training_only(store.client.get_run(text), text)
-        infos = list(_training_runs(store))
-    named = [run for run in infos if run.info.run_name == text]
-    begun = [r for r in infos if _ID_START.fullmatch(text) and r.info.run_id.startswith(text)]
-    found = named or begun
-    if len(found) == 1:
-        return str(found[0].info.run_id)
-    if found:
-        ids = ", ".join(run.info.run_id[:12] for run in found[:6])
-        how = "are called" if named else "have ids that begin with"
-        raise TrackingError(f"{len(found)} training runs {how} {text}; name one by its id: {ids}")
-    hint = nearest(text, [str(run.info.run_name) for run in infos])
-    raise TrackingError(f"MLflow has no training run '{text}'{hint}")
+        return str(find_training(store, text).info.run_id)
 
 
 def read_run(run_id: str, folder: Path) -> TrackedRun:
@@ -146,15 +113,6 @@ def read_run(run_id: str, folder: Path) -> TrackedRun:
         )
 
 
-def _training_only(run: Any, text: str) -> str:
-    stage = run.data.tags.get("sg3flow.stage", "train")
-    if stage != "train":
-        parent = run.data.tags.get("mlflow.parentRunId")
-        hint = f"; its training is {parent}" if parent else ""
-        raise TrackingError(f"run {text} is of stage {stage}, not a training{hint}")
-    return str(run.info.run_id)
-
-
 @contextmanager
 def _known(message: str) -> Iterator[None]:
     """Say so in one line where MLflow does not know what was asked for."""
@@ -166,18 +124,6 @@ def _known(message: str) -> Iterator[None]:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(message) from None
         raise
-
-
-def _training_runs(store: Store) -> Iterator[Any]:
-    wanted, token = "tags.`sg3flow.stage` = 'train'", None
-    while True:
-        page = store.client.search_runs(
-            [store.experiment_id], wanted, max_results=_PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
