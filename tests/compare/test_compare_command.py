@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 from sg3flow.cli import app
 from sg3flow.files import write_json
 from sg3flow.reporting import JsonlReporter
-from sg3flow.tracking.mirror import FolderMirror
-from sg3flow.tracking.stage_run import StageRun, send
+from sg3flow.tracking.delivery import Delivery
+from sg3flow.tracking.journal import Journal, open_journal
+from sg3flow.tracking.mirror import noted
+from sg3flow.tracking.stage_run import StageRun
 from sg3flow.tracking.store import connect, training_run_id
 
 pytestmark = [
@@ -101,14 +103,16 @@ def tracked(project, run_folder):
     ids = []
     for name, value in (("plain", 5.0), ("better", 4.0)):
         folder = run_folder(name, value=value, gamma=value)
-        reporter = JsonlReporter(folder)
-        reporter.snapshot(folder / "network-snapshot-000000.pkl", 0)
-        reporter.snapshot(folder / "network-snapshot-000004.pkl", 4000)
-        reporter.metric(folder / "network-snapshot-000004.pkl", "fid9_full", value, 4000)
-        FolderMirror(folder).finish("FINISHED")
-        stage = StageRun("evaluate", {}, folder)
-        stage.artifact(folder / "metrics.json")
-        send(stage, 0.0, "FINISHED")
+        with noted(Journal(folder)):
+            reporter = JsonlReporter(folder)
+            reporter.snapshot(folder / "network-snapshot-000000.pkl", 0, "0" * 64)
+            reporter.snapshot(folder / "network-snapshot-000004.pkl", 4000, "1" * 64)
+            reporter.metric(folder / "network-snapshot-000004.pkl", "fid9_full", value, 4000)
+        Delivery(folder).send()
+        journal = open_journal("evaluate", {}, folder)
+        with noted(journal):
+            StageRun(journal).artifact(folder / "metrics.json")
+        Delivery(journal.folder).send()
         ids.append(training_run_id(folder))
     return ids
 

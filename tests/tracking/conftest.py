@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sg3flow.files import sha256_file
 from sg3flow.reporting import JsonlReporter, Stat, describe_run
 from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.mirror import noted
@@ -70,7 +71,7 @@ def write_run(folder: Path, ticks: int = TICKS, snapshot_bytes: int = 7) -> Path
             reporter.image(picture, "samples", tick * 1000)
         snapshot = folder / f"network-snapshot-{ticks - 1:06d}.pkl"
         snapshot.write_bytes(os.urandom(snapshot_bytes))
-        reporter.snapshot(snapshot, (ticks - 1) * 1000)
+        reporter.snapshot(snapshot, (ticks - 1) * 1000, sha256_file(snapshot))
         reporter.metric(snapshot, "fid", 5.0, (ticks - 1) * 1000)
     return folder
 

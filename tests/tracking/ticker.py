@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from sg3flow.files import sha256_file
 from sg3flow.reporting import JsonlReporter, Stat
 from sg3flow.tracking.mirror import mirrored
 
@@ -25,7 +26,7 @@ with mirrored(folder):
         if nimg % 20_000 == 0:
             snapshot = folder / f"network-snapshot-{nimg // 1000:06d}.pkl"
             snapshot.write_bytes(os.urandom(1000))
-            reporter.snapshot(snapshot, nimg)
+            reporter.snapshot(snapshot, nimg, sha256_file(snapshot))
             reporter.metric(snapshot, "fid", 5.0, nimg)
         print(nimg, flush=True)
         time.sleep(0.25)

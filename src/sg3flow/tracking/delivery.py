@@ -5,6 +5,7 @@ name is made of its content, a snapshot's model is looked up before it is made.
 """
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -205,7 +206,7 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
     tags |= recorded_tags(read_provenance(folder), read_packages(folder))
     uid = described["uid"]
     if find_run(store, uid) is None:
-        start_ms = int(described["started"] * 1000)
+        start_ms = int(described.get("started", time.time()) * 1000)  # older folders lack it
         store.client.create_run(store.experiment_id, start_ms, tags, run_name=described["name"])
     run_id = find_run(store, uid)
     if run_id is None:
