@@ -15,7 +15,7 @@ STAGES = {
     "pack": "--source raw --subset starter/train --resolution 16x16 --labels folders "
     "--duplicates keep --dest packed.zip --manifest m.parquet",
     "validate": "--manifest m.parquet --packed packed.zip --report v.json --min-images 10 "
-    "--duplicates keep",
+    "--duplicates warn",
     "train": "--cfg stylegan3-t --gpus 1 --batch 20 --gamma 0.1 --cbase 128 --cmax 4 "
     "--map-depth 1 --kimg 1 --tick 1 --snap 1 --workers 0 --grid 2x2 --data packed.zip "
     "--run-dir run",
