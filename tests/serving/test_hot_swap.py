@@ -13,23 +13,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from sg3flow.rendering.images import Look, png_bytes, render_image
 
 _SERVE = "sg3flow serve toy@champion --port PORT --poll 0.3 --load-timeout 600"
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}, {"seed": 2, "class": 1}]}
 
 _COMMAND = [str(Path(sys.executable).parent / "sg3flow")]
-
-
-@pytest.fixture(scope="module")
-def registry(make_registry):
-    """Two versions; the second, better one is the champion."""
-    registry = make_registry()
-    registry.register()
-    registry.register()
-    return registry
 
 
 def _expected(network) -> list[str]:
