@@ -3,7 +3,7 @@
 A generator with random weights is packaged, and served by the program that `mlflow models serve`
 starts; clients in threads of this process ask, each the next one when it has its answer.
 
-python benchmarks/serving.py [--resolution 64] [--requests 300] [--batches 1,4] [--json FILE]
+python benchmarks/serving.py [--resolution 64] [--requests 300] [--together 1,2] [--json FILE]
 """
 
 import argparse
@@ -31,15 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--requests", type=int, default=300)
-    parser.add_argument("--batches", default="1,4", help="sizes of a pass, SG3FLOW_SERVE_BATCH")
+    parser.add_argument("--together", default="1,2", help="values of SG3FLOW_SERVE_TOGETHER")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         model = packaged_model(Path(folder), options.resolution)
-        for batch in map(int, options.batches.split(",")):
-            os.environ["SG3FLOW_SERVE_BATCH"] = str(batch)
-            rows += asyncio.run(measured(model, batch, options.requests))
+        for together in map(int, options.together.split(",")):
+            os.environ["SG3FLOW_SERVE_TOGETHER"] = str(together)
+            rows += asyncio.run(measured(model, together, options.requests))
     for row in rows:
         print(json.dumps(row | {"resolution": options.resolution}))
     if options.json:
@@ -70,7 +70,7 @@ def packaged_model(folder: Path, resolution: int) -> Path:
     return folder / "model"
 
 
-async def measured(model: Path, batch: int, requests: int) -> list[dict[str, object]]:
+async def measured(model: Path, together: int, requests: int) -> list[dict[str, object]]:
     """A row for each number of clients."""
     worker = await Worker.start("0", model, 300)
     try:
@@ -78,7 +78,7 @@ async def measured(model: Path, batch: int, requests: int) -> list[dict[str, obj
         for clients in _CLIENTS:
             seconds, latencies = await asyncio.to_thread(load, worker.socket, clients, requests)
             cuts = statistics.quantiles(latencies, n=100)
-            row: dict[str, object] = {"batch": batch, "clients": clients}
+            row: dict[str, object] = {"together": together, "clients": clients}
             row |= {f"p{p} ms": round(cuts[p - 1] * 1000, 1) for p in (50, 95, 99)}
             rows.append(row | {"pictures/s": round(requests / seconds, 1)})
         return rows

@@ -175,9 +175,12 @@ class Registry:
 
 
 @pytest.fixture(scope="session")
-def make_registry(make_networks, tmp_path_factory) -> Callable[[], Registry]:
-    """Makes an empty registry."""
-    return lambda: Registry(tmp_path_factory.mktemp("registry"), make_networks)
+def registry(make_networks, tmp_path_factory) -> Registry:
+    """A registry of two versions of a model with three classes; the better one is champion."""
+    registry = Registry(tmp_path_factory.mktemp("registry"), make_networks)
+    registry.register()
+    registry.register()
+    return registry
 
 
 def _write_run(networks, folder: Path, number: int) -> StyleGAN3Generator:

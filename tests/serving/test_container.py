@@ -26,10 +26,8 @@ def instructions() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def model(make_registry):
+def model(registry):
     """A model as `mlflow artifacts download` brings it into the folder of the build."""
-    registry = make_registry()
-    registry.register(c_dim=3)
     target = registry.folder / "build" / "model"
     program = Path(sys.executable).parent / "mlflow"
     command = [program, "artifacts", "download", "-u", "models:/toy@champion", "-d", target]

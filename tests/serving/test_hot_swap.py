@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -14,22 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sg3flow.cli import app
 from sg3flow.rendering.images import Look, png_bytes, render_image
 
 _SERVE = "sg3flow serve toy@champion --port PORT --poll 0.3 --load-timeout 600"
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}, {"seed": 2, "class": 1}]}
 
 _COMMAND = [str(Path(sys.executable).parent / "sg3flow")]
-
-
-@pytest.fixture(scope="module")
-def registry(make_registry):
-    """Two versions; the second, better one is the champion."""
-    registry = make_registry()
-    registry.register()
-    registry.register()
-    return registry
 
 
 def _expected(network) -> list[str]:
@@ -62,7 +54,7 @@ def test_champion_moves_under_load_and_no_request_is_lost(registry):
             status, text, headers = server.ask(_BODY)
             pictures = [row["png"] for row in json.loads(text).get("predictions", [])]
             answers.append((status, headers["X-Sg3flow-Version"], pictures))
-            time.sleep(0.02)  # a new version comes up on the same two cores
+            time.sleep(0.1)  # a new version comes up on the same two cores
 
     with registry.serving(_SERVE.split()) as server, ThreadPoolExecutor(8) as pool:
         _wait_for(server, "2")
@@ -111,8 +103,10 @@ def test_a_version_that_fails_leaves_the_old_one_serving(registry):
 
 
 def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(registry):
-    with registry.serving(_SERVE.split()) as server, ThreadPoolExecutor(4) as pool:
+    limit = {"SG3FLOW_SERVE_MAX_BODY_MIB": "1"}
+    with registry.serving(_SERVE.split(), **limit) as server, ThreadPoolExecutor(4) as pool:
         _wait_for(server, "2")
+        _expect_refusals(server)
         (worker,) = _workers(server)
         asking = [pool.submit(server.post, _BODY) for _ in range(20)]
         time.sleep(0.05)
@@ -123,41 +117,44 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(registr
     assert not Path(f"/proc/{successor}").exists()
 
 
-def test_the_front_refuses_what_the_model_would_refuse(registry):
-    with registry.serving(_SERVE.split(), SG3FLOW_SERVE_MAX_BODY_MIB="1") as server:
-        for body, kind, status in (
-            (b"{", "application/json", 400),
-            ({"dataframe_records": [{"seed": -1, "class": 0}]}, "application/json", 400),
-            (b"{}", "text/csv", 415),
-            (b"{}", None, 415),
-            (b" " * (1 << 20) + b"{}", "application/json", 413),
-        ):
-            found, text = server.post(body, kind)
-            assert found == status, text
-            assert set(json.loads(text)) == {"error_code", "message"}
-
-
-def test_what_cannot_be_served_ends_in_one_line(registry):
-    for arguments, words in (
-        (("toy",), "what to serve is NAME@ALIAS"),
-        (("toy@champoin",), "not '@champoin'"),
-        (("tyo@champion",), "no registered model 'tyo' (did you mean 'toy'?)"),
+def _expect_refusals(server) -> None:
+    """The front refuses what the model would refuse."""
+    for body, kind, status in (
+        (b"{", "application/json", 400),
+        ({"dataframe_records": [{"seed": -1, "class": 0}]}, "application/json", 400),
+        (b"{}", "text/csv", 415),
+        (b"{}", None, 415),
+        (b" " * (1 << 20) + b"{}", "application/json", 413),
     ):
-        command = [*_COMMAND, "serve", *arguments, "--port", str(_free_port())]
-        done = subprocess.run(
-            command, env=registry.environment, cwd=registry.folder, capture_output=True, text=True
-        )
-        assert done.returncode == 1 and words in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        command[-1] = str(taken.getsockname()[1])
-        done = subprocess.run(command, env=registry.environment, capture_output=True, text=True)
-        assert done.returncode == 1 and "cannot listen at 127.0.0.1" in done.stderr
+        found, text = server.post(body, kind)
+        assert found == status, text
+        assert set(json.loads(text)) == {"error_code", "message"}
 
 
-def _free_port() -> int:
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("toy", "what to serve is NAME@ALIAS"),
+        ("toy@champoin", "not '@champoin' (did you mean 'champion'?)"),
+        ("tyo@champion", "no registered model 'tyo' (did you mean 'toy'?)"),
+    ],
+)
+def test_what_cannot_be_served_ends_in_one_line(registry, monkeypatch, target, words):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.environment["MLFLOW_TRACKING_URI"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests keep their own
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+        port = probe.getsockname()[1]
+    result = CliRunner().invoke(app, ["serve", target, "--port", str(port)])
+    assert result.exit_code == 1 and words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_taken_address_ends_in_one_line(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, ["serve", "toy@champion", "--port", port])
+    assert result.exit_code == 1 and "cannot listen at 127.0.0.1" in result.stderr
 
 
 def _weights_of(registry, version: str) -> Path:

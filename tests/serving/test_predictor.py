@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.packaged import load_packaged
@@ -17,7 +18,7 @@ from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
 from sg3flow.rendering.samples import resized
 from sg3flow.rendering.seeds import seed_latent
 from sg3flow.serving.limits import Limits
-from sg3flow.serving.predictor import Predictor, Request
+from sg3flow.serving.predictor import Predictor, Request, _twin
 
 
 def test_a_package_holds_the_weights_and_their_story(make_package):
@@ -145,57 +146,26 @@ def test_a_vector_without_a_finite_picture_is_the_clients_fault(make_networks):
         Predictor(G).predict(Request(1))
 
 
-def test_pictures_of_a_pass_do_not_depend_on_their_neighbours(make_networks):
+def test_pictures_side_by_side_are_those_made_alone(make_networks):
     G, _ = make_networks(c_dim=3)
-    predictor = Predictor(G, batch=4)
+    threads = torch.get_num_threads()
+    predictor = Predictor(G, together=4)
     looks = [Look(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)]
     requests = [Request(seed, look, seed % 3) for seed in range(6) for look in looks]
-    expected = [predictor.predict(request) for request in requests]
-    assert predictor._gatherer is not None
-    assert predictor.predict_all(requests) == expected
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(predictor.predict, requests)) == expected
-    # The same picture as one made alone, up to the last bits.
-    for request, content in zip(requests, expected, strict=True):
-        with PillowImage.open(io.BytesIO(content)) as picture:
-            pixels = np.asarray(picture, dtype=np.int16)
-        alone = render_image(G, request.seed, request.look, request.class_index)
-        assert np.abs(pixels - alone).max() <= 1
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(predictor.predict, requests))
+    finally:
+        torch.set_num_threads(threads)
+    alone = [png_bytes(render_image(G, r.seed, r.look, r.class_index)) for r in requests]
+    assert together == alone
 
 
-def test_a_pass_that_mixes_its_pictures_is_not_used(make_networks, caplog):
+def test_twins_share_the_weights_and_nothing_else(make_networks):
     G, _ = make_networks()
-    draw = G.synthesis.forward
-
-    def mixed(ws, **kwargs):
-        img = draw(ws, **kwargs)
-        return img + 1e-6 * img.mean()
-
-    G.synthesis.forward = mixed
-    predictor = Predictor(G, batch=3)
-    assert "one at a time" in caplog.text
-    assert predictor.predict(Request(1)) == png_bytes(render_image(G, 1, Look()))
-
-
-def test_an_error_in_a_pass_reaches_all_who_wait(make_networks):
-    G, _ = make_networks()
-    predictor = Predictor(G, batch=2)
-
-    def broken(ws, **kwargs):
-        raise RuntimeError("no memory")
-
-    G.synthesis.forward = broken
-    with ThreadPoolExecutor(4) as pool:
-        errors = [pool.submit(predictor.predict, Request(seed)).exception() for seed in range(4)]
-    assert [str(error) for error in errors] == ["no memory"] * 4
-
-
-@pytest.mark.parametrize("text", ["0", "65", "two", "-1"])
-def test_the_size_of_a_pass_is_checked(make_package, monkeypatch, text):
-    package, _ = make_package()
-    monkeypatch.setenv("SG3FLOW_SERVE_BATCH", text)
-    with pytest.raises(ConfigError, match="SG3FLOW_SERVE_BATCH must be a whole number from 1"):
-        Predictor.load(package.weights, package.description)
+    twin = _twin(G)
+    assert all(a is b for a, b in zip(G.parameters(), twin.parameters(), strict=True))
+    assert twin.synthesis.input.transform is not G.synthesis.input.transform
 
 
 def test_a_request_for_another_kind_of_model_is_refused(make_package):

@@ -16,12 +16,10 @@ _SERVE = "mlflow models serve -m models:/toy@champion --env-manager local -h 127
 
 
 @pytest.fixture(scope="module")
-def server(make_registry):
-    """A labelled model, registered in a store of its own and served on a free port."""
-    registry = make_registry()
-    registry.register(c_dim=3)
+def server(registry):
+    """The champion, served on a free port."""
     with registry.serving(_SERVE.split(), SG3FLOW_SERVE_MAX_BODY_MIB="1") as server:
-        server.network = registry.networks[0]
+        server.network = registry.networks[-1]
         yield server
 
 

@@ -318,6 +318,8 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
 
 
 def test_the_model_is_logged_onto_the_training_run(register, run):
+    import mlflow
+
     from sg3flow.tracking.store import connect, training_run_id
 
     store = connect()
@@ -333,6 +335,13 @@ def test_the_model_is_logged_onto_the_training_run(register, run):
     files = {p.name for p in Path("mlruns").rglob("*") if p.is_file()}
     assert {"generator.safetensors", "generator.json", "pyfunc.py"} <= files
     assert not [name for name in files if name.endswith(".pkl")]
+    # The version shows what it draws and tells where it comes from.
+    version = store.client.get_model_version("sg3flow-generator", "1")
+    for words in ("fd_random1k_full | 4", "licence: not known", training.info.run_id, "digest ab"):
+        assert words in version.description
+    assert f"{version.source.removeprefix('models:/')}/artifacts/files" in version.description
+    sheet = mlflow.artifacts.download_artifacts("models:/sg3flow-generator/1/artifacts/samples.png")
+    assert _pixels(Path(sheet)).shape[2] == 3
     # A registered model is a network like any other.
     G = load_networks("models:/sg3flow-generator@champion").G_ema
     expected = load_networks(run / "run" / "network-snapshot-000010.pkl").G_ema

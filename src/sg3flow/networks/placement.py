@@ -49,20 +49,3 @@ def placed(G: Any, matrix: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         transform.copy_(own)
-
-
-@contextmanager
-def placed_each(G: Any, matrices: torch.Tensor) -> Iterator[None]:
-    """As ``placed``, with a transform of its own, [N, 3, 3], for each picture of a batch of N.
-
-    Raises:
-        ConfigError: the network has no such input.
-    """
-    own = input_transform(G)
-    if own is None:
-        raise ConfigError("this network cannot translate or rotate: only StyleGAN3 can")
-    try:
-        G.synthesis.input.transform = matrices.to(own)
-        yield
-    finally:
-        G.synthesis.input.transform = own

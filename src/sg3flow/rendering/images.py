@@ -115,24 +115,10 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
         if noise_mode == "random":
             torch.manual_seed(seed)
         img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
-    return picture(img[0])
-
-
-def picture(img: torch.Tensor) -> Image:
-    """A picture, [H, W, C] uint8, from what the network draws, [C, H, W].
-
-    Raises:
-        CheckpointError: values that are not finite, which have no colour.
-    """
     if not torch.isfinite(img).all():
         raise CheckpointError("the network draws pictures with values that are not finite")
-    image: Image = to_uint8(img).permute(1, 2, 0).contiguous().cpu().numpy()
+    image: Image = to_uint8(img)[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return image
-
-
-def look_matrix(look: Look) -> torch.Tensor:
-    """The transform, float64 [3, 3], of a StyleGAN3 generator's input for a look."""
-    return motion_matrix(look.translate, math.radians(look.rotate))
 
 
 def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
@@ -164,7 +150,7 @@ def placed_as(G: Generator, look: Look) -> AbstractContextManager[None]:
     """
     if look.is_still and input_transform(G) is None:
         return nullcontext()
-    return placed(G, look_matrix(look))
+    return placed(G, motion_matrix(look.translate, math.radians(look.rotate)))
 
 
 def png_bytes(image: Image) -> bytes:

@@ -1,10 +1,11 @@
-"""How much one request may ask for; the environment of the server decides.
+"""How much a request may ask for and how much is computed at once, from the environment.
 
 - ``SG3FLOW_SERVE_MAX_PICTURES``: pictures a request; 64.
 - ``SG3FLOW_SERVE_MAX_SIDE``: side of a picture in pixels, what a larger network draws is scaled
   down; 0: any; 0.
 - ``SG3FLOW_SERVE_MAX_PIXEL_MIB``: MiB of all pixels of a request, before compression; 64.
 - ``SG3FLOW_SERVE_MAX_BODY_MIB``: MiB of a request's body; 16.
+- ``SG3FLOW_SERVE_TOGETHER``: pictures computed side by side, on a share of the cores each; 1.
 """
 
 import os
@@ -19,17 +20,19 @@ _SETTINGS = {
     "SG3FLOW_SERVE_MAX_SIDE": (0, 0, 16384),
     "SG3FLOW_SERVE_MAX_PIXEL_MIB": (64, 1, 4096),
     "SG3FLOW_SERVE_MAX_BODY_MIB": (16, 1, 1024),
+    "SG3FLOW_SERVE_TOGETHER": (1, 1, 64),
 }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Pictures a request, side in pixels (0: any), bytes of pixels, bytes of a body."""
+    """Pictures a request, side in pixels (0: any), bytes of pixels and of a body; at once."""
 
     max_pictures: int = 64
     max_side: int = 0
     max_pixel_bytes: int = 64 * _MIB
     max_body_bytes: int = 16 * _MIB
+    together: int = 1
 
     @classmethod
     def from_environment(cls) -> "Limits":
@@ -38,8 +41,8 @@ class Limits:
         Raises:
             ConfigError: a variable that is no number in its range.
         """
-        pictures, side, pixels, body = (_read(name) for name in _SETTINGS)
-        return cls(pictures, side, pixels * _MIB, body * _MIB)
+        pictures, side, pixels, body, together = (_read(name) for name in _SETTINGS)
+        return cls(pictures, side, pixels * _MIB, body * _MIB, together)
 
     def side_of(self, resolution: int) -> int:
         """The largest side a picture of a network of ``resolution`` pixels may have here."""

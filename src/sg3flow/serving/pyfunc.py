@@ -9,8 +9,7 @@ under those names. Whatever is wrong with a request is answered by status 400 (4
 not JSON) and a sentence; a model that draws no finite values, by 500.
 
 The environment variable ``SG3FLOW_DEVICE`` says where pictures are made: ``auto`` (if it is not
-set: the CUDA device if there is one), ``cpu`` or ``cuda``. ``limits.py`` has those that bound a
-request, ``passes.py`` the one for pictures computed together.
+set: the CUDA device if there is one), ``cpu`` or ``cuda``. ``limits.py`` has the others.
 """
 
 import asyncio
@@ -72,7 +71,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
         try:
             rows, shapes = _rows(model_input), self.predictor.shapes
             requests = read_requests(rows, params or {}, shapes, self.limits)
-            pictures = self.predictor.predict_all(requests)
+            pictures = [self.predictor.predict(request) for request in requests]
         except ConfigError as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
         except CheckpointError as error:
