@@ -169,7 +169,7 @@ def test_a_finished_pipeline_travels_by_a_remote(project):
     assert done.returncode == 0, done.stderr
     done = dvc(clone, "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Running stage" not in done.stdout and "is up to date" in done.stdout
+    assert "Running stage" not in done.stdout and "are up to date" in done.stdout
     for name in ("runs/train/run.json", "renders/grid.png", "reports/metrics.json"):
         assert (clone / name).read_bytes() == (project / name).read_bytes()
 
