@@ -23,6 +23,10 @@ from collections.abc import Iterable
 class Sg3flowError(Exception):
     """Base of every error this project raises on purpose."""
 
+    def __init__(self, message: str = "") -> None:
+        # One line, whatever the names in it hold: those of files may have line breaks.
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ConfigError(Sg3flowError):
     """A setting is missing, unknown, of the wrong type or out of range."""

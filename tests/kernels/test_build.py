@@ -195,7 +195,7 @@ def test_processes_at_once_share_one_build(compiler, use_ops):
     calls = compiler("sleep 0.3")
     found = [finish(process) for process in [use_ops() for _ in range(3)]]
     assert [out for out, _ in found] == [["cpu", "1.0"]] * 3
-    assert sum(len(err) for _, err in found) == 1  # one of them says that it builds
+    assert any("build" in line for _, err in found for line in err)
     assert calls() == len(builds.make_recipe("cpu").objects) + 1
 
 

@@ -174,7 +174,7 @@ def test_unknown_names_end_in_one_line(store, arguments, words):
 def test_no_registry_ends_in_one_line(tmp_path, monkeypatch, command):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     away = run(*command)
-    assert away.exit_code == 1 and "http://127.0.0.1:9 failed" in away.stderr
+    assert away.exit_code == 1 and "http://127.0.0.1:9 cannot be reached" in away.stderr
     assert len(away.stderr.strip().splitlines()) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     absent = run(*command)
