@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_HERE = {"gpu", "network", "engine", "long"}
 _BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_BREAKS = re.compile(r"[|&;]+")
+_BREAKS = re.compile(r"[|&;\n]+")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Block:
 
     def commands(self) -> list[list[str]]:
         """The words of each command, without the settings of the environment before it."""
-        lines = self.text.replace("\\\n", " ").splitlines()
-        split = [_without_settings(words) for line in lines for words in _split(line)]
+        text = re.sub(r"(^|\s)#\s[^\"\n]*$", "", self.text.replace("\\\n", " "), flags=re.MULTILINE)
+        split = [_without_settings(words) for words in _split(text)]
         return [words for words in split if words]
 
 
@@ -56,9 +56,9 @@ def read_blocks(page: Path) -> list[Block]:
     return found
 
 
-def _split(line: str) -> list[list[str]]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
-    lexer.whitespace_split = True
+def _split(text: str) -> list[list[str]]:
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
     found: list[list[str]] = [[]]
     for word in lexer:
         if _BREAKS.fullmatch(word):
