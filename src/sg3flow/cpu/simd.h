@@ -8,6 +8,10 @@
 
 #include "kernels.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 
@@ -28,6 +32,34 @@ static inline Vec splat(float value) { return value - Vec{}; }
 
 static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
   return (n + step - 1) / step * step;
+}
+
+// n below 0 counts as 0, above kLanes as kLanes
+static inline unsigned first_lanes(std::int64_t n) {
+  return n <= 0 ? 0 : n >= kLanes ? 0xFFFFu : (1u << n) - 1;
+}
+
+// The lanes whose bits are set, 0 in the others; no memory outside of them is touched.
+static inline Vec load_lanes(const float* p, unsigned lanes) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p);
+#else
+  if (lanes == 0xFFFFu) return load(p);
+  Vec v = {};
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes >> i & 1) v[i] = p[i];
+  return v;
+#endif
+}
+
+static inline void store_lanes(float* p, Vec v, unsigned lanes) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), v);
+#else
+  if (lanes == 0xFFFFu) return store(p, v);
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes >> i & 1) p[i] = v[i];
+#endif
 }
 
 // Lanes of two vectors: i is lane i of a, kLanes + i lane i of b.
@@ -61,6 +93,59 @@ static inline void transpose(Vec* r) {
   }
 }
 
+// 64 numbers in a row -> every fourth of them, from the first, second, third and fourth on.
+static inline void part_by_4(const Vec* row, Vec* parts) {
+#if defined(__AVX512F__)
+  Vec even[2], odd[2];
+  for (int i = 0; i < 2; ++i) {
+    const Vec a = row[2 * i], b = row[2 * i + 1];
+    even[i] = SG3FLOW_MIX(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    odd[i] = SG3FLOW_MIX(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  }
+  for (int i = 0; i < 2; ++i) {
+    const Vec *p = i ? odd : even;
+    parts[i] = SG3FLOW_MIX(p[0], p[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    parts[i + 2] =
+        SG3FLOW_MIX(p[0], p[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  }
+#else
+  float from[4 * kLanes], to[4][kLanes];
+  std::memcpy(from, row, sizeof from);
+  for (int t = 0; t < kLanes; ++t)
+    for (int i = 0; i < 4; ++i) to[i][t] = from[4 * t + i];
+  std::memcpy(parts, to, sizeof to);
+#endif
+}
+
+// and back
+static inline void join_by_4(const Vec* parts, Vec* row) {
+#if defined(__AVX512F__)
+  Vec low[2], high[2];  // pairs of the first two parts, and of the last two
+  for (int i = 0; i < 2; ++i) {
+    const Vec a = parts[2 * i], b = parts[2 * i + 1];
+    low[i] = SG3FLOW_MIX(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    high[i] = SG3FLOW_MIX(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  }
+  for (int i = 0; i < 2; ++i) {
+    const Vec *p = i ? high : low;
+    row[2 * i] = SG3FLOW_MIX(p[0], p[1], 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+    row[2 * i + 1] =
+        SG3FLOW_MIX(p[0], p[1], 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
+  }
+#else
+  float from[4][kLanes], to[4 * kLanes];
+  std::memcpy(from, parts, sizeof from);
+  for (int t = 0; t < kLanes; ++t)
+    for (int i = 0; i < 4; ++i) to[4 * t + i] = from[i][t];
+  std::memcpy(row, to, sizeof to);
+#endif
+}
+
+// Lanes 1 and up of a, then lane 0 of b.
+static inline Vec shifted(Vec a, Vec b) {
+  return SG3FLOW_MIX(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+}
+
 // Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
 template <class T>
 struct AtLine {
@@ -76,6 +161,16 @@ struct AtLine {
   bool operator!=(const AtLine&) const { return false; }
 };
 using Floats = std::vector<float, AtLine<float>>;
+
+// The same, and it begins with whatever was there before.
+struct AtLineAsIs : AtLine<float> {
+  template <class U>
+  struct rebind {
+    using other = AtLineAsIs;
+  };
+  void construct(float*) {}
+};
+using Scratch = std::vector<float, AtLineAsIs>;
 
 struct Keep {
   Vec operator()(Vec v, std::int64_t) const { return v; }
