@@ -82,7 +82,8 @@ class Worker {
         v_(kPlaces * place(a.in_c, tiles.columns)),
         m_(kPlaces * place(a.out_c, tiles.columns)) {
     for (Index x = 0; x < 4 * round_up(tiles.across + 1, kLanes); x += kLanes) {
-      inside_.push_back(first_lanes(a.in_w + a.pad - x) & ~first_lanes(a.pad - x));
+      const int before = first_lanes(a.pad - x);
+      inside_.push_back(static_cast<Lanes>(first_lanes(a.in_w + a.pad - x) & ~before));
       written_.push_back(first_lanes(a.out_w - x));
     }
   }
@@ -238,7 +239,7 @@ class Worker {
       for (int j = 0; j < 4; ++j) parts[j] = load(from + j * part_ + t);
       join_by_4(parts, row);
       for (int j = 0; j < 4; ++j)
-        store_lanes(to + 4 * t + j * kLanes, row[j], written_[t / 4 + j]);
+        store_first(to + 4 * t + j * kLanes, row[j], written_[t / 4 + j]);
     }
   }
 
@@ -248,7 +249,7 @@ class Worker {
   Floats parts_, phases_;
   Scratch v_, m_;
   // which lanes of each vector of a row lie in the image, and in the result
-  std::vector<unsigned> inside_, written_;
+  std::vector<Lanes> inside_, written_;
 };
 
 }  // namespace

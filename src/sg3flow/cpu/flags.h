@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -30,138 +31,204 @@ class Activate {
   Vec positive_, negative_, limit_;
 };
 
-// Activates, and leaves the two bits of each sample in a byte.
+// The bits of a middle row, 16 lanes of each in a number: by vectors of the row.
+struct RowBits {
+  std::vector<Lanes> low, high;
+  explicit RowBits(Index vectors) : low(vectors), high(vectors) {}
+};
+
+// Activates, and leaves the two bits of each sample.
 class Record : public Activate {
  public:
-  Record(float gain, float slope, float clamp, std::uint8_t* codes)
-      : Activate(gain, slope, clamp), codes_(codes) {}
+  Record(float gain, float slope, float clamp, RowBits& bits)
+      : Activate(gain, slope, clamp), low_(bits.low.data()), high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    const IntVec low = v > 0;
-    const Vec y = v * (low ? positive_ : negative_);
-    const IntVec high = (y >= limit_) | (y <= -limit_);
-    const ByteVec code = __builtin_convertvector((~low & 1) | (high & 2), ByteVec);
-    std::memcpy(codes_ + k, &code, sizeof code);
+    const Lanes above = lanes_above(v, Vec{});
+    const Vec y = v * choose(above, positive_, negative_);
+    low_[k / kLanes] = static_cast<Lanes>(~above);
+    high_[k / kLanes] = static_cast<Lanes>(lanes_from(y, limit_) | lanes_from(-y, limit_));
     return clipped(y);
   }
 
  private:
-  std::uint8_t* codes_;
+  Lanes *low_, *high_;
 };
 
 // Multiplies by the slope that the bits stand for.
 class Replay {
  public:
-  Replay(float gain, float slope, const std::uint8_t* codes)
-      : positive_(splat(gain)), negative_(splat(gain * slope)), codes_(codes) {}
+  Replay(float gain, float slope, const RowBits& bits)
+      : positive_(splat(gain)),
+        negative_(splat(gain * slope)),
+        low_(bits.low.data()),
+        high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    ByteVec bytes;
-    std::memcpy(&bytes, codes_ + k, sizeof bytes);
-    const IntVec code = __builtin_convertvector(bytes, IntVec);
-    const Vec slope = (code & 1) != 0 ? negative_ : positive_;
-    return (code & 2) != 0 ? Vec{} : v * slope;
+    const Vec slope = choose(low_[k / kLanes], negative_, positive_);
+    return choose(high_[k / kLanes], Vec{}, v * slope);
   }
 
  private:
   Vec positive_, negative_;
-  const std::uint8_t* codes_;
+  const Lanes *low_, *high_;
 };
 
-// The bits of one middle row: packed as four samples a byte in the order of the columns, plane by
-// plane, or one byte a sample in the order of the row.
-class FlagRow {
+// Bits to the places that are set in a word, the lowest first, and back.
+inline std::uint64_t deposit(std::uint64_t bits, std::uint64_t places) {
+#if defined(__BMI2__)
+  return _pdep_u64(bits, places);
+#else
+  std::uint64_t word = 0;
+  for (; places; places &= places - 1, bits >>= 1)
+    if (bits & 1) word |= places & -places;
+  return word;
+#endif
+}
+
+inline std::uint64_t extract(std::uint64_t word, std::uint64_t places) {
+#if defined(__BMI2__)
+  return _pext_u64(word, places);
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; places; places &= places - 1, ++i)
+    if (word & places & -places) bits |= std::uint64_t{1} << i;
+  return bits;
+#endif
+}
+
+// Bits of the rows of one stripe, between memory, where four samples make a byte in the order of
+// the columns, plane by plane, and `RowBits`, where a row lies by columns modulo `parts`.
+// Rows are kept for a turn before they are read in another order than they were written in: such
+// a load has to wait until the stores have left for the cache.
+class FlagRows {
  public:
-  FlagRow(const Stripe& s, int parts)
-      : part_(s.part),
+  FlagRows(const Stripe& s, int parts)
+      : part_(s.part / kLanes),
         slot_(s.slot),
         parts_(parts),
+        lanes_(32 % parts ? 0 : std::min(kLanes, 32 / parts)),
+        places_(~std::uint64_t{0} / ((std::uint64_t{1} << std::min(2 * parts, 32)) - 1)),
         owned_(ceil_div(s.owned, 4)),
-        codes_(s.part * parts + 64),
-        shifted_(s.slot * parts / 4 + 64),
-        nibbles_(s.slot + 64) {}
+        rows_{RowBits(part_ * parts + 1), RowBits(part_ * parts + 1)},
+        packed_(2 * (s.part * parts / 4 + 64)) {}
 
-  std::uint8_t* codes() { return codes_.data(); }
+  RowBits& bits(Index row) { return rows_[row & 1]; }
 
-  // Sizes and pointers are copied first: writes of bytes could change any member, as far as the
-  // compiler knows.
-  void pack(Index slot, std::uint8_t* __restrict to) {
-    const Index part = part_, width = slot_, owned = owned_;
-    const std::uint8_t* c = codes_.data() + slot * width;
-    if (parts_ == 4) {
-      for (Index b = 0; b < owned; ++b)
-        to[b] = static_cast<std::uint8_t>(
-            c[b] | c[part + b] << 2 | c[2 * part + b] << 4 | c[3 * part + b] << 6);
-    } else if (parts_ == 2) {
-      std::uint8_t* __restrict n = nibbles_.data();
-      for (Index k = 0; k < width; ++k) n[k] = static_cast<std::uint8_t>(c[k] | c[part + k] << 2);
-      for (Index b = 0; b < owned; ++b)
-        to[b] = static_cast<std::uint8_t>(n[2 * b] | n[2 * b + 1] << 4);
-    } else {
-      for (Index b = 0; b < owned; ++b) {
-        int byte = 0;
-        for (int i = 3; i >= 0; --i) byte = byte << 2 | code(c, 4 * b + i);
-        to[b] = static_cast<std::uint8_t>(byte);
+  // From the bits of a row to its bytes of one plane.
+  void pack(Index row, Index slot, std::uint8_t* to) const {
+    if (!lanes_) return pack_singly(row, slot, to);
+    const Index bytes = lanes_ * parts_ / 4;
+    for (Index b = 0, lane = slot * slot_; b < owned_; b += bytes, lane += lanes_) {
+      std::uint64_t word = 0;
+      for (int p = 0; p < parts_; ++p) {
+        word |= deposit(lanes(rows_[row & 1].low, p, lane), places_ << 2 * p);
+        word |= deposit(lanes(rows_[row & 1].high, p, lane), places_ << (2 * p + 1));
       }
+      store_bytes(to + b, word, owned_ - b);
     }
   }
 
-  // Columns from `begin` on; those outside [0, width) count as clamped.
-  void unpack(Index slot, const std::uint8_t* from, Index begin, Index width) {
-    shift(from, begin, width);
-    const Index part = part_, count = slot_;
-    const std::uint8_t* s = shifted_.data();
-    std::uint8_t* __restrict c = codes_.data() + slot * count;
-    if (parts_ == 4) {
-      for (int j = 0; j < 4; ++j)
-        for (Index b = 0; b < count; ++b)
-          c[j * part + b] = static_cast<std::uint8_t>(s[b] >> 2 * j);
-    } else if (parts_ == 2) {
-      std::uint8_t* __restrict n = nibbles_.data();
-      for (Index b = 0; b < (count + 1) / 2; ++b) {
-        n[2 * b] = s[b];
-        n[2 * b + 1] = s[b] >> 4;
+  // The bytes of one plane, from column `begin` on; those outside [0, width) count as clamped.
+  // No byte outside of [first, last) is read.
+  void fetch(
+      Index row, Index slot, const std::uint8_t* from, Index begin, Index width,
+      const std::uint8_t* first, const std::uint8_t* last) {
+    std::uint8_t* to = packed(row) + slot * slot_ * parts_ / 4;
+    for (Index b = 0; b < slot_ * parts_ / 4; b += 8) {
+      const Index column = begin + 4 * b;
+      const std::uint8_t* at = from + floor_div(column, 4);
+      const int shift = static_cast<int>(2 * (column & 3));
+      std::uint64_t word = 0, next = 0;
+      if (at >= first && at + 9 <= last) {
+        std::memcpy(&word, at, 8);
+        next = at[8];
+      } else {
+        for (int i = 0; i < 8; ++i)
+          if (at + i >= first && at + i < last) word |= std::uint64_t{at[i]} << 8 * i;
+        if (at + 8 >= first && at + 8 < last) next = at[8];
       }
-      for (Index k = 0; k < count; ++k) {
-        c[k] = n[k];
-        c[part + k] = n[k] >> 2;
-      }
-    } else {
-      const int parts = parts_;
-      for (Index m = 0; m < count * parts; ++m)
-        c[m % parts * part + m / parts] = static_cast<std::uint8_t>(s[m / 4] >> 2 * (m % 4));
+      word = word >> shift | next << 1 << (63 - shift);
+      const std::uint64_t inside = first_samples(width - column) & ~first_samples(-column);
+      word = (word & inside) | (kOutside & ~inside);
+      std::memcpy(to + b, &word, 8);
     }
+  }
+
+  // From the bytes to the bits, once all planes are fetched.
+  void unpack(Index row) {
+    if (!lanes_) return unpack_singly(row);
+    const std::uint8_t* from = packed(row);
+    for (int p = 0; p < parts_; ++p)
+      for (Index v = 0; v < part_; ++v) {
+        std::uint64_t low = 0, high = 0;
+        for (int lane = 0; lane < kLanes; lane += lanes_) {
+          std::uint64_t word;
+          std::memcpy(&word, from + (v * kLanes + lane) * parts_ / 4, 8);
+          low |= extract(word, places_ << 2 * p) << lane;
+          high |= extract(word, places_ << (2 * p + 1)) << lane;
+        }
+        rows_[row & 1].low[p * part_ + v] = static_cast<Lanes>(low);
+        rows_[row & 1].high[p * part_ + v] = static_cast<Lanes>(high);
+      }
   }
 
  private:
-  static constexpr std::uint8_t kOutside = 0xAA;
+  static constexpr std::uint64_t kOutside = 0xAAAAAAAAAAAAAAAA;
 
-  int code(const std::uint8_t* codes, Index m) const {  // of column m, clamped beyond the row
-    return m / parts_ < slot_ ? codes[m % parts_ * part_ + m / parts_] & 3 : 2;
+  static std::uint64_t first_samples(Index n) {
+    return n <= 0 ? 0 : n >= 32 ? ~std::uint64_t{0} : (std::uint64_t{1} << 2 * n) - 1;
   }
 
-  void shift(const std::uint8_t* from, Index begin, Index width) {
-    const Index bytes = ceil_div(width, 4), count = ceil_div(slot_ * parts_, 4) + 1;
-    const Index first = floor_div(begin, 4);
-    const int bits = static_cast<int>(2 * (begin - 4 * first));
-    raw_.assign(count + 1, kOutside);
-    const Index a = std::max<Index>(first, 0), b = std::min(first + count + 1, bytes);
-    if (a < b) std::copy(from + a, from + b, raw_.begin() + (a - first));
-    if (a < b && b == bytes && width % 4) {
-      std::uint8_t& last = raw_[b - 1 - first];
-      const int kept = (1 << 2 * (width % 4)) - 1;
-      last = static_cast<std::uint8_t>((last & kept) | (kOutside & ~kept));
+  // The first n bytes of a word, n of 1 and up.
+  static void store_bytes(std::uint8_t* to, std::uint64_t word, Index n) {
+    if (n >= 8) return std::memcpy(to, &word, 8), void();
+    for (const int size : {4, 2, 1})
+      if (n & size) {
+        std::memcpy(to, &word, size);
+        to += size;
+        word >>= 8 * size;
+      }
+  }
+
+  // `lanes_` bits of part p
+  std::uint64_t lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
+    std::uint32_t two;
+    std::memcpy(&two, bits.data() + p * part_ + lane / kLanes, sizeof two);
+    return two >> lane % kLanes & ((1u << lanes_) - 1);
+  }
+
+  void pack_singly(Index row, Index slot, std::uint8_t* to) const {
+    const RowBits& bits = rows_[row & 1];
+    std::fill(to, to + owned_, std::uint8_t{0});
+    for (Index m = 0; m < 4 * owned_; ++m) {
+      const Index lane = slot * slot_ + m / parts_, at = m % parts_ * part_ + lane / kLanes;
+      if (m / parts_ >= slot_) break;
+      const int code = (bits.low[at] >> lane % kLanes & 1) | (bits.high[at] >> lane % kLanes & 1) << 1;
+      to[m / 4] = static_cast<std::uint8_t>(to[m / 4] | code << 2 * (m % 4));
     }
-    const std::uint8_t* raw = raw_.data();
-    std::uint8_t* __restrict to = shifted_.data();
-    for (Index i = 0; i < count; ++i)
-      to[i] = static_cast<std::uint8_t>((raw[i] | raw[i + 1] << 8) >> bits);
   }
 
-  Index part_, slot_;
-  int parts_;
+  void unpack_singly(Index row) {
+    RowBits& bits = rows_[row & 1];
+    std::fill(bits.low.begin(), bits.low.end(), std::uint16_t{0});
+    std::fill(bits.high.begin(), bits.high.end(), std::uint16_t{0});
+    for (Index m = 0; m < part_ * kLanes * parts_; ++m) {
+      const int code = packed(row)[m / 4] >> 2 * (m % 4);
+      const Index lane = m / parts_, at = m % parts_ * part_ + lane / kLanes;
+      bits.low[at] = static_cast<Lanes>(bits.low[at] | (code & 1) << lane % kLanes);
+      bits.high[at] = static_cast<Lanes>(bits.high[at] | (code >> 1 & 1) << lane % kLanes);
+    }
+  }
+
+  std::uint8_t* packed(Index row) { return packed_.data() + (row & 1) * (packed_.size() / 2); }
+
+  Index part_, slot_;  // vectors of a part, and lanes of a plane in it
+  int parts_, lanes_;  // lanes that are packed into a word at a time; 0: they do not fill one
+  std::uint64_t places_;  // of their lower bits, of the first part
   Index owned_;
-  std::vector<std::uint8_t> codes_, shifted_, nibbles_, raw_;
+  RowBits rows_[2];
+  std::vector<std::uint8_t> packed_;
 };
 
 }  // namespace SG3FLOW_ISA

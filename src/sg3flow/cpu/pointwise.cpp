@@ -33,11 +33,6 @@ Vec load_first(const float* p, int n) {
   return n == kLanes ? load(p) : load_lanes(p, first_lanes(n));
 }
 
-void store_first(float* p, Vec v, int n) {
-  if (n == kLanes) return store(p, v);
-  store_lanes(p, v, first_lanes(n));
-}
-
 template <class Step>
 void for_vectors(std::int64_t n, Step step) {
   for (std::int64_t k = 0; k + kLanes <= n; k += kLanes) step(k, kLanes);
@@ -50,13 +45,14 @@ void run_plane(const Pointwise& a, std::int64_t plane) {
   if (a.grad) {
     const Slope slope(a.gain, a.slope, a.clamp);
     return for_vectors(a.inner, [&](std::int64_t k, int n) {
-      store_first(y + k, slope(load_first(a.grad + at + k, n), load_first(a.x + at + k, n)), n);
+      store_first(
+          y + k, slope(load_first(a.grad + at + k, n), load_first(a.x + at + k, n)), first_lanes(n));
     });
   }
   const Activate act(a.gain, a.slope, a.clamp);
   const Vec bias = splat(a.bias ? a.bias[plane % a.channels] : 0);
   for_vectors(a.inner, [&](std::int64_t k, int n) {
-    store_first(y + k, act(load_first(a.x + at + k, n) + bias, 0), n);
+    store_first(y + k, act(load_first(a.x + at + k, n) + bias, 0), first_lanes(n));
   });
 }
 
@@ -65,7 +61,8 @@ void run_row(const Pointwise& a, std::int64_t row) {
   const std::int64_t at = row * a.channels;
   const Activate act(a.gain, a.slope, a.clamp);
   for_vectors(a.channels, [&](std::int64_t k, int n) {
-    store_first(a.y + at + k, act(load_first(a.x + at + k, n) + load_first(a.bias + k, n), 0), n);
+    const Vec v = load_first(a.x + at + k, n) + load_first(a.bias + k, n);
+    store_first(a.y + at + k, act(v, 0), first_lanes(n));
   });
 }
 

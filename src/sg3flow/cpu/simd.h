@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -34,31 +34,92 @@ static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
   return (n + step - 1) / step * step;
 }
 
+// A bit for each lane.
+using Lanes = std::uint16_t;
+
 // n below 0 counts as 0, above kLanes as kLanes
-static inline unsigned first_lanes(std::int64_t n) {
-  return n <= 0 ? 0 : n >= kLanes ? 0xFFFFu : (1u << n) - 1;
+static inline Lanes first_lanes(std::int64_t n) {
+  return static_cast<Lanes>(n <= 0 ? 0 : n >= kLanes ? 0xFFFF : (1 << n) - 1);
 }
 
-// The lanes whose bits are set, 0 in the others; no memory outside of them is touched.
-static inline Vec load_lanes(const float* p, unsigned lanes) {
+// All bits of the lanes.
+static inline IntVec spread_lanes(Lanes lanes) {
+  constexpr IntVec bits = {1 << 0,  1 << 1,  1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                           1 << 8,  1 << 9,  1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  return (bits & (IntVec{} + lanes)) != 0;
+}
+
+// a in the lanes that are set, b in the others
+static inline Vec choose(Lanes lanes, Vec a, Vec b) {
 #if defined(__AVX512F__)
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p);
+  return _mm512_mask_blend_ps(lanes, b, a);
 #else
-  if (lanes == 0xFFFFu) return load(p);
+  return spread_lanes(lanes) ? a : b;
+#endif
+}
+
+static inline Lanes lanes_where(IntVec test) {
+  unsigned lanes = 0;
+#if defined(__AVX__)
+  __m256 half[2];
+  std::memcpy(half, &test, sizeof half);
+  for (int i = 0; i < 2; ++i) lanes |= _mm256_movemask_ps(half[i]) << 8 * i;
+#elif defined(__SSE2__)
+  __m128 quarter[4];
+  std::memcpy(quarter, &test, sizeof quarter);
+  for (int i = 0; i < 4; ++i) lanes |= _mm_movemask_ps(quarter[i]) << 4 * i;
+#else
+  for (int i = 0; i < kLanes; ++i) lanes |= (test[i] & 1) << i;
+#endif
+  return static_cast<Lanes>(lanes);
+}
+
+static inline Lanes lanes_above(Vec a, Vec b) {  // a > b
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+#else
+  return lanes_where(a > b);
+#endif
+}
+
+static inline Lanes lanes_from(Vec a, Vec b) {  // a >= b
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+#else
+  return lanes_where(a >= b);
+#endif
+}
+
+// The lanes that are set, 0 in the others; no memory outside of them is touched.
+static inline Vec load_lanes(const float* p, Lanes lanes) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(lanes, p);
+#else
+  if (lanes == 0xFFFF) return load(p);
   Vec v = {};
+  if (lanes == 0) return v;
+#if defined(__AVX2__)
+  const IntVec spread = spread_lanes(lanes);
+  __m256i mask[2];
+  __m256 half[2];
+  std::memcpy(mask, &spread, sizeof mask);
+  for (int i = 0; i < 2; ++i) half[i] = _mm256_maskload_ps(p + 8 * i, mask[i]);
+  std::memcpy(&v, half, sizeof half);
+#else
   for (int i = 0; i < kLanes; ++i)
     if (lanes >> i & 1) v[i] = p[i];
+#endif
   return v;
 #endif
 }
 
-static inline void store_lanes(float* p, Vec v, unsigned lanes) {
+// Writes the first lanes, as many as are set, and nothing beyond them.
+static inline void store_first(float* p, Vec v, Lanes lanes) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), v);
+  _mm512_mask_storeu_ps(p, lanes, v);
 #else
-  if (lanes == 0xFFFFu) return store(p, v);
-  for (int i = 0; i < kLanes; ++i)
-    if (lanes >> i & 1) p[i] = v[i];
+  if (lanes == 0xFFFF) return store(p, v);
+  std::memcpy(p, &v, __builtin_popcount(lanes) * sizeof(float));
 #endif
 }
 
@@ -93,20 +154,32 @@ static inline void transpose(Vec* r) {
   }
 }
 
+// 32 numbers in a row -> every other, from the first and from the second on.
+static inline void part_by_2(Vec a, Vec b, Vec* parts) {
+#if defined(__AVX512F__)
+  parts[0] = SG3FLOW_MIX(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  parts[1] = SG3FLOW_MIX(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#else
+  float from[2 * kLanes], to[2][kLanes];
+  std::memcpy(from, &a, sizeof a);
+  std::memcpy(from + kLanes, &b, sizeof b);
+  for (int t = 0; t < kLanes; ++t)
+    for (int i = 0; i < 2; ++i) to[i][t] = from[2 * t + i];
+  std::memcpy(parts, to, sizeof to);
+#endif
+}
+
 // 64 numbers in a row -> every fourth of them, from the first, second, third and fourth on.
 static inline void part_by_4(const Vec* row, Vec* parts) {
 #if defined(__AVX512F__)
-  Vec even[2], odd[2];
+  Vec low[2], high[2];  // every other, of the first 32 and of the last
+  part_by_2(row[0], row[1], low);
+  part_by_2(row[2], row[3], high);
   for (int i = 0; i < 2; ++i) {
-    const Vec a = row[2 * i], b = row[2 * i + 1];
-    even[i] = SG3FLOW_MIX(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    odd[i] = SG3FLOW_MIX(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  }
-  for (int i = 0; i < 2; ++i) {
-    const Vec *p = i ? odd : even;
-    parts[i] = SG3FLOW_MIX(p[0], p[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    parts[i + 2] =
-        SG3FLOW_MIX(p[0], p[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    Vec two[2];
+    part_by_2(low[i], high[i], two);
+    parts[i] = two[0];
+    parts[i + 2] = two[1];
   }
 #else
   float from[4 * kLanes], to[4][kLanes];

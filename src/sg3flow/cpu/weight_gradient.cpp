@@ -119,7 +119,7 @@ class Worker {
     for (Index k = 0; k < wide; k += kLanes) {
       Vec planes[kLanes] = {};
       const Index from = x + k;
-      const unsigned lanes = first_lanes(w - from) & ~first_lanes(-from);
+      const auto lanes = static_cast<Lanes>(first_lanes(w - from) & ~first_lanes(-from));
       for (Index c = 0; c < n; ++c)
         planes[c] = load_lanes(images + ((first + c) * h + y) * w + from, lanes);
       transpose(planes);
