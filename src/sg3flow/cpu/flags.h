@@ -107,8 +107,6 @@ class FlagRows {
       : part_(s.part / kLanes),
         slot_(s.slot),
         parts_(parts),
-        lanes_(32 % parts ? 0 : std::min(kLanes, 32 / parts)),
-        places_(~std::uint64_t{0} / ((std::uint64_t{1} << std::min(2 * parts, 32)) - 1)),
         owned_(ceil_div(s.owned, 4)),
         rows_{RowBits(part_ * parts + 1), RowBits(part_ * parts + 1)},
         packed_(2 * (s.part * parts / 4 + 64)) {}
@@ -117,16 +115,10 @@ class FlagRows {
 
   // From the bits of a row to its bytes of one plane.
   void pack(Index row, Index slot, std::uint8_t* to) const {
-    if (!lanes_) return pack_singly(row, slot, to);
-    const Index bytes = lanes_ * parts_ / 4;
-    for (Index b = 0, lane = slot * slot_; b < owned_; b += bytes, lane += lanes_) {
-      std::uint64_t word = 0;
-      for (int p = 0; p < parts_; ++p) {
-        word |= deposit(lanes(rows_[row & 1].low, p, lane), places_ << 2 * p);
-        word |= deposit(lanes(rows_[row & 1].high, p, lane), places_ << (2 * p + 1));
-      }
-      store_bytes(to + b, word, owned_ - b);
-    }
+    if (parts_ == 1) return pack_words<1>(rows_[row & 1], slot, to);
+    if (parts_ == 2) return pack_words<2>(rows_[row & 1], slot, to);
+    if (parts_ == 4) return pack_words<4>(rows_[row & 1], slot, to);
+    pack_singly(rows_[row & 1], slot, to);
   }
 
   // The bytes of one plane, from column `begin` on; those outside [0, width) count as clamped.
@@ -157,20 +149,10 @@ class FlagRows {
 
   // From the bytes to the bits, once all planes are fetched.
   void unpack(Index row) {
-    if (!lanes_) return unpack_singly(row);
-    const std::uint8_t* from = packed(row);
-    for (int p = 0; p < parts_; ++p)
-      for (Index v = 0; v < part_; ++v) {
-        std::uint64_t low = 0, high = 0;
-        for (int lane = 0; lane < kLanes; lane += lanes_) {
-          std::uint64_t word;
-          std::memcpy(&word, from + (v * kLanes + lane) * parts_ / 4, 8);
-          low |= extract(word, places_ << 2 * p) << lane;
-          high |= extract(word, places_ << (2 * p + 1)) << lane;
-        }
-        rows_[row & 1].low[p * part_ + v] = static_cast<Lanes>(low);
-        rows_[row & 1].high[p * part_ + v] = static_cast<Lanes>(high);
-      }
+    if (parts_ == 1) return unpack_words<1>(packed(row), rows_[row & 1]);
+    if (parts_ == 2) return unpack_words<2>(packed(row), rows_[row & 1]);
+    if (parts_ == 4) return unpack_words<4>(packed(row), rows_[row & 1]);
+    unpack_singly(packed(row), rows_[row & 1]);
   }
 
  private:
@@ -191,30 +173,67 @@ class FlagRows {
       }
   }
 
-  // `lanes_` bits of part p
-  std::uint64_t lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
-    std::uint32_t two;
-    std::memcpy(&two, bits.data() + p * part_ + lane / kLanes, sizeof two);
-    return two >> lane % kLanes & ((1u << lanes_) - 1);
-  }
+  // A word holds so many lanes of all parts, and the lower bit of each in these places.
+  template <int kParts>
+  static constexpr int kAtOnce = std::min(kLanes, 32 / kParts);
+  template <int kParts>
+  static constexpr std::uint64_t kPlaces =
+      ~std::uint64_t{0} / ((std::uint64_t{1} << 2 * kParts) - 1);
 
-  void pack_singly(Index row, Index slot, std::uint8_t* to) const {
-    const RowBits& bits = rows_[row & 1];
-    std::fill(to, to + owned_, std::uint8_t{0});
-    for (Index m = 0; m < 4 * owned_; ++m) {
-      const Index lane = slot * slot_ + m / parts_, at = m % parts_ * part_ + lane / kLanes;
-      if (m / parts_ >= slot_) break;
-      const int code = (bits.low[at] >> lane % kLanes & 1) | (bits.high[at] >> lane % kLanes & 1) << 1;
-      to[m / 4] = static_cast<std::uint8_t>(to[m / 4] | code << 2 * (m % 4));
+  template <int kParts>
+  void pack_words(const RowBits& bits, Index slot, std::uint8_t* to) const {
+    constexpr Index bytes = kAtOnce<kParts> * kParts / 4;
+    for (Index b = 0, lane = slot * slot_; b < owned_; b += bytes, lane += kAtOnce<kParts>) {
+      std::uint64_t word = 0;
+      for (int p = 0; p < kParts; ++p) {
+        word |= deposit(some_lanes<kParts>(bits.low, p, lane), kPlaces<kParts> << 2 * p);
+        word |= deposit(some_lanes<kParts>(bits.high, p, lane), kPlaces<kParts> << (2 * p + 1));
+      }
+      store_bytes(to + b, word, owned_ - b);
     }
   }
 
-  void unpack_singly(Index row) {
-    RowBits& bits = rows_[row & 1];
-    std::fill(bits.low.begin(), bits.low.end(), std::uint16_t{0});
-    std::fill(bits.high.begin(), bits.high.end(), std::uint16_t{0});
+  template <int kParts>
+  std::uint64_t some_lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
+    std::uint32_t two;
+    std::memcpy(&two, bits.data() + p * part_ + (lane >> 4), sizeof two);
+    return two >> (lane & 15) & ((1u << kAtOnce<kParts>) - 1);
+  }
+
+  template <int kParts>
+  void unpack_words(const std::uint8_t* from, RowBits& bits) const {
+    Lanes *low = bits.low.data(), *high = bits.high.data();
+    for (Index v = 0; v < part_; ++v) {
+      std::uint64_t ones[kParts] = {}, twos[kParts] = {};
+      for (int lane = 0; lane < kLanes; lane += kAtOnce<kParts>) {
+        std::uint64_t word;
+        std::memcpy(&word, from + (v * kLanes + lane) * kParts / 4, 8);
+        for (int p = 0; p < kParts; ++p) {
+          ones[p] |= extract(word, kPlaces<kParts> << 2 * p) << lane;
+          twos[p] |= extract(word, kPlaces<kParts> << (2 * p + 1)) << lane;
+        }
+      }
+      for (int p = 0; p < kParts; ++p) {
+        low[p * part_ + v] = static_cast<Lanes>(ones[p]);
+        high[p * part_ + v] = static_cast<Lanes>(twos[p]);
+      }
+    }
+  }
+
+  void pack_singly(const RowBits& bits, Index slot, std::uint8_t* to) const {
+    std::fill(to, to + owned_, std::uint8_t{0});
+    for (Index m = 0; m < std::min(4 * owned_, slot_ * parts_); ++m) {
+      const Index lane = slot * slot_ + m / parts_, at = m % parts_ * part_ + lane / kLanes;
+      const int low = bits.low[at] >> lane % kLanes & 1, high = bits.high[at] >> lane % kLanes & 1;
+      to[m / 4] = static_cast<std::uint8_t>(to[m / 4] | (low | high << 1) << 2 * (m % 4));
+    }
+  }
+
+  void unpack_singly(const std::uint8_t* from, RowBits& bits) const {
+    std::fill(bits.low.begin(), bits.low.end(), Lanes{0});
+    std::fill(bits.high.begin(), bits.high.end(), Lanes{0});
     for (Index m = 0; m < part_ * kLanes * parts_; ++m) {
-      const int code = packed(row)[m / 4] >> 2 * (m % 4);
+      const int code = from[m / 4] >> 2 * (m % 4);
       const Index lane = m / parts_, at = m % parts_ * part_ + lane / kLanes;
       bits.low[at] = static_cast<Lanes>(bits.low[at] | (code & 1) << lane % kLanes);
       bits.high[at] = static_cast<Lanes>(bits.high[at] | (code >> 1 & 1) << lane % kLanes);
@@ -224,8 +243,7 @@ class FlagRows {
   std::uint8_t* packed(Index row) { return packed_.data() + (row & 1) * (packed_.size() / 2); }
 
   Index part_, slot_;  // vectors of a part, and lanes of a plane in it
-  int parts_, lanes_;  // lanes that are packed into a word at a time; 0: they do not fill one
-  std::uint64_t places_;  // of their lower bits, of the first part
+  int parts_;
   Index owned_;
   RowBits rows_[2];
   std::vector<std::uint8_t> packed_;

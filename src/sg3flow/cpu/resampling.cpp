@@ -4,6 +4,7 @@
 #include <bit>
 #include <vector>
 
+#include "across.h"
 #include "flags.h"
 #include "plan.h"
 
@@ -58,9 +59,17 @@ class Worker {
     for (int u = 0; u < d.width; ++u)
       down_from_.push_back(u % a.down_x * s_.part + u / a.down_x);
     for (Index m = 0; m < a.mid_h; ++m) phases_.emplace_back(m, a.up_y, a.pad_y, a.up.height);
+    const float* taps_of = d.full ? d.full : d.row;
+    const int lines = d.full ? d.height : 1;
     folds_ = d.full && d.height > 1;
-    for (int i = 0; folds_ && i < d.height * d.width; ++i)
-      folds_ = d.full[i] == d.full[(d.height - 1 - i / d.width) * d.width + i % d.width];
+    mirrors_ = can_mirror(a.down_x, d.width) && (!d.full || d.height % 2 == 0);
+    for (int i = 0; i < lines * d.width; ++i) {
+      const int line = i / d.width, tap = i % d.width;
+      folds_ = folds_ && taps_of[i] == taps_of[(lines - 1 - line) * d.width + tap];
+      mirrors_ = mirrors_ && taps_of[i] == taps_of[line * d.width + d.width - 1 - tap];
+    }
+    mirrors_ = mirrors_ && (folds_ || !d.full);
+    mirrored_.resize((lines + 1) / 2);
   }
 
   void run(Index first, Index count) {
@@ -245,6 +254,7 @@ class Worker {
 
   void write(Index y, Index top) {
     if (only_up_) return write_row(middle(top), y);
+    if (a_.down.full && mirrors_) return mirror_down(y, top);
     if (a_.down.full) return filter_down(across_full(top), a_.down.full, y);
     const float* sum = sum_along(y, top);
     finish_output();  // of the row before: its sums have reached the cache by now
@@ -255,9 +265,26 @@ class Worker {
   void finish_output() {
     if (!pending_) return;
     const Filter& d = a_.down;
-    for (int u = 0; u < d.width; ++u) rows_[u] = pending_ + down_from_[u];
+    const float* from = pending_;
     pending_ = nullptr;
+    if (mirrors_) {
+      mirrored_[0] = {from, nullptr, d.row};
+      return filter_mirrored(1, pending_y_);
+    }
+    for (int u = 0; u < d.width; ++u) rows_[u] = from + down_from_[u];
     filter_down(d.width, d.row, pending_y_);
+  }
+
+  void mirror_down(Index y, Index top) {
+    const Filter& d = a_.down;
+    for (int t = 0; t < d.height / 2; ++t)
+      mirrored_[t] = {middle(top + t), middle(top + d.height - 1 - t), d.full + t * d.width};
+    filter_mirrored(d.height / 2, y);
+  }
+
+  void filter_mirrored(int rows, Index y) {
+    filter_across(output_.data(), mirrored_.data(), rows, a_.down_x, s_.part, s_.part);
+    write_row(output_.data(), y);
   }
 
   void filter_down(int taps, const float* weights, Index y) {
@@ -315,7 +342,8 @@ class Worker {
   std::vector<float> weights_;
   std::vector<Index> down_from_;  // where the taps of the second filter begin in a middle row
   std::vector<Phase> phases_;     // of each middle row
-  bool folds_ = false;
+  bool folds_ = false, mirrors_ = false;  // the second filter from top to bottom, and across
+  std::vector<MirroredRow> mirrored_;
   const float* pending_ = nullptr;
   Index pending_y_ = 0;
   Index first_ = 0, count_ = 0, next_input_ = 0, next_ready_ = -1, next_middle_ = 0, next_fetched_ = -1;
