@@ -6,6 +6,7 @@
 // transform back. Lanes are tiles: a tile's numbers depend on nothing but its own.
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "plan.h"
@@ -57,18 +58,19 @@ struct Tiles {
 template <int kWide>
 void multiply_block(
     const float* u, const float* v, float* m, Index in_c, Index columns, Index rows) {
-  Vec sum[kRows][kWide] = {};
+  constexpr int wide = kWide * kRegisters;
+  Register sum[kRows][wide] = {};
   for (Index c = 0; c < in_c; ++c) {
-    Vec b[kWide];
-    for (int j = 0; j < kWide; ++j) b[j] = load(v + c * columns + j * kLanes);
+    Register b[wide];
+    for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
     for (int i = 0; i < kRows; ++i) {
-      const Vec w = splat(u[c * kRows + i]);
-      for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
+      const Register w = u[c * kRows + i] - Register{};
+      for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
     }
   }
   for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < kWide; ++j)
-      if (i < rows) store(m + i * columns + j * kLanes, sum[i][j]);
+    for (int j = 0; j < wide; ++j)
+      if (i < rows) std::memcpy(m + i * columns + j * kRegister, &sum[i][j], sizeof sum[i][j]);
 }
 
 class Worker {

@@ -44,9 +44,8 @@ class Record : public Activate {
       : Activate(gain, slope, clamp), low_(bits.low.data()), high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    const Lanes above = lanes_above(v, Vec{});
-    const Vec y = v * choose(above, positive_, negative_);
-    low_[k / kLanes] = static_cast<Lanes>(~above);
+    const Vec y = v * (v > 0 ? positive_ : negative_);
+    low_[k / kLanes] = static_cast<Lanes>(~lanes_above(v, Vec{}));
     high_[k / kLanes] = static_cast<Lanes>(lanes_from(y, limit_) | lanes_from(-y, limit_));
     return clipped(y);
   }
@@ -74,28 +73,58 @@ class Replay {
   const Lanes *low_, *high_;
 };
 
-// Bits to the places that are set in a word, the lowest first, and back.
-inline std::uint64_t deposit(std::uint64_t bits, std::uint64_t places) {
-#if defined(__BMI2__)
-  return _pdep_u64(bits, places);
-#else
-  std::uint64_t word = 0;
-  for (; places; places &= places - 1, bits >>= 1)
-    if (bits & 1) word |= places & -places;
-  return word;
-#endif
-}
+// The bits of some lanes of one part lie 2 * kParts places apart in a word of packed samples.
+template <int kParts>
+struct Spread {
+  static constexpr int kStep = 2 * kParts;
+  static constexpr int kLanesAtOnce = std::min(kLanes, 64 / kStep);
 
-inline std::uint64_t extract(std::uint64_t word, std::uint64_t places) {
-#if defined(__BMI2__)
-  return _pext_u64(word, places);
+  // Runs of so many bits, each at the place of its first.
+  static constexpr std::uint64_t runs(int length) {
+    std::uint64_t word = 0;
+    for (int i = 0; i < kLanesAtOnce * kStep; ++i)
+      if (i % (length * kStep) < length) word |= std::uint64_t{1} << i;
+    return word;
+  }
+
+  // Halves of runs move apart, or together. There are instructions for it, but AMD's processors
+  // before Zen 3 take a hundred cycles for one, and those have no AVX-512.
+  static std::uint64_t apart(std::uint64_t bits) {
+#if defined(__AVX512F__) && defined(__BMI2__)
+    constexpr std::uint64_t places = runs(1);
+    return _pdep_u64(bits, places);
 #else
-  std::uint64_t bits = 0;
-  for (int i = 0; places; places &= places - 1, ++i)
-    if (word & places & -places) bits |= std::uint64_t{1} << i;
-  return bits;
+    return move_apart<kLanesAtOnce / 2>(bits);
 #endif
-}
+  }
+
+  static std::uint64_t together(std::uint64_t word) {
+    constexpr std::uint64_t places = runs(1);
+#if defined(__AVX512F__) && defined(__BMI2__)
+    return _pext_u64(word, places);
+#else
+    return move_together<1>(word & places);
+#endif
+  }
+
+  template <int kHalf>
+  static std::uint64_t move_apart(std::uint64_t bits) {
+    if constexpr (kHalf > 0) {
+      constexpr std::uint64_t kept = runs(kHalf);
+      return move_apart<kHalf / 2>((bits | bits << kHalf * (kStep - 1)) & kept);
+    }
+    return bits;
+  }
+
+  template <int kHalf>
+  static std::uint64_t move_together(std::uint64_t word) {
+    if constexpr (kHalf < kLanesAtOnce) {
+      constexpr std::uint64_t kept = runs(2 * kHalf);
+      return move_together<2 * kHalf>((word | word >> kHalf * (kStep - 1)) & kept);
+    }
+    return word;
+  }
+};
 
 // Bits of the rows of one stripe, between memory, where four samples make a byte in the order of
 // the columns, plane by plane, and `RowBits`, where a row lies by columns modulo `parts`.
@@ -173,49 +202,43 @@ class FlagRows {
       }
   }
 
-  // A word holds so many lanes of all parts, and the lower bit of each in these places.
-  template <int kParts>
-  static constexpr int kAtOnce = std::min(kLanes, 32 / kParts);
-  template <int kParts>
-  static constexpr std::uint64_t kPlaces =
-      ~std::uint64_t{0} / ((std::uint64_t{1} << 2 * kParts) - 1);
-
   template <int kParts>
   void pack_words(const RowBits& bits, Index slot, std::uint8_t* to) const {
-    constexpr Index bytes = kAtOnce<kParts> * kParts / 4;
-    for (Index b = 0, lane = slot * slot_; b < owned_; b += bytes, lane += kAtOnce<kParts>) {
+    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
+    for (Index b = 0, lane = slot * slot_; b < owned_; b += lanes * kParts / 4, lane += lanes) {
       std::uint64_t word = 0;
       for (int p = 0; p < kParts; ++p) {
-        word |= deposit(some_lanes<kParts>(bits.low, p, lane), kPlaces<kParts> << 2 * p);
-        word |= deposit(some_lanes<kParts>(bits.high, p, lane), kPlaces<kParts> << (2 * p + 1));
+        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.low, p, lane)) << 2 * p;
+        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.high, p, lane)) << (2 * p + 1);
       }
       store_bytes(to + b, word, owned_ - b);
     }
   }
 
-  template <int kParts>
+  template <int kCount>
   std::uint64_t some_lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
     std::uint32_t two;
-    std::memcpy(&two, bits.data() + p * part_ + (lane >> 4), sizeof two);
-    return two >> (lane & 15) & ((1u << kAtOnce<kParts>) - 1);
+    std::memcpy(&two, bits.data() + p * part_ + lane / kLanes, sizeof two);
+    return two >> lane % kLanes & ((1u << kCount) - 1);
   }
 
   template <int kParts>
   void unpack_words(const std::uint8_t* from, RowBits& bits) const {
+    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
     Lanes *low = bits.low.data(), *high = bits.high.data();
     for (Index v = 0; v < part_; ++v) {
-      std::uint64_t ones[kParts] = {}, twos[kParts] = {};
-      for (int lane = 0; lane < kLanes; lane += kAtOnce<kParts>) {
+      std::uint64_t lows[kParts] = {}, highs[kParts] = {};
+      for (int lane = 0; lane < kLanes; lane += lanes) {
         std::uint64_t word;
         std::memcpy(&word, from + (v * kLanes + lane) * kParts / 4, 8);
         for (int p = 0; p < kParts; ++p) {
-          ones[p] |= extract(word, kPlaces<kParts> << 2 * p) << lane;
-          twos[p] |= extract(word, kPlaces<kParts> << (2 * p + 1)) << lane;
+          lows[p] |= Spread<kParts>::together(word >> 2 * p) << lane;
+          highs[p] |= Spread<kParts>::together(word >> (2 * p + 1)) << lane;
         }
       }
       for (int p = 0; p < kParts; ++p) {
-        low[p * part_ + v] = static_cast<Lanes>(ones[p]);
-        high[p * part_ + v] = static_cast<Lanes>(twos[p]);
+        low[p * part_ + v] = static_cast<Lanes>(lows[p]);
+        high[p * part_ + v] = static_cast<Lanes>(highs[p]);
       }
     }
   }

@@ -96,10 +96,10 @@ class Worker {
       const float* source = a_.x + (plane * a_.in_h + i) * a_.in_w;
       const float bias = a_.bias ? a_.bias[plane % a_.channels] : 0;
       float* part = to + slot * s_.in_slot;
-      if (step_ <= 2)
+      if (kHasMasks && step_ <= 2)
         split_vectors(source + s_.in_begin, bias, part);
       else
-        split_singly(source + s_.in_begin, bias, part);
+        for (int e = 0; e < step_; ++e) split_part(source, e, bias, part + e * s_.in_part);
     }
   }
 
@@ -117,12 +117,19 @@ class Worker {
     }
   }
 
-  void split_singly(const float* from, float bias, float* to) const {
-    for (Index i = 0; i < step_ * s_.in_slot; ++i) {
-      const Index column = s_.in_begin + i;
-      const bool is_inside = column >= 0 && column < a_.in_w;
-      to[i % step_ * s_.in_part + i / step_] = is_inside ? from[i] + bias : 0;
-    }
+  // Columns in_begin + e + step * u, of which those in [0, in_w) exist.
+  void split_part(const float* source, int e, float bias, float* to) const {
+    const Index start = s_.in_begin + e, step = step_;
+    const Index from = std::clamp<Index>(ceil_div(-start, step), 0, s_.in_slot);
+    const Index end = std::clamp<Index>(ceil_div(a_.in_w - start, step), from, s_.in_slot);
+    std::fill(to, to + from, 0.f);
+    if (step == 1)
+      for (Index u = from; u < end; ++u) to[u] = source[start + u] + bias;
+    else if (step == 2)
+      for (Index u = from; u < end; ++u) to[u] = source[start + 2 * u] + bias;
+    else
+      for (Index u = from; u < end; ++u) to[u] = source[start + step * u] + bias;
+    std::fill(to + end, to + s_.in_slot, 0.f);
   }
 
   // Input row i: upsampled across, or only split where the filter is not separable.
@@ -297,8 +304,11 @@ class Worker {
     for (Index slot = 0; slot < count_; ++slot) {
       const float* from = row + slot * s_.slot;
       float* to = a_.y + ((first_ + slot) * a_.out_h + y) * a_.out_w + s_.begin;
-      for (Index k = 0; k < n; k += kLanes)
-        store_first(to + k, load(from + k), first_lanes(n - k));
+      if (kHasMasks)
+        for (Index k = 0; k < n; k += kLanes)
+          store_first(to + k, load(from + k), first_lanes(n - k));
+      else
+        std::copy(from, from + n, to);
     }
   }
 

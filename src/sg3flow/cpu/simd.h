@@ -28,6 +28,23 @@ static inline Vec load(const float* p) {
 
 static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
+// As much of a vector as a register holds: what has to stay in registers is written with it.
+#if defined(__AVX512F__)
+constexpr int kRegister = 16;
+#elif defined(__AVX2__)
+constexpr int kRegister = 8;
+#else
+constexpr int kRegister = 4;
+#endif
+using Register = float __attribute__((vector_size(4 * kRegister)));
+constexpr int kRegisters = kLanes / kRegister;  // of a vector
+
+static inline Register load_register(const float* p) {
+  Register v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
 static inline Vec splat(float value) { return value - Vec{}; }
 
 static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
@@ -36,10 +53,16 @@ static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
 
 // A bit for each lane.
 using Lanes = std::uint16_t;
+constexpr Lanes kAllLanes = 0xFFFF;
+#if defined(__AVX512F__)
+constexpr bool kHasMasks = true;  // of loads and stores, at no cost
+#else
+constexpr bool kHasMasks = false;
+#endif
 
 // n below 0 counts as 0, above kLanes as kLanes
 static inline Lanes first_lanes(std::int64_t n) {
-  return static_cast<Lanes>(n <= 0 ? 0 : n >= kLanes ? 0xFFFF : (1 << n) - 1);
+  return static_cast<Lanes>(n <= 0 ? 0 : n >= kLanes ? kAllLanes : (1 << n) - 1);
 }
 
 // All bits of the lanes.
@@ -58,44 +81,37 @@ static inline Vec choose(Lanes lanes, Vec a, Vec b) {
 #endif
 }
 
-static inline Lanes lanes_where(IntVec test) {
+template <bool kEqualToo>
+static inline Lanes compare(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, kEqualToo ? _CMP_GE_OQ : _CMP_GT_OQ);
+#elif defined(__AVX__)
   unsigned lanes = 0;
-#if defined(__AVX__)
-  __m256 half[2];
-  std::memcpy(half, &test, sizeof half);
-  for (int i = 0; i < 2; ++i) lanes |= _mm256_movemask_ps(half[i]) << 8 * i;
-#elif defined(__SSE2__)
-  __m128 quarter[4];
-  std::memcpy(quarter, &test, sizeof quarter);
-  for (int i = 0; i < 4; ++i) lanes |= _mm_movemask_ps(quarter[i]) << 4 * i;
-#else
-  for (int i = 0; i < kLanes; ++i) lanes |= (test[i] & 1) << i;
-#endif
+  __m256 left[2], right[2];
+  std::memcpy(left, &a, sizeof left);
+  std::memcpy(right, &b, sizeof right);
+  for (int i = 0; i < 2; ++i) {
+    const __m256 test = _mm256_cmp_ps(left[i], right[i], kEqualToo ? _CMP_GE_OQ : _CMP_GT_OQ);
+    lanes |= static_cast<unsigned>(_mm256_movemask_ps(test)) << 8 * i;
+  }
   return static_cast<Lanes>(lanes);
-}
-
-static inline Lanes lanes_above(Vec a, Vec b) {  // a > b
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 #else
-  return lanes_where(a > b);
+  unsigned lanes = 0;
+  for (int i = 0; i < kLanes; ++i)
+    lanes |= static_cast<unsigned>(kEqualToo ? a[i] >= b[i] : a[i] > b[i]) << i;
+  return static_cast<Lanes>(lanes);
 #endif
 }
 
-static inline Lanes lanes_from(Vec a, Vec b) {  // a >= b
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
-#else
-  return lanes_where(a >= b);
-#endif
-}
+static inline Lanes lanes_above(Vec a, Vec b) { return compare<false>(a, b); }
+static inline Lanes lanes_from(Vec a, Vec b) { return compare<true>(a, b); }
 
 // The lanes that are set, 0 in the others; no memory outside of them is touched.
 static inline Vec load_lanes(const float* p, Lanes lanes) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(lanes, p);
 #else
-  if (lanes == 0xFFFF) return load(p);
+  if (lanes == kAllLanes) return load(p);
   Vec v = {};
   if (lanes == 0) return v;
 #if defined(__AVX2__)
@@ -118,7 +134,7 @@ static inline void store_first(float* p, Vec v, Lanes lanes) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, lanes, v);
 #else
-  if (lanes == 0xFFFF) return store(p, v);
+  if (lanes == kAllLanes) return store(p, v);
   std::memcpy(p, &v, __builtin_popcount(lanes) * sizeof(float));
 #endif
 }

@@ -183,19 +183,23 @@ class Worker {
   void multiply_block(
       const float* u, const float* v, float* to, Index tiles, bool first) const {
     const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
-    Vec sum[kRows][kWide] = {};
+    constexpr int wide = kWide * kRegisters;
+    Register sum[kRows][wide] = {};
     for (Index t = 0; t < tiles; ++t) {
-      Vec b[kWide];
-      for (int j = 0; j < kWide; ++j) b[j] = load(v + j * next + t * kLanes);
+      Register b[wide];
+      for (int j = 0; j < wide; ++j)
+        b[j] = load_register(
+            v + j / kRegisters * next + t * kLanes + j % kRegisters * kRegister);
       for (int i = 0; i < kRows; ++i) {
-        const Vec w = splat(u[t * kLanes + i]);
-        for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
+        const Register w = u[t * kLanes + i] - Register{};
+        for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
       }
     }
     for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < kWide; ++j) {
-        float* at = to + i * line + j * kLanes;
-        store(at, first ? sum[i][j] : load(at) + sum[i][j]);
+      for (int j = 0; j < wide; ++j) {
+        float* at = to + i * line + j * kRegister;
+        const Register all = first ? sum[i][j] : load_register(at) + sum[i][j];
+        std::memcpy(at, &all, sizeof all);
       }
   }
 
