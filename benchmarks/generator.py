@@ -3,9 +3,11 @@
 python benchmarks/generator.py [--json FILE] [--resolution 256] [--repeats 5] [--skip-naive]
 """
 
+from collections.abc import Callable
+
 import torch
 
-from measure import Row, arguments, bound_sec, by_turns, limits, report
+from measure import Row, arguments, bound_sec, by_turns_apart, limits, report
 from naive import VARIANTS, running
 from sg3flow.networks import StyleGAN3Generator
 
@@ -38,32 +40,45 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     variants = VARIANTS[1:] if options.skip_naive else VARIANTS
-    machine, rows = limits(), []
-    for cfg, arguments_of in CAPACITIES.items():
-        G = StyleGAN3Generator(512, 0, 512, options.resolution, 3, **arguments_of).eval()
-        rows.append(measured(cfg, G, variants, options.repeats, machine))
+    machine = limits()
+    rows = [
+        measured(cfg, options.resolution, variants, options.repeats, machine) for cfg in CAPACITIES
+    ]
     report(rows, machine, options.json)
+
+
+def make_generator(cfg: str, resolution: int) -> StyleGAN3Generator:
+    """The same weights in every process."""
+    torch.manual_seed(0)
+    return StyleGAN3Generator(512, 0, 512, resolution, 3, **CAPACITIES[cfg]).eval()
+
+
+def make_call(variant: str, cfg: str, resolution: int, threads: int) -> Callable[[], torch.Tensor]:
+    """One picture by one of the `VARIANTS`, for a process of its own."""
+    torch.set_num_threads(threads)
+    G = make_generator(cfg, resolution)
+    z, c = torch.randn(1, 512), torch.zeros(1, 0)
+
+    def call() -> torch.Tensor:
+        with running(variant), torch.inference_mode():
+            return G(z, c)
+
+    return call
 
 
 def measured(
     cfg: str,
-    G: StyleGAN3Generator,
+    resolution: int,
     variants: tuple[str, ...],
     repeats: int,
     machine: dict[str, float],
 ) -> Row:
-    z, c = torch.randn(1, 512), torch.zeros(1, 0)
-    pictures = {}
-
-    def call(variant: str) -> None:
-        with running(variant), torch.inference_mode():
-            pictures[variant] = G(z, c)
-
-    times = by_turns({v: (lambda v=v: call(v)) for v in variants}, repeats)
-    expected = pictures[variants[0]]
-    error = max(
-        float((pictures[v] - expected).abs().max() / expected.abs().max()) for v in pictures
-    )
+    threads = torch.get_num_threads()
+    times = by_turns_apart(make_call, {v: (v, cfg, resolution, threads) for v in variants}, repeats)
+    pictures = [make_call(v, cfg, resolution, threads)() for v in variants]
+    largest = pictures[0].abs().max()
+    error = max(float((picture - pictures[0]).abs().max() / largest) for picture in pictures)
+    G = make_generator(cfg, resolution)
     row: Row = {"generator": f"{cfg} {G.img_resolution}px"}
     row |= {f"{v} s": times[v] for v in variants}
     row |= {f"{v}/kernels": times[v] / times["kernels"] for v in variants[:-1]}

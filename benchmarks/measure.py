@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,44 @@ def by_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
             call()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def by_turns_apart(
+    make: Callable[..., Callable[[], object]],
+    arguments_of: dict[str, tuple[Any, ...]],
+    repeats: int,
+) -> dict[str, float]:
+    """`by_turns` of ``make(*arguments)``, each in a process of its own for all its turns.
+
+    For variants that set up their process differently: the kernels keep freed memory, and what
+    runs without them must not profit.
+    """
+    context = get_context("spawn")
+    with ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(ProcessPoolExecutor(1, context, _set_up, (make, arguments)))
+            for name, arguments in arguments_of.items()
+        }
+        for pool in pools.values():
+            pool.submit(_seconds).result()
+        times: dict[str, list[float]] = {name: [] for name in pools}
+        for _ in range(repeats):
+            for name, pool in pools.items():
+                times[name].append(pool.submit(_seconds).result())
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+_own: list[Callable[[], object]] = []  # the call that this process is for
+
+
+def _set_up(make: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]) -> None:
+    _own.append(make(*arguments))
+
+
+def _seconds() -> float:
+    start = time.perf_counter()
+    _own[0]()
+    return time.perf_counter() - start
 
 
 def peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from measure import Row, arguments, by_turns, limits, peak_mib, report
+from measure import Row, arguments, by_turns_apart, limits, peak_mib, report
 from naive import VARIANTS, running
-from sg3flow.devices import flushed_denormals
 from sg3flow.networks import Discriminator, StyleGAN3Generator
 
 SIZES = ((32, 2048, 64), (64, 4096, 128))  # resolution, channel_base, channel_max
@@ -41,8 +40,12 @@ def make_step(cfg: str, resolution: int, base: int, most: int) -> Callable[[], N
     return step
 
 
-def make_call(variant: str, cfg: str, size: tuple[int, int, int]) -> Callable[[], None]:
-    """The step of one of the `VARIANTS`."""
+def make_call(
+    variant: str, cfg: str, size: tuple[int, int, int], threads: int
+) -> Callable[[], None]:
+    """The step of one of the `VARIANTS`, for a process of its own."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as training does; before any thread starts
     step = make_step(cfg, *size)
 
     def call() -> None:
@@ -53,8 +56,9 @@ def make_call(variant: str, cfg: str, size: tuple[int, int, int]) -> Callable[[]
 
 
 def measured(cfg: str, size: tuple[int, int, int], variants: tuple[str, ...], repeats: int) -> Row:
-    times = by_turns({v: make_call(v, cfg, size) for v in variants}, repeats)
-    memory = {v: peak_mib(make_call, v, cfg, size) for v in variants}
+    arguments_of = {v: (v, cfg, size, torch.get_num_threads()) for v in variants}
+    times = by_turns_apart(make_call, arguments_of, repeats)
+    memory = {v: peak_mib(make_call, *arguments_of[v]) for v in variants}
     row: Row = {"step": f"{cfg} {size[0]}px {size[1]}/{size[2]}"}
     row |= {f"{v} s": times[v] for v in variants}
     row |= {f"{v}/kernels": times[v] / times["kernels"] for v in variants[:-1]}
@@ -70,8 +74,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     variants = VARIANTS[1:] if options.skip_naive else VARIANTS
-    with flushed_denormals():
-        rows = [measured(options.cfg, size, variants, options.repeats) for size in SIZES]
+    rows = [measured(options.cfg, size, variants, options.repeats) for size in SIZES]
     report(rows, limits(), options.json)
 
 

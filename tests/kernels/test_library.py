@@ -82,6 +82,24 @@ def test_second_order_is_that_of_double_precision(draw, which):
         torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("down", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize(("up", "width"), [(1, 37), (2, 50), (4, 200)])
+def test_flags_serve_every_factor(draw, monkeypatch, up, down, width):
+    """Rows lie by columns modulo `down`; wide ones are cut in stripes, narrow ones lie in a row."""
+    f = filters()[0]
+    x, b = draw(2, 7, 20, width), draw(7)
+    results = []
+    for ops in ("torch", "cpu"):
+        monkeypatch.setenv("SG3FLOW_OPS", ops)
+        a, c = x.clone().requires_grad_(), b.clone().requires_grad_()
+        y = filtered_lrelu(a, f, f, c, up=up, down=down, padding=(13, 10, 9, 12), clamp=0.7)
+        gradients = torch.autograd.grad(y, (a, c), y.detach().cos())
+        results.append([y.detach(), *gradients])
+    for expected, found in zip(*results, strict=True):
+        limit = 1e-4 * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, atol=limit, rtol=0)
+
+
 def test_convolution_has_gradients_of_two_orders(draw):
     x, w, before, after = draw(2, 3, 9, 8), draw(5, 3, 3, 3), draw(2, 3), draw(2, 5).exp()
 

@@ -12,9 +12,13 @@
 #ifdef SG3FLOW_X86
 #include <immintrin.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "kernels.h"
@@ -55,6 +59,23 @@ std::string instruction_set() {
   const Kernels* k;
   return choose(&k);
 }
+
+// glibc gives large blocks back to the system as soon as they are free, and gets them again, page by
+// page and zeroed, for the next tensor of the same size. The process keeps up to 1 GiB instead,
+// unless its user has set these limits.
+bool keep_freed_memory() {
+#ifdef __GLIBC__
+  for (const char* name : {"GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"})
+    if (std::getenv(name)) return false;
+  constexpr int kKept = 1 << 30, kOldLimit = 1 << 25;  // older versions refuse the first
+  const bool set = mallopt(M_MMAP_THRESHOLD, kKept) || mallopt(M_MMAP_THRESHOLD, kOldLimit);
+  return set && mallopt(M_TRIM_THRESHOLD, kKept);
+#else
+  return false;
+#endif
+}
+
+const bool keeps_freed_memory = keep_freed_memory();
 
 // Whether numbers below 1e-38 count as 0 is a setting of each thread: the caller's holds.
 class CallersDenormals {

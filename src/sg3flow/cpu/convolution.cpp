@@ -58,18 +58,19 @@ struct Tiles {
 template <int kWide>
 void multiply_block(
     const float* u, const float* v, float* m, Index in_c, Index columns, Index rows) {
-  Vec sum[kRows][kWide] = {};
+  constexpr int wide = kWide * kRegisters;
+  Register sum[kRows][wide] = {};
   for (Index c = 0; c < in_c; ++c) {
-    Vec b[kWide];
-    for (int j = 0; j < kWide; ++j) b[j] = load(v + c * columns + j * kLanes);
+    Register b[wide];
+    for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
     for (int i = 0; i < kRows; ++i) {
-      const Vec w = splat(u[c * kRows + i]);
-      for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
+      const Register w = u[c * kRows + i] - Register{};
+      for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
     }
   }
   for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < kWide; ++j)
-      if (i < rows) store(m + i * columns + j * kLanes, sum[i][j]);
+    for (int j = 0; j < wide; ++j)
+      if (i < rows) std::memcpy(m + i * columns + j * kRegister, &sum[i][j], sizeof sum[i][j]);
 }
 
 class Worker {
@@ -77,28 +78,51 @@ class Worker {
   Worker(const Convolution& a, const Tiles& tiles)
       : a_(a),
         tiles_(tiles),
-        width_(4 * (tiles.across + 1)),
-        part_(round_up(tiles.across + 1, kLanes) + kLanes),
-        line_(width_ + 64),
-        parts_((4 * tiles.rows + 2) * 4 * part_),
-        v_(kPlaces * a.in_c * tiles.columns + kLanes),
-        m_(kPlaces * a.out_c * tiles.columns + kLanes),
+        part_(round_up((tiles.rows + 1) * tiles.across, kLanes) + kLanes),
+        parts_(4 * 6 * part_),
         phases_(16 * part_),
-        result_(4 * part_) {}
+        v_(kPlaces * place(a.in_c, tiles.columns)),
+        m_(kPlaces * place(a.out_c, tiles.columns)) {
+    for (Index x = 0; x < 4 * round_up(tiles.across + 1, kLanes); x += kLanes) {
+      const int before = first_lanes(a.pad - x);
+      inside_.push_back(static_cast<Lanes>(first_lanes(a.in_w + a.pad - x) & ~before));
+      written_.push_back(first_lanes(a.out_w - x));
+    }
+  }
 
   void run(Index unit) {
     const Index begin = unit * tiles_.rows, end = std::min(begin + tiles_.rows, tiles_.all);
-    columns_ = round_up((end - begin) * tiles_.across, kLanes);
-    for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
-      for (Index c = 0; c < a_.in_c; ++c) read(sample, c, top, rows, at);
-    });
+    const Index used = (end - begin) * tiles_.across;
+    columns_ = round_up(used, kLanes);
+    if (used < columns_) clear_last();
+    // channels in this order: what a vector writes beyond its tiles is written over afterwards
+    for (Index c = 0; c < a_.in_c; ++c)
+      for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
+        read(sample, c, top, rows, at);
+      });
     for (int k = 0; k < kPlaces; ++k) multiply(k);
-    for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
-      for (Index c = 0; c < a_.out_c; ++c) write(sample, c, top, rows, at);
-    });
+    for (Index c = 0; c < a_.out_c; ++c)
+      for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
+        write(sample, c, top, rows, at);
+      });
   }
 
  private:
+  // Floats of one of the 36 matrices. They begin in different sets of the first-level cache,
+  // and leave room for a vector that begins at the last tile.
+  static Index place(Index channels, Index columns) {
+    return round_up(channels * columns, 1024) + kLanes;
+  }
+
+  // The last vector of every row: lanes without a tile are multiplied too, and what lies there from
+  // before may be denormal and slow.
+  void clear_last() {
+    for (int k = 0; k < kPlaces; ++k) {
+      float* last = v_.data() + k * place(a_.in_c, tiles_.columns) + columns_ - kLanes;
+      for (Index c = 0; c < a_.in_c; ++c) store(last + c * columns_, Vec{});
+    }
+  }
+
   // step(sample, its first row, number of rows, first column) for rows [begin, end) of all samples
   template <class Step>
   void for_samples(Index begin, Index end, Step step) {
@@ -109,68 +133,66 @@ class Worker {
     }
   }
 
+  // The image by rows modulo 4 and by the six columns of a tile: sample (y, x) of tile (r, t) is
+  // number r * across + t of part (y % 4, x), a row further where y is 4 or 5.
   void read(Index sample, Index c, Index top, Index rows, Index at) {
     const float* plane = a_.x + (sample * a_.in_c + c) * a_.in_h * a_.in_w;
     const float scale = a_.before ? a_.before[sample * a_.in_c + c] : 1;
     for (Index i = 0; i < 4 * rows + 2; ++i) {
       const Index y = 4 * top + i - a_.pad;
-      float* to = parts_.data() + i * 4 * part_;
+      float* to = parts_.data() + i % 4 * 6 * part_ + i / 4 * tiles_.across;
       if (y < 0 || y >= a_.in_h)
-        std::fill(to, to + 4 * part_, 0.f);
+        for (int j = 0; j < 6; ++j) std::fill_n(to + j * part_, tiles_.across, 0.f);
       else
         split(plane + y * a_.in_w, scale, to);
     }
-    for (Index r = 0; r < rows; ++r)
-      for (Index t = 0; t < tiles_.across; t += kLanes)
-        transform(c, r, t, at + r * tiles_.across + t);
+    for (Index t = 0; t < rows * tiles_.across; t += kLanes)
+      transform(t, v_.data() + c * columns_ + at + t);
   }
 
-  // A row of the image, scaled and with zeros around it, by columns modulo 4.
-  void split(const float* from, float scale, float* to) {
-    float* line = line_.data();
-    const Index end = std::min(a_.in_w + a_.pad, width_);
-    std::fill(line, line + a_.pad, 0.f);
-    for (Index i = a_.pad; i < end; ++i) line[i] = from[i - a_.pad] * scale;
-    std::fill(line + end, line + width_, 0.f);
-    float *p0 = to, *p1 = to + part_, *p2 = p1 + part_, *p3 = p2 + part_;
-    for (Index t = 0; t < width_ / 4; ++t) {
-      p0[t] = line[4 * t];
-      p1[t] = line[4 * t + 1];
-      p2[t] = line[4 * t + 2];
-      p3[t] = line[4 * t + 3];
+  // A row of the image, scaled and with zeros around it, by the columns of the tiles.
+  void split(const float* from, float scale, float* to) const {
+    Vec now[4], next[4] = {};
+    columns(from, scale, 0, now);
+    for (Index t = 0; t < tiles_.across; t += kLanes) {
+      if (t + kLanes <= tiles_.across) columns(from, scale, t + kLanes, next);
+      for (int j = 0; j < 4; ++j) store(to + j * part_ + t, now[j]);
+      for (int j = 0; j < 2; ++j) store(to + (4 + j) * part_ + t, shifted(now[j], next[j]));
+      std::copy(next, next + 4, now);
     }
   }
 
-  void transform(Index c, Index r, Index t, Index at) {
+  // The first four columns of 16 tiles.
+  void columns(const float* from, float scale, Index t, Vec* parts) const {
+    Vec row[4];
+    for (int i = 0; i < 4; ++i) {
+      const Index x = 4 * t + i * kLanes - a_.pad;
+      row[i] = load_lanes(from + x, inside_[t / 4 + i]) * scale;
+    }
+    part_by_4(row, parts);
+  }
+
+  void transform(Index t, float* to) const {
     Vec half[6][6];
     for (int j = 0; j < 6; ++j) {
       Vec d[6];
-      const float* from = parts_.data() + (4 * r * 4 + j % 4) * part_ + t + j / 4;
-      for (int i = 0; i < 6; ++i) d[i] = load(from + i * 4 * part_);
+      for (int i = 0; i < 6; ++i)
+        d[i] = load(parts_.data() + (i % 4 * 6 + j) * part_ + i / 4 * tiles_.across + t);
       Vec v[6];
       transform_input(d, v);
       for (int i = 0; i < 6; ++i) half[i][j] = v[i];
     }
-    const Index lanes = std::min<Index>(columns_ - at, kLanes);
-    float* to = v_.data() + c * columns_ + at;
+    const Index next = place(a_.in_c, tiles_.columns);
     for (int i = 0; i < 6; ++i) {
       Vec v[6];
       transform_input(half[i], v);
-      for (int j = 0; j < 6; ++j) {
-        float* place = to + (6 * i + j) * a_.in_c * columns_;
-        // What goes beyond the tiles of this row is written over by the next row, but nothing
-        // may go beyond the last row's end: there begins another channel or place.
-        if (lanes == kLanes)
-          store(place, v[j]);
-        else
-          std::memcpy(place, &v[j], lanes * sizeof(float));
-      }
+      for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * next, v[j]);
     }
   }
 
   void multiply(int k) {
-    const float* v = v_.data() + k * a_.in_c * columns_;
-    float* m = m_.data() + k * a_.out_c * columns_;
+    const float* v = v_.data() + k * place(a_.in_c, tiles_.columns);
+    float* m = m_.data() + k * place(a_.out_c, tiles_.columns);
     const float* u = a_.taps + k * round_up(a_.out_c, kRows) * a_.in_c;
     for (Index j = 0; j < columns_;) {
       const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
@@ -189,31 +211,18 @@ class Worker {
   void write(Index sample, Index c, Index top, Index rows, Index at) {
     const float scale = a_.after ? a_.after[sample * a_.out_c + c] : 1;
     float* plane = a_.y + (sample * a_.out_c + c) * a_.out_h * a_.out_w;
-    for (Index r = 0; r < rows; ++r) {
-      for (Index t = 0; t < tiles_.across; t += kLanes)
-        transform_back(c, t, at + r * tiles_.across + t, scale);
-      for (int i = 0; i < 4; ++i) {
-        const Index y = 4 * (top + r) + i;
-        if (y >= a_.out_h) break;
-        const float* p = phases_.data() + i * 4 * part_;
-        float* line = result_.data();
-        for (Index t = 0; t < tiles_.across; ++t) {
-          line[4 * t] = p[t];
-          line[4 * t + 1] = p[part_ + t];
-          line[4 * t + 2] = p[2 * part_ + t];
-          line[4 * t + 3] = p[3 * part_ + t];
-        }
-        std::copy(line, line + a_.out_w, plane + y * a_.out_w);
-      }
-    }
+    for (Index t = 0; t < rows * tiles_.across; t += kLanes)
+      transform_back(m_.data() + c * columns_ + at + t, t, scale);
+    for (Index i = 0; i < std::min(4 * rows, a_.out_h - 4 * top); ++i)
+      join(i, plane + (4 * top + i) * a_.out_w);
   }
 
-  void transform_back(Index c, Index t, Index at, float scale) {
-    const float* from = m_.data() + c * columns_ + at;
+  void transform_back(const float* from, Index t, float scale) {
+    const Index next = place(a_.out_c, tiles_.columns);
     Vec half[4][6];
     for (int j = 0; j < 6; ++j) {
       Vec m[6], y[4];
-      for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * a_.out_c * columns_);
+      for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * next);
       transform_output(m, y);
       for (int i = 0; i < 4; ++i) half[i][j] = y[i];
     }
@@ -224,10 +233,25 @@ class Worker {
     }
   }
 
+  // Row i of the result, from the four columns of its tiles.
+  void join(Index i, float* to) const {
+    const float* from = phases_.data() + i % 4 * 4 * part_ + i / 4 * tiles_.across;
+    for (Index t = 0; t < tiles_.across; t += kLanes) {
+      Vec parts[4], row[4];
+      for (int j = 0; j < 4; ++j) parts[j] = load(from + j * part_ + t);
+      join_by_4(parts, row);
+      for (int j = 0; j < 4; ++j)
+        store_first(to + 4 * t + j * kLanes, row[j], written_[t / 4 + j]);
+    }
+  }
+
   const Convolution& a_;
   const Tiles& tiles_;
-  Index width_, part_, columns_ = 0;
-  Floats line_, parts_, v_, m_, phases_, result_;
+  Index part_, columns_ = 0;
+  Floats parts_, phases_;
+  Scratch v_, m_;
+  // which lanes of each vector of a row lie in the image, and in the result
+  std::vector<Lanes> inside_, written_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -30,138 +31,245 @@ class Activate {
   Vec positive_, negative_, limit_;
 };
 
-// Activates, and leaves the two bits of each sample in a byte.
+// The bits of a middle row, 16 lanes of each in a number: by vectors of the row.
+struct RowBits {
+  std::vector<Lanes> low, high;
+  explicit RowBits(Index vectors) : low(vectors), high(vectors) {}
+};
+
+// Activates, and leaves the two bits of each sample.
 class Record : public Activate {
  public:
-  Record(float gain, float slope, float clamp, std::uint8_t* codes)
-      : Activate(gain, slope, clamp), codes_(codes) {}
+  Record(float gain, float slope, float clamp, RowBits& bits)
+      : Activate(gain, slope, clamp), low_(bits.low.data()), high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    const IntVec low = v > 0;
-    const Vec y = v * (low ? positive_ : negative_);
-    const IntVec high = (y >= limit_) | (y <= -limit_);
-    const ByteVec code = __builtin_convertvector((~low & 1) | (high & 2), ByteVec);
-    std::memcpy(codes_ + k, &code, sizeof code);
+    const Vec y = v * (v > 0 ? positive_ : negative_);
+    low_[k / kLanes] = static_cast<Lanes>(~lanes_above(v, Vec{}));
+    high_[k / kLanes] = static_cast<Lanes>(lanes_from(y, limit_) | lanes_from(-y, limit_));
     return clipped(y);
   }
 
  private:
-  std::uint8_t* codes_;
+  Lanes *low_, *high_;
 };
 
 // Multiplies by the slope that the bits stand for.
 class Replay {
  public:
-  Replay(float gain, float slope, const std::uint8_t* codes)
-      : positive_(splat(gain)), negative_(splat(gain * slope)), codes_(codes) {}
+  Replay(float gain, float slope, const RowBits& bits)
+      : positive_(splat(gain)),
+        negative_(splat(gain * slope)),
+        low_(bits.low.data()),
+        high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    ByteVec bytes;
-    std::memcpy(&bytes, codes_ + k, sizeof bytes);
-    const IntVec code = __builtin_convertvector(bytes, IntVec);
-    const Vec slope = (code & 1) != 0 ? negative_ : positive_;
-    return (code & 2) != 0 ? Vec{} : v * slope;
+    const Vec slope = choose(low_[k / kLanes], negative_, positive_);
+    return choose(high_[k / kLanes], Vec{}, v * slope);
   }
 
  private:
   Vec positive_, negative_;
-  const std::uint8_t* codes_;
+  const Lanes *low_, *high_;
 };
 
-// The bits of one middle row: packed as four samples a byte in the order of the columns, plane by
-// plane, or one byte a sample in the order of the row.
-class FlagRow {
+// The bits of some lanes of one part lie 2 * kParts places apart in a word of packed samples.
+template <int kParts>
+struct Spread {
+  static constexpr int kStep = 2 * kParts;
+  static constexpr int kLanesAtOnce = std::min(kLanes, 64 / kStep);
+
+  // Runs of so many bits, each at the place of its first.
+  static constexpr std::uint64_t runs(int length) {
+    std::uint64_t word = 0;
+    for (int i = 0; i < kLanesAtOnce * kStep; ++i)
+      if (i % (length * kStep) < length) word |= std::uint64_t{1} << i;
+    return word;
+  }
+
+  // Halves of runs move apart, or together. There are instructions for it, but AMD's processors
+  // before Zen 3 take a hundred cycles for one, and those have no AVX-512.
+  static std::uint64_t apart(std::uint64_t bits) {
+#if defined(__AVX512F__) && defined(__BMI2__)
+    constexpr std::uint64_t places = runs(1);
+    return _pdep_u64(bits, places);
+#else
+    return move_apart<kLanesAtOnce / 2>(bits);
+#endif
+  }
+
+  static std::uint64_t together(std::uint64_t word) {
+    constexpr std::uint64_t places = runs(1);
+#if defined(__AVX512F__) && defined(__BMI2__)
+    return _pext_u64(word, places);
+#else
+    return move_together<1>(word & places);
+#endif
+  }
+
+  template <int kHalf>
+  static std::uint64_t move_apart(std::uint64_t bits) {
+    if constexpr (kHalf > 0) {
+      constexpr std::uint64_t kept = runs(kHalf);
+      return move_apart<kHalf / 2>((bits | bits << kHalf * (kStep - 1)) & kept);
+    }
+    return bits;
+  }
+
+  template <int kHalf>
+  static std::uint64_t move_together(std::uint64_t word) {
+    if constexpr (kHalf < kLanesAtOnce) {
+      constexpr std::uint64_t kept = runs(2 * kHalf);
+      return move_together<2 * kHalf>((word | word >> kHalf * (kStep - 1)) & kept);
+    }
+    return word;
+  }
+};
+
+// Bits of the rows of one stripe, between memory, where four samples make a byte in the order of
+// the columns, plane by plane, and `RowBits`, where a row lies by columns modulo `parts`.
+// Rows are kept for a turn before they are read in another order than they were written in: such
+// a load has to wait until the stores have left for the cache.
+class FlagRows {
  public:
-  FlagRow(const Stripe& s, int parts)
-      : part_(s.part),
+  FlagRows(const Stripe& s, int parts)
+      : part_(s.part / kLanes),
         slot_(s.slot),
         parts_(parts),
         owned_(ceil_div(s.owned, 4)),
-        codes_(s.part * parts + 64),
-        shifted_(s.slot * parts / 4 + 64),
-        nibbles_(s.slot + 64) {}
+        rows_{RowBits(part_ * parts + 1), RowBits(part_ * parts + 1)},
+        packed_(2 * (s.part * parts / 4 + 64)) {}
 
-  std::uint8_t* codes() { return codes_.data(); }
+  RowBits& bits(Index row) { return rows_[row & 1]; }
 
-  // Sizes and pointers are copied first: writes of bytes could change any member, as far as the
-  // compiler knows.
-  void pack(Index slot, std::uint8_t* __restrict to) {
-    const Index part = part_, width = slot_, owned = owned_;
-    const std::uint8_t* c = codes_.data() + slot * width;
-    if (parts_ == 4) {
-      for (Index b = 0; b < owned; ++b)
-        to[b] = static_cast<std::uint8_t>(
-            c[b] | c[part + b] << 2 | c[2 * part + b] << 4 | c[3 * part + b] << 6);
-    } else if (parts_ == 2) {
-      std::uint8_t* __restrict n = nibbles_.data();
-      for (Index k = 0; k < width; ++k) n[k] = static_cast<std::uint8_t>(c[k] | c[part + k] << 2);
-      for (Index b = 0; b < owned; ++b)
-        to[b] = static_cast<std::uint8_t>(n[2 * b] | n[2 * b + 1] << 4);
-    } else {
-      for (Index b = 0; b < owned; ++b) {
-        int byte = 0;
-        for (int i = 3; i >= 0; --i) byte = byte << 2 | code(c, 4 * b + i);
-        to[b] = static_cast<std::uint8_t>(byte);
+  // From the bits of a row to its bytes of one plane.
+  void pack(Index row, Index slot, std::uint8_t* to) const {
+    if (parts_ == 1) return pack_words<1>(rows_[row & 1], slot, to);
+    if (parts_ == 2) return pack_words<2>(rows_[row & 1], slot, to);
+    if (parts_ == 4) return pack_words<4>(rows_[row & 1], slot, to);
+    pack_singly(rows_[row & 1], slot, to);
+  }
+
+  // The bytes of one plane, from column `begin` on; those outside [0, width) count as clamped.
+  // No byte outside of [first, last) is read.
+  void fetch(
+      Index row, Index slot, const std::uint8_t* from, Index begin, Index width,
+      const std::uint8_t* first, const std::uint8_t* last) {
+    std::uint8_t* to = packed(row) + slot * slot_ * parts_ / 4;
+    for (Index b = 0; b < slot_ * parts_ / 4; b += 8) {
+      const Index column = begin + 4 * b;
+      const std::uint8_t* at = from + floor_div(column, 4);
+      const int shift = static_cast<int>(2 * (column & 3));
+      std::uint64_t word = 0, next = 0;
+      if (at >= first && at + 9 <= last) {
+        std::memcpy(&word, at, 8);
+        next = at[8];
+      } else {
+        for (int i = 0; i < 8; ++i)
+          if (at + i >= first && at + i < last) word |= std::uint64_t{at[i]} << 8 * i;
+        if (at + 8 >= first && at + 8 < last) next = at[8];
       }
+      word = word >> shift | next << 1 << (63 - shift);
+      const std::uint64_t inside = first_samples(width - column) & ~first_samples(-column);
+      word = (word & inside) | (kOutside & ~inside);
+      std::memcpy(to + b, &word, 8);
     }
   }
 
-  // Columns from `begin` on; those outside [0, width) count as clamped.
-  void unpack(Index slot, const std::uint8_t* from, Index begin, Index width) {
-    shift(from, begin, width);
-    const Index part = part_, count = slot_;
-    const std::uint8_t* s = shifted_.data();
-    std::uint8_t* __restrict c = codes_.data() + slot * count;
-    if (parts_ == 4) {
-      for (int j = 0; j < 4; ++j)
-        for (Index b = 0; b < count; ++b)
-          c[j * part + b] = static_cast<std::uint8_t>(s[b] >> 2 * j);
-    } else if (parts_ == 2) {
-      std::uint8_t* __restrict n = nibbles_.data();
-      for (Index b = 0; b < (count + 1) / 2; ++b) {
-        n[2 * b] = s[b];
-        n[2 * b + 1] = s[b] >> 4;
-      }
-      for (Index k = 0; k < count; ++k) {
-        c[k] = n[k];
-        c[part + k] = n[k] >> 2;
-      }
-    } else {
-      const int parts = parts_;
-      for (Index m = 0; m < count * parts; ++m)
-        c[m % parts * part + m / parts] = static_cast<std::uint8_t>(s[m / 4] >> 2 * (m % 4));
-    }
+  // From the bytes to the bits, once all planes are fetched.
+  void unpack(Index row) {
+    if (parts_ == 1) return unpack_words<1>(packed(row), rows_[row & 1]);
+    if (parts_ == 2) return unpack_words<2>(packed(row), rows_[row & 1]);
+    if (parts_ == 4) return unpack_words<4>(packed(row), rows_[row & 1]);
+    unpack_singly(packed(row), rows_[row & 1]);
   }
 
  private:
-  static constexpr std::uint8_t kOutside = 0xAA;
+  static constexpr std::uint64_t kOutside = 0xAAAAAAAAAAAAAAAA;
 
-  int code(const std::uint8_t* codes, Index m) const {  // of column m, clamped beyond the row
-    return m / parts_ < slot_ ? codes[m % parts_ * part_ + m / parts_] & 3 : 2;
+  static std::uint64_t first_samples(Index n) {
+    return n <= 0 ? 0 : n >= 32 ? ~std::uint64_t{0} : (std::uint64_t{1} << 2 * n) - 1;
   }
 
-  void shift(const std::uint8_t* from, Index begin, Index width) {
-    const Index bytes = ceil_div(width, 4), count = ceil_div(slot_ * parts_, 4) + 1;
-    const Index first = floor_div(begin, 4);
-    const int bits = static_cast<int>(2 * (begin - 4 * first));
-    raw_.assign(count + 1, kOutside);
-    const Index a = std::max<Index>(first, 0), b = std::min(first + count + 1, bytes);
-    if (a < b) std::copy(from + a, from + b, raw_.begin() + (a - first));
-    if (a < b && b == bytes && width % 4) {
-      std::uint8_t& last = raw_[b - 1 - first];
-      const int kept = (1 << 2 * (width % 4)) - 1;
-      last = static_cast<std::uint8_t>((last & kept) | (kOutside & ~kept));
+  // The first n bytes of a word, n of 1 and up.
+  static void store_bytes(std::uint8_t* to, std::uint64_t word, Index n) {
+    if (n >= 8) return std::memcpy(to, &word, 8), void();
+    for (const int size : {4, 2, 1})
+      if (n & size) {
+        std::memcpy(to, &word, size);
+        to += size;
+        word >>= 8 * size;
+      }
+  }
+
+  template <int kParts>
+  void pack_words(const RowBits& bits, Index slot, std::uint8_t* to) const {
+    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
+    for (Index b = 0, lane = slot * slot_; b < owned_; b += lanes * kParts / 4, lane += lanes) {
+      std::uint64_t word = 0;
+      for (int p = 0; p < kParts; ++p) {
+        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.low, p, lane)) << 2 * p;
+        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.high, p, lane)) << (2 * p + 1);
+      }
+      store_bytes(to + b, word, owned_ - b);
     }
-    const std::uint8_t* raw = raw_.data();
-    std::uint8_t* __restrict to = shifted_.data();
-    for (Index i = 0; i < count; ++i)
-      to[i] = static_cast<std::uint8_t>((raw[i] | raw[i + 1] << 8) >> bits);
   }
 
-  Index part_, slot_;
+  template <int kCount>
+  std::uint64_t some_lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
+    std::uint32_t two;
+    std::memcpy(&two, bits.data() + p * part_ + lane / kLanes, sizeof two);
+    return two >> lane % kLanes & ((1u << kCount) - 1);
+  }
+
+  template <int kParts>
+  void unpack_words(const std::uint8_t* from, RowBits& bits) const {
+    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
+    Lanes *low = bits.low.data(), *high = bits.high.data();
+    for (Index v = 0; v < part_; ++v) {
+      std::uint64_t lows[kParts] = {}, highs[kParts] = {};
+      for (int lane = 0; lane < kLanes; lane += lanes) {
+        std::uint64_t word;
+        std::memcpy(&word, from + (v * kLanes + lane) * kParts / 4, 8);
+        for (int p = 0; p < kParts; ++p) {
+          lows[p] |= Spread<kParts>::together(word >> 2 * p) << lane;
+          highs[p] |= Spread<kParts>::together(word >> (2 * p + 1)) << lane;
+        }
+      }
+      for (int p = 0; p < kParts; ++p) {
+        low[p * part_ + v] = static_cast<Lanes>(lows[p]);
+        high[p * part_ + v] = static_cast<Lanes>(highs[p]);
+      }
+    }
+  }
+
+  void pack_singly(const RowBits& bits, Index slot, std::uint8_t* to) const {
+    std::fill(to, to + owned_, std::uint8_t{0});
+    for (Index m = 0; m < std::min(4 * owned_, slot_ * parts_); ++m) {
+      const Index lane = slot * slot_ + m / parts_, at = m % parts_ * part_ + lane / kLanes;
+      const int low = bits.low[at] >> lane % kLanes & 1, high = bits.high[at] >> lane % kLanes & 1;
+      to[m / 4] = static_cast<std::uint8_t>(to[m / 4] | (low | high << 1) << 2 * (m % 4));
+    }
+  }
+
+  void unpack_singly(const std::uint8_t* from, RowBits& bits) const {
+    std::fill(bits.low.begin(), bits.low.end(), Lanes{0});
+    std::fill(bits.high.begin(), bits.high.end(), Lanes{0});
+    for (Index m = 0; m < part_ * kLanes * parts_; ++m) {
+      const int code = from[m / 4] >> 2 * (m % 4);
+      const Index lane = m / parts_, at = m % parts_ * part_ + lane / kLanes;
+      bits.low[at] = static_cast<Lanes>(bits.low[at] | (code & 1) << lane % kLanes);
+      bits.high[at] = static_cast<Lanes>(bits.high[at] | (code >> 1 & 1) << lane % kLanes);
+    }
+  }
+
+  std::uint8_t* packed(Index row) { return packed_.data() + (row & 1) * (packed_.size() / 2); }
+
+  Index part_, slot_;  // vectors of a part, and lanes of a plane in it
   int parts_;
   Index owned_;
-  std::vector<std::uint8_t> codes_, shifted_, nibbles_, raw_;
+  RowBits rows_[2];
+  std::vector<std::uint8_t> packed_;
 };
 
 }  // namespace SG3FLOW_ISA

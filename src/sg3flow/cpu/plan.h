@@ -97,13 +97,15 @@ class Plan {
         last = std::max(last, p.first + p.count);
       }
     const Index furthest = (last - s.in_begin) / step_;
-    s.in_slot = ceil_div(width, turns_) + furthest;
+    // the four samples of a byte of flags are of one plane
+    const Index whole = 4 / std::gcd(Index{4}, Index{turns_} * a_.down_x);
+    s.in_slot = round_up(ceil_div(width, turns_) + furthest, whole);
     s.slot = s.in_slot * turns_;
     const bool alone = width_ < a_.out_w;
     s.slots = alone ? 1 : std::clamp<Index>(kRow / s.slot, 1, std::max<Index>(a_.planes, 1));
     s.run = round_up(s.slots * s.in_slot, kLanes);
     s.part = s.run * turns_;
-    s.in_part = s.run + round_up(furthest, kLanes);
+    s.in_part = s.run + round_up(std::max<Index>(furthest, 1), kLanes);
     for (Index part = 0; part < a_.down_x; ++part)
       for (Index turn = 0; turn < turns_; ++turn) s.across.push_back(across(s, part, turn));
   }

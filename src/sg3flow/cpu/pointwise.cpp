@@ -29,22 +29,14 @@ class Slope {
   bool clamps_;
 };
 
+Vec load_first(const float* p, int n) {
+  return n == kLanes ? load(p) : load_lanes(p, first_lanes(n));
+}
+
 template <class Step>
 void for_vectors(std::int64_t n, Step step) {
   for (std::int64_t k = 0; k + kLanes <= n; k += kLanes) step(k, kLanes);
   if (n % kLanes) step(n - n % kLanes, static_cast<int>(n % kLanes));
-}
-
-Vec load_part(const float* p, int n) {
-  if (n == kLanes) return load(p);
-  Vec v{};
-  std::memcpy(&v, p, n * sizeof(float));
-  return v;
-}
-
-void store_part(float* p, Vec v, int n) {
-  if (n == kLanes) return store(p, v);
-  std::memcpy(p, &v, n * sizeof(float));
 }
 
 void run_plane(const Pointwise& a, std::int64_t plane) {
@@ -53,13 +45,14 @@ void run_plane(const Pointwise& a, std::int64_t plane) {
   if (a.grad) {
     const Slope slope(a.gain, a.slope, a.clamp);
     return for_vectors(a.inner, [&](std::int64_t k, int n) {
-      store_part(y + k, slope(load_part(a.grad + at + k, n), load_part(a.x + at + k, n)), n);
+      store_first(
+          y + k, slope(load_first(a.grad + at + k, n), load_first(a.x + at + k, n)), first_lanes(n));
     });
   }
   const Activate act(a.gain, a.slope, a.clamp);
   const Vec bias = splat(a.bias ? a.bias[plane % a.channels] : 0);
   for_vectors(a.inner, [&](std::int64_t k, int n) {
-    store_part(y + k, act(load_part(a.x + at + k, n) + bias, 0), n);
+    store_first(y + k, act(load_first(a.x + at + k, n) + bias, 0), first_lanes(n));
   });
 }
 
@@ -68,7 +61,8 @@ void run_row(const Pointwise& a, std::int64_t row) {
   const std::int64_t at = row * a.channels;
   const Activate act(a.gain, a.slope, a.clamp);
   for_vectors(a.channels, [&](std::int64_t k, int n) {
-    store_part(a.y + at + k, act(load_part(a.x + at + k, n) + load_part(a.bias + k, n), 0), n);
+    const Vec v = load_first(a.x + at + k, n) + load_first(a.bias + k, n);
+    store_first(a.y + at + k, act(v, 0), first_lanes(n));
   });
 }
 
@@ -94,7 +88,7 @@ void run_plane_products(const PlaneProducts& p, std::int64_t begin, std::int64_t
         sums[j] += load(a + k + j * kLanes) * load(b + k + j * kLanes);
     for (; k < p.inner; k += kLanes) {
       const int n = static_cast<int>(std::min<std::int64_t>(p.inner - k, kLanes));
-      sums[0] += load_part(a + k, n) * load_part(b + k, n);
+      sums[0] += load_first(a + k, n) * load_first(b + k, n);
     }
     const Vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     double total = 0;

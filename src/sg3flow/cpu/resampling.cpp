@@ -1,8 +1,10 @@
 // Upsample, nonlinearity, downsample: row by row, the rows in use in the first-level cache.
 
 #include <algorithm>
+#include <bit>
 #include <vector>
 
+#include "across.h"
 #include "flags.h"
 #include "plan.h"
 
@@ -13,11 +15,14 @@ namespace {
 // The last few rows, by their number.
 class Ring {
  public:
-  Ring(Index rows, Index length) : rows_(rows), length_(length), data_(rows * length + 64) {}
-  float* at(Index i) { return data_.data() + i % rows_ * length_; }
+  Ring(Index rows, Index length)
+      : last_(std::bit_ceil(static_cast<std::uint64_t>(rows)) - 1),
+        length_(length),
+        data_((last_ + 1) * length + 64) {}
+  float* at(Index i) { return data_.data() + (i & last_) * length_; }
 
  private:
-  Index rows_, length_;
+  Index last_, length_;  // a division takes as long as the work on a vector
   Floats data_;
 };
 
@@ -49,23 +54,38 @@ class Worker {
     rows_.resize(taps + 1);
     weights_.resize(taps + 1);
     const Filter& d = a.down;
+    for (Index u = s_.in_begin; u < s_.in_begin + step_ * round_up(s_.in_slot, kLanes); u += kLanes)
+      inside_.push_back(static_cast<Lanes>(first_lanes(a.in_w - u) & ~first_lanes(-u)));
+    for (int u = 0; u < d.width; ++u)
+      down_from_.push_back(u % a.down_x * s_.part + u / a.down_x);
+    for (Index m = 0; m < a.mid_h; ++m) phases_.emplace_back(m, a.up_y, a.pad_y, a.up.height);
+    const float* taps_of = d.full ? d.full : d.row;
+    const int lines = d.full ? d.height : 1;
     folds_ = d.full && d.height > 1;
-    for (int i = 0; folds_ && i < d.height * d.width; ++i)
-      folds_ = d.full[i] == d.full[(d.height - 1 - i / d.width) * d.width + i % d.width];
+    mirrors_ = can_mirror(a.down_x, d.width) && (!d.full || d.height % 2 == 0);
+    for (int i = 0; i < lines * d.width; ++i) {
+      const int line = i / d.width, tap = i % d.width;
+      folds_ = folds_ && taps_of[i] == taps_of[(lines - 1 - line) * d.width + tap];
+      mirrors_ = mirrors_ && taps_of[i] == taps_of[line * d.width + d.width - 1 - tap];
+    }
+    mirrors_ = mirrors_ && (folds_ || !d.full);
+    mirrored_.resize((lines + 1) / 2);
   }
 
   void run(Index first, Index count) {
     first_ = first;
     count_ = count;
     next_input_ = next_middle_ = 0;
-    next_ready_ = -1;
+    next_ready_ = next_fetched_ = -1;
     for (Index y = 0; y < a_.out_h; ++y) {
       const Index top = y * a_.down_y;
       make_middles(top, top + a_.down.height);
       write(y, top);
     }
     finish_output();
-    if (a_.middle == Middle::kRecord) make_middles(next_middle_, a_.mid_h);
+    if (a_.middle != Middle::kRecord) return;
+    make_middles(next_middle_, a_.mid_h);
+    write_flags(a_.mid_h - 1);
   }
 
  private:
@@ -75,26 +95,41 @@ class Worker {
       const Index plane = first_ + slot;
       const float* source = a_.x + (plane * a_.in_h + i) * a_.in_w;
       const float bias = a_.bias ? a_.bias[plane % a_.channels] : 0;
-      for (int e = 0; e < step_; ++e) {
-        // columns in_begin + e + step * u, of which those in [0, in_w) exist
-        const Index start = s_.in_begin + e;
-        const Index from = std::clamp<Index>(ceil_div(-start, step_), 0, s_.in_slot);
-        const Index end = std::clamp<Index>(ceil_div(a_.in_w - start, step_), from, s_.in_slot);
-        float* part = to + e * s_.in_part + slot * s_.in_slot;
-        std::fill(part, part + from, 0.f);
-        copy(part + from, source + start + step_ * from, end - from, bias);
-        std::fill(part + end, part + s_.in_slot, 0.f);
-      }
+      float* part = to + slot * s_.in_slot;
+      if (kHasMasks && step_ <= 2)
+        split_vectors(source + s_.in_begin, bias, part);
+      else
+        for (int e = 0; e < step_; ++e) split_part(source, e, bias, part + e * s_.in_part);
     }
   }
 
-  void copy(float* to, const float* from, Index n, float bias) const {
-    if (step_ == 1)
-      for (Index u = 0; u < n; ++u) to[u] = from[u] + bias;
-    else if (step_ == 2)
-      for (Index u = 0; u < n; ++u) to[u] = from[2 * u] + bias;
+  // What a vector writes beyond its plane, the next one writes over.
+  void split_vectors(const float* from, float bias, float* to) const {
+    const Lanes* inside = inside_.data();
+    for (Index u = 0; u < s_.in_slot; u += kLanes, inside += step_) {
+      Vec v[2];
+      for (int i = 0; i < step_; ++i) {
+        v[i] = load_lanes(from + step_ * u + i * kLanes, inside[i]);
+        v[i] = choose(inside[i], v[i] + bias, Vec{});
+      }
+      if (step_ == 2) part_by_2(v[0], v[1], v);
+      for (int i = 0; i < step_; ++i) store(to + i * s_.in_part + u, v[i]);
+    }
+  }
+
+  // Columns in_begin + e + step * u, of which those in [0, in_w) exist.
+  void split_part(const float* source, int e, float bias, float* to) const {
+    const Index start = s_.in_begin + e, step = step_;
+    const Index from = std::clamp<Index>(ceil_div(-start, step), 0, s_.in_slot);
+    const Index end = std::clamp<Index>(ceil_div(a_.in_w - start, step), from, s_.in_slot);
+    std::fill(to, to + from, 0.f);
+    if (step == 1)
+      for (Index u = from; u < end; ++u) to[u] = source[start + u] + bias;
+    else if (step == 2)
+      for (Index u = from; u < end; ++u) to[u] = source[start + 2 * u] + bias;
     else
-      for (Index u = 0; u < n; ++u) to[u] = from[step_ * u] + bias;
+      for (Index u = from; u < end; ++u) to[u] = source[start + step * u] + bias;
+    std::fill(to + end, to + s_.in_slot, 0.f);
   }
 
   // Input row i: upsampled across, or only split where the filter is not separable.
@@ -158,20 +193,35 @@ class Worker {
     switch (a_.middle) {
       case Middle::kNothing: return upsample(to, m, Keep{});
       case Middle::kActivate: return upsample(to, m, Activate(a_.gain, a_.slope, a_.clamp));
-      case Middle::kReplay: return upsample(to, m, Replay(a_.gain, a_.slope, flags_.codes()));
+      case Middle::kReplay: return upsample(to, m, Replay(a_.gain, a_.slope, flags_.bits(m)));
       case Middle::kRecord:
-        upsample(to, m, Record(a_.gain, a_.slope, a_.clamp, flags_.codes()));
-        for (Index slot = 0; slot < count_; ++slot)
-          flags_.pack(slot, a_.record + flag_row(slot, m) + s_.mid / 4);
+        upsample(to, m, Record(a_.gain, a_.slope, a_.clamp, flags_.bits(m)));
+        if (m > 0) write_flags(m - 1);
     }
   }
 
-  bool read_flags(Index m) {
-    const Index row = m + a_.offset_y;
-    if (row < 0 || row >= a_.flags_h) return false;
+  void write_flags(Index m) {
     for (Index slot = 0; slot < count_; ++slot)
-      flags_.unpack(slot, a_.replay + flag_row(slot, row), s_.mid + a_.offset_x, a_.flags_w);
+      flags_.pack(m, slot, a_.record + flag_row(slot, m) + s_.mid / 4);
+  }
+
+  bool read_flags(Index m) {
+    if (next_fetched_ < m) fetch_flags(m);
+    fetch_flags(m + 1);
+    next_fetched_ = m + 1;
+    if (m + a_.offset_y < 0 || m + a_.offset_y >= a_.flags_h) return false;
+    flags_.unpack(m);
     return true;
+  }
+
+  void fetch_flags(Index m) {
+    const Index row = m + a_.offset_y;
+    if (row < 0 || row >= a_.flags_h) return;
+    const std::uint8_t* end = a_.replay + a_.planes * a_.flags_h * a_.flags_stride;
+    for (Index slot = 0; slot < count_; ++slot)
+      flags_.fetch(
+          m, slot, a_.replay + flag_row(slot, row), s_.mid + a_.offset_x, a_.flags_w, a_.replay,
+          end);
   }
 
   Index flag_row(Index slot, Index row) const {
@@ -180,7 +230,7 @@ class Worker {
 
   template <class Finish>
   void upsample(float* to, Index m, Finish finish) {
-    const Phase p(m, a_.up_y, a_.pad_y, a_.up.height);
+    const Phase& p = phases_[m];
     make_inputs(p.first, p.first + p.count);
     if (a_.up.full) return upsample_both(to, p, finish);
     for (int t = 0; t < p.count; ++t) {
@@ -211,7 +261,8 @@ class Worker {
 
   void write(Index y, Index top) {
     if (only_up_) return write_row(middle(top), y);
-    if (a_.down.full) return filter_down(across_full(top), y);
+    if (a_.down.full && mirrors_) return mirror_down(y, top);
+    if (a_.down.full) return filter_down(across_full(top), a_.down.full, y);
     const float* sum = sum_along(y, top);
     finish_output();  // of the row before: its sums have reached the cache by now
     pending_ = sum;
@@ -221,16 +272,30 @@ class Worker {
   void finish_output() {
     if (!pending_) return;
     const Filter& d = a_.down;
-    for (int u = 0; u < d.width; ++u) {
-      rows_[u] = pending_ + u % a_.down_x * s_.part + u / a_.down_x;
-      weights_[u] = d.row[u];
-    }
+    const float* from = pending_;
     pending_ = nullptr;
-    filter_down(d.width, pending_y_);
+    if (mirrors_) {
+      mirrored_[0] = {from, nullptr, d.row};
+      return filter_mirrored(1, pending_y_);
+    }
+    for (int u = 0; u < d.width; ++u) rows_[u] = from + down_from_[u];
+    filter_down(d.width, d.row, pending_y_);
   }
 
-  void filter_down(int taps, Index y) {
-    weigh(output_.data(), rows_.data(), weights_.data(), taps, s_.part, Keep{});
+  void mirror_down(Index y, Index top) {
+    const Filter& d = a_.down;
+    for (int t = 0; t < d.height / 2; ++t)
+      mirrored_[t] = {middle(top + t), middle(top + d.height - 1 - t), d.full + t * d.width};
+    filter_mirrored(d.height / 2, y);
+  }
+
+  void filter_mirrored(int rows, Index y) {
+    filter_across(output_.data(), mirrored_.data(), rows, a_.down_x, s_.part, s_.part);
+    write_row(output_.data(), y);
+  }
+
+  void filter_down(int taps, const float* weights, Index y) {
+    weigh(output_.data(), rows_.data(), weights, taps, s_.part, Keep{});
     write_row(output_.data(), y);
   }
 
@@ -238,7 +303,12 @@ class Worker {
     const Index n = s_.end - s_.begin;
     for (Index slot = 0; slot < count_; ++slot) {
       const float* from = row + slot * s_.slot;
-      std::copy(from, from + n, a_.y + ((first_ + slot) * a_.out_h + y) * a_.out_w + s_.begin);
+      float* to = a_.y + ((first_ + slot) * a_.out_h + y) * a_.out_w + s_.begin;
+      if (kHasMasks)
+        for (Index k = 0; k < n; k += kLanes)
+          store_first(to + k, load(from + k), first_lanes(n - k));
+      else
+        std::copy(from, from + n, to);
     }
   }
 
@@ -257,10 +327,7 @@ class Worker {
     for (int t = 0; t < (folds_ ? (d.height + 1) / 2 : d.height); ++t) {
       const float* row = middle(top + t);
       if (folds_ && 2 * t + 1 < d.height) row = fold(row, middle(top + d.height - 1 - t), t);
-      for (int u = 0; u < d.width; ++u, ++taps) {
-        rows_[taps] = row + u % a_.down_x * s_.part + u / a_.down_x;
-        weights_[taps] = d.full[t * d.width + u];
-      }
+      for (int u = 0; u < d.width; ++u, ++taps) rows_[taps] = row + down_from_[u];
     }
     return taps;
   }
@@ -279,13 +346,17 @@ class Worker {
   bool only_up_;        // nothing happens after the upsampling: middle rows are results
   Ring ready_, inputs_, middles_, sums_;
   Floats zeros_, turned_, folded_, output_;
-  FlagRow flags_;
+  FlagRows flags_;
+  std::vector<Lanes> inside_;  // lanes of each vector of an input row that lie in the image
   std::vector<const float*> rows_;
   std::vector<float> weights_;
-  bool folds_ = false;
+  std::vector<Index> down_from_;  // where the taps of the second filter begin in a middle row
+  std::vector<Phase> phases_;     // of each middle row
+  bool folds_ = false, mirrors_ = false;  // the second filter from top to bottom, and across
+  std::vector<MirroredRow> mirrored_;
   const float* pending_ = nullptr;
   Index pending_y_ = 0;
-  Index first_ = 0, count_ = 0, next_input_ = 0, next_ready_ = -1, next_middle_ = 0;
+  Index first_ = 0, count_ = 0, next_input_ = 0, next_ready_ = -1, next_middle_ = 0, next_fetched_ = -1;
 };
 
 }  // namespace

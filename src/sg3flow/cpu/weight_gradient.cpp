@@ -37,6 +37,10 @@ struct Strips {
     count = ceil_div(a.samples * down, rows);
   }
 
+  // Floats of the tiles' places, one of 36, for so many blocks of channels. The places begin in
+  // different sets of the first-level cache.
+  Index place(Index blocks) const { return (round_up(blocks * tiles, 64) + 1) * kLanes; }
+
  private:
   static constexpr Index kFloats = 1 << 20;
 };
@@ -66,8 +70,9 @@ class Worker {
     const Index tiles = std::min(left, strips_.rows) * strips_.across;
     for (Index i = begin; i < end; ++i) {
       const Index place = i / strips_.out_blocks, block = i % strips_.out_blocks;
-      const float* u = g_.grad_tiles + i * strips_.tiles * kLanes;
-      const float* v = g_.x_tiles + place * strips_.in_blocks * strips_.tiles * kLanes;
+      const float* u =
+          g_.grad_tiles + place * strips_.place(strips_.out_blocks) + block * strips_.tiles * kLanes;
+      const float* v = g_.x_tiles + place * strips_.place(strips_.in_blocks);
       for (Index o = 0; o < kLanes; o += kRows) {
         const Index row = block * kLanes + o;
         if (row >= a_.out_c) break;
@@ -114,16 +119,9 @@ class Worker {
     for (Index k = 0; k < wide; k += kLanes) {
       Vec planes[kLanes] = {};
       const Index from = x + k;
-      for (Index c = 0; c < n; ++c) {
-        const float* line = images + ((first + c) * h + y) * w;
-        if (from >= 0 && from + kLanes <= w) {
-          planes[c] = load(line + from);
-        } else {
-          const Index begin = std::clamp<Index>(-from, 0, kLanes);
-          const Index end = std::clamp<Index>(w - from, begin, kLanes);
-          for (Index i = begin; i < end; ++i) planes[c][i] = line[from + i];
-        }
-      }
+      const auto lanes = static_cast<Lanes>(first_lanes(w - from) & ~first_lanes(-from));
+      for (Index c = 0; c < n; ++c)
+        planes[c] = load_lanes(images + ((first + c) * h + y) * w + from, lanes);
       transpose(planes);
       for (int i = 0; i < kLanes; ++i) store(to + (k + i) * kLanes, planes[i] * scale);
     }
@@ -163,7 +161,7 @@ class Worker {
       Vec v[6];
       step(half[i], v);
       for (int j = 0; j < 6; ++j)
-        store(to + ((6 * i + j) * blocks * strips_.tiles + t) * kLanes, v[j]);
+        store(to + (6 * i + j) * strips_.place(blocks) + t * kLanes, v[j]);
     }
   }
 
@@ -185,19 +183,23 @@ class Worker {
   void multiply_block(
       const float* u, const float* v, float* to, Index tiles, bool first) const {
     const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
-    Vec sum[kRows][kWide] = {};
+    constexpr int wide = kWide * kRegisters;
+    Register sum[kRows][wide] = {};
     for (Index t = 0; t < tiles; ++t) {
-      Vec b[kWide];
-      for (int j = 0; j < kWide; ++j) b[j] = load(v + j * next + t * kLanes);
+      Register b[wide];
+      for (int j = 0; j < wide; ++j)
+        b[j] = load_register(
+            v + j / kRegisters * next + t * kLanes + j % kRegisters * kRegister);
       for (int i = 0; i < kRows; ++i) {
-        const Vec w = splat(u[t * kLanes + i]);
-        for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
+        const Register w = u[t * kLanes + i] - Register{};
+        for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
       }
     }
     for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < kWide; ++j) {
-        float* at = to + i * line + j * kLanes;
-        store(at, first ? sum[i][j] : load(at) + sum[i][j]);
+      for (int j = 0; j < wide; ++j) {
+        float* at = to + i * line + j * kRegister;
+        const Register all = first ? sum[i][j] : load_register(at) + sum[i][j];
+        std::memcpy(at, &all, sizeof all);
       }
   }
 
@@ -211,10 +213,9 @@ class Worker {
 
 WeightGradientMemory weight_gradient_memory(const Convolution& a) {
   const Strips s(a);
-  const Index places = kPlaces * kLanes;
   return {
-      places * s.in_blocks * s.tiles, places * s.out_blocks * s.tiles,
-      places * s.in_blocks * s.out_blocks * kLanes};
+      kPlaces * s.place(s.in_blocks), kPlaces * s.place(s.out_blocks),
+      kPlaces * s.in_blocks * s.out_blocks * kLanes * kLanes};
 }
 
 Index weight_gradient_steps(const Convolution& a) { return 2 * Strips(a).count + 1; }
