@@ -74,9 +74,9 @@ import sys
 from pathlib import Path
 from sg3flow.config import RegisterConfig
 from sg3flow.tracking.registry import register_best
-folder = Path(sys.argv[1])
-config = RegisterConfig(name="toy")
-register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)
+for folder in map(Path, sys.argv[1:]):
+    config = RegisterConfig(name="toy")
+    register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)
 """
 
 
@@ -129,12 +129,13 @@ class Registry:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
-    def register(self, c_dim: int = 3) -> None:
-        """Register one more version; each is better than those before."""
-        number = len(self.networks) + 1
-        folder = self.folder / f"training{number}"
-        self.networks.append(_write_run(self._make_networks(c_dim, number), folder, number))
-        self.call([sys.executable, "-c", _REGISTER, str(folder)])
+    def register(self, count: int) -> None:
+        """Register so many versions of three classes; each is better than those before."""
+        folders = [self.folder / f"training{number}" for number in range(1, count + 1)]
+        for number, folder in enumerate(folders, 1):
+            networks = self._make_networks(3, number)
+            self.networks.append(_write_run(networks, folder, number))
+        self.call([sys.executable, "-c", _REGISTER, *map(str, folders)])
 
     def call(self, command: list[str]) -> str:
         """What a command prints that talks to this registry."""
@@ -178,8 +179,7 @@ class Registry:
 def registry(make_networks, tmp_path_factory) -> Registry:
     """A registry of two versions of a model with three classes; the better one is champion."""
     registry = Registry(tmp_path_factory.mktemp("registry"), make_networks)
-    registry.register()
-    registry.register()
+    registry.register(2)
     return registry
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -183,6 +183,8 @@ class Front:
             return await self._answered(body, headers)
         except Refused as error:
             return _refusal(error.status, str(error))
+        except ClientDisconnect:  # nobody is there to read the answer
+            return _refusal(400, "the request ended early")
         finally:
             self._waiting -= 1
 
