@@ -133,11 +133,11 @@ def test_other_packages_and_odd_lengths_are_told(project):
     ("run", "message"),
     [
         ("runs", "runs is no run folder"),
-        ("nobody", "no training 'nobody' on the tracking server"),
-        ("nobody@champion", "no training 'nobody@champion'"),
-        ("models:/nobody/3", "no training 'models:/nobody/3'"),
-        ("0" * 32, "no training"),
-        ("it's", "a name has no quotes"),
+        ("nobody", "MLflow has no training 'nobody'; give a run id"),
+        ("nobody@champion", "the registry is empty"),
+        ("models:/nobody/3", "the registry is empty"),
+        ("0" * 32, "MLflow has no run 0000"),
+        ("it's", "MLflow has no training 'it's'"),
     ],
 )
 def test_what_is_no_training_is_one_line(project, run, message, monkeypatch, tmp_path):

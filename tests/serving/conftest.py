@@ -209,6 +209,8 @@ def _write_run(networks, folder: Path, number: int) -> StyleGAN3Generator:
         "metric": "fd_random1k_full",
         "value": 10.0 - number,
         "higher_is_better": False,
+        "reference_sha256": "r",
+        "detector_sha256": "d",
         "network_sha256": digest,
     }
     report = {"format": "sg3flow-metrics-1", "best": {"metric": row["metric"]}, "results": [row]}

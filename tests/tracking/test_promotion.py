@@ -179,7 +179,7 @@ def test_no_registry_ends_in_one_line(tmp_path, monkeypatch, command):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     absent = run(*command)
     assert absent.exit_code == 1 and "no tracking database" in absent.stderr
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_two_moves_at_once_leave_both_records(store):
