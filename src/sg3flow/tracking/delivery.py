@@ -167,7 +167,7 @@ class Delivery:
                     send_event(target, json.loads(line))
             except TrackingError as error:
                 if error.__cause__ is not None:  # the server's doing: does it answer at all?
-                    store.client.get_experiment(store.experiment_id)
+                    _require_answer(store)
                 problems.append(error)
             else:
                 position.sent(start, line)
@@ -191,6 +191,14 @@ class Delivery:
         position.status = status
         position.save()
         return True
+
+
+def _require_answer(store: Store) -> None:
+    """Raise what the client does, unless the server still answers."""
+    try:
+        store.client.get_experiment(store.experiment_id)
+    except Exception:  # a refused upload may have broken the connection: a new one then
+        store.client.get_experiment(store.experiment_id)
 
 
 def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) -> str:
