@@ -134,6 +134,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_train_from_a_git_url(tmp_path, commit_copy):
     source = commit_copy(tmp_path / "a repository")
     tiny_set(tmp_path / "tiny.zip")

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from sg3flow.data.archive import PackedSet
 from sg3flow.provenance.files import FORMAT
 from sg3flow.reproduction.data import find_data
@@ -17,6 +19,7 @@ stages:
 """
 
 
+@pytest.mark.slow
 def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch):
     project = make_project(tmp_path / "a clone")
     folder = project.folder

@@ -50,6 +50,7 @@ def test_the_same_commit_gives_the_same_bytes(project):
     )
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_are_applied(project):
     source = project.folder / "src" / "sg3flow" / "training" / "ema.py"
     committed = source.read_text()
