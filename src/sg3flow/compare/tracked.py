@@ -15,7 +15,7 @@ from sg3flow.errors import TrackingError
 from sg3flow.tracking.runs import (
     RegisteredVersion,
     TrackedRun,
-    read_run,
+    read_tracked_run,
     registered_version,
     training_id,
 )
@@ -34,7 +34,7 @@ def read_tracked(asked: str, metric: str, folder: Path) -> Facts:
     Raises:
         TrackingError: no run or several are called so, or the server does not answer.
     """
-    run = read_run(training_id(asked), folder)
+    run = read_tracked_run(training_id(asked), folder)
     notes: list[str] = []
     measured = read_measured(run.report, metric, notes)
     return with_notes(_facts(run, asked, measured), notes)
@@ -51,7 +51,7 @@ def read_version(asked: str, folder: Path) -> Facts:
     age = float(kimg) if kimg.isdigit() else None
     snapshot = Snapshot(version.uri, age, "as registered")
     try:
-        run = read_run(version.run_id, folder)
+        run = read_tracked_run(version.run_id, folder)
         facts = _facts(run, asked, read_measured(run.report, "", []))
     except TrackingError as error:
         facts = _without_run(version, asked, f"the run that made it cannot be read: {error}")

@@ -42,8 +42,11 @@ def find_training(store: Store, text: str) -> Any:
         run_id = find_version(store, *version).run_id
         if not run_id:
             raise TrackingError(f"{text} does not say which run made it")
-        return _training_of(store, _run(store, run_id))
+        return _training_of(store, get_run(store, run_id))
     text = text.removeprefix("runs:/")
+    is_id = _RUN_ID.fullmatch(text) is not None
+    if is_id and (run := _find_run(store, text)) is not None:
+        return _training_of(store, run)
     trainings = list(_trainings(store))
     for meaning, found in _candidates(trainings, text):
         if len(found) == 1:
@@ -53,8 +56,8 @@ def find_training(store: Store, text: str) -> Any:
             raise TrackingError(
                 f"{len(found)} trainings {meaning} {text}; name one by its id: {ids}"
             )
-    if _RUN_ID.fullmatch(text):
-        return _training_of(store, _run(store, text))
+    if is_id:
+        raise TrackingError(f"MLflow has no run {text}")
     hint = nearest(text, [str(run.info.run_name) for run in trainings])
     raise TrackingError(
         f"MLflow has no training '{text}'{hint}; give a run id, a run's name, NAME@champion, "
@@ -64,7 +67,6 @@ def find_training(store: Store, text: str) -> Any:
 
 def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any]]]:
     """What the text may mean, and the trainings that it then names."""
-    yield "have the id", [run for run in trainings if run.info.run_id == text]
     yield "have the uid", [run for run in trainings if run.data.tags.get("sg3flow.uid") == text]
     yield "are called", [run for run in trainings if run.info.run_name == text]
     yield (
@@ -78,15 +80,26 @@ def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any
         )
 
 
-def _run(store: Store, run_id: str) -> Any:
-    """Say so in one line where MLflow does not know a run."""
+def get_run(store: Store, run_id: str) -> Any:
+    """A run by its whole id.
+
+    Raises:
+        TrackingError: MLflow does not know it.
+    """
+    run = _find_run(store, run_id)
+    if run is None:
+        raise TrackingError(f"MLflow has no run {run_id}")
+    return run
+
+
+def _find_run(store: Store, run_id: str) -> Any | None:
     from mlflow.exceptions import MlflowException
 
     try:
         return store.client.get_run(run_id)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise TrackingError(f"MLflow has no run {run_id}") from None
+            return None
         raise
 
 
@@ -95,7 +108,7 @@ def _training_of(store: Store, run: Any) -> Any:
     if run.data.tags.get("sg3flow.stage", "train") == "train":
         return run
     parent = run.data.tags.get("mlflow.parentRunId")
-    training = _run(store, parent) if parent else None
+    training = get_run(store, parent) if parent else None
     if training is None or training.data.tags.get("sg3flow.stage", "train") != "train":
         raise TrackingError(f"run {run.info.run_name} ({run.info.run_id}) is no training's")
     return training

@@ -1,12 +1,15 @@
 """Snapshots as MLflow LoggedModels, so that each carries its own metrics."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sg3flow.files import sha256_file
 from sg3flow.tracking.store import Store, time_to_upload
 
 MODEL_TYPE = "checkpoint"
 SHA256_TAG = "sg3flow.sha256"
+_PAGE = 50  # a server gives no more at once
 
 
 def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
@@ -45,6 +48,20 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
         store.client.log_model_artifact(model_id, str(path))
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
+
+
+def snapshot_models(store: Store, run: Any) -> Iterator[Any]:
+    """The LoggedModels of all snapshots of an MLflow run."""
+    wanted = f"source_run_id = '{run.info.run_id}' AND model_type = '{MODEL_TYPE}'"
+    token = None
+    while True:
+        page = store.client.search_logged_models(
+            [run.info.experiment_id], wanted, max_results=_PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:

@@ -7,7 +7,7 @@ from sg3flow.errors import DataError
 from sg3flow.provenance.files import DIFF, PACKAGES, PROJECT_FILES, PROVENANCE
 from sg3flow.reproduction.record import Record, read_record
 from sg3flow.tracking.finding import find_training
-from sg3flow.tracking.models import MODEL_TYPE, SHA256_TAG
+from sg3flow.tracking.models import SHA256_TAG, snapshot_models
 from sg3flow.tracking.store import Store, connect, tracking_errors
 
 _FILES = ("run.json", PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
@@ -55,7 +55,5 @@ def download_record(run: str, folder: Path) -> Record:
 
 
 def _digests(store: Store, run: Any) -> dict[str, str]:
-    wanted = f"source_run_id = '{run.info.run_id}' AND model_type = '{MODEL_TYPE}'"
-    models = store.client.search_logged_models([run.info.experiment_id], wanted)
-    tags = [model.tags for model in models]
+    tags = [model.tags for model in snapshot_models(store, run)]
     return {tag["sg3flow.snapshot"]: tag[SHA256_TAG] for tag in tags if SHA256_TAG in tag}

@@ -3,14 +3,12 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import TrackingError
-from sg3flow.tracking.finding import find_training, split_version
+from sg3flow.tracking.finding import find_training, get_run, split_version
+from sg3flow.tracking.models import snapshot_models
 from sg3flow.tracking.store import Store, connect, tracking_errors
 from sg3flow.tracking.versions import find_version, results_of
 
@@ -86,7 +84,7 @@ def training_id(text: str) -> str:
         return str(find_training(store, text).info.run_id)
 
 
-def read_run(run_id: str, folder: Path) -> TrackedRun:
+def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
     """Everything that is compared of a training run.
 
     Args:
@@ -97,8 +95,7 @@ def read_run(run_id: str, folder: Path) -> TrackedRun:
     """
     store = connect()
     with tracking_errors(store.uri):
-        with _known(f"MLflow has no run {run_id}"):
-            run = store.client.get_run(run_id)
+        run = get_run(store, run_id)
         names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]
         return TrackedRun(
             run_id=run_id,
@@ -108,22 +105,9 @@ def read_run(run_id: str, folder: Path) -> TrackedRun:
             tags={str(k): str(v) for k, v in run.data.tags.items()},
             histories={name: _history(store, run_id, name) for name in sorted(names)},
             data=_data(run),
-            report=_report(store, run_id, folder),
+            report=_report(store, run, folder),
             snapshots=_snapshots(store, run),
         )
-
-
-@contextmanager
-def _known(message: str) -> Iterator[None]:
-    """Say so in one line where MLflow does not know what was asked for."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise TrackingError(message) from None
-        raise
 
 
 def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
@@ -142,34 +126,26 @@ def _data(run: Any) -> dict[str, Any]:
     return {**(profile or {}), "name": dataset.name, "digest": dataset.digest}
 
 
-def _report(store: Store, run_id: str, folder: Path) -> Path | None:
+def _report(store: Store, run: Any, folder: Path) -> Path | None:
     """The report of the last evaluation that belongs to a training run."""
-    wanted = f"tags.`sg3flow.stage` = 'evaluate' AND tags.`mlflow.parentRunId` = '{run_id}'"
+    parent = run.info.run_id
+    wanted = f"tags.`sg3flow.stage` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
     order = ["attributes.start_time DESC"]
-    for run in store.client.search_runs([store.experiment_id], wanted, order_by=order):
-        names = {item.path for item in store.client.list_artifacts(run.info.run_id)}
+    for child in store.client.search_runs([run.info.experiment_id], wanted, order_by=order):
+        names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
         if "metrics.json" in names:
             place = tempfile.mkdtemp(dir=folder)
-            return Path(store.client.download_artifacts(run.info.run_id, "metrics.json", place))
+            return Path(store.client.download_artifacts(child.info.run_id, "metrics.json", place))
     return None
 
 
 def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
-    found, token = [], None
-    while True:
-        page = store.client.search_logged_models(
-            [run.info.experiment_id],
-            f"source_run_id = '{run.info.run_id}'",
-            max_results=50,
-            page_token=token,
-        )
-        for model in page:
-            file, kimg = model.tags.get("sg3flow.snapshot"), model.params.get("kimg", "")
-            if file and kimg.isdigit():
-                found.append((int(kimg), str(file), f"models:/{model.model_id}"))
-        token = page.token
-        if not token:
-            return sorted(found)
+    found = []
+    for model in snapshot_models(store, run):
+        file, kimg = model.tags.get("sg3flow.snapshot"), model.params.get("kimg", "")
+        if file and kimg.isdigit():
+            found.append((int(kimg), str(file), f"models:/{model.model_id}"))
+    return sorted(found)
 
 
 def _json(text: str) -> Any:

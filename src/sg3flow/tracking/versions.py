@@ -35,9 +35,9 @@ def require_model(store: Store, name: str) -> None:
     Raises:
         TrackingError: says which names there are.
     """
-    known = [model.name for model in store.client.search_registered_models()]
-    if name in known:
+    if "'" not in name and store.client.search_registered_models(f"name = '{name}'"):
         return
+    known = [model.name for model in store.client.search_registered_models()]
     if not known:
         raise TrackingError("the registry is empty; run stages/register.py first")
     shown = ", ".join(sorted(known)[:10])
