@@ -33,7 +33,9 @@ digest.update(bias_act(x, torch.ones(20), "lrelu", clamp=0.5).numpy().tobytes())
 w, s = (torch.randn(shape).requires_grad_() for shape in ((24, 20, 3, 3), (3, 20)))
 y = modulated_conv2d(x, w, s, padding=2)
 y.square().sum().backward()
-for found in (y.detach(), w.grad, s.grad):
+wide, kernel = torch.randn(2, 256, 46, 46), torch.randn(260, 256, 1, 1)
+product = modulated_conv2d(wide, kernel, torch.rand(2, 256))
+for found in (y.detach(), w.grad, s.grad, product):
     digest.update(found.numpy().tobytes())
 print(torch.ops.sg3flow.cpu_instruction_set(), digest.hexdigest(), float(y.abs().max()))
 """
@@ -58,6 +60,7 @@ def test_opcheck(draw):
         (ops.conv3x3, (x, draw(4, 3, 3, 3).requires_grad_(), draw(2, 3), draw(2, 4), 1)),
         (ops.conv3x3_weight, (x, draw(2, 4, 10, 9).requires_grad_(), draw(2, 3), draw(2, 4), 1)),
         (ops.plane_products, (x, draw(2, 3, 10, 9).requires_grad_())),
+        (ops.matrix_product, (draw(2, 5, 7).requires_grad_(), draw(2, 7, 9).requires_grad_())),
     ]
     _, flags = ops.filtered_lrelu(x, f, full, b, *GEOMETRY, False, 1.4, 0.2, 0.8, True)
     flagged = (draw(2, 3, 10, 9).requires_grad_(), flags, f, f, *GEOMETRY, (0, 0), 24, False)
@@ -138,6 +141,42 @@ def test_weights_have_the_gradient_of_the_plain_convolution(draw, shape, outputs
     torch.testing.assert_close(found.double(), expected, atol=limit, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"),
+    [(1, 1, 1), (32, 8, 192), (33, 9, 193), (70, 131, 500), (0, 3, 4), (3, 0, 4), (256, 300, 2116)],
+)
+def test_a_matrix_product_is_that_of_double_precision(draw, rows, inner, columns):
+    a, b = draw(2, rows, inner).requires_grad_(), draw(2, inner, columns).requires_grad_()
+    y = torch.ops.sg3flow.matrix_product(a, b)
+    found = [y, *torch.autograd.grad(y, (a, b), y.detach().cos())]
+    a, b = (m.detach().double().requires_grad_() for m in (a, b))
+    expected = [a @ b, *torch.autograd.grad(a @ b, (a, b), y.detach().double().cos())]
+    for one, other in zip(found, expected, strict=True):
+        limit = 1e-5 * float(other.detach().abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one.double(), other, atol=limit, rtol=0)
+
+
+def test_a_matrix_product_has_gradients_of_two_orders(draw):
+    a, b = (draw(*s).double().requires_grad_() for s in ((2, 6, 9), (2, 9, 7)))
+    results = []
+    for op in (torch.matmul, lambda a, b: torch.ops.sg3flow.matrix_product(a.float(), b.float())):
+        first = torch.autograd.grad(op(a, b).sin().sum(), (a, b), create_graph=True)
+        second = torch.autograd.grad(sum(g.cos().sum() for g in first), (a, b))
+        results.append([*first, *second])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_overflowed_before_is_forgotten(draw):
+    """The memory of a strip is used again for the next one."""
+    a, b = draw(1, 8, 8), draw(1, 8, 1000)
+    broken = b.clone()
+    broken[:, :, :192] = float("inf")
+    found = torch.ops.sg3flow.matrix_product(a, broken)
+    assert not found[:, :, :192].isfinite().any()
+    assert torch.equal(found[:, :, 192:], torch.ops.sg3flow.matrix_product(a, b)[:, :, 192:])
+
+
 def test_inference_mode_keeps_no_flags_and_gives_the_same(draw):
     f, _ = filters()
     x = draw(2, 3, 15, 13)
@@ -150,11 +189,13 @@ def test_inference_mode_keeps_no_flags_and_gives_the_same(draw):
 def test_a_batch_is_its_samples_bit_for_bit(draw):
     f, full = filters()
     x, w = draw(5, 20, 36, 36), draw(24, 20, 3, 3)
+    taps = draw(24, 20)
     for op in (
         lambda x: filtered_lrelu(x, f, full, up=2, down=2, padding=9, clamp=1.0),
         lambda x: upfirdn2d(x, f, down=2, padding=4),
         lambda x: bias_act(x, torch.ones(20), "lrelu"),
         lambda x: torch.ops.sg3flow.conv3x3(x, w, None, None, 1),
+        lambda x: torch.ops.sg3flow.matrix_product(taps.expand(len(x), 24, 20), x.flatten(2)),
     ):
         assert torch.equal(op(x), torch.cat([op(one[None]) for one in x]))
 
@@ -218,6 +259,8 @@ def test_wrong_tensors_are_refused(draw):
         ops.conv3x3(x, draw(4, 2, 3, 3), None, None, 1)
     with pytest.raises(RuntimeError, match="a gradient of the convolution's size"):
         ops.conv3x3_weight(x, draw(1, 4, 8, 8), None, None, 2)
+    with pytest.raises(RuntimeError, match="contiguous float32 \\[N, K, P\\]"):
+        ops.matrix_product(draw(1, 3, 4), draw(1, 5, 6))
     with pytest.raises(RuntimeError, match="two images of one shape"):
         ops.plane_products(x, draw(1, 3, 8, 7))
     with pytest.raises(RuntimeError, match="flags"):

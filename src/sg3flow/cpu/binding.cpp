@@ -29,6 +29,7 @@ using at::Tensor;
 using sg3flow::Convolution;
 using sg3flow::Filter;
 using sg3flow::Kernels;
+using sg3flow::MatrixProduct;
 using sg3flow::Middle;
 using sg3flow::PlaneProducts;
 using sg3flow::Pointwise;
@@ -461,6 +462,37 @@ Tensor conv3x3_weight(
   return w;
 }
 
+// [N, M, K] x [N, K, P]
+Tensor matrix_product(const Tensor& a, const Tensor& b) {
+  TORCH_CHECK(
+      a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0) && a.size(2) == b.size(1) &&
+          a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat && b.is_contiguous(),
+      "sg3flow: matrix_product takes float32 [N, M, K] and contiguous float32 [N, K, P]");
+  MatrixProduct p;
+  p.rows = a.size(1);
+  p.inner = a.size(2);
+  p.columns = b.size(2);
+  p.row_step = a.stride(1);
+  p.inner_step = a.stride(2);
+  Tensor y = at::empty({a.size(0), p.rows, p.columns}, b.options());
+  if (y.numel() == 0) return y;
+  const Tensor sums = at::empty({kernels().block_sums(p)}, b.options());
+  float* to = sums.mutable_data_ptr<float>();
+  p.sums = to;
+  for (std::int64_t i = 0; i < a.size(0); ++i) {
+    p.a = a.const_data_ptr<float>() + i * a.stride(0);
+    p.b = b.const_data_ptr<float>() + i * p.inner * p.columns;
+    p.y = y.mutable_data_ptr<float>() + i * p.rows * p.columns;
+    in_threads(kernels().block_sums_units(p), p.inner * 1000, [&](auto begin, auto end) {
+      kernels().add_blocks(p, to, begin, end);
+    });
+    in_threads(kernels().matrix_product_units(p), p.inner * p.rows, [&](auto begin, auto end) {
+      kernels().run_matrix_product(p, begin, end);
+    });
+  }
+  return y;
+}
+
 Tensor plane_products(const Tensor& x, const Tensor& y) {
   check_images(x);
   check_images(y);
@@ -488,6 +520,7 @@ TORCH_LIBRARY_IMPL(sg3flow, CPU, m) {
   m.impl("bias_act_grad", bias_act_grad);
   m.impl("conv3x3", conv3x3);
   m.impl("conv3x3_weight", conv3x3_weight);
+  m.impl("matrix_product", matrix_product);
   m.impl("plane_products", plane_products);
 }
 

@@ -9,21 +9,13 @@
 #include <cstring>
 #include <vector>
 
+#include "block_product.h"
 #include "plan.h"
 #include "winograd.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
-
-// the block of results that a matrix product keeps in registers
-#if defined(__AVX512F__)
-constexpr int kRows = 8, kColumns = 3;
-#elif defined(__AVX2__)
-constexpr int kRows = 6, kColumns = 1;
-#else
-constexpr int kRows = 3, kColumns = 1;
-#endif
 
 // u[j * step + c] of six from g[j * step + c] of three, for a run of channels
 inline void transform_taps(const double* __restrict g, double* __restrict u, Index step, Index n) {
@@ -54,24 +46,6 @@ struct Tiles {
     columns = round_up(rows * across, kLanes);
   }
 };
-
-template <int kWide>
-void multiply_block(
-    const float* u, const float* v, float* m, Index in_c, Index columns, Index rows) {
-  constexpr int wide = kWide * kRegisters;
-  Register sum[kRows][wide] = {};
-  for (Index c = 0; c < in_c; ++c) {
-    Register b[wide];
-    for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
-    for (int i = 0; i < kRows; ++i) {
-      const Register w = u[c * kRows + i] - Register{};
-      for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
-    }
-  }
-  for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < wide; ++j)
-      if (i < rows) std::memcpy(m + i * columns + j * kRegister, &sum[i][j], sizeof sum[i][j]);
-}
 
 class Worker {
  public:

@@ -81,6 +81,15 @@ struct WeightGradientMemory {
   std::int64_t x_tiles, grad_tiles, sums;  // floats
 };
 
+// y [rows, columns] = a [rows, inner] x b [inner, columns]; a with any steps between its numbers.
+struct MatrixProduct {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  const float* sums = nullptr;  // of a's blocks, as add_blocks leaves them
+  float* y = nullptr;
+  std::int64_t rows = 0, inner = 0, columns = 0, row_step = 0, inner_step = 1;
+};
+
 // Pairs of planes: y[i] is the sum of a times b over plane i.
 struct PlaneProducts {
   const float *a = nullptr, *b = nullptr;
@@ -105,6 +114,11 @@ struct Kernels {
   void (*run_weight_gradient)(
       const WeightGradient&, std::int64_t step, std::int64_t begin, std::int64_t end);
   void (*run_plane_products)(const PlaneProducts&, std::int64_t begin, std::int64_t end);
+  std::int64_t (*block_sums)(const MatrixProduct&);  // floats
+  std::int64_t (*block_sums_units)(const MatrixProduct&);
+  void (*add_blocks)(const MatrixProduct&, float* sums, std::int64_t begin, std::int64_t end);
+  std::int64_t (*matrix_product_units)(const MatrixProduct&);
+  void (*run_matrix_product)(const MatrixProduct&, std::int64_t begin, std::int64_t end);
 };
 
 namespace portable {

@@ -19,6 +19,11 @@ std::int64_t weight_gradient_steps(const Convolution&);
 std::int64_t weight_gradient_units(const Convolution&, std::int64_t);
 void run_weight_gradient(const WeightGradient&, std::int64_t, std::int64_t, std::int64_t);
 void run_plane_products(const PlaneProducts&, std::int64_t, std::int64_t);
+std::int64_t block_sums(const MatrixProduct&);
+std::int64_t block_sums_units(const MatrixProduct&);
+void add_blocks(const MatrixProduct&, float*, std::int64_t, std::int64_t);
+std::int64_t matrix_product_units(const MatrixProduct&);
+void run_matrix_product(const MatrixProduct&, std::int64_t, std::int64_t);
 
 const Kernels kernels = {
     resampling_units,
@@ -34,6 +39,11 @@ const Kernels kernels = {
     weight_gradient_units,
     run_weight_gradient,
     run_plane_products,
+    block_sums,
+    block_sums_units,
+    add_blocks,
+    matrix_product_units,
+    run_matrix_product,
 };
 
 }  // namespace SG3FLOW_ISA

@@ -32,6 +32,7 @@ _SCHEMAS = (
     " float slope) -> Tensor",
     "conv3x3(Tensor x, Tensor w, Tensor? before, Tensor? after, int padding) -> Tensor",
     "conv3x3_weight(Tensor x, Tensor grad, Tensor? before, Tensor? after, int padding) -> Tensor",
+    "matrix_product(Tensor a, Tensor b) -> Tensor",
     "plane_products(Tensor x, Tensor y) -> Tensor",
 )
 
@@ -405,6 +406,33 @@ torch.library.register_autograd(
     "sg3flow::conv3x3_weight",
     _conv3x3_weight_backward,
     setup_context=_conv3x3_weight_setup,
+    lib=_library,
+)
+
+
+def _matrix_product_fake(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return b.new_empty(a.shape[0], a.shape[1], b.shape[2])
+
+
+torch.library.register_fake("sg3flow::matrix_product", _matrix_product_fake, lib=_library)
+
+
+def _matrix_product_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _matrix_product_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    a, b = ctx.saved_tensors
+    da = grad @ b.mT if ctx.needs_input_grad[0] else None
+    if not ctx.needs_input_grad[1]:
+        return da, None
+    return da, torch.ops.sg3flow.matrix_product(a.mT, grad.contiguous())
+
+
+torch.library.register_autograd(
+    "sg3flow::matrix_product",
+    _matrix_product_backward,
+    setup_context=_matrix_product_setup,
     lib=_library,
 )
 

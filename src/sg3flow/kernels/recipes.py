@@ -21,6 +21,14 @@ _INSTALLED = "/usr/local/cuda"  # the installer's default, with a link to one of
 _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 # comparisons may be turned into selections, and errno of sqrt is nobody's business
 _KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
+_CPU_SOURCES = (
+    "convolution",
+    "matrix_product",
+    "pointwise",
+    "resampling",
+    "table",
+    "weight_gradient",
+)
 _X86 = {
     "avx2": ("-mavx2", "-mfma", "-mbmi2"),
     "avx512": (
@@ -73,7 +81,7 @@ def _cpu_recipe() -> Recipe:
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     base = (compiler, *_FLAGS, *_abi(), *(("-DSG3FLOW_X86",) if is_x86 else ()))
     objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
-    for source in ("convolution", "pointwise", "resampling", "table", "weight_gradient"):
+    for source in _CPU_SOURCES:
         for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
             kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
             objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))

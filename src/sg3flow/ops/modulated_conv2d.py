@@ -3,6 +3,7 @@
 import torch
 
 from sg3flow.ops.conv2d_resample import compiled_conv, conv2d_resample, has_compiled_conv
+from sg3flow.ops.matrix_product import matrix_product
 
 
 def modulated_conv2d(
@@ -102,7 +103,7 @@ def _per_sample(
     if input_gain is not None:
         weights = weights * input_gain.expand(w.shape[1])[:, None, None]
     if w.shape[2:] == (1, 1) and up == 1 and padding == 0:
-        flat = weights.reshape(n, c_out, -1).to(x.dtype) @ x.flatten(2)
+        flat = matrix_product(weights.reshape(n, c_out, -1).to(x.dtype), x.flatten(2))
         return flat.reshape(n, c_out, *x.shape[2:])
     grouped = weights.reshape(n * c_out, *w.shape[1:]).to(x.dtype)
     x = x.reshape(1, n * x.shape[1], *x.shape[2:])

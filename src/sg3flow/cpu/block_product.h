@@ -1,0 +1,40 @@
+// A small matrix product whose results stay in registers until they are complete.
+#pragma once
+
+#include "simd.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+// the block of results: rows, and vectors of a row
+#if defined(__AVX512F__)
+constexpr int kRows = 8, kColumns = 3;
+#elif defined(__AVX2__)
+constexpr int kRows = 6, kColumns = 1;
+#else
+constexpr int kRows = 3, kColumns = 1;
+#endif
+
+// m[i * columns + j] = sum over c of u[c * kRows + i] * v[c * columns + j], of kRows rows, of which
+// the first `rows` are stored, and of kWide vectors
+template <int kWide>
+inline void multiply_block(
+    const float* u, const float* v, float* m, std::int64_t inner, std::int64_t columns,
+    std::int64_t rows) {
+  constexpr int wide = kWide * kRegisters;
+  Register sum[kRows][wide] = {};
+  for (std::int64_t c = 0; c < inner; ++c) {
+    Register b[wide];
+    for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
+    for (int i = 0; i < kRows; ++i) {
+      const Register w = u[c * kRows + i] - Register{};
+      for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
+    }
+  }
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < wide; ++j)
+      if (i < rows) std::memcpy(m + i * columns + j * kRegister, &sum[i][j], sizeof sum[i][j]);
+}
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow
