@@ -15,29 +15,27 @@ pytestmark = pytest.mark.usefixtures("library")
 
 GEOMETRY = ((2, 2), (2, 2), (9, 8, 9, 8))
 FULL = """
-import sys, hashlib, torch
+import sys, torch
 from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[1]))
 x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36
-digest = hashlib.sha256()
+found = []
 for down in (f, r, r + r.flip(0)):
     v = x.clone().requires_grad_()
     y = filtered_lrelu(v, f, down, torch.ones(20), up=2, down=2, padding=9, clamp=0.9)
     y.square().sum().backward()
-    digest.update(y.detach().numpy().tobytes() + v.grad.numpy().tobytes())
-wide = filtered_lrelu(torch.randn(1, 2, 50, 300), f, f, up=4, down=2, padding=(-6, -9, -6, -9))
-digest.update(wide.numpy().tobytes())
-digest.update(upfirdn2d(x, r, up=2, padding=7).numpy().tobytes())
-digest.update(bias_act(x, torch.ones(20), "lrelu", clamp=0.5).numpy().tobytes())
+    found += [y.detach(), v.grad]
+wide = torch.randn(1, 2, 50, 300)
+found.append(filtered_lrelu(wide, f, f, up=4, down=2, padding=(-6, -9, -6, -9)))
+found.append(upfirdn2d(x, r, up=2, padding=7))
+found.append(bias_act(x, torch.ones(20), "lrelu", clamp=0.5))
 w, s = (torch.randn(shape).requires_grad_() for shape in ((24, 20, 3, 3), (3, 20)))
 y = modulated_conv2d(x, w, s, padding=2)
 y.square().sum().backward()
-wide, kernel = torch.randn(2, 256, 46, 46), torch.randn(260, 256, 1, 1)
-product = modulated_conv2d(wide, kernel, torch.rand(2, 256))
-for found in (y.detach(), w.grad, s.grad, product):
-    digest.update(found.numpy().tobytes())
-print(torch.ops.sg3flow.cpu_instruction_set(), digest.hexdigest(), float(y.abs().max()))
+found += [y.detach(), w.grad, s.grad]
+found.append(torch.ops.sg3flow.matrix_product(torch.randn(2, 70, 131), torch.randn(2, 131, 500)))
+torch.save((torch.ops.sg3flow.cpu_instruction_set(), found), sys.argv[2])
 """
 
 
@@ -200,23 +198,27 @@ def test_a_batch_is_its_samples_bit_for_bit(draw):
         assert torch.equal(op(x), torch.cat([op(one[None]) for one in x]))
 
 
-def test_numbers_do_not_depend_on_threads_and_hardly_on_the_instruction_set():
+def test_numbers_do_not_depend_on_threads_and_hardly_on_the_instruction_set(tmp_path):
     runs = [("2", "avx512"), ("1", "avx512"), ("1", "avx2"), ("1", "default")]
+    files = [tmp_path / f"{threads}-{isa}" for threads, isa in runs]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FULL, threads],
+            [sys.executable, "-c", FULL, threads, str(file)],
             env={**os.environ, "ATEN_CPU_CAPABILITY": isa, "SG3FLOW_OPS": "cpu"},
-            stdout=subprocess.PIPE,
-            text=True,
         )
-        for threads, isa in runs
+        for (threads, isa), file in zip(runs, files, strict=True)
     ]
-    found = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert all(process.returncode == 0 for process in processes)
-    assert found[0] == found[1]
-    assert found[3][0] == "portable"
-    largest = [float(line[2]) for line in found]
-    assert max(largest) - min(largest) < 1e-4 * max(largest)
+    assert [process.wait(timeout=120) for process in processes] == [0] * len(runs)
+    two_threads, one_thread, avx2, portable = (torch.load(file) for file in files)
+    assert portable[0] == "portable"
+    for one, two in zip(one_thread[1], two_threads[1], strict=True):
+        assert torch.equal(one, two)
+    for other in (avx2, portable):
+        for one, same in zip(one_thread[1], other[1], strict=True):
+            limit = 1e-5 * float(one.abs().max())
+            different = (one - same).abs() > limit
+            # beside the kink of the nonlinearity or the clamp a gradient falls on either side
+            assert float(different.float().mean()) < 1e-3
 
 
 @pytest.mark.parametrize("flushes", [True, False])
