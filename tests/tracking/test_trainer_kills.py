@@ -87,6 +87,7 @@ def check_survives(data: Path, kimg: int, kills: int) -> None:
     assert all(str(model.status) == "READY" and len(model.metrics) == 1 for model in models)
 
 
+@pytest.mark.slow  # tests/training/test_resume.py kills three times in `make test`
 def test_three_kills_leave_no_gap_and_no_double(server, packed):
     check_survives(packed, kimg=1, kills=3)
 
