@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -52,6 +53,7 @@ def fingerprint(config: TrainConfig, data_digest: str) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
+@functools.cache
 def numerics_digest() -> str:
     """SHA-256 over the syntax of the modules that decide the numbers.
 

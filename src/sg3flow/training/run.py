@@ -81,10 +81,10 @@ def train(
         folder = open_run_folder(state_root(), job.key, job.final_nimg)
         with contextlib.closing(folder):
             if run_dir is not None:
-                check_out(run_dir, job.key)
+                check_out(run_dir, job.key, folder.uid)
                 folder.out = run_dir
             else:
-                folder.out = numbered_out(cast(Path, outdir), job.name, job.key)
+                folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
             _lead(job, device, folder, mirror, measure_for, stop_asked)
             return folder.out
 
@@ -165,7 +165,7 @@ def _assemble(
 ) -> TrainingLoop:
     """Everything a run needs, at its start or where its saved state left it."""
     config, items = job.config, job.items
-    with out_of_memory_advice(config, device):
+    with out_of_memory_advice(config, device, folder):
         start = find_start(job, folder)
         parts = build(
             config,
