@@ -11,7 +11,7 @@ import torch
 from sg3flow import processes
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import endless_batches
+from sg3flow.data.dataset import endless_batches, lost_readers_named
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import flushed_denormals, pick_device
 from sg3flow.errors import ConfigError, Interrupted
@@ -70,7 +70,12 @@ def train(
         Diverged, OutOfMemory, ProcessLost: it cannot go on; the saved state stands.
     """
     device = pick_device(config.device)
-    with processes.joined(device), flushed_denormals(), stop_requests() as stop_asked:
+    with (
+        processes.joined(device),
+        flushed_denormals(),
+        stop_requests() as stop_asked,
+        lost_readers_named(),
+    ):
         _check_group(config)
         job = prepare(config, data)
         processes.check_same(job.key, "the training")
