@@ -8,7 +8,7 @@ import pytest
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
 from sg3flow.reporting import describe_run
-from sg3flow.training.fingerprint import _meaning, fingerprint
+from sg3flow.training.fingerprint import _meaning, _meaning_of_cpp, fingerprint
 from sg3flow.training.folder import check_out, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
@@ -117,6 +117,17 @@ def test_fingerprint_changes_with_what_changes_the_result(name, value, same):
     changed = dataclasses.replace(BASE, **{name: value})
     assert (fingerprint(changed, "data") == fingerprint(BASE, "data")) is same
     assert fingerprint(BASE, "data") != fingerprint(BASE, "other data")
+
+
+def test_comments_in_kernels_do_not_change_the_code_version():
+    plain = 'int f(int x) {\n  return g("a // b", x) / 2;\n}\n'
+    commented = (
+        "/* of\n two */ int f(int x) {  // it's \\\n still a comment\n"
+        '  return g("a // b", /* why */ x) / 2;\n}\n'
+    )
+    assert _meaning_of_cpp(commented) == _meaning_of_cpp(plain)
+    for old, new in (("/ 2", "/ 3"), ("// b", "// c"), ("x) /", "x) //")):
+        assert _meaning_of_cpp(plain.replace(old, new)) != _meaning_of_cpp(plain)
 
 
 def test_comments_and_docstrings_do_not_change_the_code_version():
