@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from sg3flow import limits
 from sg3flow.config import AUTO
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.errors import ConfigError, OutOfMemory, Sg3flowError
+from sg3flow.errors import ConfigError, Interrupted, OutOfMemory, Sg3flowError
 from sg3flow.training import fit, loop, memory
 from sg3flow.training.build import resolve
 from sg3flow.training.fit import largest_fitting, remembered_batch_gpu
@@ -156,10 +157,16 @@ def test_a_trial_that_fails_is_not_one_that_does_not_fit(
     with pytest.raises(Sg3flowError, match=r"step of 4 images a pass, tried out, failed \(.*none"):
         remembered_batch_gpu(config, TrainingSet(PackedSet(tiny_set)), memo)
     assert not memo.exists()
-    killed = subprocess.run(
-        [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], text=True, capture_output=True
-    )
-    assert fit._taken(4, killed) is None
+
+
+def test_a_trial_that_the_system_ends_is_too_large_but_not_one_that_a_person_ends():
+    def ended(number: int) -> "subprocess.CompletedProcess[str]":
+        code = f"import os; os.kill(os.getpid(), {number:d})"
+        return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+
+    assert fit._taken(4, ended(signal.SIGKILL)) is None
+    with pytest.raises(Interrupted, match="tries it again"):
+        fit._taken(4, ended(signal.SIGTERM))
 
 
 def test_auto_still_wants_a_batch_that_can_be_split(tiny_config):

@@ -7,6 +7,7 @@ runs one step with all its phases and prints the bytes it took at most, or null 
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.errors import OutOfMemory, Sg3flowError
+from sg3flow.errors import Interrupted, OutOfMemory, Sg3flowError
 from sg3flow.files import write_json
 from sg3flow.limits import free_memory
 from sg3flow.training.build import build
@@ -117,8 +118,11 @@ def _taken(size: int, done: "subprocess.CompletedProcess[str]") -> int | None:
     """What a trial found; the system ends by a signal what takes too much.
 
     Raises:
+        Interrupted: a person ended it; no size must be remembered for that.
         Sg3flowError: it failed for another reason, which says nothing about sizes.
     """
+    if -done.returncode in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        raise Interrupted("stopped while batch_gpu was tried out; the same command tries it again")
     if done.returncode < 0:
         return None
     if done.returncode > 0:
