@@ -1,6 +1,8 @@
+import gzip
 import hashlib
 import json
 import multiprocessing
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -130,6 +132,32 @@ def test_a_later_call_goes_on_too(server: Server, tmp_path: Path) -> None:
     assert only(tmp_path) == ["set.zip"]
 
 
+@pytest.mark.parametrize("sha256", [None, DIGEST])
+def test_a_file_that_the_server_packs_is_not_continued(
+    server: Server, tmp_path: Path, sha256: str | None
+) -> None:
+    noise = random.Random(0).randbytes(len(CONTENT)) if sha256 is None else CONTENT
+    packed = gzip.compress(noise)
+
+    def answer(to: BaseHTTPRequestHandler, number: int) -> None:
+        asked = to.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        head = {"ETag": '"one"', "Content_Encoding": "gzip", "Content_Length": len(packed) - start}
+        if asked:
+            head["Content_Range"] = f"bytes {start}-{len(packed) - 1}/{len(packed)}"
+        server.head(to, 206 if asked else 200, **head)
+        to.wfile.write(packed[start:] if number > 2 else packed[: len(packed) // 2])
+
+    server.answer = answer
+    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    with pytest.raises(DataError, match="cannot download"):
+        download(server.url, tmp_path / "set.zip", patience=once, sha256=sha256)
+    assert only(tmp_path) == []
+    download(server.url, tmp_path / "set.zip", patience=once, sha256=sha256)
+    assert (tmp_path / "set.zip").read_bytes() == noise
+    assert "Range" not in server.requests[-1]
+
+
 def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
         server.head(to, 200, Content_Length=len(CONTENT), ETag='"one"')
@@ -187,6 +215,7 @@ def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Pat
         "etag": '"one"',
         "last_modified": "",
         "total": len(CONTENT),
+        "is_encoded": False,
     }
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
     (tmp_path / "set.zip.part.json").write_text(json.dumps(note))

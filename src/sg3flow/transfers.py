@@ -46,6 +46,8 @@ class Version:
     etag: str
     last_modified: str
     total: int | None  # bytes of the whole file; None: the server does not say
+    # On its way packed by the server: the part file holds other bytes than a Range would count.
+    is_encoded: bool
 
     def condition(self) -> str:
         """The If-Range value that names this version, or an empty string."""
@@ -129,7 +131,7 @@ class Transfer:
         """Whether the part file holds a beginning that a later try may go on with."""
         version = self._noted_version()
         has_start = self.part.is_file() and self.part.stat().st_size > 0
-        return has_start and version is not None and bool(self.is_checked or version.condition())
+        return has_start and version is not None and self._is_continuable(version)
 
     def discard(self) -> None:
         """Remove the part file and its note."""
@@ -163,8 +165,11 @@ class Transfer:
         version = self._noted_version()
         if version is None or not 0 < done <= (version.total or done):
             return None
-        is_same_file = self._is_own(version) and bool(version.condition())
-        return version if self.is_checked or is_same_file else None
+        is_same_file = self._is_own(version) or self.is_checked
+        return version if is_same_file and self._is_continuable(version) else None
+
+    def _is_continuable(self, version: Version) -> bool:
+        return not version.is_encoded and bool(self.is_checked or version.condition())
 
     def _receive(
         self, response: requests.Response, stream: BinaryIO, version: Version | None, done: int
@@ -209,10 +214,10 @@ class Transfer:
     def _version_of(self, response: requests.Response) -> Version:
         headers = response.headers
         length = headers.get("Content-Length", "")
-        encoded = headers.get("Content-Encoding", "identity") != "identity"
-        total = int(length) if length.isdigit() and not encoded else None
+        is_encoded = _is_encoded(response)
+        total = int(length) if length.isdigit() and not is_encoded else None
         etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-        return Version(address_mark(self.url), etag, last_modified, total)
+        return Version(address_mark(self.url), etag, last_modified, total, is_encoded)
 
     def _check_room(self, total: int | None, done: int) -> None:
         check_size(total or 0, self.max_bytes)
@@ -266,6 +271,8 @@ class Transfer:
     def _continues(self, response: requests.Response, version: Version, done: int) -> bool:
         """Does the answer start where the part file ends, in a file of the same size?"""
         etag = response.headers.get("ETag")
+        if _is_encoded(response):
+            return False
         if self._is_own(version) and etag and version.etag and etag != version.etag:
             return False
         span, _, total = response.headers.get("Content-Range", "").partition("/")
@@ -287,6 +294,10 @@ def check_room(folder: Path, needed: int) -> None:
             f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
             "free some or choose another place"
         )
+
+
+def _is_encoded(response: requests.Response) -> bool:
+    return response.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def _number(text: str) -> int | None:

@@ -1,6 +1,7 @@
 """Archives unpacked directly: bombs, damage of any kind, and several processes."""
 
 import io
+import resource
 import shutil
 import struct
 import tarfile
@@ -111,6 +112,18 @@ def test_no_damage_to_a_tar_escapes_as_another_error(
     except DataError as error:
         assert "\n" not in str(error)
     assert sorted(p.name for p in folder.iterdir()) == ["in", "x.tar"]
+
+
+def test_a_full_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "x.tar", {"0.png": bytes(100_000)})
+    (tmp_path / "out").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            extract_tar(path, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_zip_is_unpacked_the_same_by_any_number_of_processes(tmp_path: Path) -> None:

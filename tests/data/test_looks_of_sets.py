@@ -128,9 +128,17 @@ def test_near_duplicates_are_paired_within_and_across_splits(validated, how):
 
 
 def test_enlarged_pictures_are_warned_of(validated):
-    pictures = sound() | {"train/a/small.png": photo(9).resize((32, 32))}
-    report = validated(pictures, {"resolution": "64x64"}, min_sharpness=0)
-    assert complaints(report) == {"not_enlarged": ["train/a/small.png"]}
+    small = {"small": photo(9).resize((32, 32)), "flat": photo(10).resize((200, 32))}
+    pictures = sound() | {f"train/a/{name}.png": picture for name, picture in small.items()}
+    square = {"resolution": "64x64", "transform": "center-crop"}
+    found = complaints(validated(pictures, square, min_sharpness=0))
+    assert found == {"not_enlarged": ["train/a/flat.png", "train/a/small.png"]}
+
+
+def test_wide_pictures_between_bars_are_not_enlarged(validated):
+    wide = {"resolution": "64x32", "transform": "center-crop-wide"}
+    low = {name: picture.resize((100, 60)) for name, picture in sound().items()}
+    assert "not_enlarged" not in complaints(validated(low, wide, min_sharpness=0))
 
 
 def test_counts_of_the_source(validated):

@@ -66,6 +66,12 @@ def test_paths_longer_than_the_system_takes(raw, tmp_path):
     assert pack(raw, tmp_path / "set.zip", max_rejects=1).num_packed == 3
 
 
+def test_that_nothing_can_be_packed_is_told_of_the_first_picture(raw, tmp_path):
+    (raw / "2.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of the 3 pictures .*first, 0\.png: .*min_side 99"):
+        pack(raw, tmp_path / "set.zip", min_side=99, max_rejects=3)
+
+
 def test_folders_and_files_that_may_not_be_read(raw, tmp_path, monkeypatch):
     """As root nothing is forbidden, so the system's answer is put in."""
     (raw / "closed").mkdir()

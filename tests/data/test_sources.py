@@ -226,6 +226,23 @@ def test_damaged_parquet_is_named(tmp_path, noise, png, content):
         pack(path, tmp_path / "out")
 
 
+def test_parquet_files_that_differ_in_their_columns_are_named(tmp_path, noise, png):
+    images = [png(noise(i)) for i in range(2)]
+    write_parquet(tmp_path / "hub" / "0.parquet", 2, images=images, label=[0, 1])
+    other = tmp_path / "hub" / "1.parquet"
+    write_parquet(other, 2, images=images)
+    with pytest.raises(DataError, match=r"1\.parquet has no column label, which .*0\.parquet has"):
+        pack(tmp_path / "hub", tmp_path / "out")
+    write_parquet(other, 2, images=images, label=["cat", "dog"])
+    with pytest.raises(DataError, match=r"column label of .*1\.parquet holds string.* int64"):
+        pack(tmp_path / "hub", tmp_path / "out")
+    write_parquet(other, 2, images=images, label=pa.array([0, 1], pa.int8()))
+    assert pack(tmp_path / "hub", tmp_path / "out").num_images == 4
+    pq.write_table(pa.table({"picture": images, "label": [0, 1]}), other)
+    with pytest.raises(DataError, match=r"1\.parquet has no column image.*picture, label"):
+        pack(tmp_path / "hub", tmp_path / "out")
+
+
 def test_several_sources_in_a_folder_are_not_guessed(tmp_path, noise):
     (tmp_path / "raw").mkdir()
     write_cifar(tmp_path / "raw" / "cifar-10-python.tar.gz", noise(0, 5, 32, 32, 3), [0] * 5, [])
@@ -270,8 +287,10 @@ def test_vectors_and_numbers_from_csv(raw, tmp_path):
         (None, "cannot be read"),
         ("", "must start with a row of column names"),
         ("a/1.png,0\n", "must start with a row of column names"),
-        ("path,label\na/1.png\n", "row 2 of .* has 1 fields"),
-        ("path,label\na/1.png,0\na/1.png,1\n", "row 3 of .* names a/1.png again"),
+        ("path,label\na/1.png\n", "line 2 of .* has 1 fields"),
+        ("path,label\na/1.png,0\na/1.png,1\n", "line 3 of .* names a/1.png again"),
+        ("path,label\n\n\na/1.png,0\na/1.png,1\n", "line 5 of .* names a/1.png again"),
+        ("path,label\n" + "x" * 200_000 + ",1\n", "line 2 of .* is no CSV .*field larger"),
         ("path,label\nwrong/1.png,0\n", "names no picture of .*'wrong/1.png', .* 'a/1.png'"),
         ("path,x,y\na/1.png,0,east\n", "label of a/1.png .* is no vector"),
         ("path,label\na/1.png,0\n", "a/3.png .*has no label"),

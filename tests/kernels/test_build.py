@@ -75,6 +75,16 @@ def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
     assert make_build("cpu").is_file()
 
 
+def test_more_time_is_a_reason_to_try_again(compiler, monkeypatch):
+    calls = compiler("exit 1")
+    for limit, is_tried in (("100", True), ("100", False), ("200", True)):
+        monkeypatch.setenv("SG3FLOW_BUILD_SEC", limit)
+        before = calls()
+        with pytest.raises(ConfigError):
+            make_build("cpu")
+        assert (calls() > before) is is_tried
+
+
 @pytest.mark.parametrize(
     ("behaviour", "setting", "message"),
     [
@@ -270,6 +280,8 @@ DOCTOR = "from sg3flow.kernels.doctor import examine\nprint(*examine(), sep='\\n
         ("echo 'x.cpp: error: no' >&2; exit 1", {}, "because c++ failed: x.cpp: error: no"),
         ("sleep 60", {"SG3FLOW_STALL_SEC": "0.6"}, "because sleep 60 hung"),
         ("", {"SG3FLOW_OPS": "torch"}, "cpu: plain PyTorch, because SG3FLOW_OPS=torch"),
+        ("", {"SG3FLOW_OPS": "foo"}, "cpu: every op is an error, because SG3FLOW_OPS is 'foo'"),
+        ("exit 1", {"SG3FLOW_OPS": "cpu"}, "cpu: every op is an error, because c++ failed"),
     ],
 )
 def test_the_doctor_says_what_is_used_and_why(compiler, behaviour, settings, line):

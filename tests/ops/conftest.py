@@ -55,6 +55,19 @@ def reference_filtered_lrelu() -> Callable[..., torch.Tensor]:
     return naive_filtered_lrelu
 
 
+@pytest.fixture(scope="session")
+def near() -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """Compares a result of any dtype with one in float64, by the rounding of the former."""
+
+    def compare(found: torch.Tensor, expected: torch.Tensor) -> None:
+        assert expected.dtype == torch.float64
+        largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
+        atol = 100 * torch.finfo(found.dtype).eps * max(largest, 1.0)
+        torch.testing.assert_close(found.double(), expected, atol=atol, rtol=0)
+
+    return compare
+
+
 @pytest.fixture
 def draw() -> Callable[..., torch.Tensor]:
     """Seeded normal numbers of a shape, float32 unless told otherwise."""

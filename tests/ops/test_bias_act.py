@@ -10,22 +10,42 @@ from sg3flow.ops import bias_act
 pytestmark = pytest.mark.usefixtures("each_backend")
 
 
+def definition(x, b, act, gain, clamp):
+    y = x + (b if x.ndim == 2 else b[:, None, None])
+    y = F.leaky_relu(y, 0.2) if act == "lrelu" else y
+    y = y * (gain or (math.sqrt(2) if act == "lrelu" else 1))
+    return y if clamp is None else y.clamp(-clamp, clamp)
+
+
 @pytest.mark.parametrize("act", ["linear", "lrelu"])
 @pytest.mark.parametrize("gain", [None, 0.5])
 @pytest.mark.parametrize("clamp", [None, 0.6, 256])
 @pytest.mark.parametrize("shape", [(3, 4), (2, 4, 5, 3)])
-def test_values_and_gradients_of_any_order(draw, act, gain, clamp, shape):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_matches_the_definition(draw, near, act, gain, clamp, shape, dtype):
+    x, b = draw(*shape, dtype=dtype), draw(4, dtype=dtype)
+    results = []
+    for op, kind in ((definition, torch.float64), (bias_act, dtype)):
+        inputs = x.to(kind, copy=True).requires_grad_(), b.to(kind, copy=True).requires_grad_()
+        y = op(*inputs, act=act, gain=gain, clamp=clamp)
+        cotangent = torch.arange(y.numel(), dtype=kind).sin().reshape(shape)
+        results.append([y, *torch.autograd.grad(y, inputs, cotangent)])
+    for expected, found in zip(*results, strict=True):
+        assert found.dtype == dtype
+        near(found, expected)
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+@pytest.mark.parametrize("gain", [None, 0.5])
+@pytest.mark.parametrize("clamp", [None, 0.6, 256])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 4, 5, 3)])
+def test_gradients_of_any_order(draw, act, gain, clamp, shape):
     x = draw(*shape, dtype=torch.float64).requires_grad_()
     b = draw(4, dtype=torch.float64).requires_grad_()
 
     def op(x, b):
         return bias_act(x, b, act=act, gain=gain, clamp=clamp)
 
-    expected = x + (b if x.ndim == 2 else b[:, None, None])
-    expected = F.leaky_relu(expected, 0.2) if act == "lrelu" else expected
-    expected = expected * (gain or (math.sqrt(2) if act == "lrelu" else 1))
-    expected = expected if clamp is None else expected.clamp(-clamp, clamp)
-    torch.testing.assert_close(op(x, b), expected)
     assert gradcheck(op, (x, b))
     assert gradgradcheck(op, (x, b))
 

@@ -58,6 +58,42 @@ def test_gradients_of_any_order(draw, options, k):
     assert gradgradcheck(op, (x, w), fast_mode=True)
 
 
+def gradients(op, inputs, dtype):
+    """Of first order, and of R1, which differentiates the one in the first input again."""
+    inputs = [value.detach().to(dtype).requires_grad_() for value in inputs]
+    y = op(*inputs)
+    cotangent = torch.arange(y.numel(), dtype=dtype).sin().reshape(y.shape)
+    first = torch.autograd.grad(y, inputs, cotangent, create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum(), inputs[1:])
+    return [y.detach(), *(grad.detach() for grad in (*first, *second))]
+
+
+@pytest.mark.parametrize("options", [{"up": 2}, {"down": 2}, {}])
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_in_single_precision(draw, near, options, k):
+    x, w, f = draw(2, 8, 10, 9), draw(16, 8, k, k), setup_filter([1, 3, 3, 1])
+
+    def op(x, w):
+        return conv2d_resample(x, w, f, padding=k // 2, **options)
+
+    found, expected = (gradients(op, (x, w), dtype) for dtype in (torch.float32, torch.float64))
+    for one, other in zip(found, expected, strict=True):
+        near(one, other)
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize("up", [1, 2])
+def test_gradients_of_the_modulation_in_single_precision(draw, near, per_sample, up):
+    inputs, f = (draw(2, 8, 7, 7), draw(16, 8, 3, 3), draw(2, 8)), setup_filter([1, 3, 3, 1])
+
+    def op(x, w, s):
+        return modulated_conv2d(x, w, s, padding=1, per_sample=per_sample, up=up, f=f)
+
+    found, expected = (gradients(op, inputs, dtype) for dtype in (torch.float32, torch.float64))
+    for one, other in zip(found, expected, strict=True):
+        near(one, other)
+
+
 @pytest.mark.parametrize("channels", [5, 16])
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("up", [1, 2])

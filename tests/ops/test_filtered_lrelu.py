@@ -16,6 +16,16 @@ CASES = {
     "slope 0": ({"down": 2, "slope": 0, "clamp": 1.0}, None, (3, 3)),
     "steep": ({"slope": 1.5, "clamp": 1.0, "gain": 1}, None, None),
     "padded": ({"padding": (1, 2, 0, 3), "gain": 0.7}, None, None),
+    "uneven": (
+        {"up": 2, "down": 2, "padding": (9, 6, 4, 11), "slope": 0, "gain": 0.7, "clamp": 0.9},
+        (12,),
+        (12,),
+    ),
+    "flipped": (
+        {"up": 2, "down": 2, "padding": (7, 9, 8, 5), "slope": 1.5, "flip_filter": True},
+        (5, 8),
+        (6, 7),
+    ),
 }
 
 
@@ -27,16 +37,19 @@ def arguments(draw, case, dtype=torch.float32):
     return x.requires_grad_(), fu, fd, b.requires_grad_(), options
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", CASES)
-def test_matches_the_definition(draw, reference_filtered_lrelu, case):
-    x, fu, fd, b, options = arguments(draw, case, torch.float64)
+def test_matches_the_definition(draw, reference_filtered_lrelu, near, case, dtype):
+    x, fu, fd, b, options = arguments(draw, case, dtype)
     results = []
-    for op in (reference_filtered_lrelu, filtered_lrelu):
-        y = op(x, fu, fd, b, **options)
-        cotangent = torch.arange(y.numel(), dtype=y.dtype).sin().reshape(y.shape)
-        results.append([y, *torch.autograd.grad(y, (x, b), cotangent)])
+    for op, kind in ((reference_filtered_lrelu, torch.float64), (filtered_lrelu, dtype)):
+        inputs = x.detach().to(kind).requires_grad_(), b.detach().to(kind).requires_grad_()
+        y = op(inputs[0], fu, fd, inputs[1], **options)
+        cotangent = torch.arange(y.numel(), dtype=torch.float64).sin().reshape(y.shape)
+        results.append([y, *torch.autograd.grad(y, inputs, cotangent.to(kind))])
     for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
+        assert found.dtype == dtype
+        near(found, expected)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -55,8 +55,11 @@ def test_gradients_of_any_order(draw, case, taps):
     down=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     pads=st.tuples(*[st.integers(-2, 9)] * 4),
     flip=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
 )
-def test_forward_and_adjoint_for_any_layout(reference_upfirdn2d, size, taps, up, down, pads, flip):
+def test_forward_and_adjoint_for_any_layout(
+    reference_upfirdn2d, near, size, taps, up, down, pads, flip, dtype
+):
     f = torch.linspace(0.3, 1.7, taps)
     x = torch.arange(2.0 * size[0] * size[1], dtype=torch.float64).sin().reshape(1, 2, *size)
     kept = [size[0] * up[1] + min(pads[2], 0) + min(pads[3], 0)]
@@ -65,13 +68,13 @@ def test_forward_and_adjoint_for_any_layout(reference_upfirdn2d, size, taps, up,
     padded = size[1] * up[0] + pads[0] + pads[1], size[0] * up[1] + pads[2] + pads[3]
     if min(kept) < 1 or min(padded) < taps:
         return
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    a, b = x.clone().requires_grad_(), x.to(dtype).requires_grad_()
     expected, found = reference_upfirdn2d(a, f, **options), upfirdn2d(b, f, **options)
-    torch.testing.assert_close(found, expected)
+    near(found, expected)
     cotangent = torch.arange(expected.numel(), dtype=x.dtype).cos().reshape(expected.shape)
     expected.backward(cotangent)
-    found.backward(cotangent)
-    torch.testing.assert_close(b.grad, a.grad)
+    found.backward(cotangent.to(dtype))
+    near(b.grad, a.grad)
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (3, 1), (1, 2), (3, 2)])
@@ -157,6 +160,8 @@ def test_half_precision_is_near_single(draw, dtype):
         (torch.ones(1, 1, 8, 8), torch.ones(4, requires_grad=True), {}, "constant"),
         (torch.ones(1, 1, 8, 8), torch.ones(12), {}, "smaller than the filter"),
         (torch.ones(1, 1, 8, 8), None, {"up": 0}, "up must be"),
+        (torch.ones(1, 1, 8, 8), torch.ones(8), {"gain": -1}, "gain must be 0 or more"),
+        (torch.ones(1, 1, 8, 8), torch.ones(8), {"gain": float("nan")}, "gain must be 0 or more"),
         (torch.ones(1, 1, 8, 8), None, {"down": (1, 2, 3)}, "down must be"),
         (torch.ones(1, 1, 8, 8), None, {"padding": (1, 2, 3)}, "padding must be"),
     ],

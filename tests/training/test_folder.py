@@ -8,20 +8,22 @@ import pytest
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
 from sg3flow.reporting import describe_run
-from sg3flow.training.fingerprint import _meaning, fingerprint
+from sg3flow.training.fingerprint import _meaning, _meaning_of_cpp, fingerprint
 from sg3flow.training.folder import check_out, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
 
 
-def test_numbers_count_up_and_the_same_training_keeps_its_folder(tmp_path):
-    assert numbered_out(tmp_path, "run", "key").name == "00000-run"
-    for number, key in ((0, "a"), (3, "b")):
+def test_numbers_count_up_and_the_same_run_keeps_its_folder(tmp_path):
+    assert numbered_out(tmp_path, "run", "").name == "00000-run"
+    uids = []
+    for number in (0, 3):
         folder = tmp_path / f"{number:05d}-run"
         folder.mkdir(exist_ok=True)
-        describe_run(folder, {"fingerprint": key, "name": "run"})
-    assert numbered_out(tmp_path, "run", "c").name == "00004-run"
-    assert numbered_out(tmp_path, "run", "a").name == "00000-run"
+        uids.append(describe_run(folder, {"fingerprint": "key", "name": "run"})["uid"])
+    assert numbered_out(tmp_path, "run", uids[0]).name == "00000-run"
+    assert numbered_out(tmp_path, "run", uids[1]).name == "00003-run"
+    assert numbered_out(tmp_path, "run", "").name == "00004-run"
 
 
 def test_the_identity_of_a_run_stays(tmp_path):
@@ -43,6 +45,15 @@ def test_a_longer_training_is_never_passed_off_as_a_shorter_one(tmp_path):
     longer = open_run_folder(tmp_path, "key", 20_000)
     assert longer.work.parent.name == "key"
     longer.close()
+
+
+def test_the_last_snapshot_is_the_newest_that_has_learnt(tmp_path):
+    folder = open_run_folder(tmp_path, "key", 10_000)
+    (folder.work / "network-snapshot-000000.pkl").write_bytes(b"")
+    assert folder.last_snapshot() is None
+    (folder.work / "network-snapshot-000004.pkl").write_bytes(b"")
+    assert folder.last_snapshot() == folder.work / "network-snapshot-000004.pkl"
+    folder.close()
 
 
 def test_publishing_shows_files_up_to_the_end_of_the_run(tmp_path):
@@ -74,11 +85,13 @@ def test_what_a_killed_start_left_is_cleared(tmp_path):
 
 
 def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
-    check_out(tmp_path / "none", "key")
-    describe_run(tmp_path, {"fingerprint": "other", "name": "x"})
-    with pytest.raises(DataError, match="shows another training"):
-        check_out(tmp_path, "key")
-    check_out(tmp_path, "other")
+    check_out(tmp_path / "none", "key", "")
+    run = describe_run(tmp_path, {"fingerprint": "other", "name": "x"})
+    with pytest.raises(DataError, match=r"shows another training \(x; settings or data differ"):
+        check_out(tmp_path, "key", "")
+    with pytest.raises(DataError, match=r"another run of this training \(x; of another length"):
+        check_out(tmp_path, "other", "")
+    check_out(tmp_path, "other", run["uid"])
 
 
 @pytest.mark.parametrize(
@@ -104,6 +117,17 @@ def test_fingerprint_changes_with_what_changes_the_result(name, value, same):
     changed = dataclasses.replace(BASE, **{name: value})
     assert (fingerprint(changed, "data") == fingerprint(BASE, "data")) is same
     assert fingerprint(BASE, "data") != fingerprint(BASE, "other data")
+
+
+def test_comments_in_kernels_do_not_change_the_code_version():
+    plain = 'int f(int x) {\n  return g("a // b", x) / 2;\n}\n'
+    commented = (
+        "/* of\n two */ int f(int x) {  // it's \\\n still a comment\n"
+        '  return g("a // b", /* why */ x) / 2;\n}\n'
+    )
+    assert _meaning_of_cpp(commented) == _meaning_of_cpp(plain)
+    for old, new in (("/ 2", "/ 3"), ("// b", "// c"), ("x) /", "x) //")):
+        assert _meaning_of_cpp(plain.replace(old, new)) != _meaning_of_cpp(plain)
 
 
 def test_comments_and_docstrings_do_not_change_the_code_version():

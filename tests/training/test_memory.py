@@ -2,38 +2,98 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from sg3flow import limits
 from sg3flow.config import AUTO
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.errors import ConfigError, OutOfMemory
-from sg3flow.training import fit, loop
+from sg3flow.errors import ConfigError, Interrupted, OutOfMemory, Sg3flowError
+from sg3flow.training import fit, loop, memory
 from sg3flow.training.build import resolve
 from sg3flow.training.fit import largest_fitting, remembered_batch_gpu
-from sg3flow.training.memory import memory_stats, out_of_memory_advice
+from sg3flow.training.folder import open_run_folder
+from sg3flow.training.memory import (
+    is_out_of_memory,
+    memory_stats,
+    memory_warning,
+    out_of_memory_advice,
+)
 from sg3flow.training.run import train
 
 CPU = torch.device("cpu")
 
 
-def test_the_advice_names_what_to_lower(tiny_config):
+def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
     config = resolve(dataclasses.replace(tiny_config, batch=16, mbstd_group=4))
+    folder = open_run_folder(tmp_path, "key", 10_000)
     with (
-        pytest.raises(OutOfMemory, match=r"a step of 16 images.*--batch-gpu 8 "),
-        out_of_memory_advice(config, CPU),
+        pytest.raises(OutOfMemory, match=r"a step of 16 images.*--batch-gpu 8 .* starts anew$"),
+        out_of_memory_advice(config, CPU, folder),
+    ):
+        torch.empty(2**60)
+    (folder.work / "network-snapshot-000004.pkl").write_bytes(b"")
+    with (
+        pytest.raises(OutOfMemory, match=r"--batch-gpu 8 .*--resume .*snapshot-000004\.pkl "),
+        out_of_memory_advice(config, CPU, folder),
     ):
         torch.empty(2**60)  # more than there is
     smallest = dataclasses.replace(config, batch_gpu=4)
     with (
         pytest.raises(OutOfMemory, match=r"smaller --cbase \(now 256\).*half the resolution"),
-        out_of_memory_advice(smallest, CPU),
+        out_of_memory_advice(smallest, CPU, folder),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. See documentation")
-    with pytest.raises(RuntimeError, match="another matter"), out_of_memory_advice(config, CPU):
+    with (
+        pytest.raises(RuntimeError, match="another matter"),
+        out_of_memory_advice(config, CPU, None),
+    ):
         raise RuntimeError("another matter")
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_torch_has_many_words_for_no_memory(error, is_memory):
+    assert is_out_of_memory(error) is is_memory
+
+
+def test_a_low_host_beside_a_gpu_wants_fewer_readers(tiny_config, tmp_path, monkeypatch, capsys):
+    folder = open_run_folder(tmp_path, "key", 10_000)
+    config = dataclasses.replace(resolve(tiny_config), workers=3)
+    gpu = torch.device("cuda")
+    assert not memory_warning(config, gpu, folder)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    assert memory_warning(config, gpu, folder) and memory_warning(config, CPU, folder)
+    on_gpu, on_cpu = capsys.readouterr().err.splitlines()
+    assert "fewer --workers (now 3)" in on_gpu and "--cbase" in on_cpu
+    folder.close()
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
+    whole = limits.total_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert limits.total_memory() == whole
+    (tmp_path / "memory.max").write_text("67108864\n")
+    (tmp_path / "memory.current").write_text("60000000\n")
+    # files that were read may be dropped again
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000000\n")
+    assert limits.total_memory() == 2**26
+    assert limits.free_memory() == 2**26 - 10_000_000
 
 
 def test_a_training_that_does_not_fit_says_so_and_keeps_its_state(
@@ -86,6 +146,27 @@ def test_auto_is_tried_out_once_and_then_remembered(tiny_config, tiny_set, tmp_p
     memo.write_text('{"batch_gpu": 4}')
     monkeypatch.setattr(fit, "largest_fitting", lambda *a: pytest.fail("tried again"))
     assert remembered_batch_gpu(config, items, memo) == 4
+
+
+def test_a_trial_that_fails_is_not_one_that_does_not_fit(
+    tiny_config, tiny_set, tmp_path, monkeypatch
+):
+    config = resolve(dataclasses.replace(tiny_config, batch=8, batch_gpu=AUTO))
+    monkeypatch.setenv("SG3FLOW_OPS", "none such")
+    memo = tmp_path / "memo.json"
+    with pytest.raises(Sg3flowError, match=r"step of 4 images a pass, tried out, failed \(.*none"):
+        remembered_batch_gpu(config, TrainingSet(PackedSet(tiny_set)), memo)
+    assert not memo.exists()
+
+
+def test_a_trial_that_the_system_ends_is_too_large_but_not_one_that_a_person_ends():
+    def ended(number: int) -> "subprocess.CompletedProcess[str]":
+        code = f"import os; os.kill(os.getpid(), {number:d})"
+        return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+
+    assert fit._taken(4, ended(signal.SIGKILL)) is None
+    with pytest.raises(Interrupted, match="tries it again"):
+        fit._taken(4, ended(signal.SIGTERM))
 
 
 def test_auto_still_wants_a_batch_that_can_be_split(tiny_config):

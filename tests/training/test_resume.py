@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sg3flow.files import sha256_file
+from sg3flow.training import state
 from sg3flow.training.state import StateFolder
 
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
@@ -203,3 +204,14 @@ def test_a_damaged_state_is_passed_over(tmp_path, caplog):
     assert "checksum does not match" in caplog.text
     (tmp_path / "state-0000000020.json").unlink()
     assert states.load() is None
+
+
+def test_a_state_of_another_format_is_passed_over(tmp_path, caplog, monkeypatch):
+    states = StateFolder(tmp_path)
+    states.save({"nimg": 10})
+    monkeypatch.setattr(state, "_FORMAT", "sg3flow-state-0")
+    states.save({"nimg": 20})
+    monkeypatch.undo()
+    loaded = states.load()
+    assert loaded is not None and loaded["nimg"] == 10
+    assert "its format is sg3flow-state-0, not sg3flow-state-1" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import load_networks
-from sg3flow.errors import CheckpointError, Diverged
+from sg3flow.errors import CheckpointError, DataError, Diverged
 from sg3flow.files import sha256_file
 from sg3flow.metrics.during import snapshot_metrics
 from sg3flow.training import loop
@@ -47,6 +47,28 @@ def test_longer_goes_on_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_p
     with pytest.raises(CheckpointError, match="does not fit this architecture"):
         misfit = dataclasses.replace(small, resume=source, cmax=4, cbase=128)
         train(misfit, tiny_set, run_dir=tmp_path / "misfit")
+
+
+def test_a_shorter_training_leaves_the_record_of_the_longer_alone(small, tiny_set, tmp_path):
+    longer = dataclasses.replace(small, kimg=2, snap=2)
+    first = train(longer, tiny_set, outdir=tmp_path / "runs")
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with pytest.raises(DataError, match="another run of this training"):
+        train(small, tiny_set, run_dir=first)
+    second = train(small, tiny_set, outdir=tmp_path / "runs")
+    assert second.name.startswith("00001-")
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert snapshots(second) == ["network-snapshot-000000.pkl", "network-snapshot-000001.pkl"]
+    assert train(longer, tiny_set, outdir=tmp_path / "runs") == first
+
+
+def test_another_batch_gpu_is_another_training_and_says_so(small, tiny_set, tmp_path, capsys):
+    train(small, tiny_set, run_dir=tmp_path / "whole")
+    assert "note:" not in capsys.readouterr().out
+    train(dataclasses.replace(small, batch_gpu=5), tiny_set, run_dir=tmp_path / "parts")
+    assert "with batch_gpu 25 has come to 1000 images; with 5 it is another" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path, monkeypatch):

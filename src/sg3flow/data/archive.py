@@ -12,10 +12,11 @@ import numpy as np
 
 from sg3flow.data.decoding import decode_pixels
 from sg3flow.data.labels import read_labels
-from sg3flow.data.memory_cache import MemoryCache, free_memory
+from sg3flow.data.memory_cache import MemoryCache
 from sg3flow.data.packed_form import LABELS_NAME, ContentDigest
 from sg3flow.data.storage import Storage, is_hidden, open_storage
 from sg3flow.errors import DataError
+from sg3flow.limits import free_memory
 
 _CHANNELS = {"RGB": 3, "L": 1}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3flow.config import ValidateConfig
 from sg3flow.data.listing import open_listing
-from sg3flow.data.manifest import REJECTS, check_is_manifest
+from sg3flow.data.manifest import REJECTS, check_is_manifest, counted_changes
 from sg3flow.data.reference import profile_of, read_reference
 from sg3flow.data.storage import check_exists
 from sg3flow.data.thumbnails import MOST_SHOWN, Thumbnails
@@ -253,18 +253,12 @@ def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
         "raw_sizes": dict(raw_sizes.most_common(20)),
         "classes": {str(name): int(count) for name, count in classes},
         "splits": splits,
-        "changes": dict(sorted(_changes(manifest).items())),
+        "changes": counted_changes(manifest["changes"][manifest["packed"]]),
         "licence": tables.licence,
         "mean": _spread(entries["mean"]),
         "contrast": _spread(entries["contrast"]),
         "sharpness": _spread(entries["sharpness"]),
     }
-
-
-def _changes(manifest: "pd.DataFrame") -> Counter[str]:
-    """How many packed pictures became plain by which rule."""
-    listed = manifest["changes"][manifest["packed"]]
-    return Counter(change for text in listed for change in text.split(", ") if change)
 
 
 def _spread(values: "pd.Series[float]") -> dict[str, Any]:

@@ -24,28 +24,35 @@ def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
         DataError: there is no such file, it is not of that form, or it names no picture.
     """
     path = Path(where) if Path(where).is_absolute() else storage.path / where
-    rows = list(csv.reader(io.StringIO(_text(storage, where, path))))
-    rows = [row for row in rows if row]
-    if not rows or len(rows[0]) < 2 or rows[0][0].strip().lower() != "path":
+    rows = _numbered_rows(path, _text(storage, where, path))
+    head = rows[0][1] if rows else []
+    if len(head) < 2 or head[0].strip().lower() != "path":
         raise DataError(f"{path} must start with a row of column names, path first: path,label")
     known, values = frozenset(names), {}
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(rows[0]):
-            raise DataError(
-                f"row {number} of {path} has {len(row)} fields, its first row {len(rows[0])}"
-            )
+    for number, row in rows[1:]:
+        if len(row) != len(head):
+            raise DataError(f"line {number} of {path} has {len(row)} fields, its first {len(head)}")
         name = PurePosixPath(row[0].strip().replace("\\", "/")).as_posix()
         if name in values:
-            raise DataError(f"row {number} of {path} names {name} again")
+            raise DataError(f"line {number} of {path} names {name} again")
         values[name] = [field.strip() for field in row[1:]]
     if not known & values.keys():
         raise DataError(
             f"{path} names no picture of {storage.path}: its paths look like "
             f"'{next(iter(values), '')}', the pictures' like '{names[0]}'"
         )
-    if len(rows[0]) > 2:
+    if len(head) > 2:
         return LabelsFile(path, {name: _vector(path, name, row) for name, row in values.items()})
     return _classes(path, {name: row[0] for name, row in values.items()})
+
+
+def _numbered_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of its (last) line."""
+    reader = csv.reader(io.StringIO(text))
+    try:
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} of {path} is no CSV ({error})") from None
 
 
 def _text(storage: Storage, where: str, path: Path) -> str:

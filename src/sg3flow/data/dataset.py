@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -11,9 +12,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.sampler import WindowedShuffle
-from sg3flow.errors import Sg3flowError
+from sg3flow.errors import DataError, Sg3flowError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_MORE_SHARED = (
+    "allow more shared memory (docker run --shm-size 8g) or take --workers 0: the same command "
+    "goes on"
+)
 
 
 class TrainingSet(Dataset[Batch]):
@@ -67,10 +72,13 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
             if number % step == first:
                 try:
                     images, labels = zip(*(self.items[i] for i in chosen), strict=True)
+                    batch = torch.stack(images), torch.stack(labels)
+                    if worker:
+                        _share(batch)
                 except Sg3flowError as error:
                     yield error
                     return
-                yield torch.stack(images), torch.stack(labels)
+                yield batch
 
 
 def endless_batches(
@@ -79,7 +87,8 @@ def endless_batches(
     """Batches in the sampler's order for ever, read ahead by ``workers`` processes.
 
     Raises:
-        DataError: at the batch that holds a picture which cannot be read.
+        DataError: at the batch that holds a picture which cannot be read, or for which there is no
+            shared memory.
     """
     loader = DataLoader(
         _Stream(items, sampler, batch),
@@ -99,6 +108,43 @@ def _checked(batches: Iterator[Batch | Sg3flowError]) -> Iterator[Batch]:
         if isinstance(batch, Sg3flowError):
             raise batch
         yield batch
+
+
+def _share(batch: Batch) -> None:
+    """Put a batch where the training can read it.
+
+    The loader does so itself, in a thread whose errors it only prints: the training then waits for
+    ever.
+    """
+    try:
+        for tensor in batch:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"no shared memory for the pictures that are read ahead ({reason}); {_MORE_SHARED}"
+        ) from None
+
+
+@contextmanager
+def lost_readers_named() -> Iterator[None]:
+    """Say what to do when a process that reads pictures was ended.
+
+    Torch tells of it by a signal, at whatever line the block is.
+
+    Raises:
+        DataError: in place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"a process that reads pictures was ended, often for want of memory ({reason}); "
+            f"{_MORE_SHARED}"
+        ) from None
 
 
 def _leave_group(worker_id: int) -> None:

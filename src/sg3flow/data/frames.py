@@ -1,7 +1,7 @@
 """The tables that validation judges: the manifest, the decoded packed set, and its classes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +177,17 @@ def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
 def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":
     sides = entries["width"].dropna()
     side = int(sides.mode().iloc[0]) if len(sides) else 0
+    bars = dict(zip(entries["entry"], entries["bars"], strict=True))
+
+    def is_enlarged(row: Mapping[Hashable, Any]) -> bool:
+        # center-crop-wide enlarges nothing: a picture too low for the square stands between bars.
+        if row["width"] >= side and bars.get(row["entry"], 0) > 0:
+            return False
+        return bool(min(row["width"], row["height"]) < side)
+
     words = [
         f"{row['width']}x{row['height']} was enlarged to {side} px"
-        if row["packed"] and max(row["width"], row["height"]) < side
+        if row["packed"] and is_enlarged(row)
         else None
         for row in rows.to_dict("records")
     ]

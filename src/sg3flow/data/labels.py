@@ -22,7 +22,10 @@ _GREATEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class LabelsFile:
-    """What a ``dataset.json`` says; ``labels`` are unchecked values by file name, None: none."""
+    """What a ``dataset.json`` or another file says of labels.
+
+    ``labels`` are unchecked values by the names of pictures, None: none.
+    """
 
     path: Path
     labels: dict[str, Any] | None = None
@@ -43,7 +46,7 @@ class LabelsFile:
         if missing:
             raise DataError(
                 f"{missing[0]} in {self.path} has no label ({len(missing)} have none); complete "
-                f"{LABELS_NAME}, or pack with --labels none"
+                f"{self.path.name}, or pack with --labels none"
             )
         ordered = [self.labels[name] for name in names]
         if all(map(is_class, ordered)):
@@ -82,7 +85,7 @@ class LabelsFile:
         return (
             f"labels of {self.path} must be all class numbers from 0 to {MAX_CLASSES - 1}, or all "
             f"vectors of one length; {names[odd]} has {_words(ordered[odd])}; repair "
-            f"{LABELS_NAME}, or pack with --labels none"
+            f"{self.path.name}, or pack with --labels none"
         )
 
 
@@ -115,7 +118,7 @@ def read_labels(storage: Storage) -> LabelsFile:
             raise DataError(f"{key} of {storage.path} must be a text, not {_words(text)}")
     if names and labels is None:
         raise DataError(f"{storage.path} names {len(names)} classes but has no labels")
-    return LabelsFile(storage.path, labels, names or None, **terms)
+    return LabelsFile(storage.path / LABELS_NAME, labels, names or None, **terms)
 
 
 def is_class(label: Any) -> bool:

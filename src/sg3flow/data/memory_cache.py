@@ -7,12 +7,8 @@ locked: two processes that fill the same place at once write the same bytes.
 import mmap
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 class MemoryCache:
@@ -23,11 +19,6 @@ class MemoryCache:
         self._flags = np.frombuffer(mmap.mmap(-1, count), np.uint8)
         self._pixels = np.frombuffer(mmap.mmap(-1, count * self._picture_bytes), np.uint8)
         self._fence = threading.Lock()
-
-    @property
-    def num_filled(self) -> int:
-        """Pictures that are there."""
-        return int(np.count_nonzero(self._flags))
 
     def get(self, index: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """A copy of a picture, from memory or from ``decode``."""
@@ -49,14 +40,3 @@ class MemoryCache:
         """
         with self._fence:
             pass
-
-
-def free_memory() -> int:
-    """Bytes that may still be taken: of the machine, or of the container that this runs in."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        return min(free, int(_CGROUP_LIMIT.read_text()) - int(_CGROUP_USED.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free

@@ -13,7 +13,13 @@ from typing import Any
 
 from sg3flow.config import PackConfig
 from sg3flow.data.images import check_transform, parse_resolution
-from sg3flow.data.manifest import REJECTS, ManifestRow, refuse_foreign_manifest, write_manifest
+from sg3flow.data.manifest import (
+    REJECTS,
+    ManifestRow,
+    counted_changes,
+    refuse_foreign_manifest,
+    write_manifest,
+)
 from sg3flow.data.outputs import check_distinct
 from sg3flow.data.packed_form import (
     LABELS_NAME,
@@ -282,10 +288,10 @@ class _Packing:
                 "to leave them out"
             )
         if not self.packed:
-            last = self.rows[-1]
+            first = next((row for row in self.rows if row.in_subset), self.rows[0])
             raise DataError(
-                f"none of the {len(self.rows)} pictures could be packed ({last.path}: "
-                f"{last.left_out})"
+                f"none of the {len(self.rows)} pictures could be packed; the first, {first.path}: "
+                f"{first.left_out}"
             )
         labels, class_names = self._final_labels()
         extra = {
@@ -323,15 +329,10 @@ class _Packing:
             citation=self.source.citation,
             classes=dict(sorted(names.items())) if self.packed[0].label is not None else {},
             left_out=dict(self.kinds),
-            changes=_counted_changes(self.packed),
+            changes=counted_changes(row.changes for row in self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
         )
-
-
-def _counted_changes(rows: list[ManifestRow]) -> dict[str, int]:
-    counts = Counter(change for row in rows for change in row.changes.split(", ") if change)
-    return dict(sorted(counts.items()))
 
 
 def _row(picture: SourcePicture, scanned: Scanned) -> ManifestRow:

@@ -1,7 +1,6 @@
 """Ordered, memory-bounded work over processes."""
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,6 +12,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from sg3flow.errors import DataError
+from sg3flow.limits import available_cpus
 
 Shared = TypeVar("Shared")
 Job = TypeVar("Job")
@@ -22,13 +22,6 @@ _CHUNK_JOBS = 4  # sent together: a message costs the sender a tenth of a pictur
 _CHUNKS_AHEAD = 3  # a worker: enough to keep it busy, few enough to bound the memory
 _FEW_JOBS = 32  # done before the processes would have started
 _PIPE_BYTES = 1 << 20  # a result of some pictures in one piece: fewer switches between processes
-
-
-def available_cpus() -> int:
-    """CPUs this process may use; containers and batch systems give fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def workers_for(num_jobs: int, workers: int = 0) -> int:

@@ -46,6 +46,7 @@ class ParquetStorage:
         self.column = _picture_column(self.files[0])
         self._places: dict[str, _Place] = {}
         for file in self.files:
+            _check_column(_schema(file), file, self.column, self.files[0])
             self._places |= dict(_named_places(path, file, self.column))
         self.names = sorted(self._places)
         self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
@@ -108,6 +109,8 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
     column = column or next((name for name in ("label", "labels") if name in columns), "")
     if not column:
         return LabelsFile(storage.path)
+    for file in storage.files:
+        _check_column(_schema(file), file, column, storage.files[0])
     by_file = {file: _column(file, column) for file in storage.files}
     labels = {name: by_file[file][row] for name, file, row in storage.rows()}
     names = _class_names(storage.files[0], column)
@@ -117,14 +120,6 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
         labels = {name: numbers.get(label) for name, label in labels.items()}
         names = texts
     return LabelsFile(storage.path, labels, names)
-
-
-def count_rows(path: Path) -> int:
-    """Rows of one Parquet file."""
-    import pyarrow.parquet as pq
-
-    with _damage_named(path):
-        return int(pq.read_metadata(path).num_rows)
 
 
 def _values(place: _Place, column: str) -> Iterator[Any]:
@@ -187,6 +182,37 @@ def _picture_column(file: Path) -> str:
         f"{file} has no column of pictures (binary, or a struct with 'bytes'): it has "
         f"{', '.join(schema.names)[:200]}"
     )
+
+
+def _check_column(schema: Any, file: Path, column: str, first: Path) -> None:
+    """Make sure that a file has a column of the first one.
+
+    Raises:
+        DataError: it has none, or one of another kind.
+    """
+    if column not in schema.names:
+        raise DataError(
+            f"{file} has no column {column}, which {first} has: it has "
+            f"{', '.join(schema.names)[:200]}; take it out, or pack the two apart"
+        )
+    found, wanted = schema.field(column).type, _schema(first).field(column).type
+    if _kind(found) != _kind(wanted):
+        raise DataError(
+            f"column {column} of {file} holds {str(found)[:60]}, that of {first} "
+            f"{str(wanted)[:60]}; write both alike, or pack the two apart"
+        )
+
+
+def _kind(kind: Any) -> str:
+    """What a column is to us: numbers of any width are the same."""
+    import pyarrow as pa
+
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if is_text or pa.types.is_dictionary(kind):
+        return "text"
+    if pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "pictures"
+    return "numbers"
 
 
 def _schema(file: Path) -> Any:

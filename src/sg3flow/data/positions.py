@@ -27,11 +27,6 @@ class PositionFile:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handle": None}  # a handle means nothing in another process
 
-    @property
-    def length(self) -> int:
-        """Bytes in all."""
-        return self._stamp[0]
-
     def read(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; fewer where the file ends.
 

@@ -1,6 +1,7 @@
 """The files of a tar archive, read by position like those of a zip file."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import tarfile
@@ -19,6 +20,7 @@ from sg3flow.transfers import check_room
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # All that the readers of the standard library raise over damaged archives.
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
 
@@ -101,6 +103,8 @@ def damage_named(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
     except OSError as error:  # gzip and bzip2 raise it over wrong bytes, without a number
+        if error.errno in _DISK_ERRORS and str(error.filename) != str(path):
+            raise  # of where it is unpacked to
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from None
 

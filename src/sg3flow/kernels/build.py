@@ -25,12 +25,12 @@ from sg3flow.errors import ConfigError
 from sg3flow.files import replaced_folder, sha256_file, write_json
 from sg3flow.kernels.compilation import compile_recipe
 from sg3flow.kernels.recipes import Recipe, kernel_files, make_recipe
-from sg3flow.kernels.watching import Beat, locked, run_watched
+from sg3flow.kernels.watching import Beat, limit_sec, locked, run_watched
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"
 _FAILURE_HOLDS_SEC = 3600
-_TRIAL_SEC = 60.0
+_TRIAL_SHARE = 0.1  # of the time that a build may take
 
 
 def find_build(name: str) -> Path | None:
@@ -112,11 +112,13 @@ def _commands(recipe: Recipe) -> list[str]:
 
 
 def _check_last_time(build: Path, anew: bool) -> None:
-    """A build that failed is not tried again in every process of the next hour."""
+    """A build that failed is not tried again in every process of the next hour, unless more time
+    is allowed than it had."""
     note = _failure_note(build)
     with suppress(OSError, ValueError, KeyError, TypeError):
         failure = json.loads(note.read_text(encoding="utf-8"))
-        if not anew and time.time() - failure["time"] < _FAILURE_HOLDS_SEC:
+        is_recent = time.time() - failure["time"] < _FAILURE_HOLDS_SEC
+        if not anew and is_recent and limit_sec() <= failure["limit_sec"]:
             raise ConfigError(f"{failure['reason']}; 'sg3flow doctor --rebuild' tries again now")
 
 
@@ -148,7 +150,8 @@ def _make(recipe: Recipe, build: Path, anew: bool, beat: Beat) -> None:
             write_json(folder / RECORD, record)
     except ConfigError as error:
         with suppress(OSError):
-            write_json(_failure_note(build), {"time": time.time(), "reason": str(error)})
+            note = {"time": time.time(), "limit_sec": limit_sec(), "reason": str(error)}
+            write_json(_failure_note(build), note)
         raise
     _failure_note(build).unlink(missing_ok=True)
 
@@ -170,7 +173,7 @@ def _try_apart(name: str, library: Path, beat: Beat) -> None:
     if name != "cuda":
         return
     command = [sys.executable, "-m", "sg3flow.kernels.trial", name, str(library)]
-    code, output = run_watched(command, library.parent, beat, _TRIAL_SEC)
+    code, output = run_watched(command, library.parent, beat, _TRIAL_SHARE * limit_sec())
     if code != 0:
         last = (output.strip().splitlines() or ["no message"])[-1]
         raise ConfigError(f"the new {name} kernels failed their trial (exit {code}): {last[:300]}")

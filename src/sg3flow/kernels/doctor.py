@@ -12,6 +12,7 @@ from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.loader import load_kernels
 from sg3flow.kernels.recipes import find_nvcc
 from sg3flow.kernels.trial import largest_error
+from sg3flow.ops.backend import backend_name
 
 
 def examine(rebuild: bool = False) -> Iterator[str]:
@@ -39,13 +40,15 @@ def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     if rebuild:
         make_build(name, anew=True)
     setting = os.environ.get("SG3FLOW_OPS", "auto")
-    if setting not in ("auto", name):
-        yield f"{name}: plain PyTorch, because SG3FLOW_OPS={setting}"
-        return
     try:
+        if setting not in ("auto", name):
+            backend_name(name)  # an unknown setting is an error
+            yield f"{name}: plain PyTorch, because SG3FLOW_OPS={setting}"
+            return
         library = load_kernels(name)
     except ConfigError as error:
-        yield f"{name}: plain PyTorch, because {error}"
+        outcome = "plain PyTorch" if setting == "auto" else "every op is an error"
+        yield f"{name}: {outcome}, because {error}"
         return
     yield f"{name}: compiled kernels{_details(name, library)}"
     yield f"  {library}"

@@ -51,13 +51,15 @@ def upfirdn2d(
         up, down: an int, or (x, y).
         padding: an int, (x, y) or (x0, x1, y0, y1), in samples of the upsampled image.
         flip_filter: True correlates instead of convolving.
-        gain: scales the result.
+        gain: scales the result; 0 or more.
 
     Returns:
         [N, C, (H*up_y + y0 + y1 - taps) // down_y + 1, the same for x].
     """
     check_images("upfirdn2d", x)
     check_filter("upfirdn2d", f)
+    if not gain >= 0:  # a separable filter takes its root on each axis
+        raise ValueError(f"upfirdn2d: gain must be 0 or more, not {gain}")
     spec = FirSpec(
         parse_factor("up", up),
         parse_factor("down", down),

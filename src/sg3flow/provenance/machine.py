@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from sg3flow.limits import available_cpus
 from sg3flow.ops.backend import backend_name
 from sg3flow.provenance.nvml import driver_version
 
@@ -38,7 +39,7 @@ def machine_facts() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "logical_cores": psutil.cpu_count() or 1,
-        "usable_cores": _usable_cores(),
+        "usable_cores": available_cpus(),
         "memory_gib": round(psutil.virtual_memory().total / _GIB, 1),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
         "driver": driver_version(),
@@ -94,13 +95,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpu(index: int) -> dict[str, Any]:

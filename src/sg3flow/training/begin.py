@@ -3,6 +3,7 @@
 With several processes the first one reads, and the others get what it has.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,11 @@ from sg3flow import processes
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.ops.backend import backend_name
 from sg3flow.training.build import Parts
+from sg3flow.training.fingerprint import fingerprint
 from sg3flow.training.folder import RunFolder
 from sg3flow.training.job import Job
 from sg3flow.training.loop import Clock
-from sg3flow.training.state import capture, restore, spread
+from sg3flow.training.state import StateFolder, capture, restore, spread
 from sg3flow.training.transfer import Architecture, start_architecture, transfer
 
 
@@ -45,6 +47,8 @@ def find_start(job: Job, folder: RunFolder | None) -> Start:
     config, items = job.config, job.items
     if folder is not None:
         saved = folder.states.load()
+        if saved is None:
+            _say_other_pass(job, folder)
         if config.resume and saved is None:
             networks = load_networks(config.resume)
         architecture = start_architecture(
@@ -80,6 +84,24 @@ def begin(job: Job, parts: Parts, start: Start) -> Clock:
         print(f"going on at {clock.nimg} images from the saved state")
         _say_other_ops(state["ops"], backend_name(parts.device))
     return clock
+
+
+def _say_other_pass(job: Job, folder: RunFolder) -> None:
+    """A training that differs in ``batch_gpu`` alone may be the one that was meant."""
+    config = job.config
+    share = config.batch // config.gpus
+    for size in range(config.mbstd_group, share + 1, config.mbstd_group):
+        if share % size or size == config.batch_gpu:
+            continue
+        other = dataclasses.replace(config, batch_gpu=size)
+        base = folder.root / fingerprint(other, job.items.packed.digest)
+        nimg = StateFolder(base / "states").latest_nimg() if base.is_dir() else 0
+        if nimg:
+            print(
+                f"note: the same training with batch_gpu {size} has come to {nimg} images; with "
+                f"{config.batch_gpu} it is another one (the discriminator compares the pictures "
+                f"of a pass) and starts anew: --batch-gpu {size} goes on there"
+            )
 
 
 def _say_other_ops(before: str, now: str) -> None:

@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import sg3flow
@@ -19,6 +21,7 @@ _NUMERICS = (
     "cpu/*",
     "cuda/*",
     "kernels/library.py",
+    "kernels/recipes.py",  # the compiler's options
     "ops/*.py",
     "networks/[!s]*.py",
     "networks/s[!u]*.py",  # not summary.py, which only prints
@@ -32,6 +35,14 @@ _NUMERICS = (
     "data/sampler.py",
     "devices.py",
     "processes.py",
+)
+
+
+# Literals are matched so that what looks like a comment inside them is none.
+_LITERAL_OR_COMMENT = re.compile(
+    r"""R"([^ ()\\]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'"""
+    r"""|//(?:\\\n|[^\n])*|/\*.*?\*/""",
+    re.DOTALL,
 )
 
 
@@ -52,8 +63,9 @@ def fingerprint(config: TrainConfig, data_digest: str) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
+@functools.cache
 def numerics_digest() -> str:
-    """SHA-256 over the syntax of the modules that decide the numbers.
+    """SHA-256 over the syntax of the modules, kernels included, that decide the numbers.
 
     Comments, docstrings and layout do not count: tidying the code must not orphan a training.
     """
@@ -63,8 +75,14 @@ def numerics_digest() -> str:
         for path in sorted(p for p in package.glob(pattern) if p.is_file()):
             digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
             source = path.read_text(encoding="utf-8")
-            digest.update((_meaning(source) if path.suffix == ".py" else source).encode())
+            meaning = _meaning if path.suffix == ".py" else _meaning_of_cpp
+            digest.update(meaning(source).encode())
     return digest.hexdigest()
+
+
+def _meaning_of_cpp(source: str) -> str:
+    plain = _LITERAL_OR_COMMENT.sub(lambda m: " " if m[0].startswith("/") else m[0], source)
+    return " ".join(plain.split())
 
 
 def _meaning(source: str) -> str:

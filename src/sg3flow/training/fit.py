@@ -7,21 +7,22 @@ runs one step with all its phases and prints the bytes it took at most, or null 
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.errors import OutOfMemory
+from sg3flow.errors import Interrupted, OutOfMemory, Sg3flowError
 from sg3flow.files import write_json
+from sg3flow.limits import free_memory
 from sg3flow.training.build import build
 from sg3flow.training.memory import is_out_of_memory, peak_rss
 from sg3flow.training.step import RealBatch, run_step
@@ -91,7 +92,7 @@ def largest_fitting(
 def _room(device: torch.device) -> float:
     if device.type == "cuda":
         return _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-    return _HOST_SHARE * float(psutil.virtual_memory().available)
+    return _HOST_SHARE * free_memory()
 
 
 def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | None]:
@@ -108,12 +109,30 @@ def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | Non
         content = json.dumps({"config": dataclasses.asdict(small), **form})
         command = [sys.executable, "-m", "sg3flow.training.fit", content]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:  # the system ends what takes too much
-            return None
-        found = json.loads(done.stdout.splitlines()[-1])
-        return int(found) if found is not None else None
+        return _taken(size, done)
 
     return trial
+
+
+def _taken(size: int, done: "subprocess.CompletedProcess[str]") -> int | None:
+    """What a trial found; the system ends by a signal what takes too much.
+
+    Raises:
+        Interrupted: a person ended it; no size must be remembered for that.
+        Sg3flowError: it failed for another reason, which says nothing about sizes.
+    """
+    if -done.returncode in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        raise Interrupted("stopped while batch_gpu was tried out; the same command tries it again")
+    if done.returncode < 0:
+        return None
+    if done.returncode > 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Sg3flowError(
+            f"--batch-gpu auto: a step of {size} images a pass, tried out, failed ({last[:300]}); "
+            "repair that, or give --batch-gpu a number"
+        )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return int(found) if found is not None else None
 
 
 def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:

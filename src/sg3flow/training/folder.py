@@ -15,7 +15,7 @@ from typing import IO
 
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_text
-from sg3flow.reporting import read_run, read_whole_lines
+from sg3flow.reporting import read_run, read_uid, read_whole_lines
 from sg3flow.training.state import StateFolder
 
 
@@ -33,6 +33,16 @@ class RunFolder:
     states: StateFolder
     _lock: IO[str]
     out: Path = Path()
+
+    @property
+    def root(self) -> Path:
+        """Where the folders of all trainings are."""
+        return self.work.parents[1]
+
+    @property
+    def uid(self) -> str:
+        """The identity of the run, empty before its first start."""
+        return read_uid(self.work)
 
     def publish(self, name: str) -> Path:
         """Show a finished file of the work folder in the output folder."""
@@ -60,6 +70,14 @@ class RunFolder:
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
 
+    def last_snapshot(self) -> Path | None:
+        """The newest snapshot, unless that is the one before the first step.
+
+        In the work folder: DVC removes the output folder when the stage runs again.
+        """
+        newest = max(self.work.glob("network-snapshot-*.pkl"), default=None)
+        return newest if newest is not None and _kimg_of(newest.name) else None
+
     def close(self) -> None:
         """Let others use the work folder."""
         self._lock.close()
@@ -73,7 +91,7 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
     longer one's state is kept.
 
     Raises:
-        DataError: another process is training there.
+        DataError: another process is training there, or the disk has no locks.
     """
     base = state_root / key
     past = StateFolder(base / "states").latest_nimg() > final_nimg
@@ -86,10 +104,15 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
         # lockf, not flock: processes that read pictures for a killed training inherit the latter,
         # and hold it until they notice.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         lock.close()
+        if isinstance(error, BlockingIOError | PermissionError):  # as POSIX lets a held lock answer
+            raise DataError(
+                f"another process is training in {base}; wait for it, or end it and run again"
+            ) from None
         raise DataError(
-            f"another process is training in {base}; wait for it, or end it and run again"
+            f"{base} cannot be locked ({error.strerror}); set SG3FLOW_STATE_DIR to a folder on "
+            "another disk"
         ) from None
     for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
         left.unlink()  # of a start that was killed while it wrote
@@ -110,8 +133,15 @@ def _cut(path: Path, final_nimg: int) -> None:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def check_out(out: Path, key: str) -> None:
-    """Make sure the output folder is empty, or shows this very training.
+def check_out(out: Path, key: str, uid: str) -> None:
+    """Make sure the output folder is empty, or shows this very run.
+
+    Another run of the same training, a longer one say, keeps its own folder: mixed files would tell
+    of neither.
+
+    Args:
+        key: fingerprint of the training.
+        uid: identity of the run, as ``RunFolder.uid``.
 
     Raises:
         DataError: it holds something else; nothing is touched.
@@ -123,20 +153,22 @@ def check_out(out: Path, key: str) -> None:
     run = read_run(out)
     if run is None and any(not path.name.startswith(".") for path in out.iterdir()):
         raise DataError(f"{out} holds other files and no run.json; choose an empty folder")
-    if run is not None and run["fingerprint"] != key:
+    if run is not None and run["uid"] != uid:
+        what = "another training ({}; settings or data differ)"
+        if run["fingerprint"] == key:
+            what = "another run of this training ({}; of another length, or its state is gone)"
         raise DataError(
-            f"{out} shows another training ({run['name']}; settings or data differ); choose "
-            "another folder or remove that one"
+            f"{out} shows {what.format(run['name'])}; choose another folder or remove that one"
         )
 
 
-def numbered_out(outdir: Path, name: str, key: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: that of the same training, or else the next number, taken."""
+def numbered_out(outdir: Path, name: str, uid: str) -> Path:
+    """``<outdir>/<NNNNN>-<name>``: that of the same run, or else the next number, taken."""
     while True:
         number = 0
         for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
             run = read_run(path)
-            if run is not None and run["fingerprint"] == key:
+            if run is not None and run["uid"] == uid:
                 return path
             match = re.match(r"(\d{5,})-", path.name)
             number = max(number, int(match[1]) + 1 if match else 0)

@@ -16,6 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sg3flow.errors import Interrupted, ProcessLost, Sg3flowError
 from sg3flow.launched import LAUNCHED, failure_kind
+from sg3flow.limits import available_cpus
 from sg3flow.training.interrupt import stop_with_parent
 
 # Between the wish to stop and the end of a step that is under way and of saving its state.
@@ -33,7 +34,7 @@ def launch(count: int, command: Sequence[str]) -> None:
     """
     os.environ[LAUNCHED] = "1"
     # Each process with all cores would have them wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder, stop_with_parent():
         config = LaunchConfig(

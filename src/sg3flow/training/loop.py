@@ -66,8 +66,10 @@ class TrainingLoop:
         """Train until the run is complete (True) or a stop was asked for (False)."""
         self._started = self._tick_started = time.monotonic()
         self._maintenance_sec = 0.0
+        self._warned = False
         self._tick_nimg = self.clock.nimg
         total = self.config.kimg * 1000
+        folder = self.record.folder if self.record is not None else None
         while True:
             done = self.clock.nimg >= total
             due = self.record is not None and self.record.state_is_due()
@@ -79,7 +81,7 @@ class TrainingLoop:
                 self._save_state()
             if done or stopping:
                 return done
-            with out_of_memory_advice(self.config, self.parts.device):
+            with out_of_memory_advice(self.config, self.parts.device, folder):
                 self._step()
             advance(self.config.batch)
 
@@ -105,6 +107,8 @@ class TrainingLoop:
         tick = nimg // (self.config.tick * 1000)
         if self.record is not None:
             self.record.report(stats | self._progress_stats(tick, tick_ended), nimg)
+            if not self._warned:
+                self._warned = memory_warning(self.config, self.parts.device, self.record.folder)
         if tick % self.config.snap == 0 or done:
             self._save_snapshot()
             keep = True
@@ -181,7 +185,6 @@ class TrainingLoop:
             "Timing/maintenance_sec": self._maintenance_sec,
         }
         values |= memory_stats(self.parts.device)
-        memory_warning(self.config, self.parts.device)
         return {name: Stat(1, float(value), 0.0) for name, value in values.items()}
 
     def _save_state(self) -> None:

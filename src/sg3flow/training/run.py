@@ -11,7 +11,7 @@ import torch
 from sg3flow import processes
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import endless_batches
+from sg3flow.data.dataset import endless_batches, lost_readers_named
 from sg3flow.data.sampler import WindowedShuffle
 from sg3flow.devices import flushed_denormals, pick_device
 from sg3flow.errors import ConfigError, Interrupted
@@ -70,7 +70,12 @@ def train(
         Diverged, OutOfMemory, ProcessLost: it cannot go on; the saved state stands.
     """
     device = pick_device(config.device)
-    with processes.joined(device), flushed_denormals(), stop_requests() as stop_asked:
+    with (
+        processes.joined(device),
+        flushed_denormals(),
+        stop_requests() as stop_asked,
+        lost_readers_named(),
+    ):
         _check_group(config)
         job = prepare(config, data)
         processes.check_same(job.key, "the training")
@@ -81,10 +86,10 @@ def train(
         folder = open_run_folder(state_root(), job.key, job.final_nimg)
         with contextlib.closing(folder):
             if run_dir is not None:
-                check_out(run_dir, job.key)
+                check_out(run_dir, job.key, folder.uid)
                 folder.out = run_dir
             else:
-                folder.out = numbered_out(cast(Path, outdir), job.name, job.key)
+                folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
             _lead(job, device, folder, mirror, measure_for, stop_asked)
             return folder.out
 
@@ -165,7 +170,7 @@ def _assemble(
 ) -> TrainingLoop:
     """Everything a run needs, at its start or where its saved state left it."""
     config, items = job.config, job.items
-    with out_of_memory_advice(config, device):
+    with out_of_memory_advice(config, device, folder):
         start = find_start(job, folder)
         parts = build(
             config,

@@ -52,7 +52,9 @@ class StateFolder:
             problem = _problem(path)
             if problem is None:
                 loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return loaded
+                if loaded.get("format") == _FORMAT:
+                    return loaded
+                problem = f"its format is {loaded.get('format')}, not {_FORMAT}"
             _log.warning("%s is not used: %s; trying the state before it", path.name, problem)
         return None
 
