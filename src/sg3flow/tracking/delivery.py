@@ -4,7 +4,6 @@ The run is found by a tag, a metric point with the same time and value is one po
 name is made of its content, a snapshot's model is looked up before it is made.
 """
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissing
 from sg3flow.provenance.files import read_packages, read_provenance
-from sg3flow.reporting import read_run
+from sg3flow.reporting import read_row, read_run
 from sg3flow.tracking.journal import EVENTS, STATS, last_report, noted_end, whole_lines
 from sg3flow.tracking.position import Position, load_position
 from sg3flow.tracking.provenance import recorded_tags
@@ -135,9 +134,9 @@ class Delivery:
 
     def _send_stats(self, store: Store, position: Position) -> None:
         batch: list[Any] = []
-        size = 0
-        for line in whole_lines(self.folder / STATS, position.stats):
-            metrics = _metrics_of(json.loads(line))
+        size, path = 0, self.folder / STATS
+        for line in whole_lines(path, position.stats):
+            metrics = _metrics_of(read_row(line, path, f"byte {position.stats + size}"))
             if len(batch) + len(metrics) > _BATCH_METRICS:
                 self._send_batch(store, position, batch, size)
                 batch, size = [], 0
@@ -164,7 +163,7 @@ class Delivery:
         for start, line in position.events_left():
             try:
                 with tracking_errors(store.uri):
-                    send_event(target, json.loads(line))
+                    send_event(target, read_row(line, self.folder / EVENTS, f"byte {start}"))
             except TrackingError as error:
                 if error.__cause__ is not None:  # the server's doing: does it answer at all?
                     _require_answer(store)
