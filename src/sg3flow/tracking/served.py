@@ -1,6 +1,7 @@
 """Versions of the registry as the source of a server that follows an alias."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -43,14 +44,14 @@ def followed(target: str, folder: Path) -> Source:
     def fetch(version: str) -> Path:
         import mlflow
 
-        place = folder / f"version-{version}"
-        if place.is_dir():
-            return place
-        # Under another name first: a download that was cut short is no version.
-        partial = Path(tempfile.mkdtemp(dir=folder))
-        with tracking_errors(store.uri):
-            uri = f"models:/{name}/{version}"
-            mlflow.artifacts.download_artifacts(uri, dst_path=str(partial))
-        return partial.rename(place)
+        place = Path(tempfile.mkdtemp(prefix=f"version-{version}-", dir=folder))
+        try:
+            with tracking_errors(store.uri):
+                uri = f"models:/{name}/{version}"
+                mlflow.artifacts.download_artifacts(uri, dst_path=str(place))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return place
 
     return Source(f"{name}@{alias}", wanted, fetch)
