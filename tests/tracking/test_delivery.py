@@ -21,6 +21,8 @@ from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.mirror import mirrored
 from sg3flow.tracking.models import SHA256_TAG
 from sg3flow.tracking.position import load_position, sole_sender
+from sg3flow.tracking.recorded import find_record
+from sg3flow.tracking.runs import registered_version, training_id
 from sg3flow.tracking.stage_run import tracked_stage
 from sg3flow.tracking.store import connect, time_to_upload, tracking_uri, training_run_id
 
@@ -245,6 +247,31 @@ def test_a_line_that_is_refused_stops_no_other(run_folder, is_complete):
     assert load_position(run_folder, tracking_uri()).unsent() == (1, 0)
 
 
+def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
+    from mlflow import MlflowClient
+
+    tried = []
+    log_metric = MlflowClient.log_metric
+
+    def counted(self, run_id, key, *arguments, **options):
+        tried.append(key)
+        log_metric(self, run_id, key, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_metric", counted)
+    Delivery(run_folder).send()
+    journal, delivery = Journal(run_folder), Delivery(run_folder, live=True)
+    journal.note("metric", key="no#such*name", value=1.0)
+    for value in range(3):
+        journal.note("metric", key="late", value=float(value))
+        with pytest.raises(TrackingError, match="no#such"):
+            delivery.send()
+    assert (tried.count("no#such*name"), tried.count("late")) == (1, 3)
+    delivery.live = False  # the end: once more
+    with pytest.raises(TrackingError, match="no#such"):
+        delivery.send()
+    assert tried.count("no#such*name") == 2
+
+
 def test_a_killed_run_is_marked_as_one(run_folder):
     Journal(run_folder).begin()
     Delivery(run_folder, live=True).send()
@@ -305,6 +332,24 @@ def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, m
     monkeypatch.delenv("SG3FLOW_TRACKING")
     assert sync().exit_code == 0
     is_complete(run_folder)
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_server(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"ValueError: .*'soon'.*; check the MLFLOW_") as caught:
+        connect()
+    assert "that the server is up" not in str(caught.value)
+
+
+def test_reading_makes_no_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    for read in (training_id, registered_version):
+        with pytest.raises(TrackingError, match="no tracking database"):
+            read("toy@champion")
+    with pytest.raises(TrackingError, match="no tracking database"):
+        find_record("a-run", tmp_path)
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_an_upload_may_take_as_long_as_its_file_is_large(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from sg3flow.tracking.store import (
 )
 
 _BATCH_METRICS = 1000  # MLflow takes no more in one request
+_REFUSED_WAIT_SEC = 300.0  # what it refuses may be a large file: not every few seconds again
 
 
 class Delivery:
@@ -42,6 +43,7 @@ class Delivery:
         self._on_progress = on_progress
         self._position: Position | None = None
         self._sent_state: object = None
+        self._refused: dict[int, tuple[float, TrackingError]] = {}  # when, and why, by first byte
 
     def send(self) -> None:
         """Send everything that is new.
@@ -152,7 +154,7 @@ class Delivery:
         self._on_progress()
 
     def _send_events(self, store: Store, position: Position) -> list[TrackingError]:
-        """Send line by line; what the server refuses is passed over, and tried again next time."""
+        """Send line by line; what the server refuses is passed over, and tried again later."""
         from sg3flow.tracking.events import Target, send_event
 
         training = self._described().get("training")
@@ -161,12 +163,17 @@ class Delivery:
         target = Target(store, self.folder, position.run_id, training_id, name)
         problems: list[TrackingError] = []
         for start, line in position.events_left():
+            when, reason = self._refused.get(start, (0.0, None))
+            if reason is not None and self.live and time.monotonic() < when + _REFUSED_WAIT_SEC:
+                problems.append(reason)
+                continue
             try:
                 with tracking_errors(store.uri):
                     send_event(target, read_row(line, self.folder / EVENTS, f"byte {start}"))
             except TrackingError as error:
                 if error.__cause__ is not None:  # the server's doing: does it answer at all?
                     _require_answer(store)
+                    self._refused[start] = (time.monotonic(), error)
                 problems.append(error)
             else:
                 position.sent(start, line)
