@@ -119,6 +119,11 @@ def _check_rows(form: str, rows: Any) -> None:
             if not row:
                 raise _bad(f"row {i} is empty; {_ADVICE}")
             _check_columns(row)
+            if form != "dataframe_records" and row.keys() != rows[0].keys():
+                raise _bad(
+                    f"every row of {form} needs the same columns, which row {i} and row 0 do not "
+                    "have; dataframe_records takes any"
+                )
     else:
         raise _bad(f"{form} must be a list of rows, each an object; {_ADVICE}")
     if not rows or (form == "dataframe_split" and not rows["data"]):
