@@ -73,6 +73,7 @@ class Worker:
             cwd=folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the front, which lets it answer what it has
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         worker = cls(version, model, process, folder)
