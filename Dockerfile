@@ -15,13 +15,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# build/model may be any folder that `mlflow artifacts download` made.
-ARG MODEL=build/model
 COPY constraints.txt /tmp/constraints.txt
-COPY ${MODEL}/requirements.txt /tmp/requirements.txt
+COPY build/model/requirements.txt /tmp/requirements.txt
 RUN pip install --extra-index-url "$TORCH_INDEX" -c /tmp/constraints.txt \
     -r /tmp/requirements.txt ninja
-COPY ${MODEL} /model
+COPY build/model /model
 # The kernels are built here, where there is a compiler; the choice of instructions is made later.
 RUN SG3FLOW_KERNELS=/kernels PYTHONPATH=/model/code \
     python -c "from sg3flow.kernels.loader import load_kernels; load_kernels('cpu')"

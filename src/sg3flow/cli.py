@@ -56,11 +56,11 @@ def summary(debug: Debug = False) -> None:
 @app.command()
 def sync(
     folder: Annotated[
-        Path | None, typer.Argument(help="work folder of one run; without: all runs in state/")
+        Path | None, typer.Argument(help="folder of a run, or of several; without: all in state/")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Send to MLflow what a training could not send while the server was away."""
+    """Send to MLflow what stages could not send while the server was away."""
     with one_line_errors(debug):
         from sg3flow.project import state_root
         from sg3flow.tracking.sync import sync_folder

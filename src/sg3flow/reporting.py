@@ -14,8 +14,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from sg3flow.errors import DataError
 from sg3flow.files import sha256_file, write_json
 
 RUN_FORMAT = "sg3flow-run-1"
@@ -57,8 +58,7 @@ class JsonlReporter:
     """Appends to ``stats.jsonl`` and ``events.jsonl`` of a folder, each thing once.
 
     After a resume the steps since the last saved state run again and report again: lines that
-    already stand are not repeated, so the files have no gap and no double. A line torn by a kill is
-    dropped when the files are opened.
+    already stand are not repeated, so the files have no gap and no double.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,8 +67,6 @@ class JsonlReporter:
             (row["nimg"] for row in read_whole_lines(self._stats_path)), default=-1
         )
         self._events = {self._identity(row) for row in read_whole_lines(self._events_path)}
-        for path in (self._stats_path, self._events_path):
-            _drop_torn_line(path)
 
     def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
         """Append one line, unless this or a later one stands already."""
@@ -88,17 +86,16 @@ class JsonlReporter:
         A resumed training writes the snapshots since its last state again; on a GPU they may differ
         in their last bits.
         """
-        self._event({"kind": "snapshot", "file": path.name, "key": "", "nimg": nimg})
+        row = {"kind": "snapshot", "file": path.name, "key": "", "nimg": nimg, "sha256": sha256}
+        self._event(row)
         listed = path.with_name(DIGESTS)
-        _drop_torn_line(listed)
         if snapshot_digests(path.parent).get(path.name) != sha256:
-            row = {"snapshot_pkl": path.name, "sha256": sha256}
-            append_row(listed, row | {"nimg": nimg, "timestamp": time.time()})
+            digest = {"snapshot_pkl": path.name, "sha256": sha256}
+            append_row(listed, digest | {"nimg": nimg, "timestamp": time.time()})
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Append one line to the metric's file, unless the snapshot has one there, and note it."""
         path = snapshot.with_name(f"metric-{name}.jsonl")
-        _drop_torn_line(path)
         known = [row for row in read_whole_lines(path) if row["snapshot_pkl"] == snapshot.name]
         row: dict[str, Any] = {"results": {name: value}, "metric": name}
         row |= {"snapshot_pkl": snapshot.name, "nimg": nimg, "timestamp": time.time()}
@@ -135,20 +132,43 @@ def snapshot_digests(folder: Path) -> dict[str, str]:
     return {row["snapshot_pkl"]: row["sha256"] for row in read_whole_lines(folder / DIGESTS)}
 
 
-def read_whole_lines(path: Path, start: int = 0) -> list[dict[str, Any]]:
-    """The rows from byte ``start`` on; a last line without its newline is not there yet."""
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; a last line without its newline is not there yet.
+
+    Raises:
+        DataError: a line is damaged.
+    """
     if not path.exists():
         return []
-    with path.open("rb") as stream:
-        stream.seek(start)
-        content = stream.read()
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return [read_row(line, path, f"line {number}") for number, line in enumerate(lines, 1)]
+
+
+def read_row(line: bytes, path: Path, place: str) -> dict[str, Any]:
+    """What a line of a file says.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, {place} is damaged: delete that line to go on")
+    return row
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a line of JSON, and bring it to the disk."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+    """Append a line of JSON, and bring it to the disk.
+
+    A line torn by a kill or a full disk is dropped first: nobody was told that it stands, and what
+    follows it would be damaged too.
+    """
+    with path.open("ab+") as stream:
+        _drop_torn_line(stream)
+        stream.write((json.dumps(row) + "\n").encode())
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -180,7 +200,11 @@ def describe_run(work: Path, content: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _drop_torn_line(path: Path) -> None:
-    if path.exists():
-        whole = path.read_bytes().rfind(b"\n") + 1
-        os.truncate(path, whole)
+def _drop_torn_line(stream: BinaryIO) -> None:
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    stream.seek(size - 1)
+    if stream.read() != b"\n":
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)

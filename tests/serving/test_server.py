@@ -97,6 +97,8 @@ _BAD = [
     ({"inputs": {"seed": [1, 2], "class": [0]}}, "lists of one length"),
     ({"inputs": {"seed": 1, "class": 0}}, "lists of one length"),
     ({"instances": [1]}, "must be a list of rows"),
+    ({"instances": [{"seed": 1}, _GOOD]}, "every row of instances needs the same columns"),
+    ({"inputs": [_GOOD, {"seed": 1}]}, "every row of inputs needs the same columns"),
     ({"dataframe_split": [1]}, "must be an object of columns and data"),
     ({"dataframe_split": {"columns": ["seed"]}}, "must hold columns"),
     ({"dataframe_split": {"columns": ["seed", "class"], "data": [[1]]}}, "value for each column"),

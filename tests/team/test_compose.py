@@ -64,7 +64,7 @@ def test_every_image_is_pinned(services):
     assert re.search(r"@sha256:[0-9a-f]{64}$", services["s3"]["image"])
     assert services["mlflow"]["image"].endswith(":" + constraints()["mlflow"])
     [base] = re.findall(r"^FROM (\S+)$", (TEAM / "Dockerfile").read_text(), re.MULTILINE)
-    assert base == "python:3.11-slim-bookworm"
+    assert base == "python:3.11.13-slim-bookworm"
 
 
 def test_every_secret_comes_from_the_settings_and_must_be_there(services, settings_file):

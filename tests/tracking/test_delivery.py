@@ -8,15 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.artifacts import download_artifacts
 from typer.testing import CliRunner
 
 from sg3flow.cli import app
 from sg3flow.config import EvaluateConfig
 from sg3flow.errors import TrackingError, TrainingMissing
+from sg3flow.files import sha256_file
+from sg3flow.reporting import JsonlReporter
 from sg3flow.tracking.delivery import Delivery
 from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.mirror import mirrored
+from sg3flow.tracking.models import SHA256_TAG
 from sg3flow.tracking.position import load_position, sole_sender
+from sg3flow.tracking.recorded import find_record
+from sg3flow.tracking.runs import registered_version, training_id
 from sg3flow.tracking.stage_run import tracked_stage
 from sg3flow.tracking.store import connect, time_to_upload, tracking_uri, training_run_id
 
@@ -150,7 +156,7 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
     assert sync().stdout.count("nothing to send") == 2
 
 
-def test_metrics_may_come_before_their_snapshot(run_folder, evaluated, is_complete):
+def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
     Delivery(run_folder).send()
     [snapshot] = run_folder.glob("*.pkl")
     hidden = snapshot.rename(run_folder / "hidden")
@@ -178,12 +184,38 @@ def test_a_run_made_twice_becomes_one(run_folder, is_complete):
     Delivery(run_folder).send()
     shutil.rmtree("state/sent")
     Delivery(run_folder).send()
-    check_one = training_run_id(run_folder)
-    found = store.client.search_runs([store.experiment_id])
-    assert [run.info.run_id for run in found] == [check_one]
-    [run] = found
-    assert len(store.client.get_metric_history(run.info.run_id, "Loss/G/loss")) == 4
-    assert len(store.client.list_artifacts(run.info.run_id, "images")) == 8
+    is_complete(run_folder)
+
+
+def test_a_snapshot_written_again_replaces_its_bytes(run_folder, is_complete):
+    Delivery(run_folder).send()
+    [snapshot] = run_folder.glob("*.pkl")
+    snapshot.write_bytes(b"other bytes, and more of them")
+    JsonlReporter(run_folder).snapshot(snapshot, 3000, sha256_file(snapshot))
+    Delivery(run_folder).send()
+    is_complete(run_folder)
+    store = connect()
+    [model] = store.client.search_logged_models([store.experiment_id])
+    assert model.tags[SHA256_TAG] == sha256_file(snapshot)
+    found = download_artifacts(f"models:/{model.model_id}")
+    assert Path(found, snapshot.name).read_bytes() == snapshot.read_bytes()
+
+
+def test_a_line_torn_by_a_full_disk_does_not_hide_the_end(run_folder, is_complete):
+    with (run_folder / "events.jsonl").open("a") as stream:
+        stream.write('{"kind": "metr')
+    Journal(run_folder).end("FAILED")
+    Delivery(run_folder).send()
+    is_complete(run_folder, "FAILED")
+
+
+def test_a_damaged_line_is_named(run_folder, write_run_folder, own_project):
+    write_run_folder(own_project / "state" / "other" / "run")
+    with (run_folder / "events.jsonl").open("a") as stream:
+        stream.write('{"kind": "metr{"kind": "end"}\n')
+    result = sync()
+    assert result.exit_code == 1 and "is damaged: delete that line to go on" in result.stdout
+    assert "all sent" in result.stdout  # of the other
 
 
 def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, empty_database):
@@ -213,6 +245,31 @@ def test_a_line_that_is_refused_stops_no_other(run_folder, is_complete):
         Delivery(run_folder).send()
     is_complete(run_folder)
     assert load_position(run_folder, tracking_uri()).unsent() == (1, 0)
+
+
+def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
+    from mlflow import MlflowClient
+
+    tried = []
+    log_metric = MlflowClient.log_metric
+
+    def counted(self, run_id, key, *arguments, **options):
+        tried.append(key)
+        log_metric(self, run_id, key, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_metric", counted)
+    Delivery(run_folder).send()
+    journal, delivery = Journal(run_folder), Delivery(run_folder, live=True)
+    journal.note("metric", key="no#such*name", value=1.0)
+    for value in range(3):
+        journal.note("metric", key="late", value=float(value))
+        with pytest.raises(TrackingError, match="no#such"):
+            delivery.send()
+    assert (tried.count("no#such*name"), tried.count("late")) == (1, 3)
+    delivery.live = False  # the end: once more
+    with pytest.raises(TrackingError, match="no#such"):
+        delivery.send()
+    assert tried.count("no#such*name") == 2
 
 
 def test_a_killed_run_is_marked_as_one(run_folder):
@@ -248,6 +305,25 @@ def test_one_process_sends_at_a_time(run_folder):
     assert "all sent" in sync().stdout
 
 
+def test_a_training_that_goes_on_sends_by_itself(run_folder):
+    program = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
+    lock = run_folder.parent / ".lock"
+    command = [sys.executable, "-c", f"{program}; print(flush=True); sys.stdin.read()", str(lock)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as training:
+        training.stdout.readline()
+        assert "is training" in sync().stdout
+    assert "all sent" in sync().stdout
+
+
+def test_one_run_that_cannot_be_read_stops_no_other(run_folder, write_run_folder, own_project):
+    broken = write_run_folder(own_project / "state" / "0" / "run")
+    (broken.parent / ".lock").mkdir()
+    result = sync()
+    assert result.exit_code == 1 and "1 of 2 runs are not sent completely" in result.stderr
+    assert "14 lines left" in result.stdout and "all sent" in result.stdout
+
+
 def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, monkeypatch, capfd):
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
     with mirrored(run_folder):
@@ -256,6 +332,24 @@ def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, m
     monkeypatch.delenv("SG3FLOW_TRACKING")
     assert sync().exit_code == 0
     is_complete(run_folder)
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_server(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"ValueError: .*'soon'.*; check the MLFLOW_") as caught:
+        connect()
+    assert "that the server is up" not in str(caught.value)
+
+
+def test_reading_makes_no_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    for read in (training_id, registered_version):
+        with pytest.raises(TrackingError, match="no tracking database"):
+            read("toy@champion")
+    with pytest.raises(TrackingError, match="no tracking database"):
+        find_record("a-run", tmp_path)
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_an_upload_may_take_as_long_as_its_file_is_large(tmp_path, monkeypatch):

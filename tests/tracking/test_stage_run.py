@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import PackConfig
+from sg3flow.config import EvaluateConfig, PackConfig
 from sg3flow.errors import DataError, Interrupted
+from sg3flow.tracking.delivery import Delivery
 from sg3flow.tracking.stage_run import flat_params, tracked_now, tracked_stage
-from sg3flow.tracking.store import connect
+from sg3flow.tracking.store import connect, training_run_id
 
 
 def test_a_run_of_a_stage_is_recorded(own_project):
@@ -73,6 +74,18 @@ def test_a_run_of_mlflow_stands_above_ours(monkeypatch):
     store = connect()
     [found] = store.client.search_runs([store.experiment_id])
     assert found.data.tags["mlflow.parentRunId"] == "f" * 32
+
+
+def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, monkeypatch):
+    """As under `mlflow run`, whose own run is then the parent of the training alone."""
+    Delivery(run_folder).send()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
+    with tracked_stage("evaluate", EvaluateConfig(), training_run=run_folder):
+        pass
+    store = connect()
+    wanted = "tags.`sg3flow.stage` = 'evaluate'"
+    [found] = store.client.search_runs([store.experiment_id], wanted)
+    assert found.data.tags["mlflow.parentRunId"] == training_run_id(run_folder)
 
 
 def test_a_stage_never_meets_the_client():

@@ -7,6 +7,7 @@ before it; what they let through is checked value by value in ``requests.py``.
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from email.message import Message
 from typing import Any
@@ -18,7 +19,9 @@ FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _KNOWN = (*FORMS, "params")
 _MAX_DEPTH = 8
 _MAX_DIGITS = 400
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string that never ends is one find too: begun anew at each quote in it, it would take the square
+# of its length.
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _ADVICE = 'send {"dataframe_records": [{"seed": 1}]}'
 
 
@@ -116,6 +119,11 @@ def _check_rows(form: str, rows: Any) -> None:
             if not row:
                 raise _bad(f"row {i} is empty; {_ADVICE}")
             _check_columns(row)
+            if form != "dataframe_records" and row.keys() != rows[0].keys():
+                raise _bad(
+                    f"every row of {form} needs the same columns, which row {i} and row 0 do not "
+                    "have; dataframe_records takes any"
+                )
     else:
         raise _bad(f"{form} must be a list of rows, each an object; {_ADVICE}")
     if not rows or (form == "dataframe_split" and not rows["data"]):
@@ -140,7 +148,7 @@ def _parsed(body: bytes) -> Any:
         raise _bad(f"the request is not UTF-8: byte {error.start} does not fit") from None
     if "\0" in text:
         raise _bad("the request holds a null byte")
-    if _depth(text) > _MAX_DEPTH:
+    if _is_deep(text):
         raise _bad(f"the request is nested more than {_MAX_DEPTH} deep")
     try:
         return json.loads(
@@ -151,16 +159,17 @@ def _parsed(body: bytes) -> Any:
         raise _bad(f"the request is no valid JSON: {error.msg} at {place}") from None
 
 
-def _depth(text: str) -> int:
-    """How deep brackets nest, those in strings not counted; before a parser recurses into them."""
-    depth = deepest = 0
+def _is_deep(text: str) -> bool:
+    """Whether brackets nest too deep, those in strings not counted; before a parser recurses."""
+    depth = 0
     for found in _BRACKETS.finditer(text):
         if found[0] in ("[", "{"):
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > _MAX_DEPTH:
+                return True
         elif found[0] in ("]", "}"):
             depth -= 1
-    return deepest
+    return False
 
 
 def _no_constant(name: str) -> Any:
@@ -176,8 +185,7 @@ def _number(digits: str) -> int:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise _bad(f"the key {ascii(twice)[:60]} stands twice in one object")
     return content
 

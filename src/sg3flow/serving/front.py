@@ -2,11 +2,13 @@
 
 A watcher asks the registry where the alias stands. When it has moved, the new version is loaded and
 warmed in a process of its own beside the old one; then new requests go to it, and the old process
-ends when it has answered what it had. A version that does not come up leaves the old one serving.
+ends when it has answered what it had, and its copy of the files is removed. A version that does not
+come up leaves the old one serving. A process that dies or hangs is replaced.
 
 A request is never lost by that: it goes to one version as a whole. Where the process that had it
 dies, it is asked again of the one that takes its place, which is safe, for the same request gives
-the same bytes. The header ``X-Sg3flow-Version`` of every answer names the version that made it.
+the same bytes. The header ``X-Sg3flow-Version`` names the version that made an answer; the front's
+own answers (too many requests, too long a body, no version there) have none.
 """
 
 import asyncio
@@ -40,7 +42,7 @@ class Source:
     Attributes:
         name: what is served, for people.
         wanted: the version that should be served now.
-        fetch: a folder with that version's files.
+        fetch: a new folder with that version's files, for the caller to remove.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Settings:
         max_waiting: requests at once; more are answered by 503.
         max_body_bytes: longest body.
         patience_sec: how long a request waits for a version to be there.
+        ping_sec: how long a version may take to say that it lives; three times late, it hangs.
     """
 
     poll_sec: float = 5.0
@@ -65,6 +68,7 @@ class Settings:
     max_waiting: int = 256
     max_body_bytes: int = 16 << 20
     patience_sec: float = 60.0
+    ping_sec: float = 10.0
 
 
 class Front:
@@ -72,11 +76,12 @@ class Front:
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self.source, self.settings = source, settings
-        self._worker: Worker | None = None
+        self._worker: Worker  # this and its guard are there from ``running`` on
+        self._guard: asyncio.Task[None]
         self._failed: str | None = None
         self._waiting = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._warned = ""
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._warned: set[str] = set()
         self._wake = asyncio.Event()
 
     def application(self) -> Starlette:
@@ -98,14 +103,14 @@ class Front:
             Sg3flowError: the registry is away, or the first version does not come up.
         """
         version = await asyncio.to_thread(self.source.wanted)
-        self._worker = await self._started(version)
-        _logger.info("%s: serving version %s", self.source.name, version)
+        self._take_over(await self._fetched(version))
         watcher = asyncio.create_task(self._watch())
         try:
             yield
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
+            for task in (watcher, self._guard):
+                task.cancel()
+            await asyncio.gather(watcher, self._guard, *self._retiring, return_exceptions=True)
             await self._worker.stop()
 
     async def _watch(self) -> None:
@@ -116,7 +121,7 @@ class Front:
             try:
                 await self.follow()
             except Sg3flowError as error:
-                self._warn(f"{error}; version {self._serving()} goes on serving")
+                self._warn(f"{error}; version {self._worker.version} goes on serving")
                 await asyncio.sleep(self.settings.poll_sec)
             except Exception:  # the watcher must outlive whatever it stumbles over
                 _logger.exception("%s: looking for a new version failed", self.source.name)
@@ -134,42 +139,81 @@ class Front:
         wanted = await self._wanted_version(old)
         if wanted != self._failed:
             self._failed = None
-        if old is not None and old.is_alive and wanted in (old.version, self._failed):
+        if old.is_alive and wanted in (old.version, self._failed):
             return
-        if old is not None and wanted == self._failed:
+        if wanted == self._failed:
             wanted = old.version
         try:
-            worker = await self._started(wanted)
+            same = wanted == old.version
+            worker = await (self._restarted(old) if same else self._fetched(wanted))
         except CheckpointError:
             self._failed = wanted
             raise
-        self._worker, self._warned = worker, ""
-        _logger.info("%s: serving version %s", self.source.name, wanted)
-        if old is not None:
-            task = asyncio.create_task(old.retire(self.settings.patience_sec))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._take_over(worker)
+        task = asyncio.create_task(self._retired(old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
-    async def _wanted_version(self, old: Worker | None) -> str:
+    def _take_over(self, worker: Worker) -> None:
+        """Let a worker answer from now on."""
+        self._worker, self._warned = worker, set()
+        _logger.info("%s: serving version %s", self.source.name, worker.version)
+        self._guard = asyncio.create_task(self._guarded(worker))
+
+    async def _guarded(self, worker: Worker) -> None:
+        """End a worker that hangs, and tell how one ended, while it is the present one."""
+        name = f"{self.source.name}: version {worker.version}"
+        while not await worker.ended(self.settings.poll_sec):
+            if worker is not self._worker:
+                return
+            if await worker.hangs(self.settings.ping_sec):
+                _logger.warning("%s does not answer any more; its process is killed", name)
+                worker.kill()
+        if worker is self._worker:
+            _logger.warning("%s: its process ended; its last words: %s", name, worker.last_words())
+            self._wake.set()
+
+    async def _retired(self, old: Worker) -> None:
+        """See a worker that was replaced to its end; its files go, unless they still serve."""
+        await old.retire(self.settings.patience_sec)
+        if self._worker.model != old.model:
+            await asyncio.to_thread(shutil.rmtree, old.model, ignore_errors=True)
+
+    async def _wanted_version(self, old: Worker) -> str:
         try:
             return await asyncio.to_thread(self.source.wanted)
         except Sg3flowError as error:
-            if old is None or old.is_alive:
+            if old.is_alive:
                 raise
             # The one that died must come back, registry or not: its files are here.
             self._warn(f"{error}; version {old.version} is started again")
             return old.version
 
-    async def _started(self, version: str) -> Worker:
-        folder: Path | None = None
+    async def _restarted(self, old: Worker) -> Worker:
+        """The version of a worker that died, from its files here; from new ones if they do not do.
+
+        What keeps it from coming up may pass, and the registry be away: its files stay till then.
+        """
         try:
-            folder = await asyncio.to_thread(self.source.fetch, version)
+            return await self._started(old.version, old.model)
+        except CheckpointError as error:
+            self._warn(f"{error}; its files are fetched again")
+            return await self._fetched(old.version)
+
+    async def _fetched(self, version: str) -> Worker:
+        folder = await asyncio.to_thread(self.source.fetch, version)
+        try:
+            return await self._started(version, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    async def _started(self, version: str, folder: Path) -> Worker:
+        try:
             return await Worker.start(version, folder, self.settings.load_sec)
-        except Sg3flowError as error:
-            if folder is not None:  # the copy may be what is broken
-                shutil.rmtree(folder, ignore_errors=True)
+        except CheckpointError as error:
             sentence = f"{self.source.name}: version {version} cannot be served: {error}"
-            raise type(error)(sentence) from None
+            raise CheckpointError(sentence) from None
 
     async def _invocations(self, request: Request) -> Response:
         if self._waiting >= self.settings.max_waiting:
@@ -201,42 +245,43 @@ class Front:
                 ended = "died" if await worker.ended(_DEATH_SEC) else f"lost a request ({error})"
                 message = "%s: version %s %s; the request is asked again"
                 _logger.warning(message, self.source.name, worker.version, ended)
-                self._wake.set()
                 continue
-            return Response(content, status, {_VERSION_HEADER: worker.version}, kind)
+            answer = Response(content, status, media_type=kind)
+            if status == 504:  # the one answer of MLflow's that our checks do not word
+                answer = _refusal(504, "the request took too long; ask for fewer pictures at once")
+            answer.headers[_VERSION_HEADER] = worker.version
+            return answer
         return _refusal(503, "the model failed at this request twice")
 
     async def _living_worker(self) -> Worker | None:
         """The present worker; one that died is waited for to be replaced."""
         for _ in range(int(self.settings.patience_sec / 0.05)):
-            if self._worker is not None and self._worker.is_alive:
+            if self._worker.is_alive:
                 return self._worker
             await asyncio.sleep(0.05)
         return None
 
     async def _ping(self, request: Request) -> Response:
-        alive = self._worker is not None and self._worker.is_alive
-        return Response("\n", 200 if alive else 503, media_type="application/json")
+        return Response("\n", 200 if self._worker.is_alive else 503, media_type="application/json")
 
     async def _model(self, request: Request) -> Response:
         content = {
             "model": self.source.name,
-            "version": self._serving(),
+            "version": self._worker.version,
             "failed": self._failed,
             "waiting": self._waiting,
         }
         return JSONResponse(content)
 
-    def _serving(self) -> str | None:
-        return self._worker.version if self._worker is not None else None
-
     def _warn(self, message: str) -> None:
-        if message != self._warned:  # a server that is away for a night needs one line, not 5,000
+        if message not in self._warned:  # a server away for a night needs one line, not 5,000
             _logger.warning(message)
-            self._warned = message
+            self._warned.add(message)
 
 
 def _refusal(status: int, sentence: str) -> JSONResponse:
-    code = "TEMPORARILY_UNAVAILABLE" if status == 503 else "BAD_REQUEST"
+    codes = {503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
     headers = {"Retry-After": "1"} if status == 503 else None
-    return JSONResponse({"error_code": code, "message": sentence}, status, headers)
+    return JSONResponse(
+        {"error_code": codes.get(status, "BAD_REQUEST"), "message": sentence}, status, headers
+    )

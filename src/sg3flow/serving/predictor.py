@@ -74,13 +74,11 @@ class Predictor:
 
     Args:
         G: the generator, in evaluation mode.
-        class_names: of its classes, if it is labelled.
         together: pictures computed at once, on a share of the cores each.
     """
 
-    def __init__(self, G: Generator, class_names: tuple[str, ...] = (), together: int = 1) -> None:
+    def __init__(self, G: Generator, together: int = 1) -> None:
         self.G = G
-        self.class_names = class_names
         # The input's transform is state of a network: one picture at a time on each.
         self._free: queue.SimpleQueue[Generator] = queue.SimpleQueue()
         self._free.put(G)
@@ -99,10 +97,9 @@ class Predictor:
         """
         together = Limits.from_environment().together
         device = pick_device(os.environ.get("SG3FLOW_DEVICE", "auto"))
-        network, content = load_packaged(weights, description)
+        network, _ = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
-        names = content["training_set"].get("class_names") or ()
-        return cls(cast(Generator, network), tuple(map(str, names)), together)
+        return cls(cast(Generator, network), together)
 
     @property
     def shapes(self) -> Shapes:

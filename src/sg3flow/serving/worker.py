@@ -1,7 +1,8 @@
 """A version of a model served by a process of its own: MLflow's scoring server on a Unix socket.
 
 The process is the one that ``mlflow models serve`` starts, with the code that was packaged with the
-version. Nothing but its owner reaches the socket.
+version. Nothing but its owner reaches the socket. What it writes stands in our own log; its last
+lines are kept, to say why it ended.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +25,8 @@ _SERVER = "mlflow.pyfunc.scoring_server.app:app"
 _MODEL_VARIABLE = "__pyfunc_model_path__"  # where that application looks for its model
 _PR_SET_PDEATHSIG = 1
 _LOG_LINES = 5
+_LOG_BYTES = 4096
+_PINGS = 3
 
 
 class Worker:
@@ -30,13 +34,18 @@ class Worker:
 
     Attributes:
         version: number of the version.
+        model: folder of the version's files.
         in_flight: requests it is working on.
         socket: where it listens.
     """
 
-    def __init__(self, version: str, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self.version, self.in_flight = version, 0
+    def __init__(
+        self, version: str, model: Path, process: asyncio.subprocess.Process, folder: Path
+    ) -> None:
+        self.version, self.model, self.in_flight = version, model, 0
         self._process, self._folder = process, folder
+        self._said = b""
+        self._listening = asyncio.create_task(self._listen())
         self.socket = folder / "socket"
         # A connection each: one that is kept may be closed at the moment it is used again.
         connector = aiohttp.UnixConnector(str(self.socket), limit=0, force_close=True)
@@ -57,25 +66,27 @@ class Worker:
             CheckpointError: it ended, or gave no picture in time; says its last words.
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
-        with (folder / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "uvicorn", _SERVER, "--uds", str(folder / "socket")),
-                env=os.environ | {_MODEL_VARIABLE: str(model), "MLFLOW_DISABLE_TELEMETRY": "true"},
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
-        worker = cls(version, process, folder)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", _SERVER, "--uds", str(folder / "socket")),
+            *("--no-access-log", "--log-level", "warning"),
+            env=os.environ | {_MODEL_VARIABLE: str(model), "MLFLOW_DISABLE_TELEMETRY": "true"},
+            cwd=folder,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the front, which lets it answer what it has
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        worker = cls(version, model, process, folder)
         try:
             async with asyncio.timeout(load_sec):
                 await worker._wait_until_up()
                 await worker._warm_up()
         except BaseException as error:
-            words = worker.last_words()
             await worker.stop()
             if isinstance(error, TimeoutError):
-                raise CheckpointError(f"it was not ready within {load_sec:g} s; {words}") from None
+                raise CheckpointError(
+                    f"it was not ready within {load_sec:g} s; {worker.last_words()}"
+                ) from None
             raise
         return worker
 
@@ -100,10 +111,23 @@ class Worker:
             self.in_flight -= 1
 
     async def ended(self, wait_sec: float) -> bool:
-        """Whether the process has ended, or does within ``wait_sec``."""
+        """Whether the process has ended, or does within ``wait_sec``; then its words are read."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), wait_sec)
+            await self._hear_out()
         return not self.is_alive
+
+    async def hangs(self, ping_sec: float) -> bool:
+        """Whether it runs on and leaves ping after ping without an answer, for so long each."""
+        for _ in range(_PINGS):
+            if not self.is_alive or await self._answers(ping_sec):
+                return False
+        return self.is_alive
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def retire(self, wait_sec: float) -> None:
         """Stop as soon as no request is in flight any more, or after ``wait_sec``."""
@@ -114,37 +138,48 @@ class Worker:
 
     async def stop(self) -> None:
         """End the process and remove its folder."""
-        await self._session.close()
         if self.is_alive:
             self._process.terminate()
             try:
                 await asyncio.wait_for(self._process.wait(), 10)
             except TimeoutError:
-                self._process.kill()
+                self.kill()
                 await self._process.wait()
-        for name in ("socket", "log"):
-            with contextlib.suppress(OSError):
-                (self._folder / name).unlink()
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
+        await self._session.close()
+        await self._hear_out()
+        self._listening.cancel()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def last_words(self) -> str:
         """The last lines the process wrote."""
-        with contextlib.suppress(OSError):
-            text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            return " / ".join(lines[-_LOG_LINES:])[-500:] or "it wrote nothing"
-        return "it left no log"
+        text = self._said.decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(lines[-_LOG_LINES:])[-500:] or "it wrote nothing"
+
+    async def _listen(self) -> None:
+        """Pass on what the process writes, until it ends."""
+        assert self._process.stdout is not None
+        while news := await self._process.stdout.read(_LOG_BYTES):
+            self._said = (self._said + news)[-_LOG_BYTES:]
+            with contextlib.suppress(OSError, ValueError):  # nobody reads our log: go on serving
+                print(news.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+
+    async def _hear_out(self) -> None:
+        # Bounded: a child of the process's own may hold its output open.
+        await asyncio.wait({self._listening}, timeout=1.0)
+
+    async def _answers(self, wait_sec: float | None) -> bool:
+        try:
+            timeout = aiohttp.ClientTimeout(total=wait_sec)
+            async with self._session.get("http://worker/ping", timeout=timeout) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
 
     async def _wait_until_up(self) -> None:
-        while True:
-            if not self.is_alive:
+        while not await self._answers(None):
+            if await self.ended(0.05):
                 raise CheckpointError(f"its process ended while loading; {self.last_words()}")
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                async with self._session.get("http://worker/ping") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.05)
 
     async def _warm_up(self) -> None:
         """Let it make one picture: the first one takes longer, and shows that it can."""

@@ -4,7 +4,6 @@ The run is found by a tag, a metric point with the same time and value is one po
 name is made of its content, a snapshot's model is looked up before it is made.
 """
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissing
 from sg3flow.provenance.files import read_packages, read_provenance
-from sg3flow.reporting import read_run
+from sg3flow.reporting import read_row, read_run
 from sg3flow.tracking.journal import EVENTS, STATS, last_report, noted_end, whole_lines
 from sg3flow.tracking.position import Position, load_position
 from sg3flow.tracking.provenance import recorded_tags
@@ -27,6 +26,7 @@ from sg3flow.tracking.store import (
 )
 
 _BATCH_METRICS = 1000  # MLflow takes no more in one request
+_REFUSED_WAIT_SEC = 300.0  # what it refuses may be a large file: not every few seconds again
 
 
 class Delivery:
@@ -43,6 +43,7 @@ class Delivery:
         self._on_progress = on_progress
         self._position: Position | None = None
         self._sent_state: object = None
+        self._refused: dict[int, tuple[float, TrackingError]] = {}  # when, and why, by first byte
 
     def send(self) -> None:
         """Send everything that is new.
@@ -135,9 +136,9 @@ class Delivery:
 
     def _send_stats(self, store: Store, position: Position) -> None:
         batch: list[Any] = []
-        size = 0
-        for line in whole_lines(self.folder / STATS, position.stats):
-            metrics = _metrics_of(json.loads(line))
+        size, path = 0, self.folder / STATS
+        for line in whole_lines(path, position.stats):
+            metrics = _metrics_of(read_row(line, path, f"byte {position.stats + size}"))
             if len(batch) + len(metrics) > _BATCH_METRICS:
                 self._send_batch(store, position, batch, size)
                 batch, size = [], 0
@@ -153,7 +154,7 @@ class Delivery:
         self._on_progress()
 
     def _send_events(self, store: Store, position: Position) -> list[TrackingError]:
-        """Send line by line; what the server refuses is passed over, and tried again next time."""
+        """Send line by line; what the server refuses is passed over, and tried again later."""
         from sg3flow.tracking.events import Target, send_event
 
         training = self._described().get("training")
@@ -162,12 +163,17 @@ class Delivery:
         target = Target(store, self.folder, position.run_id, training_id, name)
         problems: list[TrackingError] = []
         for start, line in position.events_left():
+            when, reason = self._refused.get(start, (0.0, None))
+            if reason is not None and self.live and time.monotonic() < when + _REFUSED_WAIT_SEC:
+                problems.append(reason)
+                continue
             try:
                 with tracking_errors(store.uri):
-                    send_event(target, json.loads(line))
+                    send_event(target, read_row(line, self.folder / EVENTS, f"byte {start}"))
             except TrackingError as error:
                 if error.__cause__ is not None:  # the server's doing: does it answer at all?
                     _require_answer(store)
+                    self._refused[start] = (time.monotonic(), error)
                 problems.append(error)
             else:
                 position.sent(start, line)

@@ -46,8 +46,9 @@ class Journal:
         self.note("begin")
         if read_provenance(self.folder) is not None:
             return
-        tags = provenance_tags()
-        if os.environ.get("MLFLOW_RUN_ID"):  # of `mlflow run`: our run stands below it
+        tags = dict(provenance_tags())  # a copy: it is made once for the process
+        has_parent = "training" in (read_run(self.folder) or {})
+        if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: ours stands below
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
         self.note("tags", values=tags)
 

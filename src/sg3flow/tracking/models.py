@@ -33,21 +33,32 @@ def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
 
 
 def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
-    """Make the LoggedModel of a snapshot with its file; one that is whole is left as it is."""
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    """Make the LoggedModel of a snapshot with its file; one that holds these bytes stays as it is.
 
-    model_id = snapshot_model(store, run_id, path.name, kimg)
-    if store.client.get_logged_model(model_id).status == LoggedModelStatus.READY:
+    A resumed training writes the snapshots since its last state again, on a GPU with other bytes.
+    """
+    from mlflow.entities import LoggedModelStatus
+
+    model_id, digest = snapshot_model(store, run_id, path.name, kimg), sha256_file(path)
+    model = store.client.get_logged_model(model_id)
+    if model.status == LoggedModelStatus.READY and model.tags.get(SHA256_TAG) == digest:
         return model_id
-    outputs = store.client.get_run(run_id).outputs
-    # MLflow refuses to note an output a second time.
-    if model_id not in [output.model_id for output in outputs.model_outputs]:
-        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
-    store.client.set_logged_model_tags(model_id, {SHA256_TAG: sha256_file(path)})
+    note_output(store, run_id, model_id, kimg)
     with time_to_upload(path):
         store.client.log_model_artifact(model_id, str(path))
+    # Last: whoever reads it, a delivery that was cut off too, may rely on it.
+    store.client.set_logged_model_tags(model_id, {SHA256_TAG: digest})
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
+
+
+def note_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
+    """Note a LoggedModel as an output of a run; MLflow refuses to note it a second time."""
+    from mlflow.entities import LoggedModelOutput
+
+    outputs = store.client.get_run(run_id).outputs
+    if model_id not in [output.model_id for output in outputs.model_outputs]:
+        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
 
 
 def snapshot_models(store: Store, run: Any) -> Iterator[Any]:

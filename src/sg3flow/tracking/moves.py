@@ -58,7 +58,11 @@ def move_alias(
 
     Returns:
         a warning if somebody else moved the alias at the same time, or the empty string.
+
+    Raises:
+        TrackingError: as ``read_moves``; nothing has moved.
     """
+    read_moves(store, name)  # a damaged record is told before anything is moved
     origin = standing(store, name).get(alias)
     if origin == target:
         return ""
@@ -114,7 +118,7 @@ def line_of_holders(moves: Sequence[Move], alias: str, now: str | None) -> list[
     for move in moves:
         if move.alias != alias:
             continue
-        if not line and move.origin is not None:
+        if move.origin is not None and line[-1:] != [move.origin]:  # moved there by another tool
             line.append(move.origin)
         if move.how == ROLLED_BACK and move.target in line:
             del line[_last(line, move.target) + 1 :]

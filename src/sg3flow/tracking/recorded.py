@@ -8,7 +8,8 @@ from sg3flow.provenance.files import DIFF, PACKAGES, PROJECT_FILES, PROVENANCE
 from sg3flow.reproduction.record import Record, read_record
 from sg3flow.tracking.finding import find_training
 from sg3flow.tracking.models import SHA256_TAG, snapshot_models
-from sg3flow.tracking.store import Store, connect, tracking_errors
+from sg3flow.tracking.store import Store, tracking_errors
+from sg3flow.tracking.versions import open_registry
 
 _FILES = ("run.json", PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
 
@@ -41,7 +42,7 @@ def download_record(run: str, folder: Path) -> Record:
         TrackingError: there is no such training, or several; or the server does not answer.
         DataError: the run has no record.
     """
-    store = connect()
+    store = open_registry()
     with tracking_errors(store.uri):
         found = find_training(store, run)
         run_id = found.info.run_id

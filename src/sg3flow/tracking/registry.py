@@ -21,6 +21,7 @@ from sg3flow.rendering.samples import sample_sheet
 from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge, require_comparable
 from sg3flow.tracking.description import SAMPLES, Lineage, describe
+from sg3flow.tracking.models import note_output
 from sg3flow.tracking.moves import REGISTERED, move_alias, standing
 from sg3flow.tracking.stage_run import tracked_now
 from sg3flow.tracking.store import (
@@ -33,6 +34,7 @@ from sg3flow.tracking.store import (
 from sg3flow.tracking.versions import CANDIDATE, CHAMPION, RESULT_TAG, WEIGHTS_TAG, results_of
 
 FORMAT = "sg3flow-registered-1"
+_MODEL_TYPE = "generator"
 
 # What the served code imports, directly or through the parts of sg3flow it uses.
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas")
@@ -112,10 +114,7 @@ def _register(
     if version is None:
         version = _new_version(store, candidate, run_dir, config)
         note = f"registered as version {version}"
-    else:
-        # Measured again since, perhaps by another metric: the version says what is known now.
-        for key, value in candidate.tags.items():
-            store.client.set_model_version_tag(config.name, version, key, value)
+    _describe(store, candidate, config.name, version)
     decision = _move_aliases(store, config.name, version, candidate)
     aliases = standing(store, config.name)
     return {
@@ -166,19 +165,26 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
     import mlflow
 
     with tracked_now("register", config, run_dir) as stage_run:
-        source_run = training_run_id(run_dir) or stage_run
-        with time_to_upload(candidate.package.weights):
-            model_id = _log_model(store, candidate, source_run)
-        version = mlflow.register_model(f"models:/{model_id}", config.name, tags=candidate.tags)
-        number = str(version.version)
-        _describe(store, candidate, config.name, number, _lineage(store, source_run, model_id))
-    return number
+        training = training_run_id(run_dir)
+        model = _logged_model(store, candidate, training)
+        if model is None:
+            model = _new_logged_model(store, candidate, training or stage_run)
+        if model.status != "READY":
+            _upload(store, candidate, model)
+        uri = f"models:/{model.model_id}"
+        return str(mlflow.register_model(uri, config.name, tags=candidate.tags).version)
 
 
-def _describe(
-    store: Store, candidate: _Candidate, name: str, number: str, lineage: Lineage
-) -> None:
-    store.client.set_model_version_tag(name, number, "sg3flow.commit", lineage.commit)
+def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
+    """Say on a version what is known now.
+
+    It may have been measured again since, by another metric too, or its registration cut short.
+    """
+    version = store.client.get_model_version(name, number)
+    lineage = _lineage(store, version.source.removeprefix("models:/"))
+    for key, value in (candidate.tags | {"sg3flow.commit": lineage.commit}).items():
+        if version.tags.get(key) != value:
+            store.client.set_model_version_tag(name, number, key, value)
     text = describe(
         name,
         number,
@@ -187,39 +193,52 @@ def _describe(
         lineage,
         candidate.snapshot_sha256,
     )
-    store.client.update_model_version(name, number, text)
+    if version.description != text:
+        store.client.update_model_version(name, number, text)
 
 
-def _log_model(store: Store, candidate: _Candidate, run_id: str) -> str:
-    """Log the package as a pyfunc of a run, whose state (finished) stays as it is."""
-    import mlflow
-    from mlflow.entities import LoggedModelOutput
+def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
+    """What an earlier start, cut short, has logged of these weights; a whole model first."""
+    wanted = f"tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted += f" AND model_type = '{_MODEL_TYPE}'"
+    if training is not None:  # equal weights of another training are that one's
+        wanted += f" AND source_run_id = '{training}'"
+    found = store.client.search_logged_models([store.experiment_id], wanted)
+    return min(found, key=lambda model: model.status != "READY", default=None)
 
-    from sg3flow.serving import pyfunc
 
-    model = store.client.create_logged_model(
+def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
+    return store.client.create_logged_model(
         store.experiment_id,
         name="generator",
         source_run_id=run_id,
         tags={WEIGHTS_TAG: candidate.package.weights_sha256},
         params={"kimg": str(candidate.best.kimg)},
-        model_type="generator",
+        model_type=_MODEL_TYPE,
     )
-    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, candidate.best.kimg)])
-    mlflow.pyfunc.log_model(
-        model_id=model.model_id,
-        python_model=str(Path(pyfunc.__file__)),
-        artifacts={
-            "weights": str(candidate.package.weights),
-            "description": str(candidate.package.description),
-            "samples": str(candidate.samples),
-        },
-        code_paths=[str(Path(sg3flow.__file__).parent)],
-        signature=pyfunc.signature(),
-        input_example=pyfunc.example(int(candidate.training_set.get("label_dim", 0))),
-        pip_requirements=requirements(),
-    )
-    return str(model.model_id)
+
+
+def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
+    """Log the package as a pyfunc of the model's run, whose state (finished) stays as it is."""
+    import mlflow
+
+    from sg3flow.serving import pyfunc
+
+    note_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
+    with time_to_upload(candidate.package.weights):
+        mlflow.pyfunc.log_model(
+            model_id=model.model_id,
+            python_model=str(Path(pyfunc.__file__)),
+            artifacts={
+                "weights": str(candidate.package.weights),
+                "description": str(candidate.package.description),
+                "samples": str(candidate.samples),
+            },
+            code_paths=[str(Path(sg3flow.__file__).parent)],
+            signature=pyfunc.signature(),
+            input_example=pyfunc.example(int(candidate.training_set.get("label_dim", 0))),
+            pip_requirements=requirements(),
+        )
 
 
 def requirements() -> list[str]:
@@ -230,7 +249,7 @@ def requirements() -> list[str]:
 
 def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
     """Point the aliases to the version as it deserves; says in words what became of champion."""
-    move_alias(store, name, CANDIDATE, version, how=REGISTERED, why="the newest")
+    move_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
     champion = standing(store, name).get(CHAMPION)
     if champion == version:
         return f"version {version} is the champion already"
@@ -246,7 +265,8 @@ def _move_aliases(store: Store, name: str, version: str, candidate: _Candidate) 
     return reason
 
 
-def _lineage(store: Store, run_id: str, model_id: str) -> Lineage:
+def _lineage(store: Store, model_id: str) -> Lineage:
+    run_id = store.client.get_logged_model(model_id).source_run_id
     run = store.client.get_run(run_id)
     commit = run.data.tags.get("mlflow.source.git.commit", "")
     return Lineage(run_id, model_id, run.info.run_name or "", commit)

@@ -9,8 +9,8 @@ from typing import Any
 
 from sg3flow.tracking.finding import find_training, get_run, split_version
 from sg3flow.tracking.models import snapshot_models
-from sg3flow.tracking.store import Store, connect, tracking_errors
-from sg3flow.tracking.versions import find_version, results_of
+from sg3flow.tracking.store import Store, tracking_errors
+from sg3flow.tracking.versions import find_version, open_registry, results_of
 
 # Statistics of the machine, a request each: nobody compares runs by them.
 _LEFT_OUT = re.compile(r"(Resources|Repairs|system)/.*|Timing/(?!sec_per_kimg$).*")
@@ -65,7 +65,7 @@ def registered_version(text: str) -> RegisteredVersion:
     """
     named = split_version(text)
     assert named is not None
-    store = connect()
+    store = open_registry()
     with tracking_errors(store.uri):
         found = find_version(store, *named)
         tags = {str(key): str(value) for key, value in found.tags.items()}
@@ -79,7 +79,7 @@ def training_id(text: str) -> str:
     Raises:
         TrackingError: none or several are called so, or the server does not answer.
     """
-    store = connect()
+    store = open_registry()
     with tracking_errors(store.uri):
         return str(find_training(store, text).info.run_id)
 
@@ -93,7 +93,7 @@ def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
     Raises:
         TrackingError: the run is gone, or the server does not answer.
     """
-    store = connect()
+    store = open_registry()
     with tracking_errors(store.uri):
         run = get_run(store, run_id)
         names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]

@@ -1,16 +1,15 @@
 """Versions of the registry as the source of a server that follows an alias."""
 
-import re
+import shutil
 import tempfile
 from pathlib import Path
 
 from sg3flow.errors import ConfigError, TrackingError
 from sg3flow.serving.front import Source
+from sg3flow.tracking.finding import split_version
 from sg3flow.tracking.moves import standing
 from sg3flow.tracking.store import tracking_errors
 from sg3flow.tracking.versions import find_version, open_registry
-
-_TARGET = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z0-9._-]+)")
 
 
 def followed(target: str, folder: Path) -> Source:
@@ -23,34 +22,33 @@ def followed(target: str, folder: Path) -> Source:
         ConfigError: no such target, or no such alias.
         TrackingError: no such model, or the registry cannot be used.
     """
-    found = _TARGET.fullmatch(target)
-    if found is None:
+    name, alias = split_version(target) or ("", "")
+    if not alias.startswith("@"):
         raise ConfigError(
             f"what to serve is NAME@ALIAS, say sg3flow-starter@champion, not '{target[:80]}'"
         )
-    name, alias = found.groups()
     store = open_registry()
     with tracking_errors(store.uri):
-        find_version(store, name, f"@{alias}")
+        find_version(store, name, alias)
 
     def wanted() -> str:
         with tracking_errors(store.uri):
-            version = standing(store, name).get(alias)
+            version = standing(store, name).get(alias[1:])
         if version is None:
-            raise TrackingError(f"{name} has no alias {alias} any more")
+            raise TrackingError(f"{name} has no alias {alias[1:]} any more")
         return version
 
     def fetch(version: str) -> Path:
         import mlflow
 
-        place = folder / f"version-{version}"
-        if place.is_dir():
-            return place
-        # Under another name first: a download that was cut short is no version.
-        partial = Path(tempfile.mkdtemp(dir=folder))
-        with tracking_errors(store.uri):
-            uri = f"models:/{name}/{version}"
-            mlflow.artifacts.download_artifacts(uri, dst_path=str(partial))
-        return partial.rename(place)
+        place = Path(tempfile.mkdtemp(prefix=f"version-{version}-", dir=folder))
+        try:
+            with tracking_errors(store.uri):
+                uri = f"models:/{name}/{version}"
+                mlflow.artifacts.download_artifacts(uri, dst_path=str(place))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return place
 
-    return Source(f"{name}@{alias}", wanted, fetch)
+    return Source(f"{name}{alias}", wanted, fetch)

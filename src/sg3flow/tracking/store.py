@@ -80,6 +80,9 @@ def _in_short(error: Exception) -> str:
     for words, reason in _KNOWN_FAILURES.items():
         if any(word in text for word in words):
             return reason
+    if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
+        reason = f"{type(error).__name__}: {text[:300]}"  # of our side: the server may be well
+        return f"cannot be used: {reason}; check the MLFLOW_* variables, or report it to sg3flow"
     return f"failed: {text[:300]}; check MLFLOW_TRACKING_URI and that the server is up"
 
 

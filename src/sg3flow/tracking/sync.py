@@ -28,9 +28,9 @@ def sync_folder(folder: Path) -> Iterator[str]:
     for run in sorted(runs, key=lambda run: ("training" in (read_run(run) or {}), run)):
         try:
             yield f"{run}: {_sync(run)}"
-        except Sg3flowError as error:
+        except (Sg3flowError, OSError, ValueError) as error:  # of this run: the others go on
             left += 1
-            yield f"{run}: {load_position(run, tracking_uri()).unsent()[0]} lines left: {error}"
+            yield f"{run}: {_left(run)}: {error}"
     if left:
         raise TrackingError(f"{left} of {len(runs)} runs are not sent completely; see above")
 
@@ -50,14 +50,22 @@ def _sync(run: Path) -> str:
         return "all sent"
 
 
+def _left(run: Path) -> str:
+    try:
+        return f"{load_position(run, tracking_uri()).unsent()[0]} lines left"
+    except OSError:
+        return "not sent"
+
+
 def _is_training(run: Path) -> bool:
     """Whether a process holds the lock of the training."""
     path = run.parent / ".lock"
     if not path.exists():
         return False
-    with path.open("r+") as lock:
+    # A shared lock: for that it is enough to read the file, which may be another user's.
+    with path.open("rb") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False
