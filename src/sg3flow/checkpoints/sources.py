@@ -60,9 +60,10 @@ def _downloaded(url: str) -> Path:
 
 
 def _from_mlflow(uri: str) -> Path:
-    from sg3flow.tracking.store import connect, tracking_errors
+    from sg3flow.tracking.store import tracking_errors
+    from sg3flow.tracking.versions import open_registry
 
-    store = connect()
+    store = open_registry()
     try:
         with tracking_errors(store.uri):
             import mlflow
