@@ -76,6 +76,9 @@ def reproduce(
         typer.Argument(help="run folder, run id or name, NAME@champion, models:/NAME/3"),
     ],
     data: Annotated[Path | None, typer.Option(help="where its packed set is now")] = None,
+    resume: Annotated[
+        str, typer.Option(help="where the network it started from is now; empty: where it was")
+    ] = "",
     kimg: Annotated[int | None, typer.Option(help="make only the first so many again")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="remove an earlier attempt")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="despite a contradiction")] = False,
@@ -96,6 +99,7 @@ def reproduce(
                 project_root(),
                 lambda line: print(line, flush=True),
                 data=data,
+                resume=resume,
                 kimg=kimg,
                 anew=anew,
                 anyway=anyway,

@@ -53,6 +53,15 @@ class Workplace:
         """What comes out."""
         return self.folder / "run"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What keeps a stage that runs here out of the user's state and tracking server."""
+        return {
+            "SG3FLOW_STATE_DIR": str(self.state),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+
 
 def prepare_workplace(record: Record, root: Path, *, anew: bool) -> Workplace:
     """Make the workplace of a record, or find the one of an attempt that was interrupted.
@@ -143,7 +152,9 @@ def _is_as_made(place: Workplace, record: Record) -> bool:
 def _check_out(tree: GitTree, place: Workplace, record: Record, diff: bytes) -> None:
     # A hook of the user's (`dvc install` makes one) has no business in this tree.
     quiet = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
-    added = _git(tree.top, *quiet, "worktree", "add", "--detach", str(place.tree), record.commit)
+    # --force: git may still know this place, of an attempt whose folder was removed by hand.
+    add = ("worktree", "add", "--force", "--detach", str(place.tree), record.commit)
+    added = _git(tree.top, *quiet, *add)
     if added:
         raise DataError(f"git cannot check out {record.commit[:12]} into {place.tree}: {added}")
     if diff:
