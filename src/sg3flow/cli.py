@@ -236,14 +236,14 @@ def sweep(
     factors: Annotated[
         str, typer.Option(help="what its present value is multiplied by")
     ] = "0.25,0.5,1,2,4",
-    params: Annotated[Path, typer.Option(help="file with the present value")] = Path("params.yaml"),
     debug: Debug = False,
 ) -> None:
     """Print the commands that try a setting at multiples of its value; `| sh -e` runs them."""
     with one_line_errors(debug):
+        from sg3flow.project import project_root
         from sg3flow.sweep import sweep_commands
 
-        print("\n".join(sweep_commands(params, setting, factors)))
+        print("\n".join(sweep_commands(project_root() / "params.yaml", setting, factors)))
 
 
 def main() -> None:

@@ -81,13 +81,21 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
             "machine": {"system": "Linux 6.1", "architecture": "x86_64", "gpus": [{"name": gpu}]},
         }
         write_json(folder / "provenance.json", known)
-    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": [7]}})
+    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": 7}})
     result = compare(first, second, older, "--seeds", "")
     assert result.exit_code == 0, result.output
     page = page_of(project)
     for words in ("H200", "A100", "abababababab", "abababababab with changes", "not recorded"):
         assert f"<td>{words}</td>" in page or f'">{words}</td>' in page, words
     assert "Linux 6.1" not in page  # the same for both, and not known of the third
+
+
+def test_an_unknown_metric_leaves_the_measurements_and_is_told(project, run_folder):
+    first, second = run_folder("first"), run_folder("second")
+    result = compare(first, second, "--best-by", "fid8_full", "--seeds", "")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("did you mean 'fid9_full'") == 2
+    assert "fid9_full (lower is better" in page_of(project)  # its curve
 
 
 def test_without_pictures_no_network_is_read(project, run_folder):
@@ -150,6 +158,12 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert result.exit_code == 0, result.output
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
+    other = compare("plain-run", "toy@champion", "--best-by", "kid9_full", "--seeds", "")
+    assert "B: judged at the snapshot that was registered, not at the best by" in other.stdout
+    store.client.update_run(tracked[0], name="toy@champion")  # runs are called as people like
+    named = compare("better-run", "toy@champion", "--seeds", "")
+    assert f"B  toy@champion (MLflow run {tracked[0]})" in named.stdout
+    store.client.update_run(tracked[0], name="plain-run")
     missing = compare("plain-run", "toy@nobody")
     assert missing.exit_code == 1 and "one of champion, not '@nobody'" in missing.stderr
 
@@ -161,6 +175,8 @@ def test_what_is_not_found_is_one_line(project, tracked, run_folder):
         "0" * 32: "MLflow has no run 0000",
         str(project): "is no run folder: it holds none of run.json",
         "": "a RUN is empty",
+        "~nobody-here/x": "is no folder, no DVC",
+        ".dvc": "'.dvc' is no folder of a run, no DVC",
         "--upload-pack=x": "is no folder, no DVC experiment and no git revision",
     }.items():
         result = compare("--", folder, asked)
