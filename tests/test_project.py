@@ -7,29 +7,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sg3flow.config import (
-    EvaluateConfig,
-    FetchConfig,
-    PackConfig,
-    RegisterConfig,
-    RenderConfig,
-    TrainConfig,
-    ValidateConfig,
-    load_settings,
-    read_params,
-)
+from sg3flow.config import load_settings, read_params
 from sg3flow.metrics.names import parse_metrics
+from sg3flow.settings_file import SECTIONS
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = {
-    "fetch": FetchConfig,
-    "pack": PackConfig,
-    "validate": ValidateConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "render": RenderConfig,
-    "register": RegisterConfig,
-}
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 HEAVY = ("torch", "mlflow", "great_expectations", "numpy", "pandas", "scipy", "PIL")
 
@@ -40,7 +22,7 @@ def pipeline():
 
 def test_stages_scripts_and_sections_have_the_same_names():
     stages = list(pipeline()["stages"])
-    assert stages == list(CONFIGS)
+    assert stages == list(SECTIONS)
     assert sorted(p.stem for p in (ROOT / "stages").glob("*.py")) == sorted(stages)
     assert list(read_params(ROOT / "params.yaml")) == stages
 
@@ -63,8 +45,8 @@ def test_references_stand_where_the_stage_sees_them_change():
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *RECIPES], ids=lambda p: p.stem)
 def test_every_recipe_holds_known_settings_of_the_right_type(path):
-    assert list(read_params(path)) == list(CONFIGS)
-    for section, config_type in CONFIGS.items():
+    assert list(read_params(path)) == list(SECTIONS)
+    for section, config_type in SECTIONS.items():
         config = load_settings(config_type, section, path)
         if section == "evaluate":
             parse_metrics(config.metrics)
@@ -74,7 +56,7 @@ def test_params_are_the_starter_recipe():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/starter.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "sg3flow"])
+@pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
 def test_help_loads_nothing_heavy(name):
     target = "sg3flow.cli" if name == "sg3flow" else str(ROOT / "stages" / f"{name}.py")
     program = (
