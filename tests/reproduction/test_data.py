@@ -14,7 +14,7 @@ from sg3flow.reproduction.workplace import Workplace, prepare_workplace
 PIPELINE = """\
 stages:
   pack:
-    cmd: cp raw.zip data/packed.zip
+    cmd: cp raw.zip data/packed.zip && echo "$SG3FLOW_STATE_DIR" > data/told
     deps: [raw.zip]
     outs: [data/packed.zip]
 """
@@ -44,6 +44,7 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     for name in ("DVC_ROOT", "DVC_SITE_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / "mine"))
 
     def found(anew=True):
         place = prepare_workplace(record, folder, anew=anew)
@@ -64,6 +65,7 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     shutil.rmtree(tmp_path / "remote")
     path, place, said = found()  # nobody has it: the recorded pipeline makes it
     assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
+    assert (place.project / "data" / "told").read_text().strip() == str(place.state)
     assert "data: dvc pull: " in said and "no reason given" not in said
     assert not packed.exists() and project.git("status", "--porcelain") == ""
 

@@ -73,7 +73,7 @@ def reproduce(
         if not anyway:
             raise DataError(f"{problem}; --anyway trains all the same")
         say(f"warning: {problem}")
-    _write_settings(record, place, kimg, network.here)
+    _write_settings(record, place, kimg, network.kept_in(place.folder))
     say(f"training into {shown_path(place.run, root)}")
     _train(record, place, packed)
     verdict = compare(record, place.run, found)

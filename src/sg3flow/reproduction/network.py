@@ -1,6 +1,7 @@
 """Finds the network that a run started from: the same content, wherever it is now."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,18 @@ class Start:
 
     recorded: str
     here: str
+
+    def kept_in(self, folder: Path) -> str:
+        """Where it is trained from: of a model that came as a folder, a copy in ``folder``.
+
+        The place of a folder is in the new training's fingerprint: an attempt that goes on after an
+        interruption must find it where it was.
+        """
+        if not self.here or Path(self.here).is_file():
+            return self.here
+        kept = folder / "network"
+        shutil.copytree(self.here, kept, dirs_exist_ok=True)
+        return str(kept)
 
 
 def find_network(record: Record, root: Path, given: str) -> Start:
