@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from sg3flow.config import load_settings, read_params
 from sg3flow.metrics.names import parse_metrics
 from sg3flow.settings_file import SECTIONS
+from sg3flow.training.fingerprint import _NUMERICS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -34,6 +35,19 @@ def test_each_stage_depends_on_its_script_and_its_section():
         for dependency in stage["deps"]:
             is_made = dependency.startswith(("data/", "reports/", "runs/"))
             assert is_made or (ROOT / dependency).exists()
+
+
+def test_what_decides_a_training_is_a_dependency_of_it():
+    deps = [ROOT / dependency for dependency in pipeline()["stages"]["train"]["deps"]]
+    package = ROOT / "src" / "sg3flow"
+    deciding = [path for pattern in _NUMERICS for path in package.glob(pattern)]
+    assert [p for p in deciding if not any(p.is_relative_to(each) for each in deps)] == []
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "render"])
+def test_what_draws_pictures_is_a_dependency_of_what_shows_them(stage):
+    drawing = {"cpu", "cuda", "devices.py", "kernels", "networks", "ops", "processes.py"}
+    assert {f"src/sg3flow/{name}" for name in drawing} <= set(pipeline()["stages"][stage]["deps"])
 
 
 def test_references_stand_where_the_stage_sees_them_change():
