@@ -1,6 +1,7 @@
 """`sg3flow compare` on real runs: folders, MLflow runs, registered versions."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -127,11 +128,14 @@ def tracked(project, run_folder):
 
 def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     first, second = tracked
+    for step, value in enumerate((1.0, math.inf, 2.0)):  # MLflow keeps the greatest number instead
+        connect().client.log_metric(first, "Loss/r1_penalty", value, step=step)
     result = compare("plain-run", f"runs:/{second}", "--out", "m.html")
     assert result.exit_code == 0, result.output
     assert "B is better than A" in result.stdout
     page = page_of(project, "m.html")
     assert page.count('src="data:image/png;base64,') == 12 and "Loss/G/loss" in page
+    assert "R1 penalty" in page and "e+308" not in page
     shutil.rmtree(project / "plain")  # the tracking store alone is enough
     short = compare(first[:8], second[:8], project / "better", "--seeds", "")
     assert short.exit_code == 0, short.output
