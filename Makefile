@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test kills smoke-gpu test-gpu kernels bench bench-gpu team-env
+.PHONY: help setup demo check test test-slow kills smoke-gpu test-gpu kernels bench bench-gpu team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ check: setup ## formatting, lint, types
 test: check ## checks and tests
 	@# a process a core, a thread each: on tiny tensors more threads only wait for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-slow: setup ## the tests that take long: experiments, reproductions, mlflow run, real weights
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu"
 
 kills: setup ## kill trainings twenty times, and servers under them; nothing may be lost (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/tracking

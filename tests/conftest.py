@@ -50,7 +50,7 @@ def commit_copy():
 
     def copied(folder: Path) -> Path:
         root = Path(__file__).parents[1]
-        for name in ("stages", "src", "recipes"):
+        for name in ("stages", "src", "recipes", "profiles"):
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(root / name, folder / name, ignore=ignore)
         (folder / ".dvc").mkdir()

@@ -74,7 +74,7 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("experiments") / "a clone"
     folder.mkdir()
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "tmp", "cache", "config.local")
-    for name in ("stages", "src", ".dvc"):
+    for name in ("stages", "src", "profiles", ".dvc"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)

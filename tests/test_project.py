@@ -7,29 +7,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sg3flow.config import (
-    EvaluateConfig,
-    FetchConfig,
-    PackConfig,
-    RegisterConfig,
-    RenderConfig,
-    TrainConfig,
-    ValidateConfig,
-    load_settings,
-    read_params,
-)
+from sg3flow.config import load_settings, read_params
 from sg3flow.metrics.names import parse_metrics
+from sg3flow.settings_file import SECTIONS
+from sg3flow.training.fingerprint import _NUMERICS
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = {
-    "fetch": FetchConfig,
-    "pack": PackConfig,
-    "validate": ValidateConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "render": RenderConfig,
-    "register": RegisterConfig,
-}
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 HEAVY = ("torch", "mlflow", "great_expectations", "numpy", "pandas", "scipy", "PIL")
 
@@ -40,7 +23,7 @@ def pipeline():
 
 def test_stages_scripts_and_sections_have_the_same_names():
     stages = list(pipeline()["stages"])
-    assert stages == list(CONFIGS)
+    assert stages == list(SECTIONS)
     assert sorted(p.stem for p in (ROOT / "stages").glob("*.py")) == sorted(stages)
     assert list(read_params(ROOT / "params.yaml")) == stages
 
@@ -54,6 +37,19 @@ def test_each_stage_depends_on_its_script_and_its_section():
             assert is_made or (ROOT / dependency).exists()
 
 
+def test_what_decides_a_training_is_a_dependency_of_it():
+    deps = [ROOT / dependency for dependency in pipeline()["stages"]["train"]["deps"]]
+    package = ROOT / "src" / "sg3flow"
+    deciding = [path for pattern in _NUMERICS for path in package.glob(pattern)]
+    assert [p for p in deciding if not any(p.is_relative_to(each) for each in deps)] == []
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "render"])
+def test_what_draws_pictures_is_a_dependency_of_what_shows_them(stage):
+    drawing = {"cpu", "cuda", "devices.py", "kernels", "networks", "ops", "processes.py"}
+    assert {f"src/sg3flow/{name}" for name in drawing} <= set(pipeline()["stages"][stage]["deps"])
+
+
 def test_references_stand_where_the_stage_sees_them_change():
     assert "profiles" in pipeline()["stages"]["validate"]["deps"]
     for path in (ROOT / "params.yaml", *RECIPES):
@@ -63,8 +59,8 @@ def test_references_stand_where_the_stage_sees_them_change():
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *RECIPES], ids=lambda p: p.stem)
 def test_every_recipe_holds_known_settings_of_the_right_type(path):
-    assert list(read_params(path)) == list(CONFIGS)
-    for section, config_type in CONFIGS.items():
+    assert list(read_params(path)) == list(SECTIONS)
+    for section, config_type in SECTIONS.items():
         config = load_settings(config_type, section, path)
         if section == "evaluate":
             parse_metrics(config.metrics)
@@ -74,7 +70,7 @@ def test_params_are_the_starter_recipe():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/starter.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "sg3flow"])
+@pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
 def test_help_loads_nothing_heavy(name):
     target = "sg3flow.cli" if name == "sg3flow" else str(ROOT / "stages" / f"{name}.py")
     program = (

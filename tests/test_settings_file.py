@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import TrainConfig, load_settings
+from sg3flow.config import EvaluateConfig, FetchConfig, PackConfig, TrainConfig, load_settings
 from sg3flow.errors import ConfigError
 from sg3flow.settings_file import set_values
 
@@ -35,6 +35,22 @@ def test_values_change_and_comments_stay(params):
     text = params.read_text()
     assert text.startswith("# what this is\n") and "batch: 4 # small\n" in text
     assert "render:\n  trunc: 0.7\n" in text
+
+
+def test_a_list_and_a_text_may_hold_spaces(params):
+    given = 'evaluate.metrics=[fid50k_full, eqt1k_int] fetch.dataset="/data/my pictures"'
+    set_values(params, [given, "pack.subset=a b  train.map-depth=4"])
+    assert load_settings(EvaluateConfig, "evaluate", params).metrics == ("fid50k_full", "eqt1k_int")
+    assert load_settings(FetchConfig, "fetch", params).dataset == "/data/my pictures"
+    assert load_settings(PackConfig, "pack", params).subset == "a b"
+    assert load_settings(TrainConfig, "train", params).map_depth == 4
+
+
+def test_a_setting_keeps_the_spelling_of_the_file(params):
+    params.write_text(PARAMS.replace("  gamma", "  map-depth: 2\n  gamma"))
+    set_values(params, ["train.map_depth=4"])
+    text = params.read_text()
+    assert "map-depth: 4\n" in text and "map_depth" not in text
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def reproduce(
         typer.Argument(help="run folder, run id or name, NAME@champion, models:/NAME/3"),
     ],
     data: Annotated[Path | None, typer.Option(help="where its packed set is now")] = None,
+    resume: Annotated[
+        str, typer.Option(help="where the network it started from is now; empty: where it was")
+    ] = "",
     kimg: Annotated[int | None, typer.Option(help="make only the first so many again")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="remove an earlier attempt")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="despite a contradiction")] = False,
@@ -96,6 +99,7 @@ def reproduce(
                 project_root(),
                 lambda line: print(line, flush=True),
                 data=data,
+                resume=resume,
                 kimg=kimg,
                 anew=anew,
                 anyway=anyway,
@@ -232,14 +236,14 @@ def sweep(
     factors: Annotated[
         str, typer.Option(help="what its present value is multiplied by")
     ] = "0.25,0.5,1,2,4",
-    params: Annotated[Path, typer.Option(help="file with the present value")] = Path("params.yaml"),
     debug: Debug = False,
 ) -> None:
     """Print the commands that try a setting at multiples of its value; `| sh -e` runs them."""
     with one_line_errors(debug):
+        from sg3flow.project import project_root
         from sg3flow.sweep import sweep_commands
 
-        print("\n".join(sweep_commands(params, setting, factors)))
+        print("\n".join(sweep_commands(project_root() / "params.yaml", setting, factors)))
 
 
 def main() -> None:

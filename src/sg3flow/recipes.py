@@ -1,11 +1,11 @@
 """Recipes: whole params files, copied over params.yaml (never composed)."""
 
-import subprocess
 from pathlib import Path
 
 from sg3flow.config import read_params
 from sg3flow.errors import ConfigError, nearest
 from sg3flow.files import copy_file
+from sg3flow.git import GitError, git_text
 from sg3flow.project import project_root
 
 
@@ -37,9 +37,8 @@ def _is_kept_elsewhere(params: Path, recipes: list[Path]) -> bool:
     content = params.read_bytes()
     if any(content == recipe.read_bytes() for recipe in recipes):
         return True
-    command = ["git", "-C", str(params.parent), "status", "--porcelain", "--", params.name]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+        answer = git_text(params.parent, "status", "--porcelain", "--", params.name)
+    except GitError:
         return False
-    return answer.stdout.strip() == ""
+    return answer.strip() == ""

@@ -1,6 +1,7 @@
 """Changes settings in a params file; comments and order stay."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ SECTIONS: dict[str, type[Any]] = {
     "register": RegisterConfig,
 }
 
+# A list and a text may hold spaces: only before the next SECTION.NAME= does one end a value.
+_BETWEEN = re.compile(r"\s+(?=[a-z]+\.[\w-]+=)")
+
 
 def set_values(params: Path, assignments: Sequence[str]) -> str:
     """Set ``SECTION.NAME=VALUE`` in a params file; returns what was done, in words.
@@ -42,7 +46,7 @@ def set_values(params: Path, assignments: Sequence[str]) -> str:
     """
     from ruamel.yaml import YAML
 
-    given = [each for text in assignments for each in text.split()]
+    given = [each for text in assignments for each in _BETWEEN.split(text.strip()) if each]
     if not given:
         raise ConfigError("nothing to set; give SECTION.NAME=VALUE, say train.gamma=2")
     read_params(params)
@@ -54,7 +58,8 @@ def set_values(params: Path, assignments: Sequence[str]) -> str:
         section, name, value = _parsed(assignment)
         if not isinstance(content.get(section), dict):
             content[section] = {}
-        content[section][name] = value
+        spelt = next((k for k in content[section] if str(k).replace("-", "_") == name), name)
+        content[section][spelt] = value
         load_settings(SECTIONS[section], section, overrides=content[section])
     stream = io.StringIO()
     yaml.dump(content, stream)

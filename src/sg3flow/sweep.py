@@ -27,45 +27,47 @@ def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
         ConfigError: no such number in the params file, or factors that cannot be used.
     """
     load_settings(TrainConfig, "train", params)
-    present = _present_value(params, setting)
-    values = {factor: _product(setting, present, factor) for factor in _factors(factors)}
-    names = {factor: f"{setting}-{value}" for factor, value in values.items()}
+    name, present = _present_value(params, setting)
+    values = {factor: _product(name, present, factor) for factor in _factors(factors)}
+    names = {factor: f"{name}-{value}" for factor, value in values.items()}
     if len(set(names.values())) < len(names):
-        raise ConfigError(f"factors {factors} of {setting} {present:g} give equal values")
+        raise ConfigError(f"factors {factors} of {name} {present:g} give equal values")
     for value in values.values():
-        load_settings(TrainConfig, "train", params, {setting: type(present)(value)})
+        load_settings(TrainConfig, "train", params, {name: type(present)(value)})
     base = 1.0 if 1.0 in names else next(iter(names))
-    others = [name for factor, name in names.items() if factor != base]
+    others = [each for factor, each in names.items() if factor != base]
     return [
-        f"# {setting} {present:g} of {params} times {', '.join(f'{f:g}' for f in values)}",
+        f"# {name} {present:g} of {params.name} times {', '.join(f'{f:g}' for f in values)}",
         *(
-            f"dvc exp run --queue --name {names[f]} -S train.{setting}={value}"
+            f"dvc exp run --queue --name {names[f]} -S train.{name}={value}"
             for f, value in values.items()
         ),
         "dvc exp run --run-all",
         shlex.join(["sg3flow", "compare", names[base], *others])
-        + f" --out reports/sweep-{setting}.html",
+        + f" --out reports/sweep-{name}.html",
     ]
 
 
-def _present_value(params: Path, setting: str) -> int | float:
+def _present_value(params: Path, setting: str) -> tuple[str, int | float]:
+    """The setting as the file spells it, map_depth or map-depth, and its value there."""
     section = read_params(params).get("train")
     known = section if isinstance(section, dict) else {}
     numbers = {
-        str(name): value
+        str(name).replace("-", "_"): (str(name), value)
         for name, value in known.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    if setting not in numbers:
+    field = setting.replace("-", "_")
+    if field not in numbers:
         raise ConfigError(
-            f"train.{setting} is no number in {params}{nearest(setting, numbers)}; it has "
+            f"train.{setting} is no number in {params}{nearest(field, numbers)}; it has "
             f"{', '.join(numbers) or 'none'}"
         )
-    value = numbers[setting]
+    name, value = numbers[field]
     if value == 0:
-        raise ConfigError(f"train.{setting} is 0, and so is every multiple of it; set it first")
-    kind = typing.get_type_hints(TrainConfig)[setting]  # `gamma: 2` is a float too
-    return float(value) if kind is float else value
+        raise ConfigError(f"train.{name} is 0, and so is every multiple of it; set it first")
+    kind = typing.get_type_hints(TrainConfig)[field]  # `gamma: 2` is a float too
+    return name, float(value) if kind is float else value
 
 
 def _factors(text: str) -> list[float]:

@@ -49,12 +49,10 @@ def facts(row) -> Callable[..., Facts]:
     def make(name: str = "run", value: float = 5.0, **changes: Any) -> Facts:
         rows = [row(0, 9.0), row(4, value)]
         known: dict[str, Any] = {
-            "asked": name,
             "kind": "run folder",
             "name": name,
             "address": f"runs/{name}",
             "state": "finished at 4 kimg",
-            "kimg": 4,
             "params": {"train.gamma": "0.2", "train.batch": "4"},
             "environment": {"torch": "2.13.0"},
             "curves": {"Loss/G/loss": [Point(i, 0.1 * i) for i in range(5)]},

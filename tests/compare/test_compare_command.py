@@ -1,6 +1,7 @@
 """`sg3flow compare` on real runs: folders, MLflow runs, registered versions."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -81,13 +82,21 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
             "machine": {"system": "Linux 6.1", "architecture": "x86_64", "gpus": [{"name": gpu}]},
         }
         write_json(folder / "provenance.json", known)
-    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": [7]}})
+    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": 7}})
     result = compare(first, second, older, "--seeds", "")
     assert result.exit_code == 0, result.output
     page = page_of(project)
     for words in ("H200", "A100", "abababababab", "abababababab with changes", "not recorded"):
         assert f"<td>{words}</td>" in page or f'">{words}</td>' in page, words
     assert "Linux 6.1" not in page  # the same for both, and not known of the third
+
+
+def test_an_unknown_metric_leaves_the_measurements_and_is_told(project, run_folder):
+    first, second = run_folder("first"), run_folder("second")
+    result = compare(first, second, "--best-by", "fid8_full", "--seeds", "")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("did you mean 'fid9_full'") == 2
+    assert "fid9_full (lower is better" in page_of(project)  # its curve
 
 
 def test_without_pictures_no_network_is_read(project, run_folder):
@@ -119,11 +128,14 @@ def tracked(project, run_folder):
 
 def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     first, second = tracked
+    for step, value in enumerate((1.0, math.inf, 2.0)):  # MLflow keeps the greatest number instead
+        connect().client.log_metric(first, "Loss/r1_penalty", value, step=step)
     result = compare("plain-run", f"runs:/{second}", "--out", "m.html")
     assert result.exit_code == 0, result.output
     assert "B is better than A" in result.stdout
     page = page_of(project, "m.html")
     assert page.count('src="data:image/png;base64,') == 12 and "Loss/G/loss" in page
+    assert "R1 penalty" in page and "e+308" not in page
     shutil.rmtree(project / "plain")  # the tracking store alone is enough
     short = compare(first[:8], second[:8], project / "better", "--seeds", "")
     assert short.exit_code == 0, short.output
@@ -150,6 +162,12 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert result.exit_code == 0, result.output
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
+    other = compare("plain-run", "toy@champion", "--best-by", "kid9_full", "--seeds", "")
+    assert "B: judged at the snapshot that was registered, not at the best by" in other.stdout
+    store.client.update_run(tracked[0], name="toy@champion")  # runs are called as people like
+    named = compare("better-run", "toy@champion", "--seeds", "")
+    assert f"B  toy@champion (MLflow run {tracked[0]})" in named.stdout
+    store.client.update_run(tracked[0], name="plain-run")
     missing = compare("plain-run", "toy@nobody")
     assert missing.exit_code == 1 and "one of champion, not '@nobody'" in missing.stderr
 
@@ -161,6 +179,8 @@ def test_what_is_not_found_is_one_line(project, tracked, run_folder):
         "0" * 32: "MLflow has no run 0000",
         str(project): "is no run folder: it holds none of run.json",
         "": "a RUN is empty",
+        "~nobody-here/x": "is no folder, no DVC",
+        ".dvc": "'.dvc' is no folder of a run, no DVC",
         "--upload-pack=x": "is no folder, no DVC experiment and no git revision",
     }.items():
         result = compare("--", folder, asked)

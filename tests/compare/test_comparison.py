@@ -73,6 +73,16 @@ def test_verdicts_are_against_the_first_run(facts, row):
     )
 
 
+def test_without_a_first_measurement_nothing_is_said_of_the_others(facts):
+    comparison = compare([facts(best={}), facts(), facts(best={})])
+    [metric] = comparison.metrics
+    words = [verdict.word if verdict else "" for verdict in metric.verdicts]
+    assert words == ["", "nothing to compare with", "not measured"]
+    assert comparison.headline == (
+        "A was not measured by fid9_full, so nothing is compared with it."
+    )
+
+
 def test_runs_are_also_held_together_at_the_same_age(facts, row):
     long = [row(0, 9.0), row(4, 5.0), row(8, 3.0)]
     run = facts("long", results=long, best={"fid9_full": long[2]})

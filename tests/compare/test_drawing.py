@@ -147,7 +147,7 @@ def test_the_page_has_every_part(facts):
 
 
 def test_a_page_of_runs_about_which_nothing_is_known(facts):
-    bare = facts(params={}, environment={}, curves={}, results=[], best={}, kimg=None)
+    bare = facts(params={}, environment={}, curves={}, results=[], best={})
     text = _page([bare] * 10, [Drawn(reason="no snapshot was found")] * 10)
     for words in ("No run was measured", "No run has two reports yet", "no snapshot was found"):
         assert words in text

@@ -100,6 +100,17 @@ def test_the_running_code_is_found(monkeypatch, tmp_path):
     assert code.code_facts()[0]["commit"] == ""
 
 
+def test_why_git_did_not_answer_is_recorded_and_told(place, monkeypatch, capsys):
+    project, work = place
+    (project / ".git").write_text("gitdir: /nowhere\n")
+    monkeypatch.setattr(code, "code_folder", lambda: project)
+    capture(work, CPU, TOLD)
+    told = read_provenance(work)["code"]
+    assert told["commit"] == "" and "nowhere" in told["git_error"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: commit and changes are not recorded, git says: ")
+
+
 def test_packages_survive_their_file():
     found = installed_packages()
     assert found["great-expectations"] and found["torch"] == torch.__version__

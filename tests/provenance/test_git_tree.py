@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.provenance.git_tree import git_environment, git_tree
+from sg3flow.git import GitError, git_environment
+from sg3flow.provenance.git_tree import git_tree
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -73,6 +74,43 @@ def test_changes_apply_elsewhere_and_secrets_stay_here(repository, tmp_path):
         ).read_bytes()
     assert not (other / "project" / "src" / "new.py").exists()
     assert (other / ".env").read_text() == "KEY=old\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "withheld"),
+    [
+        ("PIP = 'git+https://ghp_hunter2@github.com/a/b'", True),
+        ("URL = 'https://host/a.zip?x=1&X-Amz-Signature=hunter2'", True),
+        ("URL = 'https://host/a.zip?token=hunter2'", True),
+        ("URL = 'https://host/a.zip?id=2#top', 'a@b.org'", False),
+        ("URL = 'ssh://git@github.com/a/b'", False),
+        ("@decorated  # see https://host/page", False),
+    ],
+)
+def test_a_file_with_a_secret_address_is_withheld(repository, line, withheld):
+    (repository / "project" / "mirror.py").write_text(line + "\n")
+    (repository / "project" / "src" / "code.py").write_text("x = 2\n")
+    tree = git_tree(repository / "project")
+    assert tree is not None
+    changes = tree.changes()
+    assert changes.withheld == ["project/mirror.py"] * withheld
+    assert (line.encode() in changes.diff) is not withheld and b"x = 2" in changes.diff
+
+
+def test_settings_and_notes_make_no_other_code(repository):
+    project = repository / "project"
+    (project / "params.yaml").write_text("train: {kimg: 2}\n")
+    (project / "mirror.py").write_text("URL = '/a'\n")
+    tree = git_tree(project)
+    assert tree is not None and tree.changed() == []
+    (project / "src" / "code.py").write_text("x = 2\n")
+    assert tree.changed() == ["project/src/code.py"]
+
+
+def test_a_git_that_fails_is_not_taken_for_none(repository):
+    (repository / ".git" / "config").write_text("[broken\n")
+    with pytest.raises(GitError, match="bad config line"):
+        git_tree(repository)
 
 
 def test_a_remote_is_told_without_its_password(repository):

@@ -1,19 +1,20 @@
 """The packed set of a run, brought back by DVC: from the cache, a remote, or made again."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.provenance.files import FORMAT
 from sg3flow.reproduction.data import find_data
-from sg3flow.reproduction.record import Record
-from sg3flow.reproduction.workplace import prepare_workplace
+from sg3flow.reproduction.record import Record, read_record
+from sg3flow.reproduction.workplace import Workplace, prepare_workplace
 
 PIPELINE = """\
 stages:
   pack:
-    cmd: cp raw.zip data/packed.zip
+    cmd: cp raw.zip data/packed.zip && echo "$SG3FLOW_STATE_DIR" > data/told
     deps: [raw.zip]
     outs: [data/packed.zip]
 """
@@ -43,6 +44,7 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     for name in ("DVC_ROOT", "DVC_SITE_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / "mine"))
 
     def found(anew=True):
         place = prepare_workplace(record, folder, anew=anew)
@@ -63,4 +65,14 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     shutil.rmtree(tmp_path / "remote")
     path, place, said = found()  # nobody has it: the recorded pipeline makes it
     assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
+    assert (place.project / "data" / "told").read_text().strip() == str(place.state)
+    assert "data: dvc pull: " in said and "no reason given" not in said
     assert not packed.exists() and project.git("status", "--porcelain") == ""
+
+
+def test_data_given_by_a_relative_path_are_found_from_the_worktree_too(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    record = read_record(project.folder / "runs" / "first")
+    place = Workplace(project.folder / "unused", project.folder / "unused")
+    found = find_data(record, place, project.folder, Path("data/tiny.zip"), print)
+    assert found == project.folder / "data" / "tiny.zip"

@@ -108,6 +108,18 @@ def test_a_verdict_tells_what_was_not_as_recorded(project):
         compare(dataclasses.replace(record, digests={}), first, "")
 
 
+def test_equal_beginnings_say_nothing_of_an_end_that_was_not_recorded(project):
+    first = project.folder / "runs" / "first"
+    record = read_record(first)
+    begun = "network-snapshot-000000.pkl"
+    known = dataclasses.replace(record, digests={begun: record.digests[begun]})
+    verdict = compare(known, first, record.run["fingerprint"])
+    assert verdict.snapshots[begun] == "equal" and not verdict.equal
+    assert list(verdict.lines())[-1] == (
+        "NOT compared to its end: the run recorded no digest of network-snapshot-000001.pkl"
+    )
+
+
 @pytest.mark.slow
 def test_a_tampered_setting_gives_another_result(project):
     folder = tampered(project, "trained")
@@ -117,17 +129,38 @@ def test_a_tampered_setting_gives_another_result(project):
     assert "NOT equal. Not as recorded: fingerprint" in done.stdout
 
 
-def test_other_packages_and_odd_lengths_are_told(project):
+def test_other_packages_are_told(project):
     def change(provenance):
         provenance["code"]["untracked"] = ["src/mine.py"]
 
     folder = edited(project, "warned", "provenance.json", change)
     packages = folder / "packages.txt"
     packages.write_text(packages.read_text().replace("torch==", "torch==0."))
-    done = project.reproduce(str(folder), "--kimg", "2", ok=False)
+    done = project.reproduce(str(folder), "--data", "dvc.yaml", ok=False)
     assert "warning: files that git did not have are not here: src/mine.py" in done.stdout
     assert "1 packages differ from the run's: torch 0." in done.stdout
-    assert "--kimg must be within 1 and the run's 1, not 2" in done.stderr
+    assert "dvc.yaml is not the set of the run" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_network_from_the_tracking_server_is_brought_for_the_new_training(project, monkeypatch):
+    from sg3flow.tracking.store import connect, training_run_id
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
+    monkeypatch.chdir(project.folder)
+    client, run_id = connect().client, training_run_id(Path("runs/first"))
+    assert run_id is not None
+    last = "network-snapshot-000001.pkl"
+    client.log_artifact(run_id, str(Path("runs/first") / last))
+    source = f"runs:/{run_id}/{last}"
+    record = read_record(project.train("runs/resumed", "--resume", source).resolve())
+    digest = sha256_file(Path("runs/first") / last)
+    assert record.network == {"source": source, "shortened": False, "sha256": digest}
+    done = project.reproduce("runs/resumed")
+    assert f"{last}: equal" in done.stdout
+    other = "runs/first/network-snapshot-000000.pkl"
+    done = project.reproduce("runs/resumed", "--resume", other, ok=False)
+    assert f"{other} is not the network that the run started from" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 
 from sg3flow.errors import DataError
 from sg3flow.provenance.git_tree import diff_digest
-from sg3flow.reproduction.again import reproduce
+from sg3flow.provenance.network import network_facts
+from sg3flow.reproduction.again import _contradiction, _environment, reproduce
 from sg3flow.reproduction.record import read_record
-from sg3flow.reproduction.workplace import prepare_workplace
+from sg3flow.reproduction.workplace import Workplace, prepare_workplace
 
 
 @pytest.fixture
@@ -84,6 +85,45 @@ def test_data_that_is_gone_or_another_set(project, copy, write_packed, tmp_path)
     assert "is not the set of the run" in refused(project, copy, data=other)
     change(copy, "provenance.json", data=dict(data) | {"path": str(other)})
     assert "other.zip (other content)" in refused(project, copy)
+
+
+def test_a_length_without_a_recorded_snapshot_is_refused_before_anything_is_made(project, copy):
+    params = json.loads((copy / "run.json").read_text())["params"]
+    assert "--kimg must be within 1 and the run's 1, not 2" in refused(project, copy, kimg=2)
+    change(copy, "run.json", params=params | {"kimg": 10})
+    for options in ({"kimg": 5}, {}):  # the run was stopped before its 10 kimg
+        message = refused(project, copy, **options)
+        assert f"no digest of network-snapshot-{options.get('kimg', 10):06d}.pkl" in message
+        assert "it recorded: network-snapshot-000000.pkl, network-snapshot-000001.pkl" in message
+    assert not place_of(project, copy).exists()
+
+
+def test_an_address_that_lost_its_query_is_named_as_the_cause(project, copy):
+    facts = network_facts("https://host.example/a.pkl?key=x", "1" * 64)
+    assert facts["shortened"] and "key" not in str(facts)
+    change(copy, "provenance.json", network=facts)
+    assert "without its password or query" in _contradiction(read_record(copy), "0" * 12)
+
+
+def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy, monkeypatch):
+    change(copy, "provenance.json", variables={"MKL_CBWR": "COMPATIBLE"})
+    for name in ("MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES", "OTHER"):
+        monkeypatch.setenv(name, "0")
+    record = read_record(copy)
+    place = Workplace(place_of(project, copy), place_of(project, copy) / "tree")
+    found = _environment(record, place)
+    assert found["MKL_CBWR"] == "COMPATIBLE" and found["OTHER"] == "0"
+    assert found["CUDA_VISIBLE_DEVICES"] == "0"  # which GPUs there are is this machine's
+    assert not {"MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY"} & set(found)
+    assert found["OMP_NUM_THREADS"] == str(record.provenance["compute"]["threads"])
+
+
+def test_an_attempt_that_was_removed_by_hand_begins_again(project, copy):
+    record = read_record(copy)
+    place = prepare_workplace(record, project.folder, anew=False)
+    shutil.rmtree(place.folder)
+    assert prepare_workplace(record, project.folder, anew=False) == place
+    assert (place.tree / "dvc.yaml").is_file()
 
 
 def test_a_place_that_is_not_ours_or_was_edited(project, copy):

@@ -31,6 +31,8 @@ def test_a_name_says_what_differs_from_the_defaults(project, tiny_set):
     )
     wanted = f"{base}-mirror-noaug-from-net-glr0.003-seed3"
     assert run_name(resolve(changed), packed) == wanted
+    champion = dataclasses.replace(plain, resume="models:/cats@champion")
+    assert run_name(resolve(champion), packed) == f"{base}-from-cats_champion"  # no NAME@ALIAS
     # A training that is made longer, or shown elsewhere, keeps its name.
     longer = dataclasses.replace(changed, kimg=99, tick=2, workers=0, grid="2x2")
     assert run_name(resolve(longer), packed) == wanted

@@ -40,12 +40,10 @@ class Facts:
     """A run as found. What an older version did not record is left out, never an error.
 
     Attributes:
-        asked: what the person wrote.
         kind: what that turned out to be: ``MLflow run``, ``DVC experiment``, ...
         name: of the run.
         address: its id, commit or path.
         state: how far it is, in words.
-        kimg: thousands of real images it has seen; None: not recorded.
         params: settings as text, by section and name: ``train.gamma``.
         environment: what else decides the result, as text: ``torch``, ``data set``, ...
         curves: statistics of the training over its age, by their names in ``stats.jsonl``.
@@ -56,12 +54,10 @@ class Facts:
         notes: what is missing, in words.
     """
 
-    asked: str
     kind: str
     name: str
     address: str
     state: str
-    kimg: float | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)

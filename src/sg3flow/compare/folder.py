@@ -25,17 +25,15 @@ def is_run_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _MARKS)
 
 
-def read_folder(asked: str, metric: str) -> Facts:
+def read_folder(folder: Path, metric: str) -> Facts:
     """The facts of a run folder.
 
     Args:
-        asked: its path.
         metric: chooses the best snapshot; empty: the one its report was made with.
 
     Raises:
         DataError: it is no folder of a training.
     """
-    folder = Path(asked).expanduser()
     if not is_run_folder(folder):
         raise DataError(
             f"{folder} is no run folder: it holds none of {', '.join(_MARKS)}; name the folder "
@@ -45,31 +43,27 @@ def read_folder(asked: str, metric: str) -> Facts:
     notes: list[str] = []
     measured = read_measured(_report_beside(folder), metric, notes)
     measured = _own(measured, folder, notes)
-    facts = facts_of_files(training, measured, asked, "run folder", str(folder.resolve()))
+    facts = facts_of_files(training, measured, "run folder", str(folder.resolve()))
     return with_notes(facts, notes)
 
 
 def facts_of_files(
     training: TrainingFiles,
     measured: Measured,
-    asked: str,
     kind: str,
     address: str,
     name: str = "",
 ) -> Facts:
     """What a training's files and its report say; names as in ``Facts``."""
     described, curves = training.described(), training.curves()
-    kimg = last_kimg(curves)
     params = described.get("params")
     wanted = params.get("kimg") if isinstance(params, dict) else None
     snapshots = training.snapshots()
     return Facts(
-        asked=asked,
         kind=kind,
         name=name or str(described.get("name") or Path(address).name),
         address=address,
-        state=state_words(kimg, wanted),
-        kimg=kimg,
+        state=state_words(last_kimg(curves), wanted),
         params=train_params(described),
         environment=_file_environment(training, described, measured),
         curves=curves,
@@ -106,11 +100,12 @@ def _report_beside(folder: Path) -> Path | None:
 
 def _own(measured: Measured, folder: Path, notes: list[str]) -> Measured:
     """The report, if it was measured on this folder's snapshots: another training may have."""
-    if not measured.best:
-        return Measured()
-    path = folder / measured.snapshot
-    digests = {row.get("network_sha256") for row in measured.best.values()}
-    if path.is_file() and digests == {sha256_file(path)}:
+    if not measured.results:
+        return measured
+    # Where no best one is known, the last one that was measured tells whose report it is.
+    rows = list(measured.best.values()) or measured.results[-1:]
+    path = folder / Path(str(rows[0].get("snapshot"))).name
+    if path.is_file() and {row.get("network_sha256") for row in rows} == {sha256_file(path)}:
         return measured
     notes.append(
         f"{NOT_MEASURED}: the report beside it is of other snapshots; run stages/evaluate.py"

@@ -8,6 +8,7 @@ from sg3flow.compare.facts import Facts, letter
 from sg3flow.metrics.verdict import BETTER, WORSE, Verdict, judge_results
 
 Row = Mapping[str, Any]
+NO_BASE = "nothing to compare with"
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,15 @@ def _table(by_run: Sequence[Mapping[str, Row]]) -> list[MetricRow]:
     table = []
     for metric in metrics:
         cells = tuple(rows.get(metric) for rows in by_run)
-        verdicts = (None, *(judge_results(cell, cells[0]) for cell in cells[1:]))
+        verdicts = (None, *(_judged(cell, cells[0]) for cell in cells[1:]))
         table.append(MetricRow(metric, cells, verdicts))
     return table
+
+
+def _judged(cell: Row | None, base: Row | None) -> Verdict:
+    if base is None and cell is not None:
+        return Verdict(NO_BASE, f"{letter(0)} was not measured by this metric")
+    return judge_results(cell, base)
 
 
 def headline(rows: Sequence[MetricRow]) -> str:
@@ -63,6 +70,8 @@ def headline(rows: Sequence[MetricRow]) -> str:
     if not rows:
         return ""
     row = rows[0]
+    if row.cells[0] is None:
+        return f"{letter(0)} was not measured by {row.metric}, so nothing is compared with it."
     words: dict[str, list[str]] = {}
     for index, verdict in enumerate(row.verdicts):
         if verdict is not None:

@@ -3,6 +3,7 @@
 DVC itself is asked for one thing only, where its cache is; it may hold its locks meanwhile.
 """
 
+import functools
 import json
 import re
 import subprocess
@@ -14,14 +15,16 @@ from typing import Any
 
 from sg3flow.compare.facts import Facts
 from sg3flow.compare.folder import facts_of_files, with_notes
-from sg3flow.compare.measured import read_measured
+from sg3flow.compare.measured import Measured, read_measured
 from sg3flow.compare.training_files import TrainingFiles
 from sg3flow.compare.values import canonical
 from sg3flow.errors import DataError
+from sg3flow.git import GitError, git_text
+from sg3flow.metrics.verdict import NOT_MEASURED
+from sg3flow.provenance.files import CODE
 
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
-_GIT_SEC = 30
-_CODE = ("src", "stages", "dvc.yaml")
+_DVC_SEC = 30
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def experiment_names(root: Path) -> dict[str, list[Revision]]:
     """The experiments of a project by name; one name may stand on several baselines."""
     found: dict[str, list[Revision]] = {}
     listed = _git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/")
-    for line in (listed or "").splitlines():
+    for line in listed.splitlines():
         commit, _, ref = line.partition(" ")
         match = _EXPERIMENT.fullmatch(ref)
         if match:
@@ -72,12 +75,11 @@ def find_revision(root: Path, text: str) -> Revision | None:
     return Revision(commit, text, commit, False) if commit else None
 
 
-def read_revision(root: Path, asked: str, revision: Revision, metric: str) -> Facts:
+def read_revision(root: Path, revision: Revision, metric: str) -> Facts:
     """The facts of a revision.
 
     Args:
         root: folder of the DVC project.
-        asked: what the person wrote.
         metric: chooses the best snapshot; empty: the one its report was made with.
 
     Raises:
@@ -87,12 +89,19 @@ def read_revision(root: Path, asked: str, revision: Revision, metric: str) -> Fa
     cache, notes = _cache_folder(root), list[str]()
     outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs", [])}
     files = _folder_files(cache, outs.get("runs/train"), notes)
-    report = _cached(cache, outs.get("reports/metrics.json"), notes)
-    measured = read_measured(report, metric, notes)
+    if _is_of_this_training(stages, outs):
+        report = _cached(cache, outs.get("reports/metrics.json"), notes)
+        measured = read_measured(report, metric, notes)
+    else:
+        measured = Measured()
+        notes.append(
+            f"{NOT_MEASURED}: its dvc.lock has the evaluation of another training; run dvc repro "
+            "evaluate there and commit dvc.lock"
+        )
     kind = "DVC experiment" if revision.is_experiment else "git revision"
     address = revision.commit[:12]
     training = TrainingFiles(files)
-    facts = facts_of_files(training, measured, asked, kind, address, name=revision.name)
+    facts = facts_of_files(training, measured, kind, address, name=revision.name)
     return with_notes(_completed(facts, stages, revision), notes)
 
 
@@ -102,8 +111,8 @@ def code_commit(root: Path, code: str) -> str:
     Commits of results and notes do not make other code. A commit that is not known here stays.
     """
     commit, space, rest = code.partition(" ")
-    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *_CODE)
-    return f"{found.strip()[:12]}{space}{rest}" if found and found.strip() else code
+    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *CODE)
+    return f"{found.strip()[:12]}{space}{rest}" if found.strip() else code
 
 
 def _completed(facts: Facts, stages: Mapping[str, Any], revision: Revision) -> Facts:
@@ -127,7 +136,7 @@ def _locked_stages(root: Path, revision: Revision) -> dict[str, Any]:
 
     text = _git(root, "show", f"{revision.commit}:./dvc.lock")
     where = f"{revision.name} ({revision.commit[:9]})"
-    if text is None:
+    if not text:
         raise DataError(f"{where} has no dvc.lock: commit it after dvc repro, or name another run")
     try:
         content = YAML(typ="safe", pure=True).load(text)
@@ -140,11 +149,25 @@ def _locked_stages(root: Path, revision: Revision) -> dict[str, Any]:
     return known
 
 
+def _is_of_this_training(stages: Mapping[str, Any], outs: Mapping[str, Any]) -> bool:
+    """Whether the locked evaluation, if there is one, is of the locked training.
+
+    They differ where the training was run again and the evaluation was not.
+    """
+    if "evaluate" not in stages:
+        return True
+    trained = outs.get("runs/train", {}).get("md5")
+    judged = {dep.get("path"): dep.get("md5") for dep in stages["evaluate"].get("deps", [])}
+    return trained is not None and judged.get("runs/train") == trained
+
+
+@functools.cache
 def _cache_folder(root: Path) -> Path:
+    """Where DVC's cache is. Asking takes a second: once for all revisions of a comparison."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     try:
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=_GIT_SEC, check=True
+            command, cwd=root, capture_output=True, text=True, timeout=_DVC_SEC, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         reason = " ".join(str(getattr(error, "stderr", "") or error).split())[-200:]
@@ -186,14 +209,12 @@ def _object(cache: Path, md5: str) -> Path:
 
 def _commit(root: Path, text: str) -> str | None:
     found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
-    return found.strip() if found else None
+    return found.strip() or None
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git answers in the project; None: it refuses, or there is no git."""
-    command = ["git", "-C", str(root), *arguments]
+def _git(root: Path, *arguments: str) -> str:
+    """What git answers in the project; empty: it refuses, or there is no git."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_GIT_SEC, check=True)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("utf-8", "replace")
+        return git_text(root, *arguments)
+    except GitError:
+        return ""

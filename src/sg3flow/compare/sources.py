@@ -50,25 +50,42 @@ def find_facts(asked: str, root: Path, metric: str, folder: Path) -> Facts:
         raise DataError("a RUN is empty; name a run id, a run name, an experiment or a folder")
     if asked.startswith("@"):
         asked = f"{_registered_name(root)}{asked}"
-    place = Path(asked).expanduser()
+    place = _place(asked)
     if is_run_folder(place) or ("/" in asked and place.is_dir()):
-        return read_folder(asked, metric)
-    if split_version(asked) is not None:
-        return read_version(asked, folder)
+        return read_folder(place, metric)
+    if split_version(asked) is not None and not _is_called_so(asked):
+        return read_version(asked, metric, folder)
     revision = None if asked.startswith("runs:/") else find_revision(root, asked)
     if revision is not None and not _HEXADECIMAL.fullmatch(asked):
-        return read_revision(root, asked, revision, metric)
+        return read_revision(root, revision, metric)
     try:
         facts = read_tracked(asked, metric, folder)
     except TrackingError as error:
         if revision is not None:
-            return read_revision(root, asked, revision, metric)
+            return read_revision(root, revision, metric)
         raise TrackingError(f"{_what_it_is_not(asked, root)}; {error}") from None
     if revision is not None:
         raise DataError(
             f"{asked} begins both a commit and an MLflow run; write more of it, or runs:/ID"
         )
     return facts
+
+
+def _place(asked: str) -> Path:
+    try:
+        return Path(asked).expanduser()
+    except RuntimeError:  # ~nobody/x
+        return Path(asked)
+
+
+def _is_called_so(asked: str) -> bool:
+    """Whether a training has this very name, though it reads like NAME@ALIAS."""
+    from sg3flow.tracking.finding import is_run_name
+    from sg3flow.tracking.store import connect, tracking_errors
+
+    store = connect()
+    with tracking_errors(store.uri):
+        return is_run_name(store, asked)
 
 
 def _registered_name(root: Path) -> str:
@@ -85,4 +102,5 @@ def _what_it_is_not(asked: str, root: Path) -> str:
     from sg3flow.compare.revisions import experiment_names
 
     hint = nearest(asked, experiment_names(root))
-    return f"'{asked}' is no folder, no DVC experiment{hint} and no git revision"
+    folder = "folder of a run" if _place(asked).is_dir() else "folder"
+    return f"'{asked}' is no {folder}, no DVC experiment{hint} and no git revision"

@@ -1,6 +1,5 @@
 """MLflow runs and registered versions as facts."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,9 @@ from sg3flow.tracking.runs import (
 )
 
 _STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
+_INFINITE = (
+    1e300  # MLflow keeps an infinite value as the greatest number there is; NaN is not below
+)
 
 
 def read_tracked(asked: str, metric: str, folder: Path) -> Facts:
@@ -37,11 +39,14 @@ def read_tracked(asked: str, metric: str, folder: Path) -> Facts:
     run = read_tracked_run(training_id(asked), folder)
     notes: list[str] = []
     measured = read_measured(run.report, metric, notes)
-    return with_notes(_facts(run, asked, measured), notes)
+    return with_notes(_facts(run, measured), notes)
 
 
-def read_version(asked: str, folder: Path) -> Facts:
+def read_version(asked: str, metric: str, folder: Path) -> Facts:
     """The facts of a registered version: those of its run, judged and drawn as registered.
+
+    Args:
+        metric: a note says that it chooses no other snapshot of a version; empty: none is wanted.
 
     Raises:
         TrackingError: there is no such version, or the server does not answer.
@@ -52,20 +57,22 @@ def read_version(asked: str, folder: Path) -> Facts:
     snapshot = Snapshot(version.uri, age, "as registered")
     try:
         run = read_tracked_run(version.run_id, folder)
-        facts = _facts(run, asked, read_measured(run.report, "", []))
+        facts = _facts(run, read_measured(run.report, "", []))
     except TrackingError as error:
-        facts = _without_run(version, asked, f"the run that made it cannot be read: {error}")
+        facts = _without_run(version, f"the run that made it cannot be read: {error}")
     chosen = version.tags.get("sg3flow.metric", "")
     rows = {name: row for name, row in version.results.items() if is_row(row)}
     best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
     address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
     facts = replace(facts, kind="registered model", address=address, snapshot=snapshot, best=best)
-    return facts if best else with_notes(facts, ["no measurements were registered with it"])
+    notes = [] if best else ["no measurements were registered with it"]
+    if metric and metric != chosen:
+        notes.append(f"judged at the snapshot that was registered, not at the best by {metric}")
+    return with_notes(facts, notes)
 
 
-def _without_run(version: RegisteredVersion, asked: str, note: str) -> Facts:
+def _without_run(version: RegisteredVersion, note: str) -> Facts:
     return Facts(
-        asked=asked,
         kind="registered model",
         name=version.uri.removeprefix("models:/"),
         address=version.uri,
@@ -74,19 +81,17 @@ def _without_run(version: RegisteredVersion, asked: str, note: str) -> Facts:
     )
 
 
-def _facts(run: TrackedRun, asked: str, measured: Measured) -> Facts:
+def _facts(run: TrackedRun, measured: Measured) -> Facts:
     params = dict(run.params)
     # A parameter cannot be changed: of a run that was made longer, the tag has the present length.
     params["kimg"] = run.tags.get("sg3flow.kimg", params.get("kimg", ""))
     curves = {name: _points(run, name) for name in run.histories if "/" in name}
     kimg = last_kimg({k: v for k, v in curves.items() if k.startswith(("Loss/", "Progress/"))})
     return Facts(
-        asked=asked,
         kind="MLflow run",
         name=run.name,
         address=run.run_id,
         state=_state(run, kimg, params["kimg"]),
-        kimg=kimg,
         params={f"train.{k}": canonical(v) for k, v in params.items() if v or k != "kimg"},
         environment=_environment(run, measured),
         curves=curves,
@@ -98,7 +103,8 @@ def _facts(run: TrackedRun, asked: str, measured: Measured) -> Facts:
 
 
 def _points(run: TrackedRun, name: str) -> list[Point]:
-    return [Point(step, value) for step, value in run.histories[name] if math.isfinite(value)]
+    values = run.histories[name]
+    return [Point(step, value) for step, value in values if abs(value) < _INFINITE]
 
 
 def _trained(run: TrackedRun, measured: Measured) -> dict[str, list[Point]]:

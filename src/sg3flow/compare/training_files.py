@@ -81,7 +81,8 @@ class TrainingFiles:
         content = self._json("provenance.json")
         code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
         gpus = machine.get("gpus")
-        names = [str(_part({"gpu": gpu}, "gpu").get("name", "")) for gpu in gpus or ()]
+        known = [gpu for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
+        names = [str(gpu.get("name", "")) for gpu in known]
         found = {
             "code": code_words(code.get("commit"), code.get("dirty")),
             "torch": compute.get("torch"),

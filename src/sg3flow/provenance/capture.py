@@ -67,6 +67,13 @@ def capture(work: Path, device: torch.device, told: Mapping[str, Any]) -> list[P
 
 def _write_code(work: Path) -> dict[str, Any]:
     facts, diff = code_facts()
+    if "git_error" in facts:
+        print(
+            f"warning: commit and changes are not recorded, git says: {facts['git_error']}; this "
+            "training cannot be reproduced",
+            file=sys.stderr,
+            flush=True,
+        )
     (work / DIFF).unlink(missing_ok=True)  # of an earlier start
     if len(diff) > MOST_DIFF_BYTES:
         write_bytes(work / DIFF, diff[:MOST_DIFF_BYTES] + _NOTE % len(diff))

@@ -2,10 +2,12 @@
 
 import getpass
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import sg3flow
+from sg3flow.git import GitError
 from sg3flow.provenance.git_tree import Changes, GitTree, git_tree
 
 MOST_DIFF_BYTES = 5_000_000
@@ -20,8 +22,9 @@ def code_folder() -> Path:
     """
     package = Path(sg3flow.__file__).resolve()
     script = Path(sys.argv[0]).resolve()
-    if git_tree(package.parent, tracked=package) is not None:
-        return package.parents[2]
+    with suppress(GitError):  # `code_facts` tells
+        if git_tree(package.parent, tracked=package) is not None:
+            return package.parents[2]
     return script.parents[1] if script.parent.name == "stages" else Path.cwd()
 
 
@@ -34,18 +37,25 @@ def user_name() -> str:
 
 
 def code_facts() -> tuple[dict[str, Any], bytes]:
-    """Version, commit and state of the code that runs, and its uncommitted changes."""
+    """Version, commit and state of the code that runs, and its uncommitted changes.
+
+    ``git_error`` says why git did not answer; there then is no commit.
+    """
     folder = code_folder()
     package = Path(sg3flow.__file__).resolve()
     facts: dict[str, Any] = {
         "version": sg3flow.__version__,
         "package_in_tree": folder / "src" / "sg3flow" == package.parent,
     }
-    tree = git_tree(folder)
-    if tree is None:
-        return facts | {"commit": "", "dirty": False}, b""
-    changes = tree.changes()
-    return facts | _tree_facts(tree) | {"diff": _diff_facts(changes)}, changes.diff
+    unknown = facts | {"commit": "", "dirty": False}
+    try:
+        tree = git_tree(folder)
+        if tree is None:
+            return unknown, b""
+        changes = tree.changes()
+        return facts | _tree_facts(tree) | {"diff": _diff_facts(changes)}, changes.diff
+    except GitError as error:
+        return unknown | {"git_error": str(error)}, b""
 
 
 def _tree_facts(tree: GitTree) -> dict[str, Any]:

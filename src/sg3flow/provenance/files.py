@@ -10,6 +10,7 @@ from sg3flow.provenance.packages import parse_packages
 FORMAT = "sg3flow-provenance-1"
 PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
 PROJECT_FILES = ("params.yaml", "dvc.lock")
+CODE = ("src", "stages", "dvc.yaml")  # of the project: a change elsewhere makes no other code
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:

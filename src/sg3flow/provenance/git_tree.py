@@ -1,16 +1,14 @@
 """What git knows of a folder: commit, changes that are not committed, where it was cloned from."""
 
 import hashlib
-import os
 import re
-import subprocess
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from sg3flow.addresses import without_secrets
-from sg3flow.provenance.files import PROJECT_FILES
-
-_TIMEOUT_SEC = 60
+from sg3flow.git import GitError, git, git_or_empty, git_text
+from sg3flow.provenance.files import CODE, PROJECT_FILES
 
 # A tracked file may hold a secret all the same; a change to one of these is never copied.
 _SECRETS = (
@@ -26,12 +24,22 @@ _SECRETS = (
     "**/*password*",
     "**/.dvc/config*",
 )
-_PASSWORD = re.compile(rb"://[^/\s:@\"']+:[^/\s@\"']+@")  # in an address
+# A password or a token in an address (`git@` alone is a user that everybody has), and the parts of
+# a query that let anyone in who has them.
+_SIGNATURES = (
+    rb"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|signature|sig"
+    rb"|key-pair-id|(?:access_|auth_|private_)?token|api_?key|password"
+)
+_SECRET_ADDRESS = re.compile(
+    rb"://(?!git@)[^/\s@\"']+@|(?i:://[^\s\"']*[?&](?:" + _SIGNATURES + rb")=[^\s&\"'])"
+)
 
 
 @dataclass(frozen=True)
 class GitTree:
     """A folder in a git repository with at least one commit.
+
+    Where git does not answer, what is asked of it raises GitError.
 
     Attributes:
         top: the repository's folder.
@@ -45,22 +53,26 @@ class GitTree:
 
     def branch(self) -> str:
         """The branch that is checked out; empty: none is."""
-        return run_git(self.top, "symbolic-ref", "--short", "-q", "HEAD").strip()
+        return git_or_empty(self.top, "symbolic-ref", "--short", "-q", "HEAD").strip()
 
     def remote(self) -> str:
         """Where it was cloned from, without secrets; empty: nowhere."""
-        name = run_git(self.top, "remote").split("\n")[0].strip()
-        url = run_git(self.top, "remote", "get-url", name).strip() if name else ""
+        name = git_or_empty(self.top, "remote").split("\n")[0].strip()
+        url = git_or_empty(self.top, "remote", "get-url", name).strip() if name else ""
         return without_secrets(url)
 
     def changed(self) -> list[str]:
-        """Tracked files that are not as committed, staged or not."""
-        return run_git(self.top, "diff", "HEAD", "--name-only", "-z").split("\0")[:-1]
+        """Files of the code that are not as committed, staged or not.
+
+        Settings, results and notes do not make other code.
+        """
+        shown = ("diff", "HEAD", "--name-only", "-z", "--", *CODE)
+        return git_text(self.top / self.prefix, *shown).split("\0")[:-1]
 
     def untracked(self, *folders: str) -> list[str]:
         """Files below ``folders`` that git neither has nor ignores: they are in no diff."""
         listed = ("ls-files", "--others", "--exclude-standard", "-z", "--", *folders)
-        return run_git(self.top / self.prefix, *listed).split("\0")[:-1]
+        return git_text(self.top / self.prefix, *listed).split("\0")[:-1]
 
     def changes(self) -> "Changes":
         """All changes of tracked files since the commit, but for those that may hold secrets.
@@ -68,12 +80,12 @@ class GitTree:
         The settings and the lock file of the pipeline do not count: they are recorded whole.
         """
         left_out = [*_SECRETS, *(f"**/{name}" for name in PROJECT_FILES)]
-        diff = git_bytes(self.top, *_DIFF, "--", ".", *(f":(exclude,glob){p}" for p in left_out))
+        diff = git(self.top, *_DIFF, "--", ".", *(f":(exclude,glob){p}" for p in left_out))
         sections = re.split(rb"(?m)^(?=diff --git )", diff)
-        kept = [section for section in sections if not _PASSWORD.search(section)]
+        kept = [section for section in sections if not _SECRET_ADDRESS.search(section)]
         shown = ("diff", "HEAD", "--name-only", "-z", "--", *(f":(glob){p}" for p in _SECRETS))
-        withheld = run_git(self.top, *shown).split("\0")[:-1]
-        withheld += [_name(section) for section in sections if _PASSWORD.search(section)]
+        withheld = git_text(self.top, *shown).split("\0")[:-1]
+        withheld += [_name(section) for section in sections if _SECRET_ADDRESS.search(section)]
         return Changes(b"".join(kept), withheld)
 
 
@@ -114,42 +126,28 @@ def git_tree(folder: Path, tracked: Path | None = None) -> GitTree | None:
 
     Args:
         tracked: a file that git must have, or else the folder only lies inside the repository.
+
+    Raises:
+        GitError: there is one, and git does not say what is asked.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or shutil.which("git") is None:
         return None
-    answer = run_git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")
-    if len(answer) < 2 or not answer[1]:
+    try:
+        top = git_text(folder, "rev-parse", "--show-toplevel").rstrip("\n")
+    except GitError as error:
+        # Of a worktree whose repository is gone it says "not a git repository: PATH".
+        if "not a git repository (or any" in str(error):
+            return None
+        raise
+    commit = git_or_empty(folder, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+    if not commit:
         return None
-    if tracked is not None and not run_git(folder, "ls-files", "--", str(tracked)):
+    if tracked is not None and not git_text(folder, "ls-files", "--", str(tracked)):
         return None
-    prefix = run_git(folder, "rev-parse", "--show-prefix").strip().rstrip("/")
-    return GitTree(Path(answer[0]), prefix, answer[1])
+    prefix = git_text(folder, "rev-parse", "--show-prefix").strip().rstrip("/")
+    return GitTree(Path(top), prefix, commit)
 
 
 def diff_digest(diff: bytes) -> str:
     """SHA-256 of a diff; empty for no change."""
     return hashlib.sha256(diff).hexdigest() if diff else ""
-
-
-def run_git(folder: Path, *arguments: str) -> str:
-    """What git answers in a folder; empty where it fails."""
-    return git_bytes(folder, *arguments).decode(errors="replace")
-
-
-def git_bytes(folder: Path, *arguments: str) -> bytes:
-    """What git answers in a folder, as bytes; empty where it fails."""
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, env=git_environment(), timeout=_TIMEOUT_SEC, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return b""
-    return done.stdout
-
-
-def git_environment() -> dict[str, str]:
-    """The environment without what names another repository (in a git hook, say)."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # Reading must not take the index lock from somebody who commits at this moment.
-    return kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}

@@ -17,17 +17,19 @@ _GIB = 2**30
 
 # Variables that change what is computed, or with how many threads. Never the whole environment: it
 # holds passwords.
-_VARIABLES = (
-    "SG3FLOW_OPS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "MKL_CBWR",
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "NVIDIA_TF32_OVERRIDE",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "CUDA_VISIBLE_DEVICES",
+DECIDING_VARIABLES = frozenset(
+    {
+        "SG3FLOW_OPS",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "MKL_CBWR",
+        "ATEN_CPU_CAPABILITY",
+        "ONEDNN_MAX_CPU_ISA",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "NVIDIA_TF32_OVERRIDE",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "CUDA_VISIBLE_DEVICES",
+    }
 )
 
 
@@ -77,7 +79,7 @@ def ops_used(device: torch.device) -> str:
 
 def deciding_variables() -> dict[str, str]:
     """Those environment variables that are set and change what is computed."""
-    return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {name: os.environ[name] for name in sorted(DECIDING_VARIABLES) if name in os.environ}
 
 
 def cpu_model() -> str:

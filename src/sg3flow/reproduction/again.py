@@ -12,8 +12,10 @@ from typing import Any
 
 from sg3flow.errors import DataError, Sg3flowError
 from sg3flow.files import write_json, write_text
+from sg3flow.provenance.machine import DECIDING_VARIABLES
 from sg3flow.provenance.packages import installed_packages
-from sg3flow.reproduction.data import Say, find_data, shown_path
+from sg3flow.reproduction.data import Say, find_data, last_line, shown_path
+from sg3flow.reproduction.network import find_network
 from sg3flow.reproduction.record import Record
 from sg3flow.reproduction.verdict import Verdict, compare
 from sg3flow.reproduction.workplace import REPORT, Workplace, prepare_workplace, read_report
@@ -23,6 +25,7 @@ _PARAMS = "params.json"  # JSON is YAML
 _NOT_RESTORED = {"CUDA_VISIBLE_DEVICES"}
 # What decides the numbers; a difference there is worth a warning before days of training.
 _NUMERIC_PACKAGES = ("torch", "numpy", "pillow", "scipy", "pyspng")
+_MOST_SHOWN = 8
 
 
 def reproduce(
@@ -31,6 +34,7 @@ def reproduce(
     say: Say,
     *,
     data: Path | None = None,
+    resume: str = "",
     kimg: int | None = None,
     anew: bool = False,
     anyway: bool = False,
@@ -44,29 +48,32 @@ def reproduce(
             only ``reproductions/`` below it is written.
         say: takes a line about what happens.
         data: where the packed set is; None: it is looked for.
-        kimg: stop after so many thousand images; None: train as long as the run did.
+        resume: where the network is that the run started from; empty: where the run had it.
+        kimg: stop after so many thousand images, an age of which the run recorded a snapshot;
+            None: train as long as the run did.
         anew: remove an earlier attempt first.
         anyway: train although the record contradicts itself.
 
     Raises:
-        DataError: the record, its commit, its changes or its data cannot be used.
+        DataError: the record, its commit, its changes, its data or its network cannot be used.
+        CheckpointError, TrackingError: the network it started from cannot be brought here.
         Sg3flowError: the training failed.
     """
+    kimg = _checked_length(record, kimg)
+    network = find_network(record, root, resume)
     place = prepare_workplace(record, root, anew=anew)
     say(f"{record.origin}: commit {record.commit[:12]} in {shown_path(place.tree, root)}")
     for warning in _warnings(record):
         say(f"warning: {warning}")
     packed = find_data(record, place, root, data, say)
-    _write_settings(record, place, root, kimg)
-    expected, found = record.run["fingerprint"], _fingerprint(record, place, packed)
-    if found != expected:
-        problem = (
-            f"settings, data and code as recorded give fingerprint {found}, and the run had "
-            f"{expected}: the record was edited, or code that git did not have took part"
-        )
+    _write_settings(record, place, kimg, network.recorded)
+    found = _fingerprint(record, place, packed)
+    if found != record.run["fingerprint"]:
+        problem = _contradiction(record, found)
         if not anyway:
             raise DataError(f"{problem}; --anyway trains all the same")
         say(f"warning: {problem}")
+    _write_settings(record, place, kimg, network.kept_in(place.folder))
     say(f"training into {shown_path(place.run, root)}")
     _train(record, place, packed)
     verdict = compare(record, place.run, found)
@@ -95,25 +102,49 @@ def _warnings(record: Record) -> Iterator[str]:
         yield f"{len(differing)} packages differ from the run's: {shown}"
 
 
-def _write_settings(record: Record, place: Workplace, root: Path, kimg: int | None) -> None:
+def _checked_length(record: Record, kimg: int | None) -> int:
+    """How long to train: to a snapshot whose digest is known, or nothing would be compared.
+
+    Raises:
+        DataError: there is no such snapshot.
+    """
+    longest = int(record.run["params"]["kimg"])
+    length = longest if kimg is None else kimg
+    if not 1 <= length <= longest:
+        raise DataError(f"--kimg must be within 1 and the run's {longest}, not {length}")
+    name = record.snapshot_at(length)
+    if name not in record.digests:
+        known = ", ".join(sorted(record.digests)[:_MOST_SHOWN]) or "none at all"
+        raise DataError(
+            f"{record.origin} recorded no digest of {name}, so nothing after its start could be "
+            f"compared at {length} kimg; give --kimg of one that it recorded: {known}"
+        )
+    return length
+
+
+def _contradiction(record: Record, found: str) -> str:
+    """Why the settings may have another fingerprint than the run had."""
+    if record.network.get("shortened"):
+        cause = (
+            "the address of the network it started from stands in the record without its password "
+            "or query"
+        )
+    else:
+        cause = "the record was edited, or code that git did not have took part"
+    return (
+        f"settings, data and code as recorded give fingerprint {found}, and the run had "
+        f"{record.run['fingerprint']}: {cause}"
+    )
+
+
+def _write_settings(record: Record, place: Workplace, kimg: int, resume: str) -> None:
     """The resolved settings as a params file: what was automatic then is not decided again."""
-    settings = dict(record.run["params"])
-    if kimg is not None:
-        if not 1 <= kimg <= settings["kimg"]:
-            raise DataError(f"--kimg must be within 1 and the run's {settings['kimg']}, not {kimg}")
-        settings["kimg"] = kimg
+    settings = {**record.run["params"], "kimg": kimg, "resume": resume}
     if "metrics" in settings:
         settings["metrics"] = ["none"]  # measured while it trains, they change nothing
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
-    settings["resume"] = _found_resume(record, root, settings.get("resume", ""))
     write_text(place.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
-
-
-def _found_resume(record: Record, root: Path, source: str) -> str:
-    """A network to start from; a file is looked for where the run had it."""
-    path = root / record.provenance.get("folder", ".") / source
-    return str(path) if source and path.is_file() else source
 
 
 def _fingerprint(record: Record, place: Workplace, packed: Path) -> str:
@@ -127,7 +158,7 @@ def _fingerprint(record: Record, place: Workplace, packed: Path) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise Sg3flowError(f"the recorded settings are refused: {_last_line(done.stderr)}")
+        raise Sg3flowError(f"the recorded settings are refused: {last_line(done.stderr)}")
     try:
         return str(json.loads(done.stdout)["fingerprint"])
     except (ValueError, KeyError):
@@ -174,7 +205,7 @@ def _command(place: Workplace, packed: Path) -> list[str]:
 def _environment(record: Record, place: Workplace) -> dict[str, str]:
     """This environment, with what decided the numbers then, and nothing of the user's project."""
     recorded, compute = record.provenance.get("variables", {}), record.provenance["compute"]
-    dropped = ("DVC_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT")
+    dropped = ("DVC_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT", *DECIDING_VARIABLES - _NOT_RESTORED)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     restored = {k: v for k, v in recorded.items() if k not in _NOT_RESTORED}
     restored.setdefault("OMP_NUM_THREADS", str(compute["threads"]))
@@ -183,13 +214,11 @@ def _environment(record: Record, place: Workplace) -> dict[str, str]:
     return (
         kept
         | restored
+        | place.variables
         | {
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(place.project / "src"), os.environ.get("PYTHONPATH")])
             ),
-            "SG3FLOW_STATE_DIR": str(place.state),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{place.folder / 'mlflow.db'}",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
         }
     )
 
@@ -205,8 +234,3 @@ def _note(place: Workplace, record: Record, verdict: Verdict) -> None:
         "differences": verdict.differences,
     }
     write_json(place.folder / REPORT, {**known, **outcome})
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "no reason given"

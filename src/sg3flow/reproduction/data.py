@@ -35,7 +35,7 @@ def find_data(record: Record, place: Workplace, root: Path, given: Path | None, 
                 f"{given} is not the set of the run: its digest is {found[:12]}…, recorded is "
                 f"{_told(record)}"
             )
-        return given
+        return given.resolve()  # the stage runs in another folder
     tried = []
     for path in _candidates(record, place, root, say):
         if _digest(path) == record.data["digest"]:
@@ -84,13 +84,15 @@ def _candidates(record: Record, place: Workplace, root: Path, say: Say) -> Itera
     work = place.project / inside
     _share_cache(place, root)
     say(f"data: asking DVC's cache and remote for {inside}")
-    _dvc(place.project, "checkout", "--force", str(inside))
+    _dvc(place, place.project, "checkout", "--force", str(inside))
     if not work.exists():
-        _dvc(place.project, "pull", "--force", str(inside))
+        pulled = _dvc(place, place.project, "pull", "--force", str(inside))
+        if pulled.returncode != 0:
+            say(f"data: dvc pull: {last_line(pulled.stderr)}")
     yield work
     if _digest(work) != record.data["digest"]:
         say(f"data: making {inside} again, as the recorded pipeline did")
-        _dvc(place.project, "repro", stage, shown=True)
+        _dvc(place, place.project, "repro", stage, shown=True)
         yield work
 
 
@@ -105,7 +107,7 @@ def _pipeline_stage(record: Record, path: Path) -> tuple[str, Path]:
 
 def _share_cache(place: Workplace, root: Path) -> None:
     """Let DVC in the worktree use the cache and the remotes of the user's project."""
-    told = _dvc(root, "cache", "dir").strip()
+    told = _dvc(place, root, "cache", "dir").stdout.strip()
     local = root / ".dvc" / "config.local"  # remotes with passwords stand there
     settings = local.read_text(encoding="utf-8") if local.is_file() else ""
     target = place.project / ".dvc" / "config.local"
@@ -115,29 +117,35 @@ def _share_cache(place: Workplace, root: Path) -> None:
     changes: dict[str, Any] = {"core.no_scm": "true", "core.autostage": "false"}
     if told:
         changes["cache.dir"] = str((root / told).resolve())
-    for line in _dvc(root, "remote", "list").splitlines():
+    for line in _dvc(place, root, "remote", "list").stdout.splitlines():
         name, _, shown = " ".join(line.split("\t")).strip().partition(" ")
         url = shown.strip().removesuffix("(default)").strip()
         # A path in a config counts from that file, and is shown whole.
         if url.startswith("/"):
             changes[f"remote.{name}.url"] = url
     for key, value in changes.items():
-        _dvc(place.project, "config", "--local", key, value)
+        _dvc(place, place.project, "config", "--local", key, value)
 
 
-def _dvc(folder: Path, *arguments: str, shown: bool = False) -> str:
-    """What DVC answers in a project; empty where it fails."""
-    source = folder / "src"
+def _dvc(
+    place: Workplace, folder: Path, *arguments: str, shown: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run DVC in a project; stages that it runs keep state and tracking in the workplace."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_ROOT", "DVC_EXP"))}
-    environment |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(source)}
+    environment |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(folder / "src")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
-        env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent / 'mlflow.db'}"},
+        env=environment | place.variables,
         stdout=sys.stderr if shown else subprocess.PIPE,
-        stderr=None if shown else subprocess.DEVNULL,
+        stderr=None if shown else subprocess.PIPE,
         text=True,
         check=False,
     )
-    return (done.stdout or "") if done.returncode == 0 else ""
+
+
+def last_line(text: str) -> str:
+    """What a command complained of in the end."""
+    lines = text.strip().splitlines()
+    return lines[-1].removeprefix("error: ").removeprefix("ERROR: ") if lines else "no reason given"

@@ -1,6 +1,7 @@
 """What a run holds that is needed to make it again."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from sg3flow.reporting import snapshot_digests
 _SHOWN_ID = 12
 _NEEDED = {
     "run": ("uid", "fingerprint"),
-    "params": ("kimg",),
+    "params": ("kimg", "batch"),
     "code": ("commit",),
     "data": ("path", "name", "digest", "num_images", "resolution"),
     "compute": ("device", "threads", "ops"),
@@ -56,9 +57,20 @@ class Record:
         return found
 
     @property
+    def network(self) -> Mapping[str, Any]:
+        """The network it started from, as ``network_facts`` tells; empty: none, or not recorded."""
+        found = self.provenance.get("network")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def packages(self) -> dict[str, str]:
         """Packages that were installed."""
         return read_packages(self.folder)
+
+    def snapshot_at(self, kimg: int) -> str:
+        """File name of the snapshot that a training of ``kimg`` ends with."""
+        batch = int(self.run["params"]["batch"])
+        return f"network-snapshot-{math.ceil(kimg * 1000 / batch) * batch // 1000:06d}.pkl"
 
     def diff(self) -> bytes:
         """Changes that were not committed; empty: none.

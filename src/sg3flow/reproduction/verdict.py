@@ -30,8 +30,9 @@ class Verdict:
     """The outcome of a comparison.
 
     Attributes:
-        equal: every snapshot that both have, at least one, has the same digest.
-        snapshots: how each of them compares, by file name.
+        equal: the last snapshot that was made, and every other one that the run has too, has the
+            recorded digest.
+        snapshots: how each of them compares, by file name, the oldest first.
         differences: what was not as recorded, in words.
     """
 
@@ -41,12 +42,15 @@ class Verdict:
 
     def lines(self) -> Iterator[str]:
         """The outcome for a person."""
-        for name, outcome in sorted(self.snapshots.items()):
+        for name, outcome in self.snapshots.items():
             yield f"{name}: {outcome}"
         if self.equal:
             yield "equal: every snapshot has the recorded SHA-256"
-            return
-        if self.differences:
+        elif DIFFERS not in self.snapshots.values():
+            yield (
+                f"NOT compared to its end: the run recorded no digest of {list(self.snapshots)[-1]}"
+            )
+        elif self.differences:
             yield f"NOT equal. Not as recorded: {'; '.join(self.differences)}"
         else:
             yield (
@@ -64,14 +68,15 @@ def compare(record: Record, out: Path, fingerprint: str) -> Verdict:
     Raises:
         DataError: the two have no snapshot in common.
     """
-    made = sorted(out.glob("network-snapshot-*.pkl"))
+    made = sorted(out.glob("network-snapshot-*.pkl"), key=lambda p: (len(p.name), p.name))
     snapshots = {p.name: _outcome(record.digests.get(p.name), sha256_file(p)) for p in made}
     if all(outcome == MISSING for outcome in snapshots.values()):
         raise DataError(
             f"{record.origin} recorded no digest of any of these snapshots, so nothing can be "
             f"compared; they are in {out}"
         )
-    equal = DIFFERS not in snapshots.values()
+    # The first snapshot is of untrained networks: it is equal whatever the training does.
+    equal = DIFFERS not in snapshots.values() and snapshots[made[-1].name] == EQUAL
     return Verdict(equal, snapshots, [] if equal else list(_differences(record, out, fingerprint)))
 
 

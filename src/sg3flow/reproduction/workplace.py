@@ -6,24 +6,20 @@ output ``run``. Nothing outside this folder is written.
 
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
+from sg3flow.git import GitError, git, git_or_empty
 from sg3flow.provenance.files import PROJECT_FILES
-from sg3flow.provenance.git_tree import (
-    GitTree,
-    git_environment,
-    git_tree,
-    run_git,
-)
+from sg3flow.provenance.git_tree import GitTree, git_tree
 from sg3flow.reproduction.record import Record
 
 FORMAT = "sg3flow-reproduction-1"
 REPORT = "reproduction.json"
+_CHECKOUT_SEC = 600
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,15 @@ class Workplace:
     def run(self) -> Path:
         """What comes out."""
         return self.folder / "run"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What keeps a stage that runs here out of the user's state and tracking server."""
+        return {
+            "SG3FLOW_STATE_DIR": str(self.state),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
 
 
 def prepare_workplace(record: Record, root: Path, *, anew: bool) -> Workplace:
@@ -96,7 +101,7 @@ def prepare_workplace(record: Record, root: Path, *, anew: bool) -> Workplace:
 def remove_workplace(tree: GitTree, folder: Path) -> None:
     """Remove a workplace of ours, and git's note of its worktree."""
     shutil.rmtree(folder)
-    run_git(tree.top, "worktree", "prune")
+    git_or_empty(tree.top, "worktree", "prune")
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
@@ -116,8 +121,9 @@ def _repository(record: Record, root: Path) -> GitTree:
             f"{root} is in no git repository with a commit; run this in a clone of the project"
         )
     if not record.commit:
-        raise DataError(f"{record.origin} was trained outside git: there is no commit to check out")
-    if run_git(tree.top, "cat-file", "-t", record.commit).strip() != "commit":
+        why = record.provenance["code"].get("git_error", "was trained outside git")
+        raise DataError(f"{record.origin}: there is no commit to check out: {why}")
+    if git_or_empty(tree.top, "cat-file", "-t", record.commit).strip() != "commit":
         remote = record.provenance["code"].get("remote")
         hint = f"it came from {remote}: " if remote else "where it was made, push it; here, "
         raise DataError(
@@ -143,7 +149,9 @@ def _is_as_made(place: Workplace, record: Record) -> bool:
 def _check_out(tree: GitTree, place: Workplace, record: Record, diff: bytes) -> None:
     # A hook of the user's (`dvc install` makes one) has no business in this tree.
     quiet = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
-    added = _git(tree.top, *quiet, "worktree", "add", "--detach", str(place.tree), record.commit)
+    # --force: git may still know this place, of an attempt whose folder was removed by hand.
+    add = ("worktree", "add", "--force", "--detach", str(place.tree), record.commit)
+    added = _git(tree.top, *quiet, *add)
     if added:
         raise DataError(f"git cannot check out {record.commit[:12]} into {place.tree}: {added}")
     if diff:
@@ -160,13 +168,8 @@ def _check_out(tree: GitTree, place: Workplace, record: Record, diff: bytes) -> 
 
 def _git(folder: Path, *arguments: str, content: bytes = b"") -> str:
     """Run git; what it complains of, in one line, empty if it did what was asked."""
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        input=content,
-        capture_output=True,
-        env=git_environment(),
-        check=False,
-    )
-    if done.returncode == 0:
-        return ""
-    return " ".join(done.stderr.decode(errors="replace").split())[:300] or "no reason given"
+    try:
+        git(folder, *arguments, content=content, timeout_sec=_CHECKOUT_SEC)
+    except GitError as error:
+        return str(error)
+    return ""

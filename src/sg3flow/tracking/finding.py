@@ -29,16 +29,17 @@ def find_training(store: Store, text: str) -> Any:
     """The MLflow run of the one training that a text names.
 
     Args:
-        text: a registered version as ``split_version`` takes it; a run's id with or without
-            ``runs:/``, or the beginning of one; a run's name; the uid in ``run.json``; the name of
-            a DVC experiment. The run of a later stage stands for its training.
+        text: a registered version as ``split_version`` takes it, if no run is called so; a run's
+            id with or without ``runs:/``, or the beginning of one; a run's name; the uid in
+            ``run.json``; the name of a DVC experiment. The run of a later stage stands for its
+            training.
 
     Raises:
         TrackingError: none or several are called so, or it belongs to no training.
         ConfigError: a model has no such version.
     """
     version = split_version(text)
-    if version is not None:
+    if version is not None and not is_run_name(store, text):
         run_id = find_version(store, *version).run_id
         if not run_id:
             raise TrackingError(f"{text} does not say which run made it")
@@ -80,6 +81,14 @@ def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any
         )
 
 
+def is_run_name(store: Store, text: str) -> bool:
+    """Whether a training is called so: people name runs as they like, ``cats@night`` say."""
+    if _ALIAS.fullmatch(text) is None:
+        return False
+    wanted = f"tags.`sg3flow.stage` = 'train' AND attributes.run_name = '{text}'"
+    return bool(store.client.search_runs(_experiments(store), wanted, max_results=1))
+
+
 def get_run(store: Store, run_id: str) -> Any:
     """A run by its whole id.
 
@@ -114,8 +123,12 @@ def _training_of(store: Store, run: Any) -> Any:
     return training
 
 
+def _experiments(store: Store) -> list[str]:
+    return [str(each.experiment_id) for each in store.client.search_experiments()]
+
+
 def _trainings(store: Store) -> Iterator[Any]:
-    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    experiments = _experiments(store)
     wanted, token = "tags.`sg3flow.stage` = 'train'", None
     while True:
         page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)

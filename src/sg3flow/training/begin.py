@@ -10,7 +10,9 @@ from typing import Any
 
 from sg3flow import processes
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints.sources import local_copy
 from sg3flow.ops.backend import backend_name
+from sg3flow.provenance.network import network_digest
 from sg3flow.training.build import Parts
 from sg3flow.training.fingerprint import fingerprint
 from sg3flow.training.folder import RunFolder
@@ -28,12 +30,14 @@ class Start:
         goes_on: whether there is a saved state; all processes know.
         saved: the state; the first process has it.
         networks: another training's, to start from; the first process has them.
+        network_sha256: of the file they were read from; empty: none was read.
         architecture: of the checkpoint, if it is to be taken from there; all processes know.
     """
 
     goes_on: bool
     saved: dict[str, Any] | None
     networks: Networks | None
+    network_sha256: str
     architecture: Architecture | None
 
 
@@ -44,13 +48,15 @@ def find_start(job: Job, folder: RunFolder | None) -> Start:
         CheckpointError, ConfigError, DataError, TrackingError: ``resume`` cannot be used.
     """
     saved = networks = architecture = None
+    digest = ""
     config, items = job.config, job.items
     if folder is not None:
         saved = folder.states.load()
         if saved is None:
             _say_other_pass(job, folder)
         if config.resume and saved is None:
-            networks = load_networks(config.resume)
+            source = local_copy(config.resume)
+            networks, digest = load_networks(source), network_digest(source)
         architecture = start_architecture(
             folder.work.parent / "architecture.json",
             networks,
@@ -61,7 +67,7 @@ def find_start(job: Job, folder: RunFolder | None) -> Start:
         )
     news = json.dumps([saved is not None, architecture]).encode()
     goes_on, architecture = json.loads(processes.told(news))
-    return Start(goes_on, saved, networks, architecture)
+    return Start(goes_on, saved, networks, digest, architecture)
 
 
 def begin(job: Job, parts: Parts, start: Start) -> Clock:

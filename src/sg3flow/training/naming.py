@@ -75,5 +75,6 @@ def _word(name: str, value: Any) -> str:
     if name == "aug":
         return str(value)
     if name == "resume":
-        return "from-" + re.sub(r"[^\w.@-]+", "_", PurePosixPath(str(value)).stem)[-40:]
+        # Without @: NAME@ALIAS is a registered version to those who look for a run by its name.
+        return "from-" + re.sub(r"[^\w.-]+", "_", PurePosixPath(str(value)).stem)[-40:]
     return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"

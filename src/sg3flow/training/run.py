@@ -23,6 +23,7 @@ from sg3flow.project import state_root
 from sg3flow.provenance.capture import capture
 from sg3flow.provenance.files import read_provenance
 from sg3flow.provenance.load import LoadSampler
+from sg3flow.provenance.network import network_facts
 from sg3flow.reporting import JsonlReporter, describe_run, read_uid
 from sg3flow.training.begin import begin, find_start
 from sg3flow.training.build import Parts, build
@@ -181,7 +182,8 @@ def _assemble(
             architecture=start.architecture,
         )
         clock = begin(job, parts, start)
-        record = _record(job, parts, folder, clock.nimg) if folder is not None else None
+        digest = start.network_sha256
+        record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
     sampler = WindowedShuffle(
         len(items),
         config.seed,
@@ -203,7 +205,7 @@ def _assemble(
     return TrainingLoop(config, parts, items, batches, clock, record, measure)
 
 
-def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> RunRecord:
+def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> RunRecord:
     """What the first process keeps; what stands at a run's beginning is made here."""
     config, items = job.config, job.items
     reporter = JsonlReporter(folder.work)
@@ -217,18 +219,26 @@ def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> RunRecord:
     write_text(summary, _summary(parts, config))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
     options, described = folder.work / "training_options.json", folder.work / "run.json"
-    for path in (options, summary, described, *_provenance(job, parts, folder, nimg)):
+    for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
         reporter.artifact(path)
     load = LoadSampler(folder.work, parts.device)
     return RunRecord(config, folder, reporter, grid, training_set_info(items), load)
 
 
-def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int) -> list[Path]:
-    """Write down where the run comes from, if this start of it trains at all."""
+def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
+    """Write down where the run comes from, if this start of it trains at all.
+
+    Args:
+        network: SHA-256 of the network that it starts from; empty: it goes on, or has none.
+    """
     known = read_provenance(folder.work)
     if known is not None and nimg >= job.final_nimg:
         return []
     told = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
+    if network or known is None:
+        told["network"] = network_facts(job.config.resume, network)
+    else:
+        told["network"] = known.get("network", {})
     return capture(folder.work, parts.device, told)
 
 
