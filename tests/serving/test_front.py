@@ -66,7 +66,7 @@ async def _answering(source: Source):
 
 def _worker() -> psutil.Process:
     """The process of the one version that is there."""
-    (found,) = psutil.Process().children()
+    (found,) = (child for child in psutil.Process().children() if "--uds" in child.cmdline())
     return found
 
 

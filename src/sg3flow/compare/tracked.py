@@ -20,9 +20,8 @@ from sg3flow.tracking.runs import (
 )
 
 _STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
-_INFINITE = (
-    1e300  # MLflow keeps an infinite value as the greatest number there is; NaN is not below
-)
+# MLflow keeps an infinite value as the greatest number there is. NaN is not below it either.
+_INFINITE = 1e300
 
 
 def read_tracked(asked: str, metric: str, folder: Path) -> Facts:

@@ -14,6 +14,7 @@ from sg3flow.errors import TrackingError, TrainingMissing
 from sg3flow.provenance.files import read_packages, read_provenance
 from sg3flow.reporting import read_row, read_run
 from sg3flow.tracking.journal import EVENTS, STATS, last_report, noted_end, whole_lines
+from sg3flow.tracking.models import delete_snapshot_models
 from sg3flow.tracking.position import Position, load_position
 from sg3flow.tracking.provenance import recorded_tags
 from sg3flow.tracking.store import (
@@ -227,6 +228,7 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
         raise TrackingError("MLflow made a run and cannot find it; try again later")
     for run in runs_tagged(store, uid):
         if run.info.run_id != run_id:
+            delete_snapshot_models(store, run)
             store.client.delete_run(run.info.run_id)
     _describe_run(store, run_id, described, tags)
     _attach_data(store, run_id, folder, described)

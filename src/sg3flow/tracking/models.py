@@ -75,6 +75,12 @@ def snapshot_models(store: Store, run: Any) -> Iterator[Any]:
             return
 
 
+def delete_snapshot_models(store: Store, run: Any) -> None:
+    """Delete the LoggedModels of an MLflow run that is a second one of its training."""
+    for model in list(snapshot_models(store, run)):
+        store.client.delete_logged_model(model.model_id)
+
+
 def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
     """The LoggedModel of a snapshot; of two, the one made first, and the other is deleted."""
     wanted = f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'"
