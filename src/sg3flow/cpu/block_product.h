@@ -15,6 +15,8 @@ constexpr int kRows = 6, kColumns = 1;
 constexpr int kRows = 3, kColumns = 1;
 #endif
 
+constexpr int kAhead = 64;  // weights come from the third-level cache, once each
+
 // m[i * columns + j] = sum over c of u[c * kRows + i] * v[c * columns + j], of kRows rows, of which
 // the first `rows` are stored, and of kWide vectors
 template <int kWide>
@@ -24,6 +26,7 @@ inline void multiply_block(
   constexpr int wide = kWide * kRegisters;
   Register sum[kRows][wide] = {};
   for (std::int64_t c = 0; c < inner; ++c) {
+    __builtin_prefetch(u + (c + kAhead) * kRows);  // the next block begins where this one ends
     Register b[wide];
     for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
     for (int i = 0; i < kRows; ++i) {

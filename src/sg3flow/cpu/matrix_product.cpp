@@ -21,6 +21,7 @@ namespace {
 constexpr int kSide = 4;                  // blocks along each side of a matrix
 constexpr Index kBlock = 3 * kLanes;      // columns of a block
 constexpr Index kStrip = kSide * kBlock;  // columns of a strip
+constexpr Index kAheadRows = 4;           // of b, on their way to the cache
 
 // One of a sum of blocks: which one, and its sign.
 struct Term {
@@ -128,13 +129,17 @@ class Strip {
   Lanes lanes(Index column) const { return first_lanes(p_.columns - first_ - column); }
 
   void read() {
-    for (Index k = 0; k < kSide * size_.inner; ++k)
+    for (Index k = 0; k < kSide * size_.inner; ++k) {
+      // Rows are far apart, and a few vectors long: the processor does not see them coming.
+      const float* ahead = p_.b + std::min(k + kAheadRows, p_.inner - 1) * p_.columns + first_;
       for (Index j = 0; j < kStrip; j += kLanes) {
+        __builtin_prefetch(ahead + j);
         const Index block = k / size_.inner * kSide + j / kBlock;
         float* to = b_.data() + (block * size_.inner + k % size_.inner) * kBlock + j % kBlock;
         const Lanes there = k < p_.inner ? lanes(j) : Lanes{0};
         store(to, there ? load_lanes(p_.b + k * p_.columns + first_ + j, there) : Vec{});
       }
+    }
   }
 
   const float* sum_of(const Terms& terms) {

@@ -21,7 +21,7 @@ def _is_faster_compiled(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (
         b.device.type == "cpu"
         and min(a.shape[1:]) >= 256
-        and b.shape[2] >= 4096
+        and b.shape[2] >= 2048
         and a.dtype == b.dtype
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and has_kernels(b)
