@@ -89,11 +89,17 @@ class Worker {
   }
 
  private:
+  // The rows of a stripe are too short and too far apart for the processor to see them coming.
+  static constexpr Index kAheadIn = 4, kAheadOut = 2;
+
   // A row of the image in `step` parts, by columns modulo `step`, with the bias and zeros around.
   void split(Index i, float* to) {
     for (Index slot = 0; slot < count_; ++slot) {
       const Index plane = first_ + slot;
-      const float* source = a_.x + (plane * a_.in_h + i) * a_.in_w;
+      const float* image = a_.x + plane * a_.in_h * a_.in_w;
+      const float* source = image + i * a_.in_w;
+      const float* ahead = image + std::min(i + kAheadIn, a_.in_h - 1) * a_.in_w + s_.in_begin;
+      for (Index u = 0; u < step_ * s_.in_slot; u += kLanes) __builtin_prefetch(ahead + u);
       const float bias = a_.bias ? a_.bias[plane % a_.channels] : 0;
       float* part = to + slot * s_.in_slot;
       if (kHasMasks && step_ <= 2)
@@ -303,7 +309,10 @@ class Worker {
     const Index n = s_.end - s_.begin;
     for (Index slot = 0; slot < count_; ++slot) {
       const float* from = row + slot * s_.slot;
-      float* to = a_.y + ((first_ + slot) * a_.out_h + y) * a_.out_w + s_.begin;
+      float* image = a_.y + (first_ + slot) * a_.out_h * a_.out_w + s_.begin;
+      float* to = image + y * a_.out_w;
+      const float* ahead = image + std::min(y + kAheadOut, a_.out_h - 1) * a_.out_w;
+      for (Index k = 0; k < n; k += kLanes) __builtin_prefetch(ahead + k, 1);
       if (kHasMasks)
         for (Index k = 0; k < n; k += kLanes)
           store_first(to + k, load(from + k), first_lanes(n - k));
