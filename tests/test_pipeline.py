@@ -177,6 +177,9 @@ def test_a_finished_pipeline_travels_by_a_remote(project):
 @pytest.mark.slow
 def test_the_champion_is_made_again_from_the_remote(project):
     """Neither its data nor DVC's cache are there any more; only the remote and git have them."""
+    if not (project / "data" / "packed.zip").exists():  # alone, without the tests above
+        test_from_nothing_to_a_registered_model(project)
+        test_a_finished_pipeline_travels_by_a_remote(project)
     (project / "data" / "packed.zip").unlink()
     shutil.rmtree(project / ".dvc" / "cache")
     program = "from sg3flow.cli import main; main()"

@@ -60,7 +60,7 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     cache = folder / ".dvc" / "cache"
     shutil.rmtree(cache)
     path, place, said = found()  # only the remote has it
-    assert path.is_relative_to(place.tree) and "again" not in said
+    assert path.is_relative_to(place.tree) and "again" not in said, said
     shutil.rmtree(cache)
     shutil.rmtree(tmp_path / "remote")
     path, place, said = found()  # nobody has it: the recorded pipeline makes it

@@ -6,6 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,48 @@ def test_the_command_serves_and_is_healthy(instructions, model):
         seen = server.watch.read_text().splitlines()
         assert not [line for line in seen if line.startswith("pickle")]
     assert subprocess.run([sys.executable, *probe[1:]], capture_output=True).returncode != 0
+
+
+IMPORTS = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refused())
+from sg3flow.serving import predictor, pyfunc
+from sg3flow.kernels.loader import load_kernels
+load_kernels("cpu")
+"""
+
+
+def test_what_is_served_imports_only_what_the_model_requires():
+    """What those packages bring may be imported too; nothing else that the project needs."""
+    there = _with_all_they_bring({line.partition("==")[0] for line in requirements()} | {"ninja"})
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    others = _names(project["dependencies"]) - there
+    assert "dvc" in others and "psutil" not in others
+    modules = [m for m, of in metadata.packages_distributions().items() if of[0].lower() in others]
+    assert "dvc" in modules
+    command = [sys.executable, "-c", IMPORTS, ",".join(modules)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def _with_all_they_bring(names: set[str]) -> set[str]:
+    while more := set().union(*map(_needed_by, names)) - names:
+        names = names | more
+    return names
+
+
+def _needed_by(name: str) -> set[str]:
+    """The packages that one requires, without its extras."""
+    with suppress(metadata.PackageNotFoundError):  # of another platform
+        return _names(line for line in metadata.requires(name) or [] if "extra ==" not in line)
+    return set()
+
+
+def _names(lines: Iterable[str]) -> set[str]:
+    return {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in lines}
 
 
 @pytest.mark.slow

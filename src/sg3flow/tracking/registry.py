@@ -37,7 +37,10 @@ FORMAT = "sg3flow-registered-1"
 _MODEL_TYPE = "generator"
 
 # What the served code imports, directly or through the parts of sg3flow it uses.
-_REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas")
+_REQUIREMENTS = (
+    *("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas"),
+    "psutil",  # builds the kernels under watch
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
