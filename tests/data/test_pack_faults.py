@@ -164,11 +164,13 @@ def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
 
 
 _PACK = """
-import sys
+import signal, sys
 from pathlib import Path
 from sg3flow.config import PackConfig
 from sg3flow.data.pack import pack_images
 if __name__ == "__main__":
+    # not ignored, though a shell that starts the tests in the background may say so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pack_images(*map(Path, sys.argv[1:4]), PackConfig(), workers=2)
 """
 

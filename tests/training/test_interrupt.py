@@ -2,12 +2,24 @@
 
 import signal
 
+import pytest
+
 from sg3flow.training.interrupt import stop_requests
 
 
-def test_signals_are_remembered_and_handlers_put_back():
+@pytest.fixture
+def heard():
+    """No signal is ignored, though a shell that starts the tests in the background may say so."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield numbers
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_signals_are_remembered_and_handlers_put_back(heard):
     before = signal.getsignal(signal.SIGTERM)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in heard:
         with stop_requests() as asked:
             assert not asked()
             signal.raise_signal(number)  # to this very thread: torch has others
