@@ -117,12 +117,12 @@ def _share_cache(place: Workplace, root: Path) -> None:
     changes: dict[str, Any] = {"core.no_scm": "true", "core.autostage": "false"}
     if told:
         changes["cache.dir"] = str((root / told).resolve())
-    for line in _dvc(place, root, "remote", "list").stdout.splitlines():
-        name, _, shown = " ".join(line.split("\t")).strip().partition(" ")
-        url = shown.strip().removesuffix("(default)").strip()
-        # A path in a config counts from that file, and is shown whole.
-        if url.startswith("/"):
-            changes[f"remote.{name}.url"] = url
+    # Not `dvc remote list`, which breaks long lines. A path in a config counts from that file, and
+    # is told whole.
+    for line in _dvc(place, root, "config", "--list").stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key.startswith("remote.") and key.endswith(".url") and value.startswith("/"):
+            changes[key] = value
     for key, value in changes.items():
         _dvc(place, place.project, "config", "--local", key, value)
 
