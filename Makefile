@@ -32,7 +32,7 @@ test: check ## checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup ## the tests that take long: experiments, reproductions, mlflow run, real weights
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 kills: setup ## kill trainings twenty times, and servers under them; nothing may be lost (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/tracking

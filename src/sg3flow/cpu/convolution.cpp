@@ -119,9 +119,7 @@ class Worker {
         for (int j = 0; j < 6; ++j) std::fill_n(to + j * part_, tiles_.across, 0.f);
       else
         split(plane + y * a_.in_w, scale, to);
-      // The same row of the next channel: the processor does not see it coming.
-      const float* ahead = plane + (a_.in_h + y) * a_.in_w;
-      for (Index x = 0; x < a_.in_w; x += kLanes) __builtin_prefetch(ahead + x);
+      fetch_ahead(plane + (a_.in_h + y) * a_.in_w, a_.in_w);  // of the next channel
     }
     for (Index t = 0; t < rows * tiles_.across; t += kLanes)
       transform(t, v_.data() + c * columns_ + at + t);

@@ -1,7 +1,7 @@
 // Matrix products by Strassen's recursion (Strassen 1969), two levels of it at once: 49 products of
 // quarter-sized blocks in place of 64. As in Huang et al. 2016 ("Strassen's algorithm reloaded"),
-// the sums of blocks are made while a block is packed, and a block of results is added wherever it
-// belongs straight from the registers, so that no level is ever stored.
+// the sums of blocks are made while a block is packed, and a few rows of results are added wherever
+// they belong while they are in the first-level cache, so that no level is ever stored.
 //
 // y [M, P] = a [M, K] x b [K, P] goes by strips of b's columns; a strip of b and of y stays in the
 // cache, and a's 49 sums are made once for all strips.
@@ -99,7 +99,7 @@ void read_panels(const MatrixProduct& p, const Sizes& size, Index i, float* bloc
   for (int row = 0; row < kSide; ++row) {
     const Index m = row * size.rows + i * kRows;
     const Index there = std::clamp<Index>(p.rows - m, 0, kRows);
-    for (Index k = 0; k < std::min(kSide * size.inner, p.inner); ++k) {
+    for (Index k = 0; k < p.inner; ++k) {
       const float* from = p.a + m * p.row_step + k * p.inner_step;
       float* to = blocks + (row * kSide + k / size.inner) * size.panel + k % size.inner * kRows;
       for (Index r = 0; r < kRows; ++r) to[r] = r < there ? from[r * p.row_step] : 0.f;
@@ -130,10 +130,8 @@ class Strip {
 
   void read() {
     for (Index k = 0; k < kSide * size_.inner; ++k) {
-      // Rows are far apart, and a few vectors long: the processor does not see them coming.
-      const float* ahead = p_.b + std::min(k + kAheadRows, p_.inner - 1) * p_.columns + first_;
+      fetch_ahead(p_.b + std::min(k + kAheadRows, p_.inner - 1) * p_.columns + first_, kStrip);
       for (Index j = 0; j < kStrip; j += kLanes) {
-        __builtin_prefetch(ahead + j);
         const Index block = k / size_.inner * kSide + j / kBlock;
         float* to = b_.data() + (block * size_.inner + k % size_.inner) * kBlock + j % kBlock;
         const Lanes there = k < p_.inner ? lanes(j) : Lanes{0};

@@ -89,7 +89,7 @@ class Worker {
   }
 
  private:
-  // The rows of a stripe are too short and too far apart for the processor to see them coming.
+  // How many rows of a stripe before they are needed.
   static constexpr Index kAheadIn = 4, kAheadOut = 2;
 
   // A row of the image in `step` parts, by columns modulo `step`, with the bias and zeros around.
@@ -98,8 +98,8 @@ class Worker {
       const Index plane = first_ + slot;
       const float* image = a_.x + plane * a_.in_h * a_.in_w;
       const float* source = image + i * a_.in_w;
-      const float* ahead = image + std::min(i + kAheadIn, a_.in_h - 1) * a_.in_w + s_.in_begin;
-      for (Index u = 0; u < step_ * s_.in_slot; u += kLanes) __builtin_prefetch(ahead + u);
+      const Index ahead = std::min(i + kAheadIn, a_.in_h - 1);
+      fetch_ahead(image + ahead * a_.in_w + s_.in_begin, step_ * s_.in_slot);
       const float bias = a_.bias ? a_.bias[plane % a_.channels] : 0;
       float* part = to + slot * s_.in_slot;
       if (kHasMasks && step_ <= 2)
@@ -311,8 +311,7 @@ class Worker {
       const float* from = row + slot * s_.slot;
       float* image = a_.y + (first_ + slot) * a_.out_h * a_.out_w + s_.begin;
       float* to = image + y * a_.out_w;
-      const float* ahead = image + std::min(y + kAheadOut, a_.out_h - 1) * a_.out_w;
-      for (Index k = 0; k < n; k += kLanes) __builtin_prefetch(ahead + k, 1);
+      fetch_ahead<true>(image + std::min(y + kAheadOut, a_.out_h - 1) * a_.out_w, n);
       if (kHasMasks)
         for (Index k = 0; k < n; k += kLanes)
           store_first(to + k, load(from + k), first_lanes(n - k));

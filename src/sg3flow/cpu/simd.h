@@ -45,6 +45,12 @@ static inline Register load_register(const float* p) {
   return v;
 }
 
+// Ask early for n floats that the processor does not see coming: a short row, far from the last one.
+template <bool kWritten = false>
+static inline void fetch_ahead(const float* row, std::int64_t n) {
+  for (std::int64_t k = 0; k < n; k += kLanes) __builtin_prefetch(row + k, kWritten);
+}
+
 static inline Vec splat(float value) { return value - Vec{}; }
 
 static inline std::int64_t round_up(std::int64_t n, std::int64_t step) {
