@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "plan.h"
+#include "transpose.h"
 #include "winograd.h"
 
 namespace sg3flow {
@@ -23,26 +24,29 @@ constexpr int kRows = 4, kColumns = 1;
 #endif
 
 struct Strips {
-  Index across, down, rows, count, tiles, in_blocks, out_blocks;
+  Index across, down, total, rows, count, tiles, in_blocks, out_blocks;
   explicit Strips(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
+    total = a.samples * down;
     in_blocks = ceil_div(a.in_c, kLanes);
     out_blocks = ceil_div(a.out_c, kLanes);
     // long enough to use every sum often, short enough for the caches
     const Index column = kPlaces * kLanes * (in_blocks + out_blocks);
     const Index wanted = std::clamp<Index>(kFloats / column, 32, 512);
-    rows = std::clamp<Index>(wanted / across, 1, a.samples * down);
+    rows = std::clamp<Index>(wanted / across, 1, total);
     tiles = rows * across;
-    count = ceil_div(a.samples * down, rows);
+    count = ceil_div(total, rows);
   }
+
+  Index rows_of(Index strip) const { return std::min(rows, total - strip * rows); }
 
   // Floats of the tiles' places, one of 36, for so many blocks of channels. The places begin in
   // different sets of the first-level cache.
   Index place(Index blocks) const { return (round_up(blocks * tiles, 64) + 1) * kLanes; }
 
  private:
-  static constexpr Index kFloats = 1 << 20;
+  static constexpr Index kFloats = 1 << 19;
 };
 
 class Worker {
@@ -51,33 +55,31 @@ class Worker {
 
   // Unit: 16 channels, of the input or of the gradient, in one row of tiles.
   void transform(Index strip, Index begin, Index end) {
-    const Index wide = round_up(4 * strips_.across + 2, kLanes);
-    pixels_.resize(6 * wide * kLanes);
-    const Index blocks = strips_.in_blocks + strips_.out_blocks;
+    const Index rows = strips_.rows_of(strip);
+    wide_ = round_up(4 * strips_.across + 2, kLanes) + kLanes;
+    pixels_.resize(6 * wide_ * kLanes);
     for (Index i = begin; i < end; ++i) {
-      const Index row = i / blocks, block = i % blocks, at = strip * strips_.rows + row;
+      const Index block = i / rows, row = i % rows, at = strip * strips_.rows + row;
       const Index sample = at / strips_.down, top = at % strips_.down * 4;
+      // the row of tiles above has left two rows of its pixels
+      const bool follows = i > begin && row > 0 && top > 0;
       if (block < strips_.in_blocks)
-        transform_x(sample, top, block, row, wide);
+        transform_x(sample, top, block, row, follows);
       else
-        transform_grad(sample, top, block - strips_.in_blocks, row, wide);
+        transform_grad(sample, top, block - strips_.in_blocks, row);
     }
   }
 
   // Unit: 16 rows of the sums of one place.
   void multiply(Index strip, Index begin, Index end) {
-    const Index left = a_.samples * strips_.down - strip * strips_.rows;
-    const Index tiles = std::min(left, strips_.rows) * strips_.across;
+    const Index tiles = strips_.rows_of(strip) * strips_.across;
     for (Index i = begin; i < end; ++i) {
       const Index place = i / strips_.out_blocks, block = i % strips_.out_blocks;
       const float* u =
           g_.grad_tiles + place * strips_.place(strips_.out_blocks) + block * strips_.tiles * kLanes;
       const float* v = g_.x_tiles + place * strips_.place(strips_.in_blocks);
-      for (Index o = 0; o < kLanes; o += kRows) {
-        const Index row = block * kLanes + o;
-        if (row >= a_.out_c) break;
-        multiply_rows(u + o, v, g_.sums + sum_at(place, row), tiles, strip == 0);
-      }
+      const Index rows = std::min<Index>(a_.out_c - block * kLanes, kLanes);
+      multiply_rows(u, v, g_.sums + sum_at(place, block * kLanes), tiles, rows, strip == 0);
     }
   }
 
@@ -106,75 +108,108 @@ class Worker {
     return (place * strips_.out_blocks * kLanes + row) * strips_.in_blocks * kLanes;
   }
 
-  // `wide` pixels of a row of 16 planes, as vectors over the planes; zeros beyond the image
+  // A row of 16 planes, as vectors over the planes, from the tiles' first column on; zeros beyond
+  // the image. What is loaded is whole cache lines where the rows of the image are: 16 planes of
+  // 64 x 64 pixels share one set of the first-level cache, which keeps none of them for later.
   void read(
       const float* images, const float* factors, Index channels, Index h, Index w, Index sample,
-      Index block, Index y, Index x, Index wide, float* to) const {
-    if (y < 0 || y >= h) return std::fill(to, to + wide * kLanes, 0.f), void();
+      Index block, Index y, Index pad, float* to) const {
+    const Index end = (4 * strips_.across + 2) * kLanes;
+    if (y < 0 || y >= h) return std::fill(to, to + end, 0.f), void();
     const Index first = sample * channels + block * kLanes;
     const Index n = std::min<Index>(channels - block * kLanes, kLanes);
-    Vec scale = splat(1);
-    if (factors)
-      for (Index c = 0; c < n; ++c) scale[c] = factors[first + c];
-    for (Index k = 0; k < wide; k += kLanes) {
-      Vec planes[kLanes] = {};
-      const Index from = x + k;
-      const auto lanes = static_cast<Lanes>(first_lanes(w - from) & ~first_lanes(-from));
-      for (Index c = 0; c < n; ++c)
-        planes[c] = load_lanes(images + ((first + c) * h + y) * w + from, lanes);
-      transpose(planes);
-      for (int i = 0; i < kLanes; ++i) store(to + (k + i) * kLanes, planes[i] * scale);
+    const float* planes[kLanes];
+    for (Index c = 0; c < kLanes; ++c)  // the last one again where there are fewer
+      planes[c] = images + ((first + std::min(c, n - 1)) * h + y) * w;
+    Vec scale = {};
+    for (Index c = 0; c < n; ++c) scale[c] = factors ? factors[first + c] : 1;
+    std::fill(to, to + pad * kLanes, 0.f);
+    to += pad * kLanes;
+    for (Index x = 0; x < w; x += kLanes, to += kLanes * kLanes) {
+      Vec pixels[kLanes];
+      for (int c = 0; c < kLanes; ++c) {
+        pixels[c] = load_lanes(planes[c] + x, first_lanes(w - x));
+        __builtin_prefetch(planes[c] + x + w);  // the next row
+      }
+      transpose_rows(pixels);
+      for (int i = 0; i < kLanes; ++i) store(to + i * kLanes, pixels[i] * scale);
     }
+    for (Index x = pad + round_up(w, kLanes); x < 4 * strips_.across + 2; ++x, to += kLanes)
+      store(to, Vec{});
   }
 
-  void transform_x(Index sample, Index top, Index block, Index row, Index wide) {
-    for (Index i = 0; i < 6; ++i)
+  float* pixels(Index y) { return pixels_.data() + y % 6 * wide_ * kLanes; }
+
+  void transform_x(Index sample, Index top, Index block, Index row, bool follows) {
+    for (Index i = follows ? 2 : 0; i < 6; ++i)
       read(
-          a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, sample, block, top + i - a_.pad, -a_.pad,
-          wide, pixels_.data() + i * wide * kLanes);
+          a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, sample, block, top + i - a_.pad, a_.pad,
+          pixels(top + i));
     float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    for (Index t = 0; t < strips_.across; ++t)
-      transform_tile<6>(wide, t, transform_input, to, strips_.in_blocks);
+    transform_tiles<6, transform_input>(top, to, strips_.place(strips_.in_blocks));
   }
 
-  void transform_grad(Index sample, Index top, Index block, Index row, Index wide) {
+  void transform_grad(Index sample, Index top, Index block, Index row) {
     for (Index i = 0; i < 4; ++i)
       read(
-          g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, sample, block, top + i, 0, wide,
-          pixels_.data() + i * wide * kLanes);
+          g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, sample, block, top + i, 0,
+          pixels(top + i));
     float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    for (Index t = 0; t < strips_.across; ++t)
-      transform_tile<4>(wide, t, transform_gradient, to, strips_.out_blocks);
+    transform_tiles<4, transform_gradient>(top, to, strips_.place(strips_.out_blocks));
   }
 
-  // kSize x kSize pixels -> 6 x 6 places
-  template <int kSize, class Transform>
-  void transform_tile(Index wide, Index t, Transform step, float* to, Index blocks) const {
-    Vec half[6][kSize];
-    for (int j = 0; j < kSize; ++j) {
+  // kSize x kSize pixels of each tile -> 6 x 6 places, two rows of them at a time: these share
+  // their sums, and stay in registers.
+  template <int kSize, auto kTransform>
+  void transform_tiles(Index top, float* to, Index next) {
+    transform_rows<kSize, kTransform, 0, 5>(top, to, next);
+    transform_rows<kSize, kTransform, 1, 2>(top, to, next);
+    transform_rows<kSize, kTransform, 3, 4>(top, to, next);
+  }
+
+  template <int kSize, auto kTransform, int kFirst, int kSecond>
+  void transform_rows(Index top, float* to, Index next) {
+    const float* from[kSize];
+    for (int i = 0; i < kSize; ++i) from[i] = pixels(top + i);
+    Vec first[kSize], second[kSize];
+    const auto down = [&](Index x, int j) {
       Vec d[kSize], v[6];
-      for (int i = 0; i < kSize; ++i) d[i] = load(pixels_.data() + (i * wide + 4 * t + j) * kLanes);
-      step(d, v);
-      for (int i = 0; i < 6; ++i) half[i][j] = v[i];
-    }
-    for (int i = 0; i < 6; ++i) {
+      for (int i = 0; i < kSize; ++i) d[i] = load(from[i] + x * kLanes);
+      kTransform(d, v);
+      first[j] = v[kFirst];
+      second[j] = v[kSecond];
+    };
+    const auto across = [&](const Vec* half, float* places) {
       Vec v[6];
-      step(half[i], v);
-      for (int j = 0; j < 6; ++j)
-        store(to + (6 * i + j) * strips_.place(blocks) + t * kLanes, v[j]);
+      kTransform(half, v);
+      for (int j = 0; j < 6; ++j) store(places + j * next, v[j]);
+    };
+    constexpr int kShared = kSize - 4;  // columns of neighbouring tiles
+    for (int j = 0; j < kShared; ++j) down(j, 4 + j);
+    for (Index t = 0; t < strips_.across; ++t) {
+      for (int j = 0; j < kShared; ++j) {
+        first[j] = first[4 + j];
+        second[j] = second[4 + j];
+      }
+      for (int j = kShared; j < kSize; ++j) down(4 * t + j, j);
+      across(first, to + 6 * kFirst * next + t * kLanes);
+      across(second, to + 6 * kSecond * next + t * kLanes);
     }
   }
 
-  void multiply_rows(const float* u, const float* v, float* sums, Index tiles, bool first) const {
+  void multiply_rows(
+      const float* u, const float* v, float* sums, Index tiles, Index rows, bool first) const {
     const Index blocks = strips_.in_blocks;
     for (Index j = 0; j < blocks;) {
       const Index left = blocks - j;
       const Index wide = ceil_div(left, ceil_div(left, kColumns));
       const float* columns = v + j * strips_.tiles * kLanes;
-      float* to = sums + j * kLanes;
-      if (wide == 3) multiply_block<3>(u, columns, to, tiles, first);
-      if (wide == 2) multiply_block<2>(u, columns, to, tiles, first);
-      if (wide == 1) multiply_block<1>(u, columns, to, tiles, first);
+      for (Index o = 0; o < rows; o += kRows) {
+        float* to = sums + (o * blocks + j) * kLanes;
+        if (wide == 3) multiply_block<3>(u + o, columns, to, tiles, first);
+        if (wide == 2) multiply_block<2>(u + o, columns, to, tiles, first);
+        if (wide == 1) multiply_block<1>(u + o, columns, to, tiles, first);
+      }
       j += wide;
     }
   }
@@ -185,6 +220,8 @@ class Worker {
     const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
     constexpr int wide = kWide * kRegisters;
     Register sum[kRows][wide] = {};
+    if (!first)
+      for (int i = 0; i < kRows; ++i) fetch_ahead<true>(to + i * line, kWide * kLanes);
     for (Index t = 0; t < tiles; ++t) {
       Register b[wide];
       for (int j = 0; j < wide; ++j)
@@ -206,7 +243,8 @@ class Worker {
   const WeightGradient& g_;
   const Convolution& a_;
   const Strips strips_;
-  Floats pixels_;
+  Floats pixels_;  // six rows of 16 planes
+  Index wide_ = 0;
 };
 
 }  // namespace
@@ -224,8 +262,7 @@ Index weight_gradient_units(const Convolution& a, Index step) {
   const Strips s(a);
   if (step == 2 * s.count) return a.out_c;
   if (step % 2) return kPlaces * s.out_blocks;
-  const Index rows = std::min(s.rows, a.samples * s.down - step / 2 * s.rows);
-  return rows * (s.in_blocks + s.out_blocks);
+  return s.rows_of(step / 2) * (s.in_blocks + s.out_blocks);
 }
 
 void run_weight_gradient(const WeightGradient& g, Index step, Index begin, Index end) {
