@@ -24,7 +24,9 @@ inline void multiply_block(
     const float* u, const float* v, float* m, std::int64_t inner, std::int64_t columns,
     std::int64_t rows) {
   constexpr int wide = kWide * kRegisters;
-  Register sum[kRows][wide] = {};
+  Register sum[kRows][wide];
+  for (int i = 0; i < kRows; ++i)  // not `= {}`: that would clear an array in memory
+    for (int j = 0; j < wide; ++j) sum[i][j] = Register{};
   for (std::int64_t c = 0; c < inner; ++c) {
     __builtin_prefetch(u + (c + kAhead) * kRows);  // the next block begins where this one ends
     Register b[wide];

@@ -39,11 +39,21 @@ struct Tiles {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
     all = a.samples * down;
-    // wide enough to use every weight often, narrow enough for the second-level cache; whole blocks
-    const Index wanted = (std::max(a.in_c, a.out_c) > 128 ? 2 : 3) * 3 * kLanes;
-    rows = std::clamp<Index>(wanted / across, 1, ceil_div(all, 4));
+    const Index most = std::clamp<Index>(kWidest / across, 1, ceil_div(all, 4));
+    rows = most;
+    for (Index fewer = most - 1; 2 * fewer > most; --fewer)
+      if (filled(fewer) > filled(rows)) rows = fewer;
     units = ceil_div(all, rows);
     columns = round_up(rows * across, kLanes);
+  }
+
+ private:
+  // wide enough to use every weight often, narrow enough for the caches
+  static constexpr Index kWidest = 9 * kLanes;
+
+  // the share of the lanes that have a tile
+  double filled(Index n) const {
+    return static_cast<double>(n * across) / static_cast<double>(round_up(n * across, kLanes));
   }
 };
 
@@ -54,9 +64,8 @@ class Worker {
         tiles_(tiles),
         part_(round_up((tiles.rows + 1) * tiles.across, kLanes) + kLanes),
         parts_(4 * 6 * part_),
-        phases_(16 * part_),
-        v_(kPlaces * place(a.in_c, tiles.columns)),
-        m_(kPlaces * place(a.out_c, tiles.columns)) {
+        place_(round_up(std::max(a.in_c, a.out_c) * tiles.columns, 1024) + kLanes),
+        places_((kPlaces + 1) * place_) {
     for (Index x = 0; x < 4 * round_up(tiles.across + 1, kLanes); x += kLanes) {
       const int before = first_lanes(a.pad - x);
       inside_.push_back(static_cast<Lanes>(first_lanes(a.in_w + a.pad - x) & ~before));
@@ -68,7 +77,6 @@ class Worker {
     const Index begin = unit * tiles_.rows, end = std::min(begin + tiles_.rows, tiles_.all);
     const Index used = (end - begin) * tiles_.across;
     columns_ = round_up(used, kLanes);
-    if (used < columns_) clear_last();
     // channels in this order: what a vector writes beyond its tiles is written over afterwards
     for (Index c = 0; c < a_.in_c; ++c)
       for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
@@ -82,20 +90,10 @@ class Worker {
   }
 
  private:
-  // Floats of one of the 36 matrices. They begin in different sets of the first-level cache,
-  // and leave room for a vector that begins at the last tile.
-  static Index place(Index channels, Index columns) {
-    return round_up(channels * columns, 1024) + kLanes;
-  }
-
-  // The last vector of every row: lanes without a tile are multiplied too, and what lies there from
-  // before may be denormal and slow.
-  void clear_last() {
-    for (int k = 0; k < kPlaces; ++k) {
-      float* last = v_.data() + k * place(a_.in_c, tiles_.columns) + columns_ - kLanes;
-      for (Index c = 0; c < a_.in_c; ++c) store(last + c * columns_, Vec{});
-    }
-  }
+  // One of the 36 matrices, of the input and of the result: what is made of one lies where the one
+  // before it was, so that both need the memory of one.
+  float* input(int k) { return places_.data() + (k + 1) * place_; }
+  float* result(int k) { return places_.data() + k * place_; }
 
   // step(sample, its first row, number of rows, first column) for rows [begin, end) of all samples
   template <class Step>
@@ -107,8 +105,9 @@ class Worker {
     }
   }
 
-  // The image by rows modulo 4 and by the six columns of a tile: sample (y, x) of tile (r, t) is
-  // number r * across + t of part (y % 4, x), a row further where y is 4 or 5.
+  // The rows of the image, transformed across, by their number modulo 4 and by the six columns of a
+  // tile: sample (y, x) of tile (r, t) is number r * across + t of part (y % 4, x), a row further
+  // where y is 4 or 5. So a row serves both rows of tiles that see it.
   void read(Index sample, Index c, Index top, Index rows, Index at) {
     const float* plane = a_.x + (sample * a_.in_c + c) * a_.in_h * a_.in_w;
     const float scale = a_.before ? a_.before[sample * a_.in_c + c] : 1;
@@ -118,22 +117,25 @@ class Worker {
       if (y < 0 || y >= a_.in_h)
         for (int j = 0; j < 6; ++j) std::fill_n(to + j * part_, tiles_.across, 0.f);
       else
-        split(plane + y * a_.in_w, scale, to);
+        transform_across(plane + y * a_.in_w, scale, to);
       fetch_ahead(plane + (a_.in_h + y) * a_.in_w, a_.in_w);  // of the next channel
     }
-    for (Index t = 0; t < rows * tiles_.across; t += kLanes)
-      transform(t, v_.data() + c * columns_ + at + t);
+    const Index tiles = rows * tiles_.across, end = at + tiles;
+    // lanes without a tile are multiplied too, and what lies there may be denormal and slow
+    transform_down(columns_ - end < kLanes ? columns_ - at : tiles, input(0) + c * columns_ + at);
   }
 
   // A row of the image, scaled and with zeros around it, by the columns of the tiles.
-  void split(const float* from, float scale, float* to) const {
-    Vec now[4], next[4] = {};
-    columns(from, scale, 0, now);
+  void transform_across(const float* from, float scale, float* to) const {
+    Vec d[6], next[4] = {};
+    columns(from, scale, 0, d);
     for (Index t = 0; t < tiles_.across; t += kLanes) {
       if (t + kLanes <= tiles_.across) columns(from, scale, t + kLanes, next);
-      for (int j = 0; j < 4; ++j) store(to + j * part_ + t, now[j]);
-      for (int j = 0; j < 2; ++j) store(to + (4 + j) * part_ + t, shifted(now[j], next[j]));
-      std::copy(next, next + 4, now);
+      for (int j = 0; j < 2; ++j) d[4 + j] = shifted(d[j], next[j]);
+      Vec v[6];
+      transform_input(d, v);
+      for (int j = 0; j < 6; ++j) store(to + j * part_ + t, v[j]);
+      std::copy(next, next + 4, d);
     }
   }
 
@@ -147,27 +149,23 @@ class Worker {
     part_by_4(row, parts);
   }
 
-  void transform(Index t, float* to) const {
-    Vec half[6][6];
+  void transform_down(Index tiles, float* to) const {
     for (int j = 0; j < 6; ++j) {
-      Vec d[6];
+      const float* rows[6];
       for (int i = 0; i < 6; ++i)
-        d[i] = load(parts_.data() + (i % 4 * 6 + j) * part_ + i / 4 * tiles_.across + t);
-      Vec v[6];
-      transform_input(d, v);
-      for (int i = 0; i < 6; ++i) half[i][j] = v[i];
-    }
-    const Index next = place(a_.in_c, tiles_.columns);
-    for (int i = 0; i < 6; ++i) {
-      Vec v[6];
-      transform_input(half[i], v);
-      for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * next, v[j]);
+        rows[i] = parts_.data() + (i % 4 * 6 + j) * part_ + i / 4 * tiles_.across;
+      for (Index t = 0; t < tiles; t += kLanes) {
+        Vec d[6], v[6];
+        for (int i = 0; i < 6; ++i) d[i] = load(rows[i] + t);
+        transform_input(d, v);
+        for (int i = 0; i < 6; ++i) store(to + (6 * i + j) * place_ + t, v[i]);
+      }
     }
   }
 
   void multiply(int k) {
-    const float* v = v_.data() + k * place(a_.in_c, tiles_.columns);
-    float* m = m_.data() + k * place(a_.out_c, tiles_.columns);
+    const float* v = input(k);
+    float* m = result(k);
     const float* u = a_.taps + k * round_up(a_.out_c, kRows) * a_.in_c;
     for (Index j = 0; j < columns_;) {
       const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
@@ -186,45 +184,43 @@ class Worker {
   void write(Index sample, Index c, Index top, Index rows, Index at) {
     const float scale = a_.after ? a_.after[sample * a_.out_c + c] : 1;
     float* plane = a_.y + (sample * a_.out_c + c) * a_.out_h * a_.out_w;
-    for (Index t = 0; t < rows * tiles_.across; t += kLanes)
-      transform_back(m_.data() + c * columns_ + at + t, t, scale);
+    gather_down(rows * tiles_.across, result(0) + c * columns_ + at);
     for (Index i = 0; i < std::min(4 * rows, a_.out_h - 4 * top); ++i)
-      join(i, plane + (4 * top + i) * a_.out_w);
+      gather_across(i, scale, plane + (4 * top + i) * a_.out_w);
   }
 
-  void transform_back(const float* from, Index t, float scale) {
-    const Index next = place(a_.out_c, tiles_.columns);
-    Vec half[4][6];
-    for (int j = 0; j < 6; ++j) {
-      Vec m[6], y[4];
-      for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * next);
-      transform_output(m, y);
-      for (int i = 0; i < 4; ++i) half[i][j] = y[i];
-    }
-    for (int i = 0; i < 4; ++i) {
-      Vec y[4];
-      transform_output(half[i], y);
-      for (int j = 0; j < 4; ++j) store(phases_.data() + (4 * i + j) * part_ + t, y[j] * scale);
-    }
+  // The four rows of every tile, each by its six places across.
+  void gather_down(Index tiles, const float* from) {
+    for (int j = 0; j < 6; ++j)
+      for (Index t = 0; t < tiles; t += kLanes) {
+        Vec m[6], y[4];
+        for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * place_ + t);
+        transform_output(m, y);
+        for (int i = 0; i < 4; ++i) store(parts_.data() + (6 * i + j) * part_ + t, y[i]);
+      }
   }
 
-  // Row i of the result, from the four columns of its tiles.
-  void join(Index i, float* to) const {
-    const float* from = phases_.data() + i % 4 * 4 * part_ + i / 4 * tiles_.across;
+  // Row i of the result.
+  void gather_across(Index i, float scale, float* to) const {
+    const float* from = parts_.data() + i % 4 * 6 * part_ + i / 4 * tiles_.across;
     for (Index t = 0; t < tiles_.across; t += kLanes) {
-      Vec parts[4], row[4];
-      for (int j = 0; j < 4; ++j) parts[j] = load(from + j * part_ + t);
-      join_by_4(parts, row);
+      Vec m[6], y[4], row[4];
+      for (int j = 0; j < 6; ++j) m[j] = load(from + j * part_ + t);
+      transform_output(m, y);
+      join_by_4(y, row);
       for (int j = 0; j < 4; ++j)
-        store_first(to + 4 * t + j * kLanes, row[j], written_[t / 4 + j]);
+        store_first(to + 4 * t + j * kLanes, row[j] * scale, written_[t / 4 + j]);
     }
   }
 
   const Convolution& a_;
   const Tiles& tiles_;
   Index part_, columns_ = 0;
-  Floats parts_, phases_;
-  Scratch v_, m_;
+  Floats parts_;  // of one channel, between the two transforms
+  // Floats of a matrix. They begin in different sets of the first-level cache, and leave room for a
+  // vector that begins at the last tile.
+  Index place_;
+  Scratch places_;
   // which lanes of each vector of a row lie in the image, and in the result
   std::vector<Lanes> inside_, written_;
 };

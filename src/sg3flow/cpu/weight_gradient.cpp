@@ -219,7 +219,9 @@ class Worker {
       const float* u, const float* v, float* to, Index tiles, bool first) const {
     const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
     constexpr int wide = kWide * kRegisters;
-    Register sum[kRows][wide] = {};
+    Register sum[kRows][wide];
+    for (int i = 0; i < kRows; ++i)  // not `= {}`: that would clear an array in memory
+      for (int j = 0; j < wide; ++j) sum[i][j] = Register{};
     if (!first)
       for (int i = 0; i < kRows; ++i) fetch_ahead<true>(to + i * line, kWide * kLanes);
     for (Index t = 0; t < tiles; ++t) {
