@@ -154,11 +154,11 @@ class Worker {
       const float* rows[6];
       for (int i = 0; i < 6; ++i)
         rows[i] = parts_.data() + (i % 4 * 6 + j) * part_ + i / 4 * tiles_.across;
-      for (Index t = 0; t < tiles; t += kLanes) {
-        Vec d[6], v[6];
-        for (int i = 0; i < 6; ++i) d[i] = load(rows[i] + t);
+      for (Index t = 0; t < tiles; t += kRegister) {
+        Register d[6], v[6];
+        for (int i = 0; i < 6; ++i) d[i] = load_register(rows[i] + t);
         transform_input(d, v);
-        for (int i = 0; i < 6; ++i) store(to + (6 * i + j) * place_ + t, v[i]);
+        for (int i = 0; i < 6; ++i) store_register(to + (6 * i + j) * place_ + t, v[i]);
       }
     }
   }
@@ -192,11 +192,11 @@ class Worker {
   // The four rows of every tile, each by its six places across.
   void gather_down(Index tiles, const float* from) {
     for (int j = 0; j < 6; ++j)
-      for (Index t = 0; t < tiles; t += kLanes) {
-        Vec m[6], y[4];
-        for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * place_ + t);
+      for (Index t = 0; t < tiles; t += kRegister) {
+        Register m[6], y[4];
+        for (int i = 0; i < 6; ++i) m[i] = load_register(from + (6 * i + j) * place_ + t);
         transform_output(m, y);
-        for (int i = 0; i < 4; ++i) store(parts_.data() + (6 * i + j) * part_ + t, y[i]);
+        for (int i = 0; i < 4; ++i) store_register(parts_.data() + (6 * i + j) * part_ + t, y[i]);
       }
   }
 

@@ -146,7 +146,7 @@ class Worker {
           a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, sample, block, top + i - a_.pad, a_.pad,
           pixels(top + i));
     float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<6, transform_input>(top, to, strips_.place(strips_.in_blocks));
+    transform_tiles<6, transform_input<Register>>(top, to, strips_.place(strips_.in_blocks));
   }
 
   void transform_grad(Index sample, Index top, Index block, Index row) {
@@ -155,34 +155,36 @@ class Worker {
           g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, sample, block, top + i, 0,
           pixels(top + i));
     float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<4, transform_gradient>(top, to, strips_.place(strips_.out_blocks));
+    transform_tiles<4, transform_gradient<Register>>(top, to, strips_.place(strips_.out_blocks));
   }
 
   // kSize x kSize pixels of each tile -> 6 x 6 places, two rows of them at a time: these share
   // their sums, and stay in registers.
   template <int kSize, auto kTransform>
   void transform_tiles(Index top, float* to, Index next) {
-    transform_rows<kSize, kTransform, 0, 5>(top, to, next);
-    transform_rows<kSize, kTransform, 1, 2>(top, to, next);
-    transform_rows<kSize, kTransform, 3, 4>(top, to, next);
+    for (int lane = 0; lane < kLanes; lane += kRegister) {
+      const float* from[kSize];
+      for (int i = 0; i < kSize; ++i) from[i] = pixels(top + i) + lane;
+      transform_rows<kSize, kTransform, 0, 5>(from, to + lane, next);
+      transform_rows<kSize, kTransform, 1, 2>(from, to + lane, next);
+      transform_rows<kSize, kTransform, 3, 4>(from, to + lane, next);
+    }
   }
 
   template <int kSize, auto kTransform, int kFirst, int kSecond>
-  void transform_rows(Index top, float* to, Index next) {
-    const float* from[kSize];
-    for (int i = 0; i < kSize; ++i) from[i] = pixels(top + i);
-    Vec first[kSize], second[kSize];
+  void transform_rows(const float* const* from, float* to, Index next) const {
+    Register first[kSize], second[kSize];
     const auto down = [&](Index x, int j) {
-      Vec d[kSize], v[6];
-      for (int i = 0; i < kSize; ++i) d[i] = load(from[i] + x * kLanes);
+      Register d[kSize], v[6];
+      for (int i = 0; i < kSize; ++i) d[i] = load_register(from[i] + x * kLanes);
       kTransform(d, v);
       first[j] = v[kFirst];
       second[j] = v[kSecond];
     };
-    const auto across = [&](const Vec* half, float* places) {
-      Vec v[6];
+    const auto across = [&](const Register* half, float* places) {
+      Register v[6];
       kTransform(half, v);
-      for (int j = 0; j < 6; ++j) store(places + j * next, v[j]);
+      for (int j = 0; j < 6; ++j) store_register(places + j * next, v[j]);
     };
     constexpr int kShared = kSize - 4;  // columns of neighbouring tiles
     for (int j = 0; j < kShared; ++j) down(j, 4 + j);
