@@ -185,8 +185,11 @@ class Worker {
     const float scale = a_.after ? a_.after[sample * a_.out_c + c] : 1;
     float* plane = a_.y + (sample * a_.out_c + c) * a_.out_h * a_.out_w;
     gather_down(rows * tiles_.across, result(0) + c * columns_ + at);
-    for (Index i = 0; i < std::min(4 * rows, a_.out_h - 4 * top); ++i)
-      gather_across(i, scale, plane + (4 * top + i) * a_.out_w);
+    for (Index i = 0; i < std::min(4 * rows, a_.out_h - 4 * top); ++i) {
+      float* to = plane + (4 * top + i) * a_.out_w;
+      fetch_ahead<true>(to + a_.out_h * a_.out_w, a_.out_w);  // of the next channel
+      gather_across(i, scale, to);
+    }
   }
 
   // The four rows of every tile, each by its six places across.
