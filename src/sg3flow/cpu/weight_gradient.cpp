@@ -49,6 +49,22 @@ struct Strips {
   static constexpr Index kFloats = 1 << 19;
 };
 
+// 16 planes of a sample, the last one again where there are fewer, and what they are multiplied by.
+struct Planes {
+  Index h, w, pad;
+  const float* from[kLanes];
+  Vec scale = {};
+  Planes(
+      const float* images, const float* factors, Index channels, Index height, Index width,
+      Index padding, Index sample, Index block)
+      : h(height), w(width), pad(padding) {
+    const Index first = sample * channels + block * kLanes;
+    const Index n = std::min<Index>(channels - block * kLanes, kLanes);
+    for (Index c = 0; c < kLanes; ++c) from[c] = images + (first + std::min(c, n - 1)) * h * w;
+    for (Index c = 0; c < n; ++c) scale[c] = factors ? factors[first + c] : 1;
+  }
+};
+
 class Worker {
  public:
   explicit Worker(const WeightGradient& g) : g_(g), a_(g.of), strips_(a_) {}
@@ -108,52 +124,49 @@ class Worker {
     return (place * strips_.out_blocks * kLanes + row) * strips_.in_blocks * kLanes;
   }
 
-  // A row of 16 planes, as vectors over the planes, from the tiles' first column on; zeros beyond
-  // the image. What is loaded is whole cache lines where the rows of the image are: 16 planes of
-  // 64 x 64 pixels share one set of the first-level cache, which keeps none of them for later.
-  void read(
-      const float* images, const float* factors, Index channels, Index h, Index w, Index sample,
-      Index block, Index y, Index pad, float* to) const {
-    const Index end = (4 * strips_.across + 2) * kLanes;
-    if (y < 0 || y >= h) return std::fill(to, to + end, 0.f), void();
-    const Index first = sample * channels + block * kLanes;
-    const Index n = std::min<Index>(channels - block * kLanes, kLanes);
-    const float* planes[kLanes];
-    for (Index c = 0; c < kLanes; ++c)  // the last one again where there are fewer
-      planes[c] = images + ((first + std::min(c, n - 1)) * h + y) * w;
-    Vec scale = {};
-    for (Index c = 0; c < n; ++c) scale[c] = factors ? factors[first + c] : 1;
-    std::fill(to, to + pad * kLanes, 0.f);
-    to += pad * kLanes;
+  // Rows [first, last) of the planes below `top`, as vectors over the planes, from the tiles' first
+  // column on; zeros beyond the image.
+  void read(const Planes& planes, Index top, Index first, Index last) {
+    const Index wide = 4 * strips_.across + 2;
+    for (Index y = top + first; y < top + last; ++y) {
+      if (y >= planes.pad && y < planes.h + planes.pad)
+        read_row(planes, y - planes.pad, wide, pixels(y));
+      else
+        std::fill_n(pixels(y), wide * kLanes, 0.f);
+    }
+  }
+
+  // What is loaded is whole cache lines where the rows of the image are: 16 planes of 64 x 64 pixels
+  // share one set of the first-level cache, which keeps none of them for later.
+  static void read_row(const Planes& planes, Index y, Index wide, float* to) {
+    const Index w = planes.w;
+    std::fill_n(to, planes.pad * kLanes, 0.f);
+    to += planes.pad * kLanes;
     for (Index x = 0; x < w; x += kLanes, to += kLanes * kLanes) {
       Vec pixels[kLanes];
       for (int c = 0; c < kLanes; ++c) {
-        pixels[c] = load_lanes(planes[c] + x, first_lanes(w - x));
-        __builtin_prefetch(planes[c] + x + w);  // the next row
+        const float* from = planes.from[c] + y * w + x;
+        pixels[c] = load_lanes(from, first_lanes(w - x));
+        __builtin_prefetch(from + 4 * w, 0, 2);  // the next row of tiles, into the second level
       }
       transpose_rows(pixels);
-      for (int i = 0; i < kLanes; ++i) store(to + i * kLanes, pixels[i] * scale);
+      for (int i = 0; i < kLanes; ++i) store(to + i * kLanes, pixels[i] * planes.scale);
     }
-    for (Index x = pad + round_up(w, kLanes); x < 4 * strips_.across + 2; ++x, to += kLanes)
-      store(to, Vec{});
+    for (Index x = planes.pad + round_up(w, kLanes); x < wide; ++x, to += kLanes) store(to, Vec{});
   }
 
   float* pixels(Index y) { return pixels_.data() + y % 6 * wide_ * kLanes; }
 
   void transform_x(Index sample, Index top, Index block, Index row, bool follows) {
-    for (Index i = follows ? 2 : 0; i < 6; ++i)
-      read(
-          a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, sample, block, top + i - a_.pad, a_.pad,
-          pixels(top + i));
+    const Planes planes(a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, a_.pad, sample, block);
+    read(planes, top, follows ? 2 : 0, 6);
     float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
     transform_tiles<6, transform_input<Register>>(top, to, strips_.place(strips_.in_blocks));
   }
 
   void transform_grad(Index sample, Index top, Index block, Index row) {
-    for (Index i = 0; i < 4; ++i)
-      read(
-          g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, sample, block, top + i, 0,
-          pixels(top + i));
+    const Planes planes(g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, 0, sample, block);
+    read(planes, top, 0, 4);
     float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
     transform_tiles<4, transform_gradient<Register>>(top, to, strips_.place(strips_.out_blocks));
   }
