@@ -40,7 +40,7 @@ struct Tiles {
     down = ceil_div(a.out_h, 4);
     all = a.samples * down;
     const Index most = std::clamp<Index>(kWidest / across, 1, ceil_div(all, 4));
-    rows = most;
+    rows = most;  // or fewer, where these leave fewer lanes empty
     for (Index fewer = most - 1; 2 * fewer > most; --fewer)
       if (filled(fewer) > filled(rows)) rows = fewer;
     units = ceil_div(all, rows);

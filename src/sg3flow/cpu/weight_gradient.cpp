@@ -136,8 +136,8 @@ class Worker {
     }
   }
 
-  // What is loaded is whole cache lines where the rows of the image are: 16 planes of 64 x 64 pixels
-  // share one set of the first-level cache, which keeps none of them for later.
+  // What is loaded is whole cache lines where the rows of the image are: 16 planes of 64 x 64
+  // pixels share one set of the first-level cache, which keeps none of them for later.
   static void read_row(const Planes& planes, Index y, Index wide, float* to) {
     const Index w = planes.w;
     std::fill_n(to, planes.pad * kLanes, 0.f);
