@@ -152,30 +152,6 @@ static inline void store_first(float* p, Vec v, Lanes lanes) {
 #define SG3FLOW_MIX(a, b, ...) __builtin_shuffle(a, b, IntVec{__VA_ARGS__})
 #endif
 
-// Blocks of 1, 2, 4 and 8 lanes change places: rows become columns.
-static inline void transpose(Vec* r) {
-  for (int i = 0; i < kLanes; i += 2) {
-    const Vec a = r[i], b = r[i + 1];
-    r[i] = SG3FLOW_MIX(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
-    r[i + 1] = SG3FLOW_MIX(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  }
-  for (int i = 0; i < kLanes; i += i % 4 == 1 ? 3 : 1) {
-    const Vec a = r[i], b = r[i + 2];
-    r[i] = SG3FLOW_MIX(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-    r[i + 2] = SG3FLOW_MIX(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  for (int i = 0; i < kLanes; i += i % 8 == 3 ? 5 : 1) {
-    const Vec a = r[i], b = r[i + 4];
-    r[i] = SG3FLOW_MIX(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-    r[i + 4] = SG3FLOW_MIX(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  }
-  for (int i = 0; i < 8; ++i) {
-    const Vec a = r[i], b = r[i + 8];
-    r[i] = SG3FLOW_MIX(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    r[i + 8] = SG3FLOW_MIX(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  }
-}
-
 // 32 numbers in a row -> every other, from the first and from the second on.
 static inline void part_by_2(Vec a, Vec b, Vec* parts) {
 #if defined(__AVX512F__)
