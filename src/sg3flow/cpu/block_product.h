@@ -38,7 +38,7 @@ inline void multiply_block(
   }
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < wide; ++j)
-      if (i < rows) std::memcpy(m + i * columns + j * kRegister, &sum[i][j], sizeof sum[i][j]);
+      if (i < rows) store_register(m + i * columns + j * kRegister, sum[i][j]);
 }
 
 }  // namespace SG3FLOW_ISA

@@ -45,6 +45,8 @@ static inline Register load_register(const float* p) {
   return v;
 }
 
+static inline void store_register(float* p, Register v) { std::memcpy(p, &v, sizeof v); }
+
 // Ask early for n floats that the processor does not see coming: a short row, far from the last one.
 template <bool kWritten = false>
 static inline void fetch_ahead(const float* row, std::int64_t n) {

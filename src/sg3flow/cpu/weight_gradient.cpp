@@ -252,8 +252,7 @@ class Worker {
     for (int i = 0; i < kRows; ++i)
       for (int j = 0; j < wide; ++j) {
         float* at = to + i * line + j * kRegister;
-        const Register all = first ? sum[i][j] : load_register(at) + sum[i][j];
-        std::memcpy(at, &all, sizeof all);
+        store_register(at, first ? sum[i][j] : load_register(at) + sum[i][j]);
       }
   }
 

@@ -10,8 +10,6 @@ namespace SG3FLOW_ISA {
 
 constexpr int kPlaces = 36;  // of a tile in two dimensions
 
-static inline void store_register(float* p, Register v) { std::memcpy(p, &v, sizeof v); }
-
 constexpr float kP = 0.70710678118654752f, kQ = 1.41421356237309505f;  // kP^2 = 1/2, kQ^2 = 2
 
 template <class V>
