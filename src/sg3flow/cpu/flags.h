@@ -132,22 +132,24 @@ struct Spread {
 // a load has to wait until the stores have left for the cache.
 class FlagRows {
  public:
+  static constexpr Index kRows = 4;  // that are in use: two pairs
+
   FlagRows(const Stripe& s, int parts)
       : part_(s.part / kLanes),
         slot_(s.slot),
         parts_(parts),
         owned_(ceil_div(s.owned, 4)),
-        rows_{RowBits(part_ * parts + 1), RowBits(part_ * parts + 1)},
-        packed_(2 * (s.part * parts / 4 + 64)) {}
+        rows_(kRows, RowBits(part_ * parts + 1)),
+        packed_(kRows * (s.part * parts / 4 + 64)) {}
 
-  RowBits& bits(Index row) { return rows_[row & 1]; }
+  RowBits& bits(Index row) { return rows_[row % kRows]; }
 
   // From the bits of a row to its bytes of one plane.
   void pack(Index row, Index slot, std::uint8_t* to) const {
-    if (parts_ == 1) return pack_words<1>(rows_[row & 1], slot, to);
-    if (parts_ == 2) return pack_words<2>(rows_[row & 1], slot, to);
-    if (parts_ == 4) return pack_words<4>(rows_[row & 1], slot, to);
-    pack_singly(rows_[row & 1], slot, to);
+    if (parts_ == 1) return pack_words<1>(rows_[row % kRows], slot, to);
+    if (parts_ == 2) return pack_words<2>(rows_[row % kRows], slot, to);
+    if (parts_ == 4) return pack_words<4>(rows_[row % kRows], slot, to);
+    pack_singly(rows_[row % kRows], slot, to);
   }
 
   // The bytes of one plane, from column `begin` on; those outside [0, width) count as clamped.
@@ -178,10 +180,10 @@ class FlagRows {
 
   // From the bytes to the bits, once all planes are fetched.
   void unpack(Index row) {
-    if (parts_ == 1) return unpack_words<1>(packed(row), rows_[row & 1]);
-    if (parts_ == 2) return unpack_words<2>(packed(row), rows_[row & 1]);
-    if (parts_ == 4) return unpack_words<4>(packed(row), rows_[row & 1]);
-    unpack_singly(packed(row), rows_[row & 1]);
+    if (parts_ == 1) return unpack_words<1>(packed(row), rows_[row % kRows]);
+    if (parts_ == 2) return unpack_words<2>(packed(row), rows_[row % kRows]);
+    if (parts_ == 4) return unpack_words<4>(packed(row), rows_[row % kRows]);
+    unpack_singly(packed(row), rows_[row % kRows]);
   }
 
  private:
@@ -263,12 +265,12 @@ class FlagRows {
     }
   }
 
-  std::uint8_t* packed(Index row) { return packed_.data() + (row & 1) * (packed_.size() / 2); }
+  std::uint8_t* packed(Index row) { return packed_.data() + row % kRows * (packed_.size() / kRows); }
 
   Index part_, slot_;  // vectors of a part, and lanes of a plane in it
   int parts_;
   Index owned_;
-  RowBits rows_[2];
+  std::vector<RowBits> rows_;
   std::vector<std::uint8_t> packed_;
 };
 

@@ -44,6 +44,7 @@ struct Stripe {
   Index slots, slot;      // planes side by side, and samples of each in a part
   Index part;             // samples of one part of a middle row
   Index run;              // of those, how many share their taps: part / turns
+  Index beyond;           // what the second filter reads after a middle row
   Index in_begin;         // first input column
   Index in_slot, in_part; // as slot and part, of the split input row
   std::vector<Across> across;
@@ -78,6 +79,7 @@ class Plan {
     s.mid = s.begin * a_.down_x;
     s.owned = s.end == a_.out_w ? a_.mid_w - s.mid : (s.end - s.begin) * a_.down_x;
     const Index shifts = (a_.down.width - 1) / a_.down_x;
+    s.beyond = round_up(shifts + kLanes, kLanes);
     const Index width = std::max(s.end - s.begin + shifts, ceil_div(s.owned, a_.down_x));
     place(s, width);
     return s;

@@ -266,6 +266,30 @@ static inline void weigh_taps(
   }
 }
 
+constexpr int kPairTaps = 6;
+constexpr bool kHasRoomForPairs = kRegister == kLanes;  // weights and rows, in registers
+
+// Two results from rows that they share: the second begins kApart rows further.
+template <int kApart, class Finish>
+static inline void weigh_pair(
+    float* const* dst, const float* const* rows, const float* weights, std::int64_t n, Finish one,
+    Finish other) {
+  const float* row[kPairTaps + kApart];
+  for (int t = 0; t < kPairTaps + kApart; ++t) row[t] = rows[t];
+  Vec w[2 * kPairTaps];
+  for (int t = 0; t < 2 * kPairTaps; ++t) w[t] = splat(weights[t]);
+  for (std::int64_t k = 0; k < n; k += kLanes) {
+    Vec x[kPairTaps + kApart], sum[2] = {};
+    for (int t = 0; t < kPairTaps + kApart; ++t) x[t] = load(row[t] + k);
+    for (int t = 0; t < kPairTaps; ++t) {
+      sum[0] += w[t] * x[t];
+      sum[1] += w[kPairTaps + t] * x[t + kApart];
+    }
+    store(dst[0] + k, one(sum[0], k));
+    store(dst[1] + k, other(sum[1], k));
+  }
+}
+
 // the same for any number of taps
 template <class Finish>
 static inline void weigh_many(

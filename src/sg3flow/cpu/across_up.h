@@ -1,0 +1,142 @@
+// The first filter across a row: samples of the input between zeros become a middle row, which
+// lies by columns modulo the downsampling factor.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "plan.h"
+#include "window.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+constexpr int kPhaseTaps = 6;  // of a filter that is made for its factor
+
+// to[2 * i] = a[i], to[2 * i + 1] = b[i]
+static inline void interleave(Register a, Register b, float* to) {
+#if defined(__AVX512F__)
+  store(to, SG3FLOW_MIX(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  store(to + kLanes, SG3FLOW_MIX(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+#else
+  for (int i = 0; i < kRegister; ++i) {
+    to[2 * i] = a[i];
+    to[2 * i + 1] = b[i];
+  }
+#endif
+}
+
+// All phases of a row at once, from samples that are loaded once. Phase m makes every `kPhases`-th
+// middle sample from m on; the first `kEarly` phases begin at the first input sample, each `kUp`
+// that follow a sample later.
+template <int kUp, int kDown, int kEarly>
+[[gnu::noinline]] static void upsample_phases(
+    const float* from, Index in_part, const std::vector<Across>& across, float* to, Index run) {
+  constexpr int phases = std::max(kUp, kDown), step = kDown / std::gcd(kUp, kDown);
+  constexpr int turns = phases / kDown;
+  constexpr auto first = [](int m) { return m < kEarly ? 0 : 1 + (m - kEarly) / kUp; };
+  constexpr int reach = (first(phases - 1) + kPhaseTaps - 1) / step + 1;
+  const float* weights[phases];  // of phase m, which is in turn m / kDown of part m % kDown
+  for (int m = 0; m < phases; ++m)
+    weights[m] = across[m % kDown * turns + m / kDown].weights.data();
+  for (Index u = 0; u < run; u += kRegister) {
+    Register x[step][reach];
+    for (int e = 0; e < step; ++e) window<reach>(from + e * in_part + u, x[e]);
+    Register sum[phases] = {};
+    for (int m = 0; m < phases; ++m)
+      for (int t = 0; t < kPhaseTaps; ++t) {
+        const int at = first(m) + t;
+        sum[m] += (weights[m][t] - Register{}) * x[at % step][at / step];
+      }
+    for (int p = 0; p < kDown; ++p)
+      if constexpr (turns == 1)
+        store_register(to + p * run + u, sum[p]);
+      else
+        interleave(sum[p], sum[p + kDown], to + 2 * (p * run + u));
+  }
+}
+
+class AcrossUp {
+ public:
+  AcrossUp(const Resampling& a, const Plan& plan, const Stripe& stripe)
+      : a_(a),
+        s_(stripe),
+        turns_(plan.turns()),
+        phases_(a.up.row ? find_phases() : nullptr),
+        turned_(turns_ > 1 ? s_.part : 0),
+        rows_(a.up.height * a.up.width),
+        weights_(a.up.height * a.up.width) {}
+
+  // A separable filter: one split input row.
+  void along(const float* from, float* to) {
+    if (phases_) return phases_(from, s_.in_part, s_.across, to, s_.run);
+    for (std::size_t k = 0; k < s_.across.size(); ++k) {
+      const Across& one = s_.across[k];
+      for (int t = 0; t < one.count; ++t) rows_[t] = from + one.from[t];
+      weigh(turn_row(to, k), rows_.data(), one.weights.data(), one.count, s_.run, Keep{});
+      end_turn(to, k);
+    }
+  }
+
+  // Any other: the split input rows of a phase of the middle rows.
+  void both(const float* const* from, const Phase& p, float* to) {
+    for (std::size_t k = 0; k < s_.across.size(); ++k) {
+      const Across& one = s_.across[k];
+      int taps = 0;
+      for (int t = 0; t < p.count; ++t) {
+        const float* w = a_.up.full + (p.tap + t * a_.up_y) * a_.up.width + one.tap;
+        for (int u = 0; u < one.count; ++u, ++taps) {
+          rows_[taps] = from[t] + one.from[u];
+          weights_[taps] = w[u * a_.up_x];
+        }
+      }
+      weigh(turn_row(to, k), rows_.data(), weights_.data(), taps, s_.run, Keep{});
+      end_turn(to, k);
+    }
+  }
+
+ private:
+  using Phases = void (*)(
+      const float* from, Index in_part, const std::vector<Across>& across, float* to, Index run);
+
+  // Whether the filter and the factors are among those that all phases are made of at once.
+  Phases find_phases() const {
+    const int up = a_.up_x, down = a_.down_x, phases = std::max(up, down);
+    if (a_.up.width != kPhaseTaps * up) return nullptr;
+    int early = 0;
+    while (early < phases && first_of(early) == first_of(0)) ++early;
+    if (up == 2 && down == 2) return early == 1 ? upsample_phases<2, 2, 1> : upsample_phases<2, 2, 2>;
+    if (up == 2 && down == 4) return early == 1 ? upsample_phases<2, 4, 1> : upsample_phases<2, 4, 2>;
+    if (up != 4 || down != 2) return nullptr;
+    constexpr Phases by_early[] = {
+        upsample_phases<4, 2, 1>, upsample_phases<4, 2, 2>, upsample_phases<4, 2, 3>,
+        upsample_phases<4, 2, 4>};
+    return by_early[early - 1];
+  }
+
+  Index first_of(int m) const {
+    return Phase(s_.mid + m, a_.up_x, a_.pad_x, a_.up.width).first;
+  }
+
+  // The samples of a part that share taps go to a row of their own before they are interleaved.
+  float* turn_row(float* to, std::size_t k) {
+    return turns_ == 1 ? to + s_.across[k].to : turned_.data() + k % turns_ * s_.run;
+  }
+
+  void end_turn(float* to, std::size_t k) const {
+    if (turns_ == 1 || static_cast<int>(k % turns_) != turns_ - 1) return;
+    to += s_.across[k].to;
+    for (Index i = 0; i < s_.part; ++i) to[i] = turned_[i % turns_ * s_.run + i / turns_];
+  }
+
+  const Resampling& a_;
+  const Stripe& s_;
+  int turns_;
+  Phases phases_;
+  Floats turned_;
+  std::vector<const float*> rows_;
+  std::vector<float> weights_;
+};
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow
