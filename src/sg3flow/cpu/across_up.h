@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "plan.h"
+#include "shuffles.h"
+#include "weighted_sums.h"
 #include "window.h"
 
 namespace sg3flow {
@@ -13,17 +15,11 @@ namespace SG3FLOW_ISA {
 
 constexpr int kPhaseTaps = 6;  // of a filter that is made for its factor
 
-// to[2 * i] = a[i], to[2 * i + 1] = b[i]
-static inline void interleave(Register a, Register b, float* to) {
-#if defined(__AVX512F__)
-  store(to, SG3FLOW_MIX(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-  store(to + kLanes, SG3FLOW_MIX(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
-#else
-  for (int i = 0; i < kRegister; ++i) {
-    to[2 * i] = a[i];
-    to[2 * i + 1] = b[i];
-  }
-#endif
+// One lane of each in turn.
+static inline void store_joined(float* to, Vec a, Vec b) {
+  Vec row[2];
+  join_by_2(a, b, row);
+  for (int i = 0; i < 2; ++i) store(to + i * kLanes, row[i]);
 }
 
 // All phases of a row at once, from samples that are loaded once. Phase m makes every `kPhases`-th
@@ -39,20 +35,20 @@ template <int kUp, int kDown, int kEarly>
   const float* weights[phases];  // of phase m, which is in turn m / kDown of part m % kDown
   for (int m = 0; m < phases; ++m)
     weights[m] = across[m % kDown * turns + m / kDown].weights.data();
-  for (Index u = 0; u < run; u += kRegister) {
-    Register x[step][reach];
+  for (Index u = 0; u < run; u += kLanes) {
+    Vec x[step][reach];
     for (int e = 0; e < step; ++e) window<reach>(from + e * in_part + u, x[e]);
-    Register sum[phases] = {};
+    Vec sum[phases] = {};
     for (int m = 0; m < phases; ++m)
       for (int t = 0; t < kPhaseTaps; ++t) {
         const int at = first(m) + t;
-        sum[m] += (weights[m][t] - Register{}) * x[at % step][at / step];
+        sum[m] += (weights[m][t] - Vec{}) * x[at % step][at / step];
       }
     for (int p = 0; p < kDown; ++p)
       if constexpr (turns == 1)
-        store_register(to + p * run + u, sum[p]);
+        store(to + p * run + u, sum[p]);
       else
-        interleave(sum[p], sum[p + kDown], to + 2 * (p * run + u));
+        store_joined(to + 2 * (p * run + u), sum[p], sum[p + kDown]);
   }
 }
 
@@ -126,7 +122,13 @@ class AcrossUp {
   void end_turn(float* to, std::size_t k) const {
     if (turns_ == 1 || static_cast<int>(k % turns_) != turns_ - 1) return;
     to += s_.across[k].to;
+    if (turns_ == 2) return join(to);
     for (Index i = 0; i < s_.part; ++i) to[i] = turned_[i % turns_ * s_.run + i / turns_];
+  }
+
+  void join(float* to) const {
+    for (Index u = 0; u < s_.run; u += kLanes)
+      store_joined(to + 2 * u, load(turned_.data() + u), load(turned_.data() + s_.run + u));
   }
 
   const Resampling& a_;

@@ -10,9 +10,9 @@ namespace SG3FLOW_ISA {
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kColumns = 3;
 #elif defined(__AVX2__)
-constexpr int kRows = 6, kColumns = 1;
+constexpr int kRows = 6, kColumns = 2;
 #else
-constexpr int kRows = 3, kColumns = 1;
+constexpr int kRows = 3, kColumns = 3;
 #endif
 
 constexpr int kAhead = 64;  // weights come from the third-level cache, once each
@@ -23,22 +23,30 @@ template <int kWide>
 inline void multiply_block(
     const float* u, const float* v, float* m, std::int64_t inner, std::int64_t columns,
     std::int64_t rows) {
-  constexpr int wide = kWide * kRegisters;
-  Register sum[kRows][wide];
+  Vec sum[kRows][kWide];
   for (int i = 0; i < kRows; ++i)  // not `= {}`: that would clear an array in memory
-    for (int j = 0; j < wide; ++j) sum[i][j] = Register{};
+    for (int j = 0; j < kWide; ++j) sum[i][j] = Vec{};
   for (std::int64_t c = 0; c < inner; ++c) {
     __builtin_prefetch(u + (c + kAhead) * kRows);  // the next block begins where this one ends
-    Register b[wide];
-    for (int j = 0; j < wide; ++j) b[j] = load_register(v + c * columns + j * kRegister);
+    Vec b[kWide];
+    for (int j = 0; j < kWide; ++j) b[j] = load(v + c * columns + j * kLanes);
     for (int i = 0; i < kRows; ++i) {
-      const Register w = u[c * kRows + i] - Register{};
-      for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
+      const Vec w = u[c * kRows + i] - Vec{};
+      for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
     }
   }
   for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < wide; ++j)
-      if (i < rows) store_register(m + i * columns + j * kRegister, sum[i][j]);
+    for (int j = 0; j < kWide; ++j)
+      if (i < rows) store(m + i * columns + j * kLanes, sum[i][j]);
+}
+
+// The same for a number of vectors that is known when it runs: kColumns at most.
+template <int kWide = kColumns>
+inline void multiply_wide(
+    std::int64_t wide, const float* u, const float* v, float* m, std::int64_t inner,
+    std::int64_t columns, std::int64_t rows) {
+  if (wide == kWide) return multiply_block<kWide>(u, v, m, inner, columns, rows);
+  if constexpr (kWide > 1) multiply_wide<kWide - 1>(wide, u, v, m, inner, columns, rows);
 }
 
 }  // namespace SG3FLOW_ISA

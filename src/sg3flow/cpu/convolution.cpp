@@ -11,6 +11,7 @@
 
 #include "block_product.h"
 #include "plan.h"
+#include "shuffles.h"
 #include "winograd.h"
 
 namespace sg3flow {
@@ -49,7 +50,7 @@ struct Tiles {
 
  private:
   // wide enough to use every weight often, narrow enough for the caches
-  static constexpr Index kWidest = 9 * kLanes;
+  static constexpr Index kWidest = 144;
 
   // the share of the lanes that have a tile
   double filled(Index n) const {
@@ -64,7 +65,7 @@ class Worker {
         tiles_(tiles),
         part_(round_up((tiles.rows + 1) * tiles.across, kLanes) + kLanes),
         parts_(4 * 6 * part_),
-        place_(round_up(std::max(a.in_c, a.out_c) * tiles.columns, 1024) + kLanes),
+        place_(round_up(std::max(a.in_c, a.out_c) * tiles.columns, 1024) + kLine),
         places_((kPlaces + 1) * place_) {
     for (Index x = 0; x < 4 * round_up(tiles.across + 1, kLanes); x += kLanes) {
       const int before = first_lanes(a.pad - x);
@@ -139,12 +140,12 @@ class Worker {
     }
   }
 
-  // The first four columns of 16 tiles.
+  // The first four columns of a register of tiles.
   void columns(const float* from, float scale, Index t, Vec* parts) const {
     Vec row[4];
     for (int i = 0; i < 4; ++i) {
       const Index x = 4 * t + i * kLanes - a_.pad;
-      row[i] = load_lanes(from + x, inside_[t / 4 + i]) * scale;
+      row[i] = load_lanes(from + x, inside_[4 * t / kLanes + i]) * scale;
     }
     part_by_4(row, parts);
   }
@@ -154,11 +155,11 @@ class Worker {
       const float* rows[6];
       for (int i = 0; i < 6; ++i)
         rows[i] = parts_.data() + (i % 4 * 6 + j) * part_ + i / 4 * tiles_.across;
-      for (Index t = 0; t < tiles; t += kRegister) {
-        Register d[6], v[6];
-        for (int i = 0; i < 6; ++i) d[i] = load_register(rows[i] + t);
+      for (Index t = 0; t < tiles; t += kLanes) {
+        Vec d[6], v[6];
+        for (int i = 0; i < 6; ++i) d[i] = load(rows[i] + t);
         transform_input(d, v);
-        for (int i = 0; i < 6; ++i) store_register(to + (6 * i + j) * place_ + t, v[i]);
+        for (int i = 0; i < 6; ++i) store(to + (6 * i + j) * place_ + t, v[i]);
       }
     }
   }
@@ -170,12 +171,8 @@ class Worker {
     for (Index j = 0; j < columns_;) {
       const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
       for (Index o = 0; o < a_.out_c; o += kRows) {
-        const float* block = u + o * a_.in_c;
         float* to = m + o * columns_ + j;
-        const Index rows = a_.out_c - o;
-        if (wide == 3) multiply_block<3>(block, v + j, to, a_.in_c, columns_, rows);
-        if (wide == 2) multiply_block<2>(block, v + j, to, a_.in_c, columns_, rows);
-        if (wide == 1) multiply_block<1>(block, v + j, to, a_.in_c, columns_, rows);
+        multiply_wide(wide, u + o * a_.in_c, v + j, to, a_.in_c, columns_, a_.out_c - o);
       }
       j += wide * kLanes;
     }
@@ -195,11 +192,11 @@ class Worker {
   // The four rows of every tile, each by its six places across.
   void gather_down(Index tiles, const float* from) {
     for (int j = 0; j < 6; ++j)
-      for (Index t = 0; t < tiles; t += kRegister) {
-        Register m[6], y[4];
-        for (int i = 0; i < 6; ++i) m[i] = load_register(from + (6 * i + j) * place_ + t);
+      for (Index t = 0; t < tiles; t += kLanes) {
+        Vec m[6], y[4];
+        for (int i = 0; i < 6; ++i) m[i] = load(from + (6 * i + j) * place_ + t);
         transform_output(m, y);
-        for (int i = 0; i < 4; ++i) store_register(parts_.data() + (6 * i + j) * part_ + t, y[i]);
+        for (int i = 0; i < 4; ++i) store(parts_.data() + (6 * i + j) * part_ + t, y[i]);
       }
   }
 
@@ -212,7 +209,7 @@ class Worker {
       transform_output(m, y);
       join_by_4(y, row);
       for (int j = 0; j < 4; ++j)
-        store_first(to + 4 * t + j * kLanes, row[j] * scale, written_[t / 4 + j]);
+        store_first(to + 4 * t + j * kLanes, row[j] * scale, written_[4 * t / kLanes + j]);
     }
   }
 

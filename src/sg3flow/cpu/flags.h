@@ -31,11 +31,28 @@ class Activate {
   Vec positive_, negative_, limit_;
 };
 
-// The bits of a middle row, 16 lanes of each in a number: by vectors of the row.
+// The two bits of each sample of a middle row, by words of 16.
 struct RowBits {
-  std::vector<Lanes> low, high;
-  explicit RowBits(Index vectors) : low(vectors), high(vectors) {}
+  std::vector<std::uint16_t> low, high;
+  explicit RowBits(Index words) : low(words), high(words) {}
 };
+
+// The bits of the register of samples that begins at k.
+static inline void put_bits(std::uint16_t* bits, Index k, Lanes lanes) {
+  auto* byte = reinterpret_cast<std::uint8_t*>(bits) + k / 8;
+  if constexpr (kLanes == 16) std::memcpy(byte, &lanes, 2);
+  if constexpr (kLanes == 8) *byte = static_cast<std::uint8_t>(lanes);
+  if constexpr (kLanes == 4)
+    *byte = static_cast<std::uint8_t>(k % 8 ? *byte | lanes << 4 : lanes);
+}
+
+static inline Lanes get_bits(const std::uint16_t* bits, Index k) {
+  const auto* byte = reinterpret_cast<const std::uint8_t*>(bits) + k / 8;
+  Lanes lanes = *byte;
+  if constexpr (kLanes == 16) std::memcpy(&lanes, byte, 2);
+  if constexpr (kLanes == 4) lanes = lanes >> k % 8 & kAllLanes;
+  return lanes;
+}
 
 // Activates, and leaves the two bits of each sample.
 class Record : public Activate {
@@ -45,13 +62,13 @@ class Record : public Activate {
 
   Vec operator()(Vec v, std::int64_t k) const {
     const Vec y = v * (v > 0 ? positive_ : negative_);
-    low_[k / kLanes] = static_cast<Lanes>(~lanes_above(v, Vec{}));
-    high_[k / kLanes] = static_cast<Lanes>(lanes_from(y, limit_) | lanes_from(-y, limit_));
+    put_bits(low_, k, kAllLanes & ~lanes_above(v, Vec{}));
+    put_bits(high_, k, lanes_from(y, limit_) | lanes_from(-y, limit_));
     return clipped(y);
   }
 
  private:
-  Lanes *low_, *high_;
+  std::uint16_t *low_, *high_;
 };
 
 // Multiplies by the slope that the bits stand for.
@@ -64,25 +81,25 @@ class Replay {
         high_(bits.high.data()) {}
 
   Vec operator()(Vec v, std::int64_t k) const {
-    const Vec slope = choose(low_[k / kLanes], negative_, positive_);
-    return choose(high_[k / kLanes], Vec{}, v * slope);
+    const Vec slope = choose(get_bits(low_, k), negative_, positive_);
+    return choose(get_bits(high_, k), Vec{}, v * slope);
   }
 
  private:
   Vec positive_, negative_;
-  const Lanes *low_, *high_;
+  const std::uint16_t *low_, *high_;
 };
 
-// The bits of some lanes of one part lie 2 * kParts places apart in a word of packed samples.
+// The bits of some samples of one part lie 2 * kParts places apart in a word of packed samples.
 template <int kParts>
 struct Spread {
   static constexpr int kStep = 2 * kParts;
-  static constexpr int kLanesAtOnce = std::min(kLanes, 64 / kStep);
+  static constexpr int kAtOnce = std::min(kWord, 64 / kStep);
 
   // Runs of so many bits, each at the place of its first.
   static constexpr std::uint64_t runs(int length) {
     std::uint64_t word = 0;
-    for (int i = 0; i < kLanesAtOnce * kStep; ++i)
+    for (int i = 0; i < kAtOnce * kStep; ++i)
       if (i % (length * kStep) < length) word |= std::uint64_t{1} << i;
     return word;
   }
@@ -94,7 +111,7 @@ struct Spread {
     constexpr std::uint64_t places = runs(1);
     return _pdep_u64(bits, places);
 #else
-    return move_apart<kLanesAtOnce / 2>(bits);
+    return move_apart<kAtOnce / 2>(bits);
 #endif
   }
 
@@ -118,7 +135,7 @@ struct Spread {
 
   template <int kHalf>
   static std::uint64_t move_together(std::uint64_t word) {
-    if constexpr (kHalf < kLanesAtOnce) {
+    if constexpr (kHalf < kAtOnce) {
       constexpr std::uint64_t kept = runs(2 * kHalf);
       return move_together<2 * kHalf>((word | word >> kHalf * (kStep - 1)) & kept);
     }
@@ -135,7 +152,7 @@ class FlagRows {
   static constexpr Index kRows = 4;  // that are in use: two pairs
 
   FlagRows(const Stripe& s, int parts)
-      : part_(s.part / kLanes),
+      : part_(s.part / kWord),
         slot_(s.slot),
         parts_(parts),
         owned_(ceil_div(s.owned, 4)),
@@ -206,41 +223,41 @@ class FlagRows {
 
   template <int kParts>
   void pack_words(const RowBits& bits, Index slot, std::uint8_t* to) const {
-    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
-    for (Index b = 0, lane = slot * slot_; b < owned_; b += lanes * kParts / 4, lane += lanes) {
+    constexpr int run = Spread<kParts>::kAtOnce;
+    for (Index b = 0, k = slot * slot_; b < owned_; b += run * kParts / 4, k += run) {
       std::uint64_t word = 0;
       for (int p = 0; p < kParts; ++p) {
-        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.low, p, lane)) << 2 * p;
-        word |= Spread<kParts>::apart(some_lanes<lanes>(bits.high, p, lane)) << (2 * p + 1);
+        word |= Spread<kParts>::apart(some_bits<run>(bits.low, p, k)) << 2 * p;
+        word |= Spread<kParts>::apart(some_bits<run>(bits.high, p, k)) << (2 * p + 1);
       }
       store_bytes(to + b, word, owned_ - b);
     }
   }
 
   template <int kCount>
-  std::uint64_t some_lanes(const std::vector<Lanes>& bits, int p, Index lane) const {
+  std::uint64_t some_bits(const std::vector<std::uint16_t>& bits, int p, Index k) const {
     std::uint32_t two;
-    std::memcpy(&two, bits.data() + p * part_ + lane / kLanes, sizeof two);
-    return two >> lane % kLanes & ((1u << kCount) - 1);
+    std::memcpy(&two, bits.data() + p * part_ + k / kWord, sizeof two);
+    return two >> k % kWord & ((1u << kCount) - 1);
   }
 
   template <int kParts>
   void unpack_words(const std::uint8_t* from, RowBits& bits) const {
-    constexpr int lanes = Spread<kParts>::kLanesAtOnce;
-    Lanes *low = bits.low.data(), *high = bits.high.data();
+    constexpr int run = Spread<kParts>::kAtOnce;
+    std::uint16_t *low = bits.low.data(), *high = bits.high.data();
     for (Index v = 0; v < part_; ++v) {
       std::uint64_t lows[kParts] = {}, highs[kParts] = {};
-      for (int lane = 0; lane < kLanes; lane += lanes) {
+      for (int k = 0; k < kWord; k += run) {
         std::uint64_t word;
-        std::memcpy(&word, from + (v * kLanes + lane) * kParts / 4, 8);
+        std::memcpy(&word, from + (v * kWord + k) * kParts / 4, 8);
         for (int p = 0; p < kParts; ++p) {
-          lows[p] |= Spread<kParts>::together(word >> 2 * p) << lane;
-          highs[p] |= Spread<kParts>::together(word >> (2 * p + 1)) << lane;
+          lows[p] |= Spread<kParts>::together(word >> 2 * p) << k;
+          highs[p] |= Spread<kParts>::together(word >> (2 * p + 1)) << k;
         }
       }
       for (int p = 0; p < kParts; ++p) {
-        low[p * part_ + v] = static_cast<Lanes>(lows[p]);
-        high[p * part_ + v] = static_cast<Lanes>(highs[p]);
+        low[p * part_ + v] = static_cast<std::uint16_t>(lows[p]);
+        high[p * part_ + v] = static_cast<std::uint16_t>(highs[p]);
       }
     }
   }
@@ -248,26 +265,26 @@ class FlagRows {
   void pack_singly(const RowBits& bits, Index slot, std::uint8_t* to) const {
     std::fill(to, to + owned_, std::uint8_t{0});
     for (Index m = 0; m < std::min(4 * owned_, slot_ * parts_); ++m) {
-      const Index lane = slot * slot_ + m / parts_, at = m % parts_ * part_ + lane / kLanes;
-      const int low = bits.low[at] >> lane % kLanes & 1, high = bits.high[at] >> lane % kLanes & 1;
+      const Index k = slot * slot_ + m / parts_, at = m % parts_ * part_ + k / kWord;
+      const int low = bits.low[at] >> k % kWord & 1, high = bits.high[at] >> k % kWord & 1;
       to[m / 4] = static_cast<std::uint8_t>(to[m / 4] | (low | high << 1) << 2 * (m % 4));
     }
   }
 
   void unpack_singly(const std::uint8_t* from, RowBits& bits) const {
-    std::fill(bits.low.begin(), bits.low.end(), Lanes{0});
-    std::fill(bits.high.begin(), bits.high.end(), Lanes{0});
-    for (Index m = 0; m < part_ * kLanes * parts_; ++m) {
+    std::fill(bits.low.begin(), bits.low.end(), std::uint16_t{0});
+    std::fill(bits.high.begin(), bits.high.end(), std::uint16_t{0});
+    for (Index m = 0; m < part_ * kWord * parts_; ++m) {
       const int code = from[m / 4] >> 2 * (m % 4);
-      const Index lane = m / parts_, at = m % parts_ * part_ + lane / kLanes;
-      bits.low[at] = static_cast<Lanes>(bits.low[at] | (code & 1) << lane % kLanes);
-      bits.high[at] = static_cast<Lanes>(bits.high[at] | (code >> 1 & 1) << lane % kLanes);
+      const Index k = m / parts_, at = m % parts_ * part_ + k / kWord;
+      bits.low[at] = static_cast<std::uint16_t>(bits.low[at] | (code & 1) << k % kWord);
+      bits.high[at] = static_cast<std::uint16_t>(bits.high[at] | (code >> 1 & 1) << k % kWord);
     }
   }
 
   std::uint8_t* packed(Index row) { return packed_.data() + row % kRows * (packed_.size() / kRows); }
 
-  Index part_, slot_;  // vectors of a part, and lanes of a plane in it
+  Index part_, slot_;  // words of a part, and samples of a plane in it
   int parts_;
   Index owned_;
   std::vector<RowBits> rows_;

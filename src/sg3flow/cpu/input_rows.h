@@ -8,6 +8,7 @@
 #include "across_up.h"
 #include "plan.h"
 #include "rows.h"
+#include "shuffles.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
@@ -74,7 +75,7 @@ class InputRows {
       fetch_ahead(image + ahead * a_.in_w + s_.in_begin, step_ * s_.in_slot);
       const float bias = a_.bias ? a_.bias[plane % a_.channels] : 0;
       float* part = to + slot * s_.in_slot;
-      if (kHasMasks && step_ <= 2)
+      if (step_ <= 2)
         split_vectors(source + s_.in_begin, bias, part);
       else
         for (int e = 0; e < step_; ++e) split_part(source, e, bias, part + e * s_.in_part);

@@ -13,13 +13,14 @@
 
 #include "block_product.h"
 #include "plan.h"
+#include "weighted_sums.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
 constexpr int kSide = 4;                  // blocks along each side of a matrix
-constexpr Index kBlock = 3 * kLanes;      // columns of a block
+constexpr Index kBlock = 48;              // columns of a block
 constexpr Index kStrip = kSide * kBlock;  // columns of a strip
 constexpr Index kAheadRows = 4;           // of b, on their way to the cache
 

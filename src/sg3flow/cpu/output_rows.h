@@ -8,6 +8,7 @@
 #include "across_down.h"
 #include "plan.h"
 #include "rows.h"
+#include "weighted_sums.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
@@ -112,11 +113,8 @@ class OutputRows {
       float* image = a_.y + (first_ + slot) * a_.out_h * a_.out_w + s_.begin;
       float* to = image + y * a_.out_w;
       fetch_ahead<true>(image + std::min(y + kAhead, a_.out_h - 1) * a_.out_w, n);
-      if (kHasMasks)
-        for (Index k = 0; k < n; k += kLanes)
-          store_first(to + k, load(from + k), first_lanes(n - k));
-      else
-        std::copy(from, from + n, to);
+      for (Index k = 0; k < n; k += kLanes)
+        store_first(to + k, load(from + k), first_lanes(n - k));
     }
   }
 

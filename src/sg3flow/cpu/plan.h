@@ -9,12 +9,16 @@
 #include <numeric>
 #include <vector>
 
+#include "aligned.h"
 #include "simd.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 
 using Index = std::int64_t;
+
+// Rows are whole words of flags long, so many samples each, and whole registers.
+constexpr int kWord = 16;
 
 inline Index floor_div(Index a, Index b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 inline Index ceil_div(Index a, Index b) { return -floor_div(-a, b); }
@@ -79,7 +83,7 @@ class Plan {
     s.mid = s.begin * a_.down_x;
     s.owned = s.end == a_.out_w ? a_.mid_w - s.mid : (s.end - s.begin) * a_.down_x;
     const Index shifts = (a_.down.width - 1) / a_.down_x;
-    s.beyond = round_up(shifts + kLanes, kLanes);
+    s.beyond = round_up(shifts + kWord, kWord);
     const Index width = std::max(s.end - s.begin + shifts, ceil_div(s.owned, a_.down_x));
     place(s, width);
     return s;
@@ -105,9 +109,9 @@ class Plan {
     s.slot = s.in_slot * turns_;
     const bool alone = width_ < a_.out_w;
     s.slots = alone ? 1 : std::clamp<Index>(kRow / s.slot, 1, std::max<Index>(a_.planes, 1));
-    s.run = round_up(s.slots * s.in_slot, kLanes);
+    s.run = round_up(s.slots * s.in_slot, kWord);
     s.part = s.run * turns_;
-    s.in_part = s.run + round_up(std::max<Index>(furthest, 1), kLanes);
+    s.in_part = s.run + round_up(std::max<Index>(furthest, 1), kWord);
     for (Index part = 0; part < a_.down_x; ++part)
       for (Index turn = 0; turn < turns_; ++turn) s.across.push_back(across(s, part, turn));
   }

@@ -7,6 +7,7 @@
 #include "input_rows.h"
 #include "output_rows.h"
 #include "plan.h"
+#include "weighted_sums.h"
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {

@@ -1,6 +1,7 @@
 // Rows of floats that are in use for a while, each at the place of one that is no longer.
 #pragma once
 
+#include "aligned.h"
 #include "plan.h"
 
 namespace sg3flow {

@@ -19,8 +19,10 @@ namespace {
 // the block of sums that a matrix product keeps in registers; kRows divides kLanes
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kColumns = 3;
+#elif defined(__AVX2__)
+constexpr int kRows = 4, kColumns = 3;
 #else
-constexpr int kRows = 4, kColumns = 1;
+constexpr int kRows = 4, kColumns = 2;
 #endif
 
 struct Strips {
@@ -43,13 +45,13 @@ struct Strips {
 
   // Floats of the tiles' places, one of 36, for so many blocks of channels. The places begin in
   // different sets of the first-level cache.
-  Index place(Index blocks) const { return (round_up(blocks * tiles, 64) + 1) * kLanes; }
+  Index place(Index blocks) const { return round_up(blocks * tiles * kLanes, 1024) + kLine; }
 
  private:
   static constexpr Index kFloats = 1 << 19;
 };
 
-// 16 planes of a sample, the last one again where there are fewer, and what they are multiplied by.
+// As many planes of a sample as a register has lanes, the last one again where there are fewer, and what they are multiplied by.
 struct Planes {
   Index h, w, pad;
   const float* from[kLanes];
@@ -69,7 +71,7 @@ class Worker {
  public:
   explicit Worker(const WeightGradient& g) : g_(g), a_(g.of), strips_(a_) {}
 
-  // Unit: 16 channels, of the input or of the gradient, in one row of tiles.
+  // Unit: a register of channels, of the input or of the gradient, in one row of tiles.
   void transform(Index strip, Index begin, Index end) {
     const Index rows = strips_.rows_of(strip);
     wide_ = round_up(4 * strips_.across + 2, kLanes) + kLanes;
@@ -86,7 +88,7 @@ class Worker {
     }
   }
 
-  // Unit: 16 rows of the sums of one place.
+  // Unit: as many rows of the sums of one place.
   void multiply(Index strip, Index begin, Index end) {
     const Index tiles = strips_.rows_of(strip) * strips_.across;
     for (Index i = begin; i < end; ++i) {
@@ -136,7 +138,7 @@ class Worker {
     }
   }
 
-  // What is loaded is whole cache lines where the rows of the image are: 16 planes of 64 x 64
+  // What is loaded is whole cache lines where the rows of the image are: planes of 64 x 64
   // pixels share one set of the first-level cache, which keeps none of them for later.
   static void read_row(const Planes& planes, Index y, Index wide, float* to) {
     const Index w = planes.w;
@@ -161,43 +163,41 @@ class Worker {
     const Planes planes(a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, a_.pad, sample, block);
     read(planes, top, follows ? 2 : 0, 6);
     float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<6, transform_input<Register>>(top, to, strips_.place(strips_.in_blocks));
+    transform_tiles<6, transform_input<Vec>>(top, to, strips_.place(strips_.in_blocks));
   }
 
   void transform_grad(Index sample, Index top, Index block, Index row) {
     const Planes planes(g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, 0, sample, block);
     read(planes, top, 0, 4);
     float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<4, transform_gradient<Register>>(top, to, strips_.place(strips_.out_blocks));
+    transform_tiles<4, transform_gradient<Vec>>(top, to, strips_.place(strips_.out_blocks));
   }
 
   // kSize x kSize pixels of each tile -> 6 x 6 places, two rows of them at a time: these share
   // their sums, and stay in registers.
   template <int kSize, auto kTransform>
   void transform_tiles(Index top, float* to, Index next) {
-    for (int lane = 0; lane < kLanes; lane += kRegister) {
-      const float* from[kSize];
-      for (int i = 0; i < kSize; ++i) from[i] = pixels(top + i) + lane;
-      transform_rows<kSize, kTransform, 0, 5>(from, to + lane, next);
-      transform_rows<kSize, kTransform, 1, 2>(from, to + lane, next);
-      transform_rows<kSize, kTransform, 3, 4>(from, to + lane, next);
-    }
+    const float* from[kSize];
+    for (int i = 0; i < kSize; ++i) from[i] = pixels(top + i);
+    transform_rows<kSize, kTransform, 0, 5>(from, to, next);
+    transform_rows<kSize, kTransform, 1, 2>(from, to, next);
+    transform_rows<kSize, kTransform, 3, 4>(from, to, next);
   }
 
   template <int kSize, auto kTransform, int kFirst, int kSecond>
   void transform_rows(const float* const* from, float* to, Index next) const {
-    Register first[kSize], second[kSize];
+    Vec first[kSize], second[kSize];
     const auto down = [&](Index x, int j) {
-      Register d[kSize], v[6];
-      for (int i = 0; i < kSize; ++i) d[i] = load_register(from[i] + x * kLanes);
+      Vec d[kSize], v[6];
+      for (int i = 0; i < kSize; ++i) d[i] = load(from[i] + x * kLanes);
       kTransform(d, v);
       first[j] = v[kFirst];
       second[j] = v[kSecond];
     };
-    const auto across = [&](const Register* half, float* places) {
-      Register v[6];
+    const auto across = [&](const Vec* half, float* places) {
+      Vec v[6];
       kTransform(half, v);
-      for (int j = 0; j < 6; ++j) store_register(places + j * next, v[j]);
+      for (int j = 0; j < 6; ++j) store(places + j * next, v[j]);
     };
     constexpr int kShared = kSize - 4;  // columns of neighbouring tiles
     for (int j = 0; j < kShared; ++j) down(j, 4 + j);
@@ -221,45 +221,47 @@ class Worker {
       const float* columns = v + j * strips_.tiles * kLanes;
       for (Index o = 0; o < rows; o += kRows) {
         float* to = sums + (o * blocks + j) * kLanes;
-        if (wide == 3) multiply_block<3>(u + o, columns, to, tiles, first);
-        if (wide == 2) multiply_block<2>(u + o, columns, to, tiles, first);
-        if (wide == 1) multiply_block<1>(u + o, columns, to, tiles, first);
+        multiply_wide(wide, u + o, columns, to, tiles, first);
       }
       j += wide;
     }
+  }
+
+  template <int kWide = kColumns>
+  void multiply_wide(
+      Index wide, const float* u, const float* v, float* to, Index tiles, bool first) const {
+    if (wide == kWide) return multiply_block<kWide>(u, v, to, tiles, first);
+    if constexpr (kWide > 1) multiply_wide<kWide - 1>(wide, u, v, to, tiles, first);
   }
 
   template <int kWide>
   void multiply_block(
       const float* u, const float* v, float* to, Index tiles, bool first) const {
     const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
-    constexpr int wide = kWide * kRegisters;
-    Register sum[kRows][wide];
+    Vec sum[kRows][kWide];
     for (int i = 0; i < kRows; ++i)  // not `= {}`: that would clear an array in memory
-      for (int j = 0; j < wide; ++j) sum[i][j] = Register{};
+      for (int j = 0; j < kWide; ++j) sum[i][j] = Vec{};
     if (!first)
       for (int i = 0; i < kRows; ++i) fetch_ahead<true>(to + i * line, kWide * kLanes);
     for (Index t = 0; t < tiles; ++t) {
-      Register b[wide];
-      for (int j = 0; j < wide; ++j)
-        b[j] = load_register(
-            v + j / kRegisters * next + t * kLanes + j % kRegisters * kRegister);
+      Vec b[kWide];
+      for (int j = 0; j < kWide; ++j) b[j] = load(v + j * next + t * kLanes);
       for (int i = 0; i < kRows; ++i) {
-        const Register w = u[t * kLanes + i] - Register{};
-        for (int j = 0; j < wide; ++j) sum[i][j] += w * b[j];
+        const Vec w = u[t * kLanes + i] - Vec{};
+        for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
       }
     }
     for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < wide; ++j) {
-        float* at = to + i * line + j * kRegister;
-        store_register(at, first ? sum[i][j] : load_register(at) + sum[i][j]);
+      for (int j = 0; j < kWide; ++j) {
+        float* at = to + i * line + j * kLanes;
+        store(at, first ? sum[i][j] : load(at) + sum[i][j]);
       }
   }
 
   const WeightGradient& g_;
   const Convolution& a_;
   const Strips strips_;
-  Floats pixels_;  // six rows of 16 planes
+  Floats pixels_;  // six rows of a register of planes
   Index wide_ = 0;
 };
 

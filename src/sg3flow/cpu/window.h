@@ -10,7 +10,7 @@ namespace SG3FLOW_ISA {
 
 // A load that does not begin at a cache line takes two turns: aligned loads, and shifts in registers.
 template <int kShift, int kCount>
-static inline void shift_on(Register low, Register high, Register* to) {
+static inline void shift_on(Vec low, Vec high, Vec* to) {
   if constexpr (kShift == 0) to[0] = low;
   if constexpr (kShift > 0 && kShift < kCount)
     to[kShift] = _mm512_castsi512_ps(
@@ -20,17 +20,17 @@ static inline void shift_on(Register low, Register high, Register* to) {
 
 // to[i] begins at from[i]. Reads two whole registers; `from` begins at a register's place.
 template <int kCount>
-static inline void window(const float* from, Register* to) {
-  static_assert(kCount <= kRegister);
-  shift_on<0, kCount>(load_register(from), load_register(from + kRegister), to);
+static inline void window(const float* from, Vec* to) {
+  static_assert(kCount <= kLanes);
+  shift_on<0, kCount>(load(from), load(from + kLanes), to);
 }
 
 #else
 
 // Without a shuffle of two registers the plain loads are as fast.
 template <int kCount>
-static inline void window(const float* from, Register* to) {
-  for (int i = 0; i < kCount; ++i) to[i] = load_register(from + i);
+static inline void window(const float* from, Vec* to) {
+  for (int i = 0; i < kCount; ++i) to[i] = load(from + i);
 }
 
 #endif

@@ -1,5 +1,5 @@
 // The transforms of Winograd's F(4x4, 3x3) (Lavin and Gray 2016) along one axis; lanes, of a Vec or
-// of a Register, are tiles or channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the
+// of a Vec, are tiles or channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the
 // rounding error is 1.5 times that of a direct sum (with 0, +-1, +-2: 3 times).
 #pragma once
 

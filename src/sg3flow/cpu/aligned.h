@@ -1,0 +1,40 @@
+// Memory of the kernels: it begins at a cache line.
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+#include "simd.h"
+
+namespace sg3flow {
+namespace SG3FLOW_ISA {
+
+// Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
+template <class T>
+struct AtLine {
+  using value_type = T;
+  AtLine() = default;
+  template <class U>
+  AtLine(const AtLine<U>&) {}
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(kLine * sizeof(float))));
+  }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t(kLine * sizeof(float))); }
+  bool operator==(const AtLine&) const { return true; }
+  bool operator!=(const AtLine&) const { return false; }
+};
+using Floats = std::vector<float, AtLine<float>>;
+
+// The same, and it begins with whatever was there before.
+struct AtLineAsIs : AtLine<float> {
+  template <class U>
+  struct rebind {
+    using other = AtLineAsIs;
+  };
+  void construct(float*) {}
+};
+using Scratch = std::vector<float, AtLineAsIs>;
+
+}  // namespace SG3FLOW_ISA
+}  // namespace sg3flow
