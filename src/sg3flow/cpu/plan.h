@@ -73,8 +73,8 @@ class Plan {
   Index groups() const { return ceil_div(a_.planes, slots_); }
 
  private:
-  static constexpr Index kWidest = 160;  // output columns of a stripe
-  static constexpr Index kRow = 192;     // samples of a part, for as many planes as fit
+  static constexpr Index kWidest = 560;  // output columns of a stripe
+  static constexpr Index kRow = 384;     // samples of a part, for as many planes as fit
 
   Stripe stripe(Index i) const {
     Stripe s;
