@@ -52,6 +52,43 @@ def test_matches_the_definition(draw, reference_filtered_lrelu, near, case, dtyp
         near(found, expected)
 
 
+def mirrored(taps: int, radial: bool) -> torch.Tensor:
+    window = torch.hann_window(taps + 2, periodic=False)[1:-1] * 2 / taps
+    return window.outer(window) + 0.01 * torch.eye(taps) if radial else window
+
+
+# as the layers of T and R have them, and as their gradients do
+@pytest.mark.parametrize(
+    ("up", "down", "radial_up", "radial_down"),
+    [
+        (2, 2, False, False),
+        (4, 2, False, False),
+        (2, 4, False, False),
+        (2, 2, False, True),
+        (4, 2, False, True),
+        (2, 2, True, False),
+        (2, 4, True, False),
+        (2, 4, False, True),
+    ],
+)
+@pytest.mark.parametrize("width", [9, 1190])
+def test_layers_of_any_width(
+    draw, reference_filtered_lrelu, near, up, down, radial_up, radial_down, width
+):
+    fu, fd = mirrored(6 * up, radial_up), mirrored(6 * down, radial_down)
+    fd = fd + fd.flip(0) if radial_down else fd
+    x, b = draw(1, 2, 9, width), draw(2)
+    options = {"up": up, "down": down, "padding": (9, 8, 11, 10), "clamp": 0.9}
+    results = []
+    for op, kind in ((reference_filtered_lrelu, torch.float64), (filtered_lrelu, torch.float32)):
+        inputs = x.to(kind).requires_grad_(), b.to(kind).requires_grad_()
+        y = op(inputs[0], fu, fd, inputs[1], **options)
+        cotangent = torch.arange(y.numel(), dtype=torch.float64).sin().reshape(y.shape)
+        results.append([y, *torch.autograd.grad(y, inputs, cotangent.to(kind))])
+    for expected, found in zip(*results, strict=True):
+        near(found, expected)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_any_order(draw, case):
     x, fu, fd, b, options = arguments(draw, case, torch.float64)

@@ -23,6 +23,6 @@ def _is_faster_compiled(a: torch.Tensor, b: torch.Tensor) -> bool:
         and min(a.shape[1:]) >= 256
         and b.shape[2] >= 2048
         and a.dtype == b.dtype
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2")
         and has_kernels(b)
     )
