@@ -22,30 +22,30 @@ static inline void store_joined(float* to, Vec a, Vec b) {
   for (int i = 0; i < 2; ++i) store(to + i * kLanes, row[i]);
 }
 
-// All phases of a row at once, from samples that are loaded once. Phase m makes every `kPhases`-th
+// All phases of a row at once, from samples that are loaded once: the sum over `kRows` rows of the
+// input, each with taps of its own, `weights` [phase, row, tap]. Phase m makes every `phases`-th
 // middle sample from m on; the first `kEarly` phases begin at the first input sample, each `kUp`
 // that follow a sample later.
-template <int kUp, int kDown, int kEarly>
+template <int kUp, int kDown, int kEarly, int kRows>
 [[gnu::noinline]] static void upsample_phases(
-    const float* from, Index in_part, const std::vector<Across>& across, float* to, Index run) {
+    const float* const* rows, Index in_part, const float* weights, float* to, Index run) {
   constexpr int phases = std::max(kUp, kDown), step = kDown / std::gcd(kUp, kDown);
-  constexpr int turns = phases / kDown;
   constexpr auto first = [](int m) { return m < kEarly ? 0 : 1 + (m - kEarly) / kUp; };
   constexpr int reach = (first(phases - 1) + kPhaseTaps - 1) / step + 1;
-  const float* weights[phases];  // of phase m, which is in turn m / kDown of part m % kDown
-  for (int m = 0; m < phases; ++m)
-    weights[m] = across[m % kDown * turns + m / kDown].weights.data();
   for (Index u = 0; u < run; u += kLanes) {
-    Vec x[step][reach];
-    for (int e = 0; e < step; ++e) window<reach>(from + e * in_part + u, x[e]);
     Vec sum[phases] = {};
-    for (int m = 0; m < phases; ++m)
-      for (int t = 0; t < kPhaseTaps; ++t) {
-        const int at = first(m) + t;
-        sum[m] += (weights[m][t] - Vec{}) * x[at % step][at / step];
-      }
+    for (int r = 0; r < kRows; ++r) {
+      Vec x[step][reach];
+      for (int e = 0; e < step; ++e) window<reach>(rows[r] + e * in_part + u, x[e]);
+      for (int m = 0; m < phases; ++m)
+        for (int t = 0; t < kPhaseTaps; ++t) {
+          const int at = first(m) + t;
+          const float w = weights[(m * kRows + r) * kPhaseTaps + t];
+          sum[m] += (w - Vec{}) * x[at % step][at / step];
+        }
+    }
     for (int p = 0; p < kDown; ++p)
-      if constexpr (turns == 1)
+      if constexpr (phases == kDown)
         store(to + p * run + u, sum[p]);
       else
         store_joined(to + 2 * (p * run + u), sum[p], sum[p + kDown]);
@@ -58,14 +58,16 @@ class AcrossUp {
       : a_(a),
         s_(stripe),
         turns_(plan.turns()),
-        phases_(a.up.row ? find_phases() : nullptr),
+        phases_(find_phases()),
         turned_(turns_ > 1 ? s_.part : 0),
         rows_(a.up.height * a.up.width),
-        weights_(a.up.height * a.up.width) {}
+        weights_(s_.across.size() * a.up.height * a.up.width) {
+    if (phases_ && a.up.row) set_phases(1, [&](const Across& one, int) { return a.up.row + one.tap; });
+  }
 
   // A separable filter: one split input row.
   void along(const float* from, float* to) {
-    if (phases_) return phases_(from, s_.in_part, s_.across, to, s_.run);
+    if (phases_) return phases_(&from, s_.in_part, weights_.data(), to, s_.run);
     for (std::size_t k = 0; k < s_.across.size(); ++k) {
       const Across& one = s_.across[k];
       for (int t = 0; t < one.count; ++t) rows_[t] = from + one.from[t];
@@ -76,16 +78,21 @@ class AcrossUp {
 
   // Any other: the split input rows of a phase of the middle rows.
   void both(const float* const* from, const Phase& p, float* to) {
+    const auto taps_of = [&](const Across& one, int t) {
+      return a_.up.full + (p.tap + t * a_.up_y) * a_.up.width + one.tap;
+    };
+    if (phases_ && p.count == kPhaseTaps) {
+      set_phases(kPhaseTaps, taps_of);
+      return phases_(from, s_.in_part, weights_.data(), to, s_.run);
+    }
     for (std::size_t k = 0; k < s_.across.size(); ++k) {
       const Across& one = s_.across[k];
       int taps = 0;
-      for (int t = 0; t < p.count; ++t) {
-        const float* w = a_.up.full + (p.tap + t * a_.up_y) * a_.up.width + one.tap;
+      for (int t = 0; t < p.count; ++t)
         for (int u = 0; u < one.count; ++u, ++taps) {
           rows_[taps] = from[t] + one.from[u];
-          weights_[taps] = w[u * a_.up_x];
+          weights_[taps] = taps_of(one, t)[u * a_.up_x];
         }
-      }
       weigh(turn_row(to, k), rows_.data(), weights_.data(), taps, s_.run, Keep{});
       end_turn(to, k);
     }
@@ -93,21 +100,40 @@ class AcrossUp {
 
  private:
   using Phases = void (*)(
-      const float* from, Index in_part, const std::vector<Across>& across, float* to, Index run);
+      const float* const* rows, Index in_part, const float* weights, float* to, Index run);
 
   // Whether the filter and the factors are among those that all phases are made of at once.
   Phases find_phases() const {
+    if (a_.up.width != kPhaseTaps * a_.up_x) return nullptr;
+    return a_.up.row ? of_rows<1>() : of_rows<kPhaseTaps>();
+  }
+
+  template <int kRows>
+  Phases of_rows() const {
     const int up = a_.up_x, down = a_.down_x, phases = std::max(up, down);
-    if (a_.up.width != kPhaseTaps * up) return nullptr;
     int early = 0;
     while (early < phases && first_of(early) == first_of(0)) ++early;
-    if (up == 2 && down == 2) return early == 1 ? upsample_phases<2, 2, 1> : upsample_phases<2, 2, 2>;
-    if (up == 2 && down == 4) return early == 1 ? upsample_phases<2, 4, 1> : upsample_phases<2, 4, 2>;
+    if (up == 2 && down == 2)
+      return early == 1 ? upsample_phases<2, 2, 1, kRows> : upsample_phases<2, 2, 2, kRows>;
+    if (up == 2 && down == 4)
+      return early == 1 ? upsample_phases<2, 4, 1, kRows> : upsample_phases<2, 4, 2, kRows>;
     if (up != 4 || down != 2) return nullptr;
     constexpr Phases by_early[] = {
-        upsample_phases<4, 2, 1>, upsample_phases<4, 2, 2>, upsample_phases<4, 2, 3>,
-        upsample_phases<4, 2, 4>};
+        upsample_phases<4, 2, 1, kRows>, upsample_phases<4, 2, 2, kRows>,
+        upsample_phases<4, 2, 3, kRows>, upsample_phases<4, 2, 4, kRows>};
     return by_early[early - 1];
+  }
+
+  // taps_of(phase, row) begins with its first tap. Phase m is in turn m / down_x of a part.
+  template <class TapsOf>
+  void set_phases(int rows, TapsOf taps_of) {
+    const int phases = static_cast<int>(s_.across.size());
+    float* to = weights_.data();
+    for (int m = 0; m < phases; ++m) {
+      const Across& one = s_.across[m % a_.down_x * turns_ + m / a_.down_x];
+      for (int r = 0; r < rows; ++r)
+        for (int t = 0; t < kPhaseTaps; ++t) *to++ = taps_of(one, r)[t * a_.up_x];
+    }
   }
 
   Index first_of(int m) const {
