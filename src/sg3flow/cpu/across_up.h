@@ -15,6 +15,9 @@ namespace SG3FLOW_ISA {
 
 constexpr int kPhaseTaps = 6;  // of a filter that is made for its factor
 
+// Registers of a row that share a load of each weight. Of the wide ones there is one in a word.
+constexpr int kTogether = kLanes == kWord ? 1 : 2;
+
 // One lane of each in turn.
 static inline void store_joined(float* to, Vec a, Vec b) {
   Vec row[2];
@@ -32,23 +35,26 @@ template <int kUp, int kDown, int kEarly, int kRows>
   constexpr int phases = std::max(kUp, kDown), step = kDown / std::gcd(kUp, kDown);
   constexpr auto first = [](int m) { return m < kEarly ? 0 : 1 + (m - kEarly) / kUp; };
   constexpr int reach = (first(phases - 1) + kPhaseTaps - 1) / step + 1;
-  for (Index u = 0; u < run; u += kLanes) {
-    Vec sum[phases] = {};
+  for (Index u = 0; u < run; u += kTogether * kLanes) {
+    Vec sum[phases][kTogether] = {};
     for (int r = 0; r < kRows; ++r) {
-      Vec x[step][reach];
-      for (int e = 0; e < step; ++e) window<reach>(rows[r] + e * in_part + u, x[e]);
+      Vec x[kTogether][step][reach];
+      for (int v = 0; v < kTogether; ++v)
+        for (int e = 0; e < step; ++e)
+          window<reach>(rows[r] + e * in_part + u + v * kLanes, x[v][e]);
       for (int m = 0; m < phases; ++m)
         for (int t = 0; t < kPhaseTaps; ++t) {
           const int at = first(m) + t;
-          const float w = weights[(m * kRows + r) * kPhaseTaps + t];
-          sum[m] += (w - Vec{}) * x[at % step][at / step];
+          const Vec w = splat(weights[(m * kRows + r) * kPhaseTaps + t]);
+          for (int v = 0; v < kTogether; ++v) sum[m][v] += w * x[v][at % step][at / step];
         }
     }
     for (int p = 0; p < kDown; ++p)
-      if constexpr (phases == kDown)
-        store(to + p * run + u, sum[p]);
-      else
-        store_joined(to + 2 * (p * run + u), sum[p], sum[p + kDown]);
+      for (int v = 0; v < kTogether; ++v)
+        if constexpr (phases == kDown)
+          store(to + p * run + u + v * kLanes, sum[p][v]);
+        else
+          store_joined(to + 2 * (p * run + u + v * kLanes), sum[p][v], sum[p + kDown][v]);
   }
 }
 
