@@ -15,9 +15,6 @@ namespace SG3FLOW_ISA {
 
 constexpr int kPhaseTaps = 6;  // of a filter that is made for its factor
 
-// Registers of a row that share a load of each weight. Of the wide ones there is one in a word.
-constexpr int kTogether = kLanes == kWord ? 1 : 2;
-
 // One lane of each in turn.
 static inline void store_joined(float* to, Vec a, Vec b) {
   Vec row[2];
@@ -33,24 +30,26 @@ template <int kUp, int kDown, int kEarly, int kRows>
 [[gnu::noinline]] static void upsample_phases(
     const float* const* rows, Index in_part, const float* weights, float* to, Index run) {
   constexpr int phases = std::max(kUp, kDown), step = kDown / std::gcd(kUp, kDown);
+  // registers of a row that share a load of each weight; of the wide ones there is one in a word
+  constexpr int together = kLanes == kWord ? 1 : 4 / phases;
   constexpr auto first = [](int m) { return m < kEarly ? 0 : 1 + (m - kEarly) / kUp; };
   constexpr int reach = (first(phases - 1) + kPhaseTaps - 1) / step + 1;
-  for (Index u = 0; u < run; u += kTogether * kLanes) {
-    Vec sum[phases][kTogether] = {};
+  for (Index u = 0; u < run; u += together * kLanes) {
+    Vec sum[phases][together] = {};
     for (int r = 0; r < kRows; ++r) {
-      Vec x[kTogether][step][reach];
-      for (int v = 0; v < kTogether; ++v)
+      Vec x[together][step][reach];
+      for (int v = 0; v < together; ++v)
         for (int e = 0; e < step; ++e)
           window<reach>(rows[r] + e * in_part + u + v * kLanes, x[v][e]);
       for (int m = 0; m < phases; ++m)
         for (int t = 0; t < kPhaseTaps; ++t) {
           const int at = first(m) + t;
           const Vec w = splat(weights[(m * kRows + r) * kPhaseTaps + t]);
-          for (int v = 0; v < kTogether; ++v) sum[m][v] += w * x[v][at % step][at / step];
+          for (int v = 0; v < together; ++v) sum[m][v] += w * x[v][at % step][at / step];
         }
     }
     for (int p = 0; p < kDown; ++p)
-      for (int v = 0; v < kTogether; ++v)
+      for (int v = 0; v < together; ++v)
         if constexpr (phases == kDown)
           store(to + p * run + u + v * kLanes, sum[p][v]);
         else
