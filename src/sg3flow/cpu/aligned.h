@@ -1,4 +1,4 @@
-// Memory of the kernels: it begins at a cache line.
+// Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,6 @@
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 
-// Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
 template <class T>
 struct AtLine {
   using value_type = T;

@@ -116,6 +116,12 @@ void in_threads(std::int64_t units, std::int64_t cost, const Work& work) {
   TORCH_CHECK(error == 0, "sg3flow: a thread failed");
 }
 
+std::int64_t num_threads() {
+  std::uint32_t threads = 1;
+  TORCH_CHECK(torch_get_num_threads(&threads) == 0, "sg3flow: torch does not tell its threads");
+  return threads;
+}
+
 // Taps in the order in which they meet the signal, and the memory that a `Filter` points to.
 class Taps {
  public:
@@ -410,6 +416,7 @@ Tensor conv3x3(
   in_threads(kernels().taps_units(a), a.in_c * 1000, [&](std::int64_t begin, std::int64_t end) {
     kernels().transform_taps(a, from, to, begin, end);
   });
+  a.threads = num_threads();
   const std::int64_t units = kernels().convolution_units(a);
   in_threads(units, y.numel() / units * a.in_c, [&](std::int64_t begin, std::int64_t end) {
     kernels().run_convolution(a, begin, end);

@@ -33,14 +33,14 @@ inline void transform_taps(const double* __restrict g, double* __restrict u, Ind
 }
 
 // How the tiles are dealt out: `rows` rows of them at a time, of one sample after the other, so
-// that few lanes stay empty.
+// that few lanes stay empty and every thread has some.
 struct Tiles {
   Index across, down, all, rows, units, columns;
   explicit Tiles(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
     all = a.samples * down;
-    const Index most = std::clamp<Index>(kWidest / across, 1, ceil_div(all, 4));
+    const Index most = std::clamp<Index>(kWidest / across, 1, ceil_div(all, a.threads));
     rows = most;  // or fewer, where these leave fewer lanes empty
     for (Index fewer = most - 1; 2 * fewer > most; --fewer)
       if (filled(fewer) > filled(rows)) rows = fewer;

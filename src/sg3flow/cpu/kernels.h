@@ -58,7 +58,8 @@ struct Pointwise {
 };
 
 // 3x3 convolution (as torch does it, no flipping) of [samples, in_c, in_h, in_w], zero-padded, with
-// a factor for each channel of each sample before it and after it.
+// a factor for each channel of each sample before it and after it. How many threads there are decides
+// the size of its units, which no number depends on.
 struct Convolution {
   const float* x = nullptr;
   const float* taps = nullptr;    // as transform_taps leaves them
@@ -66,6 +67,7 @@ struct Convolution {
   const float* after = nullptr;   // [samples, out_c] or null
   float* y = nullptr;
   std::int64_t samples = 0, in_c = 0, out_c = 0, in_h = 0, in_w = 0, out_h = 0, out_w = 0, pad = 0;
+  std::int64_t threads = 1;
 };
 
 // The gradient of a convolution's weights [out_c, in_c, 3, 3], from its input and the gradient of
@@ -97,7 +99,7 @@ struct PlaneProducts {
   std::int64_t inner = 0;
 };
 
-// Work comes in units that do not depend on the number of threads; `run_*` does a range of them.
+// Work comes in units that can be done in any order; `run_*` does a range of them.
 struct Kernels {
   std::int64_t (*resampling_units)(const Resampling&);
   void (*run_resampling)(const Resampling&, std::int64_t begin, std::int64_t end);
