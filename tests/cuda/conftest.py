@@ -149,6 +149,10 @@ class HostKernels:
     def __init__(self, library):
         self._library = library
 
+    def place(self, tensor):
+        """Where a result is written."""
+        return tensor
+
     def upfirdn2d(self, x, f, up, down, padding, flip, gain):
         width, height = _taps(f)
         out_w = (x.shape[3] * up[0] + padding[0] + padding[1] - width) // down[0] + 1
@@ -176,7 +180,8 @@ class HostKernels:
     def filtered_lrelu(self, x, fu, fd, b, write_flags=True, **options):
         """Forward: (y, flags)."""
         op, y, _workspace = self._op(x, fu, fd, b, **options)
-        flags = torch.full((*x.shape[:2], op.mid_h, -(-op.mid_w // 4)), 0xAA, dtype=torch.uint8)
+        size = (*x.shape[:2], op.mid_h, -(-op.mid_w // 4))
+        flags = self.place(torch.full(size, 0xAA, dtype=torch.uint8))
         op.flags_w, op.flags_h = op.mid_w, op.mid_h
         op.flags = flags.data_ptr() if write_flags else None
         op.flags_stride = flags.shape[-1]
@@ -203,7 +208,7 @@ class HostKernels:
         op.pad_x, op.pad_y = padding[0], padding[2]
         op.gain, op.slope, op.limit = gain, slope, clamp / gain
         op.b = None if b is None else b.data_ptr()
-        y = x.new_full((*x.shape[:2], op.out_h, op.out_w), math.nan)
+        y = self.place(x.new_full((*x.shape[:2], op.out_h, op.out_w), math.nan))
         mid = x.new_full((*x.shape[:2], op.mid_h, op.mid_w), math.nan)
         op.y, op.workspace = y.data_ptr(), mid.data_ptr()
         return op, y, mid

@@ -1,5 +1,6 @@
 // The kernels' tile and sample functions, built for the host: one block after the other, one thread
 // after the other.
+#include <algorithm>
 #include <memory>
 
 #include "bias_act.h"
@@ -29,18 +30,16 @@ template <class T>
 static int bands(const Sg3FilteredLrelu* op) {
     return visit_band(*op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
-        using Memory = typename BandOf<S, T>::Memory;
-        auto memory = std::make_unique<Memory>();
-        const int rows = band_rows<S>(op->out_h);
+        auto memory = std::make_unique<BandMemory<S, T>>();
+        const BandPlan plan = band_plan<S>(*op);
         constexpr int64_t some = 4;  // planes of a block
         for (int64_t plane = 0; plane < op->planes; plane += some) {
-            const int64_t left = op->planes - plane;
-            for (int ty = 0; ty * rows < op->out_h; ++ty) {
-                for (int tx = 0; tx * S::TILE_W < op->out_w; ++tx) {
+            const int planes = static_cast<int>(std::min(op->planes - plane, some));
+            for (int ty = 0; ty * plan.rows < op->out_h; ++ty) {
+                for (int tx = 0; tx * plan.cols < op->out_w; ++tx) {
                     std::memset(memory.get(), 0xff, sizeof(*memory));
-                    typename BandOf<S, T>::Tile tile(*op, *memory, plane, rows, tx, ty);
-                    const int planes = static_cast<int>(left < some ? left : some);
-                    const SequentialThreads threads{S::THREADS};
+                    BandTile<S, T> tile(*op, *memory, plan, plane, tx, ty);
+                    const SequentialThreads threads{plan.warps * 32};
                     if constexpr (decltype(reads)::value) {
                         tile.template run<READ_FLAGS>(threads, planes);
                     } else if (op->flags) {

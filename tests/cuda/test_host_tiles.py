@@ -85,7 +85,9 @@ def test_plain_tiles(check, layer_kind, flip, size):
     check(layer_kind, size, flip, 0.9 if flip else -1.0, "plain")
 
 
-@pytest.mark.parametrize(("size", "flip"), [((25, 31), True), ((130, 61), False)])
+@pytest.mark.parametrize(
+    ("size", "flip"), [((25, 31), True), ((130, 61), False), ((24, 162), True), ((70, 36), False)]
+)
 def test_tiles_on_the_tensor_cores(check, layer_kind, flip, size):
     check(layer_kind, size, flip, 0.9 if flip else -1.0, "bands")
 
@@ -122,13 +124,93 @@ def test_flags_hold_what_the_contract_says(host_kernels, layer):
     assert bits[0, 0, 0, :3].tolist() == [1, 2, 3]
 
 
-def test_tiles_and_samples_write_the_same_flags(host_kernels, layer, layer_kind):
+@pytest.mark.parametrize("tiles", ["plain", "bands"])
+def test_tiles_and_samples_write_the_same_flags(host_kernels, layer, layer_kind, tiles):
     x, fu, fd, b, options = layer(layer_kind, (75, 66))
     run = {"flip": False, "gain": 1.3, "slope": 0.2, "clamp": 0.9, **options}
     _, expected = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="generic", **run)
-    _, found = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="plain", **run)
+    _, found = host_kernels.filtered_lrelu(x, fu, fd, b, tiles=tiles, **run)
     different = (found != expected).sum()
     assert different <= 2  # samples within rounding of 0 or of the clamp
+
+
+def test_planes_that_reach_the_clamp_and_others(host_kernels, layer, numbers, layer_kind):
+    """The tiles look at the clamp only in planes whose inputs are large."""
+    x, fu, fd, b, options = layer(layer_kind, (29, 38))
+    x[0, 1] *= 20
+    x[1, 2, 11, 17] = -300
+    run = {"gain": 1.3, "slope": 0.2, **options}
+    y, g, dx = plain(x, fu, fd, b, numbers, False, 30.0, **run)
+    run |= {"flip": False, "tiles": "bands"}
+    found, flags = host_kernels.filtered_lrelu(x, fu, fd, b, clamp=30.0, **run)
+    assert_near(found, y, 2e-5)
+    shape = {"flip": False, "gain": 1.3, "slope": 0.2, "tiles": "bands"}
+    back = pulled(host_kernels, x, flags, y, g, fu, fd, options, **shape)
+    assert_near(back, dx, 2e-5, share=2e-3)
+    clipped = ((flags & 0b10101010) != 0).flatten(2).any(2)
+    assert clipped.tolist() == [[False, True, False], [False, False, True]]
+
+
+@pytest.mark.parametrize("width", [37, 38, 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_tensors_may_begin_anywhere(host_kernels, layer, layer_kind, dtype, width):
+    """Only the order of sums depends on it."""
+    x, fu, fd, b, options = layer(layer_kind, (25, width), dtype)
+    run = {"flip": False, "gain": 1.3, "slope": 0.2, "tiles": "bands"}
+    y, flags = host_kernels.filtered_lrelu(x, fu, fd, b, clamp=4.0, **options, **run)
+    dx = pulled(host_kernels, x, flags, y, y, fu, fd, options, **run)
+    limit = 4 * torch.finfo(dtype).eps
+    for offset in (1, 2, 3):
+        moved, moved_y, moved_flags = (moved_by(offset, t) for t in (x, y, flags))
+        again, again_flags = host_kernels.filtered_lrelu(
+            moved, fu, fd, b, clamp=4.0, **options, **run
+        )
+        assert_near(again, y, limit)
+        assert (again_flags != flags).float().mean() <= 2e-3
+        back = pulled(host_kernels, x, moved_flags, y, moved_y, fu, fd, options, **run)
+        assert_near(back, dx, limit)
+
+
+def moved_by(offset, tensor):
+    """The same tensor, elsewhere, so many elements after the beginning of its memory."""
+    memory = tensor.new_zeros(tensor.numel() + offset)
+    memory[offset:] = tensor.flatten()
+    return memory[offset:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("offset", [(-7, 5), (6, -9), (13, 40)])
+def test_flags_outside_the_stored_range(host_kernels, layer, layer_kind, offset):
+    """Nothing passes there: what a gradient never meets, since it is 0 there."""
+    x, fu, fd, b, options = layer(layer_kind, (27, 50))
+    run = {"flip": False, "gain": 1.3, "slope": 0.2, **options}
+    width = x.shape[3] * options["up"][0] + sum(options["padding"][:2]) - filter_taps(fu)[1] + 1
+    _, flags = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="generic", clamp=2.0, **run)
+    found, expected = (
+        host_kernels.flagged(x, flags, fu, fd, offset, width, tiles=tiles, **run)
+        for tiles in ("bands", "generic")
+    )
+    assert_near(found, expected, 2e-5)
+
+
+def test_a_nan_stays_in_its_plane(host_kernels, layer, layer_kind):
+    """Products with the zeros of a band spread it to some neighbours more, but no further."""
+    x, fu, fd, b, options = layer(layer_kind, (40, 66))
+    run = {"flip": False, "gain": 1.3, "slope": 0.2, "clamp": 4.0, **options}
+    y, _ = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="bands", **run)
+    x[1, 0, 20, 33] = torch.nan
+    expected, _ = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="generic", **run)
+    found, _ = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="bands", **run)
+    assert found.isnan()[expected.isnan()].all()
+    reach = 8 * options["up"][0]
+    around = torch.nn.functional.max_pool2d(expected.isnan().float(), 2 * reach + 1, 1, reach)
+    assert torch.equal(found[around == 0], y[around == 0])
+
+
+def test_a_steep_slope_is_left_to_the_plain_tiles(host_kernels, layer):
+    x, fu, fd, b, options = layer("t", (12, 12))
+    run = {"flip": False, "gain": 1.0, "clamp": -1.0, "tiles": "bands", **options}
+    with pytest.raises(AssertionError, match="no tile kind fits"):
+        host_kernels.filtered_lrelu(x, fu, fd, b, slope=1.5, **run)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -17,7 +17,8 @@ int tiles_float32(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 // The tiles of a launch: blocks go through the tiles of a plane, then through the planes.
 struct TileGrid {
     int64_t first_plane, end_plane;
-    int tiles_x, tiles_y, rows, planes;  // planes: of one block
+    int tiles_x, tiles_y, planes;  // planes: of one block
+    BandPlan plan;                 // of tiles on the tensor cores
 
     __device__ __forceinline__ int64_t plane() const {
         return first_plane + static_cast<int64_t>(blockIdx.x / (tiles_x * tiles_y)) * planes;
@@ -37,11 +38,11 @@ __global__ void __launch_bounds__(S::THREADS)
 }
 
 template <class S, class T, FlagMode Mode>
-__global__ void __launch_bounds__(S::THREADS)
+__global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
     band_kernel(const __grid_constant__ Sg3FilteredLrelu op, TileGrid grid) {
 #if __CUDA_ARCH__ >= 800
-    __shared__ typename BandOf<S, T>::Memory memory;
-    typename BandOf<S, T>::Tile tile(op, memory, grid.plane(), grid.rows, grid.x(), grid.y());
+    __shared__ BandMemory<S, T> memory;
+    BandTile<S, T> tile(op, memory, grid.plan, grid.plane(), grid.x(), grid.y());
     const int64_t left = grid.end_plane - grid.plane();
     const int planes = left < grid.planes ? static_cast<int>(left) : grid.planes;
     tile.template run<Mode>(BlockThreads(), planes);
@@ -52,18 +53,19 @@ __global__ void __launch_bounds__(S::THREADS)
 
 using TileKernel = void (*)(Sg3FilteredLrelu, TileGrid);
 
-// Launches tiles of `rows` x `cols` outputs over all planes, as many at a time as a grid holds;
-// each block takes `planes` of them.
-inline int launch_grid(TileKernel kernel, int threads, const Sg3FilteredLrelu& op, int cols,
-                       int rows, int planes, cudaStream_t stream) {
-    const int64_t tiles_x = (op.out_w + cols - 1) / cols, tiles_y = (op.out_h + rows - 1) / rows;
+// Launches tiles of `plan` over all planes, as many at a time as a grid holds; each block takes
+// `planes` of them.
+inline int launch_grid(TileKernel kernel, int threads, const Sg3FilteredLrelu& op,
+                       const BandPlan& plan, int planes, cudaStream_t stream) {
+    const int64_t tiles_x = (op.out_w + plan.cols - 1) / plan.cols;
+    const int64_t tiles_y = (op.out_h + plan.rows - 1) / plan.rows;
     if (tiles_x * tiles_y > MOST_BLOCKS) return cudaErrorInvalidConfiguration;
     const int64_t most = MOST_BLOCKS / (tiles_x * tiles_y) * planes;
     for (int64_t first = 0; first < op.planes; first += most) {
         const int64_t end = op.planes - first < most ? op.planes : first + most;
         const int64_t blocks = tiles_x * tiles_y * ((end - first + planes - 1) / planes);
         const TileGrid grid = {
-            first, end, static_cast<int>(tiles_x), static_cast<int>(tiles_y), rows, planes};
+            first, end, static_cast<int>(tiles_x), static_cast<int>(tiles_y), planes, plan};
         kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(op, grid);
         const cudaError_t error = cudaGetLastError();
         if (error != cudaSuccess) return error;
@@ -72,11 +74,9 @@ inline int launch_grid(TileKernel kernel, int threads, const Sg3FilteredLrelu& o
 }
 
 // Planes that share a block's table of weights: some, while that leaves the device enough blocks.
-template <class S>
-int band_planes(const Sg3FilteredLrelu& op) {
-    const int rows = band_rows<S>(op.out_h);
-    const int64_t tiles = static_cast<int64_t>((op.out_w + S::TILE_W - 1) / S::TILE_W) *
-                          ((op.out_h + rows - 1) / rows);
+inline int band_planes(const Sg3FilteredLrelu& op, const BandPlan& plan) {
+    const int64_t tiles = static_cast<int64_t>((op.out_w + plan.cols - 1) / plan.cols) *
+                          ((op.out_h + plan.rows - 1) / plan.rows);
     const int64_t planes = tiles * op.planes / 4096;  // some 30 blocks for each multiprocessor
     return planes < 1 ? 1 : (planes > 8 ? 8 : static_cast<int>(planes));
 }
@@ -107,15 +107,16 @@ int launch_fitting_tiles(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* 
             } else {
                 kernel = op.flags ? band_kernel<S, T, WRITE_FLAGS> : band_kernel<S, T, NO_FLAGS>;
             }
-            error = launch_grid(kernel, S::THREADS, op, S::TILE_W, band_rows<S>(op.out_h),
-                                band_planes<S>(op), stream);
+            const BandPlan plan = band_plan<S>(op);
+            error = launch_grid(kernel, plan.warps * 32, op, plan, band_planes(op, plan), stream);
         });
         if (*fits) return error;
     }
     *fits = visit_kind(op, [&](auto kind, auto reads) {
         using S = typename decltype(kind)::Shape;
-        error = launch_grid(tile_kernel<S, T, decltype(reads)::value>, S::THREADS, op, S::TILE_W,
-                            S::TILE_H, 1, stream);
+        const BandPlan plan = {S::TILE_W, S::TILE_H, 0, 0};
+        error = launch_grid(tile_kernel<S, T, decltype(reads)::value>, S::THREADS, op, plan, 1,
+                            stream);
     });
     return error;
 }

@@ -65,14 +65,6 @@ SG3_DEVICE uint32_t read_codes(const uint8_t* flags, const Sg3FilteredLrelu& op,
     return codes;
 }
 
-// The 4 codes of a byte, each to a byte of its own, and back.
-SG3_DEVICE uint32_t spread_codes(uint32_t bits) {
-    return (bits | bits << 6 | bits << 12 | bits << 18) & 0x03030303u;
-}
-SG3_DEVICE uint32_t gather_codes(uint32_t four) {
-    return (four | four >> 6 | four >> 12 | four >> 18) & 0xffu;
-}
-
 // The channel of a plane; 32 bits are enough, and a division in them is short.
 SG3_BOTH int plane_channel(const Sg3FilteredLrelu& op, int64_t plane) {
     return static_cast<int>(static_cast<uint32_t>(plane) % static_cast<uint32_t>(op.channels));

@@ -10,6 +10,8 @@
 // memory in between. On the host a fragment holds all lanes.
 #pragma once
 
+#include <cassert>
+
 #include "types.h"
 
 namespace sg3 {
@@ -26,6 +28,12 @@ struct PerLane {
 template <class Work>
 SG3_DEVICE void each_lane(const Work& work) {
     work(static_cast<int>(threadIdx.x % 32));
+}
+
+// Whether it is true of any lane.
+template <class Work>
+SG3_DEVICE bool any_lane(const Work& work) {
+    return __any_sync(0xffffffffu, work(static_cast<int>(threadIdx.x % 32)));
 }
 
 template <class T>
@@ -56,6 +64,13 @@ void each_lane(const Work& work) {
     for (int lane = 0; lane < 32; ++lane) work(lane);
 }
 
+template <class Work>
+bool any_lane(const Work& work) {
+    bool some = false;
+    each_lane([&](int lane) { some |= work(lane); });
+    return some;
+}
+
 template <class T>
 struct HostPair {
     T v[2];
@@ -79,10 +94,6 @@ template <class T>
 using Pair = typename PairOf<T>::type;
 
 template <class T>
-SG3_DEVICE Pair<T> load_pair(const T* from) {
-    return *reinterpret_cast<const Pair<T>*>(from);
-}
-template <class T>
 SG3_DEVICE void store_pair(T* to, Pair<T> pair) {
     *reinterpret_cast<Pair<T>*>(to) = pair;
 }
@@ -105,16 +116,15 @@ template <class T>
 using FragmentB = PerLane<LaneB<T>>;
 using FragmentC = PerLane<LaneC>;
 
-SG3_DEVICE void clear(FragmentC& c) {
-    each_lane([&](int lane) { c[lane] = {{0, 0, 0, 0}}; });
+SG3_DEVICE void fill(FragmentC& c, float value) {
+    each_lane([&](int lane) { c[lane] = {{value, value, value, value}}; });
 }
 
 #if defined(__CUDACC__)
 
 // c += a * b. Nothing below compute capability 8.0, where it is never launched.
 #define SG3_MMA(type)                                                                          \
-    asm volatile(                                                                              \
-        "mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                         \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                         \
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                      \
         : "+f"(c.own.r[0]), "+f"(c.own.r[1]), "+f"(c.own.r[2]), "+f"(c.own.r[3])               \
         : "r"(a.own.r[0]), "r"(a.own.r[1]), "r"(a.own.r[2]), "r"(a.own.r[3]), "r"(b.own.r[0]), \
@@ -133,6 +143,27 @@ SG3_DEVICE void multiply_add(FragmentC& c, const FragmentA<__nv_bfloat16>& a,
 }
 
 #undef SG3_MMA
+
+// Four 8x8 matrices from shared memory, one a register: `row(lane)` is where row lane % 8 of matrix
+// lane / 8 is, 8 elements at a multiple of their size. As in an A, or `Turned` as in a B, where a
+// pair goes down a column (PTX ISA, ldmatrix).
+template <bool Turned, class T, class Row>
+SG3_DEVICE void load_matrices(FragmentA<T>& to, const Row& row) {
+    uint32_t(&r)[4] = to.own.r;
+    const auto from = static_cast<uint32_t>(
+        __cvta_generic_to_shared(row(static_cast<int>(threadIdx.x % 32))));
+    if (Turned) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(from)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(from)
+                     : "memory");
+    }
+}
 
 #else
 
@@ -156,6 +187,57 @@ void multiply_add(FragmentC& c, const FragmentA<T>& a, const FragmentB<T>& b) {
     });
 }
 
+template <bool Turned, class T, class Row>
+void load_matrices(FragmentA<T>& to, const Row& row) {
+    const T* rows[32];
+    each_lane([&](int lane) {
+        rows[lane] = row(lane);
+        assert(reinterpret_cast<uintptr_t>(rows[lane]) % (8 * sizeof(T)) == 0);
+    });
+    each_lane([&](int lane) {
+        const int i = lane / 4, j = lane % 4 * 2;
+        for (int n = 0; n < 8; ++n) {
+            const T* const* matrix = rows + n / 2 * 8;
+            to[lane].r[n / 2].v[n % 2] = Turned ? matrix[j + n % 2][i] : matrix[i][j + n % 2];
+        }
+    });
+}
+
 #endif
+
+// One register of a fragment: the pair of (row, col) and its neighbour, along the row in an A,
+// down the column in a B.
+struct PairPlace {
+    int row, col;
+};
+SG3_DEVICE PairPlace place_in_a(int reg, int lane) {
+    return {lane / 4 + reg % 2 * 8, lane % 4 * 2 + reg / 2 * 8};
+}
+SG3_DEVICE PairPlace place_in_b(int reg, int lane) { return {lane % 4 * 2 + reg * 8, lane / 4}; }
+
+// Fragments from a table: of each lane four neighbours, an A or two B's.
+template <class T>
+struct alignas(4 * sizeof(Pair<T>)) FourPairs {
+    Pair<T> r[4];
+};
+template <class T>
+SG3_DEVICE void load_fragment(FragmentA<T>& a, const Pair<T>* table) {
+    each_lane([&](int lane) {
+        const auto four = load_word<FourPairs<T>>(table + lane * 4);
+        a[lane] = {{four.r[0], four.r[1], four.r[2], four.r[3]}};
+    });
+}
+template <int Count, class T>
+SG3_DEVICE void load_fragments(FragmentB<T>* b, const Pair<T>* table) {
+    static_assert(Count % 2 == 0, "they come in twos");
+    each_lane([&](int lane) {
+        SG3_UNROLL
+        for (int i = 0; i < Count; i += 2) {
+            const auto four = load_word<FourPairs<T>>(table + i * 64 + lane * 4);
+            b[i][lane] = {{four.r[0], four.r[1]}};
+            b[i + 1][lane] = {{four.r[2], four.r[3]}};
+        }
+    });
+}
 
 }  // namespace sg3

@@ -4,8 +4,6 @@
 
 #include <type_traits>
 
-#include "band_radial_down.h"
-#include "band_radial_up.h"
 #include "band_tile.h"
 #include "tile_shape.h"
 
@@ -60,37 +58,24 @@ bool visit_kind(const Sg3FilteredLrelu& op, const Visit& visit) {
            attempt<PlainTile<2, 12, true, 4, 24, false>, true>(op, visit);
 }
 
-// The tile and its shared memory for a shape on the tensor cores.
-template <class S, class T>
-struct BandOf {
-    using Tile = BandTile<S, T>;
-    using Memory = BandMemory<S, T>;
-};
-
-template <int Up, int UpTaps, int Down, int DownTaps, class T>
-struct BandOf<RadialDownShape<Up, UpTaps, Down, DownTaps>, T> {
-    using Shape = RadialDownShape<Up, UpTaps, Down, DownTaps>;
-    using Tile = RadialDownTile<Shape, T>;
-    using Memory = RadialDownMemory<Shape, T>;
-};
-
-template <int Up, int UpTaps, int Down, int DownTaps, class T>
-struct BandOf<RadialUpShape<Up, UpTaps, Down, DownTaps>, T> {
-    using Shape = RadialUpShape<Up, UpTaps, Down, DownTaps>;
-    using Tile = RadialUpTile<Shape, T>;
-    using Memory = RadialUpMemory<Shape, T>;
-};
+// Whether tiles on the tensor cores can compute it: their nonlinearity takes the larger of a sample
+// and the slope times it, and they count the outputs of a plane in 32 bits.
+inline bool suits_bands(const Sg3FilteredLrelu& op) {
+    constexpr int64_t most = int64_t(1) << 31;
+    return (op.read_flags || op.slope <= 1) && static_cast<int64_t>(op.out_w) * op.out_h < most;
+}
 
 // The same for the tiles on the tensor cores.
 template <class Visit>
 bool visit_band(const Sg3FilteredLrelu& op, const Visit& visit) {
-    return attempt<BandShape<2, 12, 2, 12>, false>(op, visit) ||
-           attempt<BandShape<4, 24, 2, 12>, false>(op, visit) ||
-           attempt<BandShape<2, 12, 4, 24>, true>(op, visit) ||
-           attempt<RadialDownShape<2, 12, 2, 12>, false>(op, visit) ||
-           attempt<RadialDownShape<4, 24, 2, 12>, false>(op, visit) ||
-           attempt<RadialUpShape<2, 12, 2, 12>, true>(op, visit) ||
-           attempt<RadialUpShape<2, 12, 4, 24>, true>(op, visit);
+    if (!suits_bands(op)) return false;
+    return attempt<BandShape<2, 12, false, 2, 12, false>, false>(op, visit) ||
+           attempt<BandShape<4, 24, false, 2, 12, false>, false>(op, visit) ||
+           attempt<BandShape<2, 12, false, 4, 24, false>, true>(op, visit) ||
+           attempt<BandShape<2, 12, false, 2, 12, true>, false>(op, visit) ||
+           attempt<BandShape<4, 24, false, 2, 12, true>, false>(op, visit) ||
+           attempt<BandShape<2, 12, true, 2, 12, false>, true>(op, visit) ||
+           attempt<BandShape<2, 12, true, 4, 24, false>, true>(op, visit);
 }
 
 }  // namespace sg3

@@ -40,7 +40,7 @@ struct TileShape {
     static_assert(THREADS >= GROUPS, "a row of column groups fits the block");
 };
 
-constexpr int larger(int a, int b) { return a > b ? a : b; }
+SG3_BOTH constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // What a tile keeps in shared memory. Signals whose lives do not overlap share their place: the
 // input and the upsampled tile, the half-upsampled and the half-downsampled one.
