@@ -20,10 +20,20 @@ from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[1]))
 x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36
+g, h = torch.rand(24) / 12, torch.rand(24, 24) / 144
 found = []
-for down in (f, r, r + r.flip(0)):
+for up, first, down, second in (
+    (2, f, 2, f),
+    (2, f, 2, r),
+    (2, f + f.flip(0), 2, f + f.flip(0)),
+    (2, f, 2, r + r.flip(1)),
+    (2, r, 2, f),
+    (2, r, 4, g + g.flip(0)),
+    (2, f, 4, h + h.flip(1)),
+    (4, g, 2, r + r.flip(1)),
+):
     v = x.clone().requires_grad_()
-    y = filtered_lrelu(v, f, down, torch.ones(20), up=2, down=2, padding=9, clamp=0.9)
+    y = filtered_lrelu(v, first, second, torch.ones(20), up=up, down=down, padding=9, clamp=0.9)
     y.square().sum().backward()
     found += [y.detach(), v.grad]
 wide = torch.randn(1, 2, 50, 300)
@@ -40,8 +50,10 @@ torch.save((torch.ops.sg3flow.cpu_instruction_set(), found), sys.argv[2])
 
 
 def filters():
+    """Equal from both ends to the last bit, as the layers' filters are."""
     taps = torch.hann_window(14, periodic=False)[1:-1]
-    return taps / taps.sum(), torch.outer(taps, taps) / taps.sum() ** 2 + 0.01 * torch.eye(12)
+    taps, cross = (taps + taps.flip(0)) / (2 * taps.sum()), torch.eye(12)
+    return taps, torch.outer(taps, taps) + 0.01 * (cross + cross.flip(0))
 
 
 def test_opcheck(draw):

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <vector>
 
+#include "aligned.h"
 #include "plan.h"
 #include "shuffles.h"
 #include "weighted_sums.h"
@@ -12,8 +14,6 @@
 
 namespace sg3flow {
 namespace SG3FLOW_ISA {
-
-constexpr int kPhaseTaps = 6;  // of a filter that is made for its factor
 
 // One lane of each in turn.
 static inline void store_joined(float* to, Vec a, Vec b) {
@@ -32,6 +32,7 @@ template <int kUp, int kDown, int kEarly, int kRows>
   constexpr int phases = std::max(kUp, kDown), step = kDown / std::gcd(kUp, kDown);
   // registers of a row that share a load of each weight; of the wide ones there is one in a word
   constexpr int together = kLanes == kWord ? 1 : 4 / phases;
+  static_assert(kWord % (together * kLanes) == 0);
   constexpr auto first = [](int m) { return m < kEarly ? 0 : 1 + (m - kEarly) / kUp; };
   constexpr int reach = (first(phases - 1) + kPhaseTaps - 1) / step + 1;
   for (Index u = 0; u < run; u += together * kLanes) {
@@ -65,14 +66,15 @@ class AcrossUp {
         turns_(plan.turns()),
         phases_(find_phases()),
         turned_(turns_ > 1 ? s_.part : 0),
-        rows_(a.up.height * a.up.width),
-        weights_(s_.across.size() * a.up.height * a.up.width) {
-    if (phases_ && a.up.row) set_phases(1, [&](const Across& one, int) { return a.up.row + one.tap; });
+        rows_(a.up.full ? a.up.height * a.up.width : a.up.width),
+        weights_(rows_.size()) {
+    if (phases_)
+      for (int tap = 0; tap < (a.up.full ? a.up_y : 1); ++tap) add_weights(tap);
   }
 
   // A separable filter: one split input row.
   void along(const float* from, float* to) {
-    if (phases_) return phases_(&from, s_.in_part, weights_.data(), to, s_.run);
+    if (phases_) return phases_(&from, s_.in_part, phase_weights_.data(), to, s_.run);
     for (std::size_t k = 0; k < s_.across.size(); ++k) {
       const Across& one = s_.across[k];
       for (int t = 0; t < one.count; ++t) rows_[t] = from + one.from[t];
@@ -83,21 +85,20 @@ class AcrossUp {
 
   // Any other: the split input rows of a phase of the middle rows.
   void both(const float* const* from, const Phase& p, float* to) {
-    const auto taps_of = [&](const Across& one, int t) {
-      return a_.up.full + (p.tap + t * a_.up_y) * a_.up.width + one.tap;
-    };
-    if (phases_ && p.count == kPhaseTaps) {
-      set_phases(kPhaseTaps, taps_of);
-      return phases_(from, s_.in_part, weights_.data(), to, s_.run);
+    if (phases_) {
+      const float* weights = phase_weights_.data() + p.tap * phase_weights_.size() / a_.up_y;
+      return phases_(from, s_.in_part, weights, to, s_.run);
     }
     for (std::size_t k = 0; k < s_.across.size(); ++k) {
       const Across& one = s_.across[k];
       int taps = 0;
-      for (int t = 0; t < p.count; ++t)
+      for (int t = 0; t < p.count; ++t) {
+        const float* w = row_of_taps(p.tap + t * a_.up_y) + one.tap;
         for (int u = 0; u < one.count; ++u, ++taps) {
           rows_[taps] = from[t] + one.from[u];
-          weights_[taps] = taps_of(one, t)[u * a_.up_x];
+          weights_[taps] = w[u * a_.up_x];
         }
+      }
       weigh(turn_row(to, k), rows_.data(), weights_.data(), taps, s_.run, Keep{});
       end_turn(to, k);
     }
@@ -110,7 +111,8 @@ class AcrossUp {
   // Whether the filter and the factors are among those that all phases are made of at once.
   Phases find_phases() const {
     if (a_.up.width != kPhaseTaps * a_.up_x) return nullptr;
-    return a_.up.row ? of_rows<1>() : of_rows<kPhaseTaps>();
+    if (a_.up.row) return of_rows<1>();
+    return a_.up.height == kPhaseTaps * a_.up_y ? of_rows<kPhaseTaps>() : nullptr;
   }
 
   template <int kRows>
@@ -129,15 +131,18 @@ class AcrossUp {
     return by_early[early - 1];
   }
 
-  // taps_of(phase, row) begins with its first tap. Phase m is in turn m / down_x of a part.
-  template <class TapsOf>
-  void set_phases(int rows, TapsOf taps_of) {
+  const float* row_of_taps(int i) const {
+    return a_.up.full ? a_.up.full + i * a_.up.width : a_.up.row;
+  }
+
+  // Those of the middle rows whose first tap down is `tap`. Phase m is in turn m / down_x of a part.
+  void add_weights(int tap) {
     const int phases = static_cast<int>(s_.across.size());
-    float* to = weights_.data();
     for (int m = 0; m < phases; ++m) {
       const Across& one = s_.across[m % a_.down_x * turns_ + m / a_.down_x];
-      for (int r = 0; r < rows; ++r)
-        for (int t = 0; t < kPhaseTaps; ++t) *to++ = taps_of(one, r)[t * a_.up_x];
+      for (int r = 0; r < (a_.up.full ? kPhaseTaps : 1); ++r)
+        for (int t = 0; t < kPhaseTaps; ++t)
+          phase_weights_.push_back(row_of_taps(tap + r * a_.up_y)[one.tap + t * a_.up_x]);
     }
   }
 
@@ -166,6 +171,7 @@ class AcrossUp {
   const Stripe& s_;
   int turns_;
   Phases phases_;
+  std::vector<float> phase_weights_;  // for each first tap down: [phase, row, tap]
   Floats turned_;
   std::vector<const float*> rows_;
   std::vector<float> weights_;

@@ -12,14 +12,15 @@ namespace SG3FLOW_ISA {
 
 template <class T>
 struct AtLine {
+  static constexpr std::align_val_t kAlignment{kLine * sizeof(float)};
   using value_type = T;
   AtLine() = default;
   template <class U>
   AtLine(const AtLine<U>&) {}
   T* allocate(std::size_t n) {
-    return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(kLine * sizeof(float))));
+    return static_cast<T*>(::operator new(n * sizeof(T), kAlignment));
   }
-  void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t(kLine * sizeof(float))); }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, kAlignment); }
   bool operator==(const AtLine&) const { return true; }
   bool operator!=(const AtLine&) const { return false; }
 };

@@ -31,22 +31,13 @@ inline void multiply_block(
     Vec b[kWide];
     for (int j = 0; j < kWide; ++j) b[j] = load(v + c * columns + j * kLanes);
     for (int i = 0; i < kRows; ++i) {
-      const Vec w = u[c * kRows + i] - Vec{};
+      const Vec w = splat(u[c * kRows + i]);
       for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
     }
   }
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kWide; ++j)
       if (i < rows) store(m + i * columns + j * kLanes, sum[i][j]);
-}
-
-// The same for a number of vectors that is known when it runs: kColumns at most.
-template <int kWide = kColumns>
-inline void multiply_wide(
-    std::int64_t wide, const float* u, const float* v, float* m, std::int64_t inner,
-    std::int64_t columns, std::int64_t rows) {
-  if (wide == kWide) return multiply_block<kWide>(u, v, m, inner, columns, rows);
-  if constexpr (kWide > 1) multiply_wide<kWide - 1>(wide, u, v, m, inner, columns, rows);
 }
 
 }  // namespace SG3FLOW_ISA

@@ -6,9 +6,10 @@
 // transform back. Lanes are tiles: a tile's numbers depend on nothing but its own.
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
+#include "aligned.h"
+#include "as_constant.h"
 #include "block_product.h"
 #include "plan.h"
 #include "shuffles.h"
@@ -172,7 +173,10 @@ class Worker {
       const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
       for (Index o = 0; o < a_.out_c; o += kRows) {
         float* to = m + o * columns_ + j;
-        multiply_wide(wide, u + o * a_.in_c, v + j, to, a_.in_c, columns_, a_.out_c - o);
+        as_constant<kColumns>(wide, [&](auto vectors) {
+          multiply_block<vectors>(
+              u + o * a_.in_c, v + j, to, a_.in_c, columns_, a_.out_c - o);
+        });
       }
       j += wide * kLanes;
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -31,7 +32,9 @@ class Activate {
   Vec positive_, negative_, limit_;
 };
 
-// The two bits of each sample of a middle row, by words of 16.
+// The two bits of each sample of a middle row, by words of 16. What is put in by bytes is read by
+// words.
+static_assert(std::endian::native == std::endian::little);
 struct RowBits {
   std::vector<std::uint16_t> low, high;
   explicit RowBits(Index words) : low(words), high(words) {}

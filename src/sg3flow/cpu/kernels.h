@@ -58,8 +58,8 @@ struct Pointwise {
 };
 
 // 3x3 convolution (as torch does it, no flipping) of [samples, in_c, in_h, in_w], zero-padded, with
-// a factor for each channel of each sample before it and after it. How many threads there are decides
-// the size of its units, which no number depends on.
+// a factor for each channel of each sample before it and after it. The number of threads decides the
+// size of its units, which no result depends on.
 struct Convolution {
   const float* x = nullptr;
   const float* taps = nullptr;    // as transform_taps leaves them

@@ -8,9 +8,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
+#include "aligned.h"
 #include "block_product.h"
 #include "plan.h"
 #include "weighted_sums.h"
@@ -23,6 +23,7 @@ constexpr int kSide = 4;                  // blocks along each side of a matrix
 constexpr Index kBlock = 48;              // columns of a block
 constexpr Index kStrip = kSide * kBlock;  // columns of a strip
 constexpr Index kAheadRows = 4;           // of b, on their way to the cache
+static_assert(kBlock % (kColumns * kLanes) == 0);
 
 // One of a sum of blocks: which one, and its sign.
 struct Term {

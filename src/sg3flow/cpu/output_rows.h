@@ -22,7 +22,7 @@ class OutputRows {
         copies_(!d_.full && d_.height == 1 && d_.width == 1 && a.down_x == 1 && a.down_y == 1 &&
                 d_.column[0] * d_.row[0] == 1),
         mirrors_(can_mirror()),
-        kept_(d_.full ? ceil_div(d_.height, a.down_y) + 1 : d_.height, stripe.part, kLanes),
+        kept_(d_.full ? ceil_div(d_.height, a.down_y) : d_.height, stripe.part, kLanes),
         result_(1, stripe.part, kLanes),
         rows_(std::max(d_.height, d_.width + 1)),
         weights_(d_.width + 1) {
@@ -56,10 +56,10 @@ class OutputRows {
  private:
   static constexpr Index kAhead = 2;  // rows of a stripe before they are written
 
-  // Whether each row of taps is equal from both ends, and of the length that is made for the factor.
+  // Whether each row of taps is equal from both ends, to the last bit, and as long as is made for.
   bool can_mirror() const {
-    if ((a_.down_x != 2 && a_.down_x != 4) || d_.width != kReach * a_.down_x) return false;
-    if (d_.full && d_.height != kReach * a_.down_y) return false;
+    if ((a_.down_x != 2 && a_.down_x != 4) || d_.width != kPhaseTaps * a_.down_x) return false;
+    if (d_.full && d_.height != kPhaseTaps * a_.down_y) return false;
     const float* taps = d_.full ? d_.full : d_.row;
     for (int i = 0; i < (d_.full ? d_.height : 1) * d_.width; ++i) {
       const int line = i / d_.width, tap = i % d_.width;
@@ -94,9 +94,9 @@ class OutputRows {
   }
 
   void add_mirrored_row(const float* middle, Index m, Index last) {
-    float* to[kReach];
-    const float* weights[kReach];
-    for (int i = 0; i < kReach; ++i) {
+    float* to[kPhaseTaps];
+    const float* weights[kPhaseTaps];
+    for (int i = 0; i < kPhaseTaps; ++i) {
       to[i] = kept_.at(last - i);
       weights[i] = d_.full + (m - (last - i) * a_.down_y) * d_.width;
     }

@@ -1,4 +1,4 @@
-// How a resampling is cut into rows that fit the first-level cache, and where its taps lie in them.
+// How a resampling is cut into rows that fit the caches close by, and where its taps lie in them.
 //
 // A row of the middle signal is kept in `down_x` parts, by columns modulo `down_x`: then every
 // step, across and along, is a weighted sum of shifted rows with unit stride. Wide planes are cut
@@ -9,7 +9,6 @@
 #include <numeric>
 #include <vector>
 
-#include "aligned.h"
 #include "simd.h"
 
 namespace sg3flow {
@@ -19,6 +18,9 @@ using Index = std::int64_t;
 
 // Rows are whole words of flags long, so many samples each, and whole registers.
 constexpr int kWord = 16;
+static_assert(kWord % kLanes == 0);
+
+constexpr int kPhaseTaps = 6;  // of a phase of a filter that is made for its factor
 
 inline Index floor_div(Index a, Index b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 inline Index ceil_div(Index a, Index b) { return -floor_div(-a, b); }

@@ -1,6 +1,7 @@
 // Bias, leaky ReLU, gain and clamp in one pass over memory, and the slope of it in another.
 
 #include <algorithm>
+#include <limits>
 
 #include "flags.h"
 #include "simd.h"
@@ -21,7 +22,7 @@ class Slope {
 
   Vec operator()(Vec grad, Vec y) const {
     const Vec v = grad * (y > 0 ? positive_ : negative_);
-    return clamps_ ? ((y >= limit_) | (y <= -limit_) ? Vec{} : v) : v;
+    return clamps_ ? (((y >= limit_) | (y <= -limit_)) ? Vec{} : v) : v;
   }
 
  private:

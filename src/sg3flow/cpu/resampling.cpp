@@ -1,4 +1,4 @@
-// Upsample, nonlinearity, downsample: row by row, the rows in use in the first-level cache.
+// Upsample, nonlinearity, downsample: row by row, the rows in use in the caches close by.
 
 #include <algorithm>
 #include <vector>
@@ -68,7 +68,7 @@ class Worker {
     if (!kHasRoomForPairs || a_.up.full || m + 1 >= a_.mid_h || !needs(m + 1)) return false;
     if (a_.middle == Middle::kReplay && !(has_flags(m) && has_flags(m + 1))) return false;
     const Phase &one = phases_[m], &next = phases_[m + 1];
-    return one.count == kPairTaps && next.count == kPairTaps && next.first <= one.first + 1;
+    return one.count == kPhaseTaps && next.count == kPhaseTaps && next.first <= one.first + 1;
   }
 
   void make_rows(Index m, int count) {
@@ -105,11 +105,14 @@ class Worker {
     if (count == 1)
       return weigh(
           middles_.at(0), rows_.data(), weights_.data(), p.count, row_, finish_of(m));
-    float* const to[] = {middles_.at(0), middles_.at(1)};
-    if (phases_[m + 1].first == p.first)
-      weigh_pair<0>(to, rows_.data(), weights_.data(), row_, finish_of(m), finish_of(m + 1));
-    else
-      weigh_pair<1>(to, rows_.data(), weights_.data(), row_, finish_of(m), finish_of(m + 1));
+    if constexpr (kHasRoomForPairs) {
+      float* const to[] = {middles_.at(0), middles_.at(1)};
+      const float *const *from = rows_.data(), *w = weights_.data();
+      if (phases_[m + 1].first == p.first)
+        weigh_pair<kPhaseTaps, 0>(to, from, w, row_, finish_of(m), finish_of(m + 1));
+      else
+        weigh_pair<kPhaseTaps, 1>(to, from, w, row_, finish_of(m), finish_of(m + 1));
+    }
   }
 
   template <class Finish>

@@ -1,4 +1,4 @@
-// A register of floats by the compilers' vector extension: as many lanes as the instruction set has.
+// A register of floats by the compilers' vector extension, of as many lanes as the machine has.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) {
 
 constexpr int kLine = 16;  // floats of a cache line
 
-// Ask early for n floats that the processor does not see coming: a short row, far from the last one.
+// Ask early for n floats that the processor does not see coming: a short row, far from the last.
 template <bool kWritten = false>
 static inline void fetch_ahead(const float* row, std::int64_t n) {
   for (std::int64_t k = 0; k < n; k += kLine) __builtin_prefetch(row + k, kWritten);
@@ -89,15 +89,16 @@ static inline Lanes compare(Vec a, Vec b) {
 static inline Lanes lanes_above(Vec a, Vec b) { return compare<false>(a, b); }
 static inline Lanes lanes_from(Vec a, Vec b) { return compare<true>(a, b); }
 
-// The lanes that are set, 0 in the others; no memory outside of them is touched.
+// The lanes that are set, 0 in the others; no memory outside of them is touched. Address sanitizers
+// do not see what masked instructions touch.
 static inline Vec load_lanes(const float* p, Lanes lanes) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__SANITIZE_ADDRESS__)
   return _mm512_maskz_loadu_ps(lanes, p);
 #else
   if (lanes == kAllLanes) return load(p);
   Vec v = {};
   if (lanes == 0) return v;
-#if defined(__AVX2__)
+#if defined(__AVX2__) && !defined(__SANITIZE_ADDRESS__)
   v = _mm256_maskload_ps(p, reinterpret_cast<__m256i>(spread_lanes(lanes)));
 #else
   for (int i = 0; i < kLanes; ++i)
@@ -109,7 +110,7 @@ static inline Vec load_lanes(const float* p, Lanes lanes) {
 
 // Writes the first lanes, as many as are set, and nothing beyond them.
 static inline void store_first(float* p, Vec v, Lanes lanes) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__SANITIZE_ADDRESS__)
   _mm512_mask_storeu_ps(p, lanes, v);
 #else
   if (lanes == kAllLanes) return store(p, v);

@@ -15,7 +15,7 @@ static inline Vec mix_quarters(Vec a, Vec b) {
   return mix<[](int i) { return 4 * kFrom(i / 4) + i % 4; }>(a, b);
 }
 
-// In each quarter, lanes kFirst(0) and so on: below 4 of a, the others of b.
+// In each quarter, lanes kFrom(0) and so on: below 4 of a, the others of b.
 template <auto kFrom>
 static inline Vec mix_within(Vec a, Vec b) {
   return mix<[](int i) {

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "aligned.h"
+#include "as_constant.h"
 #include "plan.h"
 #include "transpose.h"
 #include "winograd.h"
@@ -16,7 +18,7 @@ namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-// the block of sums that a matrix product keeps in registers; kRows divides kLanes
+// the block of sums that a matrix product keeps in registers
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kColumns = 3;
 #elif defined(__AVX2__)
@@ -24,6 +26,7 @@ constexpr int kRows = 4, kColumns = 3;
 #else
 constexpr int kRows = 4, kColumns = 2;
 #endif
+static_assert(kLanes % kRows == 0);
 
 struct Strips {
   Index across, down, total, rows, count, tiles, in_blocks, out_blocks;
@@ -51,7 +54,8 @@ struct Strips {
   static constexpr Index kFloats = 1 << 19;
 };
 
-// As many planes of a sample as a register has lanes, the last one again where there are fewer, and what they are multiplied by.
+// As many planes of a sample as a register has lanes, the last one again where there are fewer,
+// and what they are multiplied by.
 struct Planes {
   Index h, w, pad;
   const float* from[kLanes];
@@ -163,14 +167,14 @@ class Worker {
     const Planes planes(a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, a_.pad, sample, block);
     read(planes, top, follows ? 2 : 0, 6);
     float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<6, transform_input<Vec>>(top, to, strips_.place(strips_.in_blocks));
+    transform_tiles<6, transform_input>(top, to, strips_.place(strips_.in_blocks));
   }
 
   void transform_grad(Index sample, Index top, Index block, Index row) {
     const Planes planes(g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, 0, sample, block);
     read(planes, top, 0, 4);
     float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<4, transform_gradient<Vec>>(top, to, strips_.place(strips_.out_blocks));
+    transform_tiles<4, transform_gradient>(top, to, strips_.place(strips_.out_blocks));
   }
 
   // kSize x kSize pixels of each tile -> 6 x 6 places, two rows of them at a time: these share
@@ -221,17 +225,12 @@ class Worker {
       const float* columns = v + j * strips_.tiles * kLanes;
       for (Index o = 0; o < rows; o += kRows) {
         float* to = sums + (o * blocks + j) * kLanes;
-        multiply_wide(wide, u + o, columns, to, tiles, first);
+        as_constant<kColumns>(wide, [&](auto vectors) {
+          multiply_block<vectors>(u + o, columns, to, tiles, first);
+        });
       }
       j += wide;
     }
-  }
-
-  template <int kWide = kColumns>
-  void multiply_wide(
-      Index wide, const float* u, const float* v, float* to, Index tiles, bool first) const {
-    if (wide == kWide) return multiply_block<kWide>(u, v, to, tiles, first);
-    if constexpr (kWide > 1) multiply_wide<kWide - 1>(wide, u, v, to, tiles, first);
   }
 
   template <int kWide>
@@ -247,7 +246,7 @@ class Worker {
       Vec b[kWide];
       for (int j = 0; j < kWide; ++j) b[j] = load(v + j * next + t * kLanes);
       for (int i = 0; i < kRows; ++i) {
-        const Vec w = u[t * kLanes + i] - Vec{};
+        const Vec w = splat(u[t * kLanes + i]);
         for (int j = 0; j < kWide; ++j) sum[i][j] += w * b[j];
       }
     }

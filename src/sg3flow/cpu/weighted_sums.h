@@ -27,7 +27,6 @@ static inline void weigh_taps(
   }
 }
 
-constexpr int kPairTaps = 6;
 #if defined(__AVX512F__)
 constexpr bool kHasRoomForPairs = true;  // weights and rows, in registers
 #else
@@ -35,20 +34,20 @@ constexpr bool kHasRoomForPairs = false;
 #endif
 
 // Two results from rows that they share: the second begins kApart rows further.
-template <int kApart, class Finish>
+template <int kTaps, int kApart, class Finish>
 static inline void weigh_pair(
     float* const* dst, const float* const* rows, const float* weights, std::int64_t n, Finish one,
     Finish other) {
-  const float* row[kPairTaps + kApart];
-  for (int t = 0; t < kPairTaps + kApart; ++t) row[t] = rows[t];
-  Vec w[2 * kPairTaps];
-  for (int t = 0; t < 2 * kPairTaps; ++t) w[t] = splat(weights[t]);
+  const float* row[kTaps + kApart];
+  for (int t = 0; t < kTaps + kApart; ++t) row[t] = rows[t];
+  Vec w[2 * kTaps];
+  for (int t = 0; t < 2 * kTaps; ++t) w[t] = splat(weights[t]);
   for (std::int64_t k = 0; k < n; k += kLanes) {
-    Vec x[kPairTaps + kApart], sum[2] = {};
-    for (int t = 0; t < kPairTaps + kApart; ++t) x[t] = load(row[t] + k);
-    for (int t = 0; t < kPairTaps; ++t) {
+    Vec x[kTaps + kApart], sum[2] = {};
+    for (int t = 0; t < kTaps + kApart; ++t) x[t] = load(row[t] + k);
+    for (int t = 0; t < kTaps; ++t) {
       sum[0] += w[t] * x[t];
-      sum[1] += w[kPairTaps + t] * x[t + kApart];
+      sum[1] += w[kTaps + t] * x[t + kApart];
     }
     store(dst[0] + k, one(sum[0], k));
     store(dst[1] + k, other(sum[1], k));

@@ -1,6 +1,6 @@
-// The transforms of Winograd's F(4x4, 3x3) (Lavin and Gray 2016) along one axis; lanes, of a Vec or
-// of a Vec, are tiles or channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the
-// rounding error is 1.5 times that of a direct sum (with 0, +-1, +-2: 3 times).
+// The transforms of Winograd's F(4x4, 3x3) (Lavin and Gray 2016) along one axis; lanes are tiles or
+// channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the rounding error is 1.5 times
+// that of a direct sum (with 0, +-1, +-2: 3 times).
 #pragma once
 
 #include "simd.h"
@@ -12,10 +12,9 @@ constexpr int kPlaces = 36;  // of a tile in two dimensions
 
 constexpr float kP = 0.70710678118654752f, kQ = 1.41421356237309505f;  // kP^2 = 1/2, kQ^2 = 2
 
-template <class V>
-inline void transform_input(const V* d, V* v) {
-  const V odd_p = kP * d[3] - kQ * d[1], even_p = d[4] - 2.f * d[2];
-  const V odd_q = kQ * d[3] - kP * d[1], even_q = d[4] - 0.5f * d[2];
+inline void transform_input(const Vec* d, Vec* v) {
+  const Vec odd_p = kP * d[3] - kQ * d[1], even_p = d[4] - 2.f * d[2];
+  const Vec odd_q = kQ * d[3] - kP * d[1], even_q = d[4] - 0.5f * d[2];
   v[0] = d[0] - 2.5f * d[2] + d[4];
   v[1] = even_p + odd_p;
   v[2] = even_p - odd_p;
@@ -24,9 +23,8 @@ inline void transform_input(const V* d, V* v) {
   v[5] = d[1] - 2.5f * d[3] + d[5];
 }
 
-template <class V>
-inline void transform_output(const V* m, V* y) {
-  const V sum_p = m[1] + m[2], gap_p = m[1] - m[2], sum_q = m[3] + m[4], gap_q = m[3] - m[4];
+inline void transform_output(const Vec* m, Vec* y) {
+  const Vec sum_p = m[1] + m[2], gap_p = m[1] - m[2], sum_q = m[3] + m[4], gap_q = m[3] - m[4];
   y[0] = m[0] + sum_p + sum_q;
   y[1] = kP * gap_p + kQ * gap_q;
   y[2] = 0.5f * sum_p + 2.f * sum_q;
@@ -34,10 +32,9 @@ inline void transform_output(const V* m, V* y) {
 }
 
 // the transpose of transform_output
-template <class V>
-inline void transform_gradient(const V* y, V* m) {
-  const V even_p = y[0] + 0.5f * y[2], odd_p = kP * y[1] + 0.5f * kP * y[3];
-  const V even_q = y[0] + 2.f * y[2], odd_q = kQ * y[1] + 2.f * kQ * y[3];
+inline void transform_gradient(const Vec* y, Vec* m) {
+  const Vec even_p = y[0] + 0.5f * y[2], odd_p = kP * y[1] + 0.5f * kP * y[3];
+  const Vec even_q = y[0] + 2.f * y[2], odd_q = kQ * y[1] + 2.f * kQ * y[3];
   m[0] = y[0];
   m[1] = even_p + odd_p;
   m[2] = even_p - odd_p;

@@ -81,8 +81,10 @@ def _cpu_recipe() -> Recipe:
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     base = (compiler, *_FLAGS, *_abi(), *(("-DSG3FLOW_X86",) if is_x86 else ()))
     objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
-    for source in _CPU_SOURCES:
-        for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
+    # Portable objects first: of library templates that several emit, the linker keeps the first,
+    # and the others' hold instructions that not every machine has.
+    for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
+        for source in _CPU_SOURCES:
             kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
             objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))
     link = (compiler, "-shared", *_torch_libraries("torch_cpu", "c10"))
