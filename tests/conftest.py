@@ -9,12 +9,17 @@ import types
 from collections import OrderedDict
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError
+
+# A busy machine is no fault: no test is timed.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Tests give themselves empty caches; the kernels are built once for all of them.
 os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))

@@ -176,7 +176,7 @@ def test_huge_entries_are_refused_unread(tmp_path):
         open_storage(tmp_path).read("huge.png")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_damage_to_a_zip_escapes_as_another_error(tmp_path_factory, data):
     files = {"ä.png": png(noise(0, 8, 8)), "dataset.json": b'{"labels": [["\xc3\xa4.png", 0]]}'}

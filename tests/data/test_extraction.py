@@ -61,7 +61,7 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
         assert not list((tmp_path / "out").iterdir())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_damage_to_a_zip_escapes_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -94,7 +94,7 @@ def test_tar_bombs_are_refused(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "out")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_no_damage_to_a_tar_escapes_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

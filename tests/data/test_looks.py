@@ -48,7 +48,7 @@ def test_other_pictures_are_far():
     assert len(look_hash(Image.new("L", (3, 200)))) == 64  # blank, and of any size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     base=st.lists(st.integers(0, 2**HASH_BITS - 1), min_size=0, max_size=6),
     flips=st.lists(

@@ -91,7 +91,7 @@ def test_bytes_depend_on_nothing_but_the_pictures(tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(order=st.permutations(range(5)))
 def test_order_of_creation_does_not_matter(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("order")

@@ -163,7 +163,7 @@ def odd_files() -> list[bytes]:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_damage_to_a_picture_escapes_as_another_error(data):
     content = bytearray(data.draw(st.sampled_from(odd_files())))

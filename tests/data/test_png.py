@@ -19,7 +19,7 @@ def draw(*shape: int) -> np.ndarray:
     return np.random.RandomState(sum(shape)).randint(0, 256, shape).astype(np.uint8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 200), st.sampled_from([(), (1,), (3,)]))
 def test_files_give_back_the_pixels(height: int, width: int, channels: tuple[int, ...]) -> None:
     pixels = draw(height, width, *channels)

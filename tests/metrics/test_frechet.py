@@ -72,7 +72,7 @@ def test_refuses_shapes_and_values_that_do_not_fit():
         frechet_distance(mean, cov * np.nan, mean, cov)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.floats(-1e4, 1e4))
 def test_running_stats_do_not_depend_on_the_split(cuts, offset):
     features = (np.random.RandomState(2).randn(40, 6) + offset).astype(np.float32)

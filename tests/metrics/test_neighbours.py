@@ -18,7 +18,7 @@ def cloud(count, seed, size=5):
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(1, 4), st.integers(1, 50))
 def test_blocks_change_nothing(num_real, num_gen, k, block):
     real, gen = cloud(num_real, 0), cloud(num_gen, 1)

@@ -60,7 +60,7 @@ def test_gradients_of_any_order(draw, case, taps):
     assert gradgradcheck(op, (x,), fast_mode=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     taps=st.integers(1, 9),

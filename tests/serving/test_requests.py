@@ -157,7 +157,7 @@ _NAMES = st.sampled_from([*COLUMNS, "x"])
 
 
 # A busy machine makes the first values slowly: no fault of ours.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(_NAMES, _VALUES), max_size=3), st.sampled_from([0, 3]))
 def test_any_rows_are_requests_or_a_worded_error(rows, num_classes):
     try:

@@ -84,7 +84,7 @@ def _errors(case: _Case, device: str, dtype: torch.dtype) -> Iterator[float]:
 
 
 def _taps(count: int) -> torch.Tensor:
-    """Equal from both ends to the last bit, as the layers' filters are: what kernels make use of."""
+    """Equal from both ends to the last bit, as the layers' filters are: kernels use it."""
     taps = torch.hann_window(count + 2, periodic=False)[1:-1]
     return (taps + taps.flip(0)) / (2 * taps.sum())
 
