@@ -206,11 +206,12 @@ def test_a_nan_stays_in_its_plane(host_kernels, layer, layer_kind):
     assert torch.equal(found[around == 0], y[around == 0])
 
 
-def test_a_steep_slope_is_left_to_the_plain_tiles(host_kernels, layer):
+@pytest.mark.parametrize("slope", [1.5, -0.2])
+def test_other_slopes_are_left_to_the_plain_tiles(host_kernels, layer, slope):
     x, fu, fd, b, options = layer("t", (12, 12))
     run = {"flip": False, "gain": 1.0, "clamp": -1.0, "tiles": "bands", **options}
     with pytest.raises(AssertionError, match="no tile kind fits"):
-        host_kernels.filtered_lrelu(x, fu, fd, b, slope=1.5, **run)
+        host_kernels.filtered_lrelu(x, fu, fd, b, slope=slope, **run)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -59,10 +59,12 @@ bool visit_kind(const Sg3FilteredLrelu& op, const Visit& visit) {
 }
 
 // Whether tiles on the tensor cores can compute it: their nonlinearity takes the larger of a sample
-// and the slope times it, and they count the outputs of a plane in 32 bits.
+// and the slope times it, whose sign must still be the sample's, and they count the outputs of a
+// plane in 32 bits.
 inline bool suits_bands(const Sg3FilteredLrelu& op) {
     constexpr int64_t most = int64_t(1) << 31;
-    return (op.read_flags || op.slope <= 1) && static_cast<int64_t>(op.out_w) * op.out_h < most;
+    const bool bends = op.read_flags || (op.slope >= 0 && op.slope <= 1);
+    return bends && static_cast<int64_t>(op.out_w) * op.out_h < most;
 }
 
 // The same for the tiles on the tensor cores.
