@@ -214,6 +214,19 @@ def test_views_and_channels_last(layer):
     )
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_tensors_may_begin_anywhere(layer, layer_kind, dtype, offset):
+    """Only the order of sums depends on it."""
+    x, fu, fd, b, options = layer(layer_kind, (25, 38), dtype, GPU, (2, 3))
+    expected = filtered_lrelu(x, fu, fd, b, **options)
+    memory = x.new_zeros(x.numel() + offset)
+    memory[offset:] = x.flatten()
+    moved = memory[offset:].view(x.shape)
+    found = filtered_lrelu(moved, fu, fd, b, **options)
+    assert share_beyond(found, expected, 4 * torch.finfo(dtype).eps) == 0
+
+
 @pytest.mark.parametrize("planes", [(0, 3), (2, 0)])
 def test_empty(layer, planes):
     x, fu, fd, b, options = layer("t", (36, 36), torch.float16, GPU, planes)
@@ -286,9 +299,10 @@ def test_a_second_device(layer):
         filtered_lrelu(x, fu.to(other), fd, b, **options)
 
 
-def test_repeats_are_equal_to_the_last_bit(layer, layer_kind):
+@pytest.mark.parametrize("width", [151, 152])  # loaded by samples, by words
+def test_repeats_are_equal_to_the_last_bit(layer, layer_kind, width):
     """A result that moves between runs is a race between threads."""
-    x, fu, fd, b, options = layer(layer_kind, (150, 151), torch.float16, GPU, (4, 16))
+    x, fu, fd, b, options = layer(layer_kind, (150, width), torch.float16, GPU, (4, 16))
     x = x.requires_grad_()
     runs = []
     for _ in range(5):
