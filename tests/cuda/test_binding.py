@@ -24,6 +24,7 @@ TESTS = (
     "upfirdn2d and (dtype0 or dtype1)",
     "bias_act and not dtype3",
     "views or empty",
+    "begin_anywhere and dtype0",
 )
 
 
