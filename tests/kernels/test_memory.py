@@ -28,14 +28,19 @@ def run(arguments: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def library_of(compiler: str, name: str) -> Path:
+    asked = (compiler, f"-print-file-name={name}")
+    return Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+
+
 @pytest.fixture(scope="module")
 def watched(library, tmp_path_factory) -> dict[str, str]:
     """The environment in which kernels are built and loaded so, once they are built."""
     folder = tmp_path_factory.mktemp("watched")
     compiler = os.environ.get("CXX", "c++")
-    asked = (compiler, "-print-file-name=libasan.so")
-    runtime = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    if not Path(runtime).is_file():
+    # the second for the first: it looks at exceptions, where they are known before it is loaded
+    libraries = [library_of(compiler, name) for name in ("libasan.so", "libstdc++.so.6")]
+    if not all(path.is_file() for path in libraries):
         pytest.skip(f"{compiler} has no AddressSanitizer")
     script = folder / "c++"
     script.write_text(WATCHED.format(compiler=compiler, strict=STRICT))
@@ -44,7 +49,7 @@ def watched(library, tmp_path_factory) -> dict[str, str]:
         "CXX": str(script),
         "SG3FLOW_KERNELS": str(folder / "kernels"),
         "SG3FLOW_OPS": "cpu",
-        "LD_PRELOAD": runtime,
+        "LD_PRELOAD": " ".join(map(str, libraries)),
         # the interpreter keeps what it has until its end
         "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0",
     }
