@@ -51,7 +51,7 @@ class Worker {
     return 1;
   }
 
-  // Middle row m, or two with it; how many.
+  // Middle row m, or it and the next one; how many.
   int make(Index m) {
     if (!needs(m)) return 1;
     const int count = goes_with_next(m) ? 2 : 1;
