@@ -2,7 +2,7 @@
 
 python benchmarks/cuda_instructions.py [--loops] [--cubin FILE]
 
-Compiles filtered_lrelu for float16 and sm_90, disassembles it (nvcc and cuobjdump in PATH) and
+Compiles filtered_lrelu for float16 and sm_90, disassembles it (cuobjdump in PATH) and
 counts the warp instructions of a plane's tiles: each inner loop as often as a full tile takes it,
 told apart by what it loads, multiplies and stores; the rest of the loop over planes once for each
 warp, both sides of every branch. Loops that are not taken count nothing: those at a tensor's ends,
@@ -17,12 +17,15 @@ conflicts and memory come on top.
 import argparse
 import dataclasses
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sg3flow.cuda.sources import FOLDER
+from sg3flow.cuda.sources import FOLDER, nvcc_options
+from sg3flow.kernels.recipes import find_nvcc
 
 MODES = ("no flags", "writes flags", "reads flags")
 H100_CLOCKS, H100_BANDWIDTH = 132 * 1.7e9, 3.35e12  # of all multiprocessors, a second; bytes
@@ -139,12 +142,15 @@ class Plan:
 
 
 def disassemble(cubin: Path | None) -> str:
+    if shutil.which("cuobjdump") is None:
+        sys.exit("error: no cuobjdump is on PATH; it is part of the CUDA toolkit")
     with tempfile.TemporaryDirectory() as folder:
         if cubin is None:
             cubin = Path(folder) / "kernels.cubin"
             source = FOLDER / "filtered_lrelu_float16.cu"
-            options = ["-std=c++17", "-O3", "-gencode=arch=compute_90,code=sm_90", "-cubin"]
-            subprocess.run(["nvcc", *options, str(source), "-o", str(cubin)], check=True)
+            options = nvcc_options(["-gencode=arch=compute_90,code=sm_90"])
+            nvcc = [str(find_nvcc(None)[0]), *options, "-cubin"]
+            subprocess.run([*nvcc, str(source), "-o", str(cubin)], check=True)
         command = ["cuobjdump", "-sass", str(cubin)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -234,7 +240,7 @@ def main() -> None:
         all_, half = sum(counts.values()), sum(n for c, n in counts.items() if c in _HALF_RATE)
         clocks = [n * scale / 4 for n in (all_, 2 * half, 4 * counts["HMMA"], 4 * moves)]
         seconds = max(clocks) / H100_CLOCKS
-        # the gradient is counted by the layer's own output too: its flags are those of the layer
+        # a gradient's middle samples are those of the layer, whose flags it reads
         middle = (size_out * kind[3] + kind[4] - 1) ** 2
         bytes_ = 2 * (size_in**2 + size_out**2) + (middle / 4 if mode else 0)
         share = bytes_ / size_out**2 / seconds / H100_BANDWIDTH

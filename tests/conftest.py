@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +26,24 @@ hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
 
 _SHARED = Path(os.environ.get("SG3FLOW_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def address_sanitizer() -> Callable[[str], str]:
+    """What to preload, so that Python loads what a compiler built with -fsanitize=address."""
+
+    def preload(compiler: str) -> str:
+        # the second for the first: it hears exceptions if they are known before it is loaded
+        found = []
+        for name in ("libasan.so", "libstdc++.so.6"):
+            asked = (compiler, f"-print-file-name={name}")
+            answer = subprocess.run(asked, capture_output=True, text=True, check=True)
+            found.append(answer.stdout.strip())
+        if not all(Path(path).is_absolute() for path in found):
+            pytest.skip(f"{compiler} has no address sanitizer")
+        return " ".join(found)
+
+    return preload
 
 
 @pytest.fixture(scope="session")

@@ -56,15 +56,11 @@ print("right")
 
 
 @pytest.fixture(scope="module")
-def sanitizer() -> str:
+def sanitizer(address_sanitizer) -> str:
     compiler = shutil.which("g++")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs g++ and its address sanitizer")
-    command = [compiler, "-print-file-name=libasan.so"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    if not Path(found).is_absolute():
-        pytest.skip("g++ has no address sanitizer here")
-    return found
+    return address_sanitizer(compiler)
 
 
 def test_nothing_beside_the_tensors_is_touched(sanitizer, tmp_path):

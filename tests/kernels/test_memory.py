@@ -28,20 +28,12 @@ def run(arguments: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def library_of(compiler: str, name: str) -> Path:
-    asked = (compiler, f"-print-file-name={name}")
-    return Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
-
-
 @pytest.fixture(scope="module")
-def watched(library, tmp_path_factory) -> dict[str, str]:
+def watched(library, address_sanitizer, tmp_path_factory) -> dict[str, str]:
     """The environment in which kernels are built and loaded so, once they are built."""
     folder = tmp_path_factory.mktemp("watched")
     compiler = os.environ.get("CXX", "c++")
-    # the second for the first: it looks at exceptions, where they are known before it is loaded
-    libraries = [library_of(compiler, name) for name in ("libasan.so", "libstdc++.so.6")]
-    if not all(path.is_file() for path in libraries):
-        pytest.skip(f"{compiler} has no AddressSanitizer")
+    preload = address_sanitizer(compiler)
     script = folder / "c++"
     script.write_text(WATCHED.format(compiler=compiler, strict=STRICT))
     script.chmod(0o755)
@@ -49,7 +41,7 @@ def watched(library, tmp_path_factory) -> dict[str, str]:
         "CXX": str(script),
         "SG3FLOW_KERNELS": str(folder / "kernels"),
         "SG3FLOW_OPS": "cpu",
-        "LD_PRELOAD": " ".join(map(str, libraries)),
+        "LD_PRELOAD": preload,
         # the interpreter keeps what it has until its end
         "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0",
     }

@@ -27,33 +27,6 @@ static inline void weigh_taps(
   }
 }
 
-#if defined(__AVX512F__)
-constexpr bool kHasRoomForPairs = true;  // weights and rows, in registers
-#else
-constexpr bool kHasRoomForPairs = false;
-#endif
-
-// Two results from rows that they share: the second begins kApart rows further.
-template <int kTaps, int kApart, class Finish>
-static inline void weigh_pair(
-    float* const* dst, const float* const* rows, const float* weights, std::int64_t n, Finish one,
-    Finish other) {
-  const float* row[kTaps + kApart];
-  for (int t = 0; t < kTaps + kApart; ++t) row[t] = rows[t];
-  Vec w[2 * kTaps];
-  for (int t = 0; t < 2 * kTaps; ++t) w[t] = splat(weights[t]);
-  for (std::int64_t k = 0; k < n; k += kLanes) {
-    Vec x[kTaps + kApart], sum[2] = {};
-    for (int t = 0; t < kTaps + kApart; ++t) x[t] = load(row[t] + k);
-    for (int t = 0; t < kTaps; ++t) {
-      sum[0] += w[t] * x[t];
-      sum[1] += w[kTaps + t] * x[t + kApart];
-    }
-    store(dst[0] + k, one(sum[0], k));
-    store(dst[1] + k, other(sum[1], k));
-  }
-}
-
 // the same for any number of taps
 template <class Finish>
 static inline void weigh_many(
@@ -88,6 +61,33 @@ static inline void weigh(
     case 6: return weigh_taps<6>(dst, rows, weights, n, finish);
     case 12: return weigh_taps<12>(dst, rows, weights, n, finish);
     default: return weigh_many(dst, rows, weights, taps, n, finish);
+  }
+}
+
+#if defined(__AVX512F__)
+constexpr bool kHasRoomForPairs = true;  // weights and rows, in registers
+#else
+constexpr bool kHasRoomForPairs = false;
+#endif
+
+// Two results from rows that they share: the second begins kApart rows further.
+template <int kTaps, int kApart, class Finish>
+static inline void weigh_pair(
+    float* const* dst, const float* const* rows, const float* weights, std::int64_t n, Finish one,
+    Finish other) {
+  const float* row[kTaps + kApart];
+  for (int t = 0; t < kTaps + kApart; ++t) row[t] = rows[t];
+  Vec w[2 * kTaps];
+  for (int t = 0; t < 2 * kTaps; ++t) w[t] = splat(weights[t]);
+  for (std::int64_t k = 0; k < n; k += kLanes) {
+    Vec x[kTaps + kApart], sum[2] = {};
+    for (int t = 0; t < kTaps + kApart; ++t) x[t] = load(row[t] + k);
+    for (int t = 0; t < kTaps; ++t) {
+      sum[0] += w[t] * x[t];
+      sum[1] += w[kTaps + t] * x[t + kApart];
+    }
+    store(dst[0] + k, one(sum[0], k));
+    store(dst[1] + k, other(sum[1], k));
   }
 }
 

@@ -32,8 +32,6 @@ struct BandDown {
         together = fours ? 4 : (op.out_w % 2 == 0 ? 2 : 1);
     }
 
-    static SG3_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
-
     // The next plane.
     SG3_DEVICE void run() {
         Weights weights;

@@ -41,6 +41,7 @@ struct TileShape {
 };
 
 SG3_BOTH constexpr int larger(int a, int b) { return a > b ? a : b; }
+SG3_BOTH constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 // What a tile keeps in shared memory. Signals whose lives do not overlap share their place: the
 // input and the upsampled tile, the half-upsampled and the half-downsampled one.

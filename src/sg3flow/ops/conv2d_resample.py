@@ -52,10 +52,10 @@ def conv2d_resample(
 def has_compiled_conv(x: torch.Tensor, w: torch.Tensor, padding: int) -> bool:
     """Whether `compiled_conv` serves, and is the faster one.
 
-    It works on 16 tiles of 4x4 results at a time. Measured on one AVX-512 core, 3x3, milliseconds
-    of it and of torch's: 512 channels at 84x84 195 and 335, 362 to 256 at 148x148 160 and 351;
-    8 samples of 128 channels at 36x36 20 and 32, 64 channels 6.6 and 8.5, 16 channels at 84x84 4.4
-    and 5.1. Below 16x16 most of the 16 tiles are empty.
+    It works on 16 tiles of 4x4 results at a time (on AVX2 on 8). Measured on one AVX-512 core, 3x3,
+    milliseconds of it and of torch's: 512 channels at 84x84 195 and 335, 362 to 256 at 148x148 160
+    and 351; 8 samples of 128 channels at 36x36 20 and 32, 64 channels 6.6 and 8.5, 16 channels at
+    84x84 4.4 and 5.1. Below 16x16 most of the 16 tiles are empty.
     """
     return (
         x.device.type == "cpu"
