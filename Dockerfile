@@ -4,7 +4,8 @@
 #   docker build -t sg3flow-serve .
 #   docker run --rm -p 8080:8080 --read-only --tmpfs /tmp sg3flow-serve
 #
-# The image holds the model's own copy of the code and runs what `mlflow models serve` runs.
+# The image holds the model's own copy of the code and runs what `mlflow models serve` starts: by
+# itself that command would not hear `docker stop`, and requests under way would be lost.
 # docs/registry-and-serving.md says more.
 
 FROM python:3.11.13-slim-bookworm AS build
@@ -38,8 +39,9 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     SG3FLOW_DEVICE=cpu \
-    SG3FLOW_KERNELS=/kernels
+    SG3FLOW_KERNELS=/kernels \
+    __pyfunc_model_path__=/model
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
-CMD ["mlflow", "models", "serve", "-m", "/model", "--env-manager", "local", "--host", "0.0.0.0", "--port", "8080"]
+CMD ["uvicorn", "--host", "0.0.0.0", "--port", "8080", "mlflow.pyfunc.scoring_server.app:app"]

@@ -4,14 +4,18 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sg3flow.tracking.registry import requirements
@@ -72,24 +76,56 @@ def test_what_is_copied_exists_and_reaches_the_engine(instructions, model):
             assert f"!{top}" in allowed
 
 
-def test_the_command_serves_and_is_healthy(instructions, model):
-    """Its words as they are, but for the folder and the port; with its environment."""
+def _as_in_the_container(instructions, model) -> tuple[list[str], dict[str, str]]:
+    """The command and its environment, but for the folder, the port and what is the tests' own."""
     command = json.loads(_all(instructions, "CMD")[0])
-    command = [{"/model": str(model.model), "8080": "PORT"}.get(word, word) for word in command]
+    command = ["PORT" if word == "8080" else word for word in command]
     (env,) = [e for e in _all(instructions, "ENV") if "SG3FLOW_DEVICE" in e]
     variables = dict(pair.split("=", 1) for pair in shlex.split(env))
     for ours in ("PATH", "HOME", "SG3FLOW_KERNELS"):
         del variables[ours]
+    return command, {
+        name: str(model.model) if value == "/model" else value for name, value in variables.items()
+    }
+
+
+def test_the_command_serves_and_is_healthy(instructions, model):
+    command, variables = _as_in_the_container(instructions, model)
+    (check,) = _all(instructions, "HEALTHCHECK")
+    probe = json.loads(check[check.index("CMD") + 3 :])
     with model.serving(command, **variables) as server:
         status, text = server.post({"dataframe_records": [{"seed": 1, "class": 0}]})
         assert status == 200 and "png" in json.loads(text)["predictions"][0]
-        (check,) = _all(instructions, "HEALTHCHECK")
-        probe = json.loads(check[check.index("CMD") + 3 :])
         probe[-1] = probe[-1].replace("8080", str(server.port))
         assert subprocess.run([sys.executable, *probe[1:]]).returncode == 0
         seen = server.watch.read_text().splitlines()
         assert not [line for line in seen if line.startswith("pickle")]
     assert subprocess.run([sys.executable, *probe[1:]], capture_output=True).returncode != 0
+
+
+def test_a_stop_lets_requests_be_answered(instructions, model):
+    command, variables = _as_in_the_container(instructions, model)
+    records = [{"seed": seed, "class": 0} for seed in range(64)]
+    with model.serving(command, **variables) as server, ThreadPoolExecutor(1) as threads:
+        assert _hears(server.process.pid, signal.SIGTERM)
+        process = psutil.Process(server.process.pid)
+        before = process.cpu_times().user
+        answer = threads.submit(server.post, {"dataframe_records": records})
+        while process.cpu_times().user - before < 0.05:  # it has the request
+            time.sleep(0.01)
+        assert not answer.done()
+        process.terminate()
+        status, text = answer.result()
+        assert status == 200 and len(json.loads(text)["predictions"]) == len(records)
+        assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def _hears(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal itself: a container's first process gets no others."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    assert caught is not None
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 IMPORTS = """
