@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
 from sg3flow.kernels import trial
@@ -134,6 +136,24 @@ def test_convolution_has_gradients_of_two_orders(draw):
     for expected, found in zip(*results, strict=True):
         error = (found - expected).abs().max() / expected.abs().max()
         assert float(error.detach()) < 1e-4
+
+
+@given(
+    channels=st.tuples(st.integers(1, 35), st.integers(1, 35)),
+    samples=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    padding=st.integers(0, 2),
+)
+def test_a_convolution_is_that_of_double_precision(channels, samples, size, padding):
+    """Blocks of channels and of tiles, whole and not, of several samples at a time."""
+    height, width = (max(side, 3 - 2 * padding) for side in size)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, channels[0], height, width, generator=draw)
+    w = torch.randn(channels[1], channels[0], 3, 3, generator=draw)
+    found = torch.ops.sg3flow.conv3x3(x, w, None, None, padding)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), padding=padding)
+    limit = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found.double(), expected, atol=limit, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -19,32 +19,18 @@ namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-// u[j * step + c] of six from g[j * step + c] of three, for a run of channels
-inline void transform_taps(const double* __restrict g, double* __restrict u, Index step, Index n) {
-  constexpr double p = 0.70710678118654752, q = 1.41421356237309505, third = 1. / 3;
-  for (Index c = 0; c < n; ++c) {
-    const double g0 = g[c], g1 = g[step + c], g2 = g[2 * step + c];
-    u[c] = g0;
-    u[step + c] = (-2 * g0 - 2 * p * g1 - g2) * third;
-    u[2 * step + c] = (-2 * g0 + 2 * p * g1 - g2) * third;
-    u[3 * step + c] = (0.5 * g0 + 0.5 * q * g1 + g2) * third;
-    u[4 * step + c] = (0.5 * g0 - 0.5 * q * g1 + g2) * third;
-    u[5 * step + c] = g2;
-  }
-}
-
-// How the tiles are dealt out: `rows` rows of them at a time, of one sample after the other, so
-// that few lanes stay empty and every thread has some.
+// How the tiles are dealt out: `rows` rows of them at a time, of one sample after the other. As many
+// as make the thread with most work finish first: it counts how many pieces a thread gets, and how
+// many lanes of these stay empty.
 struct Tiles {
-  Index across, down, all, rows, units, columns;
+  Index across, down, all, rows = 1, units, columns;
   explicit Tiles(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
     all = a.samples * down;
-    const Index most = std::clamp<Index>(kWidest / across, 1, ceil_div(all, a.threads));
-    rows = most;  // or fewer, where these leave fewer lanes empty
-    for (Index fewer = most - 1; 2 * fewer > most; --fewer)
-      if (filled(fewer) > filled(rows)) rows = fewer;
+    const Index most = std::clamp<Index>(kWidest / across, 1, all);
+    for (Index more = 2; more <= most; ++more)
+      if (longest(more, a.threads) <= longest(rows, a.threads)) rows = more;
     units = ceil_div(all, rows);
     columns = round_up(rows * across, kLanes);
   }
@@ -52,10 +38,11 @@ struct Tiles {
  private:
   // wide enough to use every weight often, narrow enough for the caches
   static constexpr Index kWidest = 144;
+  static constexpr Index kStart = 8;  // columns that would take as long as a piece's start
 
-  // the share of the lanes that have a tile
-  double filled(Index n) const {
-    return static_cast<double>(n * across) / static_cast<double>(round_up(n * across, kLanes));
+  // the columns that one thread multiplies
+  Index longest(Index n, Index threads) const {
+    return ceil_div(ceil_div(all, n), threads) * (round_up(n * across, kLanes) + kStart);
   }
 };
 
@@ -230,47 +217,6 @@ class Worker {
 };
 
 }  // namespace
-
-// Floats that the transformed taps take.
-Index convolution_taps(const Convolution& a) {
-  return kPlaces * round_up(a.out_c, kRows) * a.in_c;
-}
-
-// Units: blocks of output channels. Taps [out_c, in_c, 3, 3] -> [36, out_c / kRows, in_c, kRows].
-Index taps_units(const Convolution& a) { return ceil_div(a.out_c, kRows); }
-
-void transform_convolution_taps(
-    const Convolution& a, const float* w, float* taps, Index begin, Index end) {
-  constexpr Index kRun = 64;  // input channels at a time
-  const Index blocks = taps_units(a);
-  std::vector<double> memory((9 + 18 + 36) * kRun);
-  std::vector<float> places(kRows * kPlaces * kRun);
-  double *g = memory.data(), *half = g + 9 * kRun, *u = half + 18 * kRun;
-  for (Index b = begin; b < end; ++b)
-    for (Index first = 0; first < a.in_c; first += kRun) {
-      const Index n = std::min(kRun, a.in_c - first);
-      for (int i = 0; i < kRows; ++i) {
-        const Index o = b * kRows + i;
-        float* to = places.data() + i * kPlaces * kRun;
-        if (o >= a.out_c) {
-          std::fill(to, to + kPlaces * kRun, 0.f);
-          continue;
-        }
-        const float* from = w + (o * a.in_c + first) * 9;
-        for (Index c = 0; c < n; ++c)
-          for (int t = 0; t < 9; ++t) g[t * kRun + c] = from[9 * c + t];
-        for (int y = 0; y < 3; ++y) transform_taps(g + 3 * y * kRun, half + 6 * y * kRun, kRun, n);
-        for (int x = 0; x < 6; ++x) transform_taps(half + x * kRun, u + x * kRun, 6 * kRun, n);
-        for (Index k = 0; k < kPlaces * kRun; ++k) to[k] = static_cast<float>(u[k]);
-      }
-      for (int k = 0; k < kPlaces; ++k) {
-        float* to = taps + ((k * blocks + b) * a.in_c + first) * kRows;
-        const float* from = places.data() + k * kRun;
-        for (Index c = 0; c < n; ++c)
-          for (int i = 0; i < kRows; ++i) to[c * kRows + i] = from[i * kPlaces * kRun + c];
-      }
-    }
-}
 
 Index convolution_units(const Convolution& a) { return Tiles(a).units; }
 

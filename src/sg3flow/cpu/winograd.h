@@ -31,6 +31,18 @@ inline void transform_output(const Vec* m, Vec* y) {
   y[3] = 0.5f * kP * gap_p + 2.f * kQ * gap_q + m[5];
 }
 
+inline void transform_taps(const Vec* g, Vec* u) {
+  constexpr float third = 1.f / 3;
+  const Vec even_p = third * (2.f * g[0] + g[2]), odd_p = 2.f * third * kP * g[1];
+  const Vec even_q = third * (0.5f * g[0] + g[2]), odd_q = 0.5f * third * kQ * g[1];
+  u[0] = g[0];
+  u[1] = -even_p - odd_p;
+  u[2] = odd_p - even_p;
+  u[3] = even_q + odd_q;
+  u[4] = even_q - odd_q;
+  u[5] = g[2];
+}
+
 // the transpose of transform_output
 inline void transform_gradient(const Vec* y, Vec* m) {
   const Vec even_p = y[0] + 0.5f * y[2], odd_p = kP * y[1] + 0.5f * kP * y[3];
@@ -43,7 +55,7 @@ inline void transform_gradient(const Vec* y, Vec* m) {
   m[5] = y[3];
 }
 
-// the transpose of the taps' transform
+// the transpose of transform_taps
 inline void gather_taps(const Vec* u, Vec* g) {
   constexpr float third = 1.f / 3;
   const Vec sum_p = u[1] + u[2], gap_p = u[1] - u[2], sum_q = u[3] + u[4], gap_q = u[3] - u[4];

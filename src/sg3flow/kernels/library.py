@@ -358,7 +358,10 @@ def _pulled_to_input(
     if not needs_before:
         return dx, None
     assert before is not None
-    return dx * before[:, :, None, None], torch.ops.sg3flow.plane_products(x, dx)
+    db = torch.ops.sg3flow.plane_products(x, dx)
+    factors = before[:, :, None, None]
+    # In place unless a gradient of second order will ask for what is in `dx` now.
+    return dx * factors if torch.is_grad_enabled() else dx.mul_(factors), db
 
 
 torch.library.register_autograd(

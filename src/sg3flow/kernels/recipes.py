@@ -23,6 +23,7 @@ _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 _KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 _CPU_SOURCES = (
     "convolution",
+    "convolution_taps",
     "matrix_product",
     "pointwise",
     "resampling",
