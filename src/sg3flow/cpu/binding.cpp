@@ -452,20 +452,16 @@ Tensor conv3x3_weight(
     return at::zeros({of.out_c, of.in_c, 3, 3}, x.options());
   Tensor w = at::empty({of.out_c, of.in_c, 3, 3}, x.options());
   a.w = w.mutable_data_ptr<float>();
-  const auto memory = kernels().weight_gradient_memory(of);
-  const Tensor x_tiles = at::empty({memory.x_tiles}, x.options());
-  const Tensor grad_tiles = at::empty({memory.grad_tiles}, x.options());
-  const Tensor sums = at::empty({memory.sums}, x.options());
-  a.x_tiles = x_tiles.mutable_data_ptr<float>();
-  a.grad_tiles = grad_tiles.mutable_data_ptr<float>();
+  of.threads = num_threads();
+  const Tensor sums = at::empty({kernels().weight_gradient_sums(of)}, x.options());
   a.sums = sums.mutable_data_ptr<float>();
-  const std::int64_t steps = kernels().weight_gradient_steps(of);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    const std::int64_t units = kernels().weight_gradient_units(of, step);
-    in_threads(units, kWorthAThread, [&](std::int64_t begin, std::int64_t end) {
-      kernels().run_weight_gradient(a, step, begin, end);
-    });
-  }
+  const std::int64_t units = kernels().weight_gradient_units(of);
+  in_threads(units, kWorthAThread, [&](std::int64_t begin, std::int64_t end) {
+    kernels().run_weight_gradient(a, begin, end);
+  });
+  in_threads(of.out_c, of.in_c * 1000, [&](std::int64_t begin, std::int64_t end) {
+    kernels().finish_weight_gradient(a, begin, end);
+  });
   return w;
 }
 

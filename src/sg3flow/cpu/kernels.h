@@ -71,16 +71,12 @@ struct Convolution {
 };
 
 // The gradient of a convolution's weights [out_c, in_c, 3, 3], from its input and the gradient of
-// its result. The three buffers are as large as WeightGradientMemory says.
+// its result. `sums` is as large as weight_gradient_sums says.
 struct WeightGradient {
   Convolution of;  // without taps and y
   const float* grad = nullptr;
   float* w = nullptr;
-  float *x_tiles = nullptr, *grad_tiles = nullptr, *sums = nullptr;
-};
-
-struct WeightGradientMemory {
-  std::int64_t x_tiles, grad_tiles, sums;  // floats
+  float* sums = nullptr;
 };
 
 // y [rows, columns] = a [rows, inner] x b [inner, columns]; a with any steps between its numbers.
@@ -110,11 +106,11 @@ struct Kernels {
       const Convolution&, const float* w, float* taps, std::int64_t begin, std::int64_t end);
   std::int64_t (*convolution_units)(const Convolution&);
   void (*run_convolution)(const Convolution&, std::int64_t begin, std::int64_t end);
-  WeightGradientMemory (*weight_gradient_memory)(const Convolution&);
-  std::int64_t (*weight_gradient_steps)(const Convolution&);  // each begins after the one before
-  std::int64_t (*weight_gradient_units)(const Convolution&, std::int64_t step);
-  void (*run_weight_gradient)(
-      const WeightGradient&, std::int64_t step, std::int64_t begin, std::int64_t end);
+  std::int64_t (*weight_gradient_sums)(const Convolution&);  // floats
+  std::int64_t (*weight_gradient_units)(const Convolution&);
+  void (*run_weight_gradient)(const WeightGradient&, std::int64_t begin, std::int64_t end);
+  // after all those; its units are output channels
+  void (*finish_weight_gradient)(const WeightGradient&, std::int64_t begin, std::int64_t end);
   void (*run_plane_products)(const PlaneProducts&, std::int64_t begin, std::int64_t end);
   std::int64_t (*block_sums)(const MatrixProduct&);  // floats
   std::int64_t (*block_sums_units)(const MatrixProduct&);

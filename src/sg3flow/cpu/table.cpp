@@ -14,10 +14,10 @@ void transform_convolution_taps(
     const Convolution&, const float*, float*, std::int64_t, std::int64_t);
 std::int64_t convolution_units(const Convolution&);
 void run_convolution(const Convolution&, std::int64_t, std::int64_t);
-WeightGradientMemory weight_gradient_memory(const Convolution&);
-std::int64_t weight_gradient_steps(const Convolution&);
-std::int64_t weight_gradient_units(const Convolution&, std::int64_t);
-void run_weight_gradient(const WeightGradient&, std::int64_t, std::int64_t, std::int64_t);
+std::int64_t weight_gradient_sums(const Convolution&);
+std::int64_t weight_gradient_units(const Convolution&);
+void run_weight_gradient(const WeightGradient&, std::int64_t, std::int64_t);
+void finish_weight_gradient(const WeightGradient&, std::int64_t, std::int64_t);
 void run_plane_products(const PlaneProducts&, std::int64_t, std::int64_t);
 std::int64_t block_sums(const MatrixProduct&);
 std::int64_t block_sums_units(const MatrixProduct&);
@@ -34,10 +34,10 @@ const Kernels kernels = {
     transform_convolution_taps,
     convolution_units,
     run_convolution,
-    weight_gradient_memory,
-    weight_gradient_steps,
+    weight_gradient_sums,
     weight_gradient_units,
     run_weight_gradient,
+    finish_weight_gradient,
     run_plane_products,
     block_sums,
     block_sums_units,

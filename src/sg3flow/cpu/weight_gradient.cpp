@@ -1,10 +1,14 @@
 // The gradient of the weights of a 3x3 convolution: the transpose of Winograd's F(4x4, 3x3), so the
 // same 36 products a tile and pair of channels.
 //
-// The image goes by strips of tile rows. Two steps a strip: transform the tiles of the input and of
-// the gradient; for each of the 36 places of a tile, multiply matrices over the tiles and add the
-// product to a sum. A last step makes the nine taps of the 36 sums. Lanes are channels. Every
-// number is made by one unit, in an order that does not depend on threads.
+// The rows of tiles are cut into parts, each with sums of its own, and a thread does all of a part,
+// strip by strip: transform the tiles of the input and of the gradient; for each of the 36 places of
+// a tile, multiply matrices over the tiles and add the product to a sum. Nothing that one thread
+// makes is read by another before the end: between the cores of two chips that would take as long as
+// the products. Where there are fewer parts than threads, a unit does some of the channels only, and
+// others transform the same tiles. At last the parts are added, and the nine taps made of the sums.
+//
+// Lanes are channels. The order of every sum depends on the shapes alone.
 
 #include <algorithm>
 
@@ -28,31 +32,60 @@ constexpr int kRows = 4, kColumns = 2;
 #endif
 static_assert(kLanes % kRows == 0);
 
-struct Strips {
-  Index across, down, total, rows, count, tiles, in_blocks, out_blocks;
-  explicit Strips(const Convolution& a) {
+// Some registers of channels: of all, as even groups as there can be.
+struct Group {
+  Index first, blocks;
+  Group(Index all, Index groups, Index i) : first(all * i / groups) {
+    blocks = all * (i + 1) / groups - first;
+  }
+};
+
+// How the rows of tiles, and with many threads the channels, are shared out.
+struct Parts {
+  Index across, down, total, in_blocks, out_blocks;
+  Index count, rows, strip_rows;
+  Index in_groups = 1, out_groups = 1;
+  explicit Parts(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
     total = a.samples * down;
     in_blocks = ceil_div(a.in_c, kLanes);
     out_blocks = ceil_div(a.out_c, kLanes);
-    // long enough to use every sum often, short enough for the caches
-    const Index column = kPlaces * kLanes * (in_blocks + out_blocks);
-    const Index wanted = std::clamp<Index>(kFloats / column, 32, 512);
-    rows = std::clamp<Index>(wanted / across, 1, total);
-    tiles = rows * across;
+    // powers of two: most machines have as many threads, or a divisor
+    const Index most = std::min(total * across / kTiles, kSums / sums());
+    for (count = 1; count < kMost && 2 * count <= most;) count *= 2;
+    rows = ceil_div(total, count);
     count = ceil_div(total, rows);
+    const Index wanted = kStrip / (kPlaces * kLanes * (in_blocks + out_blocks)) / across;
+    strip_rows = std::clamp<Index>(wanted, ceil_div(32, across), ceil_div(512, across));
+    strip_rows = std::min(strip_rows, rows);
+    while (units() < a.threads && (in_in_group() > 1 || out_in_group() > 1))
+      (in_in_group() > out_in_group() ? in_groups : out_groups) += 1;
   }
 
-  Index rows_of(Index strip) const { return std::min(rows, total - strip * rows); }
+  Index units() const { return count * in_groups * out_groups; }
 
-  // Floats of the tiles' places, one of 36, for so many blocks of channels. The places begin in
-  // different sets of the first-level cache.
-  Index place(Index blocks) const { return round_up(blocks * tiles * kLanes, 1024) + kLine; }
+  // floats of the sums of a part
+  Index sums() const { return kPlaces * out_blocks * in_blocks * kLanes * kLanes; }
+
+  // the longest group
+  Index in_in_group() const { return ceil_div(in_blocks, in_groups); }
+  Index out_in_group() const { return ceil_div(out_blocks, out_groups); }
 
  private:
-  static constexpr Index kFloats = 1 << 19;
+  static constexpr Index kMost = 16;       // parts
+  static constexpr Index kTiles = 384;     // of a part, at least: its sums are written and read
+  static constexpr Index kSums = 1 << 21;  // floats, of all parts
+  // floats of a strip: long enough to use every sum often, short enough for the caches
+  static constexpr Index kStrip = 1 << 19;
 };
+
+// Where a row of sums begins: [part, place, output channel, input channel], with the channels that
+// fill the last register.
+Index sum_at(const Parts& parts, Index part, Index place, Index o) {
+  const Index row = (part * kPlaces + place) * parts.out_blocks * kLanes + o;
+  return row * parts.in_blocks * kLanes;
+}
 
 // As many planes of a sample as a register has lanes, the last one again where there are fewer,
 // and what they are multiplied by.
@@ -73,67 +106,70 @@ struct Planes {
 
 class Worker {
  public:
-  explicit Worker(const WeightGradient& g) : g_(g), a_(g.of), strips_(a_) {}
+  explicit Worker(const WeightGradient& g)
+      : g_(g),
+        a_(g.of),
+        parts_(a_),
+        tiles_(parts_.strip_rows * parts_.across),
+        wide_(round_up(4 * parts_.across + 2, kLanes) + kLanes),
+        x_place_(place(parts_.in_in_group())),
+        grad_place_(place(parts_.out_in_group())),
+        pixels_(6 * wide_ * kLanes),
+        x_tiles_(kPlaces * x_place_),
+        grad_tiles_(kPlaces * grad_place_) {}
 
-  // Unit: a register of channels, of the input or of the gradient, in one row of tiles.
-  void transform(Index strip, Index begin, Index end) {
-    const Index rows = strips_.rows_of(strip);
-    wide_ = round_up(4 * strips_.across + 2, kLanes) + kLanes;
-    pixels_.resize(6 * wide_ * kLanes);
-    for (Index i = begin; i < end; ++i) {
-      const Index block = i / rows, row = i % rows, at = strip * strips_.rows + row;
-      const Index sample = at / strips_.down, top = at % strips_.down * 4;
-      // the row of tiles above has left two rows of its pixels
-      const bool follows = i > begin && row > 0 && top > 0;
-      if (block < strips_.in_blocks)
-        transform_x(sample, top, block, row, follows);
-      else
-        transform_grad(sample, top, block - strips_.in_blocks, row);
+  // Unit: the sums of a part, for a group of input channels and a group of output channels.
+  void run(Index unit) {
+    const Group in(parts_.in_blocks, parts_.in_groups, unit % parts_.in_groups);
+    unit /= parts_.in_groups;
+    const Group out(parts_.out_blocks, parts_.out_groups, unit % parts_.out_groups);
+    const Index part = unit / parts_.out_groups;
+    const Index begin = part * parts_.rows, end = std::min(begin + parts_.rows, parts_.total);
+    for (Index at = begin; at < end; at += parts_.strip_rows) {
+      const Index rows = std::min(parts_.strip_rows, end - at);
+      transform(at, rows, in, out);
+      for (int k = 0; k < kPlaces; ++k)
+        multiply(k, part, rows * parts_.across, in, out, at == begin);
     }
-  }
-
-  // Unit: as many rows of the sums of one place.
-  void multiply(Index strip, Index begin, Index end) {
-    const Index tiles = strips_.rows_of(strip) * strips_.across;
-    for (Index i = begin; i < end; ++i) {
-      const Index place = i / strips_.out_blocks, block = i % strips_.out_blocks;
-      const float* u =
-          g_.grad_tiles + place * strips_.place(strips_.out_blocks) + block * strips_.tiles * kLanes;
-      const float* v = g_.x_tiles + place * strips_.place(strips_.in_blocks);
-      const Index rows = std::min<Index>(a_.out_c - block * kLanes, kLanes);
-      multiply_rows(u, v, g_.sums + sum_at(place, block * kLanes), tiles, rows, strip == 0);
-    }
-  }
-
-  // Unit: one output channel.
-  void finish(Index begin, Index end) {
-    for (Index o = begin; o < end; ++o)
-      for (Index block = 0; block < strips_.in_blocks; ++block) {
-        Vec half[3][6], taps[9];
-        for (int j = 0; j < 6; ++j) {
-          Vec u[6], g[3];
-          for (int i = 0; i < 6; ++i) u[i] = load(g_.sums + sum_at(6 * i + j, o) + block * kLanes);
-          gather_taps(u, g);
-          for (int i = 0; i < 3; ++i) half[i][j] = g[i];
-        }
-        for (int i = 0; i < 3; ++i) gather_taps(half[i], taps + 3 * i);
-        const Index n = std::min<Index>(a_.in_c - block * kLanes, kLanes);
-        float* to = g_.w + (o * a_.in_c + block * kLanes) * 9;
-        for (Index c = 0; c < n; ++c)
-          for (int t = 0; t < 9; ++t) to[9 * c + t] = taps[t][c];
-      }
   }
 
  private:
-  // [place, row, column], a row to each output channel and those that fill its block
-  Index sum_at(Index place, Index row) const {
-    return (place * strips_.out_blocks * kLanes + row) * strips_.in_blocks * kLanes;
+  // Floats of one of the places of a strip's tiles. They begin in different sets of the first-level
+  // cache.
+  Index place(Index blocks) const { return round_up(blocks * tiles_ * kLanes, 1024) + kLine; }
+
+  // The tiles of `rows` rows of them, from row `at` of all samples on.
+  void transform(Index at, Index rows, const Group& in, const Group& out) {
+    for (Index block = 0; block < in.blocks; ++block)
+      for (Index row = 0; row < rows; ++row) {
+        const Index top = (at + row) % parts_.down * 4;
+        // the row of tiles above has left two rows of its pixels
+        const bool follows = row > 0 && top > 0;
+        float* to = x_tiles_.data() + (block * tiles_ + row * parts_.across) * kLanes;
+        transform_x((at + row) / parts_.down, top, in.first + block, follows, to);
+      }
+    for (Index block = 0; block < out.blocks; ++block)
+      for (Index row = 0; row < rows; ++row) {
+        const Index top = (at + row) % parts_.down * 4;
+        float* to = grad_tiles_.data() + (block * tiles_ + row * parts_.across) * kLanes;
+        transform_grad((at + row) / parts_.down, top, out.first + block, to);
+      }
+  }
+
+  void multiply(int k, Index part, Index tiles, const Group& in, const Group& out, bool first) {
+    for (Index block = 0; block < out.blocks; ++block) {
+      const float* u = grad_tiles_.data() + k * grad_place_ + block * tiles_ * kLanes;
+      const Index row = (out.first + block) * kLanes;
+      float* to = g_.sums + sum_at(parts_, part, k, row) + in.first * kLanes;
+      const Index rows = std::min<Index>(a_.out_c - row, kLanes);
+      multiply_rows(u, x_tiles_.data() + k * x_place_, to, tiles, rows, in.blocks, first);
+    }
   }
 
   // Rows [first, last) of the planes below `top`, as vectors over the planes, from the tiles' first
   // column on; zeros beyond the image.
   void read(const Planes& planes, Index top, Index first, Index last) {
-    const Index wide = 4 * strips_.across + 2;
+    const Index wide = 4 * parts_.across + 2;
     for (Index y = top + first; y < top + last; ++y) {
       if (y >= planes.pad && y < planes.h + planes.pad)
         read_row(planes, y - planes.pad, wide, pixels(y));
@@ -163,18 +199,16 @@ class Worker {
 
   float* pixels(Index y) { return pixels_.data() + y % 6 * wide_ * kLanes; }
 
-  void transform_x(Index sample, Index top, Index block, Index row, bool follows) {
+  void transform_x(Index sample, Index top, Index block, bool follows, float* to) {
     const Planes planes(a_.x, a_.before, a_.in_c, a_.in_h, a_.in_w, a_.pad, sample, block);
     read(planes, top, follows ? 2 : 0, 6);
-    float* to = g_.x_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<6, transform_input>(top, to, strips_.place(strips_.in_blocks));
+    transform_tiles<6, transform_input>(top, to, x_place_);
   }
 
-  void transform_grad(Index sample, Index top, Index block, Index row) {
+  void transform_grad(Index sample, Index top, Index block, float* to) {
     const Planes planes(g_.grad, a_.after, a_.out_c, a_.out_h, a_.out_w, 0, sample, block);
     read(planes, top, 0, 4);
-    float* to = g_.grad_tiles + (block * strips_.tiles + row * strips_.across) * kLanes;
-    transform_tiles<4, transform_gradient>(top, to, strips_.place(strips_.out_blocks));
+    transform_tiles<4, transform_gradient>(top, to, grad_place_);
   }
 
   // kSize x kSize pixels of each tile -> 6 x 6 places, two rows of them at a time: these share
@@ -205,7 +239,7 @@ class Worker {
     };
     constexpr int kShared = kSize - 4;  // columns of neighbouring tiles
     for (int j = 0; j < kShared; ++j) down(j, 4 + j);
-    for (Index t = 0; t < strips_.across; ++t) {
+    for (Index t = 0; t < parts_.across; ++t) {
       for (int j = 0; j < kShared; ++j) {
         first[j] = first[4 + j];
         second[j] = second[4 + j];
@@ -217,16 +251,16 @@ class Worker {
   }
 
   void multiply_rows(
-      const float* u, const float* v, float* sums, Index tiles, Index rows, bool first) const {
-    const Index blocks = strips_.in_blocks;
+      const float* u, const float* v, float* sums, Index tiles, Index rows, Index blocks,
+      bool first) const {
+    const Index line = parts_.in_blocks * kLanes;
     for (Index j = 0; j < blocks;) {
       const Index left = blocks - j;
       const Index wide = ceil_div(left, ceil_div(left, kColumns));
-      const float* columns = v + j * strips_.tiles * kLanes;
       for (Index o = 0; o < rows; o += kRows) {
-        float* to = sums + (o * blocks + j) * kLanes;
         as_constant<kColumns>(wide, [&](auto vectors) {
-          multiply_block<vectors>(u + o, columns, to, tiles, first);
+          multiply_block<vectors>(
+              u + o, v + j * tiles_ * kLanes, sums + o * line + j * kLanes, tiles, first);
         });
       }
       j += wide;
@@ -236,7 +270,7 @@ class Worker {
   template <int kWide>
   void multiply_block(
       const float* u, const float* v, float* to, Index tiles, bool first) const {
-    const Index next = strips_.tiles * kLanes, line = strips_.in_blocks * kLanes;
+    const Index next = tiles_ * kLanes, line = parts_.in_blocks * kLanes;
     Vec sum[kRows][kWide];
     for (int i = 0; i < kRows; ++i)  // not `= {}`: that would clear an array in memory
       for (int j = 0; j < kWide; ++j) sum[i][j] = Vec{};
@@ -259,37 +293,53 @@ class Worker {
 
   const WeightGradient& g_;
   const Convolution& a_;
-  const Strips strips_;
-  Floats pixels_;  // six rows of a register of planes
-  Index wide_ = 0;
+  const Parts parts_;
+  Index tiles_, wide_, x_place_, grad_place_;  // of a strip; of a row; floats of a place
+  Floats pixels_;                              // six rows of a register of planes
+  Scratch x_tiles_, grad_tiles_;
 };
+
+// One output channel: its taps, of the sums of all parts.
+void gather_channel(const WeightGradient& g, const Parts& parts, Index o) {
+  const Index next_part = parts.sums(), next_place = next_part / kPlaces;
+  for (Index block = 0; block < parts.in_blocks; ++block) {
+    const float* from = g.sums + sum_at(parts, 0, 0, o) + block * kLanes;
+    Vec half[3][6], taps[9];
+    for (int j = 0; j < 6; ++j) {
+      Vec u[6], column[3];
+      for (int i = 0; i < 6; ++i) {
+        const float* sums = from + (6 * i + j) * next_place;
+        u[i] = load(sums);
+        for (Index part = 1; part < parts.count; ++part) u[i] += load(sums + part * next_part);
+      }
+      gather_taps(u, column);
+      for (int i = 0; i < 3; ++i) half[i][j] = column[i];
+    }
+    for (int i = 0; i < 3; ++i) gather_taps(half[i], taps + 3 * i);
+    const Index n = std::min<Index>(g.of.in_c - block * kLanes, kLanes);
+    float* to = g.w + (o * g.of.in_c + block * kLanes) * 9;
+    for (Index c = 0; c < n; ++c)
+      for (int t = 0; t < 9; ++t) to[9 * c + t] = taps[t][c];
+  }
+}
 
 }  // namespace
 
-WeightGradientMemory weight_gradient_memory(const Convolution& a) {
-  const Strips s(a);
-  return {
-      kPlaces * s.place(s.in_blocks), kPlaces * s.place(s.out_blocks),
-      kPlaces * s.in_blocks * s.out_blocks * kLanes * kLanes};
+Index weight_gradient_sums(const Convolution& a) {
+  const Parts parts(a);
+  return parts.count * parts.sums();
 }
 
-Index weight_gradient_steps(const Convolution& a) { return 2 * Strips(a).count + 1; }
+Index weight_gradient_units(const Convolution& a) { return Parts(a).units(); }
 
-Index weight_gradient_units(const Convolution& a, Index step) {
-  const Strips s(a);
-  if (step == 2 * s.count) return a.out_c;
-  if (step % 2) return kPlaces * s.out_blocks;
-  return s.rows_of(step / 2) * (s.in_blocks + s.out_blocks);
-}
-
-void run_weight_gradient(const WeightGradient& g, Index step, Index begin, Index end) {
+void run_weight_gradient(const WeightGradient& g, Index begin, Index end) {
   Worker worker(g);
-  if (step == 2 * Strips(g.of).count)
-    worker.finish(begin, end);
-  else if (step % 2)
-    worker.multiply(step / 2, begin, end);
-  else
-    worker.transform(step / 2, begin, end);
+  for (Index i = begin; i < end; ++i) worker.run(i);
+}
+
+void finish_weight_gradient(const WeightGradient& g, Index begin, Index end) {
+  const Parts parts(g.of);
+  for (Index o = begin; o < end; ++o) gather_channel(g, parts, o);
 }
 
 }  // namespace SG3FLOW_ISA
