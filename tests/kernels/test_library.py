@@ -230,6 +230,24 @@ def test_a_batch_is_its_samples_bit_for_bit(draw):
         assert torch.equal(op(x), torch.cat([op(one[None]) for one in x]))
 
 
+@pytest.mark.parametrize("shape", [(1, 70, 20, 20), (9, 40, 21, 9), (2, 33, 90, 90)])
+def test_a_convolution_is_the_same_with_any_number_of_threads(draw, shape):
+    """Threads decide which rows of tiles and which groups of channels are one piece of work."""
+    x, w = draw(*shape), draw(75, shape[1], 3, 3)
+    grad = draw(shape[0], 75, *shape[2:])
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 6, 16, 40):
+            torch.set_num_threads(threads)
+            y = torch.ops.sg3flow.conv3x3(x, w, None, None, 1)
+            results.append((y, torch.ops.sg3flow.conv3x3_weight(x, grad, None, None, 1)))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(one, same) for one, same in zip(results[0], result, strict=True))
+
+
 def test_numbers_do_not_depend_on_threads_and_hardly_on_the_instruction_set(tmp_path):
     runs = [("1", "avx512"), ("2", "avx512"), ("7", "avx512"), ("1", "avx2"), ("1", "default")]
     files = [tmp_path / f"{threads}-{isa}" for threads, isa in runs]

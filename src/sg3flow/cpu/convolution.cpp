@@ -19,30 +19,43 @@ namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-// How the tiles are dealt out: `rows` rows of them at a time, of one sample after the other. As many
-// as make the thread with most work finish first: it counts how many pieces a thread gets, and how
-// many lanes of these stay empty.
+// How the work is dealt out: `rows` rows of tiles at a time, of one sample after the other, and, for
+// many threads and few tiles, a group of the output channels. Chosen is what lets the thread that has
+// most to do finish first.
 struct Tiles {
-  Index across, down, all, rows = 1, units, columns;
+  Index across, down, all, blocks, rows = 1, groups = 1, pieces, columns;
   explicit Tiles(const Convolution& a) {
     across = ceil_div(a.out_w, 4);
     down = ceil_div(a.out_h, 4);
     all = a.samples * down;
+    blocks = ceil_div(a.out_c, kRows);
     const Index most = std::clamp<Index>(kWidest / across, 1, all);
-    for (Index more = 2; more <= most; ++more)
-      if (longest(more, a.threads) <= longest(rows, a.threads)) rows = more;
-    units = ceil_div(all, rows);
+    Index least = longest(1, 1, a.threads);
+    for (Index g = 1; g <= std::min(blocks, a.threads); g *= 2)
+      for (Index n = 1; n <= most; ++n) {
+        const Index products = longest(n, g, a.threads);
+        if (products > least || (products == least && g > groups)) continue;
+        least = products;
+        rows = n;
+        groups = g;
+      }
+    pieces = ceil_div(all, rows);
     columns = round_up(rows * across, kLanes);
   }
+
+  // output channels of the longest group, with those that fill its last block
+  Index channels(Index n) const { return ceil_div(blocks, n) * kRows; }
 
  private:
   // wide enough to use every weight often, narrow enough for the caches
   static constexpr Index kWidest = 144;
-  static constexpr Index kStart = 8;  // columns that would take as long as a piece's start
+  static constexpr Index kStart = 8;       // columns that would take as long as reading the weights
+  static constexpr Index kTransform = 48;  // output channels, as long as transforming the input
 
-  // the columns that one thread multiplies
-  Index longest(Index n, Index threads) const {
-    return ceil_div(ceil_div(all, n), threads) * (round_up(n * across, kLanes) + kStart);
+  // the products of one thread, over the input channels
+  Index longest(Index n, Index g, Index threads) const {
+    const Index units = ceil_div(ceil_div(all, n) * g, threads);
+    return units * (round_up(n * across, kLanes) + kStart) * (channels(g) + kTransform);
   }
 };
 
@@ -53,7 +66,8 @@ class Worker {
         tiles_(tiles),
         part_(round_up((tiles.rows + 1) * tiles.across, kLanes) + kLanes),
         parts_(4 * 6 * part_),
-        place_(round_up(std::max(a.in_c, a.out_c) * tiles.columns, 1024) + kLine),
+        place_(
+            round_up(std::max(a.in_c, tiles.channels(tiles.groups)) * tiles.columns, 1024) + kLine),
         places_((kPlaces + 1) * place_) {
     for (Index x = 0; x < 4 * round_up(tiles.across + 1, kLanes); x += kLanes) {
       const int before = first_lanes(a.pad - x);
@@ -63,7 +77,10 @@ class Worker {
   }
 
   void run(Index unit) {
-    const Index begin = unit * tiles_.rows, end = std::min(begin + tiles_.rows, tiles_.all);
+    const Index begin = unit / tiles_.groups * tiles_.rows;
+    const Index end = std::min(begin + tiles_.rows, tiles_.all), group = unit % tiles_.groups;
+    first_ = tiles_.blocks * group / tiles_.groups * kRows;
+    last_ = std::min(tiles_.blocks * (group + 1) / tiles_.groups * kRows, a_.out_c);
     const Index used = (end - begin) * tiles_.across;
     columns_ = round_up(used, kLanes);
     // channels in this order: what a vector writes beyond its tiles is written over afterwards
@@ -72,7 +89,7 @@ class Worker {
         read(sample, c, top, rows, at);
       });
     for (int k = 0; k < kPlaces; ++k) multiply(k);
-    for (Index c = 0; c < a_.out_c; ++c)
+    for (Index c = first_; c < last_; ++c)
       for_samples(begin, end, [&](Index sample, Index top, Index rows, Index at) {
         write(sample, c, top, rows, at);
       });
@@ -158,11 +175,11 @@ class Worker {
     const float* u = a_.taps + k * round_up(a_.out_c, kRows) * a_.in_c;
     for (Index j = 0; j < columns_;) {
       const Index left = (columns_ - j) / kLanes, wide = ceil_div(left, ceil_div(left, kColumns));
-      for (Index o = 0; o < a_.out_c; o += kRows) {
-        float* to = m + o * columns_ + j;
+      for (Index o = first_; o < last_; o += kRows) {
+        float* to = m + (o - first_) * columns_ + j;
         as_constant<kColumns>(wide, [&](auto vectors) {
           multiply_block<vectors>(
-              u + o * a_.in_c, v + j, to, a_.in_c, columns_, a_.out_c - o);
+              u + o * a_.in_c, v + j, to, a_.in_c, columns_, last_ - o);
         });
       }
       j += wide * kLanes;
@@ -172,7 +189,7 @@ class Worker {
   void write(Index sample, Index c, Index top, Index rows, Index at) {
     const float scale = a_.after ? a_.after[sample * a_.out_c + c] : 1;
     float* plane = a_.y + (sample * a_.out_c + c) * a_.out_h * a_.out_w;
-    gather_down(rows * tiles_.across, result(0) + c * columns_ + at);
+    gather_down(rows * tiles_.across, result(0) + (c - first_) * columns_ + at);
     for (Index i = 0; i < std::min(4 * rows, a_.out_h - 4 * top); ++i) {
       float* to = plane + (4 * top + i) * a_.out_w;
       fetch_ahead<true>(to + a_.out_h * a_.out_w, a_.out_w);  // of the next channel
@@ -207,7 +224,8 @@ class Worker {
   const Convolution& a_;
   const Tiles& tiles_;
   Index part_, columns_ = 0;
-  Floats parts_;  // of one channel, between the two transforms
+  Index first_ = 0, last_ = 0;  // output channels of the unit
+  Floats parts_;                // of one channel, between the two transforms
   // Floats of a matrix. They begin in different sets of the first-level cache, and leave room for a
   // vector that begins at the last tile.
   Index place_;
@@ -218,7 +236,10 @@ class Worker {
 
 }  // namespace
 
-Index convolution_units(const Convolution& a) { return Tiles(a).units; }
+Index convolution_units(const Convolution& a) {
+  const Tiles tiles(a);
+  return tiles.pieces * tiles.groups;
+}
 
 void run_convolution(const Convolution& a, Index begin, Index end) {
   const Tiles tiles(a);
