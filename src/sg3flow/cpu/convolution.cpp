@@ -20,8 +20,8 @@ namespace SG3FLOW_ISA {
 namespace {
 
 // How the work is dealt out: `rows` rows of tiles at a time, of one sample after the other, and, for
-// many threads and few tiles, a group of the output channels. Chosen is what lets the thread that has
-// most to do finish first.
+// many threads and few tiles, a group of the output channels. Chosen is the cut whose busiest thread
+// has the least to do.
 struct Tiles {
   Index across, down, all, blocks, rows = 1, groups = 1, pieces, columns;
   explicit Tiles(const Convolution& a) {
@@ -30,10 +30,10 @@ struct Tiles {
     all = a.samples * down;
     blocks = ceil_div(a.out_c, kRows);
     const Index most = std::clamp<Index>(kWidest / across, 1, all);
-    Index least = longest(1, 1, a.threads);
+    Index least = busiest(1, 1, a.threads);
     for (Index g = 1; g <= std::min(blocks, a.threads); g *= 2)
       for (Index n = 1; n <= most; ++n) {
-        const Index products = longest(n, g, a.threads);
+        const Index products = busiest(n, g, a.threads);
         if (products > least || (products == least && g > groups)) continue;
         least = products;
         rows = n;
@@ -49,11 +49,13 @@ struct Tiles {
  private:
   // wide enough to use every weight often, narrow enough for the caches
   static constexpr Index kWidest = 144;
-  static constexpr Index kStart = 8;       // columns that would take as long as reading the weights
-  static constexpr Index kTransform = 48;  // output channels, as long as transforming the input
+  // columns whose products would take as long as reading the weights
+  static constexpr Index kStart = 8;
+  // output channels whose products would take as long as transforming the input
+  static constexpr Index kTransform = 48;
 
   // the products of one thread, over the input channels
-  Index longest(Index n, Index g, Index threads) const {
+  Index busiest(Index n, Index g, Index threads) const {
     const Index units = ceil_div(ceil_div(all, n) * g, threads);
     return units * (round_up(n * across, kLanes) + kStart) * (channels(g) + kTransform);
   }

@@ -15,6 +15,7 @@ namespace {
 
 constexpr Index kTaps = 9;
 constexpr Index kBlocks = kLanes / kRows;  // of a register of output channels
+static_assert(kBlocks > 0);
 
 class Worker {
  public:

@@ -5,8 +5,9 @@
 // strip by strip: transform the tiles of the input and of the gradient; for each of the 36 places of
 // a tile, multiply matrices over the tiles and add the product to a sum. Nothing that one thread
 // makes is read by another before the end: between the cores of two chips that would take as long as
-// the products. Where there are fewer parts than threads, a unit does some of the channels only, and
-// others transform the same tiles. At last the parts are added, and the nine taps made of the sums.
+// the products. Where parts are fewer than threads, a unit does a group of the channels only, and
+// others transform some of the same tiles. At last the parts are added, and the nine taps made of
+// the sums.
 //
 // Lanes are channels. The order of every sum depends on the shapes alone.
 
@@ -51,16 +52,15 @@ struct Parts {
     total = a.samples * down;
     in_blocks = ceil_div(a.in_c, kLanes);
     out_blocks = ceil_div(a.out_c, kLanes);
-    // powers of two: most machines have as many threads, or a divisor
+    // a power of two, or what is left of one: most machines have as many threads, or a divisor
     const Index most = std::min(total * across / kTiles, kSums / sums());
     for (count = 1; count < kMost && 2 * count <= most;) count *= 2;
     rows = ceil_div(total, count);
     count = ceil_div(total, rows);
-    const Index wanted = kStrip / (kPlaces * kLanes * (in_blocks + out_blocks)) / across;
-    strip_rows = std::clamp<Index>(wanted, ceil_div(32, across), ceil_div(512, across));
+    const Index wanted = kStrip / (kPlaces * kLanes * (in_blocks + out_blocks));
+    strip_rows = std::max(std::min<Index>(wanted, 512) / across, ceil_div(32, across));
     strip_rows = std::min(strip_rows, rows);
-    while (units() < a.threads && (in_in_group() > 1 || out_in_group() > 1))
-      (in_in_group() > out_in_group() ? in_groups : out_groups) += 1;
+    share_out_channels(a.threads);
   }
 
   Index units() const { return count * in_groups * out_groups; }
@@ -73,6 +73,25 @@ struct Parts {
   Index out_in_group() const { return ceil_div(out_blocks, out_groups); }
 
  private:
+  // Chosen are the groups whose busiest thread has the least to do, and of those the fewest.
+  void share_out_channels(Index threads) {
+    Index least = busiest(1, 1, threads);
+    for (Index i = 1; i <= std::min(in_blocks, threads); ++i)
+      for (Index o = 1; o <= std::min(out_blocks, threads); ++o) {
+        const Index work = busiest(i, o, threads);
+        if (work > least || (work == least && i * o >= in_groups * out_groups)) continue;
+        least = work;
+        in_groups = i;
+        out_groups = o;
+      }
+  }
+
+  // Of one thread, in thirds of a product of two registers of channels: transforming one takes two.
+  Index busiest(Index in, Index out, Index threads) const {
+    const Index i = ceil_div(in_blocks, in), o = ceil_div(out_blocks, out);
+    return ceil_div(count * in * out, threads) * (3 * i * o + 2 * (i + o));
+  }
+
   static constexpr Index kMost = 16;       // parts
   static constexpr Index kTiles = 384;     // of a part, at least: its sums are written and read
   static constexpr Index kSums = 1 << 21;  // floats, of all parts

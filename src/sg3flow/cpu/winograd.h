@@ -1,6 +1,6 @@
 // The transforms of Winograd's F(4x4, 3x3) (Lavin and Gray 2016) along one axis; lanes are tiles or
-// channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the rounding error is 1.5 times
-// that of a direct sum (with 0, +-1, +-2: 3 times).
+// channels. With the points 0, +-sqrt(1/2), +-sqrt(2) and infinity the rounding error is half of that
+// with 0, +-1, +-2.
 #pragma once
 
 #include "simd.h"
