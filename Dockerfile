@@ -5,7 +5,7 @@
 #   docker run --rm -p 8080:8080 --read-only --tmpfs /tmp sg3flow-serve
 #
 # The image holds the model's own copy of the code and runs what `mlflow models serve` starts. That
-# command itself, as a container's first process, would not hear `docker stop` and be killed later.
+# command itself, as a container's first process, would not hear `docker stop`, and would be killed.
 # docs/registry-and-serving.md says more.
 
 FROM python:3.11.13-slim-bookworm AS build
