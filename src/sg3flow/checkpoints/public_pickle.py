@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from sg3flow.checkpoints.pickle_machine import read_pickle
-from sg3flow.checkpoints.plain import plain_dict
-from sg3flow.checkpoints.public_values import PUBLIC_NAMES, Module
+from sg3flow.checkpoints.network_entries import primitive_dict
+from sg3flow.checkpoints.public_values import PUBLIC_GLOBALS, StoredModule
+from sg3flow.checkpoints.restricted_unpickler import RestrictedUnpickler
 from sg3flow.errors import CheckpointError
 
 _MAX_FILE_BYTES = 8 << 30
-_MAX_NAMES = 20_000  # of layers and tensors in one network; the largest public ones have hundreds
+MAX_NAMES = 20_000  # of layers and tensors in one network; the largest public ones have hundreds
 _MAX_NAME_LENGTH = 100
 _MAX_PREFIX_LENGTH = 400
 
@@ -33,10 +33,10 @@ def read_public_pickle(path: Path) -> dict[str, Any]:
     Returns:
         ``G``, ``D``, ``G_ema``: ``{class_name, init_kwargs, state_dict}`` in the terms of
         ``sg3flow.networks``, or None; ``augment_pipe``: ``{init_kwargs, p}`` or None;
-        ``training_set_kwargs``: plain values or None.
+        ``training_set_kwargs``: primitives or None.
 
     Raises:
-        CheckpointError: the file is no such pickle, is damaged, or names what is not allowed.
+        CheckpointError: the file is not such a pickle, is damaged, or names what is not allowed.
     """
     try:
         return _read(Path(path))
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
     ):
         if content[:1] != b"\x80":
             raise CheckpointError("it is neither a pickle nor a snapshot (by its first bytes)")
-        values = read_pickle(content, PUBLIC_NAMES)
+        values = RestrictedUnpickler(content, PUBLIC_GLOBALS).load()
         if content.tell() != size:
             raise CheckpointError(f"{size - content.tell()} bytes follow the end of the pickle")
     return _contents(values)
@@ -67,7 +67,7 @@ def _contents(values: Any) -> dict[str, Any]:
         raise CheckpointError("it holds no G, D or G_ema")
     training_set = values.get("training_set_kwargs")
     if training_set is not None:
-        training_set = plain_dict(training_set, "training_set_kwargs")
+        training_set = primitive_dict(training_set, "training_set_kwargs")
     return {
         "G": _network(values.get("G"), "G"),
         "D": _network(values.get("D"), "D"),
@@ -80,7 +80,7 @@ def _contents(values: Any) -> dict[str, Any]:
 def _network(module: Any, key: str) -> dict[str, Any] | None:
     if module is None:
         return None
-    if not isinstance(module, Module):
+    if not isinstance(module, StoredModule):
         raise CheckpointError(f"{key} is a {type(module).__name__}, not a network")
     return {
         "class_name": _class_name(module, key),
@@ -89,7 +89,7 @@ def _network(module: Any, key: str) -> dict[str, Any] | None:
     }
 
 
-def _class_name(module: Module, key: str) -> str:
+def _class_name(module: StoredModule, key: str) -> str:
     if module.class_name == "Discriminator":
         return "Discriminator"
     synthesis = _children(module).get("synthesis")
@@ -102,12 +102,12 @@ def _class_name(module: Module, key: str) -> str:
     raise CheckpointError(f"{key} is a {module.class_name} of no known architecture")
 
 
-def _init_kwargs(module: Module, key: str) -> dict[str, Any]:
+def _init_kwargs(module: StoredModule, key: str) -> dict[str, Any]:
     positional = module.state.get("_init_args", ())
     if not isinstance(positional, list | tuple) or len(positional):
         raise CheckpointError(f"{key} was made with positional arguments")
-    kwargs = plain_dict(module.state.get("_init_kwargs"), f"{key}: _init_kwargs")
-    kwargs |= plain_dict(kwargs.pop("synthesis_kwargs", {}), f"{key}: synthesis_kwargs")
+    kwargs = primitive_dict(module.state.get("_init_kwargs"), f"{key}: _init_kwargs")
+    kwargs |= primitive_dict(kwargs.pop("synthesis_kwargs", {}), f"{key}: synthesis_kwargs")
     return _without_fixed(kwargs)
 
 
@@ -124,30 +124,30 @@ def _without_fixed(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _augment_pipe(module: Any) -> dict[str, Any] | None:
     if module is None:
         return None
-    if not isinstance(module, Module) or module.class_name != "AugmentPipe":
-        raise CheckpointError("augment_pipe is no AugmentPipe")
+    if not isinstance(module, StoredModule) or module.class_name != "AugmentPipe":
+        raise CheckpointError("augment_pipe is not an AugmentPipe")
     p = dict(_tensors(module)).get("p")
     if p is None or p.numel() != 1 or not float(p) >= 0:
         raise CheckpointError("augment_pipe has no strength p")
-    kwargs = plain_dict(module.state.get("_init_kwargs"), "augment_pipe: _init_kwargs")
+    kwargs = primitive_dict(module.state.get("_init_kwargs"), "augment_pipe: _init_kwargs")
     return {"init_kwargs": kwargs, "p": float(p)}
 
 
-def _tensors(root: Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(root: StoredModule) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and persistent buffers by their dotted names."""
     waiting = [("", root)]
-    names_left = _MAX_NAMES
+    names_left = MAX_NAMES
     while waiting:
         prefix, module = waiting.pop()
         buffers, children = _named(module, "_buffers"), _children(module)
-        passing = _passing_buffers(module)
+        non_persistent = _non_persistent_buffers(module)
         named = {**_named(module, "_parameters"), **buffers}
         # A small file may hold the same layers many times over, even within themselves.
-        names_left -= 1 + len(named) + len(children) + len(passing)
+        names_left -= 1 + len(named) + len(children) + len(non_persistent)
         if names_left < 0 or len(prefix) > _MAX_PREFIX_LENGTH:
-            raise CheckpointError("refused: layers within layers without end")
+            raise CheckpointError("refused: too many layers, or layers nested too deep")
         for name, tensor in named.items():
-            if tensor is not None and not (name in buffers and name in passing):
+            if tensor is not None and not (name in buffers and name in non_persistent):
                 yield prefix + name, _checked_tensor(tensor, prefix + name)
         waiting += [(f"{prefix}{name}.", child) for name, child in children.items()]
 
@@ -158,25 +158,27 @@ def _checked_tensor(tensor: Any, name: str) -> torch.Tensor:
     return tensor
 
 
-def _children(module: Module) -> dict[str, Module]:
+def _children(module: StoredModule) -> dict[str, StoredModule]:
     named = _named(module, "_modules")
     children = {name: child for name, child in named.items() if child is not None}
-    strange = next((name for name, child in children.items() if type(child) is not Module), None)
+    strange = next(
+        (name for name, child in children.items() if type(child) is not StoredModule), None
+    )
     if strange is not None:
-        raise CheckpointError(f"the layer {strange[:100]} is no stored module")
+        raise CheckpointError(f"the layer {strange[:100]} is not a stored module")
     return children
 
 
-def _passing_buffers(module: Module) -> set[str]:
+def _non_persistent_buffers(module: StoredModule) -> set[str]:
     names = module.state.get("_non_persistent_buffers_set", [])
-    if not isinstance(names, list) or len(names) > _MAX_NAMES:
+    if not isinstance(names, list) or len(names) > MAX_NAMES:
         raise CheckpointError(f"the buffers of a stored {module.class_name} have no sane names")
     return {name for name in names if isinstance(name, str)}
 
 
-def _named(module: Module, kind: str) -> dict[str, Any]:
+def _named(module: StoredModule, kind: str) -> dict[str, Any]:
     values = module.state.get(kind, {})
-    if not isinstance(values, dict) or len(values) > _MAX_NAMES:
+    if not isinstance(values, dict) or len(values) > MAX_NAMES:
         raise CheckpointError(f"{kind} of a stored {module.class_name} is no sane dict")
     if not all(isinstance(name, str) and len(name) < _MAX_NAME_LENGTH for name in values):
         raise CheckpointError(f"{kind} of a stored {module.class_name} has no sane names")

@@ -1,4 +1,4 @@
-"""What the names in a public pickle stand for: tensors, numpy numbers, modules as plain data."""
+"""Handlers of the globals in a public pickle: tensors, numpy numbers, modules as data."""
 
 import io
 import math
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3flow.checkpoints.pickle_machine import (
+from sg3flow.checkpoints.restricted_unpickler import (
+    AllowList,
+    GlobalName,
     Handler,
-    Name,
-    Opaque,
-    Vocabulary,
+    Placeholder,
+    RestrictedUnpickler,
     checked_keys,
-    read_pickle,
+    describe,
 )
-from sg3flow.checkpoints.plain import shown
 from sg3flow.errors import CheckpointError
 
 _CLASS_NAMES = frozenset(
@@ -45,12 +45,14 @@ STORAGES = {
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _NUMPY_NUMBER = re.compile(r"[fiu][1248]|b1")
+_MAX_HEADER_OPCODES = 200  # in each of the small pickles before the numbers of a storage
 _MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 1 << 40  # of a storage, and in one dimension of a tensor
 
 
 @dataclass(frozen=True)
-class Module:
-    """A stored network or layer: its class by name, and its attributes as plain values."""
+class StoredModule:
+    """A stored network or layer: the name of its class, and its attributes as data."""
 
     class_name: str
     state: dict[str, Any]
@@ -58,26 +60,26 @@ class Module:
 
 @dataclass(frozen=True)
 class _StorageId:
-    kind: Name
+    kind: GlobalName
     key: str
     count: int
 
 
-def _module(arguments: tuple[Any, ...]) -> Module:
+def _module(arguments: tuple[Any, ...]) -> StoredModule:
     (meta,) = arguments
     if not isinstance(meta, dict) or meta.get("type") != "class":
-        raise CheckpointError("refused: a stored object that is no class of the public format")
+        raise CheckpointError("refused: a stored object that is not a class of the public format")
     if meta.get("version") != _VERSION:
         found = meta.get("version")
         raise CheckpointError(
-            f"unknown version {shown(found)} of a stored class; known: {_VERSION}"
+            f"unknown version {describe(found)} of a stored class; known: {_VERSION}"
         )
     name, state = meta.get("class_name"), meta.get("state")
     if not isinstance(name, str) or name not in _CLASS_NAMES:
-        raise CheckpointError(f"refused: the stored class {shown(name)}, which is not allowed")
+        raise CheckpointError(f"refused: the stored class {describe(name)}, which is not allowed")
     if not isinstance(state, dict):
         raise CheckpointError(f"the stored {name} has no state")
-    return Module(name, state)
+    return StoredModule(name, state)
 
 
 def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -98,18 +100,18 @@ def _list(arguments: tuple[Any, ...]) -> list[Any]:
 def _latin_bytes(arguments: tuple[Any, ...]) -> bytes:
     text, encoding = arguments
     if not isinstance(text, str) or encoding != "latin1":
-        raise CheckpointError(f"refused: bytes in the encoding {shown(encoding)}")
+        raise CheckpointError(f"refused: bytes in the encoding {describe(encoding)}")
     return text.encode("latin1")
 
 
 def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(arguments[0], list | tuple):
-        raise CheckpointError("refused: a size that is no list of numbers")
+        raise CheckpointError("refused: a size that is not a list of numbers")
     return tuple(arguments[0])
 
 
-def _device(arguments: tuple[Any, ...]) -> Opaque:
-    return Opaque("torch.device")
+def _device(arguments: tuple[Any, ...]) -> Placeholder:
+    return Placeholder("torch.device")
 
 
 def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
@@ -120,17 +122,17 @@ def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
     """
     (content,) = arguments
     if not isinstance(content, bytes):
-        raise CheckpointError("refused: a tensor's storage that is no bytes")
+        raise CheckpointError("refused: a tensor's storage that is not bytes")
     stream = io.BytesIO(content)
-    magic, version, machine = (read_pickle(stream, _NO_NAMES) for _ in range(3))
+    magic, version, machine = (_load_header(stream, _NO_GLOBALS) for _ in range(3))
     if magic != _LEGACY_MAGIC or version != _LEGACY_PROTOCOL or not isinstance(machine, dict):
-        raise CheckpointError("refused: a nested archive that is no single storage of torch")
+        raise CheckpointError("refused: a nested archive that is not one storage of torch")
     if machine.get("little_endian") is not True or sys.byteorder != "little":
         raise CheckpointError("the tensors were saved by, or read on, a big-endian machine")
-    described = read_pickle(stream, _STORAGE_NAMES)
-    keys = read_pickle(stream, _NO_NAMES)
+    described = _load_header(stream, _STORAGE_GLOBALS)
+    keys = _load_header(stream, _NO_GLOBALS)
     if not isinstance(described, _StorageId) or keys != [described.key]:
-        raise CheckpointError("refused: a nested archive that is no single storage of torch")
+        raise CheckpointError("refused: a nested archive that is not one storage of torch")
     dtype = STORAGES[described.kind.name]
     expected = struct.pack("<q", described.count)
     given = memoryview(content)[stream.tell() :]
@@ -142,12 +144,20 @@ def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
     return torch.frombuffer(bytearray(numbers), dtype=dtype)
 
 
+def _load_header(stream: io.BytesIO, allowed: AllowList) -> Any:
+    return RestrictedUnpickler(stream, allowed, _MAX_HEADER_OPCODES).load()
+
+
 def _storage_id(value: Any) -> _StorageId:
     tag, kind, key, _location, count, *view = value
-    if tag != "storage" or not isinstance(kind, Name) or any(part is not None for part in view):
-        raise CheckpointError("refused: a nested archive that is no single storage of torch")
-    if not isinstance(key, str) or type(count) is not int or not 0 <= count < 1 << 40:
-        raise CheckpointError("a tensor's storage has no sane size")
+    if (
+        tag != "storage"
+        or not isinstance(kind, GlobalName)
+        or any(part is not None for part in view)
+    ):
+        raise CheckpointError("refused: a nested archive that is not one storage of torch")
+    if not isinstance(key, str) or type(count) is not int or not 0 <= count < MAX_ELEMENTS:
+        raise CheckpointError("a tensor's storage has an impossible size")
     return _StorageId(kind, key, count)
 
 
@@ -156,9 +166,9 @@ def _tensor(arguments: tuple[Any, ...]) -> torch.Tensor:
     if not isinstance(storage, torch.Tensor) or not 6 <= len(arguments) <= 7:
         raise CheckpointError("refused: a tensor without a storage")
     if not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise CheckpointError("refused: a tensor whose size is no list of numbers")
+        raise CheckpointError("refused: a tensor whose size is not a tuple")
     numbers = (offset, *size, *stride)
-    if any(type(number) is not int or not 0 <= number < 1 << 40 for number in numbers):
+    if any(type(number) is not int or not 0 <= number < MAX_ELEMENTS for number in numbers):
         raise CheckpointError("a tensor has an impossible size")
     if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
         raise CheckpointError("a tensor has an impossible number of dimensions")
@@ -172,29 +182,31 @@ def _tensor(arguments: tuple[Any, ...]) -> torch.Tensor:
 def _parameter(arguments: tuple[Any, ...]) -> torch.Tensor:
     data = arguments[0]
     if not isinstance(data, torch.Tensor):
-        raise CheckpointError("refused: a parameter that is no tensor")
+        raise CheckpointError("refused: a parameter that is not a tensor")
     return data
 
 
-def _numpy_dtype(arguments: tuple[Any, ...]) -> Opaque:
+def _numpy_dtype(arguments: tuple[Any, ...]) -> Placeholder:
     name = arguments[0]
     if not isinstance(name, str) or not _NUMPY_NUMBER.fullmatch(name):
-        raise CheckpointError(f"refused: numpy values of type {shown(name)}; only numbers may be")
-    return Opaque(name)
+        raise CheckpointError(
+            f"refused: numpy values of type {describe(name)}; only numbers may be"
+        )
+    return Placeholder(name)
 
 
 def _numpy_scalar(arguments: tuple[Any, ...]) -> Any:
     dtype, content = arguments
-    if not isinstance(dtype, Opaque) or not isinstance(content, bytes):
-        raise CheckpointError("refused: a numpy number of no plain type")
-    return np.frombuffer(content, dtype=f"<{dtype.what}", count=1)[0].item()
+    if not isinstance(dtype, Placeholder) or not isinstance(content, bytes):
+        raise CheckpointError("refused: a numpy number of an unknown type")
+    return np.frombuffer(content, dtype=f"<{dtype.kind}", count=1)[0].item()
 
 
-def _numpy_array(arguments: tuple[Any, ...]) -> Opaque:
-    return Opaque("a numpy array")
+def _numpy_array(arguments: tuple[Any, ...]) -> Placeholder:
+    return Placeholder("a numpy array")
 
 
-_CALLS: dict[str, Handler] = {
+_HANDLERS: dict[str, Handler] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _module,
     "dnnlib.util.EasyDict": _dict,
     "collections.OrderedDict": _dict,
@@ -216,17 +228,17 @@ _CALLS: dict[str, Handler] = {
 }
 
 
-def _name(dotted: str) -> Name:
+def _name(dotted: str) -> GlobalName:
     module, _, name = dotted.rpartition(".")
-    return Name(module, name)
+    return GlobalName(module, name)
 
 
-_NO_NAMES = Vocabulary({}, max_opcodes=200)
-_STORAGE_NAMES = Vocabulary(
-    {}, frozenset(Name("torch", name) for name in STORAGES), _storage_id, max_opcodes=200
+_NO_GLOBALS = AllowList({})
+_STORAGE_GLOBALS = AllowList(
+    {}, frozenset(GlobalName("torch", name) for name in STORAGES), _storage_id
 )
-PUBLIC_NAMES = Vocabulary(
-    {_name(dotted): handler for dotted, handler in _CALLS.items()},
+PUBLIC_GLOBALS = AllowList(
+    {_name(dotted): handler for dotted, handler in _HANDLERS.items()},
     # The class is named as the first argument of numpy's _reconstruct.
-    frozenset(Name("torch", name) for name in _DTYPES) | {Name("numpy", "ndarray")},
+    frozenset(GlobalName("torch", name) for name in _DTYPES) | {GlobalName("numpy", "ndarray")},
 )

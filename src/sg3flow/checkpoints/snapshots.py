@@ -1,27 +1,52 @@
-"""Our snapshots: the networks of one moment of training, as tensors and plain values.
+"""Our snapshots: the networks of one moment of training, as tensors and primitives.
 
 A snapshot is a ``torch.save``d dict that loads with ``weights_only=True``:
 ``format``, ``G``, ``D``, ``G_ema`` (each ``{class_name, init_kwargs, state_dict}``), ``augment_p``,
 ``training_set``, ``progress``. The same values give the same bytes, whatever the process, the path
 or the history, so that the SHA-256 of a file tells whether two runs agree.
+
+The zip archive of ``torch.save`` is read by the restricted unpickler. ``torch.load`` with
+``weights_only=True`` runs no foreign code either, but in it a small file can take much memory and
+time. Here nothing grows beyond the size of the file.
 """
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
-from sg3flow.checkpoints.entries import checked_entry, network_entry
-from sg3flow.checkpoints.plain import plain, plain_dict, shown, text
-from sg3flow.checkpoints.saved_archive import read_saved
+from sg3flow.checkpoints.network_entries import (
+    checked_entry,
+    interned,
+    network_entry,
+    primitive_dict,
+    to_primitives,
+)
+from sg3flow.checkpoints.public_values import PUBLIC_GLOBALS, STORAGES
+from sg3flow.checkpoints.restricted_unpickler import (
+    AllowList,
+    GlobalName,
+    RestrictedUnpickler,
+    describe,
+)
 from sg3flow.errors import CheckpointError
 from sg3flow.files import replaced_file
 
 FORMAT = "sg3flow-snapshot-1"
+# Of the pickle in an archive; the tensors are stored beside it.
+MAX_PICKLE_BYTES = 16 << 20
 
 _NETWORKS = ("G", "D", "G_ema")
+_END_MAGIC, _END_BYTES = b"PK\x05\x06", 22  # the last record of an archive without a comment
+_GLOBALS = (
+    GlobalName("collections", "OrderedDict"),
+    GlobalName("torch._utils", "_rebuild_tensor_v2"),
+    GlobalName("torch._utils", "_rebuild_parameter"),
+)
 _KEYS = {"format", *_NETWORKS, "augment_p", "training_set", "progress"}
 
 
@@ -41,22 +66,22 @@ def save_snapshot(
         path: the file; one that stands there is replaced.
         G, D, G_ema: networks of ``sg3flow.networks``; they are stored in float32.
         augment_p: current strength of the augmentation.
-        training_set: plain values; at least name, resolution, channels, label_dim, num_images,
+        training_set: primitives; at least name, resolution, channels, label_dim, num_images,
             digest and mirror.
-        progress: plain values; ``nimg`` at least.
+        progress: primitives; ``nimg`` at least.
 
     Raises:
-        CheckpointError: a value that is not plain.
+        CheckpointError: a value that is not a primitive.
         OSError: the disk; ``path`` is then as it was.
     """
     content = {
-        text("format"): text(FORMAT),
-        text("G"): network_entry(G),
-        text("D"): network_entry(D),
-        text("G_ema"): network_entry(G_ema),
-        text("augment_p"): float(augment_p),
-        text("training_set"): plain(training_set, "training_set"),
-        text("progress"): plain(progress, "progress"),
+        interned("format"): interned(FORMAT),
+        interned("G"): network_entry(G),
+        interned("D"): network_entry(D),
+        interned("G_ema"): network_entry(G_ema),
+        interned("augment_p"): float(augment_p),
+        interned("training_set"): to_primitives(training_set, "training_set"),
+        interned("progress"): to_primitives(progress, "progress"),
     }
     with replaced_file(Path(path)) as stream:
         hashing = _HashingStream(stream)
@@ -69,36 +94,36 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     """Read and check a snapshot; nothing in the file is executed.
 
     Returns:
-        the dict of ``save_snapshot``, its plain values copied, its tensors float32 on the CPU.
+        the dict of ``save_snapshot``, its primitives copied, its tensors float32 on the CPU.
 
     Raises:
-        CheckpointError: no snapshot, a damaged one, another format, or tensors that do not fit.
+        CheckpointError: not a snapshot, a damaged one, another format, or tensors that do not fit.
     """
     path = Path(path)
     content = _load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else content
         raise CheckpointError(
-            f"{path} is no snapshot of ours: expected {FORMAT}, found {shown(found)}"
+            f"{path} is not a snapshot of sg3flow: expected {FORMAT}, found {describe(found)}"
         )
     if set(content) != _KEYS:
-        wrong = ", ".join(sorted(map(shown, set(content) ^ _KEYS)))[:200]
+        wrong = ", ".join(sorted(map(describe, set(content) ^ _KEYS)))[:200]
         raise CheckpointError(f"{path}: missing or unknown keys in the snapshot: {wrong}")
     augment_p = content["augment_p"]
     if not isinstance(augment_p, float) or not augment_p >= 0:
-        raise CheckpointError(f"{path}: augment_p must be a number >= 0, not {shown(augment_p)}")
+        raise CheckpointError(f"{path}: augment_p must be a number >= 0, not {describe(augment_p)}")
     return {
         "format": FORMAT,
         **{name: checked_entry(content[name], f"{path}: {name}") for name in _NETWORKS},
         "augment_p": augment_p,
-        "training_set": plain_dict(content["training_set"], f"{path}: training_set"),
-        "progress": plain_dict(content["progress"], f"{path}: progress"),
+        "training_set": primitive_dict(content["training_set"], f"{path}: training_set"),
+        "progress": primitive_dict(content["progress"], f"{path}: progress"),
     }
 
 
 def _load(path: Path) -> Any:
     try:
-        return read_saved(path)
+        return read_archive(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -116,3 +141,101 @@ class _HashingStream:
 
     def flush(self) -> None:
         self.stream.flush()
+
+
+def read_archive(path: Path) -> Any:
+    """The value that ``torch.save`` wrote: primitives, and tensors on the CPU.
+
+    Raises:
+        CheckpointError: the archive is damaged, was not written by ``torch.save``, or names what
+            is not allowed; the message tells the name.
+        OSError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            _check_end(stream, path)
+            _check_entries(archive.infolist(), path)
+            return _SavedArchive(archive, path).value()
+    # What a damaged archive makes of zipfile; it compares the checksums while it reads.
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path} is damaged, cut off or not a snapshot: {reason}") from None
+
+
+def _check_end(stream: BinaryIO, path: Path) -> None:
+    # torch.save writes no comment; what follows the end of a zip may be read as another file.
+    stream.seek(-_END_BYTES, io.SEEK_END)
+    if not stream.read().startswith(_END_MAGIC):
+        raise CheckpointError(f"{path} is not a snapshot: bytes follow the end of its archive")
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    # torch.save compresses nothing; a compressed entry could grow a thousandfold when read.
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"{path} is not a snapshot: it holds compressed entries")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path} is not a snapshot: its entries claim more bytes than it has")
+    code = [e.filename for e in entries if "/code/" in e.filename or "constants.pkl" in e.filename]
+    if code:
+        raise CheckpointError(
+            f"{path} is not a snapshot: refused: an archive of TorchScript, which holds code "
+            f"({code[0][:100]})"
+        )
+
+
+class _SavedArchive:
+    """An open archive: ``NAME/data.pkl``, ``NAME/byteorder`` and ``NAME/data/<key>``."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self.archive, self.path = archive, path
+        self.storages: dict[str, torch.Tensor] = {}
+        found = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+        if len(found) != 1 or found[0].file_size > MAX_PICKLE_BYTES:
+            raise CheckpointError(
+                f"{path} is not a snapshot: "
+                f"it must hold one data.pkl of at most {MAX_PICKLE_BYTES} bytes"
+            )
+        self.root = found[0].filename.removesuffix("data.pkl")
+
+    def value(self) -> Any:
+        allowed = AllowList(
+            {name: PUBLIC_GLOBALS.functions[name] for name in _GLOBALS},
+            frozenset(GlobalName("torch", name) for name in STORAGES),
+            self.storage,
+        )
+        stream = io.BytesIO(self.archive.read(f"{self.root}data.pkl"))
+        try:
+            self.check_byteorder()
+            value = RestrictedUnpickler(stream, allowed).load()
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path} cannot be read as a snapshot: {error}") from None
+        if stream.read(1):
+            raise CheckpointError(f"{self.path} is not a snapshot: bytes follow its pickle")
+        return value
+
+    def storage(self, described: Any) -> torch.Tensor:
+        """The numbers that a persistent id names, as a 1-D tensor: each key has one."""
+        parts = described if isinstance(described, tuple) and len(described) == 5 else (None,) * 5
+        tag, kind, key, _location, count = parts
+        if tag != "storage" or not isinstance(kind, GlobalName) or not isinstance(key, str):
+            raise CheckpointError("refused: it refers to an object that is not a storage of torch")
+        dtype = STORAGES[kind.name]
+        if key not in self.storages:
+            content = self.archive.read(f"{self.root}data/{key}")
+            if type(count) is not int or len(content) != count * dtype.itemsize:
+                raise CheckpointError(f"the storage {describe(key)} is not as long as it says")
+            self.storages[key] = _numbers(content, dtype)
+        if self.storages[key].dtype != dtype:
+            raise CheckpointError(f"refused: the storage {describe(key)} with two types of numbers")
+        return self.storages[key]
+
+    def check_byteorder(self) -> None:
+        name = f"{self.root}byteorder"
+        if name in self.archive.namelist() and self.archive.read(name) != b"little":
+            raise CheckpointError("the tensors were saved by a big-endian machine")
+
+
+def _numbers(content: bytes, dtype: torch.dtype) -> torch.Tensor:
+    if not content:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(content), dtype=dtype)

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from sg3flow.checkpoints.entries import network_entry
+from sg3flow.checkpoints.network_entries import network_entry
 from sg3flow.checkpoints.packaged import DESCRIPTION_NAME, FORMAT, WEIGHTS_NAME
 from sg3flow.files import write_bytes, write_json
 

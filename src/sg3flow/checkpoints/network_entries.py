@@ -1,18 +1,23 @@
 """One network as a dict, ``{class_name, init_kwargs, state_dict}``, and back.
 
-Building takes no more memory than the tensors given: the module is laid out without storage first
-(torch's meta device), its names and shapes are compared, and only then does it take the tensors.
+Building takes no more memory than the given tensors: the module is first made on torch's meta
+device (without storage), its names and shapes are compared, and only then does it take the tensors.
+
+Beside tensors an entry holds primitives: None, booleans, integers, floats, strings, lists, and
+dicts with string keys. Their canonical form makes equal values equal bytes under pickle, which
+remembers objects by identity and not by value.
 """
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from sg3flow.checkpoints.plain import plain, plain_dict, shown, text
+from sg3flow.checkpoints.restricted_unpickler import describe, is_int64
 from sg3flow.errors import CheckpointError, Sg3flowError, nearest
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.schedule import ScheduleArguments, plan_layers
@@ -23,25 +28,28 @@ CLASSES: dict[str, type[nn.Module]] = {
     "Discriminator": Discriminator,
 }
 
-# What costs time or memory in the constructor itself, before any shape is compared.
+# Primitives in one value, and how deep they may be nested.
+MAX_PRIMITIVES = 200_000
+MAX_DEPTH = 32
+MAX_TAPS = 1024  # of one filter
+# Arguments that cost time or memory in the constructor itself, before any shape is compared.
 _LIMITS = {
     "num_layers": 256,
     "filter_size": 64,
     "lrelu_upsampling": 16,
     "img_resolution": 16384,
 }
-_MAX_TAPS = 1024
 _MAX_LISTED = 5
 
 
 def network_entry(network: nn.Module) -> dict[str, Any]:
-    """A network as a dict of plain values and of tensors that share nothing with it."""
-    kwargs = plain(network.init_kwargs, f"init_kwargs of {type(network).__name__}")
-    state = {text(name): _stored(tensor) for name, tensor in network.state_dict().items()}
+    """A network as a dict of primitives and of tensors that share no memory with it."""
+    kwargs = to_primitives(network.init_kwargs, f"init_kwargs of {type(network).__name__}")
+    state = {interned(name): _stored(tensor) for name, tensor in network.state_dict().items()}
     return {
-        text("class_name"): text(type(network).__name__),
-        text("init_kwargs"): kwargs,
-        text("state_dict"): state,
+        interned("class_name"): interned(type(network).__name__),
+        interned("init_kwargs"): kwargs,
+        interned("state_dict"): state,
     }
 
 
@@ -55,10 +63,10 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where} must hold class_name, init_kwargs and state_dict")
     checked = {
         "class_name": _checked_class_name(entry["class_name"], where),
-        "init_kwargs": plain_dict(entry["init_kwargs"], f"{where}: init_kwargs"),
+        "init_kwargs": primitive_dict(entry["init_kwargs"], f"{where}: init_kwargs"),
     }
     state = _checked_tensors(entry["state_dict"], where)
-    _check_shapes(_laid_out(checked, where), state, where)
+    _check_shapes(_meta_network(checked, where), state, where)
     return {**checked, "state_dict": state}
 
 
@@ -73,9 +81,74 @@ def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module
         CheckpointError: an unknown class, refused arguments, or tensors that do not fit.
     """
     entry = checked_entry(entry, where)
-    network = _laid_out(entry, where)
+    network = _meta_network(entry, where)
     network.load_state_dict(entry["state_dict"], assign=True)
     return network.eval()
+
+
+def to_primitives(value: Any, where: str) -> Any:
+    """A canonical copy: exact types, interned strings, lists for tuples, dicts sorted by key.
+
+    Args:
+        value: nested primitives; numpy and torch scalars count as numbers.
+        where: what the value is, for the message.
+
+    Raises:
+        CheckpointError: another type, a key that is not a string, or a value that is nested too
+            deep or too large (a small file may hold the same list in many places).
+    """
+    return _PrimitiveCopier(where).copy(value, 0)
+
+
+def primitive_dict(value: Any, where: str) -> dict[str, Any]:
+    """As ``to_primitives``, for a value that must be a dict."""
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{where} must be a dict, not {type(value).__name__}")
+    copied: dict[str, Any] = to_primitives(value, where)
+    return copied
+
+
+def interned(value: str) -> str:
+    """The one object that stands for this string in the whole process."""
+    return sys.intern(str.__str__(value))
+
+
+class _PrimitiveCopier:
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.left = MAX_PRIMITIVES
+
+    def copy(self, value: Any, depth: int) -> Any:
+        self.left -= 1
+        if self.left < 0 or depth > MAX_DEPTH:
+            raise CheckpointError(f"{self.where} is nested too deep or holds too many values")
+        if isinstance(value, Mapping):
+            return self._copy_mapping(value, depth)
+        if isinstance(value, list | tuple):
+            return [self.copy(item, depth + 1) for item in value]
+        if isinstance(value, str):
+            return interned(value)
+        return self._copy_number(value)
+
+    def _copy_mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        strange = next((key for key in value if not isinstance(key, str)), None)
+        if strange is not None:
+            raise CheckpointError(
+                f"{self.where} has a key that is not a string: {describe(strange)}"
+            )
+        return {interned(key): self.copy(value[key], depth + 1) for key in sorted(value)}
+
+    def _copy_number(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            value = value.item()  # a numpy or torch scalar
+        for kind in (bool, int, float):
+            if isinstance(value, kind) and (kind is float or is_int64(value)):
+                return kind(value)
+        if isinstance(value, str):
+            return interned(value)
+        raise CheckpointError(f"{self.where} holds {describe(value)}, which is not a primitive")
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -88,7 +161,7 @@ def _checked_class_name(name: Any, where: str) -> str:
     if not isinstance(name, str) or name not in CLASSES:
         known = ", ".join(CLASSES)
         hint = nearest(name[:60], CLASSES) if isinstance(name, str) else ""
-        raise CheckpointError(f"{where}: unknown network {shown(name)}{hint}; known: {known}")
+        raise CheckpointError(f"{where}: unknown network {describe(name)}{hint}; known: {known}")
     return name
 
 
@@ -96,9 +169,9 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{where}: state_dict must be a dict, not {type(state).__name__}")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not _is_plain_tensor(tensor):
+        if not isinstance(name, str) or not _is_dense_float_tensor(tensor):
             raise CheckpointError(
-                f"{where}: state_dict[{shown(name)}] is no float tensor on the CPU"
+                f"{where}: state_dict[{describe(name)}] is not a dense float tensor on the CPU"
             )
     storages = [tensor.untyped_storage() for tensor in state.values()]
     own = {storage.data_ptr(): storage.nbytes() for storage in storages}
@@ -107,7 +180,7 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
 
 
-def _is_plain_tensor(value: Any) -> bool:
+def _is_dense_float_tensor(value: Any) -> bool:
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -122,7 +195,7 @@ def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _laid_out(entry: Mapping[str, Any], where: str) -> nn.Module:
+def _meta_network(entry: Mapping[str, Any], where: str) -> nn.Module:
     """The module without storage: every parameter and buffer is on the meta device."""
     network_type, kwargs = CLASSES[entry["class_name"]], entry["init_kwargs"]
     where = f"{where} ({entry['class_name']})"
@@ -153,8 +226,8 @@ def _check_filters(kwargs: Mapping[str, Any]) -> None:
     names = {field.name for field in dataclasses.fields(ScheduleArguments)}
     given = {name: value for name, value in kwargs.items() if name in names}
     for layer in plan_layers(ScheduleArguments(**given)).layers:
-        if max(layer.up_taps, layer.down_taps) > _MAX_TAPS:
-            raise ValueError(f"{layer.name} would need a filter of more than {_MAX_TAPS} taps")
+        if max(layer.up_taps, layer.down_taps) > MAX_TAPS:
+            raise ValueError(f"{layer.name} would need a filter of more than {MAX_TAPS} taps")
 
 
 def _check_shapes(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
