@@ -214,7 +214,7 @@ def test_layers_are_counted(public, monkeypatch, tmp_path):
 def test_names_of_layers_are_short(public, tmp_path):
     for kind in ("_parameters", "_buffers", "_modules"):
         stored = public.obj("Discriminator", {"_init_kwargs": {}, kind: {"x" * 100: None}})
-        refused(tmp_path / "a.pkl", public.dumps({"D": stored}), "has no sane names")
+        refused(tmp_path / "a.pkl", public.dumps({"D": stored}), "must be strings of less than 100")
 
 
 def test_sizes_of_tensors_are_bounded(monkeypatch):
@@ -253,6 +253,16 @@ def test_an_archive_is_as_large_as_its_file(tmp_path):
             again = copy.copy(file.getinfo("a/data.pkl"))
             again.filename = f"a/data/{number + 1}"
             file.filelist.append(again)
-        file.comment = b""
-        file._didModify = True
+        file.writestr("a/version", b"3")
     refused(tmp_path / "a.pkl", stream.getvalue(), "claim more bytes than it has")
+
+
+def test_names_of_layers_are_counted(public, monkeypatch, tmp_path):
+    stored = {
+        "must be a dict of at most 3 names": {"_buffers": dict.fromkeys("abcd")},
+        "must be a list of at most 3 names": {"_non_persistent_buffers_set": set("abcd")},
+    }
+    monkeypatch.setattr(public_pickle, "MAX_NAMES", 3)
+    for message, state in stored.items():
+        content = public.obj("Discriminator", {"_init_kwargs": {}} | state)
+        refused(tmp_path / "a.pkl", public.dumps({"D": content}), message)

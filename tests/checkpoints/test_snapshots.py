@@ -229,7 +229,7 @@ CHANGES = {
         lambda c: c["D"]["state_dict"].update(
             {f"x{i}": c["D"]["state_dict"]["b4.fc.weight"] for i in range(100)}
         ),
-        "are the same numbers",
+        "share the same memory",
     ),
 }
 

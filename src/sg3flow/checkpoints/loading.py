@@ -1,6 +1,6 @@
 """Networks from whatever holds them: our snapshot, a public pickle, or a registered model.
 
-What a file is is told by its content, never by its name. Nothing that is read is executed.
+The content of a file decides what it is, never its name. Nothing that is read is executed.
 """
 
 import os
@@ -27,7 +27,7 @@ class Networks:
     """What a checkpoint holds; None for what it does not hold.
 
     The networks are in evaluation mode on the CPU. ``augment_pipe`` carries the strength ``p`` at
-    that moment; ``training_set`` and ``progress`` are plain values.
+    that moment; ``training_set`` and ``progress`` are primitives.
     """
 
     G: nn.Module | None = None

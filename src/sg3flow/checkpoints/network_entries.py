@@ -176,7 +176,7 @@ def _checked_tensors(state: Any, where: str) -> dict[str, torch.Tensor]:
     storages = [tensor.untyped_storage() for tensor in state.values()]
     own = {storage.data_ptr(): storage.nbytes() for storage in storages}
     if sum(map(_size, state.values())) > sum(own.values()):
-        raise CheckpointError(f"{where}: several tensors of state_dict are the same numbers")
+        raise CheckpointError(f"{where}: several tensors of state_dict share the same memory")
     return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
 
 
@@ -243,9 +243,11 @@ def _check_shapes(network: nn.Module, state: Mapping[str, torch.Tensor], where: 
         "unexpected": [name for name in found if name not in wanted],
         "of another shape": reshaped,
     }
-    told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
-    if told:
-        raise CheckpointError(f"{where}: tensors do not fit the architecture; {'; '.join(told)}")
+    messages = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    if messages:
+        raise CheckpointError(
+            f"{where}: tensors do not fit the architecture; {'; '.join(messages)}"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -135,10 +135,10 @@ def _augment_pipe(module: Any) -> dict[str, Any] | None:
 
 def _tensors(root: StoredModule) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and persistent buffers by their dotted names."""
-    waiting = [("", root)]
+    pending = [("", root)]
     names_left = MAX_NAMES
-    while waiting:
-        prefix, module = waiting.pop()
+    while pending:
+        prefix, module = pending.pop()
         buffers, children = _named(module, "_buffers"), _children(module)
         non_persistent = _non_persistent_buffers(module)
         named = {**_named(module, "_parameters"), **buffers}
@@ -149,7 +149,7 @@ def _tensors(root: StoredModule) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in named.items():
             if tensor is not None and not (name in buffers and name in non_persistent):
                 yield prefix + name, _checked_tensor(tensor, prefix + name)
-        waiting += [(f"{prefix}{name}.", child) for name, child in children.items()]
+        pending += [(f"{prefix}{name}.", child) for name, child in children.items()]
 
 
 def _checked_tensor(tensor: Any, name: str) -> torch.Tensor:
@@ -172,14 +172,22 @@ def _children(module: StoredModule) -> dict[str, StoredModule]:
 def _non_persistent_buffers(module: StoredModule) -> set[str]:
     names = module.state.get("_non_persistent_buffers_set", [])
     if not isinstance(names, list) or len(names) > MAX_NAMES:
-        raise CheckpointError(f"the buffers of a stored {module.class_name} have no sane names")
+        raise CheckpointError(
+            f"non-persistent buffers of a stored {module.class_name} must be a list of at most "
+            f"{MAX_NAMES} names"
+        )
     return {name for name in names if isinstance(name, str)}
 
 
 def _named(module: StoredModule, kind: str) -> dict[str, Any]:
     values = module.state.get(kind, {})
     if not isinstance(values, dict) or len(values) > MAX_NAMES:
-        raise CheckpointError(f"{kind} of a stored {module.class_name} is no sane dict")
+        raise CheckpointError(
+            f"{kind} of a stored {module.class_name} must be a dict of at most {MAX_NAMES} names"
+        )
     if not all(isinstance(name, str) and len(name) < _MAX_NAME_LENGTH for name in values):
-        raise CheckpointError(f"{kind} of a stored {module.class_name} has no sane names")
+        raise CheckpointError(
+            f"{kind} of a stored {module.class_name}: names must be strings of less than "
+            f"{_MAX_NAME_LENGTH} characters"
+        )
     return values

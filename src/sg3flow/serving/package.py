@@ -42,7 +42,7 @@ def package_generator(
         snapshot_sha256: digest of the snapshot it comes from.
 
     Raises:
-        CheckpointError: a value that is not plain.
+        CheckpointError: a value that is not a primitive.
         OSError: the disk.
     """
     entry = network_entry(network)
