@@ -1,0 +1,142 @@
+"""Runs the pipeline and single stages of a checkout of sg3flow with its own code, in a project of
+its own, through its command lines only."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+_KEPT = ("SG3FLOW_ISA", "SG3FLOW_KERNELS", "SG3FLOW_OPS")
+_said = threading.Lock()
+
+
+class CommandFailed(Exception):
+    """A command of a checkout ended with an error; the message has its last line."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of a checkout's files that is a project: its data, state, caches and tracking store.
+
+    Attributes:
+        name: OLD or NEW.
+        source: the checkout.
+        project: the copy, where its commands run.
+    """
+
+    name: str
+    source: Path
+    project: Path
+
+    @classmethod
+    def copied(cls, name: str, source: Path, project: Path) -> "Checkout":
+        """Copy what git does not ignore, changes that are not committed included."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=source,
+            capture_output=True,
+            check=False,
+        )
+        if listed.returncode or not (source / "stages" / "train.py").is_file():
+            raise SystemExit(f"error: {source} is no checkout of sg3flow; name its root folder")
+        for file in filter(None, os.fsdecode(listed.stdout).split("\0")):
+            if (source / file).is_file():  # one that is deleted is still listed
+                (project / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source / file, project / file)
+        checkout = cls(name, source, project)
+        checkout.run("dvc", "config", "--local", "core.no_scm", "true")
+        checkout._require_own_code()
+        return checkout
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """The settings of one of its recipes."""
+        content: dict[str, Any] = YAML(typ="safe").load(self.project / "recipes" / f"{name}.yaml")
+        return content
+
+    def use(self, params: dict[str, Any]) -> None:
+        """Make these settings those of the project."""
+        YAML(typ="safe").dump(params, self.project / "params.yaml")
+
+    def stage(self, name: str, *options: str, **variables: str) -> str:
+        """Run one stage; its output."""
+        return self.run(sys.executable, f"stages/{name}.py", *options, **variables)
+
+    def run(self, *command: str, **variables: str) -> str:
+        """Run a command in the project; its output, which is also added to ``log.txt`` there.
+
+        Raises:
+            CommandFailed: it ended with another exit code than 0.
+        """
+        start = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=self.project,
+            env=self._environment() | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        with (self.project / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
+        if done.returncode:
+            raise CommandFailed(f"{self.name}: {_short(command)} failed: {_reason(done.stdout)}")
+        with _said:
+            print(f"{self.name}: {_short(command)} ({time.monotonic() - start:.0f} s)", flush=True)
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        """Its own code, state, caches and tracking store; no GPU."""
+        foreign = ("DVC_", "MLFLOW_", "SG3FLOW_", "PYTHON")
+        kept = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(foreign)}
+        programs = Path(sys.executable).parent
+        own = {
+            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PYTHONPATH": str(self.project / "src"),
+            "SG3FLOW_STATE_DIR": str(self.project / "state"),
+            "SG3FLOW_CACHE": str(self.project / "cache"),
+            "SG3FLOW_KERNELS": str(self.project / "cache" / "kernels"),
+            "MLFLOW_TRACKING_URI": self.store,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # a cache that the user shares between projects would hand one's results to the other
+            "DVC_GLOBAL_CONFIG_DIR": str(self.project / "no-config"),
+            "DVC_SYSTEM_CONFIG_DIR": str(self.project / "no-config"),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
+        return own | kept | {name: own[name] for name in ("PATH", "CUDA_VISIBLE_DEVICES")}
+
+    @property
+    def store(self) -> str:
+        """The address of its tracking store."""
+        return f"sqlite:///{self.project / 'mlflow.db'}"
+
+    def _require_own_code(self) -> None:
+        code = "import sg3flow; print(sg3flow.__file__)"
+        found = self.run(sys.executable, "-c", code).splitlines()[-1]
+        if not Path(found).is_relative_to(self.project):
+            raise SystemExit(f"error: {self.name} would run {found}, not its own code")
+
+
+def _reason(output: str) -> str:
+    """The first error of a command's output, else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = (line for line in lines if line.startswith(("error:", "ERROR:")))
+    return next(errors, lines[-1] if lines else "it said nothing")
+
+
+def _short(command: tuple[str, ...]) -> str:
+    """A command as it is told: without what is long and says nothing."""
+    if command[0] != sys.executable:
+        return " ".join(command)
+    if command[1] == "-c":
+        return "python -c …"
+    words = [w for w in command[2:6] if not w.startswith("-")]
+    return f"{command[1]} {' '.join(words)}"
