@@ -1,7 +1,9 @@
 """Runs the pipeline and single stages of a checkout of sg3flow with its own code, in a project of
 its own, through its command lines only."""
 
+import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 _KEPT = ("SG3FLOW_ISA", "SG3FLOW_KERNELS", "SG3FLOW_OPS")
+_numbers = itertools.count(1)  # of the commands of both checkouts
 _said = threading.Lock()
 
 
@@ -69,28 +72,28 @@ class Checkout:
         return self.run(sys.executable, f"stages/{name}.py", *options, **variables)
 
     def run(self, *command: str, **variables: str) -> str:
-        """Run a command in the project; its output, which is also added to ``log.txt`` there.
+        """Run a command in the project; its output, which also stands in ``logs/`` there.
 
         Raises:
             CommandFailed: it ended with another exit code than 0.
         """
         start = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=self.project,
-            env=self._environment() | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        with (self.project / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
+        log = self.project / "logs" / f"{next(_numbers):03}.txt"
+        log.parent.mkdir(exist_ok=True)
+        title = f"$ {shlex.join(command)}\n".encode()
+        with log.open("wb") as stream:
+            stream.write(title)
+            stream.flush()
+            environment = self._environment() | variables
+            done = subprocess.run(
+                command, cwd=self.project, env=environment, stdout=stream, stderr=stream
+            )
+        output = log.read_bytes()[len(title) :].decode(errors="replace")
         if done.returncode:
-            raise CommandFailed(f"{self.name}: {_short(command)} failed: {_reason(done.stdout)}")
+            raise CommandFailed(f"{self.name}: {_short(command)} failed: {_reason(output)}")
         with _said:
             print(f"{self.name}: {_short(command)} ({time.monotonic() - start:.0f} s)", flush=True)
-        return done.stdout
+        return output
 
     def _environment(self) -> dict[str, str]:
         """Its own code, state, caches and tracking store; no GPU."""

@@ -111,6 +111,7 @@ def compare(old_source: Path, new_source: Path, quick: bool, work: Path) -> dict
     new = Checkout.copied("NEW", new_source.resolve(), work / "new")
     small = QUICK_SMALL if quick else tuple(SMALL)
     params = settings(old, quick)
+    codes = {"old": described(old), "new": described(new)}  # now: a checkout may change meanwhile
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda checkout: run_all(checkout, params, small), (old, new)))
         rows = [recipe_row(old, new), *file_rows(old, new, small)]
@@ -123,8 +124,7 @@ def compare(old_source: Path, new_source: Path, quick: bool, work: Path) -> dict
     told, row = told_of_states(old, new, small[-1])
     return {
         "recipe": "quick" if quick else "starter",
-        "old": described(old),
-        "new": described(new),
+        **codes,
         "rows": [dataclasses.asdict(row) for row in [*rows, row]],
         "told_of_old_states": told,
     }
