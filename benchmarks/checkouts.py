@@ -54,13 +54,13 @@ class Checkout:
                 (project / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source / file, project / file)
         checkout = cls(name, source, project)
-        checkout.run("dvc", "config", "--local", "core.no_scm", "true")
+        checkout.run(sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true")
         checkout._require_own_code()
         return checkout
 
-    def recipe(self, name: str) -> dict[str, Any]:
-        """The settings of one of its recipes."""
-        content: dict[str, Any] = YAML(typ="safe").load(self.project / "recipes" / f"{name}.yaml")
+    def params(self) -> dict[str, Any]:
+        """The settings as the checkout has them in params.yaml."""
+        content: dict[str, Any] = YAML(typ="safe").load(self.source / "params.yaml")
         return content
 
     def use(self, params: dict[str, Any]) -> None:
@@ -139,6 +139,8 @@ def _short(command: tuple[str, ...]) -> str:
     """A command as it is told: without what is long and says nothing."""
     if command[0] != sys.executable:
         return " ".join(command)
+    if command[1] == "-m":
+        return " ".join(command[2:])
     if command[1] == "-c":
         return "python -c …"
     words = [w for w in command[2:6] if not w.startswith("-")]

@@ -206,12 +206,12 @@ def compare_pictures(thing: str, old: Path, new: Path) -> Row:
 def _pictures_row(thing: str, old: Path, new: Path) -> Row:
     names = [{p.name: p for p in sorted(folder.glob("*.png"))} for folder in (old, new)]
     files = [{name: _file_digest(path) for name, path in side.items()} for side in names]
-    note = f"{len(files[0])} pictures"
+    note = f"PNG files: {len(files[0])}"
     row = compare_leaves(thing, *files, note=f"{note}, equal bytes")
     if row.equal or not names[0]:
         return row
     pixels = [{name: _pixels_text(path) for name, path in side.items()} for side in names]
-    return compare_leaves(thing, *pixels, note=f"{note}, equal pixels, OTHER BYTES")
+    return compare_leaves(thing, *pixels, note=f"{note}, equal pixels, other bytes")
 
 
 def _pixels_text(path: Path) -> str:

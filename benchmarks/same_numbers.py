@@ -4,14 +4,15 @@
 
 Each checkout runs `dvc repro`, small trainings of the other configurations and some renderings on
 the CPU, with its own code, in its own project, state folder, cache and tracking store. Both use the
-settings of OLD's recipe. Then the script compares all they wrote: raw images, packed set, manifest,
-snapshots (every tensor, bit for bit), losses, metrics, rendered pixels. NEW must also read what OLD
-wrote: its snapshots, a public pickle, its registered version. Both run in this Python environment,
-which must hold the dependencies of both. Only command lines are called: modules may have moved.
+settings of OLD's params.yaml. Then the script compares all they wrote: raw images, packed set,
+manifest, snapshots (every tensor, bit for bit), losses, metrics, rendered pixels. NEW must also
+read what OLD wrote: its snapshots, a public pickle, its registered version. Both run in this Python
+environment, which must hold the dependencies of both. The script calls command lines only: modules
+may have moved. It exits with code 1 if anything differs.
 
-A difference ends in exit code 1. `starter` is the recipe of that name, each checkout builds its own
-kernels; `quick` (or --quick) is the same on 60 pictures of 16 px, with kernels that are there
-already, and takes under 2 minutes on two free cores.
+With `starter`, the settings are used as they are, and each checkout builds its own kernels (unless
+SG3FLOW_KERNELS names a folder for both). `quick` (or --quick) trains on 54 images of 16 px, with
+two small trainings in place of four, and uses kernels that are built already.
 """
 
 import argparse
@@ -114,7 +115,7 @@ def compare(old_source: Path, new_source: Path, quick: bool, work: Path) -> dict
     codes = {"old": described(old), "new": described(new)}  # now: a checkout may change meanwhile
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda checkout: run_all(checkout, params, small), (old, new)))
-        rows = [recipe_row(old, new), *file_rows(old, new, small)]
+        rows = [params_row(old, new), *file_rows(old, new, small)]
         public = {
             name: write_public_pickle(last_snapshot(old, name), work / f"public-{name}.pkl")
             for name in ("train", *small)
@@ -132,7 +133,7 @@ def compare(old_source: Path, new_source: Path, quick: bool, work: Path) -> dict
 
 def settings(old: Checkout, quick: bool) -> dict[str, Any]:
     """The settings of both runs."""
-    params = old.recipe("starter")
+    params = old.params()
     if quick:
         params = {section: values | QUICK.get(section, {}) for section, values in params.items()}
     params["train"]["device"] = "cpu"
@@ -142,7 +143,7 @@ def settings(old: Checkout, quick: bool) -> dict[str, Any]:
 def run_all(checkout: Checkout, params: dict[str, Any], small: tuple[str, ...]) -> None:
     """The pipeline, the small trainings, and pictures of all of them."""
     checkout.use(params)
-    checkout.run("dvc", "repro", "--no-run-cache")
+    checkout.run(sys.executable, "-m", "dvc", "repro", "--no-run-cache")
     packing = ("--source", "data/raw", "--subset", "starter/train", "--labels", "folders")
     checkout.stage("pack", *packing, "--resolution", "16x16", "--dest", "data/small.zip")
     for name in small:
@@ -173,10 +174,10 @@ def last_snapshot(checkout: Checkout, name: str) -> Path:
     return max((checkout.project / "runs" / name).glob("network-snapshot-*.pkl"))
 
 
-def recipe_row(old: Checkout, new: Checkout) -> Row:
-    """Whether the recipe itself still has the same settings."""
-    sides = [leaves_of(checkout.recipe("starter")) for checkout in (old, new)]
-    return compare_leaves("settings of recipe starter", *sides, note=f"{len(sides[0])} settings")
+def params_row(old: Checkout, new: Checkout) -> Row:
+    """Whether the settings that NEW comes with are those of OLD."""
+    sides = [leaves_of(checkout.params()) for checkout in (old, new)]
+    return compare_leaves("params.yaml", *sides, note=f"{len(sides[0])} settings")
 
 
 def file_rows(old: Checkout, new: Checkout, small: tuple[str, ...]) -> Iterator[Row]:

@@ -181,7 +181,7 @@ def test_pictures_with_other_bytes_and_equal_pixels_are_equal_and_it_says_so(tmp
     Image.fromarray(pixels).save(tmp_path / "old" / "a.png")
     Image.fromarray(pixels).save(tmp_path / "same" / "a.png", pnginfo=info)
     row = compare_pictures("p", tmp_path / "old", tmp_path / "same")
-    assert row.equal and row.note == "1 pictures, equal pixels, OTHER BYTES"
+    assert row.equal and row.note == "PNG files: 1, equal pixels, other bytes"
     pixels[3, 3, 2] += 1
     Image.fromarray(pixels).save(tmp_path / "other" / "a.png")
     assert not compare_pictures("p", tmp_path / "old", tmp_path / "other").equal
