@@ -136,12 +136,13 @@ def _reason(output: str) -> str:
 
 
 def _short(command: tuple[str, ...]) -> str:
-    """A command as it is told: without what is long and says nothing."""
+    """A command as it is told: what runs, and where it writes."""
     if command[0] != sys.executable:
-        return " ".join(command)
+        return command[0]
     if command[1] == "-m":
         return " ".join(command[2:])
     if command[1] == "-c":
         return "python -c …"
-    words = [w for w in command[2:6] if not w.startswith("-")]
-    return f"{command[1]} {' '.join(words)}"
+    names = [name for name in ("--dest", "--run-dir", "--outdir") if name in command]
+    outputs = [command[command.index(name) + 1] for name in names]
+    return " ".join([command[1], *outputs])
