@@ -4,9 +4,9 @@
 #   docker build -t sg3flow-serve .
 #   docker run --rm -p 8080:8080 --read-only --tmpfs /tmp sg3flow-serve
 #
-# The image holds the model's own copy of the code and runs what `mlflow models serve` starts. That
-# command itself, as a container's first process, would not hear `docker stop`, and would be killed.
-# docs/registry-and-serving.md says more.
+# The image holds the model's own copy of the code and runs the application that `sg3flow serve`
+# runs for each version. `mlflow models serve` checks less, and as a container's first process it
+# would not hear `docker stop`, and would be killed. docs/registry-and-serving.md says more.
 
 FROM python:3.11.13-slim-bookworm AS build
 # The CPU build of torch is not on the index of all other packages.
@@ -21,6 +21,9 @@ COPY build/model/requirements.txt /tmp/requirements.txt
 RUN pip install --extra-index-url "$TORCH_INDEX" -c /tmp/constraints.txt \
     -r /tmp/requirements.txt ninja
 COPY build/model /model
+# Versions that sg3flow 0.1 registered put their checks into MLflow's application by themselves.
+RUN app=/model/code/sg3flow/serving/model_app.py; test -e $app \
+    || echo "from mlflow.pyfunc.scoring_server.app import app" > $app
 # The kernels are built here, where there is a compiler; the choice of instructions is made later.
 RUN SG3FLOW_KERNELS=/kernels PYTHONPATH=/model/code \
     python -c "from sg3flow.kernels.loader import load_kernels; load_kernels('cpu')"
@@ -44,4 +47,4 @@ ENV PATH=/venv/bin:$PATH \
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
-CMD ["uvicorn", "--host", "0.0.0.0", "--port", "8080", "mlflow.pyfunc.scoring_server.app:app"]
+CMD ["uvicorn", "--host", "0.0.0.0", "--port", "8080", "--app-dir", "/model/code", "sg3flow.serving.model_app:app"]

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
+from sg3flow.checkpoints.packaged_model import package_generator
 from sg3flow.networks import StyleGAN3Generator
-from sg3flow.serving.package import package_generator
-from sg3flow.serving.worker import Worker
+from sg3flow.serving.model_worker import Worker
 
 _CLIENTS = (1, 8)
 
@@ -51,7 +51,7 @@ def packaged_model(folder: Path, resolution: int) -> Path:
     import mlflow
 
     import sg3flow
-    from sg3flow.serving import pyfunc
+    from sg3flow.serving import pyfunc_model
 
     torch.manual_seed(0)
     size = {"channel_base": 64 * resolution, "channel_max": 64}
@@ -61,10 +61,10 @@ def packaged_model(folder: Path, resolution: int) -> Path:
     )
     mlflow.pyfunc.save_model(
         folder / "model",
-        python_model=pyfunc.__file__,
+        python_model=pyfunc_model.__file__,
         artifacts={"weights": str(package.weights), "description": str(package.description)},
         code_paths=[str(Path(sg3flow.__file__).parent)],
-        signature=pyfunc.signature(),
+        signature=pyfunc_model.signature(),
         pip_requirements=["mlflow"],
     )
     return folder / "model"

@@ -189,8 +189,8 @@ def serve(
 ) -> None:
     """Serve the version an alias stands at, and the next one as soon as the alias moves."""
     with one_line_errors(debug):
-        from sg3flow.serving.front import Settings
-        from sg3flow.serving.limits import Limits
+        from sg3flow.serving.gateway import Settings
+        from sg3flow.serving.request_schema import Limits
         from sg3flow.tracking.serve import serve as run_server
 
         body = Limits.from_environment().max_body_bytes

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.checkpoints.packaged_model import package_generator
 from sg3flow.errors import CheckpointError, DataError, TrackingError
-from sg3flow.serving.package import package_generator
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def make_networks() -> Callable[..., tuple[StyleGAN3Generator, Discriminator]]:
 @pytest.fixture
 def make_package(make_networks, tmp_path: Path):
     """Packages a generator of so many classes into a folder; gives the package and the network."""
-    from sg3flow.serving.package import package_generator
+    from sg3flow.checkpoints.packaged_model import package_generator
 
     def make(c_dim: int = 0):
         G, _ = make_networks(c_dim)

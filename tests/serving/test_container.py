@@ -79,7 +79,8 @@ def test_what_is_copied_exists_and_reaches_the_engine(instructions, model):
 def _as_in_the_container(instructions, model) -> tuple[list[str], dict[str, str]]:
     """The command and its environment, but for the folder, the port and what is the tests' own."""
     command = json.loads(_all(instructions, "CMD")[0])
-    command = ["PORT" if word == "8080" else word for word in command]
+    places = {"8080": "PORT", "/model/code": str(model.model / "code")}
+    command = [places.get(word, word) for word in command]
     (env,) = [e for e in _all(instructions, "ENV") if "SG3FLOW_DEVICE" in e]
     variables = dict(pair.split("=", 1) for pair in shlex.split(env))
     for ours in ("PATH", "HOME", "SG3FLOW_KERNELS"):
@@ -96,6 +97,9 @@ def test_the_command_serves_and_is_healthy(instructions, model):
     with model.serving(command, **variables) as server:
         status, text = server.post({"dataframe_records": [{"seed": 1, "class": 0}]})
         assert status == 200 and "png" in json.loads(text)["predictions"][0]
+        for body, refusal in (({"rows": []}, 400), (b"[" * 100_000, 400), (b"x" * (17 << 20), 413)):
+            status, text = server.post(body)
+            assert status == refusal and set(json.loads(text)) == {"error_code", "message"}
         probe[-1] = probe[-1].replace("8080", str(server.port))
         assert subprocess.run([sys.executable, *probe[1:]]).returncode == 0
         seen = server.watch.read_text().splitlines()
@@ -129,12 +133,13 @@ def _hears(pid: int, number: signal.Signals) -> bool:
 
 IMPORTS = """
 import sys
-class Refused:
+class Refusing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in sys.argv[1].split(","):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refused())
-from sg3flow.serving import predictor, pyfunc
+sys.meta_path.insert(0, Refusing())
+from sg3flow.serving import http_body, predictor, pyfunc_model
+import starlette  # what model_app needs besides
 from sg3flow.kernels.loader import load_kernels
 load_kernels("cpu")
 """

@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(registr
 
 
 def _expect_refusals(server) -> None:
-    """The front refuses what the model would refuse."""
+    """The gateway refuses what the model would refuse."""
     for body, kind, status in (
         (b"{", "application/json", 400),
         ({"dataframe_records": [{"seed": -1, "class": 0}]}, "application/json", 400),

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.checkpoints.packaged import load_packaged
+from sg3flow.checkpoints.packaged_model import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
 from sg3flow.rendering.samples import resized
 from sg3flow.rendering.seeds import seed_latent
-from sg3flow.serving.limits import Limits
 from sg3flow.serving.predictor import Predictor, Request, _twin
+from sg3flow.serving.request_schema import Limits
 
 
 def test_a_package_holds_the_weights_and_their_story(make_package):
@@ -71,7 +71,7 @@ def test_the_device_is_chosen_by_the_environment(make_package, monkeypatch):
 def test_a_model_that_draws_no_finite_values_is_a_500(make_networks):
     from mlflow import MlflowException
 
-    from sg3flow.serving.pyfunc import GeneratorModel
+    from sg3flow.serving.pyfunc_model import GeneratorModel
 
     G, _ = make_networks()
     G.mapping.w_avg.fill_(math.nan)

@@ -333,7 +333,7 @@ def test_the_model_is_logged_onto_the_training_run(register, run):
     assert [model.name for model in models] == ["generator"]
     assert store.client.get_run(training.info.run_id).info.status == "FINISHED"
     files = {p.name for p in Path("mlruns").rglob("*") if p.is_file()}
-    assert {"generator.safetensors", "generator.json", "pyfunc.py"} <= files
+    assert {"generator.safetensors", "generator.json", "pyfunc_model.py"} <= files
     assert not [name for name in files if name.endswith(".pkl")]
     # The version shows what it draws and tells where it comes from.
     version = store.client.get_model_version("sg3flow-generator", "1")

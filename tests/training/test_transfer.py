@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import Networks, load_networks, save_snapshot
+from sg3flow.checkpoints.packaged_model import package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator
-from sg3flow.serving.package import package_generator
 from sg3flow.training.build import EMA_RAMPUP, build, discriminator_kwargs, resolve
 from sg3flow.training.ema import ema_beta
 from sg3flow.training.job import dry_run

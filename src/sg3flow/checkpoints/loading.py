@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sg3flow.checkpoints.network_entries import build_network
-from sg3flow.checkpoints.packaged import DESCRIPTION_NAME, WEIGHTS_NAME, load_packaged
+from sg3flow.checkpoints.packaged_model import DESCRIPTION_NAME, WEIGHTS_NAME, load_packaged
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.checkpoints.sources import local_copy

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
-from sg3flow.checkpoints.packaged import WEIGHTS_NAME
+from sg3flow.checkpoints.packaged_model import WEIGHTS_NAME
 from sg3flow.checkpoints.sources import local_copy
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import MetricError

@@ -1,69 +1,31 @@
-"""From a packaged generator and a request to a picture's file; safe to ask from several threads."""
+"""From a packaged generator and a request to the bytes of an image file; safe to use in threads."""
 
 import copy
+import io
 import os
 import queue
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from PIL import Image as PillowImage
 
-from sg3flow.checkpoints.packaged import load_packaged
+from sg3flow.checkpoints.packaged_model import load_packaged
 from sg3flow.devices import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.images import (
     Generator,
     Image,
-    Look,
     class_label,
     network_device,
     placed_as,
+    png_bytes,
     render_image,
     synthesize,
 )
 from sg3flow.rendering.samples import resized
-from sg3flow.serving.encoding import DEFAULT_QUALITY, encoded
-from sg3flow.serving.limits import Limits
-
-Vector = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Request:
-    """One picture to make, from a seed, a z or w's.
-
-    Args:
-        seed: 0 to 2^32 - 1; None where a vector is given.
-        look: truncation (of a seed or a z), translation, rotation.
-        class_index: the class of a labelled network; None for an unlabelled one, and for w's.
-        z: a latent of z_dim numbers, in place of a seed.
-        ws: one w for all layers, or one for each, of w_dim numbers; used as they are.
-        kind: png, jpeg or webp.
-        quality: 1 to 100, for jpeg and webp.
-        size: side of the picture in pixels; 0: as the network draws it.
-    """
-
-    seed: int | None
-    look: Look = field(default_factory=Look)
-    class_index: int | None = None
-    z: Vector | None = None
-    ws: tuple[Vector, ...] | None = None
-    kind: str = "png"
-    quality: int = DEFAULT_QUALITY
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What requests are checked against: the sizes of a generator."""
-
-    num_classes: int
-    resolution: int
-    channels: int
-    z_dim: int
-    w_dim: int
-    num_ws: int
+from sg3flow.serving.request_schema import Limits, Request, Shapes
 
 
 class Predictor:
@@ -122,7 +84,25 @@ class Predictor:
             self._free.put(G)
         if request.size:
             image = resized(image, request.size)
-        return encoded(image, request.kind, request.quality)
+        return encode(image, request.kind, request.quality)
+
+
+def encode(image: Image, kind: str, quality: int) -> bytes:
+    """An image [H, W, 1 or 3] uint8 as a file; equal pixels give equal bytes on any machine.
+
+    Args:
+        kind: one of ``request_schema.FORMATS``.
+        quality: 1 to 100, for jpeg and webp; PNG keeps every bit.
+    """
+    if kind == "png":
+        return png_bytes(image)
+    pixels = image[:, :, 0] if image.shape[2] == 1 else image
+    stream = io.BytesIO()
+    # No chroma subsampling: on the small images of a small network it shows.
+    more = {"subsampling": 0} if kind == "jpeg" else {"method": 4}
+    picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    picture.save(stream, kind.upper(), quality=quality, **more)
+    return stream.getvalue()
 
 
 def _drawn(G: Generator, request: Request) -> Image:

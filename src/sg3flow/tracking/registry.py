@@ -12,13 +12,13 @@ from torch import nn
 
 import sg3flow
 from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.packaged_model import Package, package_generator
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError, DataError
 from sg3flow.files import write_bytes, write_json
 from sg3flow.metrics.best import BestSnapshot, best_of_run
 from sg3flow.rendering.images import Generator, png_bytes
 from sg3flow.rendering.samples import sample_sheet
-from sg3flow.serving.package import Package, package_generator
 from sg3flow.tracking.champion import judge, require_comparable
 from sg3flow.tracking.description import SAMPLES, Lineage, describe
 from sg3flow.tracking.models import note_output
@@ -225,21 +225,21 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
     """Log the package as a pyfunc of the model's run, whose state (finished) stays as it is."""
     import mlflow
 
-    from sg3flow.serving import pyfunc
+    from sg3flow.serving import pyfunc_model
 
     note_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
     with time_to_upload(candidate.package.weights):
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
-            python_model=str(Path(pyfunc.__file__)),
+            python_model=str(Path(pyfunc_model.__file__)),
             artifacts={
                 "weights": str(candidate.package.weights),
                 "description": str(candidate.package.description),
                 "samples": str(candidate.samples),
             },
             code_paths=[str(Path(sg3flow.__file__).parent)],
-            signature=pyfunc.signature(),
-            input_example=pyfunc.example(int(candidate.training_set.get("label_dim", 0))),
+            signature=pyfunc_model.signature(),
+            input_example=pyfunc_model.example(int(candidate.training_set.get("label_dim", 0))),
             pip_requirements=requirements(),
         )
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from sg3flow.errors import ConfigError
-from sg3flow.serving.front import Front, Settings
+from sg3flow.serving.gateway import Gateway, Settings
 from sg3flow.tracking.served import followed
 
 
@@ -27,15 +27,15 @@ def serve(target: str, host: str, port: int, settings: Settings) -> None:
     with _listening(host, port) as address:
         with tempfile.TemporaryDirectory(prefix="sg3flow-versions-") as folder:
             source = followed(target, Path(folder))
-            asyncio.run(_serve(Front(source, settings), address))
+            asyncio.run(_serve(Gateway(source, settings), address))
 
 
-async def _serve(front: Front, address: socket.socket) -> None:
+async def _serve(gateway: Gateway, address: socket.socket) -> None:
     import uvicorn
 
-    async with front.running():
+    async with gateway.running():
         config = uvicorn.Config(
-            front.application(), log_config=None, access_log=False, lifespan="off"
+            gateway.application(), log_config=None, access_log=False, lifespan="off"
         )
         await uvicorn.Server(config).serve(sockets=[address])
 

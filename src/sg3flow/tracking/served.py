@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from sg3flow.errors import ConfigError, TrackingError
-from sg3flow.serving.front import Source
+from sg3flow.serving.gateway import Source
 from sg3flow.tracking.finding import split_version
 from sg3flow.tracking.moves import standing
 from sg3flow.tracking.store import tracking_errors

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
 from sg3flow.rendering.images import Look
-from sg3flow.serving.limits import Limits
 from sg3flow.serving.predictor import Request, Shapes
-from sg3flow.serving.requests import COLUMNS
-from sg3flow.serving.requests import read_requests as read
+from sg3flow.serving.request_schema import COLUMNS, Limits
+from sg3flow.serving.request_schema import read_requests as read
 
 
 def read_requests(rows, params, num_classes, limits=None):

@@ -7,8 +7,8 @@ come up leaves the old one serving. A process that dies or hangs is replaced.
 
 A request is never lost by that: it goes to one version as a whole. Where the process that had it
 dies, it is asked again of the one that takes its place, which is safe, for the same request gives
-the same bytes. The header ``X-Sg3flow-Version`` names the version that made an answer; the front's
-own answers (too many requests, too long a body, no version there) have none.
+the same bytes. The header ``X-Sg3flow-Version`` names the version that made an answer; what the
+gateway answers itself (too many requests, too long a body, no version there) has none.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sg3flow.errors import CheckpointError, Sg3flowError
-from sg3flow.serving.bodies import Refused, check_content_type, read_body
-from sg3flow.serving.worker import Worker
+from sg3flow.serving.http_body import HTTPError, check_content_type, read_body
+from sg3flow.serving.model_worker import Worker
 
 _logger = logging.getLogger("sg3flow.serve")
 _PASSED_ON = ("content-type",)
@@ -52,7 +52,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the front behaves.
+    """How the gateway behaves.
 
     Attributes:
         poll_sec: seconds between two looks at the registry.
@@ -71,7 +71,7 @@ class Settings:
     ping_sec: float = 10.0
 
 
-class Front:
+class Gateway:
     """The present worker, the watcher that replaces it, and the requests."""
 
     def __init__(self, source: Source, settings: Settings) -> None:
@@ -225,7 +225,7 @@ class Front:
             body = await read_body(request.stream(), declared, self.settings.max_body_bytes)
             headers = {name: request.headers[name] for name in _PASSED_ON}
             return await self._answered(body, headers)
-        except Refused as error:
+        except HTTPError as error:
             return _refusal(error.status, str(error))
         except ClientDisconnect:  # nobody is there to read the answer
             return _refusal(400, "the request ended early")

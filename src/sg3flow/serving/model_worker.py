@@ -1,8 +1,9 @@
 """A version of a model served by a process of its own: MLflow's scoring server on a Unix socket.
 
-The process is the one that ``mlflow models serve`` starts, with the code that was packaged with the
-version. Nothing but its owner reaches the socket. What it writes stands in our own log; its last
-lines are kept, to say why it ended.
+The process runs the code that was packaged with the version: its ``model_app.py``, or, in a version
+that sg3flow 0.1 registered, which has none, the application that ``mlflow models serve`` starts,
+into which that code puts its checks itself. Nothing but its owner reaches the socket. What it
+writes stands in our own log; its last lines are kept, to say why it ended.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ import aiohttp
 
 from sg3flow.errors import CheckpointError
 
-_SERVER = "mlflow.pyfunc.scoring_server.app:app"
-_MODEL_VARIABLE = "__pyfunc_model_path__"  # where that application looks for its model
+_MODEL_APP = "sg3flow/serving/model_app.py"
+_MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
+_MODEL_VARIABLE = "__pyfunc_model_path__"  # where either application looks for its model
 _PR_SET_PDEATHSIG = 1
 _LOG_LINES = 5
 _LOG_BYTES = 4096
@@ -67,13 +69,13 @@ class Worker:
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "uvicorn", _SERVER, "--uds", str(folder / "socket")),
-            *("--no-access-log", "--log-level", "warning"),
+            *(sys.executable, "-m", "uvicorn", *_application(model)),
+            *("--uds", str(folder / "socket"), "--no-access-log", "--log-level", "warning"),
             env=os.environ | {_MODEL_VARIABLE: str(model), "MLFLOW_DISABLE_TELEMETRY": "true"},
             cwd=folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the front, which lets it answer what it has
+            start_new_session=True,  # Ctrl-C is for the gateway, which lets it answer what it has
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         worker = cls(version, model, process, folder)
@@ -193,6 +195,17 @@ class Worker:
             if status == 200:
                 return
         raise CheckpointError(f"it cannot make a picture: {answer.decode(errors='replace')[:300]}")
+
+
+def _application(model: Path) -> tuple[str, ...]:
+    """What uvicorn is to run for a version.
+
+    The model's folder of code comes first on the path: an sg3flow that is imported from elsewhere
+    before the model is loaded would stay, and MLflow would take it for the model's own.
+    """
+    code = model / "code"
+    name = _MODEL_APP.removesuffix(".py").replace("/", ".") + ":app"
+    return (name if (code / _MODEL_APP).is_file() else _MLFLOW_APP), "--app-dir", str(code)
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The front and real workers: one that hangs, dies, fails, takes too long; what is left over."""
+"""The gateway and real workers: one that hangs, dies, fails, takes too long; what is left over."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from sg3flow.errors import TrackingError
-from sg3flow.serving.front import Front, Settings, Source
+from sg3flow.serving.gateway import Gateway, Settings, Source
 from sg3flow.tracking.served import followed
 
 _SETTINGS = Settings(poll_sec=0.2, ping_sec=2.0, load_sec=600.0, patience_sec=600.0)
@@ -44,11 +44,11 @@ def versions(tmp_path) -> Path:
 
 @asynccontextmanager
 async def _answering(source: Source):
-    """A front behind an address; gives a function that posts a request."""
-    front = Front(source, _SETTINGS)
+    """A gateway behind an address; gives a function that posts a request."""
+    gateway = Gateway(source, _SETTINGS)
     with socket.create_server(("127.0.0.1", 0)) as address:
-        async with front.running(), aiohttp.ClientSession() as session:
-            config = uvicorn.Config(front.application(), log_config=None, lifespan="off")
+        async with gateway.running(), aiohttp.ClientSession() as session:
+            config = uvicorn.Config(gateway.application(), log_config=None, lifespan="off")
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[address]))
             url = f"http://127.0.0.1:{address.getsockname()[1]}/invocations"

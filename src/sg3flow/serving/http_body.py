@@ -1,0 +1,240 @@
+"""What may come over HTTP at all: length, content type, and JSON that says one thing only.
+
+MLflow's own server answers a missing content type and deeply nested JSON by 500, takes bodies of
+any length, and leaves out keys it does not know. ``model_app.py`` and the gateway make these checks
+before it; what they let through is checked value by value in ``request_schema.py``.
+
+json reads the text, because pydantic's parser takes the last of two equal keys without a word;
+pydantic then checks the outer shape.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from email.message import Message
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sg3flow.errors import ConfigError, Sg3flowError
+from sg3flow.serving.request_schema import COLUMNS, PARAMS, check_names
+
+FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
+_MAX_DEPTH = 8
+_MAX_DIGITS = 400
+# A string that never ends is one find too: begun anew at each quote in it, it would take the square
+# of its length.
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_ADVICE = 'send {"dataframe_records": [{"seed": 1}]}'
+
+
+class HTTPError(Sg3flowError):
+    """A request that is refused before the model sees it; ``status`` is that of the answer."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class SplitTable(BaseModel):
+    """Rows as ``dataframe_split`` has them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    columns: list[str]
+    data: list[list[Any]]
+    index: list[Any] | None = None
+
+
+class Invocation(BaseModel):
+    """A body: rows in one of MLflow's four forms, and parameters for all of them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    dataframe_records: list[dict[str, Any]] = []
+    dataframe_split: SplitTable = SplitTable(columns=[], data=[])
+    instances: list[dict[str, Any]] | dict[str, list[Any]] = []
+    inputs: list[dict[str, Any]] | dict[str, list[Any]] = []
+    params: dict[str, Any] | None = None
+
+
+def check_content_type(header: str | None) -> None:
+    """Take JSON in UTF-8 only: CSV has no types to be strict about.
+
+    Raises:
+        HTTPError: another type, or none (415).
+    """
+    message = Message()
+    message["content-type"] = header or "none/none"
+    charset = (message.get_param("charset") or "utf-8") if header else "utf-8"
+    if message.get_content_type() != "application/json":
+        found = ascii(header)[:60] if header else "nothing"
+        raise HTTPError(415, f"the content type must be application/json, not {found}")
+    if str(charset).lower() not in ("utf-8", "utf8"):
+        raise HTTPError(415, f"the charset must be utf-8, not {ascii(charset)[:40]}")
+
+
+async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: int) -> bytes:
+    """The whole body, unless it is longer than ``limit`` bytes; never holds more than that.
+
+    Args:
+        declared: the header Content-Length, if there is one.
+
+    Raises:
+        HTTPError: too long (413).
+    """
+    too_long = f"the request is longer than {limit >> 20} MiB; send fewer rows"
+    if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
+        raise HTTPError(413, too_long)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise HTTPError(413, too_long)
+    return bytes(body)
+
+
+def check_body(body: bytes) -> None:
+    """Refuse what is not one JSON object of a known form with known names.
+
+    Raises:
+        HTTPError: says what is wrong (400).
+    """
+    content = _parsed(body)
+    if not isinstance(content, dict):
+        raise _bad(f"the request must be a JSON object, not a {_kind(content)}; {_ADVICE}")
+    _check_names("key", content, tuple(Invocation.model_fields))
+    try:
+        invocation = Invocation.model_validate(content)
+    except ValidationError as error:
+        raise _bad(_sentence(error.errors(include_url=False)[0]["loc"], content)) from None
+    _check_names("param", invocation.params or {}, tuple(PARAMS))
+    forms = [name for name in FORMS if name in content]
+    if len(forms) != 1:
+        found = " and ".join(forms) or "none"
+        raise _bad(f"the request must hold one of {', '.join(FORMS)}, not {found}; {_ADVICE}")
+    rows = getattr(invocation, forms[0])
+    if isinstance(rows, SplitTable):
+        _check_split(rows)
+    elif isinstance(rows, dict):
+        _check_columns(forms[0], rows)
+    else:
+        _check_records(forms[0], rows)
+
+
+def _sentence(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
+    """What pydantic found wrong with the outer shape, in our words."""
+    form = str(place[0])
+    if form == "params":
+        return f"params must be an object, not a {_kind(content['params'])}"
+    if form == "dataframe_split":
+        is_known = isinstance(content[form], dict) and not {"columns", "data"}.isdisjoint(place)
+        if is_known or place[-1] == "index":
+            return "dataframe_split must hold columns, a list of names, and data, a list of lists"
+        return "dataframe_split must be an object of columns and data"
+    if isinstance(content[form], dict) and form != "dataframe_records":
+        return f"{form} as an object must hold lists of one length, one a column"
+    return f"{form} must be a list of rows, each an object; {_ADVICE}"
+
+
+def _check_split(table: SplitTable) -> None:
+    columns, data = table.columns, table.data
+    if len(set(columns)) != len(columns) or any(len(row) != len(columns) for row in data):
+        raise _bad("dataframe_split must hold a value for each column, each column once")
+    if table.index is not None and len(table.index) != len(data):
+        raise _bad("dataframe_split must hold as many entries in index as rows in data")
+    _check_names("column", columns, COLUMNS)
+    if not data:
+        raise _no_rows()
+
+
+def _check_columns(form: str, columns: dict[str, list[Any]]) -> None:
+    _check_names("column", columns, COLUMNS)
+    if len({len(values) for values in columns.values()}) > 1:
+        raise _bad(f"{form} as an object must hold lists of one length, one a column")
+    if not columns:
+        raise _no_rows()
+
+
+def _check_records(form: str, rows: list[dict[str, Any]]) -> None:
+    for i, row in enumerate(rows):
+        if not row:
+            raise _bad(f"row {i} is empty; {_ADVICE}")
+        _check_names("column", row, COLUMNS)
+        if form != "dataframe_records" and row.keys() != rows[0].keys():
+            raise _bad(
+                f"every row of {form} needs the same columns, which row {i} and row 0 do not "
+                "have; dataframe_records takes any"
+            )
+    if not rows:
+        raise _no_rows()
+
+
+def _check_names(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
+    try:
+        check_names(kind, names, known)
+    except ConfigError as error:
+        raise _bad(str(error)) from None
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad(f"the request is not UTF-8: byte {error.start} does not fit") from None
+    if "\0" in text:
+        raise _bad("the request holds a null byte")
+    if _is_deep(text):
+        raise _bad(f"the request is nested more than {_MAX_DEPTH} deep")
+    try:
+        return json.loads(
+            text, parse_constant=_no_constant, parse_int=_number, object_pairs_hook=_once
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _bad(f"the request is no valid JSON: {error.msg} at {place}") from None
+
+
+def _is_deep(text: str) -> bool:
+    """Whether brackets nest too deep, those in strings not counted; before a parser recurses."""
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in ("[", "{"):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return True
+        elif found[0] in ("]", "}"):
+            depth -= 1
+    return False
+
+
+def _no_constant(name: str) -> Any:
+    raise _bad(f"{name} is no JSON number")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise _bad(f"a number of {len(digits)} digits is too long")
+    return int(digits)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _bad(f"the key {ascii(twice)[:60]} stands twice in one object")
+    return content
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "truth value", list: "list", str: "text", type(None): "null"}
+    return kinds.get(type(value), "number")
+
+
+def _no_rows() -> HTTPError:
+    return _bad(f"the request holds no rows; {_ADVICE}")
+
+
+def _bad(sentence: str) -> HTTPError:
+    return HTTPError(400, sentence)

@@ -1,0 +1,135 @@
+"""MLflow's scoring application for one registered version, behind our checks of a request's body.
+
+``uvicorn --app-dir MODEL/code sg3flow.serving.model_app:app`` serves the version whose folder the
+environment variable ``__pyfunc_model_path__`` names, as ``mlflow models serve`` does, with the code
+that was packaged with it. What MLflow would read loosely is refused before it reads it, and errors
+that MLflow words itself are cut down to one sentence. `sg3flow serve` and the container run it.
+"""
+
+import asyncio
+import json
+import logging
+
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sg3flow.serving.http_body import HTTPError, check_body, check_content_type, read_body
+from sg3flow.serving.request_schema import Limits
+
+_logger = logging.getLogger(__name__)
+_MAX_SENTENCE = 1000
+
+
+class CheckedRequests:
+    """ASGI middleware: passes on requests whose body is one of ours, and words errors.
+
+    Args:
+        app: MLflow's application.
+        max_body_bytes: longest body.
+        wait_sec: how long a body may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, wait_sec: float) -> None:
+        self.app, self.max_body_bytes, self.wait_sec = app, max_body_bytes, wait_sec
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or (scope["method"], scope["path"]) != ("POST", "/invocations"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.wait_sec):
+                body = await self._checked_body(Request(scope, receive))
+        except HTTPError as error:
+            await _refusal(error.status, "BAD_REQUEST", str(error))(scope, receive, send)
+        except TimeoutError:
+            await _too_slow()(scope, receive, send)
+        except ClientDisconnect:  # nobody is there to read an answer
+            return
+        else:
+            await self.app(scope, _Replay(body, receive), _Worded(scope, receive, send))
+
+    async def _checked_body(self, request: Request) -> bytes:
+        check_content_type(request.headers.get("content-type"))
+        declared = request.headers.get("content-length")
+        body = await read_body(request.stream(), declared, self.max_body_bytes)
+        await asyncio.to_thread(check_body, body)
+        return body
+
+
+class _Replay:
+    """Gives a body that was read already, then whatever the client does."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self.body: bytes | None = body
+        self.receive = receive
+
+    async def __call__(self) -> Message:
+        if self.body is None:
+            return await self.receive()
+        body, self.body = self.body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+class _Worded:
+    """Passes an answer on, except errors: they are held back and worded."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.status, self.content = 200, bytearray()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        if self.status < 400:
+            await self.send(message)
+        elif message["type"] == "http.response.body":
+            self.content += message.get("body", b"")
+            if not message.get("more_body", False):
+                answer = _worded(self.status, bytes(self.content))
+                await answer(self.scope, self.receive, self.send)
+
+
+def _worded(status: int, content: bytes) -> JSONResponse:
+    """An error of MLflow's as code and sentence; what the client has no use for is logged here."""
+    if status == 504:
+        return _too_slow()
+    try:
+        error = json.loads(content)
+        code, message = str(error["error_code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message, error = (
+            "INTERNAL_ERROR",
+            "",
+            {"stack_trace": content.decode(errors="replace")},
+        )
+    if "stack_trace" in error:
+        _logger.error("a request failed: %s\n%s", message, error["stack_trace"])
+        sentence = "the server failed at this request; its log says where"
+        return _refusal(500, "INTERNAL_ERROR", sentence)
+    # MLflow puts the whole request before the reason.
+    sentence = " ".join(message.rpartition("\nError: ")[2].split())
+    return _refusal(status, code, sentence[:_MAX_SENTENCE])
+
+
+def _too_slow() -> JSONResponse:
+    sentence = "the request took too long; ask for fewer pictures at once"
+    return _refusal(504, "DEADLINE_EXCEEDED", sentence)
+
+
+def _refusal(status: int, code: str, sentence: str) -> JSONResponse:
+    return JSONResponse({"error_code": code, "message": sentence}, status)
+
+
+def _checked_application() -> ASGIApp:
+    # Its module loads the model: by now this process has the sg3flow that stands beside the model.
+    from mlflow.pyfunc.scoring_server.app import app as scoring_app
+
+    limits = Limits.from_environment()
+    timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+    return CheckedRequests(scoring_app, limits.max_body_bytes, timeout)
+
+
+app = _checked_application()

@@ -1,0 +1,133 @@
+"""The registered model as MLflow loads it (models from code): a thin adapter, no pickle.
+
+A request is rows with a ``seed``, a ``z`` or a ``w`` each, and optionally ``psi``, ``class``,
+``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``, in the row or as
+``params`` for the rows that give none (a null counts as none):
+``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
+``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one per row, in order; jpeg and webp stand
+under those names. A wrong value is answered by status 400 and a sentence; a model that draws no
+finite values, by 500.
+
+What MLflow drops or changes before it calls ``predict`` (unknown names, doubled keys, NaN) cannot
+be seen here: ``model_app.py`` checks a body before MLflow reads it.
+
+The environment variable ``SG3FLOW_DEVICE`` says where images are made: ``auto`` (the default: the
+CUDA device if there is one), ``cpu`` or ``cuda``. ``request_schema.py`` has the limits.
+"""
+
+import base64
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.models import ModelSignature, set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.serving.predictor import Predictor
+from sg3flow.serving.request_schema import (
+    COLUMNS,
+    FORMATS,
+    PARAMS,
+    Limits,
+    Request,
+    read_requests,
+)
+
+_logger = logging.getLogger(__name__)
+
+_PARAM_TYPES = dict.fromkeys(PARAMS, DataType.double) | {
+    "class": DataType.long,
+    "format": DataType.string,
+    "quality": DataType.long,
+    "size": DataType.long,
+}
+
+
+class PredictionError(mlflow.MlflowException):  # type: ignore[misc]  # MLflow is untyped here
+    """An error whose message stays as it is.
+
+    MLflow's server assigns another one, with the whole request before the reason.
+    """
+
+    @property
+    def message(self) -> str:
+        """One sentence for the client."""
+        return self._sentence
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._sentence: str = getattr(self, "_sentence", text)
+
+
+class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
+    """Seeds and vectors in, images out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the package's two files."""
+        weights, description = (Path(context.artifacts[k]) for k in ("weights", "description"))
+        self.predictor = Predictor.load(weights, description)
+        self.limits = Limits.from_environment()
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Make one image per row; MLflow turns errors into status 400 or 500 and a sentence."""
+        try:
+            rows, shapes = _rows(model_input), self.predictor.shapes
+            requests = read_requests(rows, params or {}, shapes, self.limits)
+            images = [self.predictor.predict(request) for request in requests]
+        except ConfigError as error:
+            raise PredictionError(str(error), INVALID_PARAMETER_VALUE) from None
+        except CheckpointError as error:
+            raise PredictionError(str(error), INTERNAL_ERROR) from None
+        except Exception:  # MLflow would answer 400 and send the client our traceback
+            _logger.exception("a request failed")
+            sentence = "the server failed at this request; its log says where"
+            raise PredictionError(sentence, INTERNAL_ERROR) from None
+        return [_answer(*pair) for pair in zip(requests, images, strict=True)]
+
+
+def _answer(request: Request, image: bytes) -> dict[str, Any]:
+    content = {request.kind: base64.b64encode(image).decode("ascii")}
+    return content if request.seed is None else {"seed": request.seed} | content
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as the client meant them: pandas fills what a row leaves out with NaN."""
+    # As objects, so that a column of whole numbers next to one of floats stays whole.
+    rows = table.astype(object).to_numpy()
+    given = [dict(zip(table.columns, row, strict=True)) for row in rows]
+    return [{k: v for k, v in row.items() if not _is_gap(v)} for row in given]
+
+
+def _is_gap(value: Any) -> bool:
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def example(num_classes: int) -> pd.DataFrame:
+    """A request that a model of so many classes answers."""
+    return pd.DataFrame([{"seed": 1, "class": 0} if num_classes else {"seed": 1}])
+
+
+def signature() -> ModelSignature:
+    """What goes in and out.
+
+    The columns are of any type on purpose: declared as numbers, MLflow would turn true, "7" and
+    1.5 into seeds before we see them.
+    """
+    columns = [ColSpec(AnyType(), name, required=False) for name in COLUMNS]
+    params = [ParamSpec(name, _PARAM_TYPES[name], default) for name, default in PARAMS.items()]
+    images = [ColSpec(DataType.string, kind, required=False) for kind in FORMATS]
+    outputs = [ColSpec(DataType.long, "seed", required=False), *images]
+    return ModelSignature(Schema(columns), Schema(outputs), ParamSchema(params))
+
+
+set_model(GeneratorModel())

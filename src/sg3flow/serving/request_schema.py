@@ -1,0 +1,353 @@
+"""What a request may say: its limits, the pydantic schema of a row, and the sentences of errors.
+
+A row asks for one image; ``params`` hold for the rows that do not give a value themselves. The
+schema is made for one generator, whose sizes bound the values. Everything wrong is a ConfigError
+with one sentence that names the row, the field, what was expected and what was found; nothing is
+guessed, rounded or left out. pydantic decides what fits; the sentences are ours, because its own
+are written for programmers and take several lines.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from sg3flow.errors import ConfigError, nearest
+from sg3flow.rendering.images import Look
+from sg3flow.rendering.seeds import MAX_SEED
+
+MAX_PSI = 2.0
+MAX_SHIFT = 10.0
+MAX_DEGREES = 360.0
+# Far beyond what a mapping network gives; larger numbers only leave the range of float32.
+MAX_COORDINATE = 1000.0
+FORMATS = ("png", "jpeg", "webp")
+DEFAULT_QUALITY = 90
+
+# Where an image comes from: a row names exactly one.
+SOURCES = ("seed", "z", "w")
+# Name -> the value that holds where neither row nor parameters give one; None: not set.
+PARAMS: dict[str, float | str | None] = {
+    "psi": 1.0,
+    "class": None,
+    "translate_x": 0.0,
+    "translate_y": 0.0,
+    "rotate": 0.0,
+    "format": "png",
+    "quality": None,
+    "size": None,
+}
+COLUMNS = (*SOURCES, *PARAMS)
+
+Vector = tuple[float, ...]
+_MIB = 1 << 20
+# Environment variable of a limit -> default, least, most.
+_VARIABLES = {
+    "SG3FLOW_SERVE_MAX_PICTURES": (64, 1, 4096),  # images per request
+    "SG3FLOW_SERVE_MAX_SIDE": (0, 0, 16384),  # pixels; larger images are scaled down; 0: any
+    "SG3FLOW_SERVE_MAX_PIXEL_MIB": (64, 1, 4096),  # all pixels of a request, uncompressed
+    "SG3FLOW_SERVE_MAX_BODY_MIB": (16, 1, 1024),
+    "SG3FLOW_SERVE_TOGETHER": (1, 1, 64),  # images computed at once, on a share of the cores each
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Images per request, side in pixels (0: any), bytes of pixels and of a body; at once."""
+
+    max_pictures: int = 64
+    max_side: int = 0
+    max_pixel_bytes: int = 64 * _MIB
+    max_body_bytes: int = 16 * _MIB
+    together: int = 1
+
+    @classmethod
+    def from_environment(cls) -> "Limits":
+        """The limits that hold for this process.
+
+        Raises:
+            ConfigError: a variable that is no number in its range.
+        """
+        images, side, pixels, body, together = (_read_variable(name) for name in _VARIABLES)
+        return cls(images, side, pixels * _MIB, body * _MIB, together)
+
+    def side_of(self, resolution: int) -> int:
+        """The largest side an image of a network of ``resolution`` pixels may have here."""
+        return min(resolution, self.max_side) if self.max_side else resolution
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What requests are checked against: the sizes of a generator."""
+
+    num_classes: int
+    resolution: int
+    channels: int
+    z_dim: int
+    w_dim: int
+    num_ws: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to make, from a seed, a z or ws.
+
+    Args:
+        seed: 0 to 2^32 - 1; None where a vector is given.
+        look: truncation (of a seed or a z), translation, rotation.
+        class_index: the class of a labelled network; None for an unlabelled one, and for ws.
+        z: a latent of z_dim numbers, in place of a seed.
+        ws: one w for all layers, or one for each, of w_dim numbers; used as they are.
+        kind: png, jpeg or webp.
+        quality: 1 to 100, for jpeg and webp.
+        size: side of the image in pixels; 0: as the network draws it.
+    """
+
+    seed: int | None
+    look: Look = field(default_factory=Look)
+    class_index: int | None = None
+    z: Vector | None = None
+    ws: tuple[Vector, ...] | None = None
+    kind: str = "png"
+    quality: int = DEFAULT_QUALITY
+    size: int = 0
+
+
+def read_requests(
+    rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any], shapes: Shapes, limits: Limits
+) -> list[Request]:
+    """Check rows and parameters and make requests of them; a row's value wins over the parameter.
+
+    Args:
+        rows: one per image; one of ``SOURCES`` and any of ``PARAMS``.
+        params: any of ``PARAMS``, for all rows.
+        shapes: what the generator takes and gives.
+        limits: how much a request may ask for.
+
+    Raises:
+        ConfigError: says which value of which row is wrong, and what was expected.
+    """
+    if not rows:
+        raise ConfigError("the request holds no rows; give at least one, like {'seed': 1}")
+    if len(rows) > limits.max_pictures:
+        most = limits.max_pictures
+        raise ConfigError(f"at most {most} pictures a request, not {len(rows)}; send several")
+    check_names("param", params, tuple(PARAMS))
+    given = {name: value for name, value in params.items() if not _is_default(name, value)}
+    requests = [
+        _read_row(f"row {i}", {**given, **row}, shapes, limits) for i, row in enumerate(rows)
+    ]
+    _check_pixels(requests, shapes, limits)
+    return requests
+
+
+def check_names(kind: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse unknown names: a misspelt ``psi`` would silently give another image.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    for name in given:
+        if name not in known:
+            hint = nearest(str(name), known)
+            raise ConfigError(f"unknown {kind} {shown(name)}{hint}; known: {', '.join(known)}")
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: short, and harmless in a terminal."""
+    item = value.item() if isinstance(value, np.generic) else value
+    if isinstance(item, int) and abs(item) >= 10**60:
+        return "a huge number"  # its digits may take minutes to write
+    if isinstance(item, list | tuple | dict | np.ndarray):
+        return f"a {'object' if isinstance(item, dict) else 'list'} of {len(item)}"
+    return ascii(item)[:60]
+
+
+def _read_variable(name: str) -> int:
+    default, low, high = _VARIABLES[name]
+    text = os.environ.get(name, str(default))
+    if not (text.isdecimal() and low <= int(text) <= high):
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not '{text[:40]}'")
+    return int(text)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    # MLflow fills in the params that a request does not give: those are not the client's words.
+    return value is None or (name in ("psi", "format") and value == PARAMS[name])
+
+
+def _check_pixels(requests: Sequence[Request], shapes: Shapes, limits: Limits) -> None:
+    sides = [request.size or shapes.resolution for request in requests]
+    total = sum(side * side * shapes.channels for side in sides)
+    if total > limits.max_pixel_bytes:
+        raise ConfigError(
+            f"the request asks for {total / 2**20:.1f} MiB of pixels, at most "
+            f"{limits.max_pixel_bytes / 2**20:.0f} are allowed; ask for fewer pictures or a "
+            "smaller size"
+        )
+
+
+def _read_row(where: str, values: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
+    check_names("column", values, COLUMNS)
+    schema = row_schema(shapes, limits.side_of(shapes.resolution))
+    try:
+        row = schema.model_validate(values).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(_sentence(where, first, values, schema)) from None
+    _check_together(where, row, "psi" in values, shapes.num_classes)
+    return _request(row, shapes, limits)
+
+
+def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
+    w, side = row["w"], limits.side_of(shapes.resolution)
+    if w is not None and not isinstance(w[0], list):
+        w = [w]
+    return Request(
+        seed=row["seed"],
+        look=Look(
+            psi=row["psi"],
+            translate=(row["translate_x"], row["translate_y"]),
+            rotate=row["rotate"],
+        ),
+        class_index=row["class"],
+        z=None if row["z"] is None else tuple(row["z"]),
+        ws=None if w is None else tuple(map(tuple, w)),
+        kind=row["format"],
+        quality=DEFAULT_QUALITY if row["quality"] is None else row["quality"],
+        size=row["size"] or (side if side < shapes.resolution else 0),
+    )
+
+
+def _check_together(where: str, row: Mapping[str, Any], has_psi: bool, num_classes: int) -> None:
+    """The rules between the fields of a row."""
+    sources = [name for name in SOURCES if row[name] is not None]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none of them"
+        raise ConfigError(f"{where}: give one of seed, z and w, not {found}")
+    for name, is_given in (("psi", has_psi), ("class", row["class"] is not None)):
+        if sources == ["w"] and is_given:
+            raise ConfigError(
+                f"{where}: {name} does nothing to a w, which is used as it is; leave it out"
+            )
+    if num_classes == 0 and row["class"] is not None:
+        raise ConfigError(f"{where}: this model has no classes; leave class out")
+    if num_classes and sources != ["w"] and row["class"] is None:
+        raise ConfigError(f"{where}: class is missing; give one from 0 to {num_classes - 1}")
+    if row["format"] == "png" and row["quality"] is not None:
+        raise ConfigError(f"{where}: quality is for jpeg and webp; png keeps every bit")
+
+
+@functools.cache
+def row_schema(shapes: Shapes, max_side: int) -> type[BaseModel]:
+    """The fields of a row, for a generator of these sizes and images of up to ``max_side``."""
+    number = _number(MAX_COORDINATE)
+    one = _list_of(number, shapes.w_dim)
+    layers = _annotated(_list_of(one, shapes.num_ws), Tag("layers"))
+    either = _annotated(_annotated(one, Tag("one")) | layers, Discriminator(_w_form))
+    w = _annotated(either, BeforeValidator(_primitive)) | None
+    z = _annotated(_list_of(number, shapes.z_dim), BeforeValidator(_primitive)) | None
+    class_index = _whole_field(0, shapes.num_classes - 1) if shapes.num_classes else (Any, None)
+    fields = {
+        "seed": _whole_field(0, MAX_SEED),
+        "z": (z, Field(None, description=f"a list of {shapes.z_dim} numbers")),
+        "w": (w, Field(None, description=f"a list of {shapes.w_dim} numbers")),
+        "psi": _number_field(1.0, MAX_PSI),
+        "class": class_index,
+        "translate_x": _number_field(0.0, MAX_SHIFT),
+        "translate_y": _number_field(0.0, MAX_SHIFT),
+        "rotate": _number_field(0.0, MAX_DEGREES),
+        "format": (
+            Literal[FORMATS],
+            Field(FORMATS[0], description=f"one of {', '.join(FORMATS)}"),
+        ),
+        "quality": _whole_field(1, 100),
+        "size": _whole_field(1, max_side),
+    }
+    config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    return create_model("Row", __config__=config, **fields)
+
+
+def _whole_field(low: int, high: int) -> Any:
+    kind = Annotated[int, Field(ge=low, le=high), BeforeValidator(_whole)]
+    return kind | None, Field(None, description=f"a whole number from {low} to {high}")
+
+
+def _number_field(default: float, limit: float) -> Any:
+    kind = _annotated(_number(limit), BeforeValidator(_primitive))
+    return kind, Field(default, description=_number_words(limit))
+
+
+def _annotated(kind: Any, *metadata: Any) -> Any:
+    return Annotated[kind, *metadata]
+
+
+def _number(limit: float) -> Any:
+    return Annotated[float, Field(ge=-limit, le=limit, allow_inf_nan=False)]
+
+
+def _number_words(limit: float) -> str:
+    return f"a number from {-limit:g} to {limit:g}"
+
+
+def _list_of(item: Any, length: int) -> Any:
+    def check(value: Any) -> Any:
+        # Before the items are looked at: a list of another length is that, whatever it holds.
+        if isinstance(value, list) and len(value) != length:
+            raise PydanticCustomError("list_length", "another length", {"length": length})
+        return value
+
+    return Annotated[list[item], BeforeValidator(check)]
+
+
+def _w_form(value: Any) -> str:
+    return "layers" if isinstance(value, list) and value and isinstance(value[0], list) else "one"
+
+
+def _whole(value: Any) -> Any:
+    # A float is taken if it is whole: JSON's 1.0, and pandas' only way to hold a column with gaps.
+    item = _primitive(value)
+    return int(item) if isinstance(item, float) and item.is_integer() else item
+
+
+def _primitive(value: Any) -> Any:
+    """A value as JSON has it: pandas and MLflow hand over NumPy's scalars and arrays."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_primitive(item) for item in value]
+    return value
+
+
+def _sentence(
+    where: str, error: ErrorDetails, values: Mapping[str, Any], schema: type[BaseModel]
+) -> str:
+    """One error of pydantic in our words: where, what is expected there, and what was found."""
+    name, path, kind = str(error["loc"][0]), error["loc"][1:], error["type"]
+    indices = [step for step in path if isinstance(step, int)]
+    found = functools.reduce(lambda value, i: value[i], indices, values[name])
+    label = f"{where}: {name}" + "".join(f"[{i}]" for i in indices)
+    if kind == "list_length" and path == ("layers",):
+        length = error["ctx"]["length"]
+        return f"{label} must hold one list or {length}, not {len(found)} of them"
+    if kind == "list_length":
+        return f"{label} must be a list of {error['ctx']['length']} numbers, not {len(found)}"
+    expected = schema.model_fields[name].description
+    if name in ("z", "w") and kind != "list_type":
+        expected = _number_words(MAX_COORDINATE)
+    hint = nearest(found, FORMATS) if name == "format" and isinstance(found, str) else ""
+    return f"{label} must be {expected}, not {shown(found)}{hint}"
