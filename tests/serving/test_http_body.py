@@ -8,9 +8,9 @@ import pytest
 # In a process of its own: what holds the interpreter's lock cannot be stopped from within.
 _CHECK = """
 import sys
-from sg3flow.serving.http_body import HTTPError, check_body
+from sg3flow.serving.http_body import HTTPError, checked_body
 try:
-    check_body(sys.stdin.buffer.read())
+    checked_body(sys.stdin.buffer.read())
 except HTTPError as error:
     print(error.status, error)
 """

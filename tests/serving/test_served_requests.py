@@ -155,8 +155,11 @@ _BAD_VALUES = [
     (_records(_GOOD, size=10**30), "size"),
     (_raw('{"dataframe_records": [{"seed": 1, "class": 0}], "params": {"psi": 1e999}}'), "not inf"),
 ]
-# Refused before MLflow reads them.
+# Refused before MLflow reads them, or MLflow would not leave them as they are.
 _BAD_BODIES = [
+    ({"instances": [_GOOD, _GOOD | {"seed": True}]}, "row 1: seed must be a whole number"),
+    ({"inputs": {"seed": [1, True], "class": [0, 0]}}, "row 1: seed must be a whole number"),
+    ({"inputs": {"seed": [], "class": []}}, "holds no rows"),
     (_records(), "the request holds no rows"),
     (_records({}), "row 0 is empty"),
     ({"dataframe_records": [1, 2]}, "must be a list of rows"),
@@ -266,6 +269,7 @@ def test_mlflow_leaves_out_what_our_server_refuses(server, mlflow_server, body):
         (b"seed,class\n1,0\n", "text/csv", 415, "must be application/json, not 'text/csv'"),
         (b"PAR1", "application/vnd.apache.parquet", 415, "must be application/json"),
         (_records(_GOOD), "application/json; charset=latin-1", 415, "charset must be utf-8"),
+        (_records(_GOOD), "application/json; version=1", 415, "no parameter but charset"),
         (b" " * (1 << 20) + b"{}", "application/json", 413, "longer than 1 MiB"),
     ],
 )

@@ -71,6 +71,10 @@ def check_content_type(header: str | None) -> None:
     if message.get_content_type() != "application/json":
         found = ascii(header)[:60] if header else "nothing"
         raise HTTPError(415, f"the content type must be application/json, not {found}")
+    if any(name.lower() != "charset" for name, _ in message.get_params([])[1:]):
+        raise HTTPError(
+            415, f"the content type may have no parameter but charset: {ascii(header)[:60]}"
+        )
     if str(charset).lower() not in ("utf-8", "utf8"):
         raise HTTPError(415, f"the charset must be utf-8, not {ascii(charset)[:40]}")
 
@@ -95,8 +99,11 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: i
     return bytes(body)
 
 
-def check_body(body: bytes) -> None:
-    """Refuse what is not one JSON object of a known form with known names.
+def checked_body(body: bytes) -> bytes:
+    """The body for MLflow: one JSON object of a known form with known names.
+
+    Rows of another form become ``dataframe_records``: of the others MLflow makes arrays, in which
+    true beside a number is 1.
 
     Raises:
         HTTPError: says what is wrong (400).
@@ -114,13 +121,24 @@ def check_body(body: bytes) -> None:
     if len(forms) != 1:
         found = " and ".join(forms) or "none"
         raise _bad(f"the request must hold one of {', '.join(FORMS)}, not {found}; {_ADVICE}")
-    rows = getattr(invocation, forms[0])
+    records = _records(forms[0], getattr(invocation, forms[0]))
+    if not records:
+        raise _bad(f"the request holds no rows; {_ADVICE}")
+    if forms[0] == "dataframe_records":
+        return body
+    return json.dumps({"dataframe_records": records, "params": invocation.params}).encode()
+
+
+def _records(form: str, rows: Any) -> list[dict[str, Any]]:
+    """Rows of any form as a list of objects."""
     if isinstance(rows, SplitTable):
         _check_split(rows)
-    elif isinstance(rows, dict):
-        _check_columns(forms[0], rows)
-    else:
-        _check_records(forms[0], rows)
+        return [dict(zip(rows.columns, row, strict=True)) for row in rows.data]
+    if isinstance(rows, dict):
+        _check_columns(form, rows)
+        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    _check_records(form, rows)
+    return list(rows)
 
 
 def _sentence(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
@@ -145,16 +163,12 @@ def _check_split(table: SplitTable) -> None:
     if table.index is not None and len(table.index) != len(data):
         raise _bad("dataframe_split must hold as many entries in index as rows in data")
     _check_names("column", columns, COLUMNS)
-    if not data:
-        raise _no_rows()
 
 
 def _check_columns(form: str, columns: dict[str, list[Any]]) -> None:
     _check_names("column", columns, COLUMNS)
     if len({len(values) for values in columns.values()}) > 1:
         raise _bad(f"{form} as an object must hold lists of one length, one a column")
-    if not columns:
-        raise _no_rows()
 
 
 def _check_records(form: str, rows: list[dict[str, Any]]) -> None:
@@ -167,8 +181,6 @@ def _check_records(form: str, rows: list[dict[str, Any]]) -> None:
                 f"every row of {form} needs the same columns, which row {i} and row 0 do not "
                 "have; dataframe_records takes any"
             )
-    if not rows:
-        raise _no_rows()
 
 
 def _check_names(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
@@ -230,10 +242,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     kinds = {bool: "truth value", list: "list", str: "text", type(None): "null"}
     return kinds.get(type(value), "number")
-
-
-def _no_rows() -> HTTPError:
-    return _bad(f"the request holds no rows; {_ADVICE}")
 
 
 def _bad(sentence: str) -> HTTPError:

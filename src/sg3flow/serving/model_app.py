@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sg3flow.serving.http_body import HTTPError, check_body, check_content_type, read_body
+from sg3flow.serving.http_body import HTTPError, check_content_type, checked_body, read_body
 from sg3flow.serving.request_schema import Limits
 
 _logger = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ class CheckedRequests:
         check_content_type(request.headers.get("content-type"))
         declared = request.headers.get("content-length")
         body = await read_body(request.stream(), declared, self.max_body_bytes)
-        await asyncio.to_thread(check_body, body)
-        return body
+        return await asyncio.to_thread(checked_body, body)
 
 
 class _Replay:
@@ -96,17 +95,14 @@ def _worded(status: int, content: bytes) -> JSONResponse:
     """An error of MLflow's as code and sentence; what the client has no use for is logged here."""
     if status == 504:
         return _too_slow()
+    text = content.decode(errors="replace")
     try:
-        error = json.loads(content)
+        error = json.loads(text)
         code, message = str(error["error_code"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
-        code, message, error = (
-            "INTERNAL_ERROR",
-            "",
-            {"stack_trace": content.decode(errors="replace")},
-        )
-    if "stack_trace" in error:
-        _logger.error("a request failed: %s\n%s", message, error["stack_trace"])
+        error, code, message = {}, "BAD_REQUEST", text
+    if "stack_trace" in error or (status >= 500 and not error):
+        _logger.error("a request failed: %s\n%s", message, error.get("stack_trace", ""))
         sentence = "the server failed at this request; its log says where"
         return _refusal(500, "INTERNAL_ERROR", sentence)
     # MLflow puts the whole request before the reason.
