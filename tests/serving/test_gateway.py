@@ -139,7 +139,7 @@ def test_files_here_outlive_a_restart_that_fails_while_the_registry_is_away(
 
     def fetch(version: str) -> Path:
         wanted()
-        return shutil.copytree(model, tempfile.mkdtemp(dir=versions), dirs_exist_ok=True)
+        return shutil.copytree(model, Path(tempfile.mkdtemp(dir=versions)), dirs_exist_ok=True)
 
     async def live() -> None:
         nonlocal is_away
