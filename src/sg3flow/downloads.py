@@ -5,7 +5,6 @@ and renames the file only when its length and digest are right. ``cached`` keeps
 runs need in ``SG3FLOW_CACHE`` (``~/.cache/sg3flow`` by default).
 """
 
-import fcntl
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from urllib.request import url2pathname
 
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
-from sg3flow.files import sha256_file, write_json
+from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
 from sg3flow.patience import Patience, TransferError
 from sg3flow.transfers import NoRoom, Transfer, check_room, check_size
 
@@ -118,7 +117,7 @@ def cached(
     sha256 = checked_digest(sha256) if sha256 else None
     if path.is_file() and _is_wanted(path, url, sha256):
         return path  # before the lock: a shared cache may be there only to be read
-    with _locked(path.with_name(f".{name}.lock")):
+    with file_lock(path.with_name(f".{name}.lock")):
         if path.is_file() and _is_wanted(path, url, sha256):
             return path
         found = download(url, path, sha256=sha256, max_bytes=max_bytes, patience=patience)
@@ -282,10 +281,8 @@ def _own_part(part: Path) -> Iterator[BinaryIO]:
         # Not "a": the stream must be able to start again from the beginning.
         handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(handle, "r+b") as stream:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"another process is downloading {part}; wait for it") from None
+            if not try_lock_open_file(handle):
+                raise DataError(f"another process is downloading {part}; wait for it")
             # Between the open and the lock its former owner may have renamed the file.
             if _same(handle, part):
                 yield stream
@@ -297,15 +294,6 @@ def _same(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process is in this block for the same path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _failure(url: str, dest: Path, sha256: str | None, reason: str) -> str:

@@ -1,6 +1,7 @@
-"""Durable files: nothing half-written ever stands under a final name.
+"""Durable files and locks: nothing half-written ever stands under a final name.
 
 Every output is written under a temporary name beside its target, flushed to the disk, and renamed.
+Locks end with the process that holds them, however that ends.
 """
 
 import hashlib
@@ -14,7 +15,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _CHUNK_BYTES = 1 << 20
 _STALE_SEC = 24 * 3600
@@ -101,6 +105,40 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy ``source`` to ``target`` in one step."""
     with source.open("rb") as reader, replaced_file(target) as writer:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+
+
+def file_lock(path: Path) -> "BaseFileLock":
+    """The lock that processes share through the file ``path``; the caller acquires it.
+
+    The kernel releases it when its process ends. A process that is forked meanwhile, as those that
+    read images are, does not keep it. A disk without locks gives an OSError: a lock that is a mere
+    file would outlive a killed process.
+    """
+    from filelock import FileLock  # here: processes that only read images need not load it
+
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def try_lock(lock: "BaseFileLock") -> bool:
+    """Acquire ``lock`` if no other process holds it, without waiting; whether it is ours now.
+
+    Raises:
+        OSError: its file cannot be written, or the disk has no locks.
+    """
+    from filelock import Timeout
+
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+def try_lock_open_file(handle: int) -> bool:
+    """As ``try_lock``, on a file that the caller opened and works on; its close ends the lock."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(handle, blocking=False)
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -306,9 +306,14 @@ def test_one_process_sends_at_a_time(run_folder):
 
 
 def test_a_training_that_goes_on_sends_by_itself(run_folder):
-    program = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX)"
-    lock = run_folder.parent / ".lock"
-    command = [sys.executable, "-c", f"{program}; print(flush=True); sys.stdin.read()", str(lock)]
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from sg3flow.training.folder import open_run_folder\n"
+        "folder = open_run_folder(Path(sys.argv[1]), sys.argv[2], 10_000)\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    base = run_folder.parent
+    command = [sys.executable, "-c", program, str(base.parent), base.name]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as training:
         training.stdout.readline()

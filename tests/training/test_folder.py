@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 
@@ -82,6 +87,52 @@ def test_what_a_killed_start_left_is_cleared(tmp_path):
     (folder.work / ".network-snapshot-000001.pkl.0a1b2c3d.tmp").write_text("half")
     open_run_folder(tmp_path, "key", 4_000).close()
     assert list(folder.work.iterdir()) == []
+
+
+def test_one_process_trains_in_a_folder(tmp_path):
+    folder = open_run_folder(tmp_path, "key", 4_000)
+    with pytest.raises(DataError, match=r"another process is training in .*/key; wait for it"):
+        open_run_folder(tmp_path, "key", 4_000)
+    folder.close()
+    open_run_folder(tmp_path, "key", 4_000).close()
+
+
+def test_a_folder_that_cannot_be_locked_says_so(tmp_path):
+    (tmp_path / "key" / ".lock").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot be locked \(Is a directory\); set SG3FLOW_STATE"):
+        open_run_folder(tmp_path, "key", 4_000)
+
+
+def test_the_readers_of_a_killed_training_do_not_keep_its_folder(tmp_path):
+    program = (
+        "import os, sys, time, torch; from pathlib import Path\n"
+        "from sg3flow.training.folder import open_run_folder\n"
+        "class Items(torch.utils.data.Dataset):\n"
+        "    def __len__(self): return 8\n"
+        "    def __getitem__(self, index):\n"
+        "        time.sleep(600 * (index > 0))\n"
+        "        return os.getpid()\n"
+        "folder = open_run_folder(Path(sys.argv[1]), 'key', 4_000)\n"
+        "context = torch.multiprocessing.get_context('fork')\n"
+        "reader = context.Process(target=time.sleep, args=(600,)); reader.start()\n"
+        "loader = torch.utils.data.DataLoader(Items(), None, num_workers=1,\n"
+        "    multiprocessing_context=context)\n"
+        "print(reader.pid, int(next(iter(loader))), flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
+        readers = [int(pid) for pid in training.stdout.readline().split()]
+        with pytest.raises(DataError, match="another process is training"):
+            open_run_folder(tmp_path, "key", 4_000)
+        training.kill()
+        training.wait()
+        try:
+            os.kill(readers[0], 0)  # it is still there
+            open_run_folder(tmp_path, "key", 4_000).close()
+        finally:
+            for pid in readers:
+                with suppress(ProcessLookupError):  # DataLoader's own notices by itself
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):

@@ -5,7 +5,6 @@ something that will not come takes none; so does a build whose files another pro
 without working on it. Both are told apart from slow ones by that alone.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,8 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from filelock import Timeout
 
 from sg3flow.errors import ConfigError
+from sg3flow.files import file_lock
 
 _LIMIT_SEC, _STALL_SEC = 600.0, 10.0
 _POLL_SEC = 0.1
@@ -153,30 +154,34 @@ def locked(path: Path) -> Iterator[Beat]:
         ConfigError: another process holds the lock and does nothing, or takes too long.
         OSError: the file cannot be written, or its file system has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        _acquire(stream.fileno(), path)
+    lock, holder = file_lock(path), _Holder(path)
+    try:
+        held = lock.acquire(poll_interval=_POLL_SEC, cancel_check=holder.is_idle)
+    except Timeout:
+        raise ConfigError(
+            f"another process holds {path} and builds nothing; end it, then run "
+            "'sg3flow doctor --rebuild'"
+        ) from None
+    with held:
         yield lambda: os.utime(path)
 
 
-def _acquire(handle: int, path: Path) -> None:
-    start = moved = time.monotonic()
-    beaten, told = _beaten(path), False
-    while True:
-        with suppress(BlockingIOError):
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(_POLL_SEC)
-        now, seen = time.monotonic(), _beaten(path)
-        if seen != beaten:
-            beaten, moved = seen, now
-        if not told and now - start > _QUIET_SEC:
-            told = True
+class _Holder:
+    """The process that holds a lock, as its beats tell of it: the times of the lock's file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.beaten, self.is_told = path, _beaten(path), False
+        self.start = self.moved = time.monotonic()
+
+    def is_idle(self) -> bool:
+        """Whether waiting has become useless; asked again and again while the lock is held."""
+        now, seen = time.monotonic(), _beaten(self.path)
+        if seen != self.beaten:
+            self.beaten, self.moved = seen, now
+        if not self.is_told and now - self.start > _QUIET_SEC:
+            self.is_told = True
             print("waiting for the kernels that another process builds", file=sys.stderr)
-        if now - moved > stall_sec() or now - start > limit_sec():
-            raise ConfigError(
-                f"another process holds {path} and builds nothing; end it, then run "
-                "'sg3flow doctor --rebuild'"
-            )
+        return now - self.moved > stall_sec() or now - self.start > limit_sec()
 
 
 def _beaten(path: Path) -> int:

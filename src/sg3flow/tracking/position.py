@@ -1,6 +1,5 @@
 """How far a run folder has been sent to a tracking server, and who is sending it."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sg3flow.addresses import without_secrets
-from sg3flow.files import write_json
+from sg3flow.files import file_lock, try_lock, write_json
 from sg3flow.project import state_root
 from sg3flow.reporting import read_run
 from sg3flow.tracking.journal import EVENTS, FILE_KINDS, STATS, whole_lines
@@ -95,15 +94,12 @@ def load_position(folder: Path, uri: str) -> Position:
 @contextmanager
 def sole_sender(folder: Path, uri: str) -> Iterator[bool]:
     """Whether this process alone sends ``folder`` to ``uri`` while the block runs."""
-    path = _place(folder, without_secrets(uri), "lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+    lock = file_lock(_place(folder, without_secrets(uri), "lock"))
+    is_ours = try_lock(lock)
+    try:
+        yield is_ours
+    finally:
+        lock.release()
 
 
 def _place(folder: Path, uri: str, suffix: str) -> Path:

@@ -5,7 +5,6 @@ absolute place whatever the current folder is. The experiment is ``MLFLOW_EXPERI
 ``sg3flow``.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import Sg3flowError, TrackingError
+from sg3flow.files import file_lock
 from sg3flow.project import project_root
 from sg3flow.reporting import read_run
 
@@ -165,9 +165,7 @@ def _creation_lock(uri: str) -> Iterator[None]:
         yield
         return
     path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(path.with_name(path.name + ".lock")):
         yield
 
 

@@ -62,10 +62,11 @@ def _is_training(run: Path) -> bool:
     path = run.parent / ".lock"
     if not path.exists():
         return False
-    # A shared lock: for that it is enough to read the file, which may be another user's.
+    # A shared lock, which filelock does not have: two that ask at once do not take each other for
+    # a training, and it is enough to read the file, which may be another user's.
     with path.open("rb") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False

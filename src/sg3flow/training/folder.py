@@ -5,16 +5,16 @@ DVC removes a stage's outputs before the stage runs, so the files live in a work
 changes, a copy where it grows.
 """
 
-import fcntl
 import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock
 
 from sg3flow.errors import DataError
-from sg3flow.files import copy_file, write_text
+from sg3flow.files import copy_file, file_lock, try_lock, write_text
 from sg3flow.reporting import read_run, read_uid, read_whole_lines
 from sg3flow.training.state import StateFolder
 
@@ -31,7 +31,7 @@ class RunFolder:
 
     work: Path
     states: StateFolder
-    _lock: IO[str]
+    _lock: BaseFileLock
     out: Path = Path()
 
     @property
@@ -80,7 +80,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others use the work folder."""
-        self._lock.close()
+        self._lock.release()
 
 
 def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
@@ -99,21 +99,18 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
         base = state_root / f"{key}-{final_nimg}"
     work, states = base / "run", StateFolder(base / "states")
     work.mkdir(parents=True, exist_ok=True)
-    lock = (base / ".lock").open("w")
+    lock = file_lock(base / ".lock")
     try:
-        # lockf, not flock: processes that read pictures for a killed training inherit the latter,
-        # and hold it until they notice.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = try_lock(lock)
     except OSError as error:
-        lock.close()
-        if isinstance(error, BlockingIOError | PermissionError):  # as POSIX lets a held lock answer
-            raise DataError(
-                f"another process is training in {base}; wait for it, or end it and run again"
-            ) from None
         raise DataError(
             f"{base} cannot be locked ({error.strerror}); set SG3FLOW_STATE_DIR to a folder on "
             "another disk"
         ) from None
+    if not is_ours:
+        raise DataError(
+            f"another process is training in {base}; wait for it, or end it and run again"
+        )
     for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
         left.unlink()  # of a start that was killed while it wrote
     return RunFolder(work, states, lock)
