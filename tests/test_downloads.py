@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import random
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ import pytest
 from sg3flow.addresses import address_mark
 from sg3flow.downloads import (
     Patience,
+    cache_folder,
     cached,
     cached_from,
     download,
@@ -377,6 +379,18 @@ def test_a_file_put_into_the_cache_by_hand_is_taken(cache: Path) -> None:
 
 def _fetch_in_process(url: str) -> bytes:
     return cached(url, "set.zip", DIGEST).read_bytes()[:10]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the rule of Linux")
+def test_where_the_cache_is(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("SG3FLOW_CACHE", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "sg3flow"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "sg3flow"
+    monkeypatch.setenv("SG3FLOW_CACHE", "~/ours")
+    assert cache_folder() == tmp_path / "ours"
 
 
 def test_two_processes_download_once(server: Server, cache: Path) -> None:

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
+from platformdirs import user_cache_path
+
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
@@ -192,9 +194,12 @@ def recorded_digest(url: str, name: str) -> str | None:
 
 
 def cache_folder() -> Path:
-    """``SG3FLOW_CACHE``, or ``~/.cache/sg3flow``."""
+    """``SG3FLOW_CACHE``, or the user's cache folder: ``~/.cache/sg3flow`` on Linux.
+
+    ``XDG_CACHE_HOME`` moves it there; other systems have folders of their own.
+    """
     given = os.environ.get("SG3FLOW_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "sg3flow"
+    return Path(given).expanduser() if given else user_cache_path("sg3flow")
 
 
 def checked_digest(text: str) -> str:
