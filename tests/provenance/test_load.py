@@ -1,20 +1,24 @@
 """The machine's load: of this one, and of GPUs as a library of the same form tells them."""
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from sg3flow.provenance import load, nvml
+from sg3flow.provenance import load
 from sg3flow.provenance.load import LoadSampler
 
 LIBRARY = r"""
 #include <string.h>
 static int device;
-int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned flags) { return 0; }
 int nvmlSystemGetDriverVersion(char *text, unsigned length) {
   strncpy(text, "575.57.08", length);
   return 0;
@@ -67,27 +71,43 @@ def test_a_thread_samples_and_leaves(tmp_path, monkeypatch):
     assert sampler.read() == {}
 
 
-def test_gpus_through_the_management_library(tmp_path, monkeypatch):
+ASK = """
+import json, pathlib, torch
+from sg3flow.provenance import load, nvml
+load._gpu_uuids = lambda: ["1111"]
+stats = load.LoadSampler(pathlib.Path("."), torch.device("cuda")).read()
+use = stats.get("system/gpu_0_utilization_percentage")
+found = [nvml.gpu_load("2222"), nvml.gpu_load("1111"), use.mean if use else None]
+print(json.dumps([nvml.driver_version(), *found]))
+"""
+
+
+def ask(folder: Path) -> list:
+    """What a process tells of its GPUs that finds the driver's library in ``folder``."""
+    environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_gpus_through_the_management_library(tmp_path):
+    pytest.importorskip("pynvml")
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
-    source, library = tmp_path / "nvml.c", tmp_path / "nvml.so"
+    source, library = tmp_path / "nvml.c", tmp_path / "libnvidia-ml.so.1"
     source.write_text(LIBRARY)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    monkeypatch.setattr(nvml, "_LIBRARY", str(library))
-    assert nvml.driver_version() == "575.57.08"
-    assert nvml.gpu_load("2222") == {}
-    assert nvml.gpu_load("1111") == {
+    known = {
         "utilization_percentage": 93.0,
         "memory_usage_megabytes": 2000.0,
         "memory_usage_percentage": 25.0,
         "power_usage_watts": 251.5,
     }
-    monkeypatch.setattr(load, "_gpu_uuids", lambda: ["1111"])
-    stats = LoadSampler(tmp_path, torch.device("cuda")).read()
-    assert stats["system/gpu_0_utilization_percentage"].mean == 93.0
+    assert ask(tmp_path) == ["575.57.08", {}, known, 93.0]
 
 
-def test_without_a_driver_there_is_nothing_to_tell(monkeypatch):
-    monkeypatch.setattr(nvml, "_LIBRARY", "libnone-of-this-name.so")
-    assert nvml.driver_version() == "" and nvml.gpu_load("1111") == {}
+def test_without_a_driver_there_is_nothing_to_tell(tmp_path):
+    (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
+    assert ask(tmp_path) == ["", {}, {}, None]

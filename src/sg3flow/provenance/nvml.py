@@ -1,71 +1,65 @@
 """NVIDIA's management library, as far as a training wants to know its GPUs.
 
-Through ctypes: the library comes with the driver, and no package is needed. Where it is missing or
-refuses, there is nothing to tell.
+Where there is no driver, no such GPU, or no answer, there is nothing to tell.
 """
 
-import ctypes
 import functools
+from types import ModuleType
 from typing import Any
 
-_LIBRARY = "libnvidia-ml.so.1"
 _MEGABYTE = 1e6
-
-
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = (
-        ("total", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    )
 
 
 def driver_version() -> str:
     """The driver's version; empty where there is none."""
-    text = ctypes.create_string_buffer(96)
-    return text.value.decode() if _ask("nvmlSystemGetDriverVersion", text, 96) else ""
+    return str(_ask("nvmlSystemGetDriverVersion") or "")
 
 
 def gpu_load(uuid: str) -> dict[str, float]:
-    """Utilisation (percent), memory (MB and percent), power (W) and temperature of one GPU.
+    """Utilization (percent), memory (MB and percent), power (W) and temperature of one GPU.
 
     Args:
         uuid: as ``torch.cuda.get_device_properties`` gives it.
     """
-    device = ctypes.c_void_p()
     name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    if not _ask("nvmlDeviceGetHandleByUUID", name.encode(), ctypes.byref(device)):
+    device = _ask("nvmlDeviceGetHandleByUUID", name)
+    if device is None:
         return {}
     found: dict[str, float] = {}
-    use, memory = _Utilization(), _Memory()
-    power, degrees = ctypes.c_uint(), ctypes.c_uint()
-    if _ask("nvmlDeviceGetUtilizationRates", device, ctypes.byref(use)):
+    if (use := _ask("nvmlDeviceGetUtilizationRates", device)) is not None:
         found["utilization_percentage"] = float(use.gpu)
-    if _ask("nvmlDeviceGetMemoryInfo", device, ctypes.byref(memory)) and memory.total:
+    memory = _ask("nvmlDeviceGetMemoryInfo", device)
+    if memory is not None and memory.total:
         found["memory_usage_megabytes"] = memory.used / _MEGABYTE
         found["memory_usage_percentage"] = 100 * memory.used / memory.total
-    if _ask("nvmlDeviceGetPowerUsage", device, ctypes.byref(power)):
-        found["power_usage_watts"] = power.value / 1000
-    if _ask("nvmlDeviceGetTemperature", device, ctypes.c_int(0), ctypes.byref(degrees)):
-        found["temperature_celsius"] = float(degrees.value)
+    if (milliwatts := _ask("nvmlDeviceGetPowerUsage", device)) is not None:
+        found["power_usage_watts"] = milliwatts / 1000
+    if (degrees := _ask("nvmlDeviceGetTemperature", device, 0)) is not None:  # 0: of the chip
+        found["temperature_celsius"] = float(degrees)
     return found
 
 
-def _ask(function: str, *arguments: Any) -> bool:
-    """Call a function of the library; whether it answered."""
-    library = _library(_LIBRARY)
-    call = getattr(library, function, None) if library is not None else None
-    return call is not None and call(*arguments) == 0
+def _ask(function: str, *arguments: Any) -> Any:
+    """What a function of the library answers; None: there is no library, or it refuses."""
+    nvml = _library()
+    if nvml is None:
+        return None
+    try:
+        return getattr(nvml, function)(*arguments)
+    except nvml.NVMLError:
+        return None
 
 
 @functools.cache
-def _library(name: str) -> ctypes.CDLL | None:
+def _library() -> ModuleType | None:
+    """The library's bindings, initialized once; None: there is no driver."""
     try:
-        library = ctypes.CDLL(name)
-        return library if library.nvmlInit_v2() == 0 else None
-    except (OSError, AttributeError):
+        import pynvml
+    except ImportError:  # not installed on macOS, for which there is no driver
         return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    library: ModuleType = pynvml
+    return library
