@@ -1,3 +1,4 @@
+import email.utils
 import gzip
 import hashlib
 import json
@@ -6,6 +7,7 @@ import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from sg3flow.addresses import address_mark
 from sg3flow.downloads import (
-    Patience,
+    RetryPolicy,
     cache_folder,
     cached,
     cached_from,
@@ -27,7 +29,7 @@ from sg3flow.transfers import NoRoom
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(connect_sec=2, read_sec=0.5, tries=2, pause_sec=0.01)
+QUICK = RetryPolicy(connect_sec=2, read_sec=0.5, tries=2, pause_sec=0.01)
 
 
 class Server:
@@ -99,7 +101,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch(server: Server, dest: Path, **options: object) -> str:
-    return download(server.url, dest, patience=QUICK, **options)  # type: ignore[arg-type]
+    return download(server.url, dest, policy=QUICK, **options)  # type: ignore[arg-type]
 
 
 def only(folder: Path) -> list[str]:
@@ -121,14 +123,14 @@ def test_a_broken_transfer_goes_on_where_it_was(server: Server, tmp_path: Path) 
 
 
 def test_a_later_call_goes_on_too(server: Server, tmp_path: Path) -> None:
-    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     server.content = CONTENT[:1_600_000]
     server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number == 1 else 0)
     with pytest.raises(DataError, match="cannot download"):
-        download(server.url, tmp_path / "set.zip", patience=once)
+        download(server.url, tmp_path / "set.zip", policy=once)
     assert only(tmp_path) == ["set.zip.part", "set.zip.part.json"]
     server.answer = server.whole
-    download(server.url, tmp_path / "set.zip", patience=once)
+    download(server.url, tmp_path / "set.zip", policy=once)
     assert (tmp_path / "set.zip").read_bytes() == CONTENT[:1_600_000]
     assert "Range" in server.requests[-1]
     assert only(tmp_path) == ["set.zip"]
@@ -151,11 +153,11 @@ def test_a_file_that_the_server_packs_is_not_continued(
         to.wfile.write(packed[start:] if number > 2 else packed[: len(packed) // 2])
 
     server.answer = answer
-    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     with pytest.raises(DataError, match="cannot download"):
-        download(server.url, tmp_path / "set.zip", patience=once, sha256=sha256)
+        download(server.url, tmp_path / "set.zip", policy=once, sha256=sha256)
     assert only(tmp_path) == []
-    download(server.url, tmp_path / "set.zip", patience=once, sha256=sha256)
+    download(server.url, tmp_path / "set.zip", policy=once, sha256=sha256)
     assert (tmp_path / "set.zip").read_bytes() == noise
     assert "Range" not in server.requests[-1]
 
@@ -343,7 +345,7 @@ def test_without_a_server_the_error_says_what_to_do(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://name:secret@127.0.0.1:{free.getsockname()[1]}/afhq.zip"
     with pytest.raises(DataError) as caught:
-        download(url, tmp_path / "afhq.zip", sha256=DIGEST, patience=QUICK)
+        download(url, tmp_path / "afhq.zip", sha256=DIGEST, policy=QUICK)
     message = str(caught.value)
     assert "\n" not in message and "secret" not in message
     for part in ("afhq.zip", "http://127.0.0.1:", DIGEST, f"put the file at {tmp_path}/afhq.zip"):
@@ -351,7 +353,7 @@ def test_without_a_server_the_error_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_asked_first(server: Server, cache: Path) -> None:
-    path = cached(server.url, "set.zip", DIGEST, patience=QUICK)
+    path = cached(server.url, "set.zip", DIGEST, policy=QUICK)
     assert path == cache / "set.zip"
     assert cached(server.url, "set.zip", DIGEST) == path
     assert cached(server.url, "set.zip") == path
@@ -361,14 +363,14 @@ def test_the_cache_is_asked_first(server: Server, cache: Path) -> None:
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, cache: Path) -> None:
-    cached(server.url, "set.zip", patience=QUICK).write_bytes(b"damaged")
-    assert cached(server.url, "set.zip", patience=QUICK).read_bytes() == CONTENT
+    cached(server.url, "set.zip", policy=QUICK).write_bytes(b"damaged")
+    assert cached(server.url, "set.zip", policy=QUICK).read_bytes() == CONTENT
 
 
 def test_the_same_name_from_another_address_is_another_file(server: Server, cache: Path) -> None:
-    cached(server.url, "set.zip", patience=QUICK)
+    cached(server.url, "set.zip", policy=QUICK)
     server.content = b"PK another"
-    assert cached(server.url + "?2", "set.zip", patience=QUICK).read_bytes() == b"PK another"
+    assert cached(server.url + "?2", "set.zip", policy=QUICK).read_bytes() == b"PK another"
 
 
 def test_a_file_put_into_the_cache_by_hand_is_taken(cache: Path) -> None:
@@ -412,13 +414,13 @@ def test_a_part_file_in_use_is_left_alone(server: Server, tmp_path: Path) -> Non
 def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path) -> None:
     secret = server.url.replace("//", "//me:hush@") + "?token=hush"
     server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number < 2 else 0)
-    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     with pytest.raises(DataError) as caught:
-        cached(secret, "set.zip", patience=once)
+        cached(secret, "set.zip", policy=once)
     told = str(caught.value) + (cache / "set.zip.part.json").read_text()
     assert server.requests[0]["Authorization"].startswith("Basic ")
     server.answer = server.whole
-    cached(secret, "set.zip", patience=once)
+    cached(secret, "set.zip", policy=once)
     assert "Range" in server.requests[-1]
     told += (cache / "set.zip.json").read_text()
     assert "hush" not in told and server.url in told
@@ -429,7 +431,7 @@ def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path)
 
 
 def test_an_unproven_download_is_dropped_when_it_is_of_no_use(server: Server, cache: Path) -> None:
-    path = cached(server.url, "set.zip", patience=QUICK)
+    path = cached(server.url, "set.zip", policy=QUICK)
     assert recorded_digest(server.url, "set.zip") is None
     with pytest.raises(NoRoom), proving(path):
         raise NoRoom("the disk is full")
@@ -439,7 +441,7 @@ def test_an_unproven_download_is_dropped_when_it_is_of_no_use(server: Server, ca
     with pytest.raises(DataError), proving(path):
         raise DataError("no zip file")
     assert only(cache) == [".set.zip.lock"]
-    with proving(cached(server.url, "set.zip", patience=QUICK)):
+    with proving(cached(server.url, "set.zip", policy=QUICK)):
         pass
     assert recorded_digest(server.url, "set.zip") == DIGEST
     with pytest.raises(DataError), proving(path):
@@ -448,27 +450,40 @@ def test_an_unproven_download_is_dropped_when_it_is_of_no_use(server: Server, ca
 
 
 def test_a_shared_cache_need_not_be_writable(server: Server, cache: Path) -> None:
-    path = cached(server.url, "set.zip", DIGEST, patience=QUICK)
+    path = cached(server.url, "set.zip", DIGEST, policy=QUICK)
     (cache / ".set.zip.lock").unlink()
     (cache / ".set.zip.lock").mkdir()  # cannot be opened for writing, not even by root
     assert cached(server.url, "set.zip", DIGEST) == path == cached(server.url, "set.zip")
 
 
-def test_a_busy_server_says_how_long_to_wait(server: Server, tmp_path: Path) -> None:
+def pauses_of(server: Server, dest: Path, answers: list[tuple[int, str]]) -> list[float]:
+    """The pauses of a download that gets these codes, with these Retry-After, before its file."""
     slept: list[float] = []
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
-        if number < 3:
-            asked = {1: "7", 2: "99999"}[number]
-            return server.head(to, 429, Content_Length=0, Retry_After=asked)
-        server.whole(to, number)
+        if number > len(answers):
+            return server.whole(to, number)
+        code, asked = answers[number - 1]
+        server.head(to, code, Content_Length=0, **({"Retry_After": asked} if asked else {}))
 
     server.answer = answer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sg3flow.transfers.time.sleep", slept.append)
-        patient = Patience(connect_sec=2, read_sec=0.5, tries=3, pause_sec=0.01, most_wait_sec=30)
-        download(server.url, tmp_path / "set.zip", patience=patient)
-    assert slept == [7, 30]
+        policy = RetryPolicy(connect_sec=2, read_sec=0.5, pause_sec=0.25, max_pause_sec=30)
+        download(server.url, dest, policy=policy)
+    return slept
+
+
+def test_a_busy_server_says_how_long_to_wait(server: Server, tmp_path: Path) -> None:
+    later = email.utils.formatdate(time.time() + 3600, usegmt=True)
+    answers = [(429, "7"), (503, "99999"), (503, later), (500, "7")]
+    assert pauses_of(server, tmp_path / "set.zip", answers) == [7, 30, 30, 7]
+
+
+def test_without_a_word_of_the_server_each_pause_doubles(server: Server, tmp_path: Path) -> None:
+    earlier = email.utils.formatdate(0, usegmt=True)
+    answers = [(502, ""), (504, "soon"), (408, earlier), (425, "0")]
+    assert pauses_of(server, tmp_path / "set.zip", answers) == [0.25, 0.5, 1.0, 2.0]
 
 
 def test_a_server_that_understates_the_length_is_found_out(server: Server, tmp_path: Path) -> None:
@@ -500,10 +515,10 @@ def test_a_file_that_changes_without_a_version_is_taken_whole(
 
 
 def test_the_digest_of_a_resumed_file_counts_its_beginning(server: Server, tmp_path: Path) -> None:
-    once = Patience(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
+    once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     server.answer = lambda to, number: server.whole(to, number, cut=1_500_000 if number == 1 else 0)
     with pytest.raises(DataError):
-        download(server.url, tmp_path / "set.zip", patience=once)
+        download(server.url, tmp_path / "set.zip", policy=once)
     server.answer = server.whole
     assert fetch(server, tmp_path / "set.zip", sha256=DIGEST) == DIGEST  # another process's part
     assert "Range" in server.requests[-1]
@@ -523,14 +538,14 @@ def test_a_proxy_of_the_environment_is_used(
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("http_proxy", server.url.removesuffix("/set.zip"))
     address = "http://far.invalid/set.zip"
-    assert download(address, tmp_path / "set.zip", patience=QUICK) == DIGEST
+    assert download(address, tmp_path / "set.zip", policy=QUICK) == DIGEST
     assert paths == [address]
 
 
 def test_a_server_that_trickles_is_given_up(server: Server, tmp_path: Path) -> None:
     """Each byte comes within the time limit of a read, and the file would never be there."""
     ended = threading.Event()
-    hurried = Patience(2, 0.5, tries=2, pause_sec=0.01, slow_bytes_sec=1e6, slow_sec=0.2)
+    hurried = RetryPolicy(2, 0.5, tries=2, pause_sec=0.01, stall_bytes_sec=1e6, stall_sec=0.2)
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
         server.head(to, 200, Content_Length=len(CONTENT), ETag='"one"')
@@ -541,11 +556,11 @@ def test_a_server_that_trickles_is_given_up(server: Server, tmp_path: Path) -> N
 
     server.answer = answer
     with pytest.raises(DataError, match=r"only \d+ bytes came in \d+ seconds"):
-        download(server.url, tmp_path / "set.zip", patience=hurried)
+        download(server.url, tmp_path / "set.zip", policy=hurried)
     ended.set()
     assert len(server.requests) == 2
     server.answer = server.whole
-    assert download(server.url, tmp_path / "set.zip", patience=hurried) == DIGEST
+    assert download(server.url, tmp_path / "set.zip", policy=hurried) == DIGEST
 
 
 @pytest.mark.parametrize("etag", ['"one"', ""])
@@ -571,7 +586,7 @@ def test_with_a_digest_a_mirror_goes_on_where_another_broke_off(
             to.wfile.write(rest)
 
     server.answer = answer
-    path, url = cached_from(urls, "set.zip", DIGEST, patience=QUICK)
+    path, url = cached_from(urls, "set.zip", DIGEST, policy=QUICK)
     assert path.read_bytes() == CONTENT and url == urls[2]
     assert int(server.requests[-1]["Range"][6:-1]) > 1_000_000
     assert only(cache) == [".set.zip.lock", "set.zip", "set.zip.json"]
@@ -590,7 +605,7 @@ def test_pieces_that_do_not_fit_are_fetched_again_as_a_whole(server: Server, cac
         server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
 
     server.answer = answer
-    path, _ = cached_from(urls, "set.zip", DIGEST, patience=QUICK)
+    path, _ = cached_from(urls, "set.zip", DIGEST, policy=QUICK)
     assert path.read_bytes() == CONTENT
     assert "Range" in server.requests[-2] and "Range" not in server.requests[-1]
 
@@ -603,7 +618,7 @@ def test_without_a_digest_a_mirror_starts_anew(server: Server, cache: Path) -> N
         server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
 
     server.answer = answer
-    path, url = cached_from(urls, "set.zip", patience=QUICK)
+    path, url = cached_from(urls, "set.zip", policy=QUICK)
     assert path.read_bytes() == CONTENT and url == urls[1]
     assert "Range" not in server.requests[-1]
 
@@ -612,7 +627,7 @@ def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) 
     server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 35)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(NoRoom, match="are needed in"):
         patch.setattr("sg3flow.transfers.shutil.disk_usage", lambda path: _Usage())
-        cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, patience=QUICK)
+        cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, policy=QUICK)
     assert len(server.requests) == 1
 
 

@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
-from sg3flow.patience import Patience, TransferError
+from sg3flow.retry_policy import RetryPolicy, TransferError
 from sg3flow.transfers import NoRoom, Transfer, check_room, check_size
 
 MAX_BYTES = 64 << 30
@@ -52,7 +52,7 @@ def download(
     *,
     sha256: str | None = None,
     max_bytes: int = MAX_BYTES,
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
 ) -> str:
     """Bring the file at ``url`` to ``dest``, replacing what stands there, and return its SHA-256.
 
@@ -64,7 +64,7 @@ def download(
         url: https://, http:// or file:// address.
         sha256: expected hexadecimal digest; None: whatever comes.
         max_bytes: a larger file is refused.
-        patience: timeouts and retries; None: the usual ones.
+        policy: timeouts and retries; None: the usual ones.
 
     Raises:
         DataError: the file cannot be had, is not the expected one, or is too large.
@@ -73,7 +73,7 @@ def download(
     _split(url)
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(dest.name + ".part")
-    transfer = Transfer(url, part, max_bytes, patience or Patience(), is_checked=bool(sha256))
+    transfer = Transfer(url, part, max_bytes, policy or RetryPolicy(), is_checked=bool(sha256))
     if dest.is_dir():
         raise DataError(f"cannot download to {dest}: a folder stands there")
     with _own_part(part) as stream:
@@ -102,7 +102,7 @@ def cached(
     sha256: str | None = None,
     *,
     max_bytes: int = MAX_BYTES,
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
 ) -> Path:
     """The file at ``url``, from the cache folder if it is there, else downloaded into it.
 
@@ -122,7 +122,7 @@ def cached(
     with file_lock(path.with_name(f".{name}.lock")):
         if path.is_file() and _is_wanted(path, url, sha256):
             return path
-        found = download(url, path, sha256=sha256, max_bytes=max_bytes, patience=patience)
+        found = download(url, path, sha256=sha256, max_bytes=max_bytes, policy=policy)
         record = {"url": shown_url(url), "address": address_mark(url), "sha256": found}
         write_json(_record(path), record | {"proven": sha256 is not None})
     return path
@@ -133,7 +133,7 @@ def cached_from(
     name: str,
     sha256: str | None = None,
     *,
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
 ) -> tuple[Path, str]:
     """As ``cached``, from the first of several addresses of one file that gives it.
 
@@ -153,7 +153,7 @@ def cached_from(
     reasons = []
     for url in dict.fromkeys([*last, *urls]):
         try:
-            return cached(url, name, known, patience=patience), url
+            return cached(url, name, known, policy=policy), url
         except NoRoom:
             raise
         except DataError as error:

@@ -18,17 +18,17 @@ from typing import Any, BinaryIO
 
 import requests
 import urllib3
+from urllib3.util import Retry
 
 from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import write_json
-from sg3flow.patience import Pace, Patience, TooSlow, TransferError
 from sg3flow.progress import progress
+from sg3flow.retry_policy import RetryPolicy, StalledError, StallTimeout, TransferError
 
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
 _PAGE_START = 512  # bytes in which a web page shows itself
-_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _RETRIED_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
@@ -95,9 +95,9 @@ class Transfer:
     """
 
     def __init__(
-        self, url: str, part: Path, max_bytes: int, patience: Patience, *, is_checked: bool = False
+        self, url: str, part: Path, max_bytes: int, policy: RetryPolicy, *, is_checked: bool = False
     ) -> None:
-        self.url, self.part, self.max_bytes, self.patience = url, part, max_bytes, patience
+        self.url, self.part, self.max_bytes, self.policy = url, part, max_bytes, policy
         self.is_checked, self.is_patched = is_checked, False
         self.note = part.with_name(part.name + ".json")
         self.digest = StreamDigest()
@@ -109,7 +109,7 @@ class Transfer:
             DataError: the server refuses, sends a page instead of a file, or more than allowed.
             TransferError: it could not be completed; the part file stays for the next time.
         """
-        furthest, failures = 0, 0
+        furthest, retries = 0, self.policy.retries()
         while True:
             try:
                 return self._attempt(stream)
@@ -117,15 +117,13 @@ class Transfer:
                 raise DataError(f"no secure connection: {_reason(error)}") from None
             except (*_RETRIED_ERRORS, TransferError) as error:
                 stream.flush()
-                asked_sec = getattr(error, "wait_sec", 0.0)
-                is_further = _size(stream) > furthest and not isinstance(error, TooSlow)
-                failures = 0 if is_further else failures + 1
+                is_further = _size(stream) > furthest and not isinstance(error, StalledError)
                 furthest = max(furthest, _size(stream))
-                if failures + 1 > self.patience.tries:
-                    raise TransferError(_reason(error)) from None
+                retries = self.policy.retries() if is_further else _counted(retries, error)
+                asked_sec = getattr(error, "wait_sec", 0.0)
             except (requests.RequestException, ValueError) as error:
                 raise DataError(f"the address cannot be used: {_reason(error)}") from None
-            time.sleep(max(self.patience.pause_sec * 2 ** max(failures - 1, 0), asked_sec))
+            time.sleep(max(self.policy.pause_sec, retries.get_backoff_time(), asked_sec))
 
     def can_continue(self) -> bool:
         """Whether the part file holds a beginning that a later try may go on with."""
@@ -156,7 +154,7 @@ class Transfer:
             headers |= {"Range": f"bytes={done}-"}
             if self._is_own(version) and version.condition():
                 headers |= {"If-Range": version.condition()}
-        timeout = self.patience.connect_sec, self.patience.read_sec
+        timeout = self.policy.connect_sec, self.policy.read_sec
         with requests.get(self.url, stream=True, timeout=timeout, headers=headers) as response:
             self._receive(response, stream, version, done)
 
@@ -197,7 +195,7 @@ class Transfer:
         if code == 416:
             self.note.unlink(missing_ok=True)
             raise TransferError("the server has no such part of the file")
-        if code in _RETRIED_STATUS:
+        if self.policy.retries().is_retry("GET", code):
             raise TransferError(
                 f"the server answers {code} {response.reason}", self._asked(response)
             )
@@ -207,9 +205,11 @@ class Transfer:
             raise DataError("the server sends a web page instead of the file")
 
     def _asked(self, response: requests.Response) -> float:
-        """Seconds that a busy server asks to wait, as far as there is patience for them."""
-        text = response.headers.get("Retry-After", "")
-        return min(float(text), self.patience.most_wait_sec) if text.isdecimal() else 0.0
+        """Seconds that a busy server asks to wait, as far as the policy allows them."""
+        try:
+            return self.policy.retries().get_retry_after(response.raw) or 0.0
+        except urllib3.exceptions.InvalidHeader:
+            return 0.0
 
     def _version_of(self, response: requests.Response) -> Version:
         headers = response.headers
@@ -253,10 +253,10 @@ class Transfer:
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """What comes, as it comes: a whole chunk of a server that trickles may take for ever."""
-        pace = Pace(self.patience)
+        stall = StallTimeout(self.policy)
         while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
             yield chunk
-            pace.take(len(chunk))
+            stall.count(len(chunk))
 
     def _noted_version(self) -> Version | None:
         with suppress(OSError, ValueError, TypeError):
@@ -314,6 +314,14 @@ def _size(stream: BinaryIO) -> int:
 
 def _no_progress(steps: int) -> None:
     """Without a known length there is nothing to show."""
+
+
+def _counted(retries: Retry, error: Exception) -> Retry:
+    """``retries`` after one more try without progress; TransferError where it was the last."""
+    try:
+        return retries.increment("GET", error=error)
+    except urllib3.exceptions.MaxRetryError:
+        raise TransferError(_reason(error)) from None
 
 
 def _reason(error: Exception) -> str:

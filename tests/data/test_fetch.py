@@ -30,11 +30,11 @@ from sg3flow.data.fetch import fetch_pictures
 from sg3flow.data.known_sets import KNOWN_SETS
 from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
-from sg3flow.patience import Patience
+from sg3flow.retry_policy import RetryPolicy
 from sg3flow.tracking.journal import Journal
 from sg3flow.tracking.stage_run import StageRun
 
-QUICK = Patience(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
+QUICK = RetryPolicy(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
 
 
 def picture(colour: int = 0) -> bytes:

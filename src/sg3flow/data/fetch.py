@@ -37,8 +37,8 @@ from sg3flow.downloads import (
 )
 from sg3flow.errors import ConfigError, DataError, nearest
 from sg3flow.files import replaced_folder, sha256_file, write_json
-from sg3flow.patience import Patience
 from sg3flow.progress import tracked
+from sg3flow.retry_policy import RetryPolicy
 from sg3flow.transfers import check_room
 
 _STARTER_LICENCE = "Apache-2.0"
@@ -61,7 +61,7 @@ def check_request(dest: Path, config: FetchConfig) -> None:
 
 
 def fetch_pictures(
-    dest: Path, config: FetchConfig, patience: Patience | None = None
+    dest: Path, config: FetchConfig, policy: RetryPolicy | None = None
 ) -> dict[str, Any]:
     """Bring raw pictures to the folder ``dest`` and return what its ``SOURCE.json`` says.
 
@@ -79,10 +79,10 @@ def fetch_pictures(
     if config.dataset == "starter":
         return _fetch_starter(dest, config, expected)
     if config.dataset in KNOWN_SETS:
-        return _fetch_known(dest, KNOWN_SETS[config.dataset], config.mirrors, expected, patience)
+        return _fetch_known(dest, KNOWN_SETS[config.dataset], config.mirrors, expected, policy)
     if source := _local_source(config.dataset):
         return _fetch_local(dest, source, expected)
-    return _fetch_url(dest, (config.dataset, *config.mirrors), expected, patience)
+    return _fetch_url(dest, (config.dataset, *config.mirrors), expected, policy)
 
 
 def _local_source(dataset: str) -> Path | None:
@@ -115,11 +115,11 @@ def _fetch_known(
     known: KnownSet,
     mirrors: tuple[str, ...],
     expected: str | None,
-    patience: Patience | None,
+    policy: RetryPolicy | None,
 ) -> dict[str, Any]:
     urls = (known.url, *mirrors)
     try:
-        path, url = cached_from(urls, known.file_name, expected or known.sha256, patience=patience)
+        path, url = cached_from(urls, known.file_name, expected or known.sha256, policy=policy)
     except DataError as error:
         digest_hint = f", SHA-256 {known.sha256}" if known.sha256 else ""
         raise DataError(
@@ -131,11 +131,11 @@ def _fetch_known(
 
 
 def _fetch_url(
-    dest: Path, urls: tuple[str, ...], expected: str | None, patience: Patience | None
+    dest: Path, urls: tuple[str, ...], expected: str | None, policy: RetryPolicy | None
 ) -> dict[str, Any]:
     mark = address_mark(urls[0])[:12]
     file_name = url_file_name(urls[0])
-    path, url = cached_from(urls, f"{mark}-{file_name}", expected, patience=patience)
+    path, url = cached_from(urls, f"{mark}-{file_name}", expected, policy=policy)
     with proving(path):
         return _unpack(dest, path, shown_url(url), file_name, expected, None)
 

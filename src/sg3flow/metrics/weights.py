@@ -4,7 +4,7 @@ import torch
 
 from sg3flow.downloads import cached
 from sg3flow.errors import DataError, MetricError
-from sg3flow.patience import Patience
+from sg3flow.retry_policy import RetryPolicy
 
 
 def load_weights(
@@ -20,7 +20,7 @@ def load_weights(
         MetricError: it cannot be had, or is not what it should be.
     """
     try:
-        path = cached(url, name, sha256, max_bytes=max_bytes, patience=Patience(tries=3))
+        path = cached(url, name, sha256, max_bytes=max_bytes, policy=RetryPolicy(tries=3))
     except DataError as error:
         # The cause names the file, its digest, its address, and where to put it by hand.
         raise MetricError(
