@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from sg3flow.compare.facts import Facts
 from sg3flow.compare.revisions import find_revision, read_revision
+from sg3flow.errors import DataError
 from sg3flow.git import git_environment
 
 
@@ -20,20 +21,33 @@ def git(folder: Path, *arguments: str):
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """An empty DVC project under git."""
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    """A DVC project with a training and its evaluation, in a subfolder of a git repository."""
     git(tmp_path, "init", "-q")
-    return tmp_path
+    (tmp_path / "README").write_text("no project yet\n")
+    git(tmp_path, "add", "README")
+    git(tmp_path, "commit", "-qm", "empty")
+    folder = tmp_path / "project"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n    remote = far\n")
+    train = {"cmd": "train", "outs": ["runs/train"]}
+    evaluate = {"cmd": "judge", "deps": ["runs/train"], "metrics": ["reports/metrics.json"]}
+    with (folder / "dvc.yaml").open("w") as stream:
+        YAML().dump({"stages": {"train": train, "evaluate": evaluate}}, stream)
+    git(folder, "add", ".dvc/config", "dvc.yaml")
+    return folder
 
 
 def keep(project: Path, content: bytes, suffix: str = "") -> str:
     """Put content into DVC's cache; its name there."""
     name = hashlib.md5(content).hexdigest() + suffix
-    path = project / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
+    path = kept_at(project, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return name
+
+
+def kept_at(project: Path, name: str) -> Path:
+    return project / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
 
 
 def committed(project: Path, row, *, judged: str = "") -> Facts:
@@ -48,17 +62,22 @@ def committed(project: Path, row, *, judged: str = "") -> Facts:
     }
     measured = keep(project, json.dumps(report).encode())
     stages = {
-        "train": {"outs": [{"path": "runs/train", "md5": trained}]},
+        "train": {"cmd": "train", "outs": [{"path": "runs/train", "hash": "md5", "md5": trained}]},
         "evaluate": {
+            "cmd": "judge",
             "deps": [{"path": "runs/train", "md5": judged or trained}],
-            "outs": [{"path": "reports/metrics.json", "md5": measured}],
+            "outs": [{"path": "reports/metrics.json", "hash": "md5", "md5": measured}],
         },
     }
     with (project / "dvc.lock").open("w") as stream:
         YAML().dump({"schema": "2.0", "stages": stages}, stream)
     git(project, "add", "dvc.lock")
     git(project, "commit", "-qm", "results")
-    revision = find_revision(project, "HEAD")
+    return read(project, "HEAD")
+
+
+def read(project: Path, name: str) -> Facts:
+    revision = find_revision(project, name)
     assert revision is not None
     return read_revision(project, revision, "")
 
@@ -70,3 +89,55 @@ def test_a_report_counts_for_the_training_that_it_was_made_of(project, row):
     facts = committed(project, row, judged="0" * 32 + ".dir")
     assert facts.best == {} and facts.results == [] and facts.params["train.gamma"] == "2"
     assert any("not measured: its dvc.lock has the evaluation of another" in n for n in facts.notes)
+
+
+def test_what_is_not_in_the_cache_is_told_and_no_remote_is_asked(project, row):
+    committed(project, row)
+    with (project / ".dvc" / "config").open("a") as stream:
+        stream.write("['remote \"far\"']\n    url = http://127.0.0.1:9/none\n")
+    lock = YAML(typ="safe").load(project / "dvc.lock")["stages"]
+    listing = kept_at(project, lock["train"]["outs"][0]["md5"])
+    [described] = json.loads(listing.read_text())
+    kept_at(project, described["md5"]).unlink()
+    kept_at(project, lock["evaluate"]["outs"][0]["md5"]).unlink()
+    assert read(project, "HEAD").notes == (
+        "not in DVC's cache: run.json; run dvc fetch for it",
+        "reports/metrics.json is not in DVC's cache; dvc fetch brings it from the remote",
+        "not measured: no reports/metrics.json; run stages/evaluate.py",
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"{broken"])
+def test_a_listing_that_is_missing_or_damaged(project, row, content):
+    described = committed(project, row)
+    lock = (project / "dvc.lock").read_text()
+    name = hashlib.md5(b"another").hexdigest() + ".dir"  # none that DVC has read before
+    was = YAML(typ="safe").load(lock)["stages"]["train"]["outs"][0]["md5"]
+    (project / "dvc.lock").write_text(lock.replace(was, name))
+    git(project, "commit", "-qam", "another training")
+    if content is not None:
+        kept_at(project, name).parent.mkdir(parents=True, exist_ok=True)
+        kept_at(project, name).write_bytes(content)
+    facts = read(project, "HEAD")
+    assert "runs/train is not in DVC's cache; dvc fetch brings it from the remote" in facts.notes
+    assert facts.curves == {} and facts.best == described.best != {}
+
+
+def test_a_cache_that_was_moved_since(project, row):
+    before = committed(project, row)
+    moved = project.parent / "elsewhere"
+    (project / ".dvc" / "cache").rename(moved)
+    (project / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {moved}\n")
+    assert read(project, "HEAD") == before
+
+
+def test_revisions_that_hold_no_training(project, row):
+    committed(project, row)
+    with pytest.raises(
+        DataError, match=r"HEAD~1 \(.{9}\) cannot be read by DVC: Commit .* DVC repo"
+    ):
+        read(project, "HEAD~1")
+    git(project, "rm", "-q", "--cached", "dvc.lock")
+    git(project, "commit", "-qm", "without")
+    with pytest.raises(DataError, match=r"has no dvc\.lock: commit it after dvc repro"):
+        read(project, "HEAD")
