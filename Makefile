@@ -4,10 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test test-slow kills smoke-gpu test-gpu kernels bench bench-gpu team-env
+.PHONY: help setup demo check test-fast test test-slow crash-tests smoke-gpu test-gpu kernels \
+  bench bench-gpu team-env
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/installed ## make .venv and install what constraints.txt pins
 
@@ -27,15 +28,21 @@ check: setup ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# One process per core with one thread each: on tiny tensors more threads only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
+test-fast: setup ## the tests that a contributor needs after a change
+	$(PYTEST) -m "not gpu and not slow and not medium" $(PARALLEL)
+
 test: check ## checks and tests
-	@# a process a core, a thread each: on tiny tensors more threads only wait for each other
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) $(PARALLEL)
 
 test-slow: setup ## the tests that take long: experiments, reproductions, mlflow run, real weights
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "slow and not gpu" $(PARALLEL)
 
-kills: setup ## kill trainings twenty times, and servers under them; nothing may be lost (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/tracking
+crash-tests: setup ## kill trainings and MLflow servers; nothing may be lost (minutes)
+	$(PYTEST) -m slow tests/training tests/tracking
 
 smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
