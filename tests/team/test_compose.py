@@ -43,7 +43,8 @@ def services(compose):
 
 def constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return {name.lower(): version for name, version in (line.split("==") for line in lines)}
+    pins = (line.split("==") for line in lines if not line.startswith("#"))
+    return {name.lower(): version for name, version in pins}
 
 
 def test_it_has_the_form_of_a_compose_file(compose, services):
