@@ -1,3 +1,3 @@
 """sg3flow: from a folder of pictures to a StyleGAN3 model in the MLflow registry."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
