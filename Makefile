@@ -23,9 +23,10 @@ demo: setup ## run the whole pipeline on the starter set and show what came out
 	$(IN_VENV) dvc repro
 	@$(IN_VENV) sg3flow summary
 
-check: setup ## formatting, lint, types
+check: setup ## formatting, lint, layers, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@# switched on with the move to the new layout: $(BIN)/lint-imports
 	$(BIN)/mypy
 
 # One process per core with one thread each: on tiny tensors more threads only wait for each other.
