@@ -46,6 +46,7 @@ def snapshots(
 ) -> None:
     """Measure the snapshots of a training run and name the best."""
     from sg3flow.metrics.run import Outputs, evaluate_run, help_evaluate, plan_run
+    from sg3flow.reports.charts import metrics_chart
     from sg3flow.tracking.stage_run import tracked_stage
 
     plan = plan_run(config, run, data, Outputs(report, table, chart))
@@ -53,7 +54,7 @@ def snapshots(
         help_evaluate(plan)
         return
     with tracked_stage("evaluate", config, training_run=run) as tracked:
-        print(evaluate_run(plan, tracked))
+        print(evaluate_run(plan, tracked, metrics_chart))
 
 
 @stage_command(app, "network", EvaluateNetworkConfig, params=False)

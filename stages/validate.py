@@ -27,7 +27,7 @@ def validate(
     manifest: Annotated[Path, typer.Option(help="manifest that packing wrote")],
     packed: Annotated[Path, typer.Option(help="packed set to validate")],
     raw: Annotated[
-        Path | None, typer.Option(help="source it was packed from, for thumbnails")
+        Path | None, typer.Option(help="source it was packed from, for thumbnails and the name")
     ] = None,
     report: Annotated[Path, typer.Option(help="report for machines to write")] = Path(
         "reports/validation.json"
@@ -38,8 +38,9 @@ def validate(
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
 ) -> None:
     """Validate a packed set and its manifest."""
-    from sg3flow.data.checks import check_inputs, validate_packed
-    from sg3flow.data.checks_report import refuse_foreign_reports, require_success, write_reports
+    from sg3flow.data.checks import check_inputs, require_success, validate_packed
+    from sg3flow.reports.pages import tracking_place
+    from sg3flow.reports.validation_page import refuse_foreign_reports, write_reports
     from sg3flow.tracking.stage_run import tracked_stage
 
     html = html or report.with_suffix(".html")
@@ -47,7 +48,7 @@ def validate(
     refuse_foreign_reports(report, html)
     with tracked_stage("validate", config) as tracking:
         result = validate_packed(manifest, packed, raw, config, workers=workers)
-        write_reports(result, report, html)
+        write_reports(result, report, html, tracking_place())
         tracking.artifact(report)
         tracking.artifact(html)
         tracking.metrics(result.metrics())

@@ -21,7 +21,8 @@ MAY_USE = {
     "serving": {"checkpoints", "rendering"},
     "reproduction": {"checkpoints", "data", "provenance"},
     "tracking": {"checkpoints", "metrics", "provenance", "rendering", "reproduction", "serving"},
-    "compare": {"data", "metrics", "provenance", "rendering", "tracking"},
+    "compare": {"metrics", "provenance", "rendering", "tracking"},
+    "reports": {"compare", "data", "metrics", "rendering", "tracking"},
 }
 COMMANDS = {"cli", "command", "recipes", "settings_file", "summary", "sweep"}
 

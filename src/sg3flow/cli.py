@@ -224,7 +224,7 @@ def compare(
 ) -> None:
     """Compare runs: settings, curves, metrics with verdicts, the same seeds; a table and a page."""
     with one_line_errors(debug):
-        from sg3flow.compare.run import Request, write_comparison
+        from sg3flow.reports.comparison_page import Request, write_comparison
 
         request = Request(runs, out, best_by, seeds, psi, class_index, device)
         print(f"page: {write_comparison(request)}")

@@ -15,13 +15,7 @@ from PIL import Image
 
 from sg3flow.config import PackConfig, ValidateConfig
 from sg3flow.data import check_plan, checks
-from sg3flow.data.checks import Report, validate_packed
-from sg3flow.data.checks_report import (
-    html_page,
-    refuse_foreign_reports,
-    require_success,
-    write_reports,
-)
+from sg3flow.data.checks import Report, require_success, validate_packed
 from sg3flow.data.expectations import (
     ExpectColumnNonNullCountToBeAtMost,
     ExpectColumnValuesToBePowerOfTwo,
@@ -31,6 +25,13 @@ from sg3flow.data.expectations import (
 )
 from sg3flow.data.pack import pack_images
 from sg3flow.errors import DataError
+from sg3flow.reports.validation_page import (
+    contact_sheet,
+    html_page,
+    refuse_foreign_reports,
+    thumbnails,
+    write_reports,
+)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -205,9 +206,9 @@ def test_the_two_dogs_of_the_afhq_sample(afhq_sample, tmp_path, left_out):
         f"afhq/train/dog/pixabay_dog_{number}.jpg": f"afhq/val/dog/pixabay_dog_{number}.jpg"
         for number in ("000322", "001082")
     }
-    page = html_page(report)
+    page, shown = html_page(report), thumbnails(report)
     for path in [*dogs, *dogs.values()]:
-        assert report.thumbnails[path].startswith("data:image/jpeg;base64,")
+        assert shown[path].startswith("data:image/jpeg;base64,")
         assert path in page
 
 
@@ -219,7 +220,7 @@ def test_reports_are_deterministic_and_offline(packed, tmp_path):
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     page = (tmp_path / "one.html").read_text()
     assert page == (tmp_path / "two.html").read_text()
-    assert not re.search(r"https?://|<script|<link", page)
+    assert not re.search(r"https?://(?!www.w3.org/2000/svg\")|<link| src=\"(?!data:)", page)
     content = json.loads((tmp_path / "one.json").read_text())
     assert content["format"] == "sg3flow-validation-1"
     assert not content["success"]
@@ -250,7 +251,31 @@ def test_thumbnails_are_capped(tmp_path):
     repack(tmp_path, labels="none")
     report = validate(tmp_path)
     assert len(report.failed[0].offenders) == 80
-    assert len(report.thumbnails) == 16  # the first of the check, which others complain of too
+    assert len(thumbnails(report)) == 16  # the first of the check, which others complain of too
+
+
+def test_the_contact_sheet_is_a_capped_sample_of_each_class(tmp_path):
+    write_raw(
+        tmp_path / "raw", {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 8, 8, 3) for i in range(80)}
+    )
+    repack(tmp_path)
+    report = validate(tmp_path)
+    sheet = contact_sheet(report)
+    assert [(group["name"], len(group["pictures"])) for group in sheet] == [("a", 27), ("b", 27)]
+    assert sheet == contact_sheet(validate(tmp_path))
+    assert "54 of the 80 packed pictures" in html_page(report)
+    repack(tmp_path, labels="none")
+    [group] = contact_sheet(validate(tmp_path))
+    assert group["name"] == "" and len({uri for _, uri in group["pictures"]}) == 54
+
+
+def test_the_page_is_called_as_the_set_is(packed):
+    assert "<h1>set.zip</h1>" in html_page(validate(packed, raw=True))
+    source = {"format": "sg3flow-source-1", "dataset": "my <cats>", "origin": "cats.zip"}
+    (packed / "raw/SOURCE.json").write_text(json.dumps(source))
+    page = html_page(validate(packed, raw=True))
+    assert "<title>Validation of my &lt;cats&gt;</title>" in page
+    assert "<h1>my &lt;cats&gt;</h1>" in page and "set.zip · cats.zip" in page
 
 
 def test_wrong_inputs_are_named(packed):

@@ -60,7 +60,7 @@ def statistic_charts(runs: Sequence[Facts]) -> list[Chart]:
     """Losses, ADA p and speed, as far as a run has them."""
     charts = []
     for name, title in _STATISTICS.items():
-        lines = [thinned(i, run.curves.get(name, ())) for i, run in enumerate(runs)]
+        lines = [thinned(i, _recorded(run, name)) for i, run in enumerate(runs)]
         drawn = tuple(line for line in lines if line.points)
         if name == "Progress/augment" and not any(p.value for line in drawn for p in line.points):
             continue  # trained without
@@ -69,6 +69,12 @@ def statistic_charts(runs: Sequence[Facts]) -> list[Chart]:
             notes = (f"{', '.join(absent)}: not recorded",) if absent else ()
             charts.append(Chart(title, name, drawn, notes, name == "Loss/r1_penalty"))
     return charts
+
+
+def _recorded(run: Facts, name: str) -> Sequence[Point]:
+    points = run.curves.get(name, ())
+    # Before the first picture nothing has a speed: that report divides by nothing.
+    return [p for p in points if p.kimg > 0] if name.startswith("Timing/") else points
 
 
 def metric_charts(runs: Sequence[Facts]) -> list[Chart]:

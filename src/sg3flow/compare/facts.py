@@ -52,6 +52,7 @@ class Facts:
         best: of them, those of the snapshot that is judged, by metric.
         snapshot: the one whose pictures are shown; None: there is none.
         notes: what is missing, in words.
+        run_id: of its run in MLflow, as far as that is known here; empty: it is not.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Facts:
     best: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     notes: Sequence[str] = ()
+    run_id: str = ""
 
 
 def letter(index: int) -> str:

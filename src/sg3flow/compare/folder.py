@@ -16,6 +16,8 @@ from sg3flow.compare.training_files import (
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.verdict import NOT_MEASURED
+from sg3flow.tracking.position import load_position
+from sg3flow.tracking.store import tracking_uri
 
 _MARKS = ("run.json", "training_options.json", "stats.jsonl")
 
@@ -44,7 +46,8 @@ def read_folder(folder: Path, metric: str) -> Facts:
     measured = read_measured(_report_beside(folder), metric, notes)
     measured = _own(measured, folder, notes)
     facts = facts_of_files(training, measured, "run folder", str(folder.resolve()))
-    return with_notes(facts, notes)
+    run_id = load_position(folder, tracking_uri()).run_id  # as noted here: no server is asked
+    return with_notes(replace(facts, run_id=run_id), notes)
 
 
 def facts_of_files(

@@ -98,6 +98,7 @@ def _facts(run: TrackedRun, measured: Measured) -> Facts:
         results=measured.results,
         best=measured.best,
         snapshot=_snapshot(run, measured),
+        run_id=run.run_id,
     )
 
 

@@ -10,8 +10,9 @@ from sg3flow.config import ValidateConfig
 from sg3flow.data.listing import open_listing
 from sg3flow.data.manifest import REJECTS, check_is_manifest, counted_changes
 from sg3flow.data.reference import profile_of, read_reference
-from sg3flow.data.storage import check_exists
-from sg3flow.data.thumbnails import MOST_SHOWN, Thumbnails
+from sg3flow.data.source_record import read_source
+from sg3flow.data.storage import Storage, check_exists
+from sg3flow.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,15 +54,37 @@ class Check:
 
 
 @dataclass(frozen=True)
+class PictureSources:
+    """Where the pictures that a report names can be read.
+
+    Attributes:
+        packed, raw: the packed set, and its source; None: that was not given.
+        entries: entries of the packed set by the raw paths of their pictures.
+        classes: the entries that decode, by the name of their class, in the order of the classes;
+            "": those without.
+    """
+
+    packed: Storage
+    raw: Storage | None
+    entries: Mapping[str, str]
+    classes: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything validation found out; ``thumbnails`` are data URIs by path or entry name."""
+    """Everything validation found out.
+
+    ``pictures`` and ``source`` (what the SOURCE.json of the raw pictures says; empty: there is
+    none) are for people's eyes: ``to_json`` leaves them out.
+    """
 
     checks: list[Check]
     summary: dict[str, Any]
     left_out_counts: dict[str, int]
     left_out: list[Offender]
     profile: dict[str, Any]
-    thumbnails: dict[str, str] = field(default_factory=dict)
+    pictures: PictureSources
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Check]:
@@ -118,7 +141,8 @@ def validate_packed(
     Args:
         manifest: what packing wrote beside the set.
         packed: the packed set, a zip file or a folder.
-        raw: the source it was packed from, only for the report's thumbnails; None: without them.
+        raw: the source it was packed from, only for the report's thumbnails and for the name of
+            the set; None: without them.
         config: the thresholds.
         workers: processes that decode; 0: one a CPU. The report does not depend on it.
 
@@ -140,14 +164,47 @@ def validate_packed(
     plan += drift_checks(config, reference) if reference else []
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
-    entries = zip(tables.packed["path"], tables.packed["entry"], strict=True)
-    thumbnails = Thumbnails(tables.storage, sources, {path: name for path, name in entries if path})
-    for offenders in [*(check.offenders for check in checks), left_out]:
-        for offender in offenders[:MOST_SHOWN]:
-            thumbnails.add(offender.path)
-            thumbnails.add(offender.other)
     profile = profile_of(tables.packed, tables.classes)
-    return Report(checks, _summary(packed, tables), counts, left_out, profile, thumbnails.uris)
+    pictures = _sources(tables, sources)
+    source = (read_source(raw) if raw else None) or {}
+    return Report(checks, _summary(packed, tables), counts, left_out, profile, pictures, source)
+
+
+def require_success(report: Report, html_path: Path) -> str:
+    """One line for people that says how validation went.
+
+    Raises:
+        DataError: it failed; the message names the failed checks and the first offender.
+    """
+    if report.success:
+        warnings = [check.name for check in report.checks if check.status == "warning"]
+        noted = f", warnings: {', '.join(warnings)}" if warnings else ""
+        count = report.summary["num_images"]
+        return f"{count} pictures passed {len(report.checks)} checks{noted}; see {html_path}"
+    names = ", ".join(check.name for check in report.failed)
+    first = next((check for check in report.failed if check.offenders), report.failed[0])
+    offender = (
+        f"{first.offenders[0].path}: {first.offenders[0].reason}"
+        if first.offenders
+        else f"{first.words}, found {first.observed}"
+    )
+    raise DataError(
+        f"validation failed ({names}); first {offender}. All of it, with pictures: {html_path}"
+    )
+
+
+def _sources(tables: "Tables", raw: Storage | None) -> PictureSources:
+    entries = tables.packed
+    classes: dict[str, list[str]] = {str(name): [] for name in tables.classes["class_name"]}
+    for row in entries[entries["problem"].isna()].to_dict("records"):
+        classes.setdefault(_text(row["class_name"]), []).append(str(row["entry"]))
+    paths = zip(entries["path"], entries["entry"], strict=True)
+    return PictureSources(
+        tables.storage,
+        raw,
+        {str(path): str(entry) for path, entry in paths if path},
+        {name: own for name, own in classes.items() if own},
+    )
 
 
 def _run(plan: "list[PlannedCheck]", tables: "Tables") -> list[Check]:

@@ -10,7 +10,6 @@ from PIL import Image
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.devices import pick_device
-from sg3flow.metrics.chart import draw_chart
 from sg3flow.metrics.evaluation import (
     evaluate_network,
     evaluate_snapshots,
@@ -30,6 +29,8 @@ from sg3flow.metrics.report import (
     write_table,
 )
 from sg3flow.metrics.results import MetricResult
+
+DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
 
 
 class Tracker(Protocol):
@@ -97,8 +98,11 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs
     return RunPlan(config, run_dir, packed, outputs, best_by, Ranks.of_environment())
 
 
-def evaluate_run(plan: RunPlan, tracker: Tracker) -> str:
+def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
     """Measure the snapshots of a run, write report, table and pictures, and tell the tracker.
+
+    Args:
+        draw_chart: draws all results over the age of the snapshots, given them and the best one.
 
     Returns:
         The results as lines of text, the best marked by a star.

@@ -1,0 +1,404 @@
+"""Charts by matplotlib: as inline SVG for a page, and as PNG for ``dvc plots``.
+
+Why matplotlib: MLflow brings it, it draws offline, and one library serves both forms. Altair, which
+Great Expectations brings, needs a renderer from a network. The SVG is cleaned up for a page: its
+colors become the page's CSS variables, so that a chart follows the light and the dark setting, and
+its style attributes become plain ones, which a strict content policy allows. Only ``Figure`` and
+its canvases are used, never pyplot, and they are imported when something is drawn.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from sg3flow.compare.facts import Point, letter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    # Both load torch, which the page of a validation does not need.
+    from sg3flow.compare.curves import Chart, Line
+    from sg3flow.metrics.results import MetricResult
+
+# The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
+# darkened or lightened until each has a contrast of 3:1 or more with the card it is drawn on. Runs
+# that share a hue have another dash, and every line ends in its run's letter.
+# blue, vermilion, green, purple, brown-orange, sky blue, ink
+LIGHT = ("#0072b2", "#d55e00", "#007a5c", "#b65890", "#96690a", "#2b8cc4", "#1b2330")
+DARK = ("#4aa8e8", "#ff8a3d", "#2fc295", "#e08fbd", "#e6b04a", "#8fd0f5", "#e6eaf1")
+DASHES = ("", "7 4", "2 3")
+HUES = len(LIGHT)
+MOST_RUNS = HUES * len(DASHES)
+
+WIDTH, HEIGHT = 400, 240  # of a chart in its own units; about pixels, as the page shows it
+_RIGHT, _TOP, _BOTTOM = 24, 26, 40
+_FONT, _DIGIT = 11, 6.8  # size of the text, and the width of a digit
+_LETTER_GAP = 13  # least distance of two letters at the ends of lines
+_SAME_END = 24  # lines that end closer than this share a column of letters
+_MANY = 40  # points of a line without a mark each
+_MOST_BANDS = 4  # lines with a band around them: more would hide each other
+_MOST_DECADES = 1.7  # values that span more are drawn over a logarithmic axis
+_SOFT, _GRID, _BAR, _BEST = "#647084", "#e2e6ec", "#4c78dd", "#c2410c"
+_VARIABLES = {_SOFT: "var(--soft)", _GRID: "var(--line)", _BAR: "var(--bar)"} | {
+    color: f"var(--r{index})" for index, color in enumerate(LIGHT)
+}
+_Place = tuple[float, float]
+_PANEL_INCHES, _PANEL_DPI = (7.2, 2.3), 120  # of a metric in the PNG
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The range of an axis.
+
+    Attributes:
+        low, high: ends of what is drawn; low < high.
+        is_log: whether equal lengths are equal ratios.
+    """
+
+    low: float
+    high: float
+    is_log: bool = False
+
+    @classmethod
+    def of_values(cls, values: Sequence[float], *, may_be_log: bool = False) -> "Scale":
+        """A scale that holds all values, which are finite and at least one.
+
+        It starts at zero where zero is near: at values that are not negative and come down to less
+        than half of the greatest one.
+        """
+        low, high = min(values), max(values)
+        if may_be_log and low > 0 and math.log10(high) - math.log10(low) > _MOST_DECADES:
+            return cls(low / 1.2, high * 1.2, True)
+        if 0 <= low <= 0.5 * high:
+            return cls(0.0, 1.06 * high or 1.0)
+        size = max(abs(low), abs(high), 1e-9)
+        margin = 0.06 * (high - low) if high - low > 1e-9 * size else 0.1 * size
+        return cls(low - margin, high + margin)
+
+    @classmethod
+    def of_ages(cls, kimgs: Sequence[float]) -> "Scale":
+        """The scale of kimg: from zero, or from the first report of runs that begin late."""
+        low, high = min(kimgs), max(kimgs)
+        low = 0.0 if 0 <= low <= 0.2 * high or low == high else low
+        if high - low <= 1e-9 * max(abs(high), 1):
+            return cls(low, low + 1)
+        # A line that ends just before a round number, as means of several reports do.
+        step = min(np.diff(cls(low, high).ticks()), default=high - low)
+        end = math.ceil(high / step) * step
+        return cls(low, end if end - high < 0.02 * (high - low) else high)
+
+    def ticks(self) -> list[float]:
+        """Round numbers within the range, rising."""
+        from matplotlib.ticker import LogLocator, MaxNLocator
+
+        if self.is_log:
+            decades = math.log10(self.high) - math.log10(self.low)
+            locator = LogLocator(subs=(1, 2, 5) if decades <= 4 else (1,), numticks=8)
+            found = locator.tick_values(self.low, self.high)
+        else:
+            found = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+        size = max(abs(self.low), abs(self.high))
+        rounded = [0.0 if abs(tick) < 1e-12 * size else float(tick) for tick in found]
+        return [tick for tick in rounded if self.low <= tick <= self.high]
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Ticks as text, in as many digits as tell them apart."""
+    labels: list[str] = []
+    for digits in range(3, 16):
+        labels = [_number(tick, digits) for tick in ticks]
+        step = min((b - a for a, b in pairwise(ticks)), default=math.inf)
+        near = [
+            abs(float(label.replace(",", "")) - t) for label, t in zip(labels, ticks, strict=True)
+        ]
+        if len({*labels}) == len(labels) and max(near, default=0) < 0.05 * step:
+            break
+    return labels
+
+
+def curves_svg(chart: "Chart", names: Sequence[str]) -> Markup:
+    """Curves of a comparison as an SVG element, [WIDTH x HEIGHT] of its own units.
+
+    ``data-lines`` holds every point, its place and its words for whoever points at it.
+
+    Args:
+        names: of all runs of the comparison.
+    """
+    points = [point for line in chart.lines for point in line.points]
+    reach = [p.value + side * 2 * (p.error or 0) for p in points for side in (-1, 1)]
+    banded = [line for line in chart.lines if line.low and len(chart.lines) <= _MOST_BANDS]
+    bands = [value for line in banded for value in (*line.low, *line.high)]
+    up = Scale.of_values([*reach, *bands], may_be_log=chart.may_be_log)
+    across = Scale.of_ages([point.kimg for point in points])
+    words = ", logarithmic" if up.is_log else ""
+    with _axes(across, up, f"{chart.name}{words}") as (figure, axes):
+        for line in banded:
+            kimgs = [point.kimg for point in line.points]
+            outline = ([*kimgs, *kimgs[::-1]], [*line.high, *line.low[::-1]])
+            axes.fill(*outline, color=LIGHT[line.run % HUES], alpha=0.13, lw=0)
+        for line in chart.lines:
+            _draw_line(axes, line)
+        places = [_places(axes, line.points) for line in chart.lines]
+        ends = [(*own[-1], line.run) for own, line in zip(places, chart.lines, strict=True)]
+        for x, y, run in letter_places(ends):
+            where = (x / WIDTH, 1 - y / HEIGHT)
+            color = LIGHT[run % HUES]
+            figure.text(*where, letter(run), color=color, weight="bold", va="center", size=12)
+        svg = _svg_of(figure, f"{chart.title}{chart.name}")
+    told = [_told(line, names, own) for line, own in zip(chart.lines, places, strict=True)]
+    letters = ", ".join(letter(line.run) for line in chart.lines)
+    return _element(svg, f"{chart.title} over kimg, runs {letters}", told)
+
+
+def histogram_svg(counts: Sequence[int], label: str, width: int) -> Markup:
+    """A histogram as an SVG element.
+
+    Args:
+        width: range of values that a bar stands for; the first one begins at 0.
+    """
+    across = Scale(0, width * len(counts))
+    up = Scale.of_values([0, *counts])
+    with _axes(across, up, "pictures", "gray value") as (figure, axes):
+        edges = [width * index + width / 2 for index in range(len(counts))]
+        axes.bar(edges, counts, width * 0.88, color=_BAR)
+        points = [Point(x, count) for x, count in zip(edges, counts, strict=True)]
+        places = _places(axes, points)
+        svg = _svg_of(figure, label)
+    told = [
+        (place, f"{width * index} to {width * (index + 1) - 1}", f"{count:,} pictures")
+        for index, (place, count) in enumerate(zip(places, counts, strict=True))
+    ]
+    return _element(svg, label, [{"name": label, "points": _packed(told)}])
+
+
+def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Image.Image:
+    """One panel per metric: value and twice its standard error against kimg, the best ringed.
+
+    Args:
+        results: of snapshots whose kimg is known.
+        best: of them; its snapshot is ringed in every panel.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    stream = io.BytesIO()
+    names = list(dict.fromkeys(result.metric for result in results))
+    width, height = _PANEL_INCHES
+    with _own_style():
+        size = (width, height * len(names))
+        figure = Figure(figsize=size, dpi=_PANEL_DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        for row, name in enumerate(names, 1):
+            chosen = sorted((r for r in results if r.metric == name), key=_age)
+            _draw_panel(figure.add_subplot(len(names), 1, row), chosen, best)
+        figure.savefig(stream, format="png", dpi=_PANEL_DPI)
+    with Image.open(stream) as picture:
+        return picture.convert("RGB")
+
+
+def letter_places(ends: Sequence[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
+    """Where the letters of runs go: right of the ends of their lines, moved apart where close.
+
+    Args:
+        ends: x, y (from the top) and run of each line's end.
+    """
+    columns: list[list[tuple[float, float, int]]] = []
+    for end in sorted(ends):
+        if columns and end[0] - columns[-1][0][0] < _SAME_END:
+            columns[-1].append(end)
+        else:
+            columns.append([end])
+    return [place for column in columns for place in _letter_column(column)]
+
+
+def _letter_column(ends: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, float, int]]:
+    """Letters of lines that end at about the same age, from the top down."""
+    x = max(end[0] for end in ends) + 7
+    # So far down that the lowest still has room.
+    room, last = HEIGHT - _BOTTOM - _LETTER_GAP * (len(ends) - 1), -float(_LETTER_GAP)
+    for index, (_, y, run) in enumerate(sorted(ends, key=lambda end: end[1])):
+        last = min(max(y, last + _LETTER_GAP), room + _LETTER_GAP * index)
+        yield x, last, run
+
+
+def _age(result: "MetricResult") -> float:
+    return float(result.kimg or 0)
+
+
+def _draw_panel(axes: "Axes", rows: "Sequence[MetricResult]", best: "MetricResult") -> None:
+    kimgs, values = [_age(row) for row in rows], [row.value for row in rows]
+    errors = [2 * (row.standard_error or 0) for row in rows]
+    reach = [v + side * e for v, e in zip(values, errors, strict=True) for side in (-1, 1)]
+    ages = Scale.of_ages(kimgs)
+    margin = 0.03 * (ages.high - ages.low)
+    _set_scales(axes, Scale(ages.low - margin, ages.high + margin), Scale.of_values(reach))
+    style: dict[str, Any] = {"color": LIGHT[0], "clip_on": False}
+    axes.errorbar(kimgs, values, errors, marker="o", ms=5, capsize=4, lw=1.8, elinewidth=1, **style)
+    ringed = [
+        (k, v)
+        for row, k, v in zip(rows, kimgs, values, strict=True)
+        if row.snapshot == best.snapshot
+    ]
+    ring: dict[str, Any] = {"mfc": "none", "mec": _BEST, "mew": 2, "ls": "none", "clip_on": False}
+    axes.plot(*zip(*ringed, strict=True), marker="o", ms=13, **ring)
+    better = "higher" if rows[0].higher_is_better else "lower"
+    words = f"{better} is better; bars: 2 standard errors; ring: best snapshot; x: kimg"
+    axes.set_title(f"{rows[0].metric}  ({words})", loc="left", size=9)
+
+
+def _draw_line(axes: "Axes", line: "Line") -> None:
+    color, dash = LIGHT[line.run % HUES], DASHES[line.run // HUES % len(DASHES)]
+    kimgs, values = [p.kimg for p in line.points], [p.value for p in line.points]
+    pattern: Any = (0, [float(part) / 2 for part in dash.split()]) if dash else "-"
+    marker = "o" if len(line.points) <= _MANY else ""
+    style: dict[str, Any] = {"color": color, "clip_on": False}
+    axes.plot(kimgs, values, marker=marker, ms=5, mew=0, lw=2, ls=pattern, **style)
+    errors = [2 * (point.error or 0) for point in line.points]
+    if any(errors):
+        axes.errorbar(kimgs, values, errors, fmt="none", capsize=3, elinewidth=1.3, **style)
+
+
+def _set_scales(axes: "Axes", across: Scale, up: Scale) -> None:
+    """Set the ranges, the ticks, and what is drawn of the frame."""
+    if up.is_log:
+        axes.set_yscale("log")
+    axes.set_xlim(across.low, across.high)
+    axes.set_ylim(up.low, up.high)
+    axes.set_xticks(across.ticks(), tick_labels(across.ticks()))
+    axes.set_yticks(up.ticks(), tick_labels(up.ticks()))
+    axes.minorticks_off()
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=_GRID, lw=1)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(_SOFT)
+    axes.tick_params(color=_SOFT, labelcolor=_SOFT, length=4)
+    axes.tick_params(axis="y", length=0, pad=6)
+
+
+@contextmanager
+def _axes(
+    across: Scale, up: Scale, name: str, age: str = "kimg"
+) -> "Iterator[tuple[Figure, Axes]]":
+    """Axes of a chart for a page, with room for their ticks; drawn and saved in the block."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with _own_style():
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)  # a point is a unit
+        FigureCanvasSVG(figure)
+        figure.patch.set_visible(False)
+        left = 17 + _DIGIT * max(map(len, tick_labels(up.ticks())), default=1)
+        wide, high = WIDTH - left - _RIGHT, HEIGHT - _TOP - _BOTTOM
+        axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, wide / WIDTH, high / HEIGHT))
+        axes.patch.set_visible(False)
+        _set_scales(axes, across, up)
+        figure.text(4 / WIDTH, 1 - 4 / HEIGHT, name, color=_SOFT, va="top", weight="bold")
+        middle = (left + wide / 2) / WIDTH
+        figure.text(middle, 4 / HEIGHT, age, color=_SOFT, va="bottom", ha="center", weight="bold")
+        yield figure, axes
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib's defaults, whatever a user's matplotlibrc says: equal charts everywhere."""
+    from matplotlib import style
+
+    own = {"svg.fonttype": "none", "font.size": _FONT, "text.parse_math": False}
+    with style.context(["default", own]):
+        yield
+
+
+def _places(axes: "Axes", points: Sequence[Point]) -> list[_Place]:
+    """Where points are drawn, x and y from the top left corner."""
+    known = np.array([(point.kimg, point.value) for point in points], float)
+    drawn = axes.transData.transform(known)
+    return [(round(float(x), 1), round(float(HEIGHT - y), 1)) for x, y in drawn]
+
+
+def _told(line: "Line", names: Sequence[str], places: Sequence[_Place]) -> dict[str, Any]:
+    """A line as the page's script reads it: each point with its place, its age and its value."""
+    points = []
+    for point, place in zip(line.points, places, strict=True):
+        error = f" ± {point.error:.2g}" if point.error else ""
+        points.append((place, f"{point.kimg:.6g} kimg", f"{point.value:.5g}{error}"))
+    name = f"{letter(line.run)} {names[line.run]}"
+    return {"hue": line.run % HUES, "name": name, "points": _packed(points)}
+
+
+def _packed(points: Sequence[tuple[_Place, str, str]]) -> str:
+    """Points as one text, which is a third of what they are as JSON in an attribute."""
+    return ";".join(f"{x:g}|{y:g}|{age}|{value}" for (x, y), age, value in points)
+
+
+def _svg_of(figure: "Figure", salt: str) -> ElementTree.Element:
+    """The figure as an SVG element tree; ``salt`` keeps identifiers of a page's charts apart."""
+    import matplotlib
+
+    stream = io.BytesIO()
+    unwanted = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(stream, format="svg", transparent=True, metadata=unwanted)
+    return ElementTree.fromstring(stream.getvalue())
+
+
+def _element(svg: ElementTree.Element, label: str, lines: Sequence[Mapping[str, Any]]) -> Markup:
+    """matplotlib's document as an element of a page; ``lines`` are for the page's script."""
+    for child in [each for each in svg if each.tag.endswith(("metadata", "defs"))]:
+        svg.remove(child)
+    for element in svg.iter():
+        _clean(element)
+    svg.attrib = {
+        "class": "chart",
+        "viewBox": f"0 0 {WIDTH} {HEIGHT}",
+        "role": "img",
+        "tabindex": "0",
+        "aria-label": label,
+        "data-lines": json.dumps(lines, ensure_ascii=False, separators=(",", ":")),
+    }
+    # Nothing of a user is markup here: ElementTree escapes texts and attributes.
+    return Markup(ElementTree.tostring(svg, encoding="unicode", short_empty_elements=False))
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Strip namespaces, style and identifiers that nothing refers to; shorten numbers."""
+    element.tag = element.tag.rpartition("}")[2]
+    old = {name.rpartition("}")[2]: text for name, text in element.attrib.items()}
+    if element.tag != "path":  # those of marks are used again and again
+        old.pop("id", None)
+    old.pop("clip-path", None)  # everything lies within the axes
+    for part in filter(None, old.pop("style", "").split(";")):
+        name, _, value = (text.strip() for text in part.partition(":"))
+        if name != "font-family":
+            old[name] = _VARIABLES.get(value, value)
+    if element.tag == "text" and re.fullmatch(r"rotate\(-?0 .*", old.get("transform", "")):
+        del old["transform"]
+    for name in ("d", "x", "y", "transform"):
+        if name in old:
+            old[name] = _short(old[name])
+    element.attrib = old
+    element.tail = None
+    if element.tag != "text":
+        element.text = None
+
+
+def _short(numbers: str) -> str:
+    text = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), numbers)
+    return " ".join(text.split())
+
+
+def _number(value: float, digits: int) -> str:
+    if 1e4 <= abs(value) < 1e7 and float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"

@@ -1,0 +1,152 @@
+"""`sg3flow compare`: from names of runs to a page that opens offline, and a table."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sg3flow.compare.comparison import Comparison, compare
+from sg3flow.compare.facts import letter
+from sg3flow.compare.metric_table import MetricRow
+from sg3flow.compare.numbers import value_text
+from sg3flow.compare.samples import Drawn, draw_all
+from sg3flow.compare.sources import find_all
+from sg3flow.compare.terminal import print_comparison
+from sg3flow.errors import ConfigError
+from sg3flow.files import write_text
+from sg3flow.project import project_root
+from sg3flow.rendering.seeds import parse_seeds
+from sg3flow.reports.charts import DASHES, HUES, MOST_RUNS, curves_svg
+from sg3flow.reports.pages import refuse_foreign_page, render_page, tracking_place
+
+_GENERATOR = "sg3flow compare"
+_MOST_SEEDS = 64
+_FEW = 4  # runs whose names fit into the heads of tables
+_AS_PIXELS = 96  # up to this side a picture is shown pixel by pixel
+_KINDS = {"better": "passed", "worse": "failed", "within noise": "noise"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compared, and how it is shown.
+
+    Attributes:
+        runs: names of runs, as ``find_facts`` takes them.
+        out: the page.
+        best_by: metric that chooses each run's best snapshot; empty: the one it was evaluated by.
+        seeds: of the pictures, ``0-5``; empty: no pictures.
+        psi: truncation strength of the pictures.
+        class_index: class of the pictures; None: the classes in turn.
+        device: where they are drawn.
+    """
+
+    runs: Sequence[str]
+    out: Path
+    best_by: str = ""
+    seeds: str = "0-5"
+    psi: float = 1.0
+    class_index: int | None = None
+    device: str = "auto"
+
+
+def write_comparison(request: Request) -> Path:
+    """Compare runs: print a table, write the page; returns its place.
+
+    Raises:
+        ConfigError: too few or too many runs or seeds.
+        DataError: a run that is not found, or something else stands where the page is to be.
+        TrackingError: a run that is not found, or the tracking server does not answer.
+    """
+    from rich.console import Console
+
+    seeds = _seeds(request.seeds)
+    if not 2 <= len(request.runs) <= MOST_RUNS:
+        raise ConfigError(f"name 2 to {MOST_RUNS} runs to compare, not {len(request.runs)}")
+    refuse_foreign(request.out)
+    root = project_root()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = find_all(request.runs, root, request.best_by, Path(folder))
+        comparison = compare(runs)
+        drawn: list[Drawn] = []
+        if seeds:
+            drawn = draw_all(runs, seeds, request.psi, request.class_index, request.device)
+    write_text(request.out, html_page(comparison, drawn, _look(request)))
+    print_comparison(comparison, Console())
+    return request.out
+
+
+def refuse_foreign(path: Path) -> None:
+    """Check that nothing but a page of this kind stands where one is to be written.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    words = f"{path} exists and is no page of sg3flow compare; choose another --out"
+    refuse_foreign_page(path, _GENERATOR, words)
+
+
+def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
+    """The page.
+
+    Args:
+        comparison: what is said.
+        drawn: the pictures of each run; empty: none were asked for.
+        look: how they were drawn, in words.
+    """
+    names = [run.name for run in comparison.runs]
+    values = {
+        "comparison": comparison,
+        "runs": comparison.runs,
+        "heading": " vs. ".join(names) if len(names) <= 2 else f"{len(names)} runs",
+        "charts": [(chart, curves_svg(chart, names)) for chart in comparison.charts],
+        "seeds": _by_seed(drawn),
+        "failures": [(index, each.reason) for index, each in enumerate(drawn) if each.reason],
+        "look": look,
+        "few": _FEW,
+        "kinds": _KINDS,
+        "hues": HUES,
+        "dashes": DASHES,
+        "letter": letter,
+        "value_text": value_text,
+        "direction": _direction,
+        "tracking": tracking_place(),
+    }
+    return render_page("comparison.html", _GENERATOR, f"{len(names)} runs compared", values)
+
+
+def _by_seed(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """For each seed the pictures of all runs: they stand over each other on any screen."""
+    groups = []
+    for seed in range(max((len(each.pictures) for each in drawn), default=0)):
+        pictures = [
+            {
+                "run": index,
+                "uri": each.pictures[seed],
+                "caption": each.captions[seed],
+                "is_small": each.side <= _AS_PIXELS,
+            }
+            for index, each in enumerate(drawn)
+            if seed < len(each.pictures)
+        ]
+        groups.append({"pictures": pictures, "caption": pictures[0]["caption"]})
+    return groups
+
+
+def _direction(row: MetricRow) -> str:
+    known = next(cell for cell in row.cells if cell is not None)
+    words = {True: "higher is better", False: "lower is better", None: "direction not recorded"}
+    return words[known.get("higher_is_better")]
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = list(dict.fromkeys(parse_seeds(text))) if text.strip() else []
+    if len(seeds) > _MOST_SEEDS:
+        raise ConfigError(f"at most {_MOST_SEEDS} seeds stand side by side, not {len(seeds)}")
+    return seeds
+
+
+def _look(request: Request) -> str:
+    known = request.class_index
+    classes = "classes in turn where a network knows any" if known is None else f"class {known}"
+    return f"Seeds {request.seeds}, psi {request.psi:g}, {classes}; each run at its judged snapshot"

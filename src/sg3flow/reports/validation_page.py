@@ -1,0 +1,245 @@
+"""The validation report as a page: what is wrong comes first, then what the set looks like."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sg3flow.data.checks import FORMAT, Check, Offender, Report
+from sg3flow.data.images import UnusablePicture, decode_picture
+from sg3flow.data.outputs import check_distinct
+from sg3flow.data.plain_pictures import plain_picture
+from sg3flow.data.storage import Storage
+from sg3flow.errors import DataError
+from sg3flow.files import write_json, write_text
+from sg3flow.reports.charts import histogram_svg
+from sg3flow.reports.pages import data_uri, refuse_foreign_page, render_page
+
+_GENERATOR = "sg3flow validation"
+_MOST_ROWS = 200
+_MOST_SHOWN = 16  # thumbnails of one check
+_MOST_THUMBNAILS = 160
+_THUMBNAIL = 112  # pixels of a side
+_MOST_ON_SHEET = 54
+_MOST_CLASSES_ON_SHEET = 18
+_ON_SHEET = 72  # pixels of a side
+_SPREADS = {"mean": "Brightness", "contrast": "Contrast", "sharpness": "Sharpness of edges"}
+_BAR = 16  # gray values of a bar of a histogram
+_BADGES = {"passed": "passed", "warning": "warning", "failed": "failed", "error": "crashed"}
+
+
+def refuse_foreign_reports(json_path: Path, html_path: Path) -> None:
+    """Check that nothing but reports of this kind stand where they are to be written.
+
+    Raises:
+        DataError: something else stands there, or both are one file.
+    """
+    check_distinct({"--report": json_path, "--html": html_path})
+    words = "exists and is no validation report; it is not replaced"
+    mark = f'"format": "{FORMAT}"'.encode()
+    if json_path.exists() and (json_path.is_dir() or mark not in json_path.read_bytes()[:4096]):
+        raise DataError(f"{json_path} {words}")
+    refuse_foreign_page(html_path, _GENERATOR, f"{html_path} {words}")
+
+
+def write_reports(
+    report: Report,
+    json_path: Path,
+    html_path: Path,
+    tracking: Mapping[str, str] | None = None,
+) -> None:
+    """Write a report for machines and for people; equal reports give equal bytes.
+
+    Args:
+        tracking: where the stage is tracked, as ``tracking_place`` says; None: it is not told.
+            No run is named there: its id is known only when the report has been written.
+    """
+    write_json(json_path, report.to_json())
+    write_text(html_path, html_page(report, tracking))
+
+
+def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
+    """The report as one self-contained HTML page; arguments as ``write_reports``."""
+    summary = report.summary
+    shown = thumbnails(report)
+    warnings = [check for check in report.checks if check.status == "warning"]
+    name = str(report.source.get("dataset") or summary["name"])
+    sheet = contact_sheet(report)
+    values = {
+        "name": name,
+        "origin": _origin(report) if report.source else "",
+        "verdict": "passed" if report.success else "failed",
+        "outcome": _outcome(report),
+        "tiles": _tiles(report),
+        "badges": _BADGES,
+        # What ends the pipeline comes before what is only told.
+        "troubled": [_troubled(check, shown) for check in (*report.failed, *warnings)],
+        "left_out": _listed(report.left_out, shown),
+        "left_out_counts": _counts(report.left_out_counts),
+        "sheet": sheet,
+        "sheet_words": _sheet_words(report, sheet),
+        "classes": summary["classes"],
+        "most": max(summary["classes"].values(), default=0) or 1,
+        "spreads": list(_spreads(summary)),
+        "splits": [
+            (split, f"{counts['pictures']:,}", f"{counts['packed']:,}")
+            for split, counts in summary["splits"].items()
+        ],
+        "changes": [(rule, f"{count:,}") for rule, count in summary["changes"].items()],
+        "checks": report.checks,
+        "thumbnails": shown,
+        "tracking": tracking,
+    }
+    return render_page("validation.html", _GENERATOR, f"Validation of {name}", values)
+
+
+def thumbnails(report: Report) -> dict[str, str]:
+    """Small pictures of offenders as data URIs, by path or entry: the first 160 asked for."""
+    sources, found = report.pictures, dict[str, str]()
+    entries = frozenset(sources.packed.names)
+    files = frozenset(sources.raw.names) if sources.raw else frozenset()
+    for offenders in [*(check.offenders for check in report.checks), report.left_out]:
+        for name in [n for each in offenders[:_MOST_SHOWN] for n in (each.path, each.other)]:
+            entry = sources.entries.get(name, name)
+            if name in found or len(found) >= _MOST_THUMBNAILS:
+                continue
+            if entry in entries:
+                found[name] = _thumbnail(sources.packed, entry, _THUMBNAIL)
+            elif sources.raw is not None and name in files:
+                found[name] = _thumbnail(sources.raw, name, _THUMBNAIL)
+            if not found.get(name):  # the report says in words what is wrong with it
+                found.pop(name, None)
+    return found
+
+
+def contact_sheet(report: Report) -> list[dict[str, Any]]:
+    """A sample of the packed pictures by class, at most 54: the same one for the same set.
+
+    Chosen by the digests of their names: as good as at random, and without a seed.
+    """
+    sources, groups = report.pictures, []
+    classes = list(sources.classes.items())[:_MOST_CLASSES_ON_SHEET]
+    each = max(_MOST_ON_SHEET // max(len(classes), 1), 1)
+    for name, entries in classes:
+        chosen = sorted(sorted(entries, key=_digest)[:each])
+        pictures = [(entry, _thumbnail(sources.packed, entry, _ON_SHEET)) for entry in chosen]
+        usable = [(entry, uri) for entry, uri in pictures if uri]
+        small = any(int(size.partition("x")[0]) < _ON_SHEET for size in report.summary["sizes"])
+        if usable:
+            groups.append({"name": name, "pictures": usable, "pixels": small})
+    return groups
+
+
+def _sheet_words(report: Report, sheet: list[dict[str, Any]]) -> str:
+    shown = sum(len(group["pictures"]) for group in sheet)
+    total = sum(map(len, report.pictures.classes.values()))
+    of_all = "All" if shown == total else f"{shown} of the {total:,}"
+    left = len(report.pictures.classes) - len(sheet)
+    words = f"; {left:,} more classes are not shown" if left else ""
+    return f"{of_all} packed pictures, the same sample every time{words}."
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+
+
+def _thumbnail(storage: Storage, name: str, side: int) -> str:
+    try:
+        return data_uri(plain_picture(decode_picture(storage.read(name)).picture).picture, side)
+    except (DataError, UnusablePicture):
+        return ""
+
+
+def _origin(report: Report) -> str:
+    """Where the pictures come from, and the file that was made of them."""
+    known = [report.summary["name"], report.source.get("origin"), report.source.get("citation")]
+    return " · ".join(str(part) for part in known if part)
+
+
+def _outcome(report: Report) -> str:
+    counts = Counter(_BADGES[check.status] for check in report.checks)
+    told = ", ".join(
+        f"{counts[word]} {word}" + "s" * (word == "warning" and counts[word] != 1)
+        for word in ("failed", "crashed", "warning", "passed")
+        if counts[word]
+    )
+    words = "fit to train on" if report.success else "not fit to train on"
+    return f"{words}: {told} of {len(report.checks)} checks"
+
+
+def _tiles(report: Report) -> list[tuple[str, str, str]]:
+    """Label, value and note of each."""
+    summary = report.summary
+    left_out = sum(report.left_out_counts.values())
+    return [
+        ("pictures", f"{summary['num_images']:,}", f"of {summary['num_source']:,} in the source"),
+        ("form", " + ".join(summary["sizes"]) or "none", _raw_sizes(summary["raw_sizes"])),
+        ("classes", str(len(summary["classes"]) or "none"), _names(summary["classes"])),
+        ("left out", f"{left_out:,}", _counts(report.left_out_counts)),
+        ("license", summary["licence"] or "not recorded", ""),
+        ("SHA-256", (summary["digest"] or "not readable")[:10], "of the content"),
+    ]
+
+
+def _raw_sizes(sizes: Mapping[str, int]) -> str:
+    return "from " + _names(sizes, 3) if sizes else ""
+
+
+def _names(names: Iterable[str], most: int = 12) -> str:
+    known = list(names)
+    return ", ".join(known[:most]) + ", ..." * (len(known) > most)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+
+
+def _troubled(check: Check, shown: Mapping[str, str]) -> dict[str, Any]:
+    """A check that did not pass, with what it complains about."""
+    known = {key: getattr(check, key) for key in ("name", "status", "words", "observed")}
+    return known | {"threshold": check.threshold, "listed": _listed(check.offenders, shown)}
+
+
+def _listed(offenders: list[Offender], shown: Mapping[str, str]) -> dict[str, Any]:
+    """Offenders as a table, and those of the first ones that have a thumbnail."""
+    # What was never packed has no entry.
+    cells = 3 if any(offender.entry for offender in offenders) else 2
+    return {
+        "count": len(offenders),
+        "figures": [_figure(offender) for offender in _pictured(offenders, shown)],
+        "head": ("path", "reason", "entry")[:cells],
+        "rows": [(o.path, o.reason, o.entry)[:cells] for o in offenders[:_MOST_ROWS]],
+        "more": max(len(offenders) - _MOST_ROWS, 0),
+    }
+
+
+def _pictured(offenders: list[Offender], shown: Mapping[str, str]) -> list[Offender]:
+    """Those with a thumbnail; of two that name each other, one."""
+    pairs: dict[frozenset[str], Offender] = {}
+    for offender in offenders[:_MOST_SHOWN]:
+        if offender.path in shown or offender.other in shown:
+            pairs.setdefault(frozenset({offender.path, offender.other}), offender)
+    return list(pairs.values())
+
+
+def _figure(offender: Offender) -> dict[str, Any]:
+    names = [offender.path] + [offender.other] * bool(offender.other)
+    reason = offender.reason
+    if offender.other:  # its name stands there already
+        reason = reason.replace(offender.other, "the right one")
+    # The last folders and the name: what tells pictures apart, and short enough for a caption.
+    tails = ["/".join(name.split("/")[-3:]) for name in names]
+    return {"names": names, "tails": tails, "reason": reason}
+
+
+def _spreads(summary: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """Title, chart and range of each measure of brightness that is known."""
+    for key, words in _SPREADS.items():
+        spread = summary[key]
+        if spread["max"] is not None:
+            told = (
+                f"least {spread['min']:.1f}, median {spread['median']:.1f}, "
+                f"greatest {spread['max']:.1f} of 255"
+            )
+            yield words, histogram_svg(spread["counts"], words, _BAR), told
