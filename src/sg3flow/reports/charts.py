@@ -55,7 +55,7 @@ _VARIABLES = {_SOFT: "var(--soft)", _GRID: "var(--line)", _BAR: "var(--bar)"} | 
     color: f"var(--r{index})" for index, color in enumerate(LIGHT)
 }
 _Place = tuple[float, float]
-_PANEL_INCHES, _PANEL_DPI = (7.2, 2.3), 120  # of a metric in the PNG
+_PANEL_INCHES, _PANEL_DPI = (7.2, 2.2), 100  # of a metric in the PNG
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Im
         for row, name in enumerate(names, 1):
             chosen = sorted((r for r in results if r.metric == name), key=_age)
             _draw_panel(figure.add_subplot(len(names), 1, row), chosen, best)
+        figure.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # type: ignore[union-attr]
         figure.savefig(stream, format="png", dpi=_PANEL_DPI)
     with Image.open(stream) as picture:
         return picture.convert("RGB")
@@ -255,6 +256,7 @@ def _draw_panel(axes: "Axes", rows: "Sequence[MetricResult]", best: "MetricResul
     axes.plot(*zip(*ringed, strict=True), marker="o", ms=13, **ring)
     better = "higher" if rows[0].higher_is_better else "lower"
     words = f"{better} is better; bars: 2 standard errors; ring: best snapshot; x: kimg"
+    axes.tick_params(labelsize=9)
     axes.set_title(f"{rows[0].metric}  ({words})", loc="left", size=9)
 
 

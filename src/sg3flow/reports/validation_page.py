@@ -134,10 +134,11 @@ def contact_sheet(report: Report) -> list[dict[str, Any]]:
 def _sheet_words(report: Report, sheet: list[dict[str, Any]]) -> str:
     shown = sum(len(group["pictures"]) for group in sheet)
     total = sum(map(len, report.pictures.classes.values()))
-    of_all = "All" if shown == total else f"{shown} of the {total:,}"
+    if shown == total:
+        return f"All {total:,} packed pictures."
     left = len(report.pictures.classes) - len(sheet)
     words = f"; {left:,} more classes are not shown" if left else ""
-    return f"{of_all} packed pictures, the same sample every time{words}."
+    return f"{shown} of the {total:,} packed pictures, the same sample every time{words}."
 
 
 def _digest(name: str) -> bytes:
