@@ -142,6 +142,7 @@ def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     assert "B and C are better than A" in short.stdout
     page = page_of(project)
     assert "MLflow run" in page and "run folder" in page
+    assert f"MLflow run <code>{second}</code>" in page  # of the folder, by what was sent of it
     # The same data set, though MLflow keeps less of its digest: no difference.
     assert "train.gamma" in page and "set, 3 pictures" not in page
 

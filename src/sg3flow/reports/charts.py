@@ -9,6 +9,7 @@ its canvases are used, never pyplot, and they are imported when something is dra
 
 import io
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,20 +191,21 @@ def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Im
         results: of snapshots whose kimg is known.
         best: of them; its snapshot is ringed in every panel.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     stream = io.BytesIO()
     names = list(dict.fromkeys(result.metric for result in results))
     width, height = _PANEL_INCHES
     with _own_style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+        room = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.12)
         size = (width, height * len(names))
-        figure = Figure(figsize=size, dpi=_PANEL_DPI, layout="constrained")
+        figure = Figure(figsize=size, dpi=_PANEL_DPI, layout=room)
         FigureCanvasAgg(figure)
         for row, name in enumerate(names, 1):
             chosen = sorted((r for r in results if r.metric == name), key=_age)
             _draw_panel(figure.add_subplot(len(names), 1, row), chosen, best)
-        figure.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # type: ignore[union-attr]
         figure.savefig(stream, format="png", dpi=_PANEL_DPI)
     with Image.open(stream) as picture:
         return picture.convert("RGB")
@@ -294,10 +296,10 @@ def _axes(
     across: Scale, up: Scale, name: str, age: str = "kimg"
 ) -> "Iterator[tuple[Figure, Axes]]":
     """Axes of a chart for a page, with room for their ticks; drawn and saved in the block."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     with _own_style():
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)  # a point is a unit
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
@@ -317,6 +319,8 @@ def _own_style() -> Iterator[None]:
     """matplotlib's defaults, whatever a user's matplotlibrc says: equal charts everywhere."""
     from matplotlib import style
 
+    # On a machine's first chart it would tell of its list of fonts.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     own = {"svg.fonttype": "none", "font.size": _FONT, "text.parse_math": False}
     with style.context(["default", own]):
         yield

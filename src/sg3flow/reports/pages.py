@@ -18,6 +18,7 @@ from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.errors import DataError
+from sg3flow.project import project_root
 from sg3flow.reports.charts import DARK, HUES, LIGHT
 from sg3flow.tracking.store import tracking_uri
 
@@ -39,7 +40,8 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     # The three come from this package alone, no value of a user is in them.
-    own = {name: Markup(text) for name, text in _named(style=style, script=script, policy=policy)}
+    texts = {"style": style, "script": script, "policy": policy}
+    own = {name: Markup(text) for name, text in texts.items()}
     page = templates.get_template(template)
     return page.render(**own, generator=generator, title=title, **values)
 
@@ -67,7 +69,7 @@ def tracking_place() -> dict[str, str]:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         return {"address": shown_url(uri).rstrip("/"), "command": ""}
-    own = uri.startswith("sqlite:////") and uri.endswith("/mlflow.db")
+    own = uri == f"sqlite:///{project_root() / 'mlflow.db'}"
     shown = "sqlite:///mlflow.db" if own else shown_url(uri)
     return {"address": "", "command": f"mlflow server --backend-store-uri {shown} --port 5000"}
 
@@ -89,10 +91,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _named(**texts: str) -> list[tuple[str, str]]:
-    return list(texts.items())
 
 
 def _digest(text: str) -> str:
