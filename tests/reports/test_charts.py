@@ -13,9 +13,7 @@ from sg3flow.compare.curves import Chart, Line, thinned
 from sg3flow.compare.facts import Point
 from sg3flow.metrics.results import MetricResult
 from sg3flow.reports.charts import (
-    DARK,
     HEIGHT,
-    LIGHT,
     WIDTH,
     Scale,
     curves_svg,
@@ -23,6 +21,7 @@ from sg3flow.reports.charts import (
     metrics_chart,
     tick_labels,
 )
+from sg3flow.reports.pages import DARK, LIGHT
 
 _values = st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=20)
 
@@ -54,7 +53,7 @@ def test_a_scale_starts_at_zero_where_zero_is_near(values, low):
 
 
 def test_ages_start_at_zero_unless_the_runs_begin_late():
-    assert (Scale.of_ages([0.5, 4]).low, Scale.of_ages([3000, 4000]).low) == (0, 3000)
+    assert (Scale.of_ages([2, 4]).low, Scale.of_ages([3000, 4000]).low) == (0, 3000)
     assert Scale.of_ages([0, 3.99]).high == 4  # the mean of the last reports
 
 
@@ -127,6 +126,7 @@ def test_a_chart_has_axes_errors_and_an_end_for_each_run():
     assert thin, "the bar of the error"
     assert not re.search("style=|#[0-9a-f]{6}|xmlns|http", text), "colors are the page's"
     assert text == curves_svg(Chart("a & b", "fid<", (line,)), ["first", "second"])
+    assert ">Loss?<" in curves_svg(Chart("t", "Loss\0", (line,)), ["first", "second"])
 
 
 def test_a_histogram_has_a_bar_for_each_count():

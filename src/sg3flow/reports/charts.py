@@ -1,18 +1,14 @@
 """Charts by matplotlib: as inline SVG for a page, and as PNG for ``dvc plots``.
 
 Why matplotlib: MLflow brings it, it draws offline, and one library serves both forms. Altair, which
-Great Expectations brings, needs a renderer from a network. The SVG is cleaned up for a page: its
-colors become the page's CSS variables, so that a chart follows the light and the dark setting, and
-its style attributes become plain ones, which a strict content policy allows. Only ``Figure`` and
-its canvases are used, never pyplot, and they are imported when something is drawn.
+Great Expectations brings, needs a renderer from a network. Only ``Figure`` and its canvases are
+used, never pyplot, and they are imported when something is drawn.
 """
 
 import io
-import json
 import logging
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from sg3flow.compare.facts import Point, letter
+from sg3flow.reports.pages import BAR, GRID, HUES, LIGHT, SOFT, inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +30,7 @@ if TYPE_CHECKING:
     from sg3flow.compare.curves import Chart, Line
     from sg3flow.metrics.results import MetricResult
 
-# The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
-# darkened or lightened until each has a contrast of 3:1 or more with the card it is drawn on. Runs
-# that share a hue have another dash, and every line ends in its run's letter.
-# blue, vermilion, green, purple, brown-orange, sky blue, ink
-LIGHT = ("#0072b2", "#d55e00", "#007a5c", "#b65890", "#96690a", "#2b8cc4", "#1b2330")
-DARK = ("#4aa8e8", "#ff8a3d", "#2fc295", "#e08fbd", "#e6b04a", "#8fd0f5", "#e6eaf1")
-DASHES = ("", "7 4", "2 3")
-HUES = len(LIGHT)
+DASHES = ("", "7 4", "2 3")  # of runs that share a hue; and every line ends in its run's letter
 MOST_RUNS = HUES * len(DASHES)
 
 WIDTH, HEIGHT = 400, 240  # of a chart in its own units; about pixels, as the page shows it
@@ -51,10 +41,7 @@ _SAME_END = 24  # lines that end closer than this share a column of letters
 _MANY = 40  # points of a line without a mark each
 _MOST_BANDS = 4  # lines with a band around them: more would hide each other
 _MOST_DECADES = 1.7  # values that span more are drawn over a logarithmic axis
-_SOFT, _GRID, _BAR, _BEST = "#647084", "#e2e6ec", "#4c78dd", "#c2410c"
-_VARIABLES = {_SOFT: "var(--soft)", _GRID: "var(--line)", _BAR: "var(--bar)"} | {
-    color: f"var(--r{index})" for index, color in enumerate(LIGHT)
-}
+_BEST = "#c2410c"
 _Place = tuple[float, float]
 _PANEL_INCHES, _PANEL_DPI = (7.2, 2.2), 100  # of a metric in the PNG
 
@@ -92,7 +79,7 @@ class Scale:
     def of_ages(cls, kimgs: Sequence[float]) -> "Scale":
         """The scale of kimg: from zero, or from the first report of runs that begin late."""
         low, high = min(kimgs), max(kimgs)
-        low = 0.0 if 0 <= low <= 0.2 * high or low == high else low
+        low = 0.0 if 0 <= low <= 0.5 * high or low == high else low
         if high - low <= 1e-9 * max(abs(high), 1):
             return cls(low, low + 1)
         # A line that ends just before a round number, as means of several reports do.
@@ -160,7 +147,7 @@ def curves_svg(chart: "Chart", names: Sequence[str]) -> Markup:
         svg = _svg_of(figure, f"{chart.title}{chart.name}")
     told = [_told(line, names, own) for line, own in zip(chart.lines, places, strict=True)]
     letters = ", ".join(letter(line.run) for line in chart.lines)
-    return _element(svg, f"{chart.title} over kimg, runs {letters}", told)
+    return inline_svg(svg, f"{chart.title} over kimg, runs {letters}", told)
 
 
 def histogram_svg(counts: Sequence[int], label: str, width: int) -> Markup:
@@ -173,7 +160,7 @@ def histogram_svg(counts: Sequence[int], label: str, width: int) -> Markup:
     up = Scale.of_values([0, *counts])
     with _axes(across, up, "pictures", "gray value") as (figure, axes):
         edges = [width * index + width / 2 for index in range(len(counts))]
-        axes.bar(edges, counts, width * 0.88, color=_BAR)
+        axes.bar(edges, counts, width * 0.88, color=BAR)
         points = [Point(x, count) for x, count in zip(edges, counts, strict=True)]
         places = _places(axes, points)
         svg = _svg_of(figure, label)
@@ -181,7 +168,7 @@ def histogram_svg(counts: Sequence[int], label: str, width: int) -> Markup:
         (place, f"{width * index} to {width * (index + 1) - 1}", f"{count:,} pictures")
         for index, (place, count) in enumerate(zip(places, counts, strict=True))
     ]
-    return _element(svg, label, [{"name": label, "points": _packed(told)}])
+    return inline_svg(svg, label, [{"name": label, "points": _packed(told)}])
 
 
 def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Image.Image:
@@ -284,10 +271,10 @@ def _set_scales(axes: "Axes", across: Scale, up: Scale) -> None:
     axes.set_yticks(up.ticks(), tick_labels(up.ticks()))
     axes.minorticks_off()
     axes.set_axisbelow(True)
-    axes.grid(axis="y", color=_GRID, lw=1)
+    axes.grid(axis="y", color=GRID, lw=1)
     axes.spines[["top", "left", "right"]].set_visible(False)
-    axes.spines["bottom"].set_color(_SOFT)
-    axes.tick_params(color=_SOFT, labelcolor=_SOFT, length=4)
+    axes.spines["bottom"].set_color(SOFT)
+    axes.tick_params(color=SOFT, labelcolor=SOFT, length=4)
     axes.tick_params(axis="y", length=0, pad=6)
 
 
@@ -308,9 +295,11 @@ def _axes(
         axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, wide / WIDTH, high / HEIGHT))
         axes.patch.set_visible(False)
         _set_scales(axes, across, up)
-        figure.text(4 / WIDTH, 1 - 4 / HEIGHT, name, color=_SOFT, va="top", weight="bold")
+        # Names come from files: what XML does not take would end the page.
+        name = "".join(each if each.isprintable() else "?" for each in name)
+        figure.text(4 / WIDTH, 1 - 4 / HEIGHT, name, color=SOFT, va="top", weight="bold")
         middle = (left + wide / 2) / WIDTH
-        figure.text(middle, 4 / HEIGHT, age, color=_SOFT, va="bottom", ha="center", weight="bold")
+        figure.text(middle, 4 / HEIGHT, age, color=SOFT, va="bottom", ha="center", weight="bold")
         yield figure, axes
 
 
@@ -357,51 +346,6 @@ def _svg_of(figure: "Figure", salt: str) -> ElementTree.Element:
     with matplotlib.rc_context({"svg.hashsalt": salt}):
         figure.savefig(stream, format="svg", transparent=True, metadata=unwanted)
     return ElementTree.fromstring(stream.getvalue())
-
-
-def _element(svg: ElementTree.Element, label: str, lines: Sequence[Mapping[str, Any]]) -> Markup:
-    """matplotlib's document as an element of a page; ``lines`` are for the page's script."""
-    for child in [each for each in svg if each.tag.endswith(("metadata", "defs"))]:
-        svg.remove(child)
-    for element in svg.iter():
-        _clean(element)
-    svg.attrib = {
-        "class": "chart",
-        "viewBox": f"0 0 {WIDTH} {HEIGHT}",
-        "role": "img",
-        "tabindex": "0",
-        "aria-label": label,
-        "data-lines": json.dumps(lines, ensure_ascii=False, separators=(",", ":")),
-    }
-    # Nothing of a user is markup here: ElementTree escapes texts and attributes.
-    return Markup(ElementTree.tostring(svg, encoding="unicode", short_empty_elements=False))
-
-
-def _clean(element: ElementTree.Element) -> None:
-    """Strip namespaces, style and identifiers that nothing refers to; shorten numbers."""
-    element.tag = element.tag.rpartition("}")[2]
-    old = {name.rpartition("}")[2]: text for name, text in element.attrib.items()}
-    if element.tag != "path":  # those of marks are used again and again
-        old.pop("id", None)
-    old.pop("clip-path", None)  # everything lies within the axes
-    for part in filter(None, old.pop("style", "").split(";")):
-        name, _, value = (text.strip() for text in part.partition(":"))
-        if name != "font-family":
-            old[name] = _VARIABLES.get(value, value)
-    if element.tag == "text" and re.fullmatch(r"rotate\(-?0 .*", old.get("transform", "")):
-        del old["transform"]
-    for name in ("d", "x", "y", "transform"):
-        if name in old:
-            old[name] = _short(old[name])
-    element.attrib = old
-    element.tail = None
-    if element.tag != "text":
-        element.text = None
-
-
-def _short(numbers: str) -> str:
-    text = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), numbers)
-    return " ".join(text.split())
 
 
 def _number(value: float, digits: int) -> str:

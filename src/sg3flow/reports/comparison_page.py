@@ -17,8 +17,8 @@ from sg3flow.errors import ConfigError
 from sg3flow.files import write_text
 from sg3flow.project import project_root
 from sg3flow.rendering.seeds import parse_seeds
-from sg3flow.reports.charts import DASHES, HUES, MOST_RUNS, curves_svg
-from sg3flow.reports.pages import refuse_foreign_page, render_page, tracking_place
+from sg3flow.reports.charts import DASHES, MOST_RUNS, curves_svg
+from sg3flow.reports.pages import HUES, refuse_foreign_page, render_page, tracking_place
 
 _GENERATOR = "sg3flow compare"
 _MOST_SEEDS = 64

@@ -8,9 +8,13 @@ package wrote, by their digests.
 import base64
 import hashlib
 import io
+import json
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,9 +23,18 @@ from PIL import Image
 from sg3flow.addresses import shown_url
 from sg3flow.errors import DataError
 from sg3flow.project import project_root
-from sg3flow.reports.charts import DARK, HUES, LIGHT
 from sg3flow.tracking.store import tracking_uri
 
+# The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
+# darkened or lightened until each has a contrast of 3:1 or more with the card it is drawn on.
+# blue, vermilion, green, purple, brown-orange, sky blue, ink
+LIGHT = ("#0072b2", "#d55e00", "#007a5c", "#b65890", "#96690a", "#2b8cc4", "#1b2330")
+DARK = ("#4aa8e8", "#ff8a3d", "#2fc295", "#e08fbd", "#e6b04a", "#8fd0f5", "#e6eaf1")
+HUES = len(LIGHT)
+SOFT, GRID, BAR = "#647084", "#e2e6ec", "#4c78dd"  # as pages.css has them, too
+_VARIABLES = {SOFT: "var(--soft)", GRID: "var(--line)", BAR: "var(--bar)"} | {
+    color: f"var(--r{index})" for index, color in enumerate(LIGHT)
+}
 _SEARCHED_BYTES = 4096  # the generator stands before the style, at the top of a page
 
 
@@ -80,6 +93,60 @@ def data_uri(picture: Image.Image, side: int) -> str:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def inline_svg(svg: ElementTree.Element, label: str, lines: Sequence[Mapping[str, Any]]) -> Markup:
+    """A chart that matplotlib drew as an element of a page.
+
+    Its colors become the page's CSS variables, so that it follows the light and the dark setting,
+    and its style attributes become plain ones, which the content policy allows.
+
+    Args:
+        svg: the document; it is changed.
+        lines: what ``hover.js`` shows: name, hue and points of each.
+    """
+    for child in [each for each in svg if each.tag.endswith(("metadata", "defs"))]:
+        svg.remove(child)
+    view = svg.get("viewBox", "")
+    for element in svg.iter():
+        _clean(element)
+    svg.attrib = {
+        "class": "chart",
+        "viewBox": view,
+        "role": "img",
+        "tabindex": "0",
+        "aria-label": label,
+        "data-lines": json.dumps(lines, ensure_ascii=False, separators=(",", ":")),
+    }
+    # Nothing of a user is markup here: ElementTree escapes texts and attributes.
+    return Markup(ElementTree.tostring(svg, encoding="unicode", short_empty_elements=False))
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Strip namespaces, style and identifiers that nothing refers to; shorten numbers."""
+    element.tag = element.tag.rpartition("}")[2]
+    old = {name.rpartition("}")[2]: text for name, text in element.attrib.items()}
+    if element.tag != "path":  # those of marks are used again and again
+        old.pop("id", None)
+    old.pop("clip-path", None)  # everything lies within the axes
+    for part in filter(None, old.pop("style", "").split(";")):
+        name, _, value = (text.strip() for text in part.partition(":"))
+        if name != "font-family":
+            old[name] = _VARIABLES.get(value, value)
+    if element.tag == "text" and re.fullmatch(r"rotate\(-?0 .*", old.get("transform", "")):
+        del old["transform"]
+    for name in ("d", "x", "y", "transform"):
+        if name in old:
+            old[name] = _short(old[name])
+    element.attrib = old
+    element.tail = None
+    if element.tag != "text":
+        element.text = None
+
+
+def _short(numbers: str) -> str:
+    text = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), numbers)
+    return " ".join(text.split())
 
 
 @cache
