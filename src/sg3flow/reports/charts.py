@@ -36,7 +36,8 @@ MOST_RUNS = HUES * len(DASHES)
 WIDTH, HEIGHT = 400, 240  # of a chart in its own units; about pixels, as the page shows it
 _RIGHT, _TOP, _BOTTOM = 24, 26, 40
 _FONT, _DIGIT = 11, 6.8  # size of the text, and the width of a digit
-_LETTER_GAP = 13  # least distance of two letters at the ends of lines
+_LETTER_GAP = 13.0  # distance of two letters at the ends of lines, where there is room
+_LETTER_TOP = 8.0  # where the highest may stand
 _SAME_END = 24  # lines that end closer than this share a column of letters
 _MANY = 40  # points of a line without a mark each
 _MOST_BANDS = 4  # lines with a band around them: more would hide each other
@@ -140,10 +141,11 @@ def curves_svg(chart: "Chart", names: Sequence[str]) -> Markup:
             _draw_line(axes, line)
         places = [_places(axes, line.points) for line in chart.lines]
         ends = [(*own[-1], line.run) for own, line in zip(places, chart.lines, strict=True)]
+        size = min(12, _letter_gap(len(ends)))
         for x, y, run in letter_places(ends):
             where = (x / WIDTH, 1 - y / HEIGHT)
             color = LIGHT[run % HUES]
-            figure.text(*where, letter(run), color=color, weight="bold", va="center", size=12)
+            figure.text(*where, letter(run), color=color, weight="bold", va="center", size=size)
         svg = _svg_of(figure, f"{chart.title}{chart.name}")
     told = [_told(line, names, own) for line, own in zip(chart.lines, places, strict=True)]
     letters = ", ".join(letter(line.run) for line in chart.lines)
@@ -215,12 +217,17 @@ def letter_places(ends: Sequence[tuple[float, float, int]]) -> list[tuple[float,
 
 def _letter_column(ends: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, float, int]]:
     """Letters of lines that end at about the same age, from the top down."""
-    x = max(end[0] for end in ends) + 7
+    x, gap = max(end[0] for end in ends) + 7, _letter_gap(len(ends))
     # So far down that the lowest still has room.
-    room, last = HEIGHT - _BOTTOM - _LETTER_GAP * (len(ends) - 1), -float(_LETTER_GAP)
+    room, last = HEIGHT - _BOTTOM - gap * (len(ends) - 1), _LETTER_TOP - gap
     for index, (_, y, run) in enumerate(sorted(ends, key=lambda end: end[1])):
-        last = min(max(y, last + _LETTER_GAP), room + _LETTER_GAP * index)
+        last = min(max(y, last + gap), room + gap * index)
         yield x, last, run
+
+
+def _letter_gap(count: int) -> float:
+    """The distance of so many letters: what they need, or what there is room for."""
+    return min(_LETTER_GAP, (HEIGHT - _BOTTOM - _LETTER_TOP) / max(count - 1, 1))
 
 
 def _age(result: "MetricResult") -> float:
