@@ -33,7 +33,7 @@ check: setup ## formatting, lint, layers, types
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-test-fast: setup ## the tests that a contributor needs after a change
+test-fast: setup ## the tests to run after a change: those that take less than a second
 	$(PYTEST) -m "not gpu and not slow and not medium" $(PARALLEL)
 
 test: check ## checks and tests

@@ -10,10 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError
@@ -24,6 +26,52 @@ hypothesis.settings.load_profile("untimed")
 
 # Tests give themselves empty caches; the kernels are built once for all of them.
 os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
+
+# What the longest files take, in seconds of an idle core: `make test` begins with them, so that no
+# worker is left alone with one at the end.
+_LONGEST = {
+    "tests/docs/test_commands_run.py": 200,
+    "tests/serving": 160,
+    "tests/test_pipeline.py": 120,
+    "tests/training/test_processes.py": 100,
+    "tests/training/test_resume.py": 90,
+    "tests/reproduction": 80,
+    "tests/tracking/test_outages.py": 80,
+    "tests/team/test_server.py": 60,
+}
+# Their files share what takes long to start, so one worker gets them all.
+_SHARING = ("tests/reproduction", "tests/serving")
+
+
+def _scope_of(nodeid: str) -> str:
+    """What goes to one worker as a whole: a file, or a folder of those that share."""
+    path = nodeid.partition("::")[0]
+    return next((folder for folder in _SHARING if path.startswith(f"{folder}/")), path)
+
+
+class _LongestFirst(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    if config.option.dist != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # else those with the most tests come first
+    return _LongestFirst(config, log)
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Tests of servers and of many processes wait much of their time: one more worker uses it.
+    waits = "not medium" not in config.option.markexpr
+    return (cores or 1) + waits
+
+
+def pytest_collection_modifyitems(items):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -_LONGEST.get(_scope_of(item.nodeid), 0))
+
 
 _SHARED = Path(os.environ.get("SG3FLOW_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -61,6 +109,27 @@ def afhq_sample() -> Path:
     path = _SHARED / "afhq" / "afhq-sample.zip"
     if not path.is_file():
         pytest.skip("no AFHQ sample beside the project (set SG3FLOW_SHARED)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """An SQLite database with all of MLflow's tables, to be copied: making them takes a second.
+
+    It is made once for all workers of pytest-xdist.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "empty-database" / "mlflow.db"
+    with filelock.FileLock(folder / "empty-database.lock"):
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            new = path.with_name("new.db")
+            program = f"import mlflow; mlflow.MlflowClient('sqlite:///{new}').search_experiments()"
+            command = [sys.executable, "-c", program]
+            subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
+            new.rename(path)
     return path
 
 

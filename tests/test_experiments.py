@@ -185,6 +185,7 @@ def test_dvc_plots_draws_its_curves_without_the_network(project, swept):
     assert "default-src 'none'" in page and "cdn" not in page.replace("from a CDN", "")
 
 
+@pytest.mark.medium
 def test_the_page_of_dvc_plots_draws_by_itself(tmp_path):
     """As the clone's, without a training: what DVC makes of a table and this project's page."""
     chromium = shutil.which("chromium")

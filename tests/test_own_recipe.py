@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sg3flow.settings_file import set_values
+
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[1]
 STAGES = {

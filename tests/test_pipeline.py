@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[1]
 
 PARAMS = """\
@@ -24,7 +26,7 @@ validate:
 train:
   cfg: stylegan3-t
   gpus: 1
-  batch: 20
+  batch: 100
   gamma: 0.1
   cond: true
   aug: noaug

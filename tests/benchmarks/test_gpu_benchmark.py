@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+
+pytestmark = pytest.mark.medium
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 

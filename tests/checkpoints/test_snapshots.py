@@ -115,6 +115,7 @@ digest = save_snapshot(path, G=G, D=D, G_ema=G, **rest)
 """
 
 
+@pytest.mark.medium
 def test_bytes_do_not_depend_on_the_process(tmp_path):
     names = {"torch": torch, "save_snapshot": save_snapshot, "path": tmp_path / "here.pkl"}
     names |= {"StyleGAN3Generator": StyleGAN3Generator, "Discriminator": Discriminator}

@@ -127,6 +127,7 @@ def test_a_mixed_model_folder_is_refused(networks, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.medium
 def test_runs_and_models_of_a_tracking_store(saved, tmp_path, monkeypatch):
     path, G = saved
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -126,6 +126,7 @@ def tracked(project, run_folder):
     return ids
 
 
+@pytest.mark.medium
 def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     first, second = tracked
     for step, value in enumerate((1.0, math.inf, 2.0)):  # MLflow keeps the greatest number instead
@@ -147,6 +148,7 @@ def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     assert "train.gamma" in page and "set, 3 pictures" not in page
 
 
+@pytest.mark.medium
 def test_registered_versions_are_judged_as_registered(project, tracked):
     store, model = connect(), "toy"
     report = json.loads((project / "better/metrics.json").read_text())
@@ -173,6 +175,7 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert missing.exit_code == 1 and "one of champion, not '@nobody'" in missing.stderr
 
 
+@pytest.mark.medium
 def test_what_is_not_found_is_one_line(project, tracked, run_folder):
     folder = run_folder("folder")
     for asked, words in {
@@ -190,6 +193,7 @@ def test_what_is_not_found_is_one_line(project, tracked, run_folder):
     assert not (project / "reports").exists()
 
 
+@pytest.mark.medium
 def test_two_runs_of_one_name_are_told_apart_by_their_ids(project, tracked):
     store = connect()
     store.client.update_run(tracked[1], name="plain-run")

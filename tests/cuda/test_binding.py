@@ -71,6 +71,8 @@ CHECKS = """
 import math, sys, torch
 from sg3flow.kernels import library
 from sg3flow.kernels.trial import TOLERANCES, largest_error
+
+pytestmark = pytest.mark.medium
 torch.ops.load_library(sys.argv[1])
 for dtype in (torch.float32, torch.float16):
     assert largest_error("cpu", dtype) <= TOLERANCES[dtype], dtype

@@ -21,6 +21,8 @@ import torch
 from conftest import LAYERS, HostKernels, make_layer
 from test_host_tiles import pulled
 
+pytestmark = pytest.mark.medium
+
 poison = ctypes.CDLL(None).__asan_poison_memory_region
 poison.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 BESIDE = 64  # bytes

@@ -12,6 +12,8 @@ from sg3flow.cuda import sources
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.recipes import make_recipe
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope="module")
 def nvcc() -> str:

@@ -6,6 +6,8 @@ import torch
 from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 from sg3flow.ops.fir import filter_taps
 
+pytestmark = pytest.mark.medium
+
 
 def plain(x, fu, fd, b, numbers, flip, clamp, **options):
     """The result of the plain PyTorch path, and its gradient for a fixed cotangent."""

@@ -176,6 +176,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.medium
 def test_an_interrupted_packing_leaves_no_set_and_starts_again(raw, tmp_path, noise, png, how):
     for i in range(3, 400):
         (raw / f"{i}.png").write_bytes(png(noise(i, 128, 128, 3)))
@@ -220,6 +221,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.medium
 def test_memory_does_not_grow_with_the_pictures(tmp_path, noise, png):
     """700 pictures of 128 px are 34 MB packed: what is held of each is its row."""
     raw = tmp_path / "raw"

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 LONGEST_SEC = 900
 # The starter recipe, small: what the pages say of it holds but for sizes and numbers.
@@ -22,7 +24,7 @@ TINY = {
     "fetch": {"images": 40, "resolution": 32},
     "pack": {"resolution": "16x16"},
     "validate": {"min_images": 30, "min_class_images": 10},
-    "train": {"batch": 20, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "workers": 0}
+    "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "workers": 0}
     | {"grid": "2x2"},
     "evaluate": {"metrics": ["fd_random20_full"], "best_by": "fd_random20_full", "batch": 10},
     "render": {"seeds": "0-2", "video_seeds": "0-1", "video_frames": 4},

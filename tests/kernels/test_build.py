@@ -93,6 +93,7 @@ def test_more_time_is_a_reason_to_try_again(compiler, monkeypatch):
         ("while :; do :; done", "SG3FLOW_BUILD_SEC", "did not finish"),
     ],
 )
+@pytest.mark.medium
 def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch, behaviour, setting, message):
     compiler(behaviour)
     monkeypatch.setenv(setting, "0.6")
@@ -133,6 +134,7 @@ def test_a_lock_whose_holder_does_nothing_is_not_waited_for(held_lock, monkeypat
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.medium
 def test_a_lock_whose_holder_is_at_work_is_waited_for(held_lock, monkeypatch):
     monkeypatch.setenv("SG3FLOW_STALL_SEC", "1")
     path, stream = held_lock
@@ -162,6 +164,7 @@ def test_a_cache_that_cannot_be_written(compiler, monkeypatch, tmp_path):
         make_build("cpu")
 
 
+@pytest.mark.medium
 def test_a_cache_without_permission_to_write(compiler, use_ops, tmp_path):
     """root may write everywhere: there the process does without that privilege."""
     compiler()
@@ -201,6 +204,7 @@ def test_data_loading_processes_do_not_build(compiler, monkeypatch):
     assert calls() == 0
 
 
+@pytest.mark.medium
 def test_processes_at_once_share_one_build(compiler, use_ops):
     calls = compiler("sleep 0.3")
     found = [finish(process) for process in [use_ops() for _ in range(3)]]
@@ -209,6 +213,7 @@ def test_processes_at_once_share_one_build(compiler, use_ops):
     assert calls() == len(builds.make_recipe("cpu").objects) + 1
 
 
+@pytest.mark.medium
 def test_without_a_compiler_plain_pytorch_serves_with_one_warning(compiler, use_ops):
     compiler()
     auto = use_ops(CXX="/nowhere/c++")
@@ -222,6 +227,7 @@ def test_without_a_compiler_plain_pytorch_serves_with_one_warning(compiler, use_
     assert finish(plain) == (["torch", "1.0"], [])
 
 
+@pytest.mark.medium
 def test_a_library_that_does_not_load_is_a_warning(compiler, use_ops, tmp_path):
     compiler("library=1")
     path = make_build("cpu")
@@ -233,6 +239,7 @@ def test_a_library_that_does_not_load_is_a_warning(compiler, use_ops, tmp_path):
     assert out == ["torch", "1.0"] and len(err) == 1 and "does not load" in err[0]
 
 
+@pytest.mark.medium
 def test_what_a_killed_build_made_is_used_and_its_orphans_disturb_nothing(
     compiler, use_ops, tmp_path
 ):
@@ -284,6 +291,7 @@ DOCTOR = "from sg3flow.kernels.doctor import examine\nprint(*examine(), sep='\\n
         ("exit 1", {"SG3FLOW_OPS": "cpu"}, "cpu: every op is an error, because c++ failed"),
     ],
 )
+@pytest.mark.medium
 def test_the_doctor_says_what_is_used_and_why(compiler, behaviour, settings, line):
     compiler(behaviour)
     done = subprocess.run(

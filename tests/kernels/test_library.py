@@ -279,6 +279,7 @@ def test_a_convolution_is_right_and_the_same_with_any_number_of_threads(draw, sh
         torch.testing.assert_close(one.double(), true, atol=limit, rtol=0)
 
 
+@pytest.mark.medium
 def test_numbers_do_not_depend_on_threads_and_hardly_on_the_instruction_set(tmp_path):
     runs = [("1", "avx512"), ("2", "avx512"), ("7", "avx512"), ("1", "avx2"), ("1", "default")]
     files = [tmp_path / f"{threads}-{isa}" for threads, isa in runs]
@@ -317,6 +318,7 @@ def test_threads_treat_denormals_as_the_caller_does(flushes):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+@pytest.mark.medium
 def test_a_layer_compiles_as_one_graph(draw):
     f, _ = filters()
 

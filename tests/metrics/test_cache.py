@@ -76,6 +76,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(cache, capsys):
     assert "warning: statistics not kept" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_two_processes_at_once_leave_one_whole_file(cache):
     script = textwrap.dedent("""
         import numpy as np, time

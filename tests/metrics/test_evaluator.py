@@ -98,6 +98,7 @@ def test_prepare_speaks_up_before_anything_is_computed(small_set, monkeypatch):
             Evaluator(small_set, names, seed=0, batch=8, device=CPU).prepare()
 
 
+@pytest.mark.medium
 def test_every_metric_of_trained_detectors(
     small_set, tiny_generator, monkeypatch, inception_state, vgg_state, lpips_heads
 ):

@@ -70,6 +70,7 @@ def test_channels_last_gives_the_same(state, network):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.medium
 def test_it_compiles_as_one_graph(network):
     images = torch.randint(0, 256, (1, 3, 20, 20), dtype=torch.uint8)
     compiled = torch.compile(network, fullgraph=True, backend="eager")

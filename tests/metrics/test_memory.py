@@ -35,6 +35,7 @@ _SCRIPT = """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has another unit")
+@pytest.mark.medium
 def test_peak_is_some_blocks_whatever_the_counts():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_SCRIPT)],

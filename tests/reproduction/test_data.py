@@ -11,6 +11,8 @@ from sg3flow.reproduction.data import find_data
 from sg3flow.reproduction.record import Record, read_record
 from sg3flow.reproduction.workplace import Workplace, prepare_workplace
 
+pytestmark = pytest.mark.medium
+
 PIPELINE = """\
 stages:
   pack:

@@ -12,6 +12,8 @@ from sg3flow.files import sha256_file
 from sg3flow.reproduction.record import read_record
 from sg3flow.reproduction.verdict import compare
 
+pytestmark = pytest.mark.medium
+
 
 def edited(project, name: str, file: str, change) -> Path:
     """A copy of the first run whose record was changed by hand."""

@@ -13,6 +13,8 @@ from sg3flow.reproduction.again import _contradiction, _environment, reproduce
 from sg3flow.reproduction.record import read_record
 from sg3flow.reproduction.workplace import Workplace, prepare_workplace
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def copy(project, tmp_path, monkeypatch) -> Path:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -176,9 +177,10 @@ class Registry:
 
 
 @pytest.fixture(scope="session")
-def registry(make_networks, tmp_path_factory) -> Registry:
+def registry(make_networks, tmp_path_factory, empty_database) -> Registry:
     """A registry of two versions of a model with three classes; the better one is champion."""
     registry = Registry(tmp_path_factory.mktemp("registry"), make_networks)
+    shutil.copy(empty_database, registry.folder)
     registry.register(2)
     return registry
 

@@ -36,10 +36,11 @@ def instructions() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def model(registry):
     """A model as `mlflow artifacts download` brings it into the folder of the build."""
+    from mlflow.artifacts import download_artifacts
+
     target = registry.folder / "build" / "model"
-    program = Path(sys.executable).parent / "mlflow"
-    command = [program, "artifacts", "download", "-u", "models:/toy@champion", "-d", target]
-    registry.call([str(part) for part in command])
+    uri = registry.environment["MLFLOW_TRACKING_URI"]
+    download_artifacts("models:/toy@champion", dst_path=str(target), tracking_uri=uri)
     registry.model = target
     return registry
 
@@ -90,7 +91,7 @@ def _as_in_the_container(instructions, model) -> tuple[list[str], dict[str, str]
     }
 
 
-def test_the_command_serves_and_is_healthy(instructions, model):
+def test_the_command_serves_is_healthy_and_a_stop_lets_requests_be_answered(instructions, model):
     command, variables = _as_in_the_container(instructions, model)
     (check,) = _all(instructions, "HEALTHCHECK")
     probe = json.loads(check[check.index("CMD") + 3 :])
@@ -104,13 +105,13 @@ def test_the_command_serves_and_is_healthy(instructions, model):
         assert subprocess.run([sys.executable, *probe[1:]]).returncode == 0
         seen = server.watch.read_text().splitlines()
         assert not [line for line in seen if line.startswith("pickle")]
+        _stop_while_it_answers(server)
     assert subprocess.run([sys.executable, *probe[1:]], capture_output=True).returncode != 0
 
 
-def test_a_stop_lets_requests_be_answered(instructions, model):
-    command, variables = _as_in_the_container(instructions, model)
+def _stop_while_it_answers(server) -> None:
     records = [{"seed": seed, "class": 0} for seed in range(64)]
-    with model.serving(command, **variables) as server, ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads:
         assert _hears(server.process.pid, signal.SIGTERM)
         process = psutil.Process(server.process.pid)
         before = process.cpu_times().user
@@ -141,6 +142,8 @@ sys.meta_path.insert(0, Refusing())
 from sg3flow.serving import http_body, predictor, pyfunc_model
 import starlette  # what model_app needs besides
 from sg3flow.kernels.loader import load_kernels
+
+pytestmark = pytest.mark.medium
 load_kernels("cpu")
 """
 

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from sg3flow.cli import app
 from sg3flow.rendering.images import Look, png_bytes, render_image
 
+pytestmark = pytest.mark.medium
+
 _SERVE = "sg3flow serve toy@champion --port PORT --poll 0.3 --load-timeout 600"
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}, {"seed": 2, "class": 1}]}
 
@@ -32,6 +34,17 @@ def move(registry, monkeypatch):
         return result.output
 
     return run
+
+
+@pytest.fixture(scope="module")
+def server(registry):
+    """A server of champion for all tests here; each leaves version 2 serving."""
+    with registry.serving(_SERVE.split(), SG3FLOW_SERVE_MAX_BODY_MIB="1") as server:
+        _wait_for(server, "2")
+        yield server
+        workers = _workers(server)
+        assert len(workers) == 1
+    assert not Path(f"/proc/{workers[0]}").exists()
 
 
 def _expected(network) -> list[str]:
@@ -53,7 +66,7 @@ def _workers(server) -> list[int]:
     return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
-def test_champion_moves_under_load_and_no_request_is_lost(registry, move):
+def test_champion_moves_under_load_and_no_request_is_lost(registry, server, move):
     expected = {str(i + 1): _expected(network) for i, network in enumerate(registry.networks)}
     assert expected["1"] != expected["2"]
     answers: list[tuple[int, str | None, list[str]]] = []
@@ -66,8 +79,7 @@ def test_champion_moves_under_load_and_no_request_is_lost(registry, move):
             answers.append((status, headers["X-Sg3flow-Version"], pictures))
             time.sleep(0.3)  # a new version comes up on the same two cores
 
-    with registry.serving(_SERVE.split()) as server, ThreadPoolExecutor(8) as pool:
-        _wait_for(server, "2")
+    with ThreadPoolExecutor(8) as pool:
         asking = [pool.submit(ask_on) for _ in range(8)]
         try:
             out = move("rollback", "toy")
@@ -93,30 +105,30 @@ def test_champion_moves_under_load_and_no_request_is_lost(registry, move):
     assert set(Counter(version for _, version, _ in answers)) == {"1", "2"}
 
 
-def test_a_version_that_fails_leaves_the_old_one_serving(registry, move):
-    with registry.serving(_SERVE.split()) as server:
-        _wait_for(server, "2")
-        broken = _weights_of(registry, "1")
-        content = broken.read_bytes()
-        broken.write_bytes(content[:-1])
-        try:
-            move("rollback", "toy")
-            _wait_until(lambda: "version 1 cannot be served" in server.log.read_text(), server)
-            assert server.post(_BODY)[0] == 200
-            model = json.loads(server.get("/model")[1])
-            assert (model["version"], model["failed"]) == ("2", "1")
-        finally:
-            broken.write_bytes(content)
-        warning = [line for line in server.log.read_text().splitlines() if "cannot be" in line]
-        assert len(warning) == 1 and "version 2 goes on serving" in warning[0]
-        move("promote", "toy", "2")
+def test_a_version_that_fails_leaves_the_old_one_serving(registry, server, move):
+    broken, before = _weights_of(registry, "1"), len(server.log.read_text())
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-1])
+
+    def said() -> str:
+        return server.log.read_text()[before:]
+
+    try:
+        move("rollback", "toy")
+        _wait_until(lambda: "version 1 cannot be served" in said(), server)
+        assert server.post(_BODY)[0] == 200
+        model = json.loads(server.get("/model")[1])
+        assert (model["version"], model["failed"]) == ("2", "1")
+    finally:
+        broken.write_bytes(content)
+    warning = [line for line in said().splitlines() if "cannot be" in line]
+    assert len(warning) == 1 and "version 2 goes on serving" in warning[0]
+    move("promote", "toy", "2")
 
 
-def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(registry):
-    limit = {"SG3FLOW_SERVE_MAX_BODY_MIB": "1"}
-    with registry.serving(_SERVE.split(), **limit) as server, ThreadPoolExecutor(4) as pool:
-        _wait_for(server, "2")
-        _expect_refusals(server)
+def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(server):
+    _expect_refusals(server)
+    with ThreadPoolExecutor(4) as pool:
         (worker,) = _workers(server)
         asking = [pool.submit(server.post, _BODY) for _ in range(20)]
         time.sleep(0.05)
@@ -124,7 +136,6 @@ def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(registr
         assert {each.result()[0] for each in asking} == {200}
         (successor,) = _workers(server)
         assert successor != worker
-    assert not Path(f"/proc/{successor}").exists()
 
 
 def _expect_refusals(server) -> None:

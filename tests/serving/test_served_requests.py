@@ -16,6 +16,8 @@ from PIL import Image as PillowImage
 from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
 from sg3flow.rendering.seeds import seed_latent
 
+pytestmark = pytest.mark.medium
+
 _SERVE = {
     "sg3flow": "sg3flow serve toy@champion --port PORT --load-timeout 600",
     "mlflow": "mlflow models serve -m models:/toy@champion --env-manager local"

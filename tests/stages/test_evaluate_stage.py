@@ -75,6 +75,7 @@ def snapshot_arguments(project, *extra):
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.medium
 def test_snapshots_from_params(project, tmp_path):
     (tmp_path / "params.yaml").write_text(
         "evaluate:\n  metrics: [fd_random20_full, eqt4_int, mem_random20_full]\n"
@@ -247,6 +248,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("command", ["network", pytest.param("snapshots", marks=pytest.mark.slow)])
+@pytest.mark.medium
 def test_processes_share_the_work_and_change_nothing(project, tmp_path, monkeypatch, command):
     script = tmp_path / "small chunks.py"
     script.write_text(_IN_SMALL_CHUNKS)

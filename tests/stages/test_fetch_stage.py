@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 STAGE = Path(__file__).parents[2] / "stages" / "fetch.py"
 
 

@@ -232,6 +232,7 @@ def test_a_sheet_is_as_large_as_its_pictures(render, run, options, words):
         assert _pixels(Path("o/grid.png")).shape[1] < 200
 
 
+@pytest.mark.medium
 def test_best_fills_a_folder_from_the_best_snapshot(render, run):
     arguments = ("best", "--run", "run", "--metrics", "metrics.json", *_FAST, "--video-frames", 2)
     result = render(*arguments)
@@ -285,6 +286,7 @@ def _report() -> dict:
 _REGISTER = ("--run", "run", "--metrics", "metrics.json", "--report", "registered.json")
 
 
+@pytest.mark.medium
 def test_register_is_idempotent_and_gates_the_champion(register, run):
     result = register(*_REGISTER, "--name", "toy")
     assert result.exit_code == 0, result.output
@@ -317,6 +319,7 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
     assert "licence" in version.description
 
 
+@pytest.mark.medium
 def test_the_model_is_logged_onto_the_training_run(register, run):
     import mlflow
 
@@ -366,6 +369,7 @@ def test_bad_register_options_end_in_one_line(register, run, options, words):
     assert not Path("registered.json").exists()
 
 
+@pytest.mark.medium
 def test_metrics_of_another_snapshot_are_noticed(register, render, run):
     _save(run / "run" / "network-snapshot-000010.pkl", 2, seed=99)
     rendering = ("best", "--run", "run", "--metrics", "metrics.json", *_FAST)

@@ -25,15 +25,6 @@ from sg3flow.tracking.store import connect, find_run
 TICKS = 4
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """An SQLite database with all its tables: making them takes seconds."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    program = f"import mlflow; mlflow.MlflowClient('sqlite:///{path}').search_experiments()"
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    return path
-
-
 @pytest.fixture(autouse=True)
 def own_project(tmp_path, monkeypatch, empty_database) -> Path:
     """A project of its own for every test, in a path with a space, and no tracking settings."""

@@ -76,6 +76,7 @@ def _failing_once(owner, name, failed):
     return call
 
 
+@pytest.mark.medium
 def test_block_sends_while_it_runs_and_notes_how_it_ended(run_folder, is_complete, capfd):
     with mirrored(run_folder):
         pass
@@ -282,6 +283,7 @@ def test_a_killed_run_is_marked_as_one(run_folder):
     assert run.info.status == "KILLED" and run.info.end_time >= run.info.start_time
 
 
+@pytest.mark.medium
 def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
     program = (
         "import os, pathlib, signal, sys, time\n"

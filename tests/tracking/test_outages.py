@@ -20,6 +20,8 @@ from sg3flow.tracking.mirror import mirrored
 from sg3flow.tracking.stage_run import tracked_stage
 from sg3flow.tracking.store import connect, training_run_id
 
+pytestmark = pytest.mark.medium
+
 TICKER = Path(__file__).with_name("ticker.py")
 _PATIENCE_SEC = 300.0
 

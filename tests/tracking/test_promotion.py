@@ -32,21 +32,11 @@ def _row(value: float, error: float = 0.1, **changes) -> dict:
     return row | changes
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """An empty registry; making its tables takes seconds."""
-    folder = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        connect()
-        yield folder / "mlflow.db"
-
-
 @pytest.fixture
-def store(database, tmp_path, monkeypatch):
+def store(empty_database, tmp_path, monkeypatch):
     """A registry of its own with the model toy: version 1 champion, 2 better, 3 within noise."""
     copy = tmp_path / "mlflow.db"
-    copy.write_bytes(database.read_bytes())
+    copy.write_bytes(empty_database.read_bytes())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}")
     monkeypatch.chdir(tmp_path)
     store = connect()

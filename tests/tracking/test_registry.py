@@ -19,6 +19,7 @@ from sg3flow.tracking.store import connect
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
 pytestmark = [
+    pytest.mark.medium,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
     pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType"),

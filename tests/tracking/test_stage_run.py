@@ -15,6 +15,7 @@ from sg3flow.tracking.stage_run import flat_params, tracked_now, tracked_stage
 from sg3flow.tracking.store import connect, training_run_id
 
 
+@pytest.mark.medium
 def test_a_run_of_a_stage_is_recorded(own_project):
     project = own_project
     (project / "report.json").write_text("{}")
@@ -35,13 +36,26 @@ def test_a_run_of_a_stage_is_recorded(own_project):
     assert found.inputs.dataset_inputs[0].dataset.name == "set"
 
 
+@pytest.fixture
+def send(monkeypatch):
+    """Sends what a stage has noted from this process: a sender of its own takes seconds."""
+    monkeypatch.setenv("SG3FLOW_TRACKING", "off")
+
+    def send() -> None:
+        [journal] = Path("state/tracking").iterdir()
+        Delivery(journal).send()
+
+    return send
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(DataError("no pictures"), "FAILED"), (Interrupted("asked"), "KILLED")]
 )
-def test_an_end_before_its_time_is_recorded_as_one(error, status):
+def test_an_end_before_its_time_is_recorded_as_one(send, error, status):
     with pytest.raises(type(error)), tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
         raise error
+    send()
     store = connect()
     [found] = store.client.search_runs([store.experiment_id])
     assert found.info.status == status and found.data.tags["sg3flow.error"] == str(error)
@@ -67,27 +81,30 @@ def test_a_journal_that_cannot_be_written_is_one_warning(own_project, capfd):
     assert line.startswith("warning: not tracked: ") and "the results stand" in line
 
 
-def test_a_run_of_mlflow_stands_above_ours(monkeypatch):
+def test_a_run_of_mlflow_stands_above_ours(send, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     with tracked_stage("pack", PackConfig()):
         pass
+    send()
     store = connect()
     [found] = store.client.search_runs([store.experiment_id])
     assert found.data.tags["mlflow.parentRunId"] == "f" * 32
 
 
-def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, monkeypatch):
+def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, send, monkeypatch):
     """As under `mlflow run`, whose own run is then the parent of the training alone."""
     Delivery(run_folder).send()
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     with tracked_stage("evaluate", EvaluateConfig(), training_run=run_folder):
         pass
+    send()
     store = connect()
     wanted = "tags.`sg3flow.stage` = 'evaluate'"
     [found] = store.client.search_runs([store.experiment_id], wanted)
     assert found.data.tags["mlflow.parentRunId"] == training_run_id(run_folder)
 
 
+@pytest.mark.medium
 def test_a_stage_never_meets_the_client():
     """Its import takes a second, and a call to a server that hangs minutes."""
     program = (

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -63,6 +65,30 @@ def tiny_config() -> TrainConfig:
         grid="2x2",
         device="cpu",
     )
+
+
+@pytest.fixture(scope="session")
+def training_environment(empty_database):
+    """The environment of a training whose state and tracking database are in a folder.
+
+    ``within_a_step`` is what happens within which step of which process: see the folder of that
+    name.
+    """
+
+    def make(folder: Path, within_a_step: str = "0 0 none") -> dict[str, str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "mlflow.db").exists():
+            shutil.copy(empty_database, folder)
+        path = [str(Path(__file__).parent / "within_a_step"), os.environ.get("PYTHONPATH", "")]
+        return os.environ | {
+            "SG3FLOW_STATE_DIR": str(folder / "state"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "TEST_WITHIN_A_STEP": within_a_step,
+        }
+
+    return make
 
 
 @pytest.fixture(autouse=True)

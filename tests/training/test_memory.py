@@ -136,6 +136,7 @@ def test_a_choice_is_checked_where_trying_is_safe():
         largest_fitting([4, 8], lambda size: None, 1e9, check=True)
 
 
+@pytest.mark.medium
 def test_auto_is_tried_out_once_and_then_remembered(tiny_config, tiny_set, tmp_path, monkeypatch):
     config = resolve(dataclasses.replace(tiny_config, batch=8, mbstd_group=4, batch_gpu=AUTO))
     items = TrainingSet(PackedSet(tiny_set))
@@ -148,6 +149,7 @@ def test_auto_is_tried_out_once_and_then_remembered(tiny_config, tiny_set, tmp_p
     assert remembered_batch_gpu(config, items, memo) == 4
 
 
+@pytest.mark.medium
 def test_a_trial_that_fails_is_not_one_that_does_not_fit(
     tiny_config, tiny_set, tmp_path, monkeypatch
 ):

@@ -1,7 +1,6 @@
 """A training that is killed at any moment goes on as if nothing had happened."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from sg3flow.files import sha256_file
+from sg3flow.tracking.store import connect
 from sg3flow.training import state
 from sg3flow.training.state import StateFolder
 
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [
-    "--cfg=stylegan3-t", "--gpus=1", "--batch=20", "--batch-gpu=20", "--gamma=0.1", "--cond=1",
+    "--cfg=stylegan3-t", "--gpus=1", "--batch=40", "--batch-gpu=40", "--gamma=0.1", "--cond=1",
     "--cbase=128", "--cmax=4", "--map-depth=1", "--kimg=1", "--tick=1", "--snap=1", "--workers=1",
     "--grid=2x2", "--device=cpu", "--metrics=fd_random20_full",
 ]  # fmt: skip
@@ -27,20 +27,23 @@ SETTINGS = [
 LIFE_SEC = 6.0
 
 
-def start(data: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "SG3FLOW_STATE_DIR": str(folder / "state"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
-    return subprocess.Popen(
-        [*command, *SETTINGS, *options],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.fixture(scope="module")
+def start(training_environment):
+    """Starts the stage in a folder of its own: `start(data, folder, *options, within_a_step=)`."""
+
+    def start(
+        data: Path, folder: Path, *options: str, within_a_step: str = "0 0 none"
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, str(STAGE), "--data", str(data), "--run-dir", folder / "out"]
+        return subprocess.Popen(
+            [*map(str, command), *SETTINGS, *options],
+            env=training_environment(folder, within_a_step),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    return start
 
 
 def images_done(folder: Path) -> int:
@@ -55,7 +58,7 @@ def wait_until(condition, process, limit_sec=120.0):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_set, tmp_path_factory) -> Path:
+def uninterrupted(start, tiny_set, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     process = start(tiny_set, folder)
     output, _ = process.communicate(timeout=300)
@@ -64,24 +67,21 @@ def uninterrupted(tiny_set, tmp_path_factory) -> Path:
 
 
 def runs_in_mlflow(folder: Path):
-    program = (
-        "import json; from sg3flow.tracking.store import connect; s = connect()\n"
-        "rs = s.client.search_runs([s.experiment_id])\n"
-        "h = lambda r: [[m.step for m in s.client.get_metric_history(r, 'Loss/G/loss')],\n"
-        "  [a.path.split('+timestamp')[0] for a in s.client.list_artifacts(r, 'images')\n"
-        "   if a.path.endswith('.png')]]\n"
-        "print(json.dumps([[r.info.status, *h(r.info.run_id)] for r in rs]))"
-    )
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True
-    )
-    return json.loads(done.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        store = connect()
+    found = []
+    for run in store.client.search_runs([store.experiment_id]):
+        history = store.client.get_metric_history(run.info.run_id, "Loss/G/loss")
+        images = store.client.list_artifacts(run.info.run_id, "images")
+        names = [a.path.split("+timestamp")[0] for a in images if a.path.endswith(".png")]
+        found.append((run.info.status, [m.step for m in history], names))
+    return found
 
 
-def kill_at_random(data: Path, folder: Path, kills: int, *options: str) -> None:
+def kill_at_random(start, data: Path, folder: Path, kills: int, *options: str) -> None:
     """Start and kill a training again and again; every time anywhere within a start's life."""
-    moments = random.Random(kills)
+    moments, codes = random.Random(kills), []
     for _ in range(kills):
         process = start(data, folder, *options)
         # The very first start-up takes long; then anywhere: while the state is read, in a step, in
@@ -92,9 +92,20 @@ def kill_at_random(data: Path, folder: Path, kills: int, *options: str) -> None:
         output, _ = process.communicate(timeout=60)
         # Its readers outlive a killed training for some seconds: they must not keep the folder.
         assert "another process" not in output
+        codes.append(process.returncode)
+    assert -signal.SIGKILL in codes, codes  # not all of them had ended before
 
 
-def finish(data: Path, folder: Path, *options: str) -> None:
+def stop_within_a_step(start, data: Path, folder: Path) -> None:
+    """A stop that is asked for within the third step: that one ends, and its state is saved."""
+    process = start(data, folder, within_a_step="3 0 stopped")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "the same command goes on from there" in output.splitlines()[-1]
+    assert images_done(folder) == 3 * 40
+
+
+def finish(start, data: Path, folder: Path, *options: str) -> None:
     process = start(data, folder, *options)
     output, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, output
@@ -124,54 +135,44 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_killed_anywhere_the_result_is_the_same(uninterrupted, tiny_set, tmp_path):
-    kill_at_random(tiny_set, tmp_path, 3)
-    # A stop that was asked for saves the step it is in, so that the next start has some way done.
-    for seconds in (1.0, 4.0, 16.0):  # a busy machine has done nothing in the first second
-        if images_done(tmp_path) > 0:
-            break
-        process = start(tiny_set, tmp_path)
-        assert process.stdout is not None
-        said = next(line for line in process.stdout if "going on at" in line)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
-        if process.returncode != 0:  # else it was through by then
-            assert process.returncode == 1, said + output
-            assert "the same command goes on from there" in output.splitlines()[-1]
-    assert images_done(tmp_path) > 0
-    finish(tiny_set, tmp_path)
+@pytest.mark.medium
+def test_stopped_and_killed_anywhere_the_result_is_the_same(
+    start, uninterrupted, tiny_set, tmp_path
+):
+    stop_within_a_step(start, tiny_set, tmp_path)
+    kill_at_random(start, tiny_set, tmp_path, 3)
+    finish(start, tiny_set, tmp_path)
     check_same_results(tmp_path, uninterrupted, kimg=1)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tiny_set, tmp_path):
+def test_killed_twenty_times(start, tiny_set, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(tiny_set, straight, "--kimg=4")
-    kill_at_random(tiny_set, killed, 20, "--kimg=4")
-    finish(tiny_set, killed, "--kimg=4")
+    finish(start, tiny_set, straight, "--kimg=4")
+    kill_at_random(start, tiny_set, killed, 20, "--kimg=4")
+    finish(start, tiny_set, killed, "--kimg=4")
     check_same_results(killed, straight, kimg=4)
 
 
-def test_a_finished_training_is_shown_again_at_once(uninterrupted, tiny_set):
+@pytest.mark.medium
+def test_a_finished_training_is_shown_again_at_once(start, uninterrupted, tiny_set):
     before = sha256_file(uninterrupted / "out" / "network-snapshot-000001.pkl")
     for path in (uninterrupted / "out").iterdir():
         path.unlink()
-    process = start(tiny_set, uninterrupted)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    finish(start, tiny_set, uninterrupted)
     assert sha256_file(uninterrupted / "out" / "network-snapshot-000001.pkl") == before
     assert (uninterrupted / "out" / "reals.png").exists()
 
 
-def test_only_one_process_trains_in_a_folder(tiny_set, tmp_path):
-    first = start(tiny_set, tmp_path)
-    wait_until(lambda: images_done(tmp_path) >= 0, first)
+@pytest.mark.medium
+def test_only_one_process_trains_in_a_folder(start, tiny_set, tmp_path):
+    first = start(tiny_set, tmp_path, within_a_step="1 0 waits")
+    assert any("within step 1" in line for line in first.stdout)
     second = start(tiny_set, tmp_path)
     output, _ = second.communicate(timeout=120)
     first.kill()
     first.communicate()
-    assert second.returncode == 1
+    assert first.returncode == -signal.SIGKILL and second.returncode == 1
     assert "another process is training" in output.splitlines()[-1]
 
 

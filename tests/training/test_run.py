@@ -12,11 +12,13 @@ from sg3flow.metrics.during import snapshot_metrics
 from sg3flow.training import loop
 from sg3flow.training.run import train
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def small(tiny_config):
     return dataclasses.replace(
-        tiny_config, batch=25, mbstd_group=5, cbase=64, cmax=2, map_depth=1, aug="noaug"
+        tiny_config, batch=100, mbstd_group=5, cbase=64, cmax=2, map_depth=1, aug="noaug"
     )
 
 
@@ -65,8 +67,8 @@ def test_a_shorter_training_leaves_the_record_of_the_longer_alone(small, tiny_se
 def test_another_batch_gpu_is_another_training_and_says_so(small, tiny_set, tmp_path, capsys):
     train(small, tiny_set, run_dir=tmp_path / "whole")
     assert "note:" not in capsys.readouterr().out
-    train(dataclasses.replace(small, batch_gpu=5), tiny_set, run_dir=tmp_path / "parts")
-    assert "with batch_gpu 25 has come to 1000 images; with 5 it is another" in (
+    train(dataclasses.replace(small, batch_gpu=25), tiny_set, run_dir=tmp_path / "parts")
+    assert "with batch_gpu 100 has come to 1000 images; with 25 it is another" in (
         capsys.readouterr().out
     )
 
@@ -76,13 +78,13 @@ def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path,
 
     def broken(parts, real, draw, nimg, batch_gpu):
         step(parts, real, draw, nimg, batch_gpu)
-        if nimg >= 100:
+        if nimg >= 300:
             parts.collector.add("Loss/G/loss", torch.tensor([float("nan")]))
 
     monkeypatch.setattr(loop, "run_step", broken)
     out = tmp_path / "out"
     with pytest.raises(
-        Diverged, match=r"Loss/G/loss is no longer finite, first in step 4 \(after 100 images\)"
+        Diverged, match=r"Loss/G/loss is no longer finite, first in step 3 \(after 300 images\)"
     ):
         train(small, tiny_set, run_dir=out)
     assert snapshots(out) == ["network-snapshot-000000.pkl"]

@@ -245,6 +245,7 @@ def test_a_training_that_goes_on_keeps_its_architecture(small, other, tmp_path):
     assert start_architecture(kept, other, plain, **SIZES) is None
 
 
+@pytest.mark.medium
 def test_two_steps_with_the_architecture_of_a_checkpoint(small, other, tiny_set, tmp_path, capsys):
     source = write(tmp_path / "other.pkl", other)
     config = dataclasses.replace(small, resume=source, resume_arch=True)
@@ -287,6 +288,7 @@ def test_frozen_layers_have_no_gradient_and_do_not_move(small):
             assert not torch.equal(value, before[name]), name
 
 
+@pytest.mark.medium
 def test_a_training_with_frozen_layers_from_a_snapshot(small, tiny_set, tmp_path):
     small = dataclasses.replace(small, cfg="stylegan2")
     networks = checkpoint(small)
@@ -361,6 +363,7 @@ def trained_from(source, small, tiny_set, out, **changes):
     return [load_networks(out / f"network-snapshot-00000{i}.pkl") for i in range(2)]
 
 
+@pytest.mark.medium
 def test_two_steps_from_a_public_stylegan2_pickle(
     public_file, public_networks, small, tiny_set, tmp_path
 ):
@@ -372,6 +375,7 @@ def test_two_steps_from_a_public_stylegan2_pickle(
     assert not torch.equal(last.G.synthesis.b4.const, G.synthesis.b4.const)
 
 
+@pytest.mark.medium
 def test_two_steps_from_a_url_that_is_asked_once(
     public_file, small, tiny_set, tmp_path, monkeypatch
 ):
@@ -396,6 +400,7 @@ def test_two_steps_from_a_url_that_is_asked_once(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.medium
 def test_two_steps_from_a_run_and_from_the_registry(small, tiny_set, tmp_path, monkeypatch):
     from sg3flow.tracking.store import connect
 

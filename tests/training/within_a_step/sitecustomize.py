@@ -1,0 +1,56 @@
+"""With this folder on PYTHONPATH something happens within a step of a training: `STEP RANK EVENT`.
+
+The variable TEST_WITHIN_A_STEP tells when, to which process, and what:
+
+killed: the process is killed;
+stopped: it gets a SIGTERM;
+stops-launcher: its launcher gets a SIGTERM;
+waits: nothing; whoever reads its output does something.
+
+But for the first, the step goes on when a SIGTERM has come: how far the training gets is certain.
+"""
+
+import os
+import signal
+import sys
+import time
+
+WHEN, RANK, EVENT = os.environ.get("TEST_WITHIN_A_STEP", "0 0 none").split()
+
+
+def _watch_steps() -> None:
+    from sg3flow.training import loop
+
+    run_step, count = loop.run_step, 0
+
+    def watched(*arguments):
+        nonlocal count
+        run_step(*arguments)
+        count += 1
+        if count == int(WHEN):
+            _happen()
+
+    loop.run_step = watched
+
+
+def _happen() -> None:
+    heed, came = signal.getsignal(signal.SIGTERM), False
+
+    def note(number, frame):
+        nonlocal came
+        heed(number, frame)
+        came = True
+
+    signal.signal(signal.SIGTERM, note)
+    print(f"within step {WHEN}: {EVENT}", flush=True)
+    if EVENT != "waits":
+        number = signal.SIGKILL if EVENT == "killed" else signal.SIGTERM
+        os.kill(os.getppid() if EVENT == "stops-launcher" else os.getpid(), number)
+    while not came:
+        time.sleep(0.01)
+
+
+if EVENT != "none" and sys.orig_argv[1].endswith("train.py"):
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"  # torchrun starts it again
+    if first and os.environ.get("RANK", "0") == RANK:
+        _watch_steps()
