@@ -1,16 +1,21 @@
 """The kernels' headers built for the host, and calls into them with torch tensors."""
 
 import ctypes
+import hashlib
 import math
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sg3flow.cuda.sources import FOLDER
+from sg3flow.cuda.sources import FOLDER, all_files
+from sg3flow.downloads import cache_folder
+
+_BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 
 _UP2, _UP4, _RADIAL = (12,), (24,), (12, 12)
 # (up, shape of fu, down, shape of fd, padding): the layers of T and R, from their schedules ...
@@ -225,15 +230,51 @@ class HostKernels:
         assert done, "no tile kind fits"
 
 
+def _digest(command: Sequence[str]) -> str:
+    """Of all that decides what a compiler makes of our files."""
+    compiler = subprocess.run([command[0], "--version"], capture_output=True, check=True)
+    digest = hashlib.sha256(repr([*command, torch.__version__]).encode() + compiler.stdout)
+    here = Path(__file__).parent
+    for path in [*all_files(), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
 @pytest.fixture(scope="session")
-def host_kernels(tmp_path_factory) -> HostKernels:
+def compiled() -> Callable[..., str]:
+    """`compiled(command, target)`: runs a compiler, unless it has done the same before.
+
+    What it makes is kept for later runs of the tests, by all that decides it: the command but for
+    `-o target`, the compiler, torch, and every source. Returns what it says if it fails.
+    """
+
+    def make(command: Sequence[str], target: Path) -> str:
+        kept = _BUILDS / f"{target.name}-{_digest(command)}"
+        if not kept.exists():
+            whole = [*command, "-o", str(target)]
+            built = subprocess.run(whole, capture_output=True, text=True, timeout=300)
+            if built.returncode:
+                return built.stderr or "no words"
+            for old in _BUILDS.glob(f"{target.name}-*"):
+                old.unlink(missing_ok=True)
+            _BUILDS.mkdir(parents=True, exist_ok=True)
+            half = kept.with_name(f".{kept.name}.{target.parent.name}")
+            shutil.copy(target, half)
+            half.rename(kept)
+        shutil.copy(kept, target)
+        return ""
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory, compiled) -> HostKernels:
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler (g++ or c++) to build the kernels' functions for the host")
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     source = Path(__file__).with_name("host_build.cpp")
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command = [compiler, *flags, f"-I{FOLDER}", str(source), "-o", str(library)]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stderr
+    said = compiled([compiler, *flags, f"-I{FOLDER}", str(source)], library)
+    assert not said, said
     return HostKernels(ctypes.CDLL(str(library)))

@@ -29,7 +29,7 @@ TESTS = (
 
 
 @pytest.fixture(scope="session")
-def binding(tmp_path_factory) -> Path:
+def binding(tmp_path_factory, compiled) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to build the binding for the host")
@@ -41,19 +41,20 @@ def binding(tmp_path_factory) -> Path:
     flags += [part for path in headers for part in ("-isystem", str(path))]
     # the arithmetic is worth optimising, the checks are not
     for source, level in (("host_binding", "-O0"), ("host_launch", "-O1")):
-        made = folder / f"{source}.o"
-        run([compiler, level, *flags, "-c", str(HERE / f"{source}.cpp"), "-o", str(made)])
+        command = [compiler, level, *flags, "-c", str(HERE / f"{source}.cpp")]
+        require(compiled(command, folder / f"{source}.o"))
     libraries = [f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu"]
     objects = [str(path) for path in folder.glob("*.o")]
-    run([compiler, "-shared", *objects, *libraries, "-o", str(folder / "kernels.so")])
+    command = [compiler, "-shared", *objects, *libraries, "-o", str(folder / "kernels.so")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     return folder / "kernels.so"
 
 
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if "has no member named" in done.stderr or "_Float16" in done.stderr:
+def require(said: str) -> None:
+    if "has no member named" in said or "_Float16" in said:
         pytest.skip("the C++ compiler has no 16-bit floats")
-    assert done.returncode == 0, done.stderr
+    assert not said, said
 
 
 def test_the_tests_of_a_gpu_pass_on_the_host(binding):

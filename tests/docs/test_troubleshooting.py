@@ -1,6 +1,7 @@
 """What docs/troubleshooting.md quotes is what the code prints."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 QUOTED = re.compile(r"^\| `(.+)` \| ", re.MULTILINE)
 
 
+@cache
 def _printed() -> str:
     """The text of all sources, with strings that are split over lines put together."""
     folders = (ROOT / "src", ROOT / "stages")

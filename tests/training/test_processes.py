@@ -57,15 +57,17 @@ def saved_nimg(folder: Path) -> int:
     return max((json.loads(p.read_text())["nimg"] for p in states), default=-1)
 
 
-def trainings_in(folder: Path, launcher=None) -> list[psutil.Process]:
-    """The training processes of a folder, but for their launcher, first rank first."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if str(STAGE) in words and str(folder / "out") in words:
-            found.append(process)
-    ours = [p for p in found if launcher is None or p.pid != launcher.pid]
-    return sorted(ours, key=lambda p: int(p.environ().get("RANK", -1)))
+def ranks_of(process) -> list[psutil.Process]:
+    """The training processes below a launcher."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if str(STAGE) in child.cmdline()]
+
+
+def trainings_in(folder: Path) -> list[psutil.Process]:
+    """The processes that train in a folder, whoever has started them."""
+    wanted = {str(STAGE), str(folder / "out")}
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if wanted <= set(process.info["cmdline"] or [])]
 
 
 TORCHRUN = (
@@ -138,7 +140,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
 def test_the_launcher_takes_its_processes_along(start, tiny_set, tmp_path):
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=2", within_a_step="3 0 waits")
     assert any("within step 3" in line for line in process.stdout)
-    ranks = trainings_in(tmp_path, process)
+    ranks = ranks_of(process)
     assert len(ranks) == 2
     process.kill()
     process.communicate()
