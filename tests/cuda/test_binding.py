@@ -16,6 +16,8 @@ import torch
 
 from sg3flow.cuda.sources import FOLDER
 
+pytestmark = pytest.mark.medium
+
 HERE = Path(__file__).parent
 # What they all take from a GPU, or too long: streams, bfloat16, large tensors.
 TESTS = (
@@ -72,8 +74,6 @@ CHECKS = """
 import math, sys, torch
 from sg3flow.kernels import library
 from sg3flow.kernels.trial import TOLERANCES, largest_error
-
-pytestmark = pytest.mark.medium
 torch.ops.load_library(sys.argv[1])
 for dtype in (torch.float32, torch.float16):
     assert largest_error("cpu", dtype) <= TOLERANCES[dtype], dtype

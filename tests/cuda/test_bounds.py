@@ -14,14 +14,14 @@ import pytest
 
 from sg3flow.cuda.sources import FOLDER
 
+pytestmark = pytest.mark.medium
+
 HERE = Path(__file__).parent
 PROGRAM = """
 import ctypes, sys
 import torch
 from conftest import LAYERS, HostKernels, make_layer
 from test_host_tiles import pulled
-
-pytestmark = pytest.mark.medium
 
 poison = ctypes.CDLL(None).__asan_poison_memory_region
 poison.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

@@ -20,6 +20,8 @@ import pytest
 
 from sg3flow.tracking.registry import requirements
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -142,8 +144,6 @@ sys.meta_path.insert(0, Refusing())
 from sg3flow.serving import http_body, predictor, pyfunc_model
 import starlette  # what model_app needs besides
 from sg3flow.kernels.loader import load_kernels
-
-pytestmark = pytest.mark.medium
 load_kernels("cpu")
 """
 
