@@ -54,6 +54,7 @@ class _LongestFirst(LoadScopeScheduling):
         return _scope_of(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     if config.option.dist != "loadfile":
         return None
@@ -61,6 +62,7 @@ def pytest_xdist_make_scheduler(config, log):
     return _LongestFirst(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # Tests of servers and of many processes wait much of their time: one more worker uses it.

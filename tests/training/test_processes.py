@@ -35,9 +35,12 @@ def start(training_environment):
         within_a_step: str = "0 0 none",
     ):
         command = [*program, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
+        environment = training_environment(folder, within_a_step)
+        if within_a_step != "0 0 none":  # the one that goes on from there sends it all
+            environment["SG3FLOW_TRACKING"] = "off"
         return subprocess.Popen(
             [*command, *SETTINGS, *options],
-            env=training_environment(folder, within_a_step),
+            env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
