@@ -42,7 +42,10 @@ def model(registry):
 
     target = registry.folder / "build" / "model"
     uri = registry.environment["MLFLOW_TRACKING_URI"]
-    download_artifacts("models:/toy@champion", dst_path=str(target), tracking_uri=uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        stores = {"tracking_uri": uri, "registry_uri": uri}
+        download_artifacts("models:/toy@champion", dst_path=str(target), **stores)
     registry.model = target
     return registry
 

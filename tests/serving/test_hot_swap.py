@@ -128,6 +128,7 @@ def test_a_version_that_fails_leaves_the_old_one_serving(registry, server, move)
 
 def test_a_worker_that_dies_is_replaced_and_its_requests_are_asked_again(server):
     _expect_refusals(server)
+    _wait_until(lambda: len(_workers(server)) == 1, server)  # those of other versions have ended
     with ThreadPoolExecutor(4) as pool:
         (worker,) = _workers(server)
         asking = [pool.submit(server.post, _BODY) for _ in range(20)]

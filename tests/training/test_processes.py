@@ -114,7 +114,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
     finish(start(tiny_set, straight, *options))
 
     process = start(tiny_set, killed, *options, within_a_step="3 1 killed")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "process 1 was ended by SIGKILL" in output.splitlines()[-1]
     assert not trainings_in(killed)
@@ -122,7 +122,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
 
     # Asked to stop, all of them end their step and save.
     process = start(tiny_set, killed, *options, within_a_step="3 0 stops-launcher")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "the state is saved and the same command goes on from there" in output
     assert saved_nimg(killed) == 3 * 100
@@ -147,7 +147,7 @@ def test_the_launcher_takes_its_processes_along(start, tiny_set, tmp_path):
     assert len(ranks) == 2
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(ranks, timeout=60)
+    _, alive = psutil.wait_procs(ranks, timeout=300)
     assert not alive
     assert saved_nimg(tmp_path) == 3 * 100  # they ended their step and saved
 
@@ -164,14 +164,14 @@ def test_torchrun_starts_it_too_and_restarts_it(start, tiny_set, tmp_path):
 
 def test_the_number_of_processes_must_be_that_of_the_settings(start, tiny_set, tmp_path):
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=4", program=TORCHRUN)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "train.gpus is 4 processes in all, and torchrun started 2" in output
 
 
 def test_errors_of_the_settings_come_once_and_before_any_process(start, tiny_set, tmp_path):
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=3")
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     [line] = [line for line in output.splitlines() if line]
     assert line.startswith("error: train.batch (100) must be a multiple of gpus * batch_gpu")
