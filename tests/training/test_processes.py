@@ -25,7 +25,8 @@ SETTINGS = [
 
 @pytest.fixture
 def start(training_environment):
-    """Starts the stage in a folder of its own."""
+    """Starts the stage in a folder of its own; what a test leaves behind ends with it."""
+    started = []
 
     def start(
         data: Path,
@@ -38,15 +39,20 @@ def start(training_environment):
         environment = training_environment(folder, within_a_step)
         if within_a_step != "0 0 none":  # the one that goes on from there sends it all
             environment["SG3FLOW_TRACKING"] = "off"
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, *SETTINGS, *options],
             env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def finish(process) -> str:
