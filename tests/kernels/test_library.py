@@ -58,6 +58,7 @@ def filters():
     return taps, torch.outer(taps, taps) + 0.01 * (cross + cross.flip(0))
 
 
+@pytest.mark.medium
 def test_opcheck(draw):
     f, full = filters()
     x, b = draw(2, 3, 10, 9).requires_grad_(), draw(3).requires_grad_()
