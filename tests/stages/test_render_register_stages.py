@@ -254,6 +254,7 @@ def test_best_fills_a_folder_from_the_best_snapshot(render, run):
     assert {p.name: p.read_bytes() for p in Path("renders").iterdir()} == contents
 
 
+@pytest.mark.medium
 def test_best_refuses_a_foreign_folder_and_missing_parts(render, run):
     foreign = run / "photos"
     foreign.mkdir()

@@ -51,8 +51,9 @@ def start(training_environment):
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process) -> str:
