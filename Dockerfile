@@ -26,7 +26,7 @@ RUN app=/model/code/sg3flow/serving/model_app.py; test -e $app \
     || echo "from mlflow.pyfunc.scoring_server.app import app" > $app
 # The kernels are built here, where there is a compiler; the choice of instructions is made later.
 RUN SG3FLOW_KERNELS=/kernels PYTHONPATH=/model/code \
-    python -c "from sg3flow.kernels.loader import load_kernels; load_kernels('cpu')"
+    python -c "from sg3flow.ops.backend import load_kernels; load_kernels('cpu')"
 
 FROM python:3.11.13-slim-bookworm
 COPY --from=build /venv /venv

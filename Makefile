@@ -26,7 +26,7 @@ demo: setup ## run the whole pipeline on the starter set and show what came out
 check: setup ## formatting, lint, layers, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@# switched on with the move to the new layout: $(BIN)/lint-imports
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 # One process per core with one thread each: on tiny tensors more threads only wait for each other.

@@ -24,8 +24,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sg3flow.cuda.sources import FOLDER, nvcc_options
-from sg3flow.kernels.recipes import find_nvcc
+from sg3flow.kernels.build_plan import FOLDER, find_nvcc, nvcc_options
 
 MODES = ("no flags", "writes flags", "reads flags")
 H100_CLOCKS, H100_BANDWIDTH = 132 * 1.7e9, 3.35e12  # of all multiprocessors, a second; bytes

@@ -20,11 +20,15 @@ import torch
 
 from measure import Row, arguments, bound_sec, report
 from sg3flow.config import CONFIGS, TrainConfig
-from sg3flow.devices import flushed_denormals
-from sg3flow.networks.filters import lowpass_filter
-from sg3flow.networks.schedule import LayerPlan, ScheduleArguments, plan_layers
+from sg3flow.networks.layer_schedule import (
+    LayerPlan,
+    ScheduleArguments,
+    lowpass_filter,
+    plan_layers,
+)
 from sg3flow.ops import filtered_lrelu
-from sg3flow.training.build import D_REG_INTERVAL, Parts, build, resolve
+from sg3flow.resources import flushed_denormals
+from sg3flow.training.assembly import D_REG_INTERVAL, Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
 VARIANTS = ("plain", "kernels")
@@ -164,7 +168,7 @@ def make_parts(cfg: str, resolution: int, options) -> Parts:
 
 
 def turn(parts: Parts, resolution: int, batch: int, steps: int) -> None:
-    """``steps`` batches; every 16th has the regulariser of D."""
+    """``steps`` batches; every 16th has the regularizer of D."""
     device = parts.device
     real = RealBatch(
         torch.zeros(batch, 3, resolution, resolution, device=device),

@@ -1,4 +1,4 @@
-"""Peak memory of the metrics over neighbours, beyond the features themselves.
+"""Peak memory of the metrics over neighbors, beyond the features themselves.
 
     python benchmarks/metrics_memory.py --reals 20000 --generated 20000 --features 4096
 
@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import torch
 
-from sg3flow.metrics.density_coverage import density_coverage_estimates
-from sg3flow.metrics.kernel import kernel_estimate
-from sg3flow.metrics.memorisation import memorisation
-from sg3flow.metrics.precision_recall import precision_recall_estimates
+from sg3flow.metrics.distances import kernel_estimate
+from sg3flow.metrics.neighborhoods import (
+    density_coverage_estimates,
+    memorization,
+    precision_recall_estimates,
+)
 
 
 def peak_gib() -> float:
@@ -42,7 +44,7 @@ def main() -> None:
         "kid": lambda: kernel_estimate(real.numpy(), gen.numpy(), 4, 1000, 0),
         "pr3": lambda: precision_recall_estimates(real, gen, 3, device=device),
         "dc5": lambda: density_coverage_estimates(real, gen, 5, device=device),
-        "mem": lambda: memorisation(real, gen, 8, device=device),
+        "mem": lambda: memorization(real, gen, 8, device=device),
     }
     for name, case in cases.items():
         start = time.perf_counter()

@@ -12,10 +12,8 @@ from typing import cast
 
 import torch
 
-from sg3flow.metrics.float32 import exact_float32
-from sg3flow.metrics.generation import Generator, draw_pictures
-from sg3flow.metrics.inception import Inception
-from sg3flow.metrics.overlap import meanwhile
+from sg3flow.metrics.features.inception import Inception
+from sg3flow.metrics.generation import Generator, draw_pictures, exact_float32, meanwhile
 from sg3flow.networks import StyleGAN3Generator
 
 

@@ -12,8 +12,12 @@ import torch
 from measure import Row, arguments, bound_sec, by_turns, limits, report
 from naive import VARIANTS, filtered_lrelu, fir, running
 from sg3flow import ops
-from sg3flow.networks.filters import lowpass_filter
-from sg3flow.networks.schedule import LayerPlan, ScheduleArguments, plan_layers
+from sg3flow.networks.layer_schedule import (
+    LayerPlan,
+    ScheduleArguments,
+    lowpass_filter,
+    plan_layers,
+)
 from sg3flow.ops.fir import FirSpec
 
 _T = {"channel_base": 32768, "channel_max": 512}

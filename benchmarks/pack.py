@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from sg3flow.config import PackConfig
-from sg3flow.data.looks import look_hash
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
+from sg3flow.data.perceptual_hash import perceptual_hash
 
 SIDE, TARGET = 512, 256
 
@@ -69,7 +69,7 @@ def facts(content: bytes, picture: Image.Image, scaled: Image.Image) -> list[obj
         *picture.size,
         statistic.mean[0],
         statistic.stddev[0],
-        look_hash(grey),
+        perceptual_hash(grey),
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sg3flow.data.png import encode_png
+from sg3flow.data.packed_form import encode_png
 
 Decoder = Callable[[bytes], np.ndarray]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from sg3flow.checkpoints.packaged_model import package_generator
+from sg3flow.checkpoints.loading import package_generator
 from sg3flow.networks import StyleGAN3Generator
 from sg3flow.serving.model_worker import Worker
 

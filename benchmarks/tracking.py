@@ -95,7 +95,7 @@ def sender_sec(trainer: int) -> float:
     """Processor time that the sender of a training has had so far."""
     try:
         for child in psutil.Process(trainer).children():
-            if "sg3flow.tracking.sender" in child.cmdline():
+            if "sg3flow.tracking.upload_process" in child.cmdline():
                 times = child.cpu_times()
                 return times.user + times.system
     except psutil.Error:  # it has just ended

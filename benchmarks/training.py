@@ -17,7 +17,7 @@ BATCH = 8
 
 
 def make_step(cfg: str, resolution: int, base: int, most: int) -> Callable[[], None]:
-    """One G phase and one D phase, without optimisers and regularisers."""
+    """One G phase and one D phase, without optimizers and regularizers."""
     torch.manual_seed(0)
     radial = {"conv_kernel": 1, "use_radial_filters": True} if cfg == "stylegan3-r" else {}
     capacity = {"channel_base": base, "channel_max": most}

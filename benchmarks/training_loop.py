@@ -19,12 +19,11 @@ import torch
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, endless_batches
-from sg3flow.data.sampler import WindowedShuffle
-from sg3flow.devices import flushed_denormals, pick_device
-from sg3flow.training.build import Parts, build, resolve
-from sg3flow.training.state import StateFolder, capture
+from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
+from sg3flow.resources import flushed_denormals, pick_device
+from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
+from sg3flow.training.work_folder import StateFolder, capture
 
 TICK_KIMG, SNAP_TICKS = 4, 50
 

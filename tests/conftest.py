@@ -250,7 +250,7 @@ def public(monkeypatch):
 def each_backend(request, monkeypatch) -> str:
     """Runs a test in plain PyTorch, and with the compiled kernels for what they serve: float32."""
     if request.param == "cpu":
-        from sg3flow.kernels.loader import load_kernels
+        from sg3flow.ops.backend import load_kernels
 
         try:
             load_kernels("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
+from sg3flow.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
 

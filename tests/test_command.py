@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sg3flow.command import stage_app, stage_command
+from sg3flow.cli.stage_options import stage_app, stage_command
 from sg3flow.config import EvaluateConfig, TrainConfig
 from sg3flow.errors import DataError
 

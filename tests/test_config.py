@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import AUTO, PackConfig, TrainConfig, load_settings
+from sg3flow.config import AUTO, PackConfig, TrainConfig
 from sg3flow.errors import ConfigError
+from sg3flow.params_file import load_settings
 
 REQUIRED = {"cfg": "stylegan3-t", "gpus": 1, "batch": 8, "gamma": 0.5}
 

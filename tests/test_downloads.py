@@ -25,7 +25,7 @@ from sg3flow.downloads import (
     recorded_digest,
 )
 from sg3flow.errors import DataError
-from sg3flow.transfers import NoRoom
+from sg3flow.transfers import DiskFullError
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -218,7 +218,7 @@ def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Pat
         "address": address_mark(server.url),
         "etag": '"one"',
         "last_modified": "",
-        "total": len(CONTENT),
+        "all_reduce_sum": len(CONTENT),
         "is_encoded": False,
     }
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
@@ -433,8 +433,8 @@ def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path)
 def test_an_unproven_download_is_dropped_when_it_is_of_no_use(server: Server, cache: Path) -> None:
     path = cached(server.url, "set.zip", policy=QUICK)
     assert recorded_digest(server.url, "set.zip") is None
-    with pytest.raises(NoRoom), proving(path):
-        raise NoRoom("the disk is full")
+    with pytest.raises(DiskFullError), proving(path):
+        raise DiskFullError("the disk is full")
     with pytest.raises(KeyboardInterrupt), proving(path):
         raise KeyboardInterrupt
     assert path.exists()
@@ -625,7 +625,7 @@ def test_without_a_digest_a_mirror_starts_anew(server: Server, cache: Path) -> N
 
 def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) -> None:
     server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 35)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(NoRoom, match="are needed in"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DiskFullError, match="are needed in"):
         patch.setattr("sg3flow.transfers.shutil.disk_usage", lambda path: _Usage())
         cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, policy=QUICK)
     assert len(server.requests) == 1

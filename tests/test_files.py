@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sg3flow.files import (
+    atomic_folder,
+    atomic_write,
     copy_file,
-    replaced_file,
-    replaced_folder,
     sha256_file,
     write_bytes,
     write_json,
@@ -26,7 +26,7 @@ def names(folder: Path) -> list[str]:
 def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
-    with pytest.raises(RuntimeError), replaced_file(target) as stream:
+    with pytest.raises(RuntimeError), atomic_write(target) as stream:
         stream.write(b"new")
         raise RuntimeError
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
@@ -35,7 +35,7 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_good_block_replaces_and_respects_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        with replaced_file(tmp_path / "sub" / "a.bin") as stream:
+        with atomic_write(tmp_path / "sub" / "a.bin") as stream:
             stream.write(b"new")
     finally:
         os.umask(before)
@@ -47,11 +47,11 @@ def test_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "old").write_text("old")
-    with pytest.raises(RuntimeError), replaced_folder(target) as work:
+    with pytest.raises(RuntimeError), atomic_folder(target) as work:
         (work / "new").write_text("new")
         raise RuntimeError
     assert names(target) == ["old"] and names(tmp_path) == ["out"]
-    with replaced_folder(target) as work:
+    with atomic_folder(target) as work:
         (work / "new").write_text("new")
     assert names(target) == ["new"] and names(tmp_path) == ["out"]
 
@@ -70,7 +70,7 @@ def test_a_failure_between_the_renames_brings_the_old_folder_back(tmp_path, monk
         rename(source, dest)
 
     monkeypatch.setattr(os, "replace", fails_at_second)
-    with pytest.raises(error), replaced_folder(target) as work:
+    with pytest.raises(error), atomic_folder(target) as work:
         (work / "new").write_text("new")
     assert len(sources) == 3
     assert names(target) == ["old"] and names(tmp_path) == ["out"]
@@ -89,7 +89,7 @@ def test_a_folder_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(os, "replace", noted_rename)
-    with replaced_folder(tmp_path / "out") as work:
+    with atomic_folder(tmp_path / "out") as work:
         (work / "sub").mkdir()
         (work / "sub" / "a").write_text("a")
         (work / "link").symlink_to("/nowhere")

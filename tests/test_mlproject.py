@@ -15,8 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from typer.main import get_command
 
-from sg3flow.config import load_settings
-from sg3flow.settings_file import SECTIONS
+from sg3flow.params_file import SECTIONS, load_settings
 
 ROOT = Path(__file__).parents[1]
 REQUIRED = {"train": {"gamma": "2"}}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sg3flow.settings_file import set_values
+from sg3flow.params_file import set_values
 
 pytestmark = pytest.mark.medium
 

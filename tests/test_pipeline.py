@@ -123,7 +123,7 @@ def test_from_nothing_to_a_registered_model(project):
 def check_tracking(project: Path) -> dict[str, list[str]]:
     program = (
         "import json\n"
-        "from sg3flow.tracking.store import connect\n"
+        "from sg3flow.tracking.mlflow_store import connect\n"
         "s = connect()\n"
         "runs = s.client.search_runs([s.experiment_id])\n"
         "assert all(r.info.status == 'FINISHED' for r in runs), runs\n"
@@ -134,7 +134,7 @@ def check_tracking(project: Path) -> dict[str, list[str]]:
         "models = s.client.search_logged_models([s.experiment_id])\n"
         "measured = [m for m in models if m.name.startswith('network') and m.metrics]\n"
         "assert len(measured) == 2, models\n"
-        "from sg3flow.tracking.finding import find_training\n"
+        "from sg3flow.tracking.tracked_runs import find_training\n"
         "champion = find_training(s, 'sg3flow-tiny@champion')\n"
         "assert champion.info.run_id == train[0].info.run_id\n"
         "found = s.client.search_registered_models()\n"
@@ -184,7 +184,7 @@ def test_the_champion_is_made_again_from_the_remote(project):
         test_a_finished_pipeline_travels_by_a_remote(project)
     (project / "data" / "packed.zip").unlink()
     shutil.rmtree(project / ".dvc" / "cache")
-    program = "from sg3flow.cli import main; main()"
+    program = "from sg3flow.cli.commands import main; main()"
     done = python(project, "-c", program, "reproduce", "sg3flow-tiny@champion")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "network-snapshot-000001.pkl: equal" in done.stdout
@@ -203,7 +203,7 @@ def test_a_failing_expectation_stops_the_pipeline(project):
     assert not json.loads((project / "reports/validation.json").read_text())["success"]
 
 
-def test_a_misspelt_setting_is_named(project):
+def test_a_misspelled_setting_is_named(project):
     edit(project, "min_class_images: 100", "min_clas_images: 10")
     done = dvc(project, "repro", "validate")
     assert done.returncode != 0

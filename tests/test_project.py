@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-
-from sg3flow.config import load_settings, read_params
-from sg3flow.metrics.names import parse_metrics
-from sg3flow.settings_file import SECTIONS
 from sg3flow.training.fingerprint import _NUMERICS
+
+from sg3flow.metrics.names import parse_metrics
+from sg3flow.params_file import SECTIONS, load_settings, read_params
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -72,13 +71,13 @@ def test_params_are_the_starter_recipe():
 
 @pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
 def test_help_loads_nothing_heavy(name):
-    target = "sg3flow.cli" if name == "sg3flow" else str(ROOT / "stages" / f"{name}.py")
+    target = "sg3flow.cli.commands" if name == "sg3flow" else str(ROOT / "stages" / f"{name}.py")
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['{name}', '--help']\n"
         "try:\n"
         + (
-            "    from sg3flow.cli import main; main()\n"
+            "    from sg3flow.cli.commands import main; main()\n"
             if name == "sg3flow"
             else f"    runpy.run_path({target!r}, run_name='__main__')\n"
         )

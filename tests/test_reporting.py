@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3flow.errors import DataError
-from sg3flow.reporting import JsonlReporter, Stat, append_row, read_whole_lines
+from sg3flow.runs.run_folder import JsonlReporter, Stat, append_row, read_whole_lines
 
 ONE = {"Loss/G/loss": Stat(1, 0.5, 0.0)}
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import EvaluateConfig, FetchConfig, PackConfig, TrainConfig, load_settings
+from sg3flow.config import EvaluateConfig, FetchConfig, PackConfig, TrainConfig
 from sg3flow.errors import ConfigError
-from sg3flow.settings_file import set_values
+from sg3flow.params_file import load_settings, set_values
 
 PARAMS = """\
 # what this is

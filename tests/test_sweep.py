@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sg3flow.cli.sweep import sweep_commands
 from sg3flow.errors import ConfigError
-from sg3flow.sweep import sweep_commands
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -36,12 +36,12 @@ def test_without_factor_1_the_first_is_what_others_are_compared_with():
 
 @pytest.mark.parametrize("asked", ["map-depth", "map_depth"])
 @pytest.mark.parametrize("spelt", ["map-depth", "map_depth"])
-def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_path, asked, spelt):
+def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_path, asked, spelled):
     params = tmp_path / "params.yaml"
-    params.write_text(f"train: {{cfg: stylegan3-t, gpus: 1, batch: 4, gamma: 1, {spelt}: 4}}\n")
+    params.write_text(f"train: {{cfg: stylegan3-t, gpus: 1, batch: 4, gamma: 1, {spelled}: 4}}\n")
     lines = sweep_commands(params, asked, "0.5,1")
-    assert lines[0] == f"# {spelt} 4 of params.yaml times 0.5, 1"
-    assert f"--name {spelt}-2 -S train.{spelt}=2" in lines[1]
+    assert lines[0] == f"# {spelled} 4 of params.yaml times 0.5, 1"
+    assert f"--name {spelled}-2 -S train.{spelled}=2" in lines[1]
 
 
 @pytest.mark.parametrize(

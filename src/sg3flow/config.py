@@ -6,15 +6,8 @@ There are no nulls: 0 or the empty string stand for "not set", and the help says
 """
 
 import dataclasses
-import math
-import re
-import types
-import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
-
-from sg3flow.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
@@ -131,7 +124,7 @@ class ValidateConfig:
     max_bars: float = setting(
         0.1, ge=0, le=1, help="warn of uniform bars at the borders above this share of the picture"
     )
-    max_one_colour: float = setting(
+    max_one_color: float = setting(
         0.9, ge=0, le=1, help="warn of pictures with more than this share of one colour"
     )
     reference: str = setting(
@@ -263,7 +256,7 @@ class RenderConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LookConfig:
+class RenderOptionsConfig:
     """How seeds become pictures, besides truncation: what all render commands share."""
 
     noise_mode: str = setting(
@@ -275,7 +268,7 @@ class LookConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RenderImagesConfig(LookConfig):
+class RenderImagesConfig(RenderOptionsConfig):
     """One PNG a seed."""
 
     seeds: str = setting(help="like 0,3-7,2")
@@ -283,8 +276,8 @@ class RenderImagesConfig(LookConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RenderGridConfig(LookConfig):
-    """A labelled grid of seeds."""
+class RenderGridConfig(RenderOptionsConfig):
+    """A labeled grid of seeds."""
 
     seeds: str = setting("0-23", help="like 0,3-7,2")
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
@@ -292,7 +285,7 @@ class RenderGridConfig(LookConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RenderSweepConfig(LookConfig):
+class RenderSweepConfig(RenderOptionsConfig):
     """Seeds against truncation strengths."""
 
     seeds: str = setting("0-5", help="rows, like 0,3-7,2")
@@ -300,7 +293,7 @@ class RenderSweepConfig(LookConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RenderVideoConfig(LookConfig):
+class RenderVideoConfig(RenderOptionsConfig):
     """A looping walk through the latent space."""
 
     seeds: str = setting("0-3", help="keyframes over all tiles, like 0,3-7,2")
@@ -316,130 +309,3 @@ class RegisterConfig:
 
     name: str = setting("sg3flow-generator", help="name of the registered model")
     metric: str = setting("", help="metric that names the best; empty: as evaluate chose")
-
-
-def load_settings(
-    config_type: type[T],
-    section: str,
-    params_path: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> T:
-    """Settings of one stage: its section of a params file, overridden by command-line values.
-
-    Args:
-        config_type: the stage's dataclass.
-        section: name of the stage and of its section in the file.
-        params_path: the params file; None: the defaults of ``config_type``.
-        overrides: values that win over the file.
-
-    Raises:
-        ConfigError: a missing or unknown name, a wrong type, a value out of range.
-    """
-    values = dict(_read_section(params_path, section)) if params_path is not None else {}
-    values |= overrides or {}
-    where = f"section '{section}' of {params_path}" if params_path else f"'{section}'"
-    fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-    normalised: dict[str, Any] = {}
-    for given, value in values.items():
-        name = str(given).replace("-", "_")
-        if name not in fields:
-            raise ConfigError(f"unknown parameter '{given}' in {where}{nearest(name, fields)}")
-        normalised[name] = check_value(f"{section}.{name}", value, fields[name], config_type)
-    for name, field in fields.items():
-        if name not in normalised and field.default is dataclasses.MISSING:
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(
-                f"missing parameter '{name}' in {where}; set it there or give {option}"
-            )
-    return config_type(**normalised)
-
-
-def check_value(
-    label: str, value: Any, field: "dataclasses.Field[Any]", config_type: type[Any]
-) -> Any:
-    """Check one value against its field's type, range and choices; returns it in that type."""
-    wanted = typing.get_type_hints(config_type)[field.name]
-    words = field.metadata.get("words") or {}
-    if isinstance(value, str) and words:
-        if value in words:
-            return words[value]
-        value = _whole_number(label, value, words)
-    value = _typed(label, value, wanted)
-    choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
-    if choices is not None and value not in choices:
-        hint = nearest(str(value), choices)
-        raise ConfigError(f"{label} must be one of {', '.join(choices)}, not '{value}'{hint}")
-    if ge is not None and value < ge:
-        raise ConfigError(f"{label} must be at least {ge}, not {value}")
-    if le is not None and value > le:
-        raise ConfigError(f"{label} must be at most {le}, not {value}")
-    return value
-
-
-def parse_pair(text: str, label: str) -> tuple[int, int]:
-    """Two whole numbers joined by an x, like ``8x4``.
-
-    Raises:
-        ConfigError: not that form; ``label`` says of what.
-    """
-    match = re.fullmatch("([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
-    if match is None:
-        raise ConfigError(f"{label} must be two whole numbers like 3x2, not '{text[:60]}'")
-    return int(match[1]), int(match[2])
-
-
-def _whole_number(label: str, text: str, words: Mapping[str, int]) -> int:
-    """A number that came as text, from a setting whose value may be a word."""
-    if not re.fullmatch("-?[0-9]{1,9}", text):
-        raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{text[:60]}'")
-    return int(text)
-
-
-def _typed(label: str, value: Any, wanted: Any) -> Any:
-    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list, or texts and commas
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{label} must be a list, not {value!r}")
-        item_type = typing.get_args(wanted)[0]
-        return tuple(_typed(f"{label}[{i}]", item, item_type) for i, item in enumerate(value))
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ConfigError(f"{label} must be a finite number, not {value}")
-        return float(value)
-    # bool is a subclass of int: `gpus: true` must not pass as 1.
-    if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
-    return wanted(value)  # ruamel gives subclasses of int, float and str
-
-
-def _read_section(path: Path, section: str) -> Mapping[str, Any]:
-    content = read_params(path)
-    if section not in content:
-        hint = nearest(section, map(str, content))
-        raise ConfigError(f"{path} has no section '{section}'{hint}")
-    if not isinstance(content[section], Mapping):
-        raise ConfigError(f"section '{section}' of {path} must hold names and values")
-    return typing.cast(Mapping[str, Any], content[section])
-
-
-def read_params(path: Path) -> Mapping[str, Any]:
-    """A params file as YAML 1.2 reads it (the way DVC does: `1e-8` is a number, `on` a text).
-
-    Raises:
-        ConfigError: the file is missing, is no YAML, or is not a mapping.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no params file at {path}; copy one from recipes/") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} must hold one section a stage, not {type(content).__name__}")
-    return content

@@ -12,38 +12,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import url2pathname
 
 from platformdirs import user_cache_path
 
-from sg3flow.addresses import address_mark, shown_url
+from sg3flow.addresses import _split, address_mark, local_path, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
-from sg3flow.retry_policy import RetryPolicy, TransferError
-from sg3flow.transfers import NoRoom, Transfer, check_room, check_size
+from sg3flow.transfers import (
+    DiskFullError,
+    RetryPolicy,
+    Transfer,
+    TransferError,
+    check_room,
+    check_size,
+)
 
 MAX_BYTES = 64 << 30
-_SCHEMES = ("https", "http", "file")
-
-
-def is_url(text: str) -> bool:
-    """Whether ``text`` is an address that ``download`` takes."""
-    return text.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
-
-
-def url_file_name(url: str) -> str:
-    """The last part of the address's path, made safe as a file name."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", _split(url).path.rstrip("/").rpartition("/")[2])
-    return name.lstrip(".") or "download"
-
-
-def local_path(url: str) -> Path:
-    """The file or folder that a file:// address names; it need not exist."""
-    parts = _split(url)
-    if parts.netloc not in ("", "localhost"):
-        raise DataError(f"a file:// address names no other machine; '{parts.netloc}' was found")
-    return Path(url2pathname(parts.path))
 
 
 def download(
@@ -84,8 +68,8 @@ def download(
                 transfer.forget(stream)
                 _bring(url, stream, transfer)
                 found = transfer.digest.of(part)
-        except NoRoom as error:
-            raise NoRoom(_failure(url, dest, sha256, str(error))) from None
+        except DiskFullError as error:
+            raise DiskFullError(_failure(url, dest, sha256, str(error))) from None
         except (DataError, TransferError) as error:
             raise DataError(_failure(url, dest, sha256, str(error))) from None
         if sha256 and found != sha256:
@@ -154,7 +138,7 @@ def cached_from(
     for url in dict.fromkeys([*last, *urls]):
         try:
             return cached(url, name, known, policy=policy), url
-        except NoRoom:
+        except DiskFullError:
             raise
         except DataError as error:
             reasons.append(str(error))
@@ -174,7 +158,7 @@ def proving(path: Path) -> Iterator[None]:
     is_open = bool(record) and record.get("proven") is not True
     try:
         yield
-    except NoRoom:
+    except DiskFullError:
         raise
     except DataError:
         if is_open:
@@ -237,18 +221,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _digest_of(record: dict[str, Any]) -> str | None:
     digest = record.get("sha256")
     return digest if isinstance(digest, str) else None
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises where the port is no number
-    except ValueError:
-        # Not the error's text: it may quote a piece of the password as the port.
-        raise DataError(f"'{shown_url(url)}' is not an address") from None
-    if parts.scheme not in _SCHEMES:
-        raise DataError(f"'{shown_url(url)}' does not start with https://, http:// or file://")
-    return parts
 
 
 def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:

@@ -17,7 +17,12 @@ prints it and ends with a non-zero exit; the traceback appears only with ``--deb
 """
 
 import difflib
+import json
+import os
+import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class Sg3flowError(Exception):
@@ -48,23 +53,23 @@ class TrackingError(Sg3flowError):
     """The tracking server or the model registry cannot be used."""
 
 
-class TrainingMissing(TrackingError):
+class TrainingMissingError(TrackingError):
     """What belongs to a training run cannot be sent before that run is on the server."""
 
 
-class Diverged(Sg3flowError):
+class DivergedError(Sg3flowError):
     """A training whose numbers are no longer finite."""
 
 
-class OutOfMemory(Sg3flowError):
+class TrainingMemoryError(Sg3flowError):
     """A training step that needs more memory than there is."""
 
 
-class ProcessLost(Sg3flowError):
+class ProcessLostError(Sg3flowError):
     """One of several processes of a training no longer hears from another."""
 
 
-class Interrupted(Sg3flowError):
+class TrainingInterruptedError(Sg3flowError):
     """A training that was asked to stop before its end; the same command goes on from there."""
 
 
@@ -81,3 +86,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return ""
     best = max(by_lower[close[0]], key=lambda each: difflib.SequenceMatcher(a=name, b=each).ratio())
     return f" (did you mean '{best}'?)"
+
+
+# Set by our own launcher: it says the error of its processes, so that they need not.
+LAUNCHED = "SG3FLOW_LAUNCHED"
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun, read by it when the process has failed
+
+
+def says_errors(error: BaseException) -> bool:
+    """Whether this process prints its error itself; else our launcher does, for all of them."""
+    if LAUNCHED not in os.environ or _ERROR_FILE not in os.environ:
+        return True
+    return isinstance(error, TrainingInterruptedError) and os.environ.get("RANK") == "0"
+
+
+def tell_failure(error: BaseException, message: str) -> None:
+    """Leave the error where torchrun looks for it."""
+    if _ERROR_FILE in os.environ:
+        content = {"message": message, "timestamp": int(time.time()), "kind": type(error).__name__}
+        Path(os.environ[_ERROR_FILE]).write_text(json.dumps(content), encoding="utf-8")
+
+
+def failure_kind(content: Any) -> str:
+    """The class of the error that ``tell_failure`` left; empty if none did."""
+    return str(content.get("kind", "")) if isinstance(content, dict) else ""

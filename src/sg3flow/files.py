@@ -11,11 +11,13 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sg3flow.errors import DataError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -26,7 +28,7 @@ _SYNC_THREADS = 8
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` when the block ends without an error.
 
     Raises:
@@ -49,7 +51,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of ``path`` when the block ends well.
 
     An existing ``path`` is removed only after the new one is complete; whether it may be removed is
@@ -81,7 +83,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step."""
-    with replaced_file(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(content)
 
 
@@ -103,7 +105,7 @@ def sha256_file(path: Path) -> str:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy ``source`` to ``target`` in one step."""
-    with source.open("rb") as reader, replaced_file(target) as writer:
+    with source.open("rb") as reader, atomic_write(target) as writer:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
 
 
@@ -191,3 +193,16 @@ def _sync_folder(folder: Path) -> None:
     """Make names in a folder durable, where folders can be synced."""
     with suppress(OSError):
         _sync_file(folder)
+
+
+def check_distinct(outputs: Mapping[str, Path]) -> None:
+    """Check that no two outputs, given by the options that name them, are one file.
+
+    Raises:
+        DataError: the second would replace the first.
+    """
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        other = options.setdefault(path.resolve(), option)
+        if other != option:
+            raise DataError(f"{other} and {option} are both {path}; pass different paths")

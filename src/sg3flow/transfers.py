@@ -1,9 +1,4 @@
-"""One file over HTTP into a part file: resumed, retried, and checked against its length.
-
-Beside the part file stands a note of where it comes from and which version of the file it is
-(ETag, Last-Modified), so that only pieces of one and the same file are ever put together. Where the
-file's digest is known, it may be continued from any address: the digest tells in the end.
-"""
+"""How long a transfer may take: timeouts, retries with growing pauses, and a least speed."""
 
 import hashlib
 import json
@@ -24,7 +19,70 @@ from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import write_json
 from sg3flow.progress import progress
-from sg3flow.retry_policy import RetryPolicy, StalledError, StallTimeout, TransferError
+
+_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to wait for a server, and how often to try again."""
+
+    connect_sec: float = 10.0
+    read_sec: float = 60.0
+    tries: int = 5  # in a row without progress
+    pause_sec: float = 1.0  # before the second try; doubles each time
+    max_pause_sec: float = 120.0  # also where a busy server asks for a longer pause
+    stall_bytes_sec: float = 1024.0  # fewer bytes per second than this, over stall_sec, are a stall
+    stall_sec: float = 30.0
+
+    def retries(self) -> Retry:
+        """Counts the tries without progress, and knows the pause after each.
+
+        A transfer increments it itself, for urllib3 retries a request only up to its headers: that
+        does not resume a part file, counts no progress, and reads the body of a refused answer to
+        its end, however long that is.
+        """
+        return Retry(
+            total=self.tries - 1,
+            backoff_factor=self.pause_sec,
+            backoff_max=self.max_pause_sec,
+            retry_after_max=int(self.max_pause_sec),
+            status_forcelist=_RETRIED_STATUS,
+        )
+
+
+class TransferError(Exception):
+    """The transfer broke off, and another try may resume it, after ``wait_sec`` at least."""
+
+    def __init__(self, message: str, wait_sec: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_sec = wait_sec
+
+
+class StalledError(TransferError):
+    """The server sends, but so little that the transfer would never end."""
+
+
+class StallTimeout:
+    """Watches the speed of a transfer, from one stretch of ``stall_sec`` to the next."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy, self.start, self.received = policy, time.monotonic(), 0
+
+    def count(self, received: int) -> None:
+        """Count received bytes.
+
+        Raises:
+            StalledError: they are too few for the time they took.
+        """
+        self.received += received
+        passed = time.monotonic() - self.start
+        if passed < self.policy.stall_sec:
+            return
+        if self.received < passed * self.policy.stall_bytes_sec:
+            raise StalledError(f"only {self.received:,} bytes came in {passed:.0f} seconds")
+        self.start, self.received = time.monotonic(), 0
+
 
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
@@ -55,7 +113,7 @@ class Version:
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
-class NoRoom(DataError):
+class DiskFullError(DataError):
     """A disk has too little room: the file itself may be right."""
 
 
@@ -290,7 +348,7 @@ def check_room(folder: Path, needed: int) -> None:
     """Raise NoRoom where the disk of ``folder`` has less than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise NoRoom(
+        raise DiskFullError(
             f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
             "free some or choose another place"
         )

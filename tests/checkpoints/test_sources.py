@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import load_networks, save_snapshot
-from sg3flow.checkpoints.packaged_model import package_generator
+from sg3flow.checkpoints.loading import package_generator
 from sg3flow.errors import CheckpointError, DataError, TrackingError
 
 
@@ -131,7 +131,7 @@ def test_a_mixed_model_folder_is_refused(networks, tmp_path):
 def test_runs_and_models_of_a_tracking_store(saved, tmp_path, monkeypatch):
     path, G = saved
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    from sg3flow.tracking.store import connect
+    from sg3flow.tracking.mlflow_store import connect
 
     monkeypatch.chdir(tmp_path)
     store = connect()

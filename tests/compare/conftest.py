@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import save_snapshot
-from sg3flow.compare.facts import Facts, Point
+from sg3flow.compare.run_data import Point, RunData
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
 
@@ -43,10 +43,10 @@ def row() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def facts(row) -> Callable[..., Facts]:
+def facts(row) -> Callable[..., RunData]:
     """Makes facts of a run; what is not given is as in any other."""
 
-    def make(name: str = "run", value: float = 5.0, **changes: Any) -> Facts:
+    def make(name: str = "run", value: float = 5.0, **changes: Any) -> RunData:
         rows = [row(0, 9.0), row(4, value)]
         known: dict[str, Any] = {
             "kind": "run folder",
@@ -59,7 +59,7 @@ def facts(row) -> Callable[..., Facts]:
             "results": rows,
             "best": {"fid9_full": rows[1]},
         }
-        return Facts(**known | changes)
+        return RunData(**known | changes)
 
     return make
 

@@ -7,14 +7,14 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
+from sg3flow.cli.commands import app
 from sg3flow.files import write_json
-from sg3flow.reporting import JsonlReporter
-from sg3flow.tracking.delivery import Delivery
-from sg3flow.tracking.journal import Journal, open_journal
-from sg3flow.tracking.mirror import noted
+from sg3flow.runs.run_folder import JsonlReporter
+from sg3flow.tracking.mlflow_store import connect, training_run_id
+from sg3flow.tracking.outbox import Outbox, open_outbox
 from sg3flow.tracking.stage_run import StageRun
-from sg3flow.tracking.store import connect, training_run_id
+from sg3flow.tracking.upload_process import noted
+from sg3flow.tracking.uploader import Uploader
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
@@ -112,16 +112,16 @@ def tracked(project, run_folder):
     ids = []
     for name, value in (("plain", 5.0), ("better", 4.0)):
         folder = run_folder(name, value=value, gamma=value)
-        with noted(Journal(folder)):
+        with noted(Outbox(folder)):
             reporter = JsonlReporter(folder)
             reporter.snapshot(folder / "network-snapshot-000000.pkl", 0, "0" * 64)
             reporter.snapshot(folder / "network-snapshot-000004.pkl", 4000, "1" * 64)
             reporter.metric(folder / "network-snapshot-000004.pkl", "fid9_full", value, 4000)
-        Delivery(folder).send()
-        journal = open_journal("evaluate", {}, folder)
+        Uploader(folder).send()
+        journal = open_outbox("evaluate", {}, folder)
         with noted(journal):
             StageRun(journal).artifact(folder / "metrics.json")
-        Delivery(journal.folder).send()
+        Uploader(journal.folder).send()
         ids.append(training_run_id(folder))
     return ids
 

@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sg3flow.compare.comparison import compare
-from sg3flow.compare.curves import MOST_POINTS, metric_charts, statistic_charts, thinned
-from sg3flow.compare.differences import differing
-from sg3flow.compare.facts import Point
-from sg3flow.compare.values import canonical
+from sg3flow.compare.comparison import (
+    MOST_POINTS,
+    compare,
+    differing,
+    metric_charts,
+    statistic_charts,
+    thinned,
+)
+from sg3flow.compare.run_data import Point, canonical
 
 _finite = st.floats(-1e9, 1e9)
 _settings = st.one_of(

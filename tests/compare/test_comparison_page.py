@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from sg3flow.compare.comparison import compare
-from sg3flow.compare.facts import Snapshot
-from sg3flow.compare.samples import Drawn
+from sg3flow.compare.drawn_samples import Drawn
+from sg3flow.compare.run_data import Snapshot
 from sg3flow.errors import DataError
 from sg3flow.reports.comparison_page import html_page, refuse_foreign
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sg3flow.compare.facts import Facts
-from sg3flow.compare.revisions import find_revision, read_revision
+from sg3flow.compare.revision_source import find_revision, read_revision
+from sg3flow.compare.run_data import RunData
 from sg3flow.errors import DataError
 from sg3flow.git import git_environment
 
@@ -50,7 +50,7 @@ def kept_at(project: Path, name: str) -> Path:
     return project / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
 
 
-def committed(project: Path, row, *, judged: str = "") -> Facts:
+def committed(project: Path, row, *, judged: str = "") -> RunData:
     """The facts of a revision with a training and a report of the training ``judged``."""
     described = {"name": "run", "params": {"gamma": 2}}
     files = [{"relpath": "run.json", "md5": keep(project, json.dumps(described).encode())}]
@@ -76,7 +76,7 @@ def committed(project: Path, row, *, judged: str = "") -> Facts:
     return read(project, "HEAD")
 
 
-def read(project: Path, name: str) -> Facts:
+def read(project: Path, name: str) -> RunData:
     revision = find_revision(project, name)
     assert revision is not None
     return read_revision(project, revision, "")

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sg3flow.cuda.sources import FOLDER, all_files
 from sg3flow.downloads import cache_folder
+from sg3flow.kernels.build_plan import FOLDER, all_files
 
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sg3flow.cuda.sources import FOLDER
+from sg3flow.kernels.build_plan import FOLDER
 
 pytestmark = pytest.mark.medium
 
@@ -41,7 +41,7 @@ def binding(tmp_path_factory, compiled) -> Path:
     headers.append(torch_folder / "include/torch/csrc/api/include")
     flags = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
     flags += [part for path in headers for part in ("-isystem", str(path))]
-    # the arithmetic is worth optimising, the checks are not
+    # the arithmetic is worth optimizing, the checks are not
     for source, level in (("host_binding", "-O0"), ("host_launch", "-O1")):
         command = [compiler, level, *flags, "-c", str(HERE / f"{source}.cpp")]
         require(compiled(command, folder / f"{source}.o"))
@@ -72,8 +72,8 @@ def test_the_tests_of_a_gpu_pass_on_the_host(binding):
 
 CHECKS = """
 import math, sys, torch
-from sg3flow.kernels import library
-from sg3flow.kernels.trial import TOLERANCES, largest_error
+from sg3flow.ops import op_registration as library
+from sg3flow.ops.backend import TOLERANCES, largest_error
 torch.ops.load_library(sys.argv[1])
 for dtype in (torch.float32, torch.float16):
     assert largest_error("cpu", dtype) <= TOLERANCES[dtype], dtype

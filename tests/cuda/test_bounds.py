@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.cuda.sources import FOLDER
+from sg3flow.kernels.build_plan import FOLDER
 
 pytestmark = pytest.mark.medium
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sg3flow.cuda import sources
 from sg3flow.errors import ConfigError
-from sg3flow.kernels.recipes import make_recipe
+from sg3flow.kernels import build_plan
+from sg3flow.kernels.build_plan import make_build_plan
 
 pytestmark = pytest.mark.medium
 
@@ -28,11 +28,11 @@ def objects(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("objects")
 
 
-@pytest.mark.parametrize("source", sources.kernel_files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", build_plan.kernel_files(), ids=lambda path: path.name)
 def test_kernels_compile_without_warnings(nvcc, compiled, source, objects):
-    version = sources.toolkit_version(nvcc)
-    options = sources.nvcc_options(
-        sources.architecture_options(version, [(8, 0)]), optimize=1, strict=True
+    version = build_plan.toolkit_version(nvcc)
+    options = build_plan.nvcc_options(
+        build_plan.architecture_options(version, [(8, 0)]), optimize=1, strict=True
     )
     options += ["-Xcicc=-O1", "-Xptxas=-O1"]  # twice as quick; the warnings are the same
     said = compiled([nvcc, *options, "-c", str(source)], objects / f"{source.stem}.o")
@@ -42,14 +42,14 @@ def test_kernels_compile_without_warnings(nvcc, compiled, source, objects):
 @pytest.fixture
 def recipe(nvcc):
     try:
-        return make_recipe("cuda")
+        return make_build_plan("cuda")
     except ConfigError as error:
         pytest.skip(f"no recipe here: {error}")
 
 
 def test_the_library_links_and_returns_errors(recipe, objects, c_structures):
     """As the recipe links it, but for torch's CUDA libraries; nothing is launched here."""
-    parts = [objects / f"{source.stem}.o" for source in sources.kernel_files()]
+    parts = [objects / f"{source.stem}.o" for source in build_plan.kernel_files()]
     if not all(part.exists() for part in parts):
         pytest.skip("the kernels were not compiled in this run")
     path = objects / "kernels.so"

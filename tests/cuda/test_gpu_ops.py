@@ -40,7 +40,7 @@ def kernels(monkeypatch):
 
 def use_binding(monkeypatch, path):
     """The public ops take the library's kernels on the CPU as they take the others on a GPU."""
-    from sg3flow.kernels import library  # noqa: F401 - declares the ops
+    from sg3flow.ops import op_registration  # noqa: F401 - declares the ops
 
     torch.ops.load_library(path)
     monkeypatch.setenv("SG3FLOW_OPS", "cuda")

@@ -195,7 +195,7 @@ def test_flags_outside_the_stored_range(host_kernels, layer, layer_kind, offset)
 
 
 def test_a_nan_stays_in_its_plane(host_kernels, layer, layer_kind):
-    """Products with the zeros of a band spread it to some neighbours more, but no further."""
+    """Products with the zeros of a band spread it to some neighbors more, but no further."""
     x, fu, fd, b, options = layer(layer_kind, (40, 66))
     run = {"flip": False, "gain": 1.3, "slope": 0.2, "clamp": 4.0, **options}
     y, _ = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="bands", **run)

@@ -2,22 +2,22 @@ import stat
 
 import pytest
 
-from sg3flow.cuda import sources
 from sg3flow.errors import ConfigError
+from sg3flow.kernels import build_plan
 
 
 def test_files_are_there_and_kernels_know_no_torch():
-    names = {path.name for path in sources.all_files()}
+    names = {path.name for path in build_plan.all_files()}
     assert {"binding.cpp", "launch.h", "filtered_lrelu.cu"} <= names
-    for path in sources.all_files():
-        if path != sources.binding_file():
+    for path in build_plan.all_files():
+        if path != build_plan.binding_file():
             includes = [line for line in path.read_text().splitlines() if "#include" in line]
             assert not [line for line in includes if "torch" in line or "ATen" in line], path.name
 
 
 def test_architectures_by_toolkit():
-    assert (12, 0) not in sources.known_architectures((12, 6))
-    options = sources.architecture_options((13, 0))
+    assert (12, 0) not in build_plan.known_architectures((12, 6))
+    options = build_plan.architecture_options((13, 0))
     assert "-gencode=arch=compute_75,code=sm_75" in options
     assert options[-1] == "-gencode=arch=compute_120,code=compute_120"
 
@@ -33,16 +33,16 @@ def test_architectures_by_toolkit():
     ],
 )
 def test_the_code_for_a_gpu(capability, toolkit, option):
-    assert sources.architecture_options(toolkit, [capability]) == [option]
+    assert build_plan.architecture_options(toolkit, [capability]) == [option]
 
 
 def test_two_alike_gpus_need_one_compilation():
-    assert len(sources.architecture_options((13, 0), [(9, 0), (9, 0)])) == 1
+    assert len(build_plan.architecture_options((13, 0), [(9, 0), (9, 0)])) == 1
 
 
 def test_a_gpu_too_old_is_told():
     with pytest.raises(ConfigError, match=r"7\.0.*SG3FLOW_OPS=torch"):
-        sources.architecture_options((13, 0), [(7, 0)])
+        build_plan.architecture_options((13, 0), [(7, 0)])
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def fake_nvcc(tmp_path):
 
 def test_the_toolkit_tells_its_version(fake_nvcc, tmp_path):
     nvcc = fake_nvcc("echo 'Cuda compilation tools, release 12.6, V12.6.20'")
-    assert sources.toolkit_version(nvcc) == (12, 6)
+    assert build_plan.toolkit_version(nvcc) == (12, 6)
     nvcc = fake_nvcc(f"echo '#$ TOP={tmp_path}/bin/..' >&2")
-    assert sources.toolkit_folder(nvcc) == (tmp_path / "bin/..").resolve()
+    assert build_plan.toolkit_folder(nvcc) == (tmp_path / "bin/..").resolve()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_the_toolkit_tells_its_version(fake_nvcc, tmp_path):
 )
 def test_a_toolkit_that_cannot_do_it_is_told(fake_nvcc, script, part):
     with pytest.raises(ConfigError, match=part):
-        sources.toolkit_version(fake_nvcc(script))
+        build_plan.toolkit_version(fake_nvcc(script))
 
 
 def test_no_nvcc_is_told(tmp_path):
     with pytest.raises(ConfigError, match="does not run"):
-        sources.toolkit_version(tmp_path / "nvcc")
+        build_plan.toolkit_version(tmp_path / "nvcc")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sg3flow.data import archive, decoding
+from sg3flow.data import archive
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.storage import open_storage
+from sg3flow.data.readers.storage import open_storage
 from sg3flow.errors import DataError
 
 
@@ -55,10 +55,10 @@ def class_labels(count: int) -> list[list[object]]:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_reads_pictures_and_labels(tmp_path, method):
-    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], licence="CC0")
+    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], license="CC0")
     packed = PackedSet(write_zip(tmp_path / "set.zip", files, method))
     assert (packed.num_images, packed.resolution, packed.channels) == (4, 16, 3)
-    assert (packed.name, packed.label_dim, packed.licence) == ("set", 3, "CC0")
+    assert (packed.name, packed.label_dim, packed.license) == ("set", 3, "CC0")
     assert packed.class_names == ["cat", "dog", "wild"]
     for i in range(4):
         np.testing.assert_array_equal(packed.image(i), noise(i, 16, 16, 3))
@@ -274,7 +274,7 @@ def test_decoding_is_the_same_with_and_without_libspng(tmp_path, monkeypatch, fa
     if fast:
         pytest.importorskip("pyspng", reason="libspng is an extra: pip install 'sg3flow[fast]'")
     else:
-        monkeypatch.setattr(decoding, "_fast_decoder", lambda: None)
+        monkeypatch.setattr(archive, "_fast_decoder", lambda: None)
     clear = io.BytesIO()
     Image.fromarray(noise(3, 16, 16, 3)).save(clear, "PNG", transparency=(1, 2, 3))
     stripes = np.repeat(noise(4, 16, 1, 3), 16, axis=1)

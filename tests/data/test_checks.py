@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 from sg3flow.config import PackConfig, ValidateConfig
-from sg3flow.data import check_plan, checks
-from sg3flow.data.checks import Report, require_success, validate_packed
-from sg3flow.data.expectations import (
+from sg3flow.data.packing import pack_images
+from sg3flow.data.validation import check_plan, checks
+from sg3flow.data.validation.checks import Report, require_success, validate_packed
+from sg3flow.data.validation.expectations import (
     ExpectColumnNonNullCountToBeAtMost,
     ExpectColumnValuesToBePowerOfTwo,
     ExpectColumnValuesToEqualTheMostCommon,
     gxe,
     judge,
 )
-from sg3flow.data.pack import pack_images
 from sg3flow.errors import DataError
 from sg3flow.reports.validation_page import (
     contact_sheet,
@@ -52,7 +52,7 @@ def write_raw(folder: Path, pictures: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """A sound labelled set of six pictures, packed from train; val holds two others."""
+    """A sound labeled set of six pictures, packed from train; val holds two others."""
     pictures = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
     pictures |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
     write_raw(tmp_path / "raw", pictures)
@@ -288,7 +288,9 @@ def test_wrong_inputs_are_named(packed):
 
 
 def test_a_missing_raw_folder_is_named_before_the_work(packed, monkeypatch):
-    monkeypatch.setattr("sg3flow.data.frames.read_tables", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(
+        "sg3flow.data.validation.check_tables.read_tables", lambda *_: pytest.fail("worked")
+    )
     manifest = packed / "manifest.parquet"
     for raw, words in ((packed / "none", "no file or folder"), (manifest, "no column of pictures")):
         with pytest.raises(DataError, match=words):

@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sg3flow.data.extraction import Limits, extract_zip
-from sg3flow.data.tar_extraction import extract_tar
+from sg3flow.data.extraction import Limits, extract_tar, extract_zip
 from sg3flow.errors import DataError
 
 
-def picture(colour: int = 0) -> bytes:
+def picture(color: int = 0) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (colour, 0, 0)).save(stream, "PNG")
+    Image.new("RGB", (8, 8), (color, 0, 0)).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -26,20 +26,19 @@ from typer.testing import CliRunner
 from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import extract_zip
-from sg3flow.data.fetch import fetch_pictures
-from sg3flow.data.known_sets import KNOWN_SETS
-from sg3flow.data.source_record import folder_digest, plain_files, source_metrics
+from sg3flow.data.fetching import KNOWN_SETS, fetch_pictures
+from sg3flow.data.raw_images import folder_digest, plain_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
-from sg3flow.retry_policy import RetryPolicy
-from sg3flow.tracking.journal import Journal
+from sg3flow.tracking.outbox import Outbox
 from sg3flow.tracking.stage_run import StageRun
+from sg3flow.transfers import RetryPolicy
 
 QUICK = RetryPolicy(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
 
 
-def picture(colour: int = 0) -> bytes:
+def picture(color: int = 0) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (colour, 0, 0)).save(stream, "PNG")
+    Image.new("RGB", (8, 8), (color, 0, 0)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -305,7 +304,7 @@ def test_a_mirror_is_asked_once_and_known_by_its_digest(
     known = replace(KNOWN_SETS["afhq"], name="tiny", url=url, sha256=digest, counts={"tiny/cat": 1})
     monkeypatch.setitem(KNOWN_SETS, "tiny", known)
     by_digest = fetch(tmp_path / "raw", path)
-    assert by_digest["dataset"] == "tiny" and by_digest["licence"] == known.licence
+    assert by_digest["dataset"] == "tiny" and by_digest["licence"] == known.license
     by_name = fetch(tmp_path / "raw", "tiny")
     assert by_name["origin"] == url and by_name["citation"] == known.citation
     path.unlink()
@@ -349,7 +348,7 @@ def test_a_download_survives_a_full_disk(
             patch.setattr(shutil, "disk_usage", lambda folder: usage)
             extract_zip(path, target)
 
-    monkeypatch.setattr("sg3flow.data.fetch.extract_zip", full)
+    monkeypatch.setattr("sg3flow.data.fetching.extract_zip", full)
     with pytest.raises(DataError, match="are needed in"):
         fetch(tmp_path / "raw", f"{mirror}/tiny.zip")
     assert len([p for p in cache.iterdir() if p.name.endswith("tiny.zip")]) == 1
@@ -377,7 +376,7 @@ def test_the_stage_tells_the_tracking_no_password(
     @contextmanager
     def noted(stage: str, config: FetchConfig) -> Iterator[StageRun]:
         told.append(config.dataset)
-        yield StageRun(Journal(tmp_path / "journal"))
+        yield StageRun(Outbox(tmp_path / "journal"))
 
     monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
     stage = runpy.run_path(str(Path(__file__).parents[2] / "stages" / "fetch.py"))
@@ -484,4 +483,4 @@ def test_a_mirror_of_a_known_set_is_held_to_its_digest(
     make_zip(tmp_path / "mirror" / "other.zip", {"cat/1.png": picture(5)})
     mirrors = (f"{mirror}/other.zip", f"{mirror}/copy.zip")
     source = fetch(tmp_path / "raw", "tiny", mirrors=mirrors)
-    assert source["origin"] == mirrors[1] and source["licence"] == known.licence
+    assert source["origin"] == mirrors[1] and source["licence"] == known.license

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from sg3flow.data.looks import HASH_BITS, look_hash, near_pairs
+from sg3flow.data.perceptual_hash import HASH_BITS, near_pairs, perceptual_hash
 
 
 def bits_apart(one: str, other: str) -> int:
@@ -38,14 +38,14 @@ def recompressed(picture: Image.Image) -> Image.Image:
 def test_the_same_picture_in_another_form_is_near(change):
     for seed in range(10):
         picture = shapes(seed)
-        assert bits_apart(look_hash(picture), look_hash(change(picture))) <= 12
+        assert bits_apart(perceptual_hash(picture), perceptual_hash(change(picture))) <= 12
 
 
 def test_other_pictures_are_far():
-    hashes = [look_hash(shapes(seed)) for seed in range(40)]
+    hashes = [perceptual_hash(shapes(seed)) for seed in range(40)]
     assert list(near_pairs(hashes, 40)) == []
     assert all(len(each) == HASH_BITS // 4 for each in hashes)
-    assert len(look_hash(Image.new("L", (3, 200)))) == 64  # blank, and of any size
+    assert len(perceptual_hash(Image.new("L", (3, 200)))) == 64  # blank, and of any size
 
 
 @settings(max_examples=60)

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sg3flow.config import PackConfig, ValidateConfig
-from sg3flow.data.checks import Report, validate_packed
-from sg3flow.data.expectations import (
+from sg3flow.data.image_transform import quality
+from sg3flow.data.packing import pack_images
+from sg3flow.data.validation.checks import Report, validate_packed
+from sg3flow.data.validation.expectations import (
     ExpectColumnDistributionToBeNear,
     ExpectColumnMixToBeNear,
     judge,
 )
-from sg3flow.data.pack import pack_images
-from sg3flow.data.quality import quality
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.reports.validation_page import html_page, thumbnails, write_reports
 

@@ -18,7 +18,7 @@ from PIL import Image
 from sg3flow.config import PackConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.manifest import read_manifest
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
 from sg3flow.errors import ConfigError, DataError
 
 
@@ -135,14 +135,14 @@ def test_labels_from_folders_and_splits(tmp_path):
     summary = pack(tmp_path / "raw", dest, labels="folders", subset="train")
     packed = PackedSet(dest)
     assert packed.class_names == ["cat", "dog"]
-    assert packed.licence == summary.licence == "CC BY-NC 4.0"
+    assert packed.license == summary.license == "CC BY-NC 4.0"
     assert [int(packed.label(i).argmax()) for i in range(2)] == [0, 1]
     assert summary.classes == {"cat": 1, "dog": 1}
     outside = rows(dest)["val/dog/2.png"]
     assert (outside["split"], outside["left_out"]) == ("val", "outside the subset")
     assert len(outside["pixel_sha256"]) == 64
     below = pack(tmp_path / "raw" / "train" / "dog", tmp_path / "dog.zip")
-    assert below.licence == "CC BY-NC 4.0"
+    assert below.license == "CC BY-NC 4.0"
 
 
 def test_labels_from_json_follow_their_pictures(tmp_path):
@@ -364,7 +364,7 @@ def test_a_pipe_among_the_pictures_is_named(tmp_path):
         pack(tmp_path / "raw", tmp_path / "set.zip")
 
 
-def test_licence_of_a_foreign_record_is_not_taken(tmp_path):
+def test_license_of_a_foreign_record_is_not_taken(tmp_path):
     save(tmp_path / "raw" / "a.png", 1)
     (tmp_path / "raw" / "SOURCE.json").write_text('{"licence": "of something else"}')
-    assert pack(tmp_path / "raw", tmp_path / "set.zip").licence is None
+    assert pack(tmp_path / "raw", tmp_path / "set.zip").license is None

@@ -15,7 +15,7 @@ from PIL import Image
 from sg3flow.config import PackConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.manifest import read_manifest
-from sg3flow.data.pack import PackSummary, pack_images
+from sg3flow.data.packing import PackSummary, pack_images
 from sg3flow.errors import DataError
 
 
@@ -167,7 +167,7 @@ _PACK = """
 import signal, sys
 from pathlib import Path
 from sg3flow.config import PackConfig
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
 if __name__ == "__main__":
     # not ignored, though a shell that starts the tests in the background may say so
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -212,7 +212,7 @@ _GROWTH = """
 import resource, sys
 from pathlib import Path
 from sg3flow.config import PackConfig
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
 if __name__ == "__main__":
     config = PackConfig(max_images=int(sys.argv[4]))
     pack_images(*map(Path, sys.argv[1:4]), config, workers=2)

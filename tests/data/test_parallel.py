@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from sg3flow.data.parallel import ordered_map, workers_for
+from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Every mode of picture becomes plain RGB or grey by its stated rule, and the rule is named."""
+"""Every mode of picture becomes plain RGB or gray by its stated rule, and the rule is named."""
 
 import io
 from functools import cache
@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from sg3flow.config import PackConfig
-from sg3flow.data.images import UnusablePicture, decode_picture
+from sg3flow.data.image_decoding import (
+    PlainPicture,
+    UnusableImageError,
+    decode_picture,
+    parse_color,
+    plain_picture,
+)
 from sg3flow.data.manifest import read_manifest
-from sg3flow.data.pack import pack_images
-from sg3flow.data.plain_pictures import PlainPicture, parse_colour, plain_picture
+from sg3flow.data.packing import pack_images
 from sg3flow.errors import ConfigError, DataError
 
 WHITE = (255, 255, 255)
@@ -53,7 +58,7 @@ def test_damaged_exif_says_nothing(noise):
     assert result.changes == ()
 
 
-def test_colour_profiles_are_applied(noise):
+def test_color_profiles_are_applied(noise):
     picture = photo(noise)
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -102,7 +107,7 @@ def test_16_bit_grey_is_scaled():
     np.testing.assert_array_equal(result, np.round(values / 257).astype(np.uint8))
     for mode, words in (("F", "floating-point"), ("I", "32 bits")):
         content = saved(Image.new(mode, (4, 4), -1 if mode == "F" else 1 << 20), "TIFF")
-        with pytest.raises(UnusablePicture, match=words):
+        with pytest.raises(UnusableImageError, match=words):
             plain(content)
 
 
@@ -120,7 +125,7 @@ def test_transparent_parts_are_put_on_the_background(background, mode):
     assert opaque.changes == () and opaque.picture.getpixel((0, 0)) == (1, 2, 3)
 
 
-def test_a_transparent_colour_of_a_palette_or_of_plain_rgb():
+def test_a_transparent_color_of_a_palette_or_of_plain_rgb():
     picture = Image.new("RGB", (4, 4), (9, 9, 9))
     picture.putpixel((0, 0), (1, 1, 1))
     for each in (picture.quantize(2), picture, picture.convert("L")):
@@ -133,7 +138,7 @@ def test_a_transparent_colour_of_a_palette_or_of_plain_rgb():
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "PNG"])
 def test_the_first_frame_counts(format):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     content = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
     decoded = decode_picture(content)
@@ -141,10 +146,10 @@ def test_the_first_frame_counts(format):
     assert plain_picture(decoded.picture).picture.getpixel((4, 4)) == (255, 0, 0)
 
 
-def test_colours_by_name_and_number():
-    assert parse_colour("black") == (0, 0, 0) and parse_colour("#0a0B0c") == (10, 11, 12)
+def test_colors_by_name_and_number():
+    assert parse_color("black") == (0, 0, 0) and parse_color("#0a0B0c") == (10, 11, 12)
     with pytest.raises(ConfigError, match="no colour"):
-        parse_colour("blakc")
+        parse_color("blakc")
 
 
 @cache
@@ -171,7 +176,7 @@ def test_no_damage_to_a_picture_escapes_as_another_error(data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         assert plain(bytes(content)).picture.mode in ("RGB", "L")
-    except UnusablePicture as error:
+    except UnusableImageError as error:
         assert str(error)
 
 

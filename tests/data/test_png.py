@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sg3flow.data.png import encode_png
+from sg3flow.data.packed_form import encode_png
 
-# Of a colour picture of two stored blocks; the bytes depend on no library.
+# Of a color picture of two stored blocks; the bytes depend on no library.
 _PINNED = "f2ae78af"
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sg3flow.data.sampler import WindowedShuffle
+from sg3flow.data.dataset import WindowedShuffle
 
 
 def take(count, **kwargs):

@@ -16,9 +16,9 @@ import pytest
 
 from sg3flow.config import PackConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.listing import open_listing
 from sg3flow.data.manifest import read_manifest
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
+from sg3flow.data.readers.listing import open_listing
 from sg3flow.errors import DataError
 
 
@@ -307,6 +307,6 @@ def test_terms_are_carried_into_the_packed_set(raw, tmp_path):
     record = {"format": "sg3flow-source-1", "licence": "CC BY-NC 4.0", "citation": "Choi et al."}
     (raw / "SOURCE.json").write_text(json.dumps(record))
     packed = pack(raw / "a", tmp_path / "out")
-    assert (packed.licence, packed.citation) == ("CC BY-NC 4.0", "Choi et al.")
+    assert (packed.license, packed.citation) == ("CC BY-NC 4.0", "Choi et al.")
     again = pack(tmp_path / "out" / "set.zip", tmp_path / "again")
     assert again.citation == "Choi et al." and again.digest == packed.digest

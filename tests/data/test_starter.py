@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sg3flow.data.animal_faces import draw_face
-from sg3flow.data.starter import CLASSES, draw_starter
+from sg3flow.data.starter.drawing import CLASSES, draw_face, draw_starter
 from sg3flow.errors import ConfigError
 
 # Of the bytes of 6 pictures of 64 px; they must not differ between machines or versions.
@@ -51,8 +50,8 @@ def test_faces_fill_the_frame_and_vary(class_name: str) -> None:
     assert faces.shape == (24, 64, 64, 3) and faces.dtype == np.uint8
     assert faces.reshape(24, -1).std(axis=1).min() > 12  # no flat picture
     assert faces.mean(axis=(1, 2, 3)).std() > 12  # light and dark ones
-    centre = faces[:, 16:48, 16:48].astype(float)
-    assert centre.std(axis=0).mean() > 25  # the middle differs from picture to picture
+    center = faces[:, 16:48, 16:48].astype(float)
+    assert center.std(axis=0).mean() > 25  # the middle differs from picture to picture
 
 
 @pytest.mark.parametrize("resolution", [16, 50, 128, 256])

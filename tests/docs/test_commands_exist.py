@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from sg3flow import cli
+from sg3flow.cli import commands
 
 ROOT = Path(__file__).parents[2]
 # Commands of others, whose options are not looked at here.
@@ -39,7 +39,7 @@ def _check(words: list[str]) -> None:
     elif name in ("python", "python3") and rest[0].endswith(".py"):
         assert (ROOT / rest[0]).is_file(), "no such script"
     elif name == "sg3flow":
-        _parse(typer.main.get_command(cli.app), rest)
+        _parse(typer.main.get_command(commands.app), rest)
     elif name == "make":
         assert set(w for w in rest if "=" not in w) <= _make_targets(), "no such target"
     elif name == "dvc":

@@ -29,7 +29,7 @@ print(backend_name("cpu"), round(float(y[0, 0, 9, 9]), 4))
 @pytest.fixture(scope="session")
 def library() -> Path:
     """The real library for this machine."""
-    from sg3flow.kernels.loader import load_kernels
+    from sg3flow.ops.backend import load_kernels
 
     try:
         return load_kernels("cpu")
@@ -39,14 +39,14 @@ def library() -> Path:
 
 @pytest.fixture
 def compiler(tmp_path, library, monkeypatch):
-    """Puts a stand-in of a behaviour (shell lines) in the place of the compiler, and an empty cache
+    """Puts a stand-in of a behavior (shell lines) in the place of the compiler, and an empty cache
     in that of the kernels'; returns a function that counts how often it was called."""
 
-    def install(behaviour: str = ""):
+    def install(behavior: str = ""):
         folder = tmp_path / "compiler"
         folder.mkdir(exist_ok=True)
         script = folder / "c++"
-        script.write_text(SCRIPT.format(folder=folder, behaviour=behaviour, library=library))
+        script.write_text(SCRIPT.format(folder=folder, behavior=behavior, library=library))
         script.chmod(0o755)
         monkeypatch.setenv("CXX", str(script))
         calls = folder / "calls"

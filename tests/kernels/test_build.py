@@ -59,7 +59,7 @@ def test_a_spoilt_library_is_built_again(compiler, content):
     assert find_build("cpu") is None
     assert make_build("cpu") == path and calls() == made  # of the objects that were kept
     assert find_build("cpu") == path
-    assert make_build("cpu", anew=True) == path and calls() == 2 * made
+    assert make_build("cpu", clean=True) == path and calls() == 2 * made
 
 
 def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
@@ -71,7 +71,7 @@ def test_a_compiler_that_fails_is_quoted_and_not_tried_again_at_once(compiler):
         make_build("cpu")
     assert calls() == tried
     compiler()
-    assert make_build("cpu", anew=True).is_file()
+    assert make_build("cpu", clean=True).is_file()
     assert make_build("cpu").is_file()
 
 
@@ -94,8 +94,8 @@ def test_more_time_is_a_reason_to_try_again(compiler, monkeypatch):
     ],
 )
 @pytest.mark.medium
-def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch, behaviour, setting, message):
-    compiler(behaviour)
+def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch, behavior, setting, message):
+    compiler(behavior)
     monkeypatch.setenv(setting, "0.6")
     start = time.monotonic()
     with pytest.raises(ConfigError, match=message):
@@ -111,7 +111,7 @@ def test_a_compiler_that_hangs_is_ended(compiler, monkeypatch, behaviour, settin
 def test_a_compiler_that_does_not_even_answer(compiler, monkeypatch, tmp_path):
     compiler()
     (tmp_path / "compiler" / "c++").write_text("#!/bin/sh\nsleep 60\n")
-    monkeypatch.setattr("sg3flow.kernels.recipes._PROBE_SEC", 0.2)
+    monkeypatch.setattr("sg3flow.kernels.build_plan._PROBE_SEC", 0.2)
     with pytest.raises(ConfigError, match="does not answer"):
         make_build("cpu")
 
@@ -153,7 +153,7 @@ def test_a_lock_that_nobody_holds_is_none(compiler):
     path = make_build("cpu")
     lock = next(path.parents[1].glob(".cpu-*.lock"))
     lock.write_text("left by a process that was killed\n")
-    assert make_build("cpu", anew=True) == path
+    assert make_build("cpu", clean=True) == path
 
 
 def test_a_cache_that_cannot_be_written(compiler, monkeypatch, tmp_path):
@@ -181,7 +181,7 @@ def test_a_cache_without_permission_to_write(compiler, use_ops, tmp_path):
 def test_without_ninja(compiler, monkeypatch):
     compiler()
     nothing = SimpleNamespace(which=lambda *_, **__: None)
-    monkeypatch.setattr("sg3flow.kernels.compilation.shutil", nothing)
+    monkeypatch.setattr("sg3flow.kernels.build.shutil", nothing)
     with pytest.raises(ConfigError, match="pip install ninja"):
         make_build("cpu")
 
@@ -195,12 +195,12 @@ def test_the_advice_fits_the_compiler(compiler, shown):
 
 
 def test_data_loading_processes_do_not_build(compiler, monkeypatch):
-    from sg3flow.kernels import loader
+    from sg3flow.ops import backend
 
     calls = compiler()
     monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: object())
     with pytest.raises(ConfigError, match="data loading"):
-        loader.load_kernels.__wrapped__("cpu")
+        backend.load_kernels.__wrapped__("cpu")
     assert calls() == 0
 
 
@@ -210,7 +210,7 @@ def test_processes_at_once_share_one_build(compiler, use_ops):
     found = [finish(process) for process in [use_ops() for _ in range(3)]]
     assert [out for out, _ in found] == [["cpu", "1.0"]] * 3
     assert any("build" in line for _, err in found for line in err)
-    assert calls() == len(builds.make_recipe("cpu").objects) + 1
+    assert calls() == len(builds.make_build_plan("cpu").objects) + 1
 
 
 @pytest.mark.medium
@@ -255,7 +255,7 @@ def test_what_a_killed_build_made_is_used_and_its_orphans_disturb_nothing(
     start = time.monotonic()
     assert make_build("cpu").is_file()
     assert time.monotonic() - start < 4
-    assert calls() <= len(builds.make_recipe("cpu").objects) + 1 - made
+    assert calls() <= len(builds.make_build_plan("cpu").objects) + 1 - made
 
 
 def test_an_object_is_made_again_when_its_source_changed_and_only_then(compiler, monkeypatch):
@@ -270,14 +270,14 @@ def test_an_object_is_made_again_when_its_source_changed_and_only_then(compiler,
     for module in ("build", "compilation"):
         monkeypatch.setattr(f"sg3flow.kernels.{module}.sha256_file", changed)
     make_build("cpu")
-    variants = [name for name in builds.make_recipe("cpu").objects if "pointwise" in name]
+    variants = [name for name in builds.make_build_plan("cpu").objects if "pointwise" in name]
     assert calls() == len(variants) + 1  # and the link
     wanted = "simd.h"  # any of them may include it
     make_build("cpu")
-    assert calls() == len(variants) + 1 + len(builds.make_recipe("cpu").objects) + 1
+    assert calls() == len(variants) + 1 + len(builds.make_build_plan("cpu").objects) + 1
 
 
-DOCTOR = "from sg3flow.kernels.doctor import examine\nprint(*examine(), sep='\\n')"
+DOCTOR = "from sg3flow.cli.status import examine\nprint(*examine(), sep='\\n')"
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ DOCTOR = "from sg3flow.kernels.doctor import examine\nprint(*examine(), sep='\\n
     ],
 )
 @pytest.mark.medium
-def test_the_doctor_says_what_is_used_and_why(compiler, behaviour, settings, line):
-    compiler(behaviour)
+def test_the_doctor_says_what_is_used_and_why(compiler, behavior, settings, line):
+    compiler(behavior)
     done = subprocess.run(
         [sys.executable, "-c", DOCTOR],
         env=os.environ | settings,
@@ -306,7 +306,7 @@ def test_the_doctor_says_what_is_used_and_why(compiler, behaviour, settings, lin
 
 
 def test_a_rebuild_that_fails_is_an_error(compiler):
-    from sg3flow.kernels.doctor import examine
+    from sg3flow.cli.status import examine
 
     compiler("echo 'x.cpp: error: no' >&2; exit 1")
     with pytest.raises(ConfigError, match=r"x\.cpp: error: no"):

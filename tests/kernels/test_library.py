@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
-from sg3flow.kernels import trial
-from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
+from sg3flow.ops import backend, bias_act, filtered_lrelu, upfirdn2d
 
 pytestmark = pytest.mark.usefixtures("library")
 
 GEOMETRY = ((2, 2), (2, 2), (9, 8, 9, 8))
 FULL = """
 import sys, torch
-from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
+from sg3flow.ops import bias_act, filtered_lrelu, convolutions as modulated_conv2d, upfirdn2d
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[1]))
 x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36
@@ -356,9 +355,9 @@ def test_wrong_tensors_are_refused(draw):
 
 
 def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
-    monkeypatch.setattr(trial, "TOLERANCES", {torch.float32: 0.0})
+    monkeypatch.setattr(backend, "TOLERANCES", {torch.float32: 0.0})
     with pytest.raises(ConfigError, match="the cpu kernels differ from plain PyTorch by"):
-        trial.require_right("cpu")
-    monkeypatch.setattr(trial, "largest_error", lambda name, dtype: float("nan"))
+        backend.check_kernels("cpu")
+    monkeypatch.setattr(backend, "largest_error", lambda name, dtype: float("nan"))
     with pytest.raises(ConfigError, match="differ from plain PyTorch by nan"):
-        trial.require_right("cpu")
+        backend.check_kernels("cpu")

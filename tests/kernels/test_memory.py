@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 WATCHED = '#!/bin/sh\nexec "{compiler}" "$@" -O1 -fsanitize=address,undefined {strict}\n'
 STRICT = "-fno-sanitize-recover=all -fno-omit-frame-pointer"
-BUILD = "from sg3flow.kernels.loader import load_kernels; load_kernels('cpu')"
+BUILD = "from sg3flow.ops.backend import load_kernels; load_kernels('cpu')"
 # processes of their own, and torch's compiler, are too long under a sanitizer
 LEFT_OUT = "not backend and not instruction_set and not compile and not graph"
 

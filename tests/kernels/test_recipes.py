@@ -6,14 +6,14 @@ import shutil
 import pytest
 
 from sg3flow.errors import ConfigError
-from sg3flow.kernels import recipes
-from sg3flow.kernels.recipes import find_nvcc, make_recipe
+from sg3flow.kernels import build_plan
+from sg3flow.kernels.build_plan import find_nvcc, make_build_plan
 
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch):
     """Puts a stand-in for nvcc that answers with a release, or as told, where toolkits may be."""
-    monkeypatch.setattr(recipes, "_INSTALLED", str(tmp_path / "usr" / "cuda"))
+    monkeypatch.setattr(build_plan, "_INSTALLED", str(tmp_path / "usr" / "cuda"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'path' / 'bin'}:/usr/bin:/bin")
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -56,7 +56,7 @@ def test_a_toolkit_for_another_torch_is_told(toolkit):
 def test_a_toolkit_that_is_old_broken_or_hangs_is_told(
     toolkit, monkeypatch, release, script, message
 ):
-    monkeypatch.setattr("sg3flow.cuda.sources._PROBE_SEC", 0.3)
+    monkeypatch.setattr("sg3flow.kernels.build_plan._PROBE_SEC", 0.3)
     toolkit("path", release, script)
     with pytest.raises(ConfigError, match=f"{message}.*CUDA_HOME"):
         find_nvcc("12.8")
@@ -76,9 +76,9 @@ def recipe_for(toolkit, monkeypatch):
         if static:
             (home / "lib64").mkdir()
             (home / "lib64" / "libcudart_static.a").write_bytes(b"")
-        monkeypatch.setattr(recipes.torch.cuda, "device_count", lambda: 1)
-        monkeypatch.setattr(recipes.torch.cuda, "get_device_capability", lambda i: capability)
-        return make_recipe("cuda")
+        monkeypatch.setattr(build_plan.torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(build_plan.torch.cuda, "get_device_capability", lambda i: capability)
+        return make_build_plan("cuda")
 
     return make
 
@@ -119,6 +119,6 @@ def test_the_abi_is_that_of_torch():
     wanted = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler")
-    recipe = make_recipe("cpu")
+    recipe = make_build_plan("cpu")
     assert all(wanted in command for command in recipe.objects.values())
     assert ("-DSG3FLOW_X86" in recipe.objects["binding"]) == (platform.machine() == "x86_64")

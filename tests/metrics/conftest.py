@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.archive import PackedSet
-from sg3flow.metrics.inception import Inception
-from sg3flow.metrics.vgg import VGG16
+from sg3flow.metrics.features.inception import Inception
+from sg3flow.metrics.features.vgg import VGG16
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sg3flow.errors import CheckpointError, MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.best import best_of_run, best_snapshot
+from sg3flow.runs.best_snapshot import best_of_run, best_snapshot
 
 
 def _row(kimg, value, metric="fd_random1k_full", higher=False):

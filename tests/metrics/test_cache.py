@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sg3flow.metrics.cache import cached_stats, stats_folder
-from sg3flow.metrics.frechet import FeatureStats
-from sg3flow.metrics.random_features import RandomFeatures
-from sg3flow.metrics.reference import Reference, picture_batches
+from sg3flow.metrics.distances import FeatureStats
+from sg3flow.metrics.features import RandomFeatures
+from sg3flow.metrics.reference_set import Reference, cached_stats, picture_batches, stats_folder
 
 CPU = torch.device("cpu")
 KEY = {"data": "d", "detector": "e"}
@@ -80,8 +79,8 @@ def test_a_folder_that_cannot_be_written_is_a_warning(cache, capsys):
 def test_two_processes_at_once_leave_one_whole_file(cache):
     script = textwrap.dedent("""
         import numpy as np, time
-        from sg3flow.metrics.cache import cached_stats
-        from sg3flow.metrics.frechet import FeatureStats
+        from sg3flow.metrics.reference_set import cached_stats
+        from sg3flow.metrics.distances import FeatureStats
         def compute():
             time.sleep(0.5)
             return FeatureStats(5, np.arange(300.0), np.eye(300))
@@ -129,7 +128,9 @@ def test_features_are_kept_and_statistics_come_from_them(small_set, monkeypatch)
     reference.prepare_features(10**6)
     alone = reference_stats(small_set, RandomFeatures(), 8)
     monkeypatch.setattr(small_set, "image", None)  # no picture is to be read again
-    monkeypatch.setattr("sg3flow.metrics.reference.cached_stats", lambda key, compute: compute())
+    monkeypatch.setattr(
+        "sg3flow.metrics.reference_set.cached_stats", lambda key, compute: compute()
+    )
     reference.prepare_stats()
     assert np.array_equal(reference.stats().cov, alone.cov)
     again = Reference(small_set, RandomFeatures(), 8, CPU)

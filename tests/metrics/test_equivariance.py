@@ -22,8 +22,8 @@ class WaveSynthesis(torch.nn.Module):
     def forward(self, ws, noise_mode, force_fp32):
         assert noise_mode == "const" and force_fp32
         self.drawn.append(self.input.transform.clone())
-        centres = (torch.arange(SIZE) + 0.5) / SIZE - 0.5
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        centers = (torch.arange(SIZE) + 0.5) / SIZE - 0.5
+        y, x = torch.meshgrid(centers, centers, indexing="ij")
         place = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)
         if not self.fixed:
             place = place @ self.input.transform.T

@@ -3,6 +3,14 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
+from sg3flow.metrics.distances import (
+    FeatureStats,
+    RunningStats,
+    frechet_distance,
+    frechet_estimate,
+    kernel_distance,
+    kernel_estimate,
+)
 from sg3flow.metrics.estimates import (
     BLOCKS,
     block_bounds,
@@ -10,9 +18,7 @@ from sg3flow.metrics.estimates import (
     mean_estimate,
     ratio_estimate,
 )
-from sg3flow.metrics.frechet import FeatureStats, RunningStats, frechet_distance, frechet_estimate
-from sg3flow.metrics.inception_score import inception_score
-from sg3flow.metrics.kernel import kernel_distance, kernel_estimate
+from sg3flow.metrics.features.inception import inception_score
 from sg3flow.metrics.path_length import path_length
 
 

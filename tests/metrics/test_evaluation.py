@@ -11,7 +11,7 @@ from sg3flow.errors import CheckpointError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics import evaluator
 from sg3flow.metrics.evaluation import evaluate_network, evaluate_snapshots, find_snapshots
-from sg3flow.metrics.random_features import RandomFeatures
+from sg3flow.metrics.features import RandomFeatures
 
 NAMES = ("fd_random40_full", "fd_random20_full", "eqt8_int", "eqt8_frac", "eqr8")
 

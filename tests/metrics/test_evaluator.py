@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import Evaluator, inception, vgg
+from sg3flow.metrics import Evaluator
 from sg3flow.metrics.evaluation import evaluate_snapshots
+from sg3flow.metrics.features import inception, vgg
 
 NAMES = ("fd_random20_full", "eqt8_frac", "eqr4")
 CPU = torch.device("cpu")

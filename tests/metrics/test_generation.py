@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from sg3flow.distributed import ALONE
 from sg3flow.errors import MetricError
+from sg3flow.metrics.feature_collector import FeatureCollector
 from sg3flow.metrics.generation import draw_pictures, latent_batches
-from sg3flow.metrics.ranks import ALONE
-from sg3flow.metrics.studio import Studio
 
 
 class Labels:
@@ -67,7 +67,7 @@ def test_refuses_values_that_are_not_finite():
 
 def test_single_pictures_are_those_that_were_judged(tiny_generator, small_set):
     G = tiny_generator(c_dim=0)
-    studio = Studio(G, small_set, 3, 8, torch.device("cpu"), ALONE)
+    studio = FeatureCollector(G, small_set, 3, 8, torch.device("cpu"), ALONE)
     numbers = [1025, 2, 0, 1024, 2]
     batches = latent_batches(G, small_set, 1026, 400, seed=3)
     judged = [draw_pictures(G, z[:3], c[:3]) for z, c in batches if len(z) != 224]

@@ -7,8 +7,13 @@ import torch
 from torch.nn import functional
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import inception
-from sg3flow.metrics.inception import Inception, InceptionFeatures, load_inception, tf1_resize
+from sg3flow.metrics.features import inception
+from sg3flow.metrics.features.inception import (
+    Inception,
+    InceptionFeatures,
+    load_inception,
+    tf1_resize,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,8 @@ def test_features_do_not_depend_on_the_batch(network):
 
 def test_grey_is_repeated(network):
     grey = torch.arange(0, 100, dtype=torch.uint8).view(1, 1, 10, 10)
-    colour = grey.repeat(1, 3, 1, 1)
-    assert torch.equal(network(grey)["f64"], network(colour)["f64"])
+    color = grey.repeat(1, 3, 1, 1)
+    assert torch.equal(network(grey)["f64"], network(color)["f64"])
 
 
 @pytest.mark.parametrize("form", [(3, 20, 31), (3, 400, 299), (1, 299, 299), (1, 7, 5)])
@@ -92,7 +97,7 @@ def test_refuses_what_is_no_picture(network, images):
 
 
 def test_resize_doubles_without_half_pixel_shift():
-    # Sources 0, 0.5, 1, 1.5, 2, 2.5: the last one has no right neighbour and repeats.
+    # Sources 0, 0.5, 1, 1.5, 2, 2.5: the last one has no right neighbor and repeats.
     row = torch.tensor([0.0, 10, 40]).view(1, 1, 1, 3)
     assert tf1_resize(row, 1, 6).flatten().tolist() == [0, 5, 10, 25, 40, 40]
     column = row.transpose(2, 3)

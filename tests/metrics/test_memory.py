@@ -9,11 +9,11 @@ import pytest
 _SCRIPT = """
     import resource, sys
     import numpy as np, torch
-    from sg3flow.metrics import neighbours
-    from sg3flow.metrics.density_coverage import density_coverage_estimates
-    from sg3flow.metrics.kernel import kernel_estimate
-    from sg3flow.metrics.memorisation import memorisation
-    from sg3flow.metrics.precision_recall import precision_recall_estimates
+    from sg3flow.metrics import neighborhoods as neighbours
+    from sg3flow.metrics.neighborhoods import density_coverage_estimates
+    from sg3flow.metrics.distances import kernel_estimate
+    from sg3flow.metrics.neighborhoods import memorisation
+    from sg3flow.metrics.neighborhoods import precision_recall_estimates
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

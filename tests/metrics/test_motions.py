@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sg3flow.metrics import frac_shift, int_shift, pseudo, rot
-from sg3flow.metrics.motions import lowpass_for
+from sg3flow.metrics.equivariance import lowpass_for
 
 CASES = {
     "int_shift": ("int_mask", lambda x: int_shift(x, 0.125, -0.0625), 0),
@@ -27,8 +27,8 @@ def test_golden_operators(golden, name):
 
 def wave(size, tx=0.0, ty=0.0, angle=0.0):
     """A smooth picture moved in closed form, float32 [1, 1, size, size]."""
-    centres = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    centers = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
+    y, x = torch.meshgrid(centers, centers, indexing="ij")
     x, y = x - tx, y - ty
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = cos * x - sin * y, sin * x + cos * y  # the inverse of the motion

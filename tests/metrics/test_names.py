@@ -32,10 +32,10 @@ from sg3flow.metrics.names import parse_set_metrics
         ("eqr50k", "eqr", 50_000, 0),
     ],
 )
-def test_known_forms(name, kind, count, neighbour):
+def test_known_forms(name, kind, count, neighbor):
     metric = parse_metric(name)
-    found = (metric.name, metric.kind, metric.num_images, metric.neighbour)
-    assert found == (name, kind, count, neighbour)
+    found = (metric.name, metric.kind, metric.num_images, metric.neighbor)
+    assert found == (name, kind, count, neighbor)
 
 
 def test_what_comes_out_and_which_way_is_better():
@@ -88,7 +88,7 @@ def test_lists_of_names():
 
 def test_metrics_of_two_sets_need_no_count():
     found = parse_set_metrics(("fid", "pr3", "kid_random", "dc_random12"), 70)
-    assert [(m.kind, m.num_images, m.neighbour) for m in found] == [
+    assert [(m.kind, m.num_images, m.neighbor) for m in found] == [
         ("fid", 70, 0),
         ("pr", 70, 3),
         ("kid_random", 70, 0),

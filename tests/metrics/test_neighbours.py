@@ -5,11 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import neighbours
-from sg3flow.metrics.density_coverage import density_coverage, density_coverage_estimates
+from sg3flow.metrics import neighborhoods
 from sg3flow.metrics.estimates import BLOCKS
-from sg3flow.metrics.memorisation import memorisation
-from sg3flow.metrics.precision_recall import precision_recall, precision_recall_estimates
+from sg3flow.metrics.neighborhoods import (
+    density_coverage,
+    density_coverage_estimates,
+    memorization,
+    precision_recall,
+    precision_recall_estimates,
+)
 
 CPU = torch.device("cpu")
 
@@ -22,13 +26,13 @@ def cloud(count, seed, size=5):
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(1, 4), st.integers(1, 50))
 def test_blocks_change_nothing(num_real, num_gen, k, block):
     real, gen = cloud(num_real, 0), cloud(num_gen, 1)
-    before, neighbours._BLOCK = neighbours._BLOCK, block
+    before, neighborhoods._BLOCK = neighborhoods._BLOCK, block
     try:
-        radii = neighbours.neighbour_radii(real, k, CPU)
-        counts = neighbours.balls_around(gen, real, radii, CPU)
-        found, index = neighbours.nearest(gen, real, CPU)
+        radii = neighborhoods.neighbor_radii(real, k, CPU)
+        counts = neighborhoods.balls_around(gen, real, radii, CPU)
+        found, index = neighborhoods.nearest(gen, real, CPU)
     finally:
-        neighbours._BLOCK = before
+        neighborhoods._BLOCK = before
     own = (real[:, None] - real).double().norm(dim=2).fill_diagonal_(torch.inf)
     across = (gen[:, None] - real).double().norm(dim=2)
     expected = own.sort(dim=1).values[:, k - 1]
@@ -75,19 +79,19 @@ def test_copies_are_found_out():
     real = cloud(300, 0)
     gen = cloud(100, 1)
     gen[[7, 30]] = real[[200, 5]] + 1e-3
-    found = memorisation(real, gen, num_pairs=3)
+    found = memorization(real, gen, num_pairs=3)
     assert {(pair.generated, pair.training) for pair in found.closest[:2]} == {(7, 200), (30, 5)}
     distances = [pair.distance for pair in found.closest]
     assert distances == sorted(distances) and len(distances) == 3
-    honest = memorisation(real, cloud(100, 1), 3)
-    copied = memorisation(real, real[:100] + 1e-3, 3)
+    honest = memorization(real, cloud(100, 1), 3)
+    copied = memorization(real, real[:100] + 1e-3, 3)
     assert copied.authentic.value == 0 and copied.distance.value < 0.01
     assert 0.3 < honest.authentic.value < 0.7 and 0.8 < honest.distance.value < 1.2
     assert found.authentic.value < honest.authentic.value
 
 
 def test_training_sets_of_equal_pictures():
-    found = memorisation(torch.zeros(5, 2), torch.zeros(4, 2), 8)
+    found = memorization(torch.zeros(5, 2), torch.zeros(4, 2), 8)
     assert (found.authentic.value, found.distance.value, len(found.closest)) == (0, 0, 4)
 
 
@@ -96,4 +100,4 @@ def test_too_few_items():
         with pytest.raises(MetricError, match="more than 3 items"):
             measure(torch.zeros(3, 2), torch.zeros(9, 2), 3)
     with pytest.raises(MetricError, match="more than 1 items"):
-        memorisation(torch.zeros(1, 2), torch.zeros(9, 2), 3)
+        memorization(torch.zeros(1, 2), torch.zeros(9, 2), 3)

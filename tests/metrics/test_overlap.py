@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sg3flow.metrics.overlap import meanwhile
+from sg3flow.metrics.generation import meanwhile
 
 CPU = torch.device("cpu")
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import neighbours, precision_recall
+from sg3flow.metrics import neighborhoods, precision_recall
 
 
 @pytest.mark.parametrize("block", [4096, 97])
 def test_golden_whatever_the_block(golden, monkeypatch, block):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighborhoods, "_BLOCK", block)
     arrays = np.load(golden / "metrics.npz")
     real, gen = (torch.from_numpy(arrays[name]) for name in ("feats_real", "feats_gen"))
     assert np.float32(precision_recall(real, gen, 3)).tolist() == arrays["pr3"].tolist()

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics import RunningStats, frechet_distance
-from sg3flow.metrics.random_features import RandomFeatures
+from sg3flow.metrics.features import RandomFeatures
 
 DIGEST = "cc99ffe847be4c92d5c63cd6c2f841696723e6b9b63f3a5d475c51dc0c9357ac"
 
@@ -60,7 +60,7 @@ def test_distance_sees_a_collapse(distance, draw_faces):
     assert distance(faces[:5].repeat(60, 1, 1, 1)) > 5 * distance(faces)
 
 
-def test_distance_sees_missing_colours(distance, draw_faces):
+def test_distance_sees_missing_colors(distance, draw_faces):
     faces = draw_faces(300, seed=1)
     grey = faces.float().mean(dim=1, keepdim=True).to(torch.uint8)
     assert distance(grey) > 5 * distance(faces)

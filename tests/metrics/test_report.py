@@ -7,6 +7,7 @@ from PIL import Image
 
 from sg3flow.errors import DataError, MetricError
 from sg3flow.metrics.report import (
+    MetricResult,
     best_metric,
     build_report,
     check_outputs,
@@ -15,7 +16,6 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
-from sg3flow.metrics.results import MetricResult
 
 
 def result(kimg, metric, value):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sg3flow.metrics.verdict import judge_results
-from sg3flow.tracking.champion import judge
+from sg3flow.metrics.estimates import judge_results
+from sg3flow.registry.aliases import judge
 
 _ROW = {
     "metric": "fid9_full",

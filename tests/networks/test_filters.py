@@ -4,7 +4,7 @@ import scipy.integrate
 import scipy.signal
 import torch
 
-from sg3flow.networks.filters import lowpass_filter
+from sg3flow.networks.layer_schedule import lowpass_filter
 
 GOLDEN = {
     "t_up2": (12, 2, 2 * (2**2.1 - 2), 32, False),

@@ -1,6 +1,6 @@
 import torch
 
-from sg3flow.networks.pictures import to_uint8
+from sg3flow.networks.layers import to_uint8
 
 
 def test_pixels_are_scaled_clamped_and_truncated():

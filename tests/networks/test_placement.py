@@ -6,7 +6,7 @@ import torch
 
 from sg3flow.errors import ConfigError
 from sg3flow.networks import StyleGAN2Generator, StyleGAN3Generator
-from sg3flow.networks.placement import input_transform, motion_matrix, placed
+from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
 
 _SMALL = {"z_dim": 4, "c_dim": 0, "w_dim": 4, "img_resolution": 16, "img_channels": 3}
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
-from sg3flow.networks.schedule import ScheduleArguments, plan_layers
+from sg3flow.networks.layer_schedule import ScheduleArguments, plan_layers
 
 SAME = {"torgb": "is_torgb", "fp16": "use_fp16", "critically_sampled": "is_critically_sampled"}
 R = {

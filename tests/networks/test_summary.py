@@ -1,6 +1,6 @@
 import torch
 
-from sg3flow.networks.summary import format_summary, summarize
+from sg3flow.training.training_run import format_summary, summarize
 
 
 def test_rows_account_for_every_number(small_generator):
@@ -23,4 +23,4 @@ def test_table_is_aligned_and_totalled(small_generator):
     assert lines[0].split() == ["layer", "parameters", "buffers", "output", "dtype"]
     assert len(lines) == len(rows) + 4
     total = sum(p.numel() for p in G.parameters())
-    assert lines[-1].split()[:2] == ["total", str(total)]
+    assert lines[-1].split()[:2] == ["all_reduce_sum", str(total)]

@@ -37,9 +37,9 @@ def test_matches_the_definition(draw, reference_upfirdn2d, case, taps):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, (1, 2)), (1, 4), ((4, 1), (2, 3))])
 @pytest.mark.parametrize("taps", [(97,), (3, 150), (12,), (24,), (12, 12), (24, 24)])
-def test_filters_longer_than_the_image(draw, reference_upfirdn2d, taps, up, down, mirrored):
+def test_filters_longer_than_the_image(draw, reference_upfirdn2d, taps, up, down, uploading):
     f = draw(*taps)
-    f = f + f.flip(-1) if mirrored else f
+    f = f + f.flip(-1) if uploading else f
     x = draw(2, 3, 13, 10)
     sizes = {"up": up, "down": down, "padding": (80, 71, 60, 81)}
     expected = reference_upfirdn2d(x, f, **sizes)

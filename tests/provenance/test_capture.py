@@ -9,12 +9,17 @@ import pytest
 import torch
 
 from sg3flow.files import sha256_file
-from sg3flow.provenance import capture as module
-from sg3flow.provenance import code
-from sg3flow.provenance.capture import capture
-from sg3flow.provenance.files import read_packages, read_provenance
-from sg3flow.provenance.git_tree import diff_digest
-from sg3flow.provenance.packages import format_packages, installed_packages, parse_packages
+from sg3flow.git import diff_digest
+from sg3flow.runs import code_state
+from sg3flow.runs import provenance as module
+from sg3flow.runs.provenance import (
+    capture,
+    format_packages,
+    installed_packages,
+    parse_packages,
+    read_packages,
+    read_provenance,
+)
 
 CPU = torch.device("cpu")
 TOLD = {"uid": "ab" * 16, "command": "python stages/train.py", "data": {}, "start_nimg": 0}
@@ -35,7 +40,7 @@ def with_changes(monkeypatch, diff: bytes):
     facts = {"bytes": len(diff), "sha256": diff_digest(diff), "withheld": []}
     facts["complete"] = len(diff) <= module.MOST_DIFF_BYTES
     told = {"commit": "c" * 40, "dirty": bool(diff), "diff": facts}
-    monkeypatch.setattr(module, "code_facts", lambda: (told, diff))
+    monkeypatch.setattr(module, "code_info", lambda: (told, diff))
 
 
 def test_everything_stands_in_the_folder(place, monkeypatch):
@@ -90,20 +95,20 @@ def test_too_large_a_diff_is_cut_and_says_so(place, monkeypatch):
 
 
 def test_the_running_code_is_found(monkeypatch, tmp_path):
-    facts, diff = code.code_facts()
+    facts, diff = code_state.code_info()
     assert facts["version"] and isinstance(diff, bytes)
     # Of an installed package the script's own folder tells.
-    monkeypatch.setattr(code, "git_tree", lambda folder, tracked=None: None)
+    monkeypatch.setattr(code_state, "git_tree", lambda folder, tracked=None: None)
     script = tmp_path / "stages" / "train.py"
     monkeypatch.setattr(sys, "argv", [str(script)])
-    assert code.code_folder() == tmp_path
-    assert code.code_facts()[0]["commit"] == ""
+    assert code_state.code_folder() == tmp_path
+    assert code_state.code_info()[0]["commit"] == ""
 
 
 def test_why_git_did_not_answer_is_recorded_and_told(place, monkeypatch, capsys):
     project, work = place
     (project / ".git").write_text("gitdir: /nowhere\n")
-    monkeypatch.setattr(code, "code_folder", lambda: project)
+    monkeypatch.setattr(code_state, "code_folder", lambda: project)
     capture(work, CPU, TOLD)
     told = read_provenance(work)["code"]
     assert told["commit"] == "" and "nowhere" in told["git_error"]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.git import GitError, git_environment
-from sg3flow.provenance.git_tree import git_tree
+from sg3flow.git import GitError, git_environment, git_tree
 
 
 def git(folder: Path, *arguments: str) -> str:

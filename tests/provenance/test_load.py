@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from sg3flow.provenance import load
-from sg3flow.provenance.load import LoadSampler
+from sg3flow.runs import machine
+from sg3flow.runs.machine import SystemMonitor
 
 LIBRARY = r"""
 #include <string.h>
@@ -44,7 +44,7 @@ int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *degrees) { retu
 
 
 def test_load_of_this_machine(tmp_path):
-    sampler = LoadSampler(tmp_path, torch.device("cpu"))
+    sampler = SystemMonitor(tmp_path, torch.device("cpu"))
     time.sleep(0.05)
     stats = sampler.read()
     memory = psutil.virtual_memory()
@@ -57,9 +57,9 @@ def test_load_of_this_machine(tmp_path):
 
 
 def test_a_thread_samples_and_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "_PERIOD_SEC", 0.01)
-    monkeypatch.setattr(load, "_SHORT_SEC", 3600)
-    sampler = LoadSampler(tmp_path, torch.device("cpu"))
+    monkeypatch.setattr(machine, "_PERIOD_SEC", 0.01)
+    monkeypatch.setattr(machine, "_SHORT_SEC", 3600)
+    sampler = SystemMonitor(tmp_path, torch.device("cpu"))
     before = torch.get_rng_state()
     with sampler.sampling():
         deadline = time.monotonic() + 30
@@ -73,9 +73,9 @@ def test_a_thread_samples_and_leaves(tmp_path, monkeypatch):
 
 ASK = """
 import json, pathlib, torch
-from sg3flow.provenance import load, nvml
-load._gpu_uuids = lambda: ["1111"]
-stats = load.LoadSampler(pathlib.Path("."), torch.device("cuda")).read()
+from sg3flow.runs import machine as load, machine as nvml
+machine._gpu_uuids = lambda: ["1111"]
+stats = machine.LoadSampler(pathlib.Path("."), torch.device("cuda")).read()
 use = stats.get("system/gpu_0_utilization_percentage")
 found = [nvml.gpu_load("2222"), nvml.gpu_load("1111"), use.mean if use else None]
 print(json.dumps([nvml.driver_version(), *found]))

@@ -30,5 +30,5 @@ def make_generator() -> Callable[..., StyleGAN3Generator]:
 
 @pytest.fixture(scope="session")
 def generator(make_generator):
-    """An unlabelled generator of RGB pictures."""
+    """An unlabeled generator of RGB pictures."""
     return make_generator()

@@ -9,11 +9,7 @@ import torch
 from PIL import Image
 
 from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.rendering.images import (
-    Look,
-    png_bytes,
-    render_image,
-)
+from sg3flow.rendering.images import RenderOptions, png_bytes, render_image
 
 
 def test_a_seed_gives_the_picture_of_the_plain_formula(generator):
@@ -21,32 +17,34 @@ def test_a_seed_gives_the_picture_of_the_plain_formula(generator):
     with torch.no_grad():
         img = generator(z.float(), torch.zeros(1, 0), truncation_psi=0.7, noise_mode="const")
     expected = (img.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8)[0].numpy()
-    np.testing.assert_array_equal(render_image(generator, 5, Look(psi=0.7)), expected)
+    np.testing.assert_array_equal(render_image(generator, 5, RenderOptions(psi=0.7)), expected)
 
 
 def test_a_picture_does_not_depend_on_what_was_rendered_before(generator):
-    alone = render_image(generator, 3, Look())
-    render_image(generator, 4, Look(psi=0.3, translate=(0.2, 0.1), rotate=30))
-    np.testing.assert_array_equal(render_image(generator, 3, Look()), alone)
+    alone = render_image(generator, 3, RenderOptions())
+    render_image(generator, 4, RenderOptions(psi=0.3, translate=(0.2, 0.1), rotate=30))
+    np.testing.assert_array_equal(render_image(generator, 3, RenderOptions()), alone)
 
 
 def test_seeds_and_psi_change_the_picture_and_psi_0_is_the_average(generator):
-    assert (render_image(generator, 1, Look()) != render_image(generator, 2, Look())).any()
-    average = render_image(generator, 1, Look(psi=0))
-    np.testing.assert_array_equal(render_image(generator, 2, Look(psi=0)), average)
+    assert (
+        render_image(generator, 1, RenderOptions()) != render_image(generator, 2, RenderOptions())
+    ).any()
+    average = render_image(generator, 1, RenderOptions(psi=0))
+    np.testing.assert_array_equal(render_image(generator, 2, RenderOptions(psi=0)), average)
 
 
 def test_values_that_are_not_finite_are_no_picture(make_generator):
     G = make_generator()
     G.mapping.w_avg.fill_(math.nan)
     with pytest.raises(CheckpointError, match="not finite"):
-        render_image(G, 1, Look(psi=0.5))
+        render_image(G, 1, RenderOptions(psi=0.5))
 
 
 def test_translation_moves_the_picture(make_generator):
     G = make_generator(img_resolution=32)
-    still = render_image(G, 0, Look()).astype(float)
-    moved = render_image(G, 0, Look(translate=(0.25, 0.0))).astype(float)
+    still = render_image(G, 0, RenderOptions()).astype(float)
+    moved = render_image(G, 0, RenderOptions(translate=(0.25, 0.0))).astype(float)
     shifted = np.abs(moved[:, 12:-4] - still[:, 4:-12]).mean()
     assert shifted < 0.5 * np.abs(moved[:, 12:-4] - still[:, 12:-4]).mean()
 
@@ -67,29 +65,34 @@ class _Untransformed(torch.nn.Module):
 
 def test_a_network_without_a_transform_refuses_only_when_asked(generator):
     G = _Untransformed(generator)
-    np.testing.assert_array_equal(render_image(G, 1, Look()), render_image(generator, 1, Look()))
+    np.testing.assert_array_equal(
+        render_image(G, 1, RenderOptions()), render_image(generator, 1, RenderOptions())
+    )
     with pytest.raises(ConfigError, match="only StyleGAN3"):
-        render_image(G, 1, Look(rotate=10))
+        render_image(G, 1, RenderOptions(rotate=10))
 
 
 def test_random_noise_is_the_seeds_own_and_leaves_the_global_state_alone(generator):
     G = _Untransformed(generator)
     state = torch.get_rng_state()
-    first = render_image(G, 1, Look(noise_mode="random"))
+    first = render_image(G, 1, RenderOptions(noise_mode="random"))
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    np.testing.assert_array_equal(render_image(G, 1, Look(noise_mode="random")), first)
-    assert (first != render_image(G, 1, Look())).any()
+    np.testing.assert_array_equal(render_image(G, 1, RenderOptions(noise_mode="random")), first)
+    assert (first != render_image(G, 1, RenderOptions())).any()
 
 
 def test_classes_are_checked(make_generator, generator):
     labelled = make_generator(c_dim=3)
-    assert (render_image(labelled, 1, Look(), 0) != render_image(labelled, 1, Look(), 2)).any()
+    assert (
+        render_image(labelled, 1, RenderOptions(), 0)
+        != render_image(labelled, 1, RenderOptions(), 2)
+    ).any()
     for class_index in (None, 3, -1):
         with pytest.raises(ConfigError, match="0 to 2"):
-            render_image(labelled, 1, Look(), class_index)
+            render_image(labelled, 1, RenderOptions(), class_index)
     with pytest.raises(ConfigError, match="without classes"):
-        render_image(generator, 1, Look(), 0)
+        render_image(generator, 1, RenderOptions(), 0)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_classes_are_checked(make_generator, generator):
 )
 def test_a_look_holds_finite_numbers(bad):
     with pytest.raises(ConfigError, match="finite"):
-        Look(**bad)
+        RenderOptions(**bad)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

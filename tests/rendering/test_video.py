@@ -10,7 +10,7 @@ import pytest
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.rendering import video
 from sg3flow.rendering.grid import enlarged
-from sg3flow.rendering.images import Look, render_image
+from sg3flow.rendering.images import RenderOptions, render_image
 from sg3flow.rendering.video import closed_curve, write_interpolation
 
 
@@ -46,11 +46,11 @@ def _frames(path):
 
 def test_the_file_plays_loops_and_comes_out_the_same_again(generator, tmp_path):
     path = tmp_path / "a b" / "walk.mp4"
-    arguments = {"look": Look(psi=0.7), "classes": [None] * 4, "grid": (2, 1), "fps": 10}
+    arguments = {"look": RenderOptions(psi=0.7), "classes": [None] * 4, "grid": (2, 1), "fps": 10}
     total = write_interpolation(generator, [0, 1, 2, 3], path, frames_per_keyframe=3, **arguments)
     frames = _frames(path)
     assert total == 6 and frames.shape == (6, 256, 512, 3)
-    first = enlarged(render_image(generator, 0, Look(psi=0.7)), 256)
+    first = enlarged(render_image(generator, 0, RenderOptions(psi=0.7)), 256)
     assert np.abs(frames[0, :, :256].astype(int) - first).mean() < 8
     again = tmp_path / "again.mp4"
     write_interpolation(generator, [0, 1, 2, 3], again, frames_per_keyframe=3, **arguments)
@@ -62,7 +62,12 @@ def test_the_file_plays_loops_and_comes_out_the_same_again(generator, tmp_path):
 def test_seeds_that_do_not_fill_the_tiles_are_refused(generator, tmp_path):
     with pytest.raises(ConfigError, match="multiple of 2"):
         write_interpolation(
-            generator, [0, 1, 2], tmp_path / "x.mp4", look=Look(), classes=[None] * 3, grid=(2, 1)
+            generator,
+            [0, 1, 2],
+            tmp_path / "x.mp4",
+            look=RenderOptions(),
+            classes=[None] * 3,
+            grid=(2, 1),
         )
 
 
@@ -70,7 +75,7 @@ def test_frames_too_large_are_refused_before_anything_is_drawn(generator, tmp_pa
     seeds, path = list(range(10_000)), tmp_path / "x.mp4"
     with pytest.raises(ConfigError, match="25600 x 25600 pixels is too large"):
         write_interpolation(
-            generator, seeds, path, look=Look(), classes=[None] * 10_000, grid=(100, 100)
+            generator, seeds, path, look=RenderOptions(), classes=[None] * 10_000, grid=(100, 100)
         )
     assert not path.exists()
 
@@ -80,7 +85,9 @@ def test_odd_sides_are_made_even():
 
 
 def _run_broken(generator, path):
-    write_interpolation(generator, [0], path, look=Look(), classes=[None], frames_per_keyframe=40)
+    write_interpolation(
+        generator, [0], path, look=RenderOptions(), classes=[None], frames_per_keyframe=40
+    )
 
 
 def test_a_failing_encoder_is_told_by_its_last_line(generator, tmp_path, monkeypatch):

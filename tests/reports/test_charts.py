@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sg3flow.compare.curves import Chart, Line, thinned
-from sg3flow.compare.facts import Point
-from sg3flow.metrics.results import MetricResult
+from sg3flow.compare.comparison import Chart, Line, thinned
+from sg3flow.compare.run_data import Point
+from sg3flow.metrics.report import MetricResult
 from sg3flow.reports.charts import (
     HEIGHT,
     MOST_RUNS,

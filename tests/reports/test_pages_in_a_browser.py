@@ -11,11 +11,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sg3flow.compare.comparison import compare
-from sg3flow.compare.facts import Facts, Point
-from sg3flow.compare.samples import Drawn
+from sg3flow.compare.drawn_samples import Drawn
+from sg3flow.compare.run_data import Point, RunData
 from sg3flow.config import PackConfig, ValidateConfig
-from sg3flow.data.checks import validate_packed
-from sg3flow.data.pack import pack_images
+from sg3flow.data.packing import pack_images
+from sg3flow.data.validation.checks import validate_packed
 from sg3flow.reports import comparison_page, validation_page
 
 # What can be seen of a page from inside.
@@ -91,7 +91,7 @@ def comparison() -> str:
         }
         known = {"train.gamma": str(number), "train.note": "long" * 30 + str(number)}
         runs.append(
-            Facts(
+            RunData(
                 "run folder",
                 name,
                 f"/far/{name}",

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.provenance.files import FORMAT
-from sg3flow.reproduction.data import find_data
-from sg3flow.reproduction.record import Record, read_record
-from sg3flow.reproduction.workplace import Workplace, prepare_workplace
+from sg3flow.runs.provenance import FORMAT
+from sg3flow.runs.reproduction_inputs import find_data
+from sg3flow.runs.worktree import Record, Worktree, prepare_worktree, read_record
 
 pytestmark = pytest.mark.medium
 
@@ -49,8 +48,8 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path / "mine"))
 
-    def found(anew=True):
-        place = prepare_workplace(record, folder, anew=anew)
+    def found(clean=True):
+        place = prepare_worktree(record, folder, clean=clean)
         lines: list[str] = []
         path = find_data(record, place, folder, None, lines.append)
         assert PackedSet(path).digest == data["digest"]
@@ -68,7 +67,7 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     shutil.rmtree(folder.parent / "remote")
     path, place, said = found()  # nobody has it: the recorded pipeline makes it
     assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
-    assert (place.project / "data" / "told").read_text().strip() == str(place.state)
+    assert (place.project / "data" / "broadcast").read_text().strip() == str(place.state)
     assert "data: dvc pull: " in said and "no reason given" not in said
     assert not packed.exists() and project.git("status", "--porcelain") == ""
 
@@ -76,6 +75,6 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
 def test_data_given_by_a_relative_path_are_found_from_the_worktree_too(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     record = read_record(project.folder / "runs" / "first")
-    place = Workplace(project.folder / "unused", project.folder / "unused")
+    place = Worktree(project.folder / "unused", project.folder / "unused")
     found = find_data(record, place, project.folder, Path("data/tiny.zip"), print)
     assert found == project.folder / "data" / "tiny.zip"

@@ -6,13 +6,13 @@ import pytest
 
 from sg3flow.errors import CheckpointError, DataError
 from sg3flow.files import sha256_file
-from sg3flow.provenance.network import network_digest, network_facts
-from sg3flow.reproduction.network import Start, find_network
-from sg3flow.reproduction.record import Record
+from sg3flow.runs.provenance import network_digest, network_info
+from sg3flow.runs.reproduction_inputs import Start, find_network
+from sg3flow.runs.worktree import Record
 
 
 def record_of(source: str, digest: str = "") -> Record:
-    provenance = {"network": network_facts(source, digest), "folder": "project"}
+    provenance = {"network": network_info(source, digest), "folder": "project"}
     return Record(Path(), {"params": {"resume": source}}, provenance, {}, "a run")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
-from sg3flow.reproduction.record import read_record
-from sg3flow.reproduction.verdict import compare
+from sg3flow.runs.reproduce import compare
+from sg3flow.runs.worktree import read_record
 
 pytestmark = pytest.mark.medium
 
@@ -146,7 +146,7 @@ def test_other_packages_are_told(project):
 
 @pytest.mark.slow
 def test_a_network_from_the_tracking_server_is_brought_for_the_new_training(project, monkeypatch):
-    from sg3flow.tracking.store import connect, training_run_id
+    from sg3flow.tracking.mlflow_store import connect, training_run_id
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
     monkeypatch.chdir(project.folder)
@@ -178,7 +178,7 @@ def test_a_network_from_the_tracking_server_is_brought_for_the_new_training(proj
 )
 def test_what_is_no_training_is_one_line(project, run, message, monkeypatch, tmp_path):
     from sg3flow.errors import Sg3flowError
-    from sg3flow.tracking.recorded import find_record
+    from sg3flow.tracking.tracked_runs import find_record
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
     monkeypatch.chdir(project.folder)
@@ -188,8 +188,8 @@ def test_what_is_no_training_is_one_line(project, run, message, monkeypatch, tmp
 
 def test_every_name_of_a_training_leads_to_it(project, monkeypatch, tmp_path):
     from sg3flow.errors import TrackingError
-    from sg3flow.tracking.recorded import find_record
-    from sg3flow.tracking.store import connect, training_run_id
+    from sg3flow.tracking.mlflow_store import connect, training_run_id
+    from sg3flow.tracking.tracked_runs import find_record
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
     monkeypatch.chdir(project.folder)
@@ -224,7 +224,7 @@ def test_every_name_of_a_training_leads_to_it(project, monkeypatch, tmp_path):
 
 
 def test_a_run_on_the_server_holds_what_the_machine_was(project, monkeypatch):
-    from sg3flow.tracking.store import connect, training_run_id
+    from sg3flow.tracking.mlflow_store import connect, training_run_id
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / 'mlflow.db'}")
     monkeypatch.chdir(project.folder)

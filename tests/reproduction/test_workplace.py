@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from sg3flow.errors import DataError
-from sg3flow.provenance.git_tree import diff_digest
-from sg3flow.provenance.network import network_facts
-from sg3flow.reproduction.again import _contradiction, _environment, reproduce
-from sg3flow.reproduction.record import read_record
-from sg3flow.reproduction.workplace import Workplace, prepare_workplace
+from sg3flow.git import diff_digest
+from sg3flow.runs.provenance import network_info
+from sg3flow.runs.reproduce import _contradiction, _environment, reproduce
+from sg3flow.runs.worktree import Worktree, prepare_worktree, read_record
 
 pytestmark = pytest.mark.medium
 
@@ -58,7 +57,7 @@ def test_a_commit_that_is_not_here(project, copy):
 
 def test_outside_git(project, copy, tmp_path):
     with pytest.raises(DataError, match="is in no git repository"):
-        prepare_workplace(read_record(copy), tmp_path, anew=False)
+        prepare_worktree(read_record(copy), tmp_path, clean=False)
 
 
 def test_changes_that_do_not_apply(project, copy):
@@ -101,7 +100,7 @@ def test_a_length_without_a_recorded_snapshot_is_refused_before_anything_is_made
 
 
 def test_an_address_that_lost_its_query_is_named_as_the_cause(project, copy):
-    facts = network_facts("https://host.example/a.pkl?key=x", "1" * 64)
+    facts = network_info("https://host.example/a.pkl?key=x", "1" * 64)
     assert facts["shortened"] and "key" not in str(facts)
     change(copy, "provenance.json", network=facts)
     assert "without its password or query" in _contradiction(read_record(copy), "0" * 12)
@@ -112,7 +111,7 @@ def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy,
     for name in ("MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES", "OTHER"):
         monkeypatch.setenv(name, "0")
     record = read_record(copy)
-    place = Workplace(place_of(project, copy), place_of(project, copy) / "tree")
+    place = Worktree(place_of(project, copy), place_of(project, copy) / "tree")
     found = _environment(record, place)
     assert found["MKL_CBWR"] == "COMPATIBLE" and found["OTHER"] == "0"
     assert found["CUDA_VISIBLE_DEVICES"] == "0"  # which GPUs there are is this machine's
@@ -122,9 +121,9 @@ def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy,
 
 def test_an_attempt_that_was_removed_by_hand_begins_again(project, copy):
     record = read_record(copy)
-    place = prepare_workplace(record, project.folder, anew=False)
+    place = prepare_worktree(record, project.folder, clean=False)
     shutil.rmtree(place.folder)
-    assert prepare_workplace(record, project.folder, anew=False) == place
+    assert prepare_worktree(record, project.folder, clean=False) == place
     assert (place.tree / "dvc.yaml").is_file()
 
 
@@ -134,15 +133,15 @@ def test_a_place_that_is_not_ours_or_was_edited(project, copy):
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="was not made by `sg3flow reproduce`"):
-        prepare_workplace(record, project.folder, anew=True)
+        prepare_worktree(record, project.folder, clean=True)
     assert (folder / "thesis.txt").read_text() == "mine"
     shutil.rmtree(folder)
-    place = prepare_workplace(record, project.folder, anew=False)
-    assert prepare_workplace(record, project.folder, anew=False) == place
+    place = prepare_worktree(record, project.folder, clean=False)
+    assert prepare_worktree(record, project.folder, clean=False) == place
     (place.tree / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(DataError, match="is not the recorded code"):
-        prepare_workplace(record, project.folder, anew=False)
-    place = prepare_workplace(record, project.folder, anew=True)
+        prepare_worktree(record, project.folder, clean=False)
+    place = prepare_worktree(record, project.folder, clean=True)
     committed = (project.folder / "dvc.yaml").read_text()
     assert (place.tree / "dvc.yaml").read_text() == committed
 

@@ -41,7 +41,7 @@ def make_networks() -> Callable[..., tuple[StyleGAN3Generator, Discriminator]]:
 @pytest.fixture
 def make_package(make_networks, tmp_path: Path):
     """Packages a generator of so many classes into a folder; gives the package and the network."""
-    from sg3flow.checkpoints.packaged_model import package_generator
+    from sg3flow.checkpoints.loading import package_generator
 
     def make(c_dim: int = 0):
         G, _ = make_networks(c_dim)
@@ -74,7 +74,7 @@ _REGISTER = """
 import sys
 from pathlib import Path
 from sg3flow.config import RegisterConfig
-from sg3flow.tracking.registry import register_best
+from sg3flow.registry.registration import register_best
 for folder in map(Path, sys.argv[1:]):
     config = RegisterConfig(name="toy")
     register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)

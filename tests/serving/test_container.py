@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sg3flow.tracking.registry import requirements
+from sg3flow.registry.registration import requirements
 
 pytestmark = pytest.mark.medium
 
@@ -146,7 +146,7 @@ class Refusing:
 sys.meta_path.insert(0, Refusing())
 from sg3flow.serving import http_body, predictor, pyfunc_model
 import starlette  # what model_app needs besides
-from sg3flow.kernels.loader import load_kernels
+from sg3flow.ops.backend import load_kernels
 load_kernels("cpu")
 """
 

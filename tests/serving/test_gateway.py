@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 
 from sg3flow.errors import TrackingError
+from sg3flow.registry.alias_server import followed
 from sg3flow.serving.gateway import Gateway, Settings, Source
-from sg3flow.tracking.served import followed
 
 pytestmark = pytest.mark.medium
 

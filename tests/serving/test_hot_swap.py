@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
-from sg3flow.rendering.images import Look, png_bytes, render_image
+from sg3flow.cli.commands import app
+from sg3flow.rendering.images import RenderOptions, png_bytes, render_image
 
 pytestmark = pytest.mark.medium
 
@@ -48,7 +48,9 @@ def server(registry):
 
 
 def _expected(network) -> list[str]:
-    pictures = [render_image(network, seed, Look(), index) for seed, index in ((1, 0), (2, 1))]
+    pictures = [
+        render_image(network, seed, RenderOptions(), index) for seed, index in ((1, 0), (2, 1))
+    ]
     return [base64.b64encode(png_bytes(image)).decode() for image in pictures]
 
 

@@ -12,11 +12,10 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.checkpoints.packaged_model import load_packaged
+from sg3flow.checkpoints.loading import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
-from sg3flow.rendering.samples import resized
-from sg3flow.rendering.seeds import seed_latent
+from sg3flow.rendering.grid import resized
+from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
 from sg3flow.serving.predictor import Predictor, Request, _twin
 from sg3flow.serving.request_schema import Limits
 
@@ -85,14 +84,16 @@ def test_a_model_that_draws_no_finite_values_is_a_500(make_networks):
 def test_predictions_are_the_rendered_pictures(make_package):
     package, G = make_package(c_dim=3)
     predictor = Predictor.load(package.weights, package.description)
-    look = Look(psi=0.7, translate=(0.1, 0.0), rotate=20)
+    look = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=20)
     assert predictor.predict(Request(5, look, 2)) == png_bytes(render_image(G, 5, look, 2))
 
 
 def test_many_threads_get_what_one_gets(make_package):
     package, _ = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    looks = [Look(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)]
+    looks = [
+        RenderOptions(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)
+    ]
     requests = [Request(seed, look) for seed in range(10) for look in looks]
     expected = [predictor.predict(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
@@ -103,12 +104,12 @@ def test_many_threads_get_what_one_gets(make_package):
 def test_vectors_give_the_picture_of_their_seed(make_package, num_ws):
     package, G = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    look = Look(psi=0.7, rotate=20)
+    look = RenderOptions(psi=0.7, rotate=20)
     expected = predictor.predict(Request(5, look))
     z = tuple(seed_latent(5, G.z_dim)[0])
     assert predictor.predict(Request(None, look, z=z)) == expected
     ws = tuple(map(tuple, seed_ws(G, 5, look, None)[0][:num_ws].tolist()))
-    assert predictor.predict(Request(None, Look(rotate=20), ws=ws)) == expected
+    assert predictor.predict(Request(None, RenderOptions(rotate=20), ws=ws)) == expected
 
 
 @pytest.mark.parametrize(("kind", "quality"), [("jpeg", 100), ("webp", 100), ("png", 90)])
@@ -121,7 +122,7 @@ def test_formats_show_the_same_picture_and_repeat(make_package, kind, quality):
     with PillowImage.open(io.BytesIO(content)) as picture:
         assert (picture.format, picture.mode) == (kind.upper(), "RGB")
         pixels = np.asarray(picture, dtype=np.int16)
-    assert np.abs(pixels - render_image(G, 5, Look())).mean() < 4
+    assert np.abs(pixels - render_image(G, 5, RenderOptions())).mean() < 4
     low = Request(5, kind=kind, quality=10)
     assert (predictor.predict(low) != content) == (kind != "png")
 
@@ -129,7 +130,7 @@ def test_formats_show_the_same_picture_and_repeat(make_package, kind, quality):
 def test_a_smaller_size_is_the_scaled_picture(make_package):
     package, G = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    expected = resized(render_image(G, 5, Look()), 7)
+    expected = resized(render_image(G, 5, RenderOptions()), 7)
     assert expected.shape == (7, 7, 3)
     assert predictor.predict(Request(5, size=7)) == png_bytes(expected)
 
@@ -149,7 +150,9 @@ def test_pictures_side_by_side_are_those_made_alone(make_networks):
     G, _ = make_networks(c_dim=3)
     threads = torch.get_num_threads()
     predictor = Predictor(G, together=4)
-    looks = [Look(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)]
+    looks = [
+        RenderOptions(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)
+    ]
     requests = [Request(seed, look, seed % 3) for seed in range(6) for look in looks]
     try:
         with ThreadPoolExecutor(8) as pool:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
-from sg3flow.rendering.images import Look
+from sg3flow.rendering.images import RenderOptions
 from sg3flow.serving.predictor import Request, Shapes
 from sg3flow.serving.request_schema import COLUMNS, Limits
 from sg3flow.serving.request_schema import read_requests as read
@@ -21,12 +21,14 @@ def read_requests(rows, params, num_classes, limits=None):
 def test_rows_and_parameters_become_requests():
     rows = [{"seed": 1}, {"seed": 2.0, "psi": 0.5}, {"seed": np.int64(3), "class": np.float64(1)}]
     assert read_requests(rows, {"psi": 0.7, "class": 2}, 3) == [
-        Request(1, Look(psi=0.7), 2),
-        Request(2, Look(psi=0.5), 2),
-        Request(3, Look(psi=0.7), 1),
+        Request(1, RenderOptions(psi=0.7), 2),
+        Request(2, RenderOptions(psi=0.5), 2),
+        Request(3, RenderOptions(psi=0.7), 1),
     ]
     moved = {"seed": 0, "translate_x": 1, "translate_y": -0.5, "rotate": 90}
-    assert read_requests([moved], {}, 0) == [Request(0, Look(1.0, "const", (1.0, -0.5), 90.0))]
+    assert read_requests([moved], {}, 0) == [
+        Request(0, RenderOptions(1.0, "const", (1.0, -0.5), 90.0))
+    ]
 
 
 _BAD_ROWS = [

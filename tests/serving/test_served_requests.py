@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image as PillowImage
 
-from sg3flow.rendering.images import Look, png_bytes, render_image, seed_ws
-from sg3flow.rendering.seeds import seed_latent
+from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
 
 pytestmark = pytest.mark.medium
 
@@ -61,7 +60,7 @@ def test_a_post_returns_the_rendered_pictures(any_server):
     rows = [{"seed": 1, "class": 0}, {"seed": 4294967295, "class": 2}, {"seed": 1, "class": 0}]
     status, text = any_server.post(_records(*rows, psi=0.7, translate_x=0.1, rotate=15))
     assert status == 200, text
-    look = Look(psi=0.7, translate=(0.1, 0.0), rotate=15)
+    look = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=15)
     expected = [
         png_bytes(render_image(any_server.network, r["seed"], look, r["class"])) for r in rows
     ]
@@ -291,7 +290,7 @@ def test_a_body_in_pieces_is_cut_at_the_limit(server):
 
 def test_vectors_formats_and_sizes_are_served(any_server):
     G = any_server.network
-    look = Look(psi=0.7)
+    look = RenderOptions(psi=0.7)
     z = seed_latent(5, G.z_dim)[0].tolist()
     ws = seed_ws(G, 5, look, 1)[0].tolist()
     rows = [{"seed": 5, "class": 1, "psi": 0.7}, {"z": z, "class": 1, "psi": 0.7}, {"w": ws}]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sg3flow.checkpoints import load_networks, save_snapshot
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
-from sg3flow.rendering.images import Look, render_image
+from sg3flow.rendering.images import RenderOptions, render_image
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
 pytestmark = [
@@ -121,7 +121,7 @@ def test_the_articles_line_renders_a_seed(render, tmp_path):
     assert result.exit_code == 0, result.output
     G = load_networks(tmp_path / "plain.pkl").G_ema
     np.testing.assert_array_equal(
-        _pixels(tmp_path / "out" / "seed0002.png"), render_image(G, 2, Look())
+        _pixels(tmp_path / "out" / "seed0002.png"), render_image(G, 2, RenderOptions())
     )
     assert sorted(p.name for p in other.parent.iterdir()) == ["notes.txt", "seed0002.png"]
 
@@ -132,7 +132,7 @@ def test_images_takes_class_place_and_ranges(render, run):
     result = render("images", "--network", network, "--seeds", "0,2-3", "--outdir", "o", *options)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in Path("o").iterdir()) == [f"seed000{i}.png" for i in (0, 2, 3)]
-    look = Look(1.0, "none", (-0.1, 0.2), -20.0)
+    look = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
     expected = render_image(load_networks(network).G_ema, 3, look, 1)
     np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
 
@@ -246,8 +246,8 @@ def test_best_fills_a_folder_from_the_best_snapshot(render, run):
     assert marker["snapshot"] == snapshot.name and marker["seeds"] == [0, 1, 2, 3]
     assert marker["snapshot_sha256"] == hashlib.sha256(snapshot.read_bytes()).hexdigest()
     assert str(run) not in json.dumps(marker)
-    # A labelled network's classes come in turn.
-    expected = render_image(load_networks(snapshot).G_ema, 3, Look(), 1)
+    # A labeled network's classes come in turn.
+    expected = render_image(load_networks(snapshot).G_ema, 3, RenderOptions(), 1)
     np.testing.assert_array_equal(_pixels(Path("renders/seed0003.png")), expected)
     contents = {p.name: p.read_bytes() for p in Path("renders").iterdir()}
     assert render(*arguments).exit_code == 0
@@ -324,7 +324,7 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
 def test_the_model_is_logged_onto_the_training_run(register, run):
     import mlflow
 
-    from sg3flow.tracking.store import connect, training_run_id
+    from sg3flow.tracking.mlflow_store import connect, training_run_id
 
     store = connect()
     training = store.client.create_run(store.experiment_id, tags={"sg3flow.uid": "u1"})

@@ -3,7 +3,7 @@
 import pytest
 
 from sg3flow.errors import MetricError
-from sg3flow.tracking.champion import judge, require_comparable
+from sg3flow.registry.aliases import judge, require_comparable
 
 _ROW = {
     "metric": "fd_random1k_full",

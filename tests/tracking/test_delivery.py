@@ -11,20 +11,18 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
+from sg3flow.cli.commands import app
 from sg3flow.config import EvaluateConfig
-from sg3flow.errors import TrackingError, TrainingMissing
+from sg3flow.errors import TrackingError, TrainingMissingError
 from sg3flow.files import sha256_file
-from sg3flow.reporting import JsonlReporter
-from sg3flow.tracking.delivery import Delivery
-from sg3flow.tracking.journal import Journal
-from sg3flow.tracking.mirror import mirrored
-from sg3flow.tracking.models import SHA256_TAG
-from sg3flow.tracking.position import load_position, sole_sender
-from sg3flow.tracking.recorded import find_record
-from sg3flow.tracking.runs import registered_version, training_id
+from sg3flow.runs.run_folder import JsonlReporter
+from sg3flow.tracking.event_upload import SHA256_TAG
+from sg3flow.tracking.mlflow_store import connect, time_to_upload, tracking_uri, training_run_id
+from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
 from sg3flow.tracking.stage_run import tracked_stage
-from sg3flow.tracking.store import connect, time_to_upload, tracking_uri, training_run_id
+from sg3flow.tracking.tracked_runs import find_record, registered_version, training_id
+from sg3flow.tracking.upload_process import uploading
+from sg3flow.tracking.uploader import Uploader
 
 
 def sync(*folders: Path):
@@ -32,11 +30,11 @@ def sync(*folders: Path):
 
 
 def test_everything_arrives_once_however_often_it_is_sent(run_folder, is_complete):
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     is_complete(run_folder)
     run_id = training_run_id(run_folder)
     for _ in range(2):
-        Delivery(run_folder).send()
+        Uploader(run_folder).send()
         shutil.rmtree("state/sent")  # how far it got is lost: all goes again
     assert training_run_id(run_folder) == run_id
     is_complete(run_folder)
@@ -56,7 +54,7 @@ def test_a_cut_at_any_request_leaves_nothing_out(run_folder, is_complete, monkey
         monkeypatch.setattr(MlflowClient, name, _failing_once(MlflowClient, name, failed))
     for _ in range(len(calls) + 1):
         try:
-            Delivery(run_folder).send()
+            Uploader(run_folder).send()
         except TrackingError as error:
             assert "lost answer" in str(error)
     assert failed == set(calls) - {"update_run"}  # which only a live run needs
@@ -78,10 +76,10 @@ def _failing_once(owner, name, failed):
 
 @pytest.mark.medium
 def test_block_sends_while_it_runs_and_notes_how_it_ended(run_folder, is_complete, capfd):
-    with mirrored(run_folder):
+    with uploading(run_folder):
         pass
     is_complete(run_folder)
-    with pytest.raises(ZeroDivisionError), mirrored(run_folder):
+    with pytest.raises(ZeroDivisionError), uploading(run_folder):
         raise ZeroDivisionError
     is_complete(run_folder, "FAILED")
     assert capfd.readouterr().err == ""
@@ -90,7 +88,7 @@ def test_block_sends_while_it_runs_and_notes_how_it_ended(run_folder, is_complet
 def test_a_copy_goes_to_another_server_from_another_project(
     run_folder, is_complete, tmp_path, monkeypatch
 ):
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(run_folder, elsewhere / "copied")
     before = sorted(os.listdir(run_folder))
@@ -140,12 +138,12 @@ def check_evaluated(run_folder: Path):
 
 
 def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
-    with pytest.raises(TrainingMissing, match="a-run is not on the server yet"):
-        Delivery(evaluated).send()
+    with pytest.raises(TrainingMissingError, match="a-run is not on the server yet"):
+        Uploader(evaluated).send()
     store = connect()
     [run] = store.client.search_runs([store.experiment_id])
     assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
-    assert load_position(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, picture
+    assert load_offset(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, picture
     result = sync(evaluated)
     assert result.exit_code == 1 and "3 lines left: the training run" in result.stdout
     result = sync()  # trainings first
@@ -158,17 +156,17 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
 
 
 def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     [snapshot] = run_folder.glob("*.pkl")
     hidden = snapshot.rename(run_folder / "hidden")
-    Journal(run_folder).note("begin")
+    Outbox(run_folder).note("begin")
     store = connect()
     [model] = store.client.search_logged_models([store.experiment_id])
     store.client.delete_logged_model(model.model_id)
-    Delivery(evaluated).send()
+    Uploader(evaluated).send()
     hidden.rename(snapshot)
     shutil.rmtree("state/sent")
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     check_evaluated(run_folder)
     [model] = store.client.search_logged_models([store.experiment_id])
     assert str(model.status) == "READY" and {m.key for m in model.metrics} == {"kid", "fid"}
@@ -176,24 +174,24 @@ def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
 
 def test_a_run_made_twice_becomes_one(run_folder, is_complete):
     """As after a request that was answered when it had been given up and made again."""
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     store = connect()
     tags = {"sg3flow.uid": json.loads((run_folder / "run.json").read_text())["uid"]}
     for _ in range(3):
         store.client.create_run(store.experiment_id, tags=tags | {"sg3flow.stage": "train"})
-    Journal(run_folder).end("FINISHED")
-    Delivery(run_folder).send()
+    Outbox(run_folder).end("FINISHED")
+    Uploader(run_folder).send()
     shutil.rmtree("state/sent")
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     is_complete(run_folder)
 
 
 def test_a_snapshot_written_again_replaces_its_bytes(run_folder, is_complete):
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     [snapshot] = run_folder.glob("*.pkl")
     snapshot.write_bytes(b"other bytes, and more of them")
     JsonlReporter(run_folder).snapshot(snapshot, 3000, sha256_file(snapshot))
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     is_complete(run_folder)
     store = connect()
     [model] = store.client.search_logged_models([store.experiment_id])
@@ -205,8 +203,8 @@ def test_a_snapshot_written_again_replaces_its_bytes(run_folder, is_complete):
 def test_a_line_torn_by_a_full_disk_does_not_hide_the_end(run_folder, is_complete):
     with (run_folder / "events.jsonl").open("a") as stream:
         stream.write('{"kind": "metr')
-    Journal(run_folder).end("FAILED")
-    Delivery(run_folder).send()
+    Outbox(run_folder).end("FAILED")
+    Uploader(run_folder).send()
     is_complete(run_folder, "FAILED")
 
 
@@ -220,10 +218,10 @@ def test_a_damaged_line_is_named(run_folder, write_run_folder, own_project):
 
 
 def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, empty_database):
-    delivery = Delivery(run_folder)
+    delivery = Uploader(run_folder)
     delivery.send()
     shutil.copy(empty_database, "mlflow.db")
-    Journal(run_folder).note("metric", key="late", value=1.0)
+    Outbox(run_folder).note("metric", key="late", value=1.0)
     with pytest.raises(TrackingError, match="not found"):
         delivery.send()
     delivery.send()
@@ -231,7 +229,7 @@ def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, emp
 
 
 def test_a_run_that_was_deleted_stays_deleted(run_folder):
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     connect().client.delete_run(training_run_id(run_folder))
     assert "was deleted on the server" in sync().stdout
     assert training_run_id(run_folder) is None
@@ -243,9 +241,9 @@ def test_a_line_that_is_refused_stops_no_other(run_folder, is_complete):
     bad = '{"kind": "metric", "file": "", "key": "no#such*name", "nimg": 0, "value": 1}\n'
     events.write_text("".join([*rows[:2], bad, *rows[2:]]))
     with pytest.raises(TrackingError, match="no#such"):
-        Delivery(run_folder).send()
+        Uploader(run_folder).send()
     is_complete(run_folder)
-    assert load_position(run_folder, tracking_uri()).unsent() == (1, 0)
+    assert load_offset(run_folder, tracking_uri()).unsent() == (1, 0)
 
 
 def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
@@ -259,8 +257,8 @@ def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
         log_metric(self, run_id, key, *arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "log_metric", counted)
-    Delivery(run_folder).send()
-    journal, delivery = Journal(run_folder), Delivery(run_folder, live=True)
+    Uploader(run_folder).send()
+    journal, delivery = Outbox(run_folder), Uploader(run_folder, live=True)
     journal.note("metric", key="no#such*name", value=1.0)
     for value in range(3):
         journal.note("metric", key="late", value=float(value))
@@ -274,8 +272,8 @@ def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
 
 
 def test_a_killed_run_is_marked_as_one(run_folder):
-    Journal(run_folder).begin()
-    Delivery(run_folder, live=True).send()
+    Outbox(run_folder).begin()
+    Uploader(run_folder, live=True).send()
     store = connect()
     assert store.client.get_run(training_run_id(run_folder)).info.status == "RUNNING"
     assert "all sent" in sync().stdout
@@ -287,7 +285,7 @@ def test_a_killed_run_is_marked_as_one(run_folder):
 def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
     program = (
         "import os, pathlib, signal, sys, time\n"
-        "from sg3flow.tracking.mirror import mirrored\n"
+        "from sg3flow.tracking.upload_process import mirrored\n"
         "with mirrored(pathlib.Path(sys.argv[1])):\n"
         "    time.sleep(0.5)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -301,7 +299,7 @@ def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
 
 
 def test_one_process_sends_at_a_time(run_folder):
-    with sole_sender(run_folder, tracking_uri()) as alone:
+    with single_uploader(run_folder, tracking_uri()) as alone:
         assert alone
         assert "by another process" in sync().stdout
     assert "all sent" in sync().stdout
@@ -310,7 +308,7 @@ def test_one_process_sends_at_a_time(run_folder):
 def test_a_training_that_goes_on_sends_by_itself(run_folder):
     program = (
         "import sys; from pathlib import Path\n"
-        "from sg3flow.training.folder import open_run_folder\n"
+        "from sg3flow.training.work_folder import open_run_folder\n"
         "folder = open_run_folder(Path(sys.argv[1]), sys.argv[2], 10_000)\n"
         "print(flush=True); sys.stdin.read()"
     )
@@ -333,7 +331,7 @@ def test_one_run_that_cannot_be_read_stops_no_other(run_folder, write_run_folder
 
 def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, monkeypatch, capfd):
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
-    with mirrored(run_folder):
+    with uploading(run_folder):
         pass
     assert capfd.readouterr().err == "" and not Path("state/sent").exists()
     monkeypatch.delenv("SG3FLOW_TRACKING")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
+from sg3flow.cli.commands import app
 from sg3flow.config import PackConfig
 from sg3flow.errors import TrackingError
-from sg3flow.reporting import describe_run, read_whole_lines
-from sg3flow.tracking.delivery import Delivery
-from sg3flow.tracking.mirror import mirrored
+from sg3flow.runs.run_folder import describe_run, read_whole_lines
+from sg3flow.tracking.mlflow_store import connect, training_run_id
 from sg3flow.tracking.stage_run import tracked_stage
-from sg3flow.tracking.store import connect, training_run_id
+from sg3flow.tracking.upload_process import uploading
+from sg3flow.tracking.uploader import Uploader
 
 pytestmark = pytest.mark.medium
 
@@ -155,7 +155,7 @@ def test_a_database_that_goes_away_below_its_server(make_server, postgres, ticke
 def test_postgres_takes_everything_once(make_server, postgres, run_folder, is_complete):
     make_server(postgres.uri).start()
     for _ in range(2):
-        Delivery(run_folder).send()
+        Uploader(run_folder).send()
         is_complete(run_folder)
         [place] = Path("state/sent").glob("*.json")
         place.unlink()  # how far it got is lost
@@ -163,7 +163,7 @@ def test_postgres_takes_everything_once(make_server, postgres, run_folder, is_co
 
 def test_without_a_server_work_goes_on_and_one_line_says_what_is_left(run_folder, capfd):
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # nobody listens there
-    with mirrored(run_folder):
+    with uploading(run_folder):
         pass
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("warning: MLflow at http://127.0.0.1:9 cannot be reached")
@@ -173,7 +173,7 @@ def test_without_a_server_work_goes_on_and_one_line_says_what_is_left(run_folder
 def test_a_server_that_hangs_is_not_waited_for(server, run_folder, is_complete, capfd):
     server.signal(signal.SIGSTOP)
     try:
-        with mirrored(run_folder):
+        with uploading(run_folder):
             pass
         with tracked_stage("pack", PackConfig()) as stage:
             stage.metrics({"num_packed": 3})
@@ -195,7 +195,7 @@ def test_no_room_for_artifacts(server, own_project, write_run_folder, is_complet
     folder = write_run_folder(own_project / "state" / "x" / "run", snapshot_bytes=8 << 20)
     limit_files(server, 4 << 20)
     try:
-        with mirrored(folder):
+        with uploading(folder):
             pass
         [line] = capfd.readouterr().err.splitlines()
         assert (
@@ -226,7 +226,7 @@ def test_wrong_credentials_then_right_ones(
     make_server("", "--app-name", "basic-auth", **secrets).start()
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong horse")
-    with mirrored(run_folder):
+    with uploading(run_folder):
         pass
     [line] = capfd.readouterr().err.splitlines()
     assert "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line

@@ -10,11 +10,16 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from sg3flow.cli import app
-from sg3flow.tracking import moves
-from sg3flow.tracking.moves import REGISTERED, ROLLED_BACK, Move, line_of_holders, read_moves
-from sg3flow.tracking.store import connect
-from sg3flow.tracking.versions import CHAMPION
+from sg3flow.cli.commands import app
+from sg3flow.registry import aliases
+from sg3flow.registry.aliases import (
+    REGISTERED,
+    ROLLED_BACK,
+    AliasChange,
+    line_of_holders,
+    read_alias_changes,
+)
+from sg3flow.tracking.mlflow_store import CHAMPION, connect
 
 
 def _row(value: float, error: float = 0.1, **changes) -> dict:
@@ -43,7 +48,7 @@ def store(empty_database, tmp_path, monkeypatch):
     store.client.create_registered_model("toy")
     for row in (_row(5.0), _row(4.0), _row(3.9), _row(1.0, reference_sha256="other")):
         _add(store, {"sg3flow.metric": row["metric"], "sg3flow.kimg": "10"}, row)
-    moves.move_alias(store, "toy", CHAMPION, "1", how=REGISTERED, why="there was none")
+    aliases.change_alias(store, "toy", CHAMPION, "1", how=REGISTERED, why="there was none")
     return store
 
 
@@ -57,7 +62,7 @@ def run(*arguments):
 
 
 def _champion(store) -> str:
-    return moves.standing(store, "toy")[CHAMPION]
+    return aliases.standing(store, "toy")[CHAMPION]
 
 
 def test_promote_moves_champion_to_a_better_version_and_records_it(store):
@@ -65,13 +70,13 @@ def test_promote_moves_champion_to_a_better_version_and_records_it(store):
     assert result.exit_code == 0, result.output
     assert "champion of toy is version 2, before version 1" in result.output
     assert _champion(store) == "2"
-    last = read_moves(store, "toy")[-1]
+    last = read_alias_changes(store, "toy")[-1]
     assert (last.alias, last.origin, last.target, last.how) == (CHAMPION, "1", "2", "promote")
     assert "asked for by the team; champion: fd_random1k_full 4 is better" in last.why
     assert last.who and not last.forced
     again = run("promote", "toy", "@champion")
     assert again.exit_code == 0 and "is the champion of toy already" in again.output
-    assert len(read_moves(store, "toy")) == 2
+    assert len(read_alias_changes(store, "toy")) == 2
 
 
 def test_the_gate_holds_until_it_is_overridden_with_a_reason(store):
@@ -86,7 +91,7 @@ def test_the_gate_holds_until_it_is_overridden_with_a_reason(store):
     assert nameless.exit_code == 1 and "--force needs --reason" in nameless.stderr
     forced = run("promote", "toy", 3, "--force", "--reason", "nicer whiskers")
     assert forced.exit_code == 0 and "by force" in forced.output
-    last = read_moves(store, "toy")[-1]
+    last = read_alias_changes(store, "toy")[-1]
     assert last.forced and last.why.startswith("nicer whiskers; version 2 stays champion")
 
 
@@ -100,7 +105,7 @@ def test_what_cannot_be_compared_is_not_promoted(store):
     _add(store, {})
     result = run("promote", "toy", 5)
     assert result.exit_code == 1 and "it was not registered by sg3flow" in result.stderr
-    assert _champion(store) == "1" and len(read_moves(store, "toy")) == 1
+    assert _champion(store) == "1" and len(read_alias_changes(store, "toy")) == 1
 
 
 def test_rollback_goes_back_through_the_champions(store):
@@ -109,7 +114,7 @@ def test_rollback_goes_back_through_the_champions(store):
     first = run("rollback", "toy", "--reason", "green cats")
     assert first.exit_code == 0, first.output
     assert "champion of toy is version 2 again, before version 3" in first.output
-    assert read_moves(store, "toy")[-1].why == "green cats"
+    assert read_alias_changes(store, "toy")[-1].why == "green cats"
     assert "version 1 again" in run("rollback", "toy").output
     last = run("rollback", "toy")
     assert last.exit_code == 1 and "no earlier champion of toy is on record" in last.stderr
@@ -183,12 +188,14 @@ def test_moves_at_once_leave_all_their_records_and_the_last_one_stands(store, mo
             moved.append(version)
 
     def move(version: str) -> str:
-        return moves.move_alias(connect(), "toy", CHAMPION, version, how="promote", why="at once")
+        return aliases.change_alias(
+            connect(), "toy", CHAMPION, version, how="promote", why="at once"
+        )
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", noted)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(move, ["2", "3", "2", "3"]))
-    recorded = [move for move in read_moves(store, "toy") if move.why == "at once"]
+    recorded = [move for move in read_alias_changes(store, "toy") if move.why == "at once"]
     assert sorted(move.target for move in recorded) == sorted(moved)
     assert set(moved) == {"2", "3"} and _champion(store) == moved[-1]
     assert len({move.when for move in recorded}) == len(recorded)
@@ -200,10 +207,10 @@ def test_who_is_overtaken_is_told(store, monkeypatch):
     def overtaken(name, alias, version):
         set_alias(name, alias, version)
         monkeypatch.undo()
-        moves.move_alias(store, name, alias, "3", how="promote", why="faster")
+        aliases.change_alias(store, name, alias, "3", how="promote", why="faster")
 
     monkeypatch.setattr(store.client, "set_registered_model_alias", overtaken)
-    warning = moves.move_alias(store, "toy", CHAMPION, "2", how="promote", why="slow")
+    warning = aliases.change_alias(store, "toy", CHAMPION, "2", how="promote", why="slow")
     assert "was moved at the same time" in warning and "it stands at version 3" in warning
 
 
@@ -214,8 +221,8 @@ def test_a_move_that_fails_leaves_no_record(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store.client, "set_registered_model_alias", fails)
         with pytest.raises(OSError, match="full"):
-            moves.move_alias(store, "toy", CHAMPION, "2", how="promote", why="x")
-    assert len(read_moves(store, "toy")) == 1 and _champion(store) == "1"
+            aliases.change_alias(store, "toy", CHAMPION, "2", how="promote", why="x")
+    assert len(read_alias_changes(store, "toy")) == 1 and _champion(store) == "1"
 
 
 def test_a_record_changed_by_hand_is_named(store):
@@ -230,7 +237,7 @@ def test_a_record_changed_by_hand_is_named(store):
 
 
 def test_the_line_of_holders():
-    base = Move(CHAMPION, None, "1", REGISTERED, "me", "", "2026-01-01")
+    base = AliasChange(CHAMPION, None, "1", REGISTERED, "me", "", "2026-01-01")
     line = [base, replace(base, origin="1", target="2"), replace(base, origin="2", target="3")]
     assert line_of_holders(line, CHAMPION, "3") == ["1", "2", "3"]
     back = [*line, replace(base, origin="3", target="2", how=ROLLED_BACK)]

@@ -14,8 +14,8 @@ from sg3flow.config import RegisterConfig
 from sg3flow.errors import TrackingError
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
-from sg3flow.tracking.registry import register_best
-from sg3flow.tracking.store import connect
+from sg3flow.registry.registration import register_best
+from sg3flow.tracking.mlflow_store import connect
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
 pytestmark = [

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from sg3flow.config import EvaluateConfig, PackConfig
-from sg3flow.errors import DataError, Interrupted
-from sg3flow.tracking.delivery import Delivery
+from sg3flow.errors import DataError, TrainingInterruptedError
+from sg3flow.tracking.mlflow_store import connect, training_run_id
 from sg3flow.tracking.stage_run import flat_params, tracked_now, tracked_stage
-from sg3flow.tracking.store import connect, training_run_id
+from sg3flow.tracking.uploader import Uploader
 
 
 @pytest.mark.medium
@@ -43,13 +43,14 @@ def send(monkeypatch):
 
     def send() -> None:
         [journal] = Path("state/tracking").iterdir()
-        Delivery(journal).send()
+        Uploader(journal).send()
 
     return send
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(DataError("no pictures"), "FAILED"), (Interrupted("asked"), "KILLED")]
+    ("error", "status"),
+    [(DataError("no pictures"), "FAILED"), (TrainingInterruptedError("asked"), "KILLED")],
 )
 def test_an_end_before_its_time_is_recorded_as_one(send, error, status):
     with pytest.raises(type(error)), tracked_stage("pack", PackConfig()) as run:
@@ -93,7 +94,7 @@ def test_a_run_of_mlflow_stands_above_ours(send, monkeypatch):
 
 def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, send, monkeypatch):
     """As under `mlflow run`, whose own run is then the parent of the training alone."""
-    Delivery(run_folder).send()
+    Uploader(run_folder).send()
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     with tracked_stage("evaluate", EvaluateConfig(), training_run=run_folder):
         pass

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from sg3flow.reporting import read_whole_lines
-from sg3flow.tracking.store import connect
-from sg3flow.tracking.sync import sync_folder
+from sg3flow.runs.run_folder import read_whole_lines
+from sg3flow.tracking.mlflow_store import connect
+from sg3flow.tracking.upload_process import sync_folder
 
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [

@@ -11,12 +11,12 @@ from pathlib import Path
 from PIL import Image
 
 from sg3flow.files import sha256_file
-from sg3flow.reporting import JsonlReporter, Stat
-from sg3flow.tracking.mirror import mirrored
+from sg3flow.runs.run_folder import JsonlReporter, Stat
+from sg3flow.tracking.upload_process import uploading
 
 folder = Path(sys.argv[1])
 reporter = JsonlReporter(folder)
-with mirrored(folder):
+with uploading(folder):
     nimg = 0
     while not Path("stop").exists():
         reporter.stats({"Loss/G/loss": Stat(8, nimg / 1000, 0.0)}, nimg)

@@ -15,7 +15,7 @@ from sg3flow.config import TrainConfig
 
 
 def write_set(path: Path, *, resolution: int = 16, num_images: int = 24, classes: int = 3) -> Path:
-    """A packed set of coloured discs, labelled by colour."""
+    """A packed set of colored discs, labeled by color."""
     random = np.random.RandomState(0)
     y, x = np.mgrid[:resolution, :resolution]
     labels = []
@@ -44,7 +44,7 @@ def write_packed():
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
-    """24 labelled pictures of 16 x 16."""
+    """24 labeled pictures of 16 x 16."""
     return write_set(tmp_path_factory.mktemp("data") / "tiny.zip")
 
 

@@ -9,27 +9,26 @@ from pathlib import Path
 
 import torch
 
-from sg3flow import processes
+from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, endless_batches
-from sg3flow.data.sampler import WindowedShuffle
-from sg3flow.training.build import build, resolve
-from sg3flow.training.state import capture, check_equal
+from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
+from sg3flow.training.assembly import build, resolve
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
+from sg3flow.training.work_folder import capture, check_equal
 
 BATCH = 8
 
 
 def main(data: Path, out: str, *cfgs: str) -> None:
     device = torch.device("cpu")
-    with processes.joined(device):
+    with distributed.process_group(device):
         for cfg in cfgs:
             train(cfg, data, Path(f"{out}{cfg}.pt"), device)
 
 
 def train(cfg: str, data: Path, out: Path, device: torch.device) -> None:
-    count = processes.world_size()
+    count = distributed.world_size()
     config = resolve(
         TrainConfig(
             cfg=cfg, gpus=count, batch=BATCH, gamma=1.0, cond=True, cbase=256, cmax=8,
@@ -42,7 +41,7 @@ def train(cfg: str, data: Path, out: Path, device: torch.device) -> None:
         network.double()
     parts.loss.pl_mean = parts.loss.pl_mean.double()
     parts.ada_target, parts.ada_nimg = 0.6, 1000.0
-    sampler = WindowedShuffle(len(items), 0, rank=processes.rank(), num_processes=count)
+    sampler = WindowedShuffle(len(items), 0, rank=distributed.rank(), num_processes=count)
     batches = endless_batches(items, sampler, BATCH // count, workers=0, pin_memory=False)
     for nimg in range(0, 5 * BATCH, BATCH):
         real = RealBatch.of(next(batches), device)
@@ -53,7 +52,7 @@ def train(cfg: str, data: Path, out: Path, device: torch.device) -> None:
     check_equal(parts)
     state = capture(parts, nimg)
     stats = parts.collector.read()
-    if processes.is_first():
+    if distributed.is_main_process():
         moments = {name: torch.tensor([s.num, s.mean, s.std]) for name, s in stats.items()}
         torch.save(state | {"stats": moments}, out)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sg3flow.errors import ConfigError
-from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
-from sg3flow.training.augment_geometry import sample_bilinear
+from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
+from sg3flow.networks.augment_geometry import sample_bilinear
 
 BLIT = ("xflip", "rotate90", "xint")
 GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -110,7 +110,7 @@ def test_integer_shifts_move_whole_pixels_and_reflect(x):
     assert torch.allclose(y[..., 3:, :3], x[..., :-3, 1:4].flip(3), atol=1e-5)
 
 
-def test_an_isotropic_scale_of_2_keeps_the_centre():
+def test_an_isotropic_scale_of_2_keeps_the_center():
     smooth = torch.linspace(-1, 1, 24).expand(1, 3, 24, 24)
     y = AugmentPipe(scale=1, scale_std=1)(smooth, 0.5 + math.erf(1) / 2)  # 2^1
     assert torch.allclose(y[..., 4:-4], smooth[..., 4:-4] / 2, atol=2e-2)
@@ -122,7 +122,7 @@ def test_brightness_adds_and_contrast_scales(x):
     assert torch.allclose(AugmentPipe(contrast=1)(x, q), x * 2**0.5, atol=1e-6)
 
 
-def test_lumaflip_flips_grey_and_keeps_colour(x):
+def test_lumaflip_flips_grey_and_keeps_color(x):
     mean = x.mean(dim=1, keepdim=True)
     assert torch.allclose(AugmentPipe(lumaflip=1)(x, 0.8), x - 2 * mean, atol=1e-6)
 

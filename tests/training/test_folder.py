@@ -9,12 +9,12 @@ import sys
 from contextlib import suppress
 
 import pytest
+from sg3flow.training.fingerprint import _meaning, _meaning_of_cpp, fingerprint
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
-from sg3flow.reporting import describe_run
-from sg3flow.training.fingerprint import _meaning, _meaning_of_cpp, fingerprint
-from sg3flow.training.folder import check_out, numbered_out, open_run_folder
+from sg3flow.runs.run_folder import describe_run
+from sg3flow.training.work_folder import check_out, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_locked_says_so(tmp_path):
 def test_the_readers_of_a_killed_training_do_not_keep_its_folder(tmp_path):
     program = (
         "import os, sys, time, torch; from pathlib import Path\n"
-        "from sg3flow.training.folder import open_run_folder\n"
+        "from sg3flow.training.work_folder import open_run_folder\n"
         "class Items(torch.utils.data.Dataset):\n"
         "    def __len__(self): return 8\n"
         "    def __getitem__(self, index):\n"

@@ -7,9 +7,8 @@ import torch
 from sg3flow.config import TrainConfig
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.training import step
-from sg3flow.training.build import Parts, build_phases, loss_settings, resolve
-from sg3flow.training.losses import GanLoss, LossSettings
-from sg3flow.training.stats import Collector
+from sg3flow.training.assembly import Parts, build_phases, loss_settings, resolve
+from sg3flow.training.losses import Collector, GanLoss, LossSettings
 from sg3flow.training.step import RealBatch, run_step
 
 CPU = torch.device("cpu")
@@ -55,7 +54,7 @@ def make_parts(cfg: str, arrays) -> Parts:
     for network in (G.train(), D.train(), G_ema.eval()):
         network.requires_grad_(False)
     weights = loss_settings(config)
-    # The expected StyleGAN2 run has the optimiser of lazy regularisation, but no path length.
+    # The expected StyleGAN2 run has the optimizer of lazy regularization, but no path length.
     phases = [p for p in build_phases(config, G, D, weights) if p.name != "Greg"]
     if cfg == "stylegan2":
         weights = LossSettings(r1_gamma=0.5)
@@ -77,7 +76,7 @@ def test_three_iterations(golden, cfg, monkeypatch):
             "forward",
             lambda ws, **kwargs: synthesis(ws, **(kwargs | {"noise_mode": "none"})),
         )
-    # "Gboth": the main phase of a network that has no regulariser.
+    # "Gboth": the main phase of a network that has no regularizer.
     names = [str(name).replace("Gboth", "Gmain") for name in arrays["phase_names"]]
     gradients: dict[str, dict[str, torch.Tensor]] = {}
     run_phase = step._run_phase

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sg3flow.errors import ConfigError
-from sg3flow.training.grids import grid_size, save_mosaic
+from sg3flow.training.recorder import grid_size, save_mosaic
 
 
 def test_the_size_is_as_set_or_as_fits():

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from sg3flow.training.interrupt import stop_requests
+from sg3flow.training.launcher import stop_requests
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sg3flow import processes
+from sg3flow import distributed
 from sg3flow.networks import StyleGAN2Generator
-from sg3flow.training.ema import ema_beta, update_ema
-from sg3flow.training.losses import GanLoss, LossSettings, MicroBatch, blur_taps
-from sg3flow.training.stats import Collector
+from sg3flow.training.losses import Collector, GanLoss, LossSettings, MicroBatch, blur_taps
+from sg3flow.training.step import ema_beta, update_ema
 
 CPU = torch.device("cpu")
 
@@ -89,7 +88,7 @@ def test_path_length_phase_matches_the_expected_numbers(golden, monkeypatch):
     monkeypatch.setattr(
         G.synthesis, "forward", lambda ws, **kw: synthesis(ws, **(kw | {"noise_mode": "none"}))
     )
-    monkeypatch.setattr(processes, "randn", lambda size, device: data["pl_noise"])
+    monkeypatch.setattr(distributed, "randn", lambda size, device: data["pl_noise"])
     settings = LossSettings(r1_gamma=0, pl_weight=2)
     loss = GanLoss(G, None, None, settings, Collector(CPU), CPU)
     loss.pl_mean.copy_(data["pl_mean_before"])

@@ -9,22 +9,23 @@ import sys
 import pytest
 import torch
 
-from sg3flow import limits
+from sg3flow import resources
 from sg3flow.config import AUTO
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.errors import ConfigError, Interrupted, OutOfMemory, Sg3flowError
-from sg3flow.training import fit, loop, memory
-from sg3flow.training.build import resolve
-from sg3flow.training.fit import largest_fitting, remembered_batch_gpu
-from sg3flow.training.folder import open_run_folder
-from sg3flow.training.memory import (
+from sg3flow.errors import ConfigError, Sg3flowError, TrainingInterruptedError, TrainingMemoryError
+from sg3flow.training import batch_size_finder, loop
+from sg3flow.training.assembly import resolve
+from sg3flow.training.batch_size_finder import (
+    cached_batch_gpu,
     is_out_of_memory,
+    largest_fitting_batch,
     memory_stats,
     memory_warning,
     out_of_memory_advice,
 )
-from sg3flow.training.run import train
+from sg3flow.training.training_run import train
+from sg3flow.training.work_folder import open_run_folder
 
 CPU = torch.device("cpu")
 
@@ -33,19 +34,25 @@ def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
     config = resolve(dataclasses.replace(tiny_config, batch=16, mbstd_group=4))
     folder = open_run_folder(tmp_path, "key", 10_000)
     with (
-        pytest.raises(OutOfMemory, match=r"a step of 16 images.*--batch-gpu 8 .* starts anew$"),
+        pytest.raises(
+            TrainingMemoryError, match=r"a step of 16 images.*--batch-gpu 8 .* starts anew$"
+        ),
         out_of_memory_advice(config, CPU, folder),
     ):
         torch.empty(2**60)
     (folder.work / "network-snapshot-000004.pkl").write_bytes(b"")
     with (
-        pytest.raises(OutOfMemory, match=r"--batch-gpu 8 .*--resume .*snapshot-000004\.pkl "),
+        pytest.raises(
+            TrainingMemoryError, match=r"--batch-gpu 8 .*--resume .*snapshot-000004\.pkl "
+        ),
         out_of_memory_advice(config, CPU, folder),
     ):
         torch.empty(2**60)  # more than there is
     smallest = dataclasses.replace(config, batch_gpu=4)
     with (
-        pytest.raises(OutOfMemory, match=r"smaller --cbase \(now 256\).*half the resolution"),
+        pytest.raises(
+            TrainingMemoryError, match=r"smaller --cbase \(now 256\).*half the resolution"
+        ),
         out_of_memory_advice(smallest, CPU, folder),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. See documentation")
@@ -76,7 +83,7 @@ def test_a_low_host_beside_a_gpu_wants_fewer_readers(tiny_config, tmp_path, monk
     config = dataclasses.replace(resolve(tiny_config), workers=3)
     gpu = torch.device("cuda")
     assert not memory_warning(config, gpu, folder)
-    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(batch_size_finder, "free_memory", lambda: 2**20)
     assert memory_warning(config, gpu, folder) and memory_warning(config, CPU, folder)
     on_gpu, on_cpu = capsys.readouterr().err.splitlines()
     assert "fewer --workers (now 3)" in on_gpu and "--cbase" in on_cpu
@@ -84,16 +91,16 @@ def test_a_low_host_beside_a_gpu_wants_fewer_readers(tiny_config, tmp_path, monk
 
 
 def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
-    whole = limits.total_memory()
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+    whole = resources.total_memory()
     (tmp_path / "memory.max").write_text("max\n")
-    assert limits.total_memory() == whole
+    assert resources.total_memory() == whole
     (tmp_path / "memory.max").write_text("67108864\n")
     (tmp_path / "memory.current").write_text("60000000\n")
     # files that were read may be dropped again
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000000\n")
-    assert limits.total_memory() == 2**26
-    assert limits.free_memory() == 2**26 - 10_000_000
+    assert resources.total_memory() == 2**26
+    assert resources.free_memory() == 2**26 - 10_000_000
 
 
 def test_a_training_that_does_not_fit_says_so_and_keeps_its_state(
@@ -103,7 +110,7 @@ def test_a_training_that_does_not_fit_says_so_and_keeps_its_state(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
     monkeypatch.setattr(loop, "run_step", too_much)
-    with pytest.raises(OutOfMemory, match="does not fit into the memory of cpu"):
+    with pytest.raises(TrainingMemoryError, match="does not fit into the memory of cpu"):
         train(tiny_config, tiny_set, run_dir=tmp_path / "out")
     assert (tmp_path / "out" / "network-snapshot-000000.pkl").exists()
 
@@ -123,7 +130,7 @@ def test_the_largest_that_fits_is_found_from_two_trials(room, wanted):
         tried.append(size)
         return 60 + 10 * size
 
-    assert largest_fitting([4, 8, 16, 32], trial, room, check=False) == wanted
+    assert largest_fitting_batch([4, 8, 16, 32], trial, room, check=False) == wanted
     assert tried == ([4, 8] if room >= 100 else [4])
 
 
@@ -131,9 +138,9 @@ def test_a_choice_is_checked_where_trying_is_safe():
     def trial(size: int) -> int | None:
         return 10 * size if size < 32 else None
 
-    assert largest_fitting([4, 8, 16, 32], trial, 1e9, check=True) == 16
-    with pytest.raises(OutOfMemory, match="not even 4 images"):
-        largest_fitting([4, 8], lambda size: None, 1e9, check=True)
+    assert largest_fitting_batch([4, 8, 16, 32], trial, 1e9, check=True) == 16
+    with pytest.raises(TrainingMemoryError, match="not even 4 images"):
+        largest_fitting_batch([4, 8], lambda size: None, 1e9, check=True)
 
 
 @pytest.mark.medium
@@ -142,11 +149,13 @@ def test_auto_is_tried_out_once_and_then_remembered(tiny_config, tiny_set, tmp_p
     items = TrainingSet(PackedSet(tiny_set))
     memo = tmp_path / "memo.json"
     # Real steps in processes of their own: both sizes fit on any machine that runs tests.
-    assert remembered_batch_gpu(config, items, memo) == 8
+    assert cached_batch_gpu(config, items, memo) == 8
     assert json.loads(memo.read_text()) == {"batch_gpu": 8}
     memo.write_text('{"batch_gpu": 4}')
-    monkeypatch.setattr(fit, "largest_fitting", lambda *a: pytest.fail("tried again"))
-    assert remembered_batch_gpu(config, items, memo) == 4
+    monkeypatch.setattr(
+        batch_size_finder, "largest_fitting_batch", lambda *a: pytest.fail("tried again")
+    )
+    assert cached_batch_gpu(config, items, memo) == 4
 
 
 @pytest.mark.medium
@@ -157,7 +166,7 @@ def test_a_trial_that_fails_is_not_one_that_does_not_fit(
     monkeypatch.setenv("SG3FLOW_OPS", "none such")
     memo = tmp_path / "memo.json"
     with pytest.raises(Sg3flowError, match=r"step of 4 images a pass, tried out, failed \(.*none"):
-        remembered_batch_gpu(config, TrainingSet(PackedSet(tiny_set)), memo)
+        cached_batch_gpu(config, TrainingSet(PackedSet(tiny_set)), memo)
     assert not memo.exists()
 
 
@@ -166,9 +175,9 @@ def test_a_trial_that_the_system_ends_is_too_large_but_not_one_that_a_person_end
         code = f"import os; os.kill(os.getpid(), {number:d})"
         return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
 
-    assert fit._taken(4, ended(signal.SIGKILL)) is None
-    with pytest.raises(Interrupted, match="tries it again"):
-        fit._taken(4, ended(signal.SIGTERM))
+    assert batch_size_finder._taken(4, ended(signal.SIGKILL)) is None
+    with pytest.raises(TrainingInterruptedError, match="tries it again"):
+        batch_size_finder._taken(4, ended(signal.SIGTERM))
 
 
 def test_auto_still_wants_a_batch_that_can_be_split(tiny_config):

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from sg3flow.config import TrainConfig, load_settings
+from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.training.build import resolve
-from sg3flow.training.naming import run_name
+from sg3flow.params_file import load_settings
+from sg3flow.training.assembly import resolve
+from sg3flow.training.job import run_name
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sg3flow.config import TrainConfig
-from sg3flow.training.build import build, resolve
+from sg3flow.training.assembly import build, resolve
 from sg3flow.training.step import RealBatch, run_step
 
 DEVICE = torch.device("meta")
@@ -54,7 +54,7 @@ def _caller() -> str:
 
 @pytest.fixture
 def gpu_like(monkeypatch):
-    monkeypatch.setattr("sg3flow.networks.precision._HALF_DEVICES", ("cuda", "meta"))
+    monkeypatch.setattr("sg3flow.networks.layers._HALF_DEVICES", ("cuda", "meta"))
     # the fused update runs on meta, too; only the check does not know
     adam = sys.modules["torch.optim.adam"]
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)

@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, endless_batches, lost_readers_named
-from sg3flow.data.sampler import WindowedShuffle
+from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches, lost_readers_named
 from sg3flow.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

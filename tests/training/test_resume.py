@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sg3flow.files import sha256_file
-from sg3flow.tracking.store import connect
-from sg3flow.training import state
-from sg3flow.training.state import StateFolder
+from sg3flow.tracking.mlflow_store import connect
+from sg3flow.training import work_folder
+from sg3flow.training.work_folder import StateFolder
 
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [
@@ -212,7 +212,7 @@ def test_a_damaged_state_is_passed_over(tmp_path, caplog):
 def test_a_state_of_another_format_is_passed_over(tmp_path, caplog, monkeypatch):
     states = StateFolder(tmp_path)
     states.save({"nimg": 10})
-    monkeypatch.setattr(state, "_FORMAT", "sg3flow-state-0")
+    monkeypatch.setattr(work_folder, "_FORMAT", "sg3flow-state-0")
     states.save({"nimg": 20})
     monkeypatch.undo()
     loaded = states.load()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import load_networks
-from sg3flow.errors import CheckpointError, DataError, Diverged
+from sg3flow.errors import CheckpointError, DataError, DivergedError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.during import snapshot_metrics
+from sg3flow.metrics.evaluation_run import snapshot_metrics
 from sg3flow.training import loop
-from sg3flow.training.run import train
+from sg3flow.training.training_run import train
 
 pytestmark = pytest.mark.medium
 
@@ -84,7 +84,8 @@ def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path,
     monkeypatch.setattr(loop, "run_step", broken)
     out = tmp_path / "out"
     with pytest.raises(
-        Diverged, match=r"Loss/G/loss is no longer finite, first in step 3 \(after 300 images\)"
+        DivergedError,
+        match=r"Loss/G/loss is no longer finite, first in step 3 \(after 300 images\)",
     ):
         train(small, tiny_set, run_dir=out)
     assert snapshots(out) == ["network-snapshot-000000.pkl"]

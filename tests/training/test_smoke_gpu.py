@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sg3flow.config import TrainConfig
-from sg3flow.training.run import train
+from sg3flow.training.training_run import train
 
 DEVICE = os.environ.get("SG3FLOW_SMOKE_DEVICE", "cuda")
 KIMG = int(os.environ.get("SG3FLOW_SMOKE_KIMG", "2"))

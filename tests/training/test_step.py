@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sg3flow.config import TrainConfig
-from sg3flow.errors import Diverged
-from sg3flow.training.build import Parts, build, resolve
+from sg3flow.errors import DivergedError
+from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.loop import Clock, TrainingLoop
-from sg3flow.training.stats import Collector
+from sg3flow.training.losses import Collector
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(cfg, nimg):
         gradients.append([flat_gradient(network) for network in (parts.G, parts.D)])
     for whole, accumulated in zip(*gradients, strict=True):
         # The sum over passes, not their mean: Adam makes the factor immaterial. The styles are
-        # normalised over a pass, which the 1e-8 of the demodulation lets through.
+        # normalized over a pass, which the 1e-8 of the demodulation lets through.
         error = (accumulated / 2 - whole).abs().max() / whole.abs().max()
         assert float(error) < 1e-5
 
@@ -122,7 +122,9 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
 
     check(0)
     check(4)
-    with pytest.raises(Diverged, match=r"Gmain .*4 updates.*max_repairs 3.*in step 12 \(after 96"):
+    with pytest.raises(
+        DivergedError, match=r"Gmain .*4 updates.*max_repairs 3.*in step 12 \(after 96"
+    ):
         check(3)
 
 

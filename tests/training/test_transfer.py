@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from sg3flow.checkpoints import Networks, load_networks, save_snapshot
-from sg3flow.checkpoints.packaged_model import package_generator
+from sg3flow.checkpoints.loading import package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator
-from sg3flow.training.build import EMA_RAMPUP, build, discriminator_kwargs, resolve
-from sg3flow.training.ema import ema_beta
+from sg3flow.training.assembly import EMA_RAMPUP, build, discriminator_kwargs, resolve
 from sg3flow.training.job import dry_run
-from sg3flow.training.run import train
-from sg3flow.training.step import RealBatch, run_step, seed_step
+from sg3flow.training.step import RealBatch, ema_beta, run_step, seed_step
+from sg3flow.training.training_run import train
 from sg3flow.training.transfer import architecture_of, start_architecture, transfer
 
 SIZES = {"resolution": 16, "channels": 3, "c_dim": 0}
@@ -402,7 +401,7 @@ def test_two_steps_from_a_url_that_is_asked_once(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.medium
 def test_two_steps_from_a_run_and_from_the_registry(small, tiny_set, tmp_path, monkeypatch):
-    from sg3flow.tracking.store import connect
+    from sg3flow.tracking.mlflow_store import connect
 
     monkeypatch.chdir(tmp_path)
     small = dataclasses.replace(small, cfg="stylegan2")

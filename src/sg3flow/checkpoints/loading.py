@@ -1,23 +1,169 @@
-"""Networks from whatever holds them: our snapshot, a public pickle, or a registered model.
+"""Where networks come from: a path, a URL, the model registry or a run of the tracking server."""
 
-The content of a file decides what it is, never its name. Nothing that is read is executed.
-"""
-
+import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
-from sg3flow.checkpoints.network_entries import build_network
-from sg3flow.checkpoints.packaged_model import DESCRIPTION_NAME, WEIGHTS_NAME, load_packaged
+from sg3flow.addresses import RESOLVERS, address_mark, local_path, shown_url, url_file_name
+from sg3flow.checkpoints.network_entries import build_network, network_entry
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
-from sg3flow.checkpoints.sources import local_copy
-from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.training.augment import AUGMENT_PRESETS, AugmentPipe
+from sg3flow.downloads import cached
+from sg3flow.errors import CheckpointError, ConfigError, nearest
+from sg3flow.files import write_bytes, write_json
+from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_REGISTRY_SCHEMES = ("models", "runs")
+_MAX_NAMES = 5
+
+
+def local_copy(source: str | os.PathLike[str]) -> Path:
+    """A file or folder on this machine that holds what ``source`` names.
+
+    Args:
+        source: a path; ``http://``, ``https://`` (kept in a cache) or ``file://`` URL;
+            ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/RUN_ID/PATH``.
+
+    Raises:
+        CheckpointError: there is no such file, or a scheme we do not know.
+        DataError: the download failed, or a ``file://`` URL names another machine.
+        TrackingError: the tracking server or the registry failed.
+    """
+    name = os.fspath(source)
+    scheme = _SCHEME.match(name)
+    if scheme is None:
+        return _existing(Path(name).expanduser())
+    kind = scheme[1].lower()
+    if kind in _REGISTRY_SCHEMES:
+        return _resolved(kind, name)
+    if kind == "file":
+        return _existing(local_path(name))
+    if kind in ("http", "https"):
+        return _downloaded(name)
+    known = "a path, https://, http://, file://, models:/ or runs:/"
+    raise CheckpointError(f"cannot read networks from {shown_url(name)}: expected {known}")
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    folder = path.parent
+    if not folder.is_dir():
+        raise CheckpointError(f"no file {path}: there is no folder {folder} either")
+    names = sorted(entry.name for entry in folder.iterdir())
+    hint = nearest(path.name, names)
+    pickles = [name for name in names if name.endswith(".pkl")][-_MAX_NAMES:]
+    if not hint and pickles:
+        hint = f"; there are: {', '.join(pickles)}"
+    raise CheckpointError(f"no file {path}{hint}")
+
+
+def _downloaded(url: str) -> Path:
+    # Two addresses may end in the same file name: the address itself is part of ours.
+    return cached(url, f"{address_mark(url)[:12]}-{url_file_name(url)}")
+
+
+def _resolved(kind: str, uri: str) -> Path:
+    if kind not in RESOLVERS:
+        raise CheckpointError(f"nothing here resolves {kind}:/ addresses, as in {shown_url(uri)}")
+    return RESOLVERS[kind](uri)
+
+
+FORMAT = "sg3flow-generator-1"
+WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packaged generator: its two files, and the SHA-256 of the weights."""
+
+    weights: Path
+    description: Path
+    weights_sha256: str
+
+
+def package_generator(
+    network: nn.Module,
+    folder: Path,
+    *,
+    training_set: dict[str, Any],
+    metrics: dict[str, Any],
+    snapshot_sha256: str,
+) -> Package:
+    """Write a generator's weights and description into ``folder``.
+
+    Args:
+        network: a generator of ``sg3flow.networks``.
+        training_set: what it was trained on, as the snapshot tells, its license included.
+        metrics: what was measured on it, by metric name.
+        snapshot_sha256: digest of the snapshot it comes from.
+
+    Raises:
+        CheckpointError: a value that is not a primitive.
+        OSError: the disk.
+    """
+    entry = network_entry(network)
+    # A scalar buffer has no layout to share: safetensors refuses tensors that do.
+    weights = save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
+    digest = hashlib.sha256(weights).hexdigest()
+    description = {
+        "format": FORMAT,
+        "class_name": entry["class_name"],
+        "init_kwargs": entry["init_kwargs"],
+        "training_set": training_set,
+        "metrics": metrics,
+        "snapshot_sha256": snapshot_sha256,
+        "weights_sha256": digest,
+    }
+    write_bytes(folder / WEIGHTS_NAME, weights)
+    write_json(folder / DESCRIPTION_NAME, description)
+    return Package(folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME, digest)
+
+
+def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The generator of a package, in evaluation mode on the CPU, and its description.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the two do not belong together.
+    """
+    content = _read_description(description)
+    try:
+        data = weights.read_bytes()
+        state = load(data)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(_unusable(weights, error)) from None
+    if content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
+        raise CheckpointError(f"{weights} is not the file that {description.name} describes")
+    entry = {key: content.get(key) for key in ("class_name", "init_kwargs")}
+    return build_network(entry | {"state_dict": state}, str(weights)), content
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(_unusable(path, error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} does not describe a generator (format {FORMAT})")
+    if not isinstance(content.get("training_set"), dict):
+        raise CheckpointError(f"{path} does not say what the generator was trained on")
+    return content
+
+
+def _unusable(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"{path.parent} holds no usable generator: {path.name}: {reason}"
+
 
 _ZIP_MAGIC = b"PK\x03\x04"
 

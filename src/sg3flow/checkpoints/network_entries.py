@@ -20,7 +20,7 @@ from torch import nn
 from sg3flow.checkpoints.restricted_unpickler import describe, is_int64
 from sg3flow.errors import CheckpointError, Sg3flowError, nearest
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
-from sg3flow.networks.schedule import ScheduleArguments, plan_layers
+from sg3flow.networks.layer_schedule import ScheduleArguments, plan_layers
 
 CLASSES: dict[str, type[nn.Module]] = {
     "StyleGAN3Generator": StyleGAN3Generator,

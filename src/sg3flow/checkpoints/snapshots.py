@@ -34,7 +34,7 @@ from sg3flow.checkpoints.restricted_unpickler import (
     describe,
 )
 from sg3flow.errors import CheckpointError
-from sg3flow.files import replaced_file
+from sg3flow.files import atomic_write
 
 FORMAT = "sg3flow-snapshot-1"
 # Of the pickle in an archive; the tensors are stored beside it.
@@ -83,7 +83,7 @@ def save_snapshot(
         interned("training_set"): to_primitives(training_set, "training_set"),
         interned("progress"): to_primitives(progress, "progress"),
     }
-    with replaced_file(Path(path)) as stream:
+    with atomic_write(Path(path)) as stream:
         hashing = _HashingStream(stream)
         # A stream, not a path: torch.save would put the file's name into the archive.
         torch.save(content, hashing)  # type: ignore[arg-type]

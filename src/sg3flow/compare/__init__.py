@@ -1,0 +1,1 @@
+"""Comparison of runs, wherever they were recorded."""

@@ -1,17 +1,298 @@
-"""Everything a comparison shows, computed once for the page and the terminal."""
+"""Settings and surroundings in which runs differ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
-from sg3flow.compare.curves import Chart, metric_charts, statistic_charts
-from sg3flow.compare.differences import (
-    Difference,
-    differing_environment,
-    differing_params,
-    not_recorded,
+from sg3flow.compare.run_data import Point, RunData, letter
+from sg3flow.metrics.estimates import (
+    BETTER,
+    WORSE,
+    ComparisonResult,
+    judge_results,
+    standard_error,
+    why_not_comparable,
 )
-from sg3flow.compare.facts import Facts
-from sg3flow.compare.metric_table import MetricRow, at_best, at_common_age, headline
+
+# The order in which sections of params.yaml are read.
+_SECTIONS = ("train", "pack", "fetch", "validate", "evaluate", "render", "register")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which runs differ.
+
+    Attributes:
+        name: of the setting.
+        values: of each run; None: not recorded.
+    """
+
+    name: str
+    values: tuple[str | None, ...]
+
+
+def differing(recorded: Sequence[Mapping[str, str]]) -> list[Difference]:
+    """The names that have at least two different values among those who recorded them."""
+    names = list(dict.fromkeys(name for values in recorded for name in values))
+    rows = [Difference(name, tuple(each.get(name) for each in recorded)) for name in names]
+    return [row for row in rows if len(set(row.values) - {None}) > 1]
+
+
+def differing_params(runs: Sequence[RunData]) -> list[Difference]:
+    """Settings that differ, those of the training first."""
+    found = differing([run.params for run in runs])
+    return sorted(found, key=lambda row: (_section_rank(row.name), row.name))
+
+
+def differing_environment(runs: Sequence[RunData]) -> list[Difference]:
+    """Surroundings that differ: data, code, torch, ops, device."""
+    return differing([run.environment for run in runs])
+
+
+def not_recorded(runs: Sequence[RunData]) -> list[str]:
+    """A line for each run that lacks settings which another one recorded in the same section."""
+    every = dict.fromkeys(name for run in runs for name in run.params)
+    lines = []
+    for index, run in enumerate(runs):
+        sections = {name.partition(".")[0] for name in run.params}
+        missing = [n for n in every if n not in run.params and n.partition(".")[0] in sections]
+        if missing:
+            shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+            lines.append(f"{letter(index)} did not record {shown}")
+    return lines
+
+
+def _section_rank(name: str) -> int:
+    section = name.partition(".")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
+
+
+Row = Mapping[str, Any]
+NO_BASE = "nothing to compare with"
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric over all runs.
+
+    Attributes:
+        metric: its name.
+        cells: the result of each run; None: not measured.
+        verdicts: of each run against the first one; None for the first one itself.
+    """
+
+    metric: str
+    cells: tuple[Row | None, ...]
+    verdicts: tuple[ComparisonResult | None, ...]
+
+
+def at_best(runs: Sequence[RunData]) -> list[MetricRow]:
+    """Every metric at each run's own best snapshot."""
+    return _table([run.best for run in runs])
+
+
+def at_common_age(runs: Sequence[RunData]) -> tuple[int, list[MetricRow]] | None:
+    """Every metric at the greatest age at which all runs were measured; None: there is none.
+
+    None as well where that is every run's best snapshot already.
+    """
+    ages = [
+        {row["kimg"] for row in run.results if isinstance(row.get("kimg"), int)} for run in runs
+    ]
+    common = set.intersection(*ages) if ages else set()
+    if not common:
+        return None
+    age = max(common)
+    by_run = [{r["metric"]: r for r in run.results if r.get("kimg") == age} for run in runs]
+    if all(rows == dict(run.best) for rows, run in zip(by_run, runs, strict=True)):
+        return None
+    return age, _table(by_run)
+
+
+def _table(by_run: Sequence[Mapping[str, Row]]) -> list[MetricRow]:
+    metrics = list(dict.fromkeys(name for rows in by_run for name in rows))
+    table = []
+    for metric in metrics:
+        cells = tuple(rows.get(metric) for rows in by_run)
+        verdicts = (None, *(_judged(cell, cells[0]) for cell in cells[1:]))
+        table.append(MetricRow(metric, cells, verdicts))
+    return table
+
+
+def _judged(cell: Row | None, base: Row | None) -> ComparisonResult:
+    if base is None and cell is not None:
+        return ComparisonResult(NO_BASE, f"{letter(0)} was not measured by this metric")
+    return judge_results(cell, base)
+
+
+def headline(rows: Sequence[MetricRow]) -> str:
+    """The first metric's outcome as a sentence; empty: nothing was measured."""
+    if not rows:
+        return ""
+    row = rows[0]
+    if row.cells[0] is None:
+        return f"{letter(0)} was not measured by {row.metric}, so nothing is compared with it."
+    words: dict[str, list[str]] = {}
+    for index, verdict in enumerate(row.verdicts):
+        if verdict is not None:
+            words.setdefault(verdict.word, []).append(letter(index))
+    parts = [f"{_listed(names)} {_phrase(word)}" for word, names in words.items()]
+    return f"By {row.metric}, {'; '.join(parts)}." if parts else ""
+
+
+def _phrase(word: str) -> str:
+    endings = {BETTER: "better than A", WORSE: "worse than A", "within noise": "within noise of A"}
+    return endings.get(word, f"{word} with A" if word == "not comparable" else word)
+
+
+def _listed(names: Sequence[str]) -> str:
+    verb = "is" if len(names) == 1 else "are"
+    if len(names) == 1:
+        return f"{names[0]} {verb}"
+    return f"{', '.join(names[:-1])} and {names[-1]} {verb}"
+
+
+MOST_POINTS = 240  # a line: more than its pixels would not be seen
+
+_STATISTICS = {
+    "Loss/G/loss": "generator loss",
+    "Loss/D/loss": "discriminator loss",
+    "Loss/r1_penalty": "R1 penalty (squared gradient norm of D at reals)",
+    "Loss/signs/real": "sign of D at reals, mean (what ADA holds to its target)",
+    "Progress/augment": "ADA p (augmentation strength)",
+    "Timing/sec_per_kimg": "seconds per kimg",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run's part of a chart.
+
+    Attributes:
+        run: its number in the comparison.
+        points: what is drawn, in order of age.
+        low, high: least and greatest value around each point, where points stand for several;
+            empty otherwise.
+    """
+
+    run: int
+    points: tuple[Point, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over kimg with one value axis.
+
+    Attributes:
+        title: what the values are.
+        name: of the quantity in its file.
+        lines: of the runs that have it.
+        notes: which runs are missing, and why.
+        may_be_log: whether values over decades are drawn by their ratios.
+    """
+
+    title: str
+    name: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    may_be_log: bool = False
+
+
+def statistic_charts(runs: Sequence[RunData]) -> list[Chart]:
+    """Losses, ADA p and speed, as far as a run has them."""
+    charts = []
+    for name, title in _STATISTICS.items():
+        lines = [thinned(i, _recorded(run, name)) for i, run in enumerate(runs)]
+        drawn = tuple(line for line in lines if line.points)
+        if name == "Progress/augment" and not any(p.value for line in drawn for p in line.points):
+            continue  # trained without
+        if any(len(line.points) > 1 for line in drawn):
+            absent = [letter(line.run) for line in lines if not line.points]
+            notes = (f"{', '.join(absent)}: not recorded",) if absent else ()
+            charts.append(Chart(title, name, drawn, notes, name == "Loss/r1_penalty"))
+    return charts
+
+
+def _recorded(run: RunData, name: str) -> Sequence[Point]:
+    points = run.curves.get(name, ())
+    # Before the first picture nothing has a speed: that report divides by nothing.
+    return [p for p in points if p.kimg > 0] if name.startswith("Timing/") else points
+
+
+def metric_charts(runs: Sequence[RunData]) -> list[Chart]:
+    """Each metric with its errors over the age of the snapshots.
+
+    What cannot be compared with the first run that has it is left out, and a note says why.
+    """
+    metrics = list(dict.fromkeys(str(row["metric"]) for run in runs for row in run.results))
+    charts = [_reported(runs, metric) for metric in metrics]
+    trained = list(dict.fromkeys(name for run in runs for name in run.trained))
+    charts += [_trained(runs, name) for name in trained if name not in metrics]
+    return [chart for chart in charts if any(len(line.points) > 1 for line in chart.lines)]
+
+
+def _reported(runs: Sequence[RunData], metric: str) -> Chart:
+    rows = [_rows_of(run, metric) for run in runs]
+    base = next(each[0] for each in rows if each)
+    lines, notes = [], []
+    for index, own in enumerate(rows):
+        reasons = [why for row in own if (why := why_not_comparable(row, base))]
+        alike = [row for row in own if not why_not_comparable(row, base)]
+        if reasons:
+            part = " in part" if alike else ""
+            notes.append(f"{letter(index)} left out{part}: {reasons[0]}")
+        elif not own:
+            notes.append(f"{letter(index)}: not measured")
+        points = tuple(Point(r["kimg"], float(r["value"]), standard_error(r)) for r in alike)
+        if points:
+            lines.append(Line(index, points))
+    better = "higher" if base.get("higher_is_better") else "lower"
+    title = f"{metric} ({better} is better; bars: 2 standard errors)"
+    return Chart(title, metric, tuple(lines), tuple(notes), may_be_log=True)
+
+
+def _rows_of(run: RunData, metric: str) -> list[Mapping[str, Any]]:
+    rows = [r for r in run.results if r["metric"] == metric and isinstance(r.get("kimg"), int)]
+    return sorted(rows, key=lambda row: int(row["kimg"]))
+
+
+def _trained(runs: Sequence[RunData], name: str) -> Chart:
+    lines = [thinned(index, run.trained.get(name, ())) for index, run in enumerate(runs)]
+    absent = [letter(line.run) for line in lines if not line.points]
+    notes = ["measured during training: without errors, and against each run's own data set"]
+    notes += [f"{', '.join(absent)}: not recorded"] if absent else []
+    drawn = tuple(line for line in lines if line.points)
+    title = f"{name} (measured during training)"
+    return Chart(title, name, drawn, tuple(notes), may_be_log=True)
+
+
+def thinned(run: int, points: Sequence[Point]) -> Line:
+    """A line of at most ``MOST_POINTS`` points; of more, means with the range they stand for."""
+    ordered = sorted(points, key=lambda point: point.kimg)
+    if len(ordered) <= MOST_POINTS:
+        return Line(run, tuple(ordered))
+    edges = [len(ordered) * i // MOST_POINTS for i in range(MOST_POINTS + 1)]
+    groups = [ordered[a:b] for a, b in pairwise(edges)]
+    means = tuple(Point(_mean(g, _kimg), _mean(g, _value)) for g in groups)
+    low = tuple(min(map(_value, group)) for group in groups)
+    high = tuple(max(map(_value, group)) for group in groups)
+    return Line(run, means, low, high)
+
+
+def _kimg(point: Point) -> float:
+    return point.kimg
+
+
+def _value(point: Point) -> float:
+    return point.value
+
+
+def _mean(points: Sequence[Point], key: Callable[[Point], float]) -> float:
+    values = [key(point) for point in points]
+    return min(max(sum(values) / len(values), min(values)), max(values))  # rounding must not leave
 
 
 @dataclass(frozen=True)
@@ -29,7 +310,7 @@ class Comparison:
         charts: curves laid over each other.
     """
 
-    runs: tuple[Facts, ...]
+    runs: tuple[RunData, ...]
     headline: str
     metrics: tuple[MetricRow, ...]
     common: tuple[int, list[MetricRow]] | None
@@ -39,7 +320,7 @@ class Comparison:
     charts: tuple[Chart, ...]
 
 
-def compare(runs: Sequence[Facts]) -> Comparison:
+def compare(runs: Sequence[RunData]) -> Comparison:
     """Hold runs against the first of them."""
     metrics = at_best(runs)
     return Comparison(

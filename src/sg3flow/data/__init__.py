@@ -1,0 +1,1 @@
+"""Images: fetching, packing, validation, and the packed set as training batches."""

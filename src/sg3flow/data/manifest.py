@@ -34,7 +34,7 @@ class ManifestRow:
     bytes, file_sha256: length and digest of its file.
     pixel_sha256, width, height, mode, mean, contrast, look: see ``images.Measures``; of the raw
         picture.
-    changes: rules by which it became plain RGB or grey, with ", " between; see
+    changes: rules by which it became plain RGB or gray, with ", " between; see
         ``plain_pictures.py``.
     packed_sha256: digest of the RGB pixels of its entry in the packed set.
     """

@@ -7,17 +7,22 @@ A zip of stored entries, or a folder: ``00000/img00000000.png`` and so on, PNGs 
 import hashlib
 import json
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from sg3flow.data.storage import open_storage
-from sg3flow.errors import DataError
-from sg3flow.files import replaced_file, replaced_folder
+import numpy as np
+import numpy.typing as npt
 
-LABELS_NAME = "dataset.json"
+from sg3flow.data.readers.labels import LABELS_NAME
+from sg3flow.data.readers.storage import open_storage
+from sg3flow.errors import DataError
+from sg3flow.files import atomic_folder, atomic_write
+
 _PICTURE_NAME = re.compile(r"\d{5}/img\d{8}\.png")
 
 
@@ -90,12 +95,12 @@ def packed_writer(dest: Path) -> Iterator[PackedWriter]:
     ``dest`` becomes a zip file if its name ends in ``.zip``, else a folder.
     """
     if dest.suffix.lower() == ".zip":
-        with replaced_file(dest) as stream:
+        with atomic_write(dest) as stream:
             zip_writer = _ZipWriter(stream)
             with zip_writer.archive:
                 yield zip_writer
     else:
-        with replaced_folder(dest) as folder:
+        with atomic_folder(dest) as folder:
             yield _FolderWriter(folder)
 
 
@@ -131,3 +136,47 @@ def _is_packed_set(path: Path) -> bool:
     return LABELS_NAME in names and all(
         name == LABELS_NAME or _PICTURE_NAME.fullmatch(name) for name in names
     )
+
+
+_BLOCK_BYTES = 0xFFFF  # the longest stored block of deflate
+_COLOUR_TYPES = {1: 0, 3: 2}  # by channels: gray, RGB
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG without filters and compression, the same bytes with every library.
+
+    Args:
+        pixels: uint8 [H, W] or [H, W, 1] (gray), or [H, W, 3] (RGB).
+    """
+    height, width = pixels.shape[:2]
+    kind = _COLOUR_TYPES[pixels.size // (height * width)]
+    # Each row starts with the number of its filter; 0 is none.
+    rows = np.zeros((height, 1 + pixels.size // height), np.uint8)
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    chunks = (
+        *_chunk(b"IHDR", [header]),
+        *_chunk(b"IDAT", list(_stored(rows.reshape(-1).data))),
+        *_chunk(b"IEND", []),
+    )
+    return b"".join((b"\x89PNG\r\n\x1a\n", *chunks))
+
+
+def _chunk(kind: bytes, pieces: list[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    check = zlib.crc32(kind)
+    for piece in pieces:
+        check = zlib.crc32(piece, check)
+    yield struct.pack(">I", sum(map(len, pieces))) + kind
+    yield from pieces
+    yield struct.pack(">I", check)
+
+
+def _stored(content: memoryview) -> Iterator[bytes | memoryview]:
+    """A zlib stream (RFC 1950) of stored deflate blocks (RFC 1951, Sec. 3.2.4), in pieces."""
+    yield b"\x78\x01"
+    for start in range(0, len(content), _BLOCK_BYTES):
+        block = content[start : start + _BLOCK_BYTES]
+        is_last = start + _BLOCK_BYTES >= len(content)
+        yield struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF)
+        yield block
+    yield struct.pack(">I", zlib.adler32(content))

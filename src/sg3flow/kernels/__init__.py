@@ -1,1 +1,1 @@
-"""Compiled kernels for the ops: their declarations, how they are built, found and explained."""
+"""How compiled kernels are built: plan, build, watchdog."""

@@ -1,8 +1,7 @@
-"""How exactly a generator's pictures follow a motion of its input (Karras et al. 2021, appendix E).
+"""Ideal translation and rotation of sampled images (Karras et al. 2021, appendix E).
 
-The values are peak signal-to-noise ratios in dB over all images, pixels and channels of a
-measurement; the logarithm is taken once, at the end. Run it with TF32 off: its rounding alone
-would cap the ratio near the published figures.
+Every operator takes images ``[N, C, H, W]`` and gives the moved images and a mask of the same
+shape, 1 where the result is defined and 0 elsewhere. Coordinates are x right, y down.
 """
 
 import math
@@ -11,12 +10,150 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, ratio_estimate
 from sg3flow.metrics.generation import Generator
-from sg3flow.metrics.motions import frac_shift, int_shift, pseudo, rot
-from sg3flow.networks.placement import input_transform, motion_matrix, placed
+from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
+from sg3flow.ops import filter2d, upsample2d
+
+_LANCZOS = 3  # lobes of the windows
+_FILTER_PIXELS = 2 * _LANCZOS  # two windows convolved reach twice as far
+_GRID_PIXELS = 64  # reach of the grid on which the filters are designed
+_ROTATION_UP = 4
+
+
+def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move the content by ``tx`` widths and ``ty`` heights, rounded to whole pixels."""
+    height, width = images.shape[-2:]
+    from_x, to_x = _overlap(round(tx * width), width)
+    from_y, to_y = _overlap(round(ty * height), height)
+    moved, mask = torch.zeros_like(images), torch.zeros_like(images)
+    moved[..., to_y, to_x] = images[..., from_y, from_x]
+    mask[..., to_y, to_x] = 1
+    return moved, mask
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """The part of an axis that stays in view under a shift: where it was, and where it comes."""
+    kept = max(size - abs(shift), 0)
+    start, place = (min(max(by, 0), size) for by in (-shift, shift))
+    return slice(start, start + kept), slice(place, place + kept)
+
+
+def frac_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move the content by ``tx`` widths and ``ty`` heights, interpolated by a Lanczos filter."""
+    moved, mask = images, torch.ones_like(images)
+    for axis, shift in ((-1, tx), (-2, ty)):
+        pixels = shift * images.shape[axis]
+        moved = _shift_axis(moved, axis, pixels)
+        mask = mask * _shift_mask(images, axis, pixels)
+    return moved, mask
+
+
+def _shift_axis(images: torch.Tensor, axis: int, pixels: float) -> torch.Tensor:
+    """``y[p] = sum over t of tap_t x[p - i - t]``, zeros outside, i the whole part of the shift."""
+    whole = math.floor(pixels)
+    offsets = torch.arange(1 - _LANCZOS, _LANCZOS + 1, dtype=torch.float64)
+    distance = offsets - (pixels - whole)
+    taps = torch.sinc(distance) * torch.sinc(distance / _LANCZOS)
+    weights: list[float] = (taps / taps.sum()).tolist()
+    moved = torch.zeros_like(images)
+    size = images.shape[axis]
+    for offset, tap in zip(range(1 - _LANCZOS, _LANCZOS + 1), weights, strict=True):
+        source, place = _overlap(whole + offset, size)
+        part = images.narrow(axis, source.start, source.stop - source.start)
+        moved.narrow(axis, place.start, place.stop - place.start).add_(part, alpha=tap)
+    return moved
+
+
+def _shift_mask(images: torch.Tensor, axis: int, pixels: float) -> torch.Tensor:
+    """1 where all taps of ``_shift_axis`` fall on the image, shaped to broadcast over it."""
+    whole, size = math.floor(pixels), images.shape[axis]
+    positions = torch.arange(size, device=images.device)
+    first, end = max(whole + _LANCZOS, 0), size + min(whole - _LANCZOS + 1, 0)
+    valid = ((positions >= first) & (positions < end)).to(images.dtype)
+    return valid if axis == -1 else valid[:, None]
+
+
+def rot(images: torch.Tensor, angle: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate the content by ``angle`` (radians): ideal band-limited resampling at 4x."""
+    up, height, width = _ROTATION_UP, images.shape[-2], images.shape[-1]
+    motion = _rotation(angle)
+    taps = lowpass_for(motion, up).to(images)
+    pad = len(taps) // 2
+    dense = upsample2d(images, taps, up=up, padding=pad)
+    grid = _sampling_grid(images, torch.linalg.inv(motion), pad)
+    rectangle = torch.zeros_like(dense)
+    inset = 2 * pad + 1
+    rectangle[..., inset : height * up + 2 * pad - inset, inset : width * up + 2 * pad - inset] = 1
+    moved = functional.grid_sample(dense, grid, "bilinear", "zeros", align_corners=False)
+    return moved, functional.grid_sample(rectangle, grid, "nearest", "zeros", align_corners=False)
+
+
+def _sampling_grid(images: torch.Tensor, inverse: torch.Tensor, pad: int) -> torch.Tensor:
+    """Where each output pixel reads the padded dense image, ``[N, H, W, 2]``."""
+    up, height, width = _ROTATION_UP, images.shape[-2], images.shape[-1]
+    dense = torch.tensor([[width * up], [height * up]])
+    # The dense samples of a pixel start at its center, half of their spacing off the grid's origin.
+    theta = torch.cat([inverse.float(), 1 / dense], dim=1) * (dense / (dense + 2 * pad))
+    batch = theta.to(images)[None].expand(len(images), 2, 3)
+    return functional.affine_grid(batch, list(images.shape), align_corners=False)
+
+
+def pseudo(images: torch.Tensor, angle: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filter images that were made rotated by ``angle`` as ``rot`` filters those it rotates."""
+    taps = lowpass_for(_rotation(-angle), 1).to(images)
+    edge = len(taps) // 2
+    mask = torch.zeros_like(images)
+    mask[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge] = 1
+    return filter2d(images, taps), mask
+
+
+def _rotation(angle: float) -> torch.Tensor:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64)
+
+
+def lowpass_for(matrix: torch.Tensor, up: int) -> torch.Tensor:
+    """Low-pass that suits the pixel grid both before and after the motion ``matrix`` ``[2, 2]``.
+
+    The sinc of the one grid is convolved with that of the other, and so are their Lanczos windows.
+
+    Args:
+        matrix: float64.
+        up: taps a pixel.
+
+    Returns:
+        ``[T, T]``, the taps less than 6 pixels from the center; each of the ``up * up`` phases
+        sums to ``1 / up^2``.
+    """
+    steps = torch.arange(-_GRID_PIXELS * up, _GRID_PIXELS * up, dtype=torch.float64) / up
+    yi, xi = torch.meshgrid(steps, steps, indexing="ij")
+    xo = matrix[0, 0] * xi + matrix[0, 1] * yi
+    yo = matrix[1, 0] * xi + matrix[1, 1] * yi
+    taps = _convolved(torch.sinc(xi) * torch.sinc(yi), torch.sinc(xo) * torch.sinc(yo))
+    taps = taps * _convolved(_lanczos(xi) * _lanczos(yi), _lanczos(xo) * _lanczos(yo))
+    middle, reach = _GRID_PIXELS * up, _FILTER_PIXELS * up - 1
+    kept = slice(middle - reach, middle + reach + 1)
+    taps = taps[kept, kept].clone()
+    for row in range(up):
+        for column in range(up):
+            taps[row::up, column::up] /= taps[row::up, column::up].sum() * up * up
+    return taps
+
+
+def _lanczos(distance: torch.Tensor) -> torch.Tensor:
+    return torch.sinc(distance / _LANCZOS) * (distance.abs() < _LANCZOS)
+
+
+def _convolved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Circular convolution of two grids with the origin at their middle."""
+    product = torch.fft.rfft2(torch.fft.ifftshift(a)) * torch.fft.rfft2(torch.fft.ifftshift(b))
+    convolved: torch.Tensor = torch.fft.fftshift(torch.fft.irfft2(product, s=a.shape))
+    return convolved
+
 
 _MAX_SHIFT = 1 / 8  # of the width and height
 _PEAK_TO_PEAK = 2.0

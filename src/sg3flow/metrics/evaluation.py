@@ -1,24 +1,39 @@
 """Metrics of networks in files: of every snapshot of a training run, or of any one network."""
 
+import io
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
-from sg3flow.checkpoints.packaged_model import WEIGHTS_NAME
-from sg3flow.checkpoints.sources import local_copy
-from sg3flow.data.archive import PackedSet
-from sg3flow.errors import MetricError
+from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
+from sg3flow.data.archive import PackedSet, content_digest, picture_names
+from sg3flow.data.readers.storage import open_storage
+from sg3flow.distributed import ALONE, Ranks
+from sg3flow.errors import DataError, MetricError
 from sg3flow.files import sha256_file
+from sg3flow.metrics.compute import (
+    EVERYTHING,
+    MetricInputs,
+    MetricOutcome,
+    compute_metric,
+    load_extractor,
+    prepare_reference,
+)
 from sg3flow.metrics.evaluator import Evaluator
-from sg3flow.metrics.ranks import ALONE, Ranks
-from sg3flow.metrics.reference import progress_of
-from sg3flow.metrics.results import MetricResult
+from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.generation import exact_float32
+from sg3flow.metrics.names import Metric, parse_set_metrics
+from sg3flow.metrics.neighborhoods import draw_closest_pairs
+from sg3flow.metrics.reference_set import Reference, progress_of
+from sg3flow.metrics.report import MetricResult, Subject, build_results
 
 _SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")
 
@@ -131,3 +146,115 @@ def _network_digest(path: Path) -> str:
         weights = path / "artifacts" / WEIGHTS_NAME
         path = weights if weights.is_file() else next(path.glob("*.pkl"))
     return sha256_file(path)
+
+
+class PictureSet:
+    """The pictures below a folder or in a zip file, in the order of their names.
+
+    Attributes:
+        path, name: of the folder or file.
+        num_images: pictures in it.
+
+    Raises:
+        DataError: there is nothing at the path, or no picture.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        self._storage = open_storage(self.path)
+        self._names = picture_names(self._storage)
+        self.num_images = len(self._names)
+        if not self._names:
+            raise DataError(f"{self.path} holds no pictures (PNG, JPEG, BMP or WebP)")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, as of a packed set: equal for a zip and a folder."""
+        return content_digest(self._storage)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One picture, uint8 ``[H, W, 1 or 3]``; other modes than gray become RGB.
+
+        Raises:
+            DataError: it cannot be decoded; names it.
+        """
+        name = self._names[index]
+        try:
+            with Image.open(io.BytesIO(self._storage.read(name))) as picture:
+                pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file makes Pillow's plugins raise anything
+            raise DataError(f"{name} of {self.path} cannot be decoded ({error})") from None
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def compare_sets(
+    judged: PictureSet,
+    reference: PictureSet,
+    names: Sequence[str],
+    *,
+    seed: int,
+    batch: int,
+    device: torch.device,
+    on_picture: Callable[[str, Image.Image], None] | None = None,
+) -> list[MetricResult]:
+    """Metrics of one set of pictures against another, over all of both.
+
+    Features of either set are kept by its content, as those of a training set are.
+
+    Args:
+        judged: takes the place of the generated pictures.
+        reference: takes that of the training set.
+        names: ``fid``, ``kid``, ``pr3``, ``swd``…; see ``parse_set_metrics``.
+        seed: of what is drawn; the same seed gives the same numbers.
+        batch: pictures at a time; changes speed and memory only.
+        device: where to compute.
+        on_picture: given a metric's name and its closest pairs.
+
+    Raises:
+        MetricError: an unknown metric, weights that cannot be had, or pictures that do not suit.
+        DataError: a picture cannot be read.
+    """
+    metrics = parse_set_metrics(names, judged.num_images)
+    subject = Subject(str(judged.path), None, judged.digest)
+    results: list[MetricResult] = []
+    with exact_float32():
+        extractors = _load(metrics, judged, device)
+        sides = {
+            name: [Reference(side, extractor, batch, device) for side in (judged, reference)]
+            for name, extractor in extractors.items()
+        }
+        for metric in metrics:
+            assert metric.detector is not None
+            ours, theirs = sides[metric.detector]
+            verdict = _judge(metric, ours, theirs, seed, device)
+            if verdict.pairs and on_picture is not None:
+                upper = [judged.image(pair.generated) for pair in verdict.pairs]
+                lower = [reference.image(pair.training) for pair in verdict.pairs]
+                on_picture(metric.name, draw_closest_pairs(upper, lower))
+            against = theirs if metric.has_reference else None
+            results += build_results(
+                metric, verdict.estimates, subject, ours.extractor, against, seed
+            )
+    return results
+
+
+def _load(
+    metrics: Sequence[Metric], judged: PictureSet, device: torch.device
+) -> dict[str, FeatureExtractor]:
+    wanted = dict.fromkeys(metric.detector for metric in metrics if metric.detector is not None)
+    side = judged.image(0).shape[0]
+    return {name: load_extractor(name, device, side) for name in wanted}
+
+
+def _judge(
+    metric: Metric, ours: Reference, theirs: Reference, seed: int, device: torch.device
+) -> MetricOutcome:
+    ours.prepare_features(EVERYTHING)
+    if metric.has_reference:
+        prepare_reference(metric, theirs)
+    generated = ours.features(EVERYTHING).numpy()
+    reference = theirs if metric.has_reference else None
+    return compute_metric(metric, MetricInputs(generated, reference, ours.extractor, seed, device))

@@ -14,20 +14,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.data.archive import PackedSet
+from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import MetricError
-from sg3flow.metrics.closest_pairs import draw_closest_pairs
+from sg3flow.metrics.compute import (
+    MetricInputs,
+    compute_metric,
+    load_extractor,
+    prepare_reference,
+    wants_only_stats,
+)
 from sg3flow.metrics.equivariance import equivariance, require_movable
 from sg3flow.metrics.estimates import Estimate
-from sg3flow.metrics.features import FeatureExtractor, load_extractor
-from sg3flow.metrics.float32 import exact_float32
-from sg3flow.metrics.generation import Generator
-from sg3flow.metrics.judging import Evidence, judge, prepare_reference, wants_only_stats
+from sg3flow.metrics.feature_collector import Advance, FeatureCollector
+from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.generation import Generator, exact_float32
 from sg3flow.metrics.names import Metric, parse_metrics
+from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.path_length import Lpips, path_length
-from sg3flow.metrics.ranks import ALONE, Ranks
-from sg3flow.metrics.reference import Reference
-from sg3flow.metrics.results import Detector, MetricResult, Subject, build_results
-from sg3flow.metrics.studio import Advance, Studio
+from sg3flow.metrics.reference_set import Reference
+from sg3flow.metrics.report import Detector, MetricResult, Subject, build_results
 
 OnPicture = Callable[[str, Image.Image], None]
 
@@ -118,7 +123,9 @@ class Evaluator:
         self.prepare()
         network = cast(Generator, G)
         self._require_fit(network, name)
-        studio = Studio(network, self.packed, self.seed, self.batch, self.device, self.ranks)
+        studio = FeatureCollector(
+            network, self.packed, self.seed, self.batch, self.device, self.ranks
+        )
         with exact_float32(), _judged(G):
             try:
                 found = self._estimates(studio, on_picture, advance)
@@ -159,7 +166,7 @@ class Evaluator:
             require_movable(G)
 
     def _estimates(
-        self, studio: Studio, on_picture: OnPicture | None, advance: Advance
+        self, studio: FeatureCollector, on_picture: OnPicture | None, advance: Advance
     ) -> list[list[Estimate]]:
         """Of each metric, its numbers; on the first process, the others help and get no rows."""
         features = studio.picture_features(self.metrics, self._extractors, advance)
@@ -169,26 +176,28 @@ class Evaluator:
                 found.append(self._judged_pictures(metric, features, studio, on_picture))
             elif metric.moves_input:
                 rows = studio.motion_rows(metric, advance)
-                found.append([equivariance(rows)] if self.ranks.is_first else [])
+                found.append([equivariance(rows)] if self.ranks.is_main_process else [])
             else:
                 assert self._lpips is not None
                 lengths = studio.path_lengths(metric, self._lpips, advance)
-                found.append([path_length(lengths)] if self.ranks.is_first else [])
-        return self.ranks.agreed(lambda: found)
+                found.append([path_length(lengths)] if self.ranks.is_main_process else [])
+        return self.ranks.broadcast(lambda: found)
 
     def _judged_pictures(
         self,
         metric: Metric,
         features: dict[str, NDArray[np.float32]],
-        studio: Studio,
+        studio: FeatureCollector,
         on_picture: OnPicture | None,
     ) -> list[Estimate]:
-        if not self.ranks.is_first:
+        if not self.ranks.is_main_process:
             return []
         assert metric.detector is not None
         generated = features[metric.detector][: metric.num_images]
         reference, extractor = self._reference(metric), self._extractors[metric.detector]
-        verdict = judge(metric, Evidence(generated, reference, extractor, self.seed, self.device))
+        verdict = compute_metric(
+            metric, MetricInputs(generated, reference, extractor, self.seed, self.device)
+        )
         if verdict.pairs and on_picture is not None:
             drawn = studio.pictures([pair.generated for pair in verdict.pairs])
             training = [self.packed.image(pair.training) for pair in verdict.pairs]

@@ -1,13 +1,16 @@
 """The pictures a generator is judged by: the same for a seed, whatever the batch."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.networks.pictures import to_uint8
+from sg3flow.networks.layers import to_uint8
 
 CHUNK = 1024  # latents a draw; part of what a seed means
 
@@ -113,3 +116,72 @@ def draw_pictures(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tenso
     if not torch.isfinite(img).all():
         raise MetricError("the network draws pictures with values that are not finite")
     return to_uint8(img)
+
+
+R = TypeVar("R")
+
+_AHEAD = 2  # batches that wait for their features
+
+
+def meanwhile(
+    batches: Iterator[torch.Tensor],
+    work: Callable[[torch.Tensor], R],
+    device: torch.device,
+    threaded: bool | None = None,
+) -> Iterator[R]:
+    """``work`` of each batch, in order, done while the next batches are made.
+
+    On a CUDA device a thread with a stream of its own works beside the one that draws. A CPU is
+    busy with either, so there it is done in turn.
+
+    Args:
+        threaded: whether to use the thread; None: as the device wants it.
+    """
+    if not (device.type == "cuda" if threaded is None else threaded):
+        yield from map(work, batches)
+        return
+    side = _new_stream(device) if device.type == "cuda" else None
+    with ThreadPoolExecutor(1, thread_name_prefix="features") as pool:
+        pending: deque[Future[R]] = deque()
+        for batch in batches:
+            ready = torch.cuda.current_stream(device).record_event() if side else None
+            pending.append(pool.submit(_work_aside, work, batch, side, ready))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _work_aside(
+    work: Callable[[torch.Tensor], R],
+    batch: torch.Tensor,
+    side: torch.cuda.Stream | None,
+    ready: torch.cuda.Event | None,
+) -> R:
+    if side is None or ready is None:
+        return work(batch)
+    with torch.cuda.stream(side):
+        side.wait_event(ready)
+        if batch.is_cuda:
+            batch.record_stream(side)  # else its memory is drawn over while it is still read
+        return work(batch)
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Keep GPUs from rounding the factors of convolutions and products to TF32's 10 bits."""
+    cudnn: Any = torch.backends.cudnn  # its members are missing from torch's own types
+    settings = (cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value

@@ -16,7 +16,7 @@ class Kind:
     """What metrics of one sort have in common.
 
     Attributes:
-        form: of the names; ``{N}`` is the count, ``{K}`` which neighbour.
+        form: of the names; ``{N}`` is the count, ``{K}`` which neighbor.
         detector: what looks at the pictures: ``inception``, ``vgg16``, ``random``, ``patches``,
             ``lpips``; None: nothing does.
         outputs: endings of the numbers that come out, with whether higher is better.
@@ -62,13 +62,13 @@ class Metric:
         name: as written, ``pr50k3_full``.
         kind: a key of ``KINDS``.
         num_images: generated images; of path length, pairs of them.
-        neighbour: which nearest neighbour bounds a ball; 0 where there are no balls.
+        neighbor: which nearest neighbor bounds a ball; 0 where there are no balls.
     """
 
     name: str
     kind: str
     num_images: int
-    neighbour: int = 0
+    neighbor: int = 0
 
     @property
     def detector(self) -> str | None:
@@ -99,7 +99,7 @@ class Metric:
 def parse_metric(name: str) -> Metric:
     """``fid50k_full`` -> kind ``fid`` over 50,000 images; ``k`` is a thousand, any count goes.
 
-    Which neighbour stands behind the count: ``pr50k3_full``, or ``pr500_3_full`` where the count
+    Which neighbor stands behind the count: ``pr50k3_full``, or ``pr500_3_full`` where the count
     has no ``k``. ``ppl2_wend`` is path length over 50,000 pairs, ``ppl2_wend1k`` over 1000.
 
     Raises:
@@ -111,8 +111,8 @@ def parse_metric(name: str) -> Metric:
         if match := pattern.fullmatch(name):
             count = int(match[1]) * (1000 if match[2] == "k" else 1)
             return Metric(name, kind, count, int(match[3]) if pattern.groups == 3 else 0)
-    known = [_spelt(kind.form, "50k", "3") for kind in KINDS.values()]
-    forms = ", ".join(_spelt(kind.form, "N", "kK") for kind in KINDS.values())
+    known = [_spelled(kind.form, "50k", "3") for kind in KINDS.values()]
+    forms = ", ".join(_spelled(kind.form, "N", "kK") for kind in KINDS.values())
     alike = [each for each in known if each[:3] == name[:3].lower()]
     hint = nearest(name, alike or known)
     raise MetricError(
@@ -163,8 +163,8 @@ def _require_distinct(names: Sequence[str], example: str) -> None:
         raise MetricError(f"a metric stands twice in {', '.join(names)}")
 
 
-def _spelt(form: str, count: str, neighbour: str) -> str:
-    return form.replace("{N}", count).replace("{K}", neighbour)
+def _spelled(form: str, count: str, neighbor: str) -> str:
+    return form.replace("{N}", count).replace("{K}", neighbor)
 
 
 _PATTERNS = {

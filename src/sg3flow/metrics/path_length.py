@@ -1,4 +1,4 @@
-"""Perceptual path length in W, between neighbouring ends (Karras et al. 2019, Sec. 4.1).
+"""Perceptual path length in W, between neighboring ends (Karras et al. 2019, Sec. 4.1).
 
 The distance is LPIPS v0.1 (Zhang et al. 2018) over torchvision's VGG16; see ``vgg`` for how that
 differs from what published figures were made with.
@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, mean_estimate
+from sg3flow.metrics.features.vgg import HEADS_SHA256, VGG16, VGG_SHA256, load_heads, load_vgg
 from sg3flow.metrics.generation import Generator
-from sg3flow.metrics.vgg import HEADS_SHA256, VGG16, VGG_SHA256, load_heads, load_vgg
 
 _EPSILON = 1e-4
 _LARGEST = 256

@@ -1,7 +1,7 @@
 """Sliced Wasserstein distance over patches of Laplacian pyramids (Karras et al. 2018, Sec. 5).
 
 It needs no trained network. Each level of the pyramid holds the detail of one scale, so a distance
-over its patches tells whether colours and structures of that scale are as they should be.
+over its patches tells whether colors and structures of that scale are as they should be.
 Departures from the paper: 16 patches a picture, not 128 (those of one picture resemble each other),
 and a picture's own bytes choose where they lie, so that no batch or order has a say.
 """
@@ -71,7 +71,7 @@ def sliced_wasserstein(
 ) -> Estimate:
     """Mean over the levels of the distance between two sets of patches, times 1000.
 
-    Patches of a level are brought to mean 0 and deviation 1 a colour channel by the statistics of
+    Patches of a level are brought to mean 0 and deviation 1 a color channel by the statistics of
     their own set, projected on random directions, sorted and compared; sets of different size are
     compared by their quantiles. The error is that of the mean over disjoint groups of pictures.
 
@@ -135,7 +135,7 @@ def _quantiles(x: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _descriptors(features: torch.Tensor) -> torch.Tensor:
-    """Normalised patches ``[N * 16, 147]`` of one level."""
+    """Normalized patches ``[N * 16, 147]`` of one level."""
     x = features.reshape(-1, 3, _SIDE * _SIDE)
     mean = x.mean(dim=(0, 2), keepdim=True)
     deviation = x.std(dim=(0, 2), keepdim=True, correction=0)

@@ -10,12 +10,12 @@ from torch import nn
 from sg3flow.networks.layers import (
     Conv2dLayer,
     FullyConnectedLayer,
+    MappingNetwork,
     check_resolution,
     half_precision_from,
+    has_half,
     minibatch_std,
 )
-from sg3flow.networks.mapping import MappingNetwork
-from sg3flow.networks.precision import has_half
 from sg3flow.ops import setup_filter
 
 

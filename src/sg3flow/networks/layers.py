@@ -1,16 +1,18 @@
-"""Layers that all networks share: equalised learning rate, minibatch statistics."""
+"""Layers that all networks share: equalized learning rate, minibatch statistics."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from sg3flow import distributed
 from sg3flow.ops import bias_act, conv2d_resample, setup_filter
 
 
 class FullyConnectedLayer(nn.Module):
-    """Linear layer with equalised learning rate (Karras et al. 2018, Sec. 4.1).
+    """Linear layer with equalized learning rate (Karras et al. 2018, Sec. 4.1).
 
     Weights are stored with unit variance (over `lr_multiplier`) and scaled at run time.
     """
@@ -46,7 +48,7 @@ class FullyConnectedLayer(nn.Module):
 
 
 class Conv2dLayer(nn.Module):
-    """Convolution, bias and activation with equalised learning rate, optionally halving the size.
+    """Convolution, bias and activation with equalized learning rate, optionally halving the size.
 
     Frozen layers (``trainable=False``) hold buffers in place of parameters.
     """
@@ -132,3 +134,167 @@ def check_resolution(network: str, resolution: int, smallest: int) -> None:
 def half_precision_from(img_resolution: int, num_fp16_res: int) -> int:
     """The smallest resolution whose block runs in half precision on a GPU."""
     return int(max(2 ** (math.log2(img_resolution) + 1 - num_fp16_res), 8))
+
+
+_HALF_DEVICES = ("cuda",)
+
+
+def has_half(device: torch.device) -> bool:
+    """Whether layers that may run in half precision do so on a device."""
+    return device.type in _HALF_DEVICES
+
+
+def use_bfloat16(network: nn.Module) -> None:
+    """Let the layers that run in half precision on a GPU take bfloat16 in place of float16.
+
+    It has float32's range, so that nothing overflows, and three digits in place of four. Weights
+    and snapshots are float32 either way.
+    """
+    for module in network.modules():
+        if hasattr(module, "half_dtype"):
+            setattr(module, "half_dtype", torch.bfloat16)  # noqa: B010
+
+
+class MappingNetwork(nn.Module):
+    """z [N, z_dim], c [N, c_dim] -> ws [N, num_ws, w_dim]; with `num_ws` None, [N, w_dim].
+
+    Args:
+        num_ws: how often w is repeated; None (the discriminator) keeps one and no average.
+        num_layers, layer_features, embed_features: None means `w_dim` for the widths.
+        lr_multiplier: learning-rate factor of the layers.
+        w_avg_beta: decay of `w_avg`, the running mean of w that truncation moves towards.
+    """
+
+    w_avg: torch.Tensor
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int | None,
+        num_layers: int = 2,
+        embed_features: int | None = None,
+        layer_features: int | None = None,
+        lr_multiplier: float = 0.01,
+        w_avg_beta: float = 0.998,
+    ) -> None:
+        super().__init__()
+        if z_dim + c_dim < 1 or num_layers < 1:
+            raise ValueError("a mapping network needs an input (z_dim or c_dim) and a layer")
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
+        self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
+        embed = (embed_features or w_dim) if c_dim else 0
+        widths = [z_dim + embed, *[layer_features or w_dim] * (num_layers - 1), w_dim]
+        if c_dim:
+            self.embed = FullyConnectedLayer(c_dim, embed)
+        for i in range(num_layers):
+            layer = FullyConnectedLayer(
+                widths[i], widths[i + 1], activation="lrelu", lr_multiplier=lr_multiplier
+            )
+            self.add_module(f"fc{i}", layer)
+        if num_ws is not None:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(
+        self,
+        z: torch.Tensor | None,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """Computes ws; the first `truncation_cutoff` (None: all) are pulled towards `w_avg`."""
+        x = self._input(z, c)
+        for i in range(self.num_layers):
+            x = self.get_submodule(f"fc{i}")(x)
+        if self.num_ws is None:
+            return x
+        if update_emas:
+            mean = distributed.all_reduce_mean(x.detach().mean(dim=0))
+            self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
+        ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # [N, num_ws, w_dim]
+        if truncation_psi != 1:
+            cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
+            near = self.w_avg.lerp(ws[:, :cutoff], truncation_psi)
+            ws = torch.cat([near, ws[:, cutoff:]], dim=1)
+        return ws
+
+    def _input(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
+        parts = []
+        if self.z_dim:
+            parts.append(normalize_2nd_moment(self._checked("z", z, self.z_dim)))
+        if self.c_dim:
+            parts.append(normalize_2nd_moment(self.embed(self._checked("c", c, self.c_dim))))
+        return torch.cat(parts, dim=1)
+
+    def _checked(self, name: str, x: torch.Tensor | None, size: int) -> torch.Tensor:
+        if x is None or x.ndim != 2 or x.shape[1] != size:
+            found = "nothing" if x is None else list(x.shape)
+            raise ValueError(f"mapping network: {name} must be [N, {size}], found {found}")
+        return x.to(next(self.parameters()).dtype)
+
+
+class Generator(nn.Module):
+    """z, c -> ws -> img; a subclass names its synthesis network and the depth of its mapping.
+
+    Args:
+        mapping_kwargs: arguments of `MappingNetwork`.
+        synthesis_kwargs: arguments of the subclass's synthesis network.
+    """
+
+    synthesis_type: type[Any]
+    mapping_layers: int
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: Mapping[str, Any] | None = None,
+        **synthesis_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "w_dim": w_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            **synthesis_kwargs,
+        }
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        # synthesis first: the order decides which initial weights a seed gives
+        synthesis = self.synthesis_type(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.synthesis, self.num_ws = synthesis, int(synthesis.num_ws)
+        settings = {"num_layers": self.mapping_layers, **(mapping_kwargs or {})}
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **settings)
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "const",
+        force_fp32: bool = False,
+        update_emas: bool = False,
+    ) -> torch.Tensor:
+        """z [N, z_dim], c [N, c_dim] -> float32 images [N, C, R, R], nominally in [-1, 1]."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas=update_emas)
+        img: torch.Tensor = self.synthesis(
+            ws, noise_mode=noise_mode, force_fp32=force_fp32, update_emas=update_emas
+        )
+        return img
+
+
+def to_uint8(img: torch.Tensor) -> torch.Tensor:
+    """float [N, C, H, W] in [-1, 1] to uint8, clamped and then truncated as the public tools do.
+
+    What is not finite has no pixel: check it before.
+    """
+    return (img.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sg3flow import processes
-from sg3flow.networks.generator import Generator
-from sg3flow.networks.layers import FullyConnectedLayer, check_resolution, half_precision_from
-from sg3flow.networks.precision import has_half
+from sg3flow import distributed
+from sg3flow.networks.layers import (
+    FullyConnectedLayer,
+    Generator,
+    check_resolution,
+    half_precision_from,
+    has_half,
+)
 from sg3flow.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 
 NOISE_MODES = ("const", "random", "none")
@@ -63,12 +67,12 @@ class SynthesisLayer(nn.Module):
         if noise_mode == "const":
             return self.noise_const * self.noise_strength
         shape = (batch, 1, self.resolution, self.resolution)
-        noise = processes.randn(shape, device=self.noise_const.device)
+        noise = distributed.randn(shape, device=self.noise_const.device)
         return noise.to(self.noise_const.dtype) * self.noise_strength
 
 
 class ToRGBLayer(nn.Module):
-    """Modulated 1x1 convolution to colours, without demodulation."""
+    """Modulated 1x1 convolution to colors, without demodulation."""
 
     def __init__(
         self, in_channels: int, img_channels: int, w_dim: int, conv_clamp: float | None

@@ -1,19 +1,66 @@
-"""The alias-free generator, configurations T and R (Karras et al. 2021)."""
+"""Moving what a StyleGAN3 generator draws, through the transform of its input."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sg3flow import processes
-from sg3flow.networks.filters import lowpass_filter
-from sg3flow.networks.generator import Generator
-from sg3flow.networks.layers import FullyConnectedLayer
-from sg3flow.networks.precision import has_half
-from sg3flow.networks.schedule import LayerPlan, Schedule, ScheduleArguments, plan_layers
+from sg3flow import distributed
+from sg3flow.errors import ConfigError
+from sg3flow.networks.layer_schedule import (
+    LayerPlan,
+    Schedule,
+    ScheduleArguments,
+    lowpass_filter,
+    plan_layers,
+)
+from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
+
+
+def motion_matrix(shift: tuple[float, float], angle: float) -> torch.Tensor:
+    """The transform, float64 [3, 3], that shows the picture turned and then shifted.
+
+    The input is sampled at transformed places: the matrix is the inverse of the motion.
+
+    Args:
+        shift: of the picture in image widths, (x, y).
+        angle: of the picture in radians.
+    """
+    c, s = math.cos(angle), math.sin(angle)
+    motion = [[c, s, shift[0]], [-s, c, shift[1]], [0.0, 0.0, 1.0]]
+    inverse: torch.Tensor = torch.linalg.inv(torch.tensor(motion, dtype=torch.float64))
+    return inverse
+
+
+def input_transform(G: Any) -> torch.Tensor | None:
+    """The buffer [3, 3] that moves a StyleGAN3 generator's input; None for other networks."""
+    transform = getattr(getattr(G.synthesis, "input", None), "transform", None)
+    return transform if isinstance(transform, torch.Tensor) else None
+
+
+@contextmanager
+def placed(G: Any, matrix: torch.Tensor) -> Iterator[None]:
+    """Give a generator's input the transform [3, 3] for the block, and then its own back.
+
+    The transform is state of the network: two threads must not be in such blocks of one network.
+
+    Raises:
+        ConfigError: the network has no such input.
+    """
+    transform = input_transform(G)
+    if transform is None:
+        raise ConfigError("this network cannot translate or rotate: only StyleGAN3 can")
+    own = transform.clone()
+    try:
+        transform.copy_(matrix)
+        yield
+    finally:
+        transform.copy_(own)
 
 
 class SynthesisInput(nn.Module):
@@ -111,7 +158,7 @@ class SynthesisLayer(nn.Module):
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
             magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
-            magnitude = processes.average(magnitude)
+            magnitude = distributed.all_reduce_mean(magnitude)
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         half = self.plan.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.weight.dtype)

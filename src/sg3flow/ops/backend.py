@@ -7,11 +7,17 @@ use of an op on each kind of device.
 
 import functools
 import logging
+import math
 import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from sg3flow.errors import ConfigError, nearest
+from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
 
 _CHOICES = ("auto", "torch", "cpu", "cuda")
 _log = logging.getLogger(__name__)
@@ -73,6 +79,146 @@ def _chosen(device_type: str, wanted: str) -> str:
 
 
 def _load(device_type: str) -> str:
-    from sg3flow.kernels.loader import load_kernels
 
     return str(load_kernels(device_type))
+
+
+@functools.cache
+def load_kernels(name: str) -> Path:
+    """Make the ops of ``op_registration`` work on ``cpu`` or ``cuda`` tensors; the library used.
+
+    Raises:
+        ConfigError: there is no build, and none can be made; the message says why.
+    """
+    from sg3flow.kernels.build import find_build, make_build
+    from sg3flow.ops import op_registration, product_registration  # noqa: F401 - declares the ops
+
+    path = find_build(name)
+    if path is None:
+        _refuse_in_workers()
+        path = make_build(name)
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} does not load ({str(error).splitlines()[0][:200]}); "
+            "'sg3flow doctor --rebuild' builds it again"
+        ) from None
+    check_kernels(name)
+    return path
+
+
+def _refuse_in_workers() -> None:
+    """Each of many data loading processes would wait for a build that it hardly profits from."""
+    from torch.utils.data import get_worker_info
+
+    if get_worker_info() is not None:
+        raise ConfigError("kernels are not built in a data loading process")
+
+
+# Largest relative error of a forward and a backward pass, in the root mean square. Plain PyTorch
+# itself has 2e-7, 3e-3 and 6.4e-3 on the CPU. Not of single values: a sample within rounding of 0
+# falls on either side, and its gradient, off by 2e-2 of the largest then, with it.
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+_GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One geometry of StyleGAN3: factors, filters and padding."""
+
+    up: int
+    down: int
+    radial: bool
+    padding: tuple[int, int, int, int]
+
+
+_CASES = (
+    _Case(2, 2, False, (9, 8, 9, 8)),
+    _Case(4, 2, False, (21, 20, 21, 20)),
+    _Case(2, 2, True, (9, 8, 9, 8)),
+)
+
+
+def check_kernels(name: str) -> None:
+    """Try the kernels on this very device: a compiler or a card may do what nobody has seen yet.
+
+    Raises:
+        ConfigError: they do not run, or compute something else than plain PyTorch.
+    """
+    dtypes = TOLERANCES if name == "cuda" else (torch.float32,)
+    for dtype in dtypes:
+        try:
+            error = largest_error(name, dtype)
+        except RuntimeError as problem:
+            reason = (str(problem).strip().splitlines() or ["no message"])[0][:200]
+            raise ConfigError(f"the {name} kernels do not run here: {reason}") from None
+        if not error <= TOLERANCES[dtype]:
+            raise ConfigError(
+                f"the {name} kernels differ from plain PyTorch by {error:.1e} in {dtype}; please "
+                "report this machine and compiler"
+            )
+
+
+def largest_error(device: str, dtype: torch.dtype) -> float:
+    """Of filtered_lrelu and its gradient in the kernels, against the definition in float64."""
+    # The first use of an op may be anywhere: in inference mode, too.
+    with torch.inference_mode(False), torch.enable_grad():
+        return max(error for case in _CASES for error in _errors(case, device, dtype))
+
+
+def _errors(case: _Case, device: str, dtype: torch.dtype) -> Iterator[float]:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 8, 24, 20, generator=random).to(dtype)
+    fu, fd = _taps(6 * case.up), _taps(12)
+    if case.radial:
+        fd = _radial(fd)
+    wanted, wanted_dx = _defined(x.double(), fu, fd, case)
+    inputs = (x.to(device).requires_grad_(), fu.to(device), fd.to(device))
+    up, down = (case.up, case.up), (case.down, case.down)
+    y, _ = torch.ops.sg3flow.filtered_lrelu(
+        *inputs, None, up, down, case.padding, False, _GAIN, _SLOPE, _CLAMP, True
+    )
+    (dx,) = torch.autograd.grad(y.sum(), inputs[0])
+    for found, expected in ((y.detach(), wanted), (dx, wanted_dx)):
+        yield float((found.cpu().double() - expected).norm() / expected.norm())
+
+
+def _taps(count: int) -> torch.Tensor:
+    """Equal from both ends to the last bit, as the layers' filters are: kernels use it."""
+    taps = torch.hann_window(count + 2, periodic=False)[1:-1]
+    return (taps + taps.flip(0)) / (2 * taps.sum())
+
+
+def _radial(taps: torch.Tensor) -> torch.Tensor:
+    """No outer product, which kernels may take apart again."""
+    cross = torch.eye(len(taps))
+    return taps.outer(taps) + 1e-3 * (cross + cross.flip(0))
+
+
+def _defined(
+    x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The op and the gradient of its sum by plain PyTorch, on the CPU."""
+    x = x.requires_grad_()
+    first = FirSpec((case.up, case.up), (1, 1), case.padding, gain=float(case.up**2))
+    second = FirSpec((1, 1), (case.down, case.down), gain=_GAIN)
+    assert filter_taps(fu)[0] == 6 * case.up
+    v = torch.nn.functional.leaky_relu(run_fir(x, fu, first), _SLOPE)
+    y = run_fir(v.clamp(-_CLAMP / _GAIN, _CLAMP / _GAIN), fd, second)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    return y.detach(), dx
+
+
+def _main(name: str, path: str) -> None:
+    from sg3flow.ops import op_registration  # noqa: F401 - declares the ops
+
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+        check_kernels(name)
+    except (OSError, ConfigError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Images, grids and videos of a generator."""

@@ -1,14 +1,14 @@
 """Sheets of pictures with labels: seeds in a grid, and seeds against truncation strengths."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from sg3flow.errors import ConfigError
-from sg3flow.rendering.images import Image
+from sg3flow.rendering.images import Generator, Image, RenderOptions, render_image
 
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128
@@ -135,3 +135,42 @@ def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageD
     check_sheet_size(width, height)
     sheet = PillowImage.new("RGB", (width, height), _BACKGROUND)
     return sheet, ImageDraw.Draw(sheet)
+
+
+_SEEDS = range(12)
+_MAX_SIDE = 256
+
+
+def sample_sheet(G: Generator, class_names: Sequence[str] = ()) -> Image:
+    """Seeds 0 to 11 without truncation, [H, W, 3]; the classes of a labeled network come in turn.
+
+    Large pictures are shown at 256 pixels.
+
+    Raises:
+        CheckpointError: the network draws values that are not finite.
+    """
+    classes = [seed % G.c_dim if G.c_dim else None for seed in _SEEDS]
+    labels = [_label(seed, index, class_names) for seed, index in zip(_SEEDS, classes, strict=True)]
+    side = min(G.img_resolution, _MAX_SIDE)
+    return seed_sheet(_small_pictures(G, classes, side), labels, side)
+
+
+def _small_pictures(G: Generator, classes: Sequence[int | None], side: int) -> Iterator[Image]:
+    for seed, index in zip(_SEEDS, classes, strict=True):
+        yield resized(render_image(G, seed, RenderOptions(), index), side)
+
+
+def resized(image: Image, side: int) -> Image:
+    """A picture [H, W, 1 or 3] as [side, side, 1 or 3]; one that has this side is left alone."""
+    if image.shape[0] == side:
+        return image
+    pixels = image[:, :, 0] if image.shape[2] == 1 else image
+    picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    scaled = np.asarray(picture.resize((side, side), PillowImage.Resampling.LANCZOS))
+    return scaled.reshape(side, side, image.shape[2])
+
+
+def _label(seed: int, index: int | None, names: Sequence[str]) -> str:
+    if index is None:
+        return str(seed)
+    return f"{seed} {names[index] if index < len(names) else index}"

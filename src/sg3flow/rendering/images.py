@@ -1,7 +1,8 @@
-"""From a seed to a picture, as every public StyleGAN tool makes it."""
+"""Seeds: how people write them, and the latent each one stands for."""
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,64 @@ import numpy.typing as npt
 import torch
 
 from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.networks.pictures import to_uint8
-from sg3flow.networks.placement import input_transform, motion_matrix, placed
-from sg3flow.rendering.seeds import seed_latent
+from sg3flow.networks.layers import to_uint8
+from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
+
+MAX_SEED = 2**32 - 1
+MAX_SEEDS = 100_000
+
+_PART = re.compile(r"\s*(\d{1,20})\s*(?:-\s*(\d{1,20})\s*)?")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds in the order given: ``0,3-7,2`` is 0, 3, 4, 5, 6, 7, 2.
+
+    Raises:
+        ConfigError: not such a list, a seed above 2^32 - 1, a range that runs backwards, or more
+            than 100,000 seeds.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, last = _bounds(part, text)
+        if len(seeds) + last - first + 1 > MAX_SEEDS:
+            raise ConfigError(
+                f"seeds '{text[:60]}' name more than {MAX_SEEDS} pictures; name fewer"
+            )
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def seed_latent(seed: int, z_dim: int) -> npt.NDArray[np.float64]:
+    """The latent z of a seed, [1, z_dim], the same as every public StyleGAN tool draws.
+
+    NumPy's legacy generator is frozen: its stream does not change between versions.
+    """
+    check_seed(seed)
+    return np.random.RandomState(seed).randn(1, z_dim)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed the random number generator cannot take.
+
+    Raises:
+        ConfigError: the seed is below 0 or above 2^32 - 1.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"a seed must be a whole number from 0 to {MAX_SEED}, not {seed}")
+
+
+def _bounds(part: str, text: str) -> tuple[int, int]:
+    found = _PART.fullmatch(part)
+    if found is None:
+        raise ConfigError(f"seeds must be whole numbers and ranges like 0,3-7,2, not '{text[:60]}'")
+    first = int(found[1])
+    last = int(found[2]) if found[2] else first
+    check_seed(first)
+    check_seed(last)
+    if last < first:
+        raise ConfigError(f"the range of seeds {first}-{last} runs backwards; write {last}-{first}")
+    return first, last
+
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -48,7 +104,7 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
-class Look:
+class RenderOptions:
     """How a seed becomes a picture, besides the seed itself.
 
     Args:
@@ -79,11 +135,13 @@ class Look:
         return tuple(self.translate) == (0, 0) and self.rotate == 0
 
 
-def render_image(G: Generator, seed: int, look: Look, class_index: int | None = None) -> Image:
+def render_image(
+    G: Generator, seed: int, look: RenderOptions, class_index: int | None = None
+) -> Image:
     """The picture of a seed, [H, W, C] uint8.
 
     Raises:
-        ConfigError: a seed out of range; a class for an unlabelled network, none for a labelled one
+        ConfigError: a seed out of range; a class for an unlabeled network, none for a labeled one
             or one that does not exist; translation or rotation of a network that has none.
         CheckpointError: the network draws values that are not finite.
     """
@@ -92,7 +150,7 @@ def render_image(G: Generator, seed: int, look: Look, class_index: int | None = 
         return synthesize(G, ws, look.noise_mode, seed)
 
 
-def seed_ws(G: Generator, seed: int, look: Look, class_index: int | None) -> torch.Tensor:
+def seed_ws(G: Generator, seed: int, look: RenderOptions, class_index: int | None) -> torch.Tensor:
     """The w's of a seed, [1, num_ws, w_dim], truncated."""
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
@@ -108,7 +166,7 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
     Random noise is drawn from the picture's own seed, so that it too can be made again.
 
     Raises:
-        CheckpointError: the network draws values that are not finite, which have no colour.
+        CheckpointError: the network draws values that are not finite, which have no color.
     """
     devices = [ws.device] if ws.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices, enabled=noise_mode == "random"):
@@ -122,7 +180,7 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
 
 
 def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
-    """The label [1, c_dim] of a class: one-hot, or empty for an unlabelled network.
+    """The label [1, c_dim] of a class: one-hot, or empty for an unlabeled network.
 
     Raises:
         ConfigError: the class is missing, does not exist, or the network knows none.
@@ -142,7 +200,7 @@ def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
     return label
 
 
-def placed_as(G: Generator, look: Look) -> AbstractContextManager[None]:
+def placed_as(G: Generator, look: RenderOptions) -> AbstractContextManager[None]:
     """Let the network draw as moved as the look says while the block runs; see ``placed``.
 
     Raises:

@@ -12,21 +12,28 @@ import torch
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.config import (
-    LookConfig,
     RenderGridConfig,
     RenderImagesConfig,
+    RenderOptionsConfig,
     RenderSweepConfig,
     RenderVideoConfig,
-    parse_pair,
 )
-from sg3flow.devices import pick_device
 from sg3flow.errors import CheckpointError, ConfigError, DataError
 from sg3flow.files import write_bytes
+from sg3flow.params_file import parse_pair
 from sg3flow.progress import tracked
 from sg3flow.rendering.grid import seed_sheet, table_sheet
-from sg3flow.rendering.images import SOFTWARE, Generator, Image, Look, png_bytes, render_image
-from sg3flow.rendering.seeds import parse_seeds
+from sg3flow.rendering.images import (
+    SOFTWARE,
+    Generator,
+    Image,
+    RenderOptions,
+    parse_seeds,
+    png_bytes,
+    render_image,
+)
 from sg3flow.rendering.video import write_interpolation
+from sg3flow.resources import pick_device
 
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
@@ -41,7 +48,7 @@ class Model:
     source: str
     class_names: Sequence[str] = ()
 
-    def picture(self, seed: int, look: Look, class_index: int | None) -> Image:
+    def picture(self, seed: int, look: RenderOptions, class_index: int | None) -> Image:
         """The picture of a seed; errors as ``render_image``, and they name the network."""
         with self.named():
             return render_image(self.G, seed, look, class_index)
@@ -55,7 +62,7 @@ class Model:
             raise CheckpointError(f"{self.source}: {error}") from None
 
     def classes(self, seeds: Sequence[int], class_index: int | None) -> list[int | None]:
-        """The class of each seed: the one named, or a labelled network's classes in turn."""
+        """The class of each seed: the one named, or a labeled network's classes in turn."""
         if class_index is not None:
             return [class_index] * len(seeds)
         return [i % self.G.c_dim if self.G.c_dim else None for i in range(len(seeds))]
@@ -96,12 +103,12 @@ def render_images(
     """Write ``seed0002.png`` and so on into ``outdir``; other files there stay as they are.
 
     Raises:
-        ConfigError: bad settings; a labelled network without a class.
+        ConfigError: bad settings; a labeled network without a class.
         CheckpointError: a network that cannot be read, or draws values that are not finite.
         DataError: a file of such a name stands there and is not ours.
     """
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
-    look = look_of(config, config.trunc)
+    look = render_options_of(config, config.trunc)
     paths = [outdir / seed_name(seed) for seed in seeds]
     refuse_foreign(*paths)
     model = load_model(source, config.device)
@@ -118,7 +125,11 @@ def render_grid(
     Raises:
         ConfigError, DataError: as ``render_images``.
     """
-    seeds, look, path = parse_seeds(config.seeds), look_of(config, config.trunc), outdir / GRID_NAME
+    seeds, look, path = (
+        parse_seeds(config.seeds),
+        render_options_of(config, config.trunc),
+        outdir / GRID_NAME,
+    )
     refuse_foreign(path)
     model = load_model(source, config.device)
     images = pictures(model, seeds, class_index, look, "rendering grid")
@@ -137,7 +148,7 @@ def render_sweep(
         ConfigError, DataError: as ``render_images``.
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
-    look, path = look_of(config), outdir / SWEEP_NAME
+    look, path = render_options_of(config), outdir / SWEEP_NAME
     refuse_foreign(path)
     write_sweep(load_model(source, config.device), path, seeds, class_index, look, truncs)
     return path
@@ -152,7 +163,7 @@ def render_video(
         ConfigError, DataError: as ``render_images``; DataError also when the encoder fails.
     """
     seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
-    look, path = look_of(config, config.trunc), outdir / VIDEO_NAME
+    look, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
     refuse_foreign(path)
     model = load_model(source, config.device)
     with model.named():
@@ -170,7 +181,11 @@ def render_video(
 
 
 def pictures(
-    model: Model, seeds: Sequence[int], class_index: int | None, look: Look, description: str
+    model: Model,
+    seeds: Sequence[int],
+    class_index: int | None,
+    look: RenderOptions,
+    description: str,
 ) -> Iterator[Image]:
     """The pictures of seeds, drawn one after the other as they are asked for, with progress."""
     pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
@@ -190,7 +205,7 @@ def write_sweep(
     path: Path,
     seeds: Sequence[int],
     class_index: int | None,
-    look: Look,
+    look: RenderOptions,
     truncs: Sequence[float],
 ) -> None:
     """Write the sheet of seeds against truncation strengths."""
@@ -204,7 +219,7 @@ def write_sweep(
     write_bytes(path, png_bytes(table_sheet(images, names, heads, model.G.img_resolution)))
 
 
-def look_of(config: LookConfig, psi: float = 1.0) -> Look:
+def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOptions:
     """The look that settings ask for.
 
     Raises:
@@ -213,7 +228,7 @@ def look_of(config: LookConfig, psi: float = 1.0) -> Look:
     shift = _numbers(config.translate, "translate must be two numbers like 0.1,-0.2")
     if len(shift) != 2:
         raise ConfigError(f"translate must be two numbers like 0.1,-0.2, not '{config.translate}'")
-    return Look(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
+    return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
 
 
 def parse_truncs(text: str) -> list[float]:

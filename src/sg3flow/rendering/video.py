@@ -13,14 +13,14 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from sg3flow.errors import ConfigError, DataError
-from sg3flow.files import replaced_file
+from sg3flow.files import atomic_write
 from sg3flow.progress import tracked
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
     SOFTWARE,
     Generator,
     Image,
-    Look,
+    RenderOptions,
     network_device,
     placed_as,
     seed_ws,
@@ -35,7 +35,7 @@ def write_interpolation(
     seeds: Sequence[int],
     path: Path,
     *,
-    look: Look,
+    look: RenderOptions,
     classes: Sequence[int | None],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
@@ -48,7 +48,7 @@ def write_interpolation(
 
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
-        classes: the class of each seed; None for an unlabelled network.
+        classes: the class of each seed; None for an unlabeled network.
         grid: tiles across and down.
 
     Raises:
@@ -107,7 +107,7 @@ def _even(frame: Image) -> Image:
 
 def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
     first = next(frames)
-    with replaced_file(path) as stream, tempfile.TemporaryFile() as log:
+    with atomic_write(path) as stream, tempfile.TemporaryFile() as log:
         command = _ffmpeg_command(first.shape[1], first.shape[0], fps, stream.name)
         encoder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log

@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from sg3flow.compare.facts import Point, letter
+from sg3flow.compare.run_data import Point, letter
 from sg3flow.reports.pages import BAR, GRID, HUES, LIGHT, SOFT, inline_svg
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     # Both load torch, which the page of a validation does not need.
-    from sg3flow.compare.curves import Chart, Line
-    from sg3flow.metrics.results import MetricResult
+    from sg3flow.compare.comparison import Chart, Line
+    from sg3flow.metrics.report import MetricResult
 
 DASHES = ("", "7 4", "2 3")  # of runs that share a hue; and every line ends in its run's letter
 MOST_RUNS = HUES * len(DASHES)

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3flow.compare.comparison import Comparison, compare
-from sg3flow.compare.facts import letter
-from sg3flow.compare.metric_table import MetricRow
-from sg3flow.compare.numbers import value_text
-from sg3flow.compare.samples import Drawn, draw_all
-from sg3flow.compare.sources import find_all
-from sg3flow.compare.terminal import print_comparison
+from sg3flow.compare.comparison import Comparison, MetricRow, compare
+from sg3flow.compare.drawn_samples import Drawn, draw_all, print_comparison
+from sg3flow.compare.run_data import letter, value_text
+from sg3flow.compare.tracked_source import find_all
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_text
-from sg3flow.project import project_root
-from sg3flow.rendering.seeds import parse_seeds
+from sg3flow.rendering.images import parse_seeds
 from sg3flow.reports.charts import DASHES, MOST_RUNS, curves_svg
 from sg3flow.reports.pages import HUES, refuse_foreign_page, render_page, tracking_place
+from sg3flow.settings import project_root
 
 _GENERATOR = "sg3flow compare"
 _MOST_SEEDS = 64
@@ -32,7 +29,7 @@ class Request:
     """What is to be compared, and how it is shown.
 
     Attributes:
-        runs: names of runs, as ``find_facts`` takes them.
+        runs: names of runs, as ``find_run_data`` takes them.
         out: the page.
         best_by: metric that chooses each run's best snapshot; empty: the one it was evaluated by.
         seeds: of the pictures, ``0-5``; empty: no pictures.

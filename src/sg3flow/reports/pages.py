@@ -22,8 +22,8 @@ from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.errors import DataError
-from sg3flow.project import project_root
-from sg3flow.tracking.store import tracking_uri
+from sg3flow.settings import project_root
+from sg3flow.tracking.mlflow_store import tracking_uri
 
 # The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
 # darkened or lightened until each has a contrast of 3:1 or more with the card it is drawn on.

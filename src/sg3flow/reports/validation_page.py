@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sg3flow.data.checks import FORMAT, Check, Offender, Report
-from sg3flow.data.images import UnusablePicture, decode_picture
-from sg3flow.data.outputs import check_distinct
-from sg3flow.data.plain_pictures import plain_picture
-from sg3flow.data.storage import Storage
+from sg3flow.data.image_decoding import UnusableImageError, decode_picture, plain_picture
+from sg3flow.data.readers.storage import Storage
+from sg3flow.data.validation.checks import FORMAT, Check, Offender, Report
 from sg3flow.errors import DataError
-from sg3flow.files import write_json, write_text
+from sg3flow.files import check_distinct, write_json, write_text
 from sg3flow.reports.charts import histogram_svg
 from sg3flow.reports.pages import data_uri, refuse_foreign_page, render_page
 
@@ -148,7 +146,7 @@ def _digest(name: str) -> bytes:
 def _thumbnail(storage: Storage, name: str, side: int) -> str:
     try:
         return data_uri(plain_picture(decode_picture(storage.read(name)).picture).picture, side)
-    except (DataError, UnusablePicture):
+    except (DataError, UnusableImageError):
         return ""
 
 

@@ -1,0 +1,1 @@
+"""A registered generator behind HTTP."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.checkpoints.packaged_model import load_packaged
-from sg3flow.devices import pick_device
+from sg3flow.checkpoints.loading import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
     Generator,
     Image,
@@ -24,7 +24,7 @@ from sg3flow.rendering.images import (
     render_image,
     synthesize,
 )
-from sg3flow.rendering.samples import resized
+from sg3flow.resources import pick_device
 from sg3flow.serving.request_schema import Limits, Request, Shapes
 
 
@@ -32,7 +32,7 @@ class Predictor:
     """Makes pictures with one generator; the same request gives the same bytes.
 
     Waiting pictures are computed side by side, each alone: in a batch, the last bits of a picture
-    would depend on its neighbours, for StyleGAN3 scales the styles of a batch by their mean square.
+    would depend on its neighbors, for StyleGAN3 scales the styles of a batch by their mean square.
 
     Args:
         G: the generator, in evaluation mode.

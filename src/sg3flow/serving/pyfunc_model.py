@@ -29,14 +29,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.serving.predictor import Predictor
-from sg3flow.serving.request_schema import (
-    COLUMNS,
-    FORMATS,
-    PARAMS,
-    Limits,
-    Request,
-    read_requests,
-)
+from sg3flow.serving.request_schema import COLUMNS, FORMATS, PARAMS, Limits, Request, read_requests
 
 _logger = logging.getLogger(__name__)
 

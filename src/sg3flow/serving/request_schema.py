@@ -27,8 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sg3flow.errors import ConfigError, nearest
-from sg3flow.rendering.images import Look
-from sg3flow.rendering.seeds import MAX_SEED
+from sg3flow.rendering.images import MAX_SEED, RenderOptions
 
 MAX_PSI = 2.0
 MAX_SHIFT = 10.0
@@ -109,7 +108,7 @@ class Request:
     Args:
         seed: 0 to 2^32 - 1; None where a vector is given.
         look: truncation (of a seed or a z), translation, rotation.
-        class_index: the class of a labelled network; None for an unlabelled one, and for ws.
+        class_index: the class of a labeled network; None for an unlabeled one, and for ws.
         z: a latent of z_dim numbers, in place of a seed.
         ws: one w for all layers, or one for each, of w_dim numbers; used as they are.
         kind: png, jpeg or webp.
@@ -118,7 +117,7 @@ class Request:
     """
 
     seed: int | None
-    look: Look = field(default_factory=Look)
+    look: RenderOptions = field(default_factory=RenderOptions)
     class_index: int | None = None
     z: Vector | None = None
     ws: tuple[Vector, ...] | None = None
@@ -156,7 +155,7 @@ def read_requests(
 
 
 def check_names(kind: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse unknown names: a misspelt ``psi`` would silently give another image.
+    """Refuse unknown names: a misspelled ``psi`` would silently give another image.
 
     Raises:
         ConfigError: an unknown name.
@@ -219,7 +218,7 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
         w = [w]
     return Request(
         seed=row["seed"],
-        look=Look(
+        look=RenderOptions(
             psi=row["psi"],
             translate=(row["translate_x"], row["translate_y"]),
             rotate=row["rotate"],

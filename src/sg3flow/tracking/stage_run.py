@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import TrackingError
-from sg3flow.tracking.journal import Journal, open_journal
-from sg3flow.tracking.mirror import mirrored, noted, warn_unsent
+from sg3flow.tracking.outbox import Outbox, open_outbox
+from sg3flow.tracking.upload_process import noted, uploading, warn_unsent
 
 
 class StageRun:
     """One execution of a stage; every method writes a line to the journal."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Outbox) -> None:
         self._journal = journal
 
     def metrics(self, values: Mapping[str, float]) -> None:
@@ -72,8 +72,8 @@ def tracked_stage(stage: str, config: Any, training_run: Path | None = None) -> 
         config: the stage's settings, a dataclass.
         training_run: the training folder whose run this one belongs to, if any.
     """
-    journal = open_journal(stage, flat_params(config), training_run)
-    with mirrored(journal.folder, journal):
+    journal = open_outbox(stage, flat_params(config), training_run)
+    with uploading(journal.folder, journal):
         yield StageRun(journal)
 
 
@@ -87,10 +87,10 @@ def tracked_now(stage: str, config: Any, training_run: Path | None = None) -> It
     Raises:
         TrackingError: the server does not take the run.
     """
-    from sg3flow.tracking.delivery import Delivery
+    from sg3flow.tracking.uploader import Uploader
 
-    journal = open_journal(stage, flat_params(config), training_run)
-    delivery = Delivery(journal.folder, live=True)
+    journal = open_outbox(stage, flat_params(config), training_run)
+    delivery = Uploader(journal.folder, live=True)
     try:
         with noted(journal):
             delivery.send_own()

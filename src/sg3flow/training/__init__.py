@@ -1,0 +1,1 @@
+"""Training: assembly, losses, steps, the loop, exact resume."""

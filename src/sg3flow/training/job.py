@@ -1,29 +1,169 @@
-"""What is to be trained: settings and data, checked against each other before anything is made."""
+"""What is to be trained: settings and data, checked; its fingerprint and its name."""
 
 import dataclasses
+import hashlib
+import json
 import math
+import re
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
-from sg3flow import processes
+from sg3flow import distributed
 from sg3flow.addresses import without_secrets
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.devices import pick_device
 from sg3flow.errors import ConfigError, DataError
-from sg3flow.project import state_root
-from sg3flow.provenance.data_source import data_facts
-from sg3flow.training.build import resolve
-from sg3flow.training.fingerprint import fingerprint, numerics_digest
-from sg3flow.training.fit import remembered_batch_gpu
-from sg3flow.training.grids import grid_size
-from sg3flow.training.naming import run_name
+from sg3flow.files import sha256_file
+from sg3flow.params_file import load_settings
+from sg3flow.resources import pick_device
+from sg3flow.runs.code_state import (
+    FREE_SETTINGS,
+    TRAINING_NUMERICS,
+    TRANSFER,
+    code_digest,
+    given_values,
+)
+from sg3flow.runs.provenance import data_info, read_provenance
+from sg3flow.runs.run_folder import read_run
+from sg3flow.settings import project_root, state_root
+from sg3flow.training.assembly import resolve
+from sg3flow.training.batch_size_finder import cached_batch_gpu
+from sg3flow.training.recorder import grid_size
 from sg3flow.training.transfer import check_transfer
+from sg3flow.training.work_folder import StateFolder
+
+
+def fingerprint(config: TrainConfig, data_digest: str) -> str:
+    """Twelve hexadecimal digits over resolved settings, data and the code of the numerics.
+
+    A training with the same fingerprint resumes from saved state; a change of ``kimg`` or ``snap``
+    keeps it, a change of ``gamma`` starts a new training.
+    """
+    settings = deciding_settings(given_values(config))
+    if config.resume and Path(config.resume).is_file():
+        settings["resume"] = sha256_file(Path(config.resume))  # the network, not where it lies
+    key = {"settings": settings, "data": data_digest, "code": numerics_digest(config)}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def numerics_digest(config: TrainConfig) -> str:
+    """SHA-256 over the code that decides the numbers of this training, kernels included."""
+    return code_digest(TRAINING_NUMERICS + (TRANSFER if config.resume else ()))
+
+
+def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide where a training goes, without those that are not set."""
+    return {name: value for name, value in settings.items() if value and name not in FREE_SETTINGS}
+
+
+def other_code_note(root: Path, config: TrainConfig, data_digest: str, key: str) -> str:
+    """A sentence about a saved state of this training that other code made; empty: there is none.
+
+    Version 0.1 hashed other files under other names, so its states have other fingerprints. Any
+    later change of the numerics has the same effect: the state stays, and is not silently ignored.
+
+    Args:
+        root: the folder of all states.
+        key: the fingerprint now.
+    """
+    wanted = deciding_settings(given_values(config))
+    found: dict[Path, int] = {}
+    for described in root.glob("*/run/run.json"):
+        base = described.parents[1]
+        run = read_run(described.parent)
+        if run is None or base.name.partition("-")[0] == key or "params" not in run:
+            continue
+        same_data = run.get("training_set", {}).get("digest") == data_digest
+        nimg = StateFolder(base / "states").latest_nimg()
+        # Through JSON: lists there are tuples here.
+        same_settings = json.dumps(deciding_settings(run["params"])) == json.dumps(wanted)
+        if same_data and same_settings and nimg:
+            found[base] = nimg
+    if not found:
+        return ""
+    base = max(found, key=lambda each: found[each])
+    version = ((read_provenance(base / "run") or {}).get("code") or {}).get("version", "")
+    snapshot = max((base / "run").glob("network-snapshot-*.pkl"), default=None)
+    advice = f"; --resume {snapshot} starts from its last network" if snapshot else ""
+    made_by = f"sg3flow {version}" if version else "another version of the code"
+    return (
+        f"note: {base} holds this training at {found[base]} images, made by {made_by}, whose code "
+        f"computes by other source files than this one: it stays there, and this training starts "
+        f"anew{advice}"
+    )
+
+
+_ALWAYS_NAMED = {"cfg", "batch", "gamma"}
+_MOST_DIFFERENCES = 6
+
+
+def run_name(config: TrainConfig, packed: PackedSet) -> str:
+    """``<cfg>-<desc or data>-<resolution>px-batch<B>-gamma<G>`` and the settings that differ.
+
+    They are held to the recipe that has the same ``desc``, or else to the defaults, and only those
+    count that change the result. A training that is made longer keeps its name.
+
+    Args:
+        config: resolved settings.
+    """
+    what = config.desc or packed.name
+    main = f"{config.cfg}-{what}-{packed.resolution}px-batch{config.batch}-gamma{config.gamma:g}"
+    words = differences(config, _usual(config))
+    if len(words) > _MOST_DIFFERENCES:
+        words = [*words[:_MOST_DIFFERENCES], f"and{len(words) - _MOST_DIFFERENCES}more"]
+    return "-".join([main, *words])
+
+
+def differences(config: TrainConfig, usual: Mapping[str, Any]) -> list[str]:
+    """A word for each setting that changes the result and is not as ``usual``, in their order."""
+    return [
+        _word(field.name, getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.name not in FREE_SETTINGS | _ALWAYS_NAMED
+        and getattr(config, field.name) != usual[field.name]
+        and not (field.name == "batch_gpu" and config.batch_gpu * config.gpus == config.batch)
+    ]
+
+
+def _usual(config: TrainConfig) -> dict[str, Any]:
+    """The settings that nobody has to be told of."""
+    base: dict[str, Any] = {
+        "cfg": config.cfg,
+        "gpus": 1,
+        "batch": config.batch,
+        "gamma": config.gamma,
+    }
+    try:
+        usual = load_settings(TrainConfig, "train", _recipe(config), base)
+    except ConfigError:  # a recipe that cannot be read
+        usual = TrainConfig(**base)
+    # Where these are 0 they follow from cfg.
+    filled = resolve(dataclasses.replace(config, glr=usual.glr, map_depth=usual.map_depth))
+    return dataclasses.asdict(usual) | {"glr": filled.glr, "map_depth": filled.map_depth}
+
+
+def _recipe(config: TrainConfig) -> Path | None:
+    if not re.fullmatch(r"[\w.-]+", config.desc):
+        return None
+    path = project_root() / "recipes" / f"{config.desc}.yaml"
+    return path if path.is_file() else None
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no_{name}"
+    if name == "aug":
+        return str(value)
+    if name == "resume":
+        # Without @: NAME@ALIAS is a registered version to those who look for a run by its name.
+        return "from-" + re.sub(r"[^\w.-]+", "_", PurePosixPath(str(value)).stem)[-40:]
+    return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +224,9 @@ class Job:
         return {
             "command": self.command,
             "fingerprint": self.key,
-            "numerics": numerics_digest(),
+            "numerics": numerics_digest(self.config),
             "seed": self.config.seed,
-            "data": data_facts(self.items.packed, self.items.label_dim),
+            "data": data_info(self.items.packed, self.items.label_dim),
         }
 
 
@@ -114,8 +254,8 @@ def prepare(config: TrainConfig, data: Path) -> Job:
     if resolved.batch_gpu == AUTO:
         key = fingerprint(resolved, items.packed.digest)
         memo = state_root() / "batch-gpu" / f"{key}.json"
-        fitting = remembered_batch_gpu(resolved, items, memo) if processes.is_first() else 0
-        fitting = int(processes.told(str(fitting).encode()))
+        fitting = cached_batch_gpu(resolved, items, memo) if distributed.is_main_process() else 0
+        fitting = int(distributed.broadcast(str(fitting).encode()))
         resolved = dataclasses.replace(resolved, batch_gpu=fitting)
     return Job(config, resolved, items, fingerprint(resolved, items.packed.digest))
 
@@ -124,7 +264,7 @@ def _check_device(config: TrainConfig) -> None:
     device = pick_device(config.device)
     if device.type == "cuda" and config.bf16 and not torch.cuda.is_bf16_supported():
         raise ConfigError("train.bf16: this GPU has no bfloat16; leave it out for float16")
-    if processes.is_launched():
+    if distributed.is_launched():
         return
     if device.type == "cuda" and config.gpus > torch.cuda.device_count():
         raise ConfigError(
@@ -153,7 +293,7 @@ def training_set_info(items: TrainingSet) -> dict[str, Any]:
     }
     optional = {
         "class_names": packed.class_names,
-        "licence": packed.licence,
+        "licence": packed.license,
         "citation": packed.citation,
     }
     return info | {name: value for name, value in optional.items() if value}

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sg3flow import processes
+from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import Batch, TrainingSet
-from sg3flow.errors import Diverged
-from sg3flow.reporting import Stat
-from sg3flow.training.build import Parts
-from sg3flow.training.memory import memory_stats, memory_warning, out_of_memory_advice
-from sg3flow.training.record import RunRecord
-from sg3flow.training.state import capture, check_equal
+from sg3flow.errors import DivergedError
+from sg3flow.runs.run_folder import Stat
+from sg3flow.training.assembly import Parts
+from sg3flow.training.batch_size_finder import memory_stats, memory_warning, out_of_memory_advice
+from sg3flow.training.recorder import RunRecord
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
+from sg3flow.training.work_folder import capture, check_equal
 
 
 @dataclass
@@ -73,7 +73,7 @@ class TrainingLoop:
         while True:
             done = self.clock.nimg >= total
             due = self.record is not None and self.record.state_is_due()
-            stopping, state_due = processes.any_of(stop_asked(), due)
+            stopping, state_due = distributed.any_true(stop_asked(), due)
             if self._report_due(done):
                 self._maintain(done, keep=stopping or state_due)
             elif stopping or state_due:
@@ -115,7 +115,7 @@ class TrainingLoop:
         self.clock.reported_nimg = nimg
         self.parts.collector.clear()
         cheap = self.record is not None and self.record.saving_is_cheap()
-        if keep or processes.any_of(cheap)[0]:
+        if keep or distributed.any_true(cheap)[0]:
             self._save_state()
         self._tick_started, self._tick_nimg = time.monotonic(), nimg
         self._maintenance_sec = self._tick_started - tick_ended
@@ -125,14 +125,14 @@ class TrainingLoop:
         check_equal(self.parts)
         if self.record is not None:
             self.record.save_snapshot(self.parts, nimg)
-        processes.wait_for_first(f"snapshot-{nimg}")
+        distributed.barrier(f"snapshot-{nimg}")
         if self.measure is not None:
             self._measure_snapshot(self.measure)
 
     def _measure_snapshot(self, measure: Measure) -> None:
         nimg, record = self.clock.nimg, self.record
         known = record is not None and record.has_metrics(measure.names, nimg)
-        if processes.any_of(known)[0]:
+        if distributed.any_true(known)[0]:
             return
         path = record.snapshot_path(nimg) if record is not None else None
         values = measure(self.parts.G_ema, path, nimg)
@@ -163,9 +163,9 @@ class TrainingLoop:
             )
         return stats
 
-    def _diverged(self, what: str, nimg: int) -> Diverged:
+    def _diverged(self, what: str, nimg: int) -> DivergedError:
         step = nimg // self.config.batch
-        return Diverged(
+        return DivergedError(
             f"training diverged: {what}, first in step {step} (after {nimg} images); the last good "
             "snapshot and state stand; try a larger --gamma or a smaller --glr"
         )

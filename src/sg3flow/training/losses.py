@@ -1,19 +1,98 @@
-"""The losses of GAN training: they compute and differentiate, and know nothing of optimisers.
+"""Running statistics of what happens in training steps, kept on the device between reports."""
 
-A phase is one backward pass for one optimiser step: the main loss or the lazily applied
-regulariser of G or of D (Karras et al. 2020, "Analyzing and Improving", appendix B).
-"""
-
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from sg3flow import processes
-from sg3flow.devices import sent
+from sg3flow import distributed
 from sg3flow.ops import filter2d
-from sg3flow.training.stats import Collector
+from sg3flow.resources import sent
+from sg3flow.runs.run_folder import Stat
+
+
+class Collector:
+    """Counts, sums and sums of squares by name since the last report.
+
+    Adding costs no synchronization with the device; reading does, and reads over all processes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.nimg = 0  # of the step under way
+        self._moments: dict[str, torch.Tensor] = {}  # name -> float64 [3]
+        self._first_bad: dict[str, torch.Tensor] = {}  # name -> float64 [], inf without one
+
+    def add(self, name: str, values: torch.Tensor, bad: torch.Tensor | None = None) -> None:
+        """Add every element of ``values``.
+
+        Args:
+            bad: whether something is wrong with them, bool []; None: whether one is not finite.
+        """
+        # MPS has no float64; CUDA and CPU do, and these numbers cost nothing.
+        flat = values.detach().flatten().to(torch.float64)
+        moments = torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()])
+        known = self._moments.get(name)
+        self._moments[name] = moments if known is None else known + moments
+        bad = ~torch.isfinite(moments[1]) if bad is None else bad
+        # Filled, not chosen from two numbers: those would be copied to the device, and waited for.
+        never = torch.full([], math.inf, dtype=torch.float64, device=values.device)
+        now = never.masked_fill(bad, float(self.nimg))
+        earlier = self._first_bad.get(name)
+        self._first_bad[name] = now if earlier is None else torch.minimum(earlier, now)
+
+    def read(self) -> dict[str, Stat]:
+        """All statistics by name, without resetting them."""
+        if not self._moments:
+            return {}
+        names = sorted(self._moments)
+        moments = distributed.all_reduce_sum(torch.stack([self._moments[name] for name in names]))
+        return {name: _stat(row) for name, row in zip(names, moments.tolist(), strict=True)}
+
+    def first_bad(self) -> dict[str, int]:
+        """For each name that something was wrong with, the images seen before that step."""
+        if not self._first_bad:
+            return {}
+        names = sorted(self._first_bad)
+        first = distributed.all_reduce_min(torch.stack([self._first_bad[name] for name in names]))
+        found = zip(names, first.tolist(), strict=True)
+        return {name: int(nimg) for name, nimg in found if nimg < math.inf}
+
+    def clear(self) -> None:
+        """Start afresh."""
+        self._moments.clear()
+        self._first_bad.clear()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a resumed run needs to report the same numbers: name -> [4], over all processes."""
+        return {
+            name: torch.cat(
+                [
+                    distributed.all_reduce_sum(moments),
+                    distributed.all_reduce_min(self._first_bad[name])[None],
+                ]
+            ).cpu()
+            for name, moments in sorted(self._moments.items())
+        }
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from ``state()`` of another run."""
+        for name, saved in state.items():
+            moments = saved[:3].to(self.device)
+            # The saved sums are those of all processes: one of them takes them over.
+            self._moments[name] = (
+                moments if distributed.is_main_process() else torch.zeros_like(moments)
+            )
+            self._first_bad[name] = saved[3].to(self.device)
+
+
+def _stat(moments: list[float]) -> Stat:
+    num, total, squares = moments
+    mean = total / num
+    variance = squares / num - mean * mean
+    return Stat(int(num), mean, math.sqrt(max(variance, 0.0)) if variance == variance else variance)
 
 
 @dataclass(frozen=True)
@@ -55,7 +134,7 @@ class MicroBatch:
 
 
 class GanLoss:
-    """Logistic loss with lazy R1 and, for StyleGAN2, lazy path length regularisation."""
+    """Logistic loss with lazy R1 and, for StyleGAN2, lazy path length regularization."""
 
     def __init__(
         self,
@@ -81,7 +160,7 @@ class GanLoss:
 
         Args:
             nimg: real images seen before this step.
-            gain: factor on the loss, the interval of a lazy regulariser.
+            gain: factor on the loss, the interval of a lazy regularizer.
         """
         losses = {"Gmain": self._g_main, "Dmain": self._d_main, "Dreg": self._d_reg}
         losses["Greg"] = self._g_reg
@@ -110,7 +189,7 @@ class GanLoss:
         crossover = int(torch.randint(1, num_ws, []))
         if float(torch.rand([])) >= self.settings.style_mixing_prob:
             crossover = num_ws
-        z = processes.randn([ws.shape[0], self.G.z_dim], device=ws.device)
+        z = distributed.randn([ws.shape[0], self.G.z_dim], device=ws.device)
         other = self.G.mapping(z, c, update_emas=False)
         return torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)
 
@@ -132,10 +211,12 @@ class GanLoss:
         (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
 
     def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> None:
-        """Path length regularisation (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
+        """Path length regularization (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
         shrunk = max(micro.z.shape[0] // self.settings.pl_batch_shrink, 1)
         img, ws = self._generate(micro.z[:shrunk], micro.c[:shrunk])
-        noise = processes.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
+        noise = (
+            distributed.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
+        )
         penalty = self.path_length_penalty(img, ws, noise)
         loss = penalty * self.settings.pl_weight
         self.collector.add("Loss/pl_penalty", penalty[:shrunk])
@@ -150,7 +231,7 @@ class GanLoss:
         The images of all processes count, N of each: [N * processes].
         """
         (gradient,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
-        lengths = processes.gathered(gradient.square().sum(2).mean(1).sqrt())
+        lengths = distributed.all_gather(gradient.square().sum(2).mean(1).sqrt())
         # The new mean takes part in the penalty with its gradient; only the stored one is detached.
         pl_mean = self.pl_mean.lerp(lengths.mean(), self.settings.pl_decay)
         self.pl_mean.copy_(pl_mean.detach())
@@ -189,7 +270,7 @@ class GanLoss:
 
 
 def blur_taps(sigma: float) -> torch.Tensor | None:
-    """Taps 2^-((i/sigma)^2) for |i| <= floor(3 sigma), normalised; None when that is only i = 0."""
+    """Taps 2^-((i/sigma)^2) for |i| <= floor(3 sigma), normalized; None when that is only i = 0."""
     radius = int(sigma * 3)
     if radius == 0:
         return None

@@ -1,4 +1,4 @@
-"""One training iteration: all phases on one batch, then the moving average and ADA."""
+"""Moving average of the generator's weights."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,12 +6,35 @@ from dataclasses import dataclass
 
 import torch
 
-from sg3flow import processes
+from sg3flow import distributed
 from sg3flow.data.dataset import Batch, TrainingSet
-from sg3flow.devices import sent
-from sg3flow.training.build import ADA_INTERVAL, Parts, Phase
-from sg3flow.training.ema import ema_beta, update_ema
+from sg3flow.resources import sent
+from sg3flow.training.assembly import ADA_INTERVAL, Parts, Phase
 from sg3flow.training.losses import MicroBatch
+
+
+def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None) -> float:
+    """Share of the old average that stays after a step.
+
+    Args:
+        batch: images a step.
+        nimg: real images seen before this step.
+        half_life_nimg: images after which half of the old average is left.
+        rampup: the half-life is at most this share of ``nimg``; None: no limit.
+    """
+    if rampup is not None:
+        half_life_nimg = min(half_life_nimg, nimg * rampup)
+    return float(0.5 ** (batch / max(half_life_nimg, 1e-8)))
+
+
+@torch.no_grad()
+def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> None:
+    """Move the parameters of ``ema`` towards those of ``module``; buffers are copied."""
+    for average, current in zip(ema.parameters(), module.parameters(), strict=True):
+        average.copy_(current.lerp(average, beta))
+    for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
+        copy.copy_(buffer)
+
 
 # Draws the latents and labels of the generated images of one phase: ([N, z_dim], [N, c_dim]).
 Draw = Callable[[str], tuple[torch.Tensor, torch.Tensor]]
@@ -40,9 +63,9 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
 
     def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
         z = torch.randn([batch, z_dim], device=device)
-        picks = processes.share(torch.randint(len(items), [batch])).tolist()
+        picks = distributed.shard(torch.randint(len(items), [batch])).tolist()
         c = torch.stack([items.label(i) for i in picks])
-        return processes.share(z), sent(c, device)
+        return distributed.shard(z), sent(c, device)
 
     return draw
 
@@ -59,7 +82,7 @@ def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: in
     Args:
         nimg: real images seen before this step; with the batch size it tells which phases are due.
     """
-    batch = real.img.shape[0] * processes.world_size()
+    batch = real.img.shape[0] * distributed.world_size()
     parts.collector.nimg = nimg
     batch_idx = nimg // batch
     due = [phase for phase in parts.phases if batch_idx % phase.interval == 0]
@@ -95,7 +118,7 @@ def _run_phase(
     if having:
         repaired = _average_and_repair(having)
         # Averaged, it is the same on all processes: one of them counts it.
-        counted = repaired.to(torch.float32)[None][: int(processes.is_first())]
+        counted = repaired.to(torch.float32)[None][: int(distributed.is_main_process())]
         parts.collector.add(f"Repairs/{phase.name}", counted, bad=repaired)
         phase.optimizer.step()
 
@@ -103,7 +126,7 @@ def _run_phase(
 def _average_and_repair(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     """Gradients averaged over processes, NaN -> 0, +-inf -> +-1e5; whether that was needed: []."""
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    processes.average_(flat)
+    distributed.all_reduce_mean_(flat)
     repaired = ~torch.isfinite(flat).all()
     torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
     for p, gradient in zip(
@@ -126,7 +149,7 @@ def _adjust_augmentation(parts: Parts, batch: int, batches_done: int) -> None:
     assert parts.augment_pipe is not None and parts.ada_target is not None
     parts.ada_moments += parts.loss.take_real_signs()
     if batches_done % ADA_INTERVAL == 0:
-        count, total = processes.total(parts.ada_moments).unbind()
+        count, total = distributed.all_reduce_sum(parts.ada_moments).unbind()
         direction = torch.sign(total / count - parts.ada_target)
         step = batch * ADA_INTERVAL / parts.ada_nimg
         p = parts.augment_pipe.p

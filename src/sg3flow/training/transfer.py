@@ -15,7 +15,7 @@ from sg3flow.config import TrainConfig
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_json
 from sg3flow.networks import StyleGAN2Generator
-from sg3flow.training.build import Parts, discriminator_kwargs, generator_kwargs
+from sg3flow.training.assembly import Parts, discriminator_kwargs, generator_kwargs
 
 # Constructor arguments of G and of D.
 Architecture = tuple[dict[str, Any], dict[str, Any]]
@@ -128,11 +128,11 @@ def architecture_of(
 
 
 def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> str:
-    """Give G, D and G_ema the weights of a checkpoint; the optimisers start afresh.
+    """Give G, D and G_ema the weights of a checkpoint; the optimizers start afresh.
 
     Args:
         source: where the networks come from, for messages.
-        partial: take the tensors that fit and leave the others as initialised. A checkpoint
+        partial: take the tensors that fit and leave the others as initialized. A checkpoint
             without G gives G the weights of its G_ema; without D, D starts fresh.
 
     Returns:

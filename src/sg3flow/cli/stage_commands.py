@@ -1,0 +1,343 @@
+"""The stages as commands: each parses its options, calls the library and reports."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sg3flow.cli.stage_options import (
+    given_arguments,
+    one_line_errors,
+    stage_app,
+    stage_command,
+)
+from sg3flow.config import (
+    EvaluateConfig,
+    EvaluateImagesConfig,
+    EvaluateNetworkConfig,
+    FetchConfig,
+    PackConfig,
+    RegisterConfig,
+    RenderConfig,
+    RenderGridConfig,
+    RenderImagesConfig,
+    RenderSweepConfig,
+    RenderVideoConfig,
+    TrainConfig,
+    ValidateConfig,
+)
+
+code_app = stage_app("")
+
+
+@code_app.command()
+def code(
+    dest: Annotated[Path, typer.Option(help="folder to write <stage>.txt into")] = Path("code"),
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Write the digests of the code that decides the outputs of each stage."""
+    with one_line_errors(debug):
+        from sg3flow.runs.code_state import write_digests
+
+        write_digests(dest, Path.cwd())
+
+
+fetch_app = stage_app("")
+
+
+@stage_command(fetch_app, "fetch", FetchConfig)
+def fetch(
+    config: FetchConfig,
+    dest: Annotated[Path, typer.Option(help="folder to put the pictures in")] = Path("data/raw"),
+) -> None:
+    """Fetch raw pictures into one folder."""
+    from sg3flow.addresses import shown_url
+    from sg3flow.data.fetching import check_request, fetch_pictures
+    from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
+    from sg3flow.tracking.stage_run import tracked_stage
+
+    check_request(dest, config)  # a misspelled name needs no run in MLflow
+    shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
+    with tracked_stage("fetch", shown) as tracking:  # without the password in an address
+        source = fetch_pictures(dest, config)
+        tracking.metrics(source_metrics(source))
+        tracking.artifact(dest / SOURCE_NAME)
+    print(f"{sum(source['counts'].values())} pictures of {source['dataset']} in {dest}")
+
+
+pack_app = stage_app("")
+
+
+@stage_command(pack_app, "pack", PackConfig)
+def pack(
+    config: PackConfig,
+    source: Annotated[Path, typer.Option(help="folder, zip, tar, Parquet, ... of pictures")],
+    dest: Annotated[Path, typer.Option(help="packed set to write: NAME.zip, or a folder")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="manifest to write; default: NAME.manifest.parquet")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
+) -> None:
+    """Pack pictures from any source."""
+    from sg3flow.data.packing import check_request, pack_images
+    from sg3flow.tracking.stage_run import tracked_stage
+
+    stem = dest.stem if dest.suffix.lower() == ".zip" else dest.name
+    manifest = manifest or dest.with_name(f"{stem}.manifest.parquet")
+    check_request(source, dest, manifest, config)  # a misspelled path needs no run in MLflow
+    with tracked_stage("pack", config) as tracking:
+        summary = pack_images(source, dest, manifest, config, workers=workers)
+        tracking.metrics({"num_source": summary.num_source, "num_packed": summary.num_packed})
+        tracking.dataset(
+            name=stem, digest=summary.digest, source=str(source), profile=summary.profile()
+        )
+        tracking.artifact(manifest)
+        print(summary.sentence(dest))
+
+
+validate_app = stage_app("")
+
+
+@stage_command(validate_app, "validate", ValidateConfig)
+def validate(
+    config: ValidateConfig,
+    manifest: Annotated[Path, typer.Option(help="manifest that packing wrote")],
+    packed: Annotated[Path, typer.Option(help="packed set to validate")],
+    raw: Annotated[
+        Path | None, typer.Option(help="source it was packed from, for thumbnails and the name")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="report for machines to write")] = Path(
+        "reports/validation.json"
+    ),
+    html: Annotated[
+        Path | None, typer.Option(help="report for people; default: beside --report, as .html")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
+) -> None:
+    """Validate a packed set and its manifest."""
+    from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
+    from sg3flow.reports.pages import tracking_place
+    from sg3flow.reports.validation_page import refuse_foreign_reports, write_reports
+    from sg3flow.tracking.stage_run import tracked_stage
+
+    html = html or report.with_suffix(".html")
+    check_inputs(manifest, packed, raw)  # a misspelled path needs no run in MLflow
+    refuse_foreign_reports(report, html)
+    with tracked_stage("validate", config) as tracking:
+        result = validate_packed(manifest, packed, raw, config, workers=workers)
+        write_reports(result, report, html, tracking_place())
+        tracking.artifact(report)
+        tracking.artifact(html)
+        tracking.metrics(result.metrics())
+        tracking.dataset(
+            name=packed.stem,
+            digest=result.summary["digest"] or "unreadable",
+            source=str(packed),
+            profile=result.summary,
+        )
+        print(require_success(result, html))
+
+
+train_app = stage_app("")
+
+
+@stage_command(train_app, "train", TrainConfig)
+def train(
+    config: TrainConfig,
+    data: Annotated[Path, typer.Option(help="packed set: a zip or a folder")],
+    outdir: Annotated[Path | None, typer.Option(help="make a numbered run folder here")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="the run folder itself")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
+) -> None:
+    """Train a GAN on a packed set."""
+    from sg3flow.distributed import is_launched
+    from sg3flow.metrics.evaluation_run import check_names, snapshot_metrics
+    from sg3flow.tracking.upload_process import uploading
+    from sg3flow.training.job import dry_run as check
+    from sg3flow.training.training_run import check_output
+    from sg3flow.training.training_run import train as run_training
+
+    check_names(config.metrics)
+    if dry_run:
+        print(json.dumps(check(config, data), indent=2))
+        return
+    if config.gpus > 1 and not is_launched():
+        from sg3flow.training.launcher import launch
+
+        # What is wrong is said once, and at once.
+        check_output(run_dir, outdir)
+        check(config, data)
+        launch(config.gpus, ["-m", "sg3flow", "train", *given_arguments()])
+        return
+    out = run_training(
+        config,
+        data,
+        run_dir=run_dir,
+        outdir=outdir,
+        mirror=uploading,
+        measure_for=lambda config, packed, device: snapshot_metrics(
+            config.metrics, packed, batch=config.batch_gpu, device=device
+        ),
+    )
+    if out is not None:
+        print(f"snapshots in {out}")
+
+
+evaluate_app = stage_app("")
+
+Data = Annotated[Path, typer.Option(help="packed set to compare with: a zip or a folder")]
+
+
+@stage_command(evaluate_app, "evaluate", EvaluateConfig, name="snapshots")
+def snapshots(
+    config: EvaluateConfig,
+    run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
+    data: Data = Path("data/packed.zip"),
+    report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
+        "reports/metrics.json"
+    ),
+    table: Annotated[Path, typer.Option(help="CSV table to write")] = Path("reports/metrics.csv"),
+    chart: Annotated[Path, typer.Option(help="PNG of metrics against kimg to write")] = Path(
+        "reports/metrics.png"
+    ),
+) -> None:
+    """Measure the snapshots of a training run and name the best."""
+    from sg3flow.metrics.evaluation_run import Outputs, evaluate_run, help_evaluate, plan_run
+    from sg3flow.reports.charts import metrics_chart
+    from sg3flow.tracking.stage_run import tracked_stage
+
+    plan = plan_run(config, run, data, Outputs(report, table, chart))
+    if not plan.ranks.is_main_process:
+        help_evaluate(plan)
+        return
+    with tracked_stage("evaluate", config, training_run=run) as tracked:
+        print(evaluate_run(plan, tracked, metrics_chart))
+
+
+@stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
+def network(
+    config: EvaluateNetworkConfig,
+    network: Annotated[str, typer.Option(help="a file, a URL, models:/… or runs:/…")],
+    data: Data,
+    report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+) -> None:
+    """Measure one network from anywhere."""
+    from sg3flow.metrics.evaluation_run import evaluate_one
+
+    if text := evaluate_one(config, network, data, report):
+        print(text)
+
+
+@stage_command(evaluate_app, "images", EvaluateImagesConfig, params=False)
+def image_sets(
+    config: EvaluateImagesConfig,
+    a: Annotated[Path, typer.Option(help="pictures to judge: a folder or a zip")],
+    b: Annotated[Path, typer.Option(help="pictures to hold them to: a folder or a zip")],
+    report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+) -> None:
+    """Compare two sets of pictures of any size."""
+    from sg3flow.metrics.evaluation_run import evaluate_images
+
+    print(evaluate_images(config, a, b, report))
+
+
+render_app = stage_app("")
+
+Network = Annotated[str, typer.Option(help="file, URL, models:/… or runs:/…")]
+Outdir = Annotated[Path, typer.Option(help="folder to write into")]
+ClassOrNone = Annotated[
+    int | None, typer.Option("--class", min=0, help="class of a labelled network")
+]
+ClassOrAll = Annotated[
+    int | None,
+    typer.Option("--class", min=0, help="class of a labelled network; without: all in turn"),
+]
+
+
+@stage_command(render_app, "images", RenderImagesConfig, params=False)
+def images(
+    config: RenderImagesConfig, network: Network, outdir: Outdir, class_index: ClassOrNone = None
+) -> None:
+    """Write one PNG a seed, named as the public tools name them."""
+    from sg3flow.rendering.outputs import render_images
+
+    paths = render_images(network, outdir, config, class_index)
+    print(f"{len(paths)} pictures in {outdir}, the last is {paths[-1].name}")
+
+
+@stage_command(render_app, "grid", RenderGridConfig, params=False)
+def grid(
+    config: RenderGridConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+) -> None:
+    """Write grid.png: pictures with their seeds."""
+    from sg3flow.rendering.outputs import render_grid
+
+    print(render_grid(network, outdir, config, class_index))
+
+
+@stage_command(render_app, "sweep", RenderSweepConfig, params=False)
+def sweep(
+    config: RenderSweepConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+) -> None:
+    """Write truncation.png: a row a seed, a column a truncation psi."""
+    from sg3flow.rendering.outputs import render_sweep
+
+    print(render_sweep(network, outdir, config, class_index))
+
+
+@stage_command(render_app, "video", RenderVideoConfig, params=False)
+def video(
+    config: RenderVideoConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+) -> None:
+    """Write interpolation.mp4: a loop through the latents of the seeds."""
+    from sg3flow.rendering.outputs import render_video
+
+    print(render_video(network, outdir, config, class_index))
+
+
+@stage_command(render_app, "render", RenderConfig, name="best")
+def best(
+    config: RenderConfig,
+    run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
+    metrics: Annotated[Path, typer.Option(help="report of evaluate")] = Path(
+        "reports/metrics.json"
+    ),
+    outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
+) -> None:
+    """Render everything from the best snapshot of a training run; the stage of dvc.yaml."""
+    from sg3flow.rendering.best_renders import render_best
+    from sg3flow.tracking.stage_run import tracked_stage
+
+    with tracked_stage("render", config, training_run=run) as tracking:
+        content = render_best(run, metrics, outdir, config)
+        for path in sorted(outdir.iterdir()):
+            tracking.artifact(path, "renders")
+        tracking.training_image(outdir / "grid.png", key="render/grid", kimg=content["kimg"])
+    print(f"pictures of {content['snapshot']} in {outdir}")
+
+
+register_app = stage_app("")
+
+
+@stage_command(register_app, "register", RegisterConfig)
+def register(
+    config: RegisterConfig,
+    run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
+    metrics: Annotated[Path, typer.Option(help="report of evaluate")] = Path(
+        "reports/metrics.json"
+    ),
+    report: Annotated[Path, typer.Option(help="where to write what was registered")] = Path(
+        "reports/registered.json"
+    ),
+) -> None:
+    """Register the best snapshot as a servable model; `champion` moves only if it is better."""
+    from sg3flow.errors import TrackingError
+    from sg3flow.registry.registration import register_best
+
+    try:
+        content = register_best(run, metrics, report, config)
+    except TrackingError as error:  # a registry cannot be made up for later, as a run can
+        raise TrackingError(f"{error}; then run the same command again") from error
+    print(f"{content['name']}: {content['note']}; {content['decision']}")

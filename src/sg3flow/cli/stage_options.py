@@ -1,0 +1,246 @@
+"""What the stage commands share: options made from settings, and errors turned into one line.
+
+Imports typer and the standard library only: ``--help`` must answer at once.
+"""
+
+import dataclasses
+import errno
+import inspect
+import json
+import os
+import sys
+import time
+import traceback
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from sg3flow.errors import Sg3flowError, says_errors, tell_failure
+from sg3flow.params_file import load_settings
+from sg3flow.settings import state_root
+
+_given: list[str] = []  # what the last command was called with
+_BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def stage_app(help: str | None) -> typer.Typer:
+    """A typer application that takes ``--snap_every`` for ``--snap-every`` too."""
+    return typer.Typer(
+        help=help,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+    )
+
+
+def stage_command(
+    app: typer.Typer,
+    section: str,
+    config_type: type[Any],
+    *,
+    name: str | None = None,
+    params: bool = True,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command whose options are its own and every setting of ``config_type``.
+
+    The function takes the settings as its first argument, then its paths as keyword arguments.
+    ``--params FILE`` reads the settings from that file's ``section``; options on the command line
+    win over it. Without ``--params`` the defaults of ``config_type`` hold. A command that no params
+    file has a section for is made with ``params=False``.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        paths = list(inspect.signature(function).parameters.values())[1:]
+        fields = dataclasses.fields(config_type)
+
+        def command(**given: Any) -> None:
+            debug, params_path = given.pop("debug"), given.pop("params", None)
+            settings = {f.name: given.pop(f.name) for f in fields}
+            overrides = {
+                key: _split_commas(value) if isinstance(value, list) else value
+                for key, value in settings.items()
+                if value is not None and value != []
+            }
+            _wait_politely()
+            with one_line_errors(debug):
+                config = load_settings(config_type, section, params_path, overrides)
+                start = time.time()
+                function(config, **given)
+                _record_stage_time(section, start)
+
+        options = [_option(field, config_type) for field in fields]
+        common = [_PARAMS_OPTION, _DEBUG_OPTION] if params else [_DEBUG_OPTION]
+        signature = inspect.Signature([*paths, *options, *common])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        command.__doc__ = function.__doc__
+        app.command(name or section, cls=_Command)(command)
+        return function
+
+    return decorate
+
+
+def given_arguments() -> list[str]:
+    """The command line of the command that runs, without its program."""
+    return list(_given)
+
+
+def _wait_politely() -> None:
+    """Let OpenMP threads spin only briefly before they sleep; read when torch is loaded.
+
+    With libgomp's own setting a step took three times as long as soon as anything else ran on the
+    machine, the process that reads the pictures, say; on an idle one it is some percent faster.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
+def run(app: typer.Typer, help: str | None = None) -> None:
+    """Run a command-line application; a wrong option ends in one line and exit code 2.
+
+    Args:
+        help: what ``--help`` says of the whole; None: what the application has.
+    """
+    if help is not None:
+        app.info.help = help
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        _print_error(error.format_message())
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class one_line_errors:
+    """Turn an error into one line and a non-zero exit; ``--debug`` shows the traceback too."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, typer.Exit | typer.TyperException):
+            return
+        if self.debug:
+            traceback.print_exception(error)
+        if isinstance(error, KeyboardInterrupt):
+            _print_error("interrupted; run the same command again to go on")
+            raise typer.Exit(130) from None
+        if isinstance(error, Exception):
+            message = _describe(error)
+            tell_failure(error, message)
+            if says_errors(error):
+                _print_error(message)
+            raise typer.Exit(1) from None
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, Sg3flowError):
+        return str(error)
+    # torch.save, for one, wraps what the disk said into an error of its own.
+    disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
+    if disk is not None:
+        where = f" {disk.filename}" if disk.filename else ""
+        if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return f"no space left on the disk for{where or ' the output'}; free some and run again"
+        return f"{disk.strerror or disk}:{where or ' (no file named)'}"
+    # By name: torch must not be imported here.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower --batch-gpu (training), --batch or the resolution"
+    return f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _print_error(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+
+
+_PARAMS_OPTION = inspect.Parameter(
+    "params",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[Path | None, typer.Option(help="read the settings from this file")],
+)
+_DEBUG_OPTION = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="show tracebacks")],
+)
+
+
+def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.Parameter:
+    kind = typing.get_type_hints(config_type)[field.name]
+    help_text = field.metadata["help"]
+    if field.metadata["choices"]:
+        help_text += f" ({'|'.join(field.metadata['choices'])})"
+    is_list = typing.get_origin(kind) is tuple
+    if field.default is dataclasses.MISSING:
+        help_text += "  [required]"
+    elif field.default != "":
+        shown = ",".join(field.default) if is_list else field.default
+        help_text += f"  [default: {shown}]"
+    # None stands for "not given": the params file or the default decides then.
+    kind = str if field.metadata["words"] else kind
+    kind = list[str] | None if is_list else kind | None
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind, typer.Option(help=help_text, show_default=False)],
+    )
+
+
+class _Command(TyperCommand):
+    """A command whose switches also take a value, ``--mirror=1``, as StyleGAN users write it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _given[:] = args
+        switches = {name for param in self.params if param.secondary_opts for name in param.opts}
+        return super().parse_args(ctx, _plain_switches(args, switches))
+
+
+def _plain_switches(args: Sequence[str], switches: set[str]) -> list[str]:
+    """``--mirror=1`` and ``--mirror 1`` become ``--mirror``; with 0, ``--no-mirror``."""
+    plain: list[str] = []
+    pending = list(args)
+    while pending:
+        argument = pending.pop(0)
+        name, equals, word = argument.partition("=")
+        name = name.replace("_", "-")
+        if name in switches:
+            if not equals and pending and pending[0].lower() in _BOOL_WORDS:
+                word = pending.pop(0)
+            if word.lower() in _BOOL_WORDS:
+                argument = name if _BOOL_WORDS[word.lower()] else f"--no-{name[2:]}"
+        plain.append(argument)
+    return plain
+
+
+def _split_commas(values: list[str]) -> list[str]:
+    return [part for value in values for part in value.split(",") if part]
+
+
+def _record_stage_time(section: str, start: float) -> None:
+    """Under ``dvc repro``, note how long the stage took, for the table of ``sg3flow summary``."""
+    if "DVC_STAGE" not in os.environ:
+        return
+    path = state_root() / "stage-times.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = {"stage": section, "start": round(start), "sec": round(time.time() - start, 1)}
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")

@@ -1,0 +1,202 @@
+"""What the pipeline made, for a person at a terminal."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3flow.errors import ConfigError, DataError
+from sg3flow.kernels.build import RECORD, make_build
+from sg3flow.kernels.build_plan import find_nvcc
+from sg3flow.ops.backend import backend_name, largest_error, load_kernels
+from sg3flow.params_file import read_params
+from sg3flow.runs.run_folder import read_whole_lines
+from sg3flow.settings import project_root, state_root
+
+
+def print_summary() -> None:
+    """Print a table (stage, time, main numbers), where things are, and how to go on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    root = project_root()
+    times = _stage_seconds(state_root() / "stage-times.jsonl")
+    table = Table("stage", "time", "main numbers")
+    for stage, describe in _DESCRIPTIONS.items():
+        seconds = f"{times[stage]:.0f} s" if stage in times else "-"
+        table.add_row(stage, seconds, _described(describe, root))
+    console = Console()
+    console.print(table)
+    name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    print(_PLACES)
+    print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
+    variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
+    print(_SERVE.format(variable=variable, name=name, record=_example_request(root)))
+
+
+def _example_request(root: Path) -> str:
+    """A request that the trained model answers: a conditional one wants a class."""
+    try:
+        labelled = _json(root / "runs/train/training_options.json")["training_set"]["label_dim"]
+    except (OSError, ValueError, KeyError):
+        labelled = False
+    return json.dumps({"seed": 1, "class": 0} if labelled else {"seed": 1})
+
+
+def _described(describe: Callable[[Path], str], root: Path) -> str:
+    try:
+        return describe(root)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError):
+        return "not run yet"
+
+
+def _stage_seconds(path: Path) -> dict[str, float]:
+    """Duration of the last execution of each stage."""
+    rows = read_whole_lines(path)
+    return {row["stage"]: row["sec"] for row in rows}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _fetch(root: Path) -> str:
+    source = _json(root / "data/raw/SOURCE.json")
+    return f"{sum(source['counts'].values())} pictures of {source['dataset']}"
+
+
+def _pack(root: Path) -> str:
+    from sg3flow.data.archive import PackedSet
+
+    path = root / "data/packed.zip"
+    packed = PackedSet(path)
+    side = packed.resolution
+    return f"{packed.num_images} pictures of {side}x{side}, {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _validate(root: Path) -> str:
+    checks = _json(root / "reports/validation.json")["checks"]
+    passed = sum(bool(check["success"]) for check in checks)
+    return f"{passed} of {len(checks)} checks passed"
+
+
+def _train(root: Path) -> str:
+    lines = (root / "runs/train/stats.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    return (
+        f"{last['Progress/kimg']['mean']:.0f} kimg, "
+        f"{last['Timing/sec_per_kimg']['mean']:.1f} s/kimg, "
+        f"G loss {last['Loss/G/loss']['mean']:.3f}, D loss {last['Loss/D/loss']['mean']:.3f}"
+    )
+
+
+def _evaluate(root: Path) -> str:
+    report = _json(root / "reports/metrics.json")
+    best = report["best"]
+    values = report["snapshots"][f"{best['kimg']:06d}"]
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return f"best at {best['kimg']} kimg: {numbers}"
+
+
+def _render(root: Path) -> str:
+    files = [p for p in (root / "renders").iterdir() if p.suffix in (".png", ".mp4")]
+    return f"{len(files)} files"
+
+
+def _register(root: Path) -> str:
+    entry = _json(root / "reports/registered.json")
+    return f"{entry['name']} version {entry['version']} ({', '.join(entry['aliases'])})"
+
+
+_DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
+    "fetch": _fetch,
+    "pack": _pack,
+    "validate": _validate,
+    "train": _train,
+    "evaluate": _evaluate,
+    "render": _render,
+    "register": _register,
+}
+
+
+_PLACES = """\
+pictures:    renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
+             runs/train/fakes*.png
+data report: reports/validation.html
+first:       . .venv/bin/activate"""
+
+_LOCAL_UI = """\
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+             then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+
+_SERVER_UI = "MLflow UI:   {uri}"
+
+_SERVE = """\
+serve:       {variable}mlflow models serve \\
+               -m models:/{name}@champion --env-manager local --port 5001
+             curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
+               -d '{{"dataframe_records": [{record}]}}'"""
+
+
+def examine(rebuild: bool = False) -> Iterator[str]:
+    """Lines about this machine, each kind of device, and whether its kernels compute rightly.
+
+    Args:
+        rebuild: build the kernels anew first, whatever came of it before.
+
+    Raises:
+        ConfigError: the kernels of a device cannot be rebuilt.
+    """
+    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    capability = torch.backends.cpu.get_cpu_capability()
+    yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
+    yield f"SG3FLOW_OPS={setting}"
+    yield from _examine_device("cpu", rebuild)
+    if torch.cuda.is_available():
+        yield from _examine_device("cuda", rebuild)
+    else:
+        yield f"cuda: no GPU is visible to this torch ({_cuda_of_torch()})"
+        yield f"  {_toolkit()}"
+
+
+def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
+    if rebuild:
+        make_build(name, clean=True)
+    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    try:
+        if setting not in ("auto", name):
+            backend_name(name)  # an unknown setting is an error
+            yield f"{name}: plain PyTorch, because SG3FLOW_OPS={setting}"
+            return
+        library = load_kernels(name)
+    except ConfigError as error:
+        outcome = "plain PyTorch" if setting == "auto" else "every op is an error"
+        yield f"{name}: {outcome}, because {error}"
+        return
+    yield f"{name}: compiled kernels{_details(name, library)}"
+    yield f"  {library}"
+    size = largest_error(name, torch.float32)
+    yield f"  differ from plain PyTorch by {size:.0e}: rounding"
+
+
+def _details(name: str, library: Path) -> str:
+    record = json.loads((library.parent / RECORD).read_text(encoding="utf-8"))
+    isa = f" for {torch.ops.sg3flow.cpu_instruction_set()}" if name == "cpu" else ""
+    return f"{isa}, built in {record['seconds']:.0f} s by {', '.join(record['compilers'])}"
+
+
+def _cuda_of_torch() -> str:
+    return f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+
+
+def _toolkit() -> str:
+    """What the kernels of a GPU would be built with."""
+    try:
+        nvcc, (major, minor) = find_nvcc(torch.version.cuda)
+    except ConfigError as error:
+        return f"on a GPU plain PyTorch would compute, because {error}"
+    return f"kernels for a GPU could be built: {nvcc} is CUDA {major}.{minor}"

@@ -1,0 +1,128 @@
+"""A sweep of one training setting around its present value, as commands that anyone can read.
+
+The commands are printed, not run: they are DVC's own, and a shell runs them.
+"""
+
+import math
+import shlex
+import typing
+from pathlib import Path
+
+from sg3flow.config import TrainConfig
+from sg3flow.errors import ConfigError, nearest
+from sg3flow.files import copy_file
+from sg3flow.git import GitError, git_text
+from sg3flow.params_file import load_settings, read_params
+from sg3flow.settings import project_root
+
+_MOST = 20
+
+
+def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
+    """The commands that queue, run and compare the experiments of a sweep.
+
+    Args:
+        params: the params file whose ``train`` section has the present value.
+        setting: a setting of the training that is a number, ``gamma`` say.
+        factors: what the value is multiplied by, joined by commas. The experiment of factor 1 is
+            what the others are compared with, or the first one where 1 is not among them.
+
+    Raises:
+        ConfigError: no such number in the params file, or factors that cannot be used.
+    """
+    load_settings(TrainConfig, "train", params)
+    name, present = _present_value(params, setting)
+    values = {factor: _product(name, present, factor) for factor in _factors(factors)}
+    names = {factor: f"{name}-{value}" for factor, value in values.items()}
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"factors {factors} of {name} {present:g} give equal values")
+    for value in values.values():
+        load_settings(TrainConfig, "train", params, {name: type(present)(value)})
+    base = 1.0 if 1.0 in names else next(iter(names))
+    others = [each for factor, each in names.items() if factor != base]
+    return [
+        f"# {name} {present:g} of {params.name} times {', '.join(f'{f:g}' for f in values)}",
+        *(
+            f"dvc exp run --queue --name {names[f]} -S train.{name}={value}"
+            for f, value in values.items()
+        ),
+        "dvc exp run --run-all",
+        shlex.join(["sg3flow", "compare", names[base], *others])
+        + f" --out reports/sweep-{name}.html",
+    ]
+
+
+def _present_value(params: Path, setting: str) -> tuple[str, int | float]:
+    """The setting as the file spells it, map_depth or map-depth, and its value there."""
+    section = read_params(params).get("train")
+    known = section if isinstance(section, dict) else {}
+    numbers = {
+        str(name).replace("-", "_"): (str(name), value)
+        for name, value in known.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    field = setting.replace("-", "_")
+    if field not in numbers:
+        raise ConfigError(
+            f"train.{setting} is no number in {params}{nearest(field, numbers)}; it has "
+            f"{', '.join(numbers) or 'none'}"
+        )
+    name, value = numbers[field]
+    if value == 0:
+        raise ConfigError(f"train.{name} is 0, and so is every multiple of it; set it first")
+    kind = typing.get_type_hints(TrainConfig)[field]  # `gamma: 2` is a float too
+    return name, float(value) if kind is float else value
+
+
+def _factors(text: str) -> list[float]:
+    try:
+        factors = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"factors must be numbers like 0.5,1,2, not '{text[:60]}'") from None
+    if not all(math.isfinite(f) and f > 0 for f in factors) or not 2 <= len(factors) <= _MOST:
+        raise ConfigError(f"factors must be 2 to {_MOST} positive numbers, not '{text[:60]}'")
+    return factors
+
+
+def _product(setting: str, present: int | float, factor: float) -> str:
+    value = present * factor
+    if isinstance(present, float):
+        return f"{value:.6g}"
+    if value != int(value):
+        raise ConfigError(f"train.{setting} is a whole number; {present} times {factor:g} is none")
+    return str(int(value))
+
+
+def use_recipe(name: str, *, force: bool = False) -> str:
+    """Copy ``recipes/<name>.yaml`` over ``params.yaml``; returns what was done, in words.
+
+    Raises:
+        ConfigError: no such recipe, or params.yaml holds settings that stand nowhere else.
+    """
+    root = project_root()
+    recipes = {path.stem: path for path in sorted((root / "recipes").glob("*.yaml"))}
+    name = name.removesuffix(".yaml")
+    if name not in recipes:
+        known = ", ".join(recipes) or "none"
+        raise ConfigError(f"no recipe '{name}'{nearest(name, recipes)}; there are: {known}")
+    params = root / "params.yaml"
+    read_params(recipes[name])
+    if params.exists() and not force and not _is_kept_elsewhere(params, list(recipes.values())):
+        raise ConfigError(
+            "params.yaml has settings of your own that are not committed; commit or copy it, or "
+            "use --force"
+        )
+    copy_file(recipes[name], params)
+    return f"params.yaml is now recipes/{name}.yaml; run `dvc repro`"
+
+
+def _is_kept_elsewhere(params: Path, recipes: list[Path]) -> bool:
+    """Whether overwriting loses nothing: the file equals a recipe, or git has it as it is."""
+    content = params.read_bytes()
+    if any(content == recipe.read_bytes() for recipe in recipes):
+        return True
+    try:
+        answer = git_text(params.parent, "status", "--porcelain", "--", params.name)
+    except GitError:
+        return False
+    return answer.strip() == ""

@@ -1,0 +1,151 @@
+"""A comparison for a terminal: a line a run, and tables of what differs and how it was judged."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as PillowImage
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sg3flow.compare.comparison import Comparison, MetricRow
+from sg3flow.compare.run_data import RunData, letter, value_text
+from sg3flow.errors import Sg3flowError
+from sg3flow.rendering.images import Image, RenderOptions, check_seed
+from sg3flow.rendering.outputs import labels, load_model, pictures
+from sg3flow.resources import pick_device
+
+_STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
+_NAMES, _CELL = 20, 15  # columns of text that a table's names and each of its runs want
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the runs, what differs, and the verdicts; wide comparisons as several tables."""
+    # Text, not str: names and settings are shown as they are, never as markup.
+    for index, run in enumerate(comparison.runs):
+        line = f"{letter(index)}  {run.name} ({run.kind} {run.address}), {run.state}"
+        console.print(Text(line), soft_wrap=True)
+    rows = list(_rows(comparison))
+    for columns in _groups(len(comparison.runs), console.width):
+        table = Table("", *(letter(column) for column in columns))
+        for name, cells in rows:
+            table.add_row(Text(name, overflow="fold"), *(cells[column] for column in columns))
+        if rows:
+            console.print(table)
+    for note in _notes(comparison):
+        console.print(Text(note), soft_wrap=True)
+
+
+def _groups(count: int, width: int) -> Iterator[list[int]]:
+    """The runs of each table; the first one, with which all are compared, is in every table."""
+    others = max((width - _NAMES) // _CELL - 1, 1)
+    for start in range(1, count, others):
+        yield [0, *range(start, min(start + others, count))]
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, Sequence[Text]]]:
+    for row in (*comparison.params, *comparison.environment):
+        values = ["not recorded" if value is None else value or "empty" for value in row.values]
+        yield row.name, [Text(value, overflow="fold") for value in values]
+    for metric in comparison.metrics:
+        yield metric.metric, _metric_cells(metric)
+    if comparison.common is not None:
+        age, rows = comparison.common
+        for metric in rows:
+            yield f"{metric.metric} at {age} kimg", _metric_cells(metric)
+
+
+def _metric_cells(row: MetricRow) -> list[Text]:
+    cells = []
+    for cell, verdict in zip(row.cells, row.verdicts, strict=True):
+        text = Text(value_text(cell) if cell else "-")
+        if verdict is not None:
+            text.append(f"\n{verdict.word}", _STYLES.get(verdict.word, "yellow"))
+        cells.append(text)
+    return cells
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    for index, run in enumerate(comparison.runs):
+        yield from (f"{letter(index)}: {note}" for note in run.notes)
+    for row in comparison.metrics:
+        for index, verdict in enumerate(row.verdicts):
+            if verdict is not None and verdict.word == "not comparable":
+                yield f"{letter(index)}: {row.metric} is not comparable, {verdict.reason}"
+    yield from comparison.gaps
+    if comparison.headline:
+        yield comparison.headline
+
+
+_LARGEST = 224  # pixels of a side on the page; larger pictures are brought down to it
+_AS_PNG = 96  # up to this side every pixel counts, and a PNG is small
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one run draws.
+
+    Attributes:
+        pictures: data URIs, one a seed; empty: none could be drawn.
+        captions: one a picture.
+        side: pixels of a side as the network draws it.
+        reason: why there are none; empty: there are.
+    """
+
+    pictures: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    side: int = 0
+    reason: str = ""
+
+
+def draw_all(
+    runs: Sequence[RunData], seeds: Sequence[int], psi: float, class_index: int | None, device: str
+) -> list[Drawn]:
+    """The pictures of every run; one whose snapshot fails says why and stops nothing.
+
+    Args:
+        psi: truncation strength.
+        class_index: for networks that know classes; None: their classes in turn.
+
+    Raises:
+        ConfigError: a seed, psi or device that no network could take.
+    """
+    look = RenderOptions(psi=psi)
+    pick_device(device)
+    for seed in seeds:
+        check_seed(seed)
+    return [_draw(run, seeds, look, class_index, device) for run in runs]
+
+
+def _draw(
+    run: RunData, seeds: Sequence[int], look: RenderOptions, class_index: int | None, device: str
+) -> Drawn:
+    if run.snapshot is None:
+        return Drawn(reason="no snapshot was found")
+    try:
+        model = load_model(run.snapshot.source, device)
+        one = class_index if model.G.c_dim else None
+        drawn = pictures(model, seeds, one, look, f"drawing {run.name}")
+        uris = tuple(map(_data_uri, drawn))
+        return Drawn(uris, tuple(labels(model, seeds, one)), model.G.img_resolution)
+    except (Sg3flowError, OSError) as error:
+        return Drawn(reason=" ".join(str(error).split()))
+
+
+def _data_uri(image: Image) -> str:
+    pixels = image[:, :, 0] if image.shape[2] == 1 else image  # [H, W] or [H, W, 3]
+    picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    stream = io.BytesIO()
+    if picture.width <= _AS_PNG:
+        picture.save(stream, "PNG", optimize=True)
+        return _uri("png", stream)
+    picture.thumbnail((_LARGEST, _LARGEST), PillowImage.Resampling.LANCZOS)
+    picture.save(stream, "JPEG", quality=85)
+    return _uri("jpeg", stream)
+
+
+def _uri(kind: str, stream: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

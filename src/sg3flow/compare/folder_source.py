@@ -1,0 +1,292 @@
+"""What the files of a training folder say, wherever they lie: in the folder, or in DVC's cache.
+
+Files may be missing, torn, or of an older version: what cannot be read is noted and left out.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from sg3flow.compare.run_data import Measured, Point, RunData, Snapshot, canonical, read_measured
+from sg3flow.errors import DataError
+from sg3flow.files import sha256_file
+from sg3flow.metrics.estimates import NOT_MEASURED
+from sg3flow.tracking.mlflow_store import tracking_uri
+from sg3flow.tracking.outbox import load_offset
+
+_SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.pkl")
+_DEVICE = re.compile(r"^device (\S+), ops (.+)$", re.MULTILINE)
+
+_DIGEST_SHOWN = 12
+
+
+@dataclass
+class TrainingFiles:
+    """The readable content of a training's files.
+
+    Attributes:
+        files: where each lies, by its name in the folder.
+        notes: what could not be read, in words.
+    """
+
+    files: Mapping[str, Path]
+    notes: list[str] = field(default_factory=list)
+
+    def described(self) -> dict[str, Any]:
+        """The content of ``run.json``; of an older run, what its options say."""
+        if "run.json" in self.files:
+            return self._json("run.json")
+        options = self._json("training_options.json")
+        return {"params": options.get("resolved", {}), **options}
+
+    def curves(self) -> dict[str, list[Point]]:
+        """The means of ``stats.jsonl`` by name."""
+        curves: dict[str, list[Point]] = {}
+        for row in self._lines("stats.jsonl"):
+            kimg = _kimg_of_row(row)
+            if kimg is None:
+                continue
+            for name, stat in row.items():
+                mean = stat.get("mean") if isinstance(stat, dict) else None
+                if _is_finite(mean):
+                    curves.setdefault(name, []).append(Point(kimg, float(mean)))
+        return curves
+
+    def trained_metrics(self) -> dict[str, list[Point]]:
+        """Metrics that were measured while training went on, by name."""
+        found: dict[str, list[Point]] = {}
+        for name in sorted(self.files):
+            if not re.fullmatch(r"metric-.+\.jsonl", name):
+                continue
+            for row in self._lines(name):
+                kimg, results = _kimg_of_row(row), row.get("results")
+                for metric, value in results.items() if isinstance(results, dict) else ():
+                    if kimg is not None and _is_finite(value):
+                        found.setdefault(metric, []).append(Point(kimg, float(value)))
+        return found
+
+    def snapshots(self) -> dict[int, Path]:
+        """Snapshot files by their kimg, the oldest first."""
+        matches = {name: _SNAPSHOT.fullmatch(name) for name in self.files}
+        kimgs = {int(match[1]): self.files[name] for name, match in matches.items() if match}
+        return dict(sorted(kimgs.items()))
+
+    def device_and_ops(self) -> dict[str, str]:
+        """The last line of ``networks.txt``: where and by which kernels was computed."""
+        match = _DEVICE.search(self._text("networks.txt"))
+        return {"device": match[1], "ops": match[2]} if match else {}
+
+    def provenance(self) -> dict[str, str]:
+        """Code, ops, GPU and machine of ``provenance.json``, which older runs do not have."""
+        content = self._json("provenance.json")
+        code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
+        gpus = machine.get("gpus")
+        known = [gpu for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
+        names = [str(gpu.get("name", "")) for gpu in known]
+        found = {
+            "code": code_words(code.get("commit"), code.get("dirty")),
+            "torch": compute.get("torch"),
+            "ops": compute.get("ops"),
+            "GPU": ", ".join(name for name in names if name),
+            "machine": f"{machine.get('system', '')} {machine.get('architecture', '')}".strip(),
+            "CPU": machine.get("cpu"),
+        }
+        return {name: str(value) for name, value in found.items() if value}
+
+    def _text(self, name: str) -> str:
+        if name not in self.files:
+            return ""
+        try:
+            return self.files[name].read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            self.notes.append(f"{name} cannot be read ({error.strerror or error})")
+            return ""
+
+    def _json(self, name: str) -> dict[str, Any]:
+        text = self._text(name)
+        try:
+            content = json.loads(text) if text else {}
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            self.notes.append(f"{name} is damaged")
+            return {}
+        return content
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        rows, damaged = [], 0
+        text = self._text(name)
+        for line in text[: text.rfind("\n") + 1].splitlines():  # a torn last line is not there yet
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                damaged += 1
+        if damaged:
+            self.notes.append(f"{damaged} lines of {name} are damaged")
+        return rows
+
+
+def code_words(commit: Any, dirty: Any) -> str:
+    """A commit in short, and whether its tree had been changed."""
+    changed = str(dirty).lower() == "true"
+    return f"{str(commit)[:12]}{' with changes' * changed}" if commit else ""
+
+
+def train_params(described: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a training as text: ``train.gamma`` and so on."""
+    params = described.get("params")
+    items = params.items() if isinstance(params, Mapping) else ()
+    return {f"train.{name}": canonical(value) for name, value in items}
+
+
+def data_words(training_set: Any) -> str:
+    """A training set in one line: its name, its count and the beginning of its digest."""
+    if not isinstance(training_set, Mapping) or not training_set.get("digest"):
+        return ""
+    count = training_set.get("num_images")
+    size = f", {count} pictures" if count is not None else ""
+    digest = str(training_set["digest"])[:_DIGEST_SHOWN]
+    return f"{training_set.get('name', 'unnamed')}{size}, {digest}"
+
+
+def state_words(kimg: float | None, wanted: Any) -> str:
+    """How far a training is, by its reports and its settings."""
+    if kimg is None:
+        return "no reports were found"
+    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+        done = kimg >= wanted
+        return f"finished at {kimg:g} kimg" if done else f"unfinished: {kimg:g} of {wanted:g} kimg"
+    return f"at {kimg:g} kimg"
+
+
+def last_kimg(curves: Mapping[str, Sequence[Point]]) -> float | None:
+    """The age at the last report; None: there is none."""
+    return max((points[-1].kimg for points in curves.values() if points), default=None)
+
+
+def _part(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = content.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _kimg_of_row(row: Mapping[str, Any]) -> float | None:
+    nimg = row.get("nimg")
+    return nimg / 1000 if _is_finite(nimg) else None
+
+
+def _is_finite(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_MARKS = ("run.json", "training_options.json", "stats.jsonl")
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder shows a training."""
+    return any((folder / name).is_file() for name in _MARKS)
+
+
+def read_folder(folder: Path, metric: str) -> RunData:
+    """The facts of a run folder.
+
+    Args:
+        metric: chooses the best snapshot; empty: the one its report was made with.
+
+    Raises:
+        DataError: it is no folder of a training.
+    """
+    if not is_run_folder(folder):
+        raise DataError(
+            f"{folder} is no run folder: it holds none of {', '.join(_MARKS)}; name the folder "
+            "with the snapshots, runs/train say"
+        )
+    training = TrainingFiles({path.name: path for path in folder.iterdir() if path.is_file()})
+    notes: list[str] = []
+    measured = read_measured(_report_beside(folder), metric, notes)
+    measured = _own(measured, folder, notes)
+    facts = run_data_of_files(training, measured, "run folder", str(folder.resolve()))
+    run_id = load_offset(folder, tracking_uri()).run_id  # as noted here: no server is asked
+    return with_notes(replace(facts, run_id=run_id), notes)
+
+
+def run_data_of_files(
+    training: TrainingFiles,
+    measured: Measured,
+    kind: str,
+    address: str,
+    name: str = "",
+) -> RunData:
+    """What a training's files and its report say; names as in ``RunData``."""
+    described, curves = training.described(), training.curves()
+    params = described.get("params")
+    wanted = params.get("kimg") if isinstance(params, dict) else None
+    snapshots = training.snapshots()
+    return RunData(
+        kind=kind,
+        name=name or str(described.get("name") or Path(address).name),
+        address=address,
+        state=state_words(last_kimg(curves), wanted),
+        params=train_params(described),
+        environment=_file_environment(training, described, measured),
+        curves=curves,
+        trained=training.trained_metrics(),
+        results=measured.results,
+        best=measured.best,
+        snapshot=_snapshot(measured, snapshots),
+        notes=tuple(training.notes),
+    )
+
+
+def with_notes(facts: RunData, notes: list[str]) -> RunData:
+    """The same facts with more notes."""
+    return replace(facts, notes=(*facts.notes, *notes))
+
+
+def _file_environment(
+    training: TrainingFiles, described: dict[str, Any], measured: Measured
+) -> dict[str, str]:
+    """What besides the settings decided the result, as far as the files tell."""
+    environment = {"data set": data_words(described.get("training_set"))}
+    environment |= training.device_and_ops() | training.provenance()
+    torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
+    if len(torch) == 1 and "torch" not in environment:
+        environment["torch"] = torch.pop()
+    return {name: value for name, value in environment.items() if value}
+
+
+def _report_beside(folder: Path) -> Path | None:
+    """The report in the folder, or that of the project whose ``runs/train`` this is."""
+    places = [folder / "metrics.json", folder.resolve().parent.parent / "reports/metrics.json"]
+    return next((path for path in places if path.is_file()), None)
+
+
+def _own(measured: Measured, folder: Path, notes: list[str]) -> Measured:
+    """The report, if it was measured on this folder's snapshots: another training may have."""
+    if not measured.results:
+        return measured
+    # Where no best one is known, the last one that was measured tells whose report it is.
+    rows = list(measured.best.values()) or measured.results[-1:]
+    path = folder / Path(str(rows[0].get("snapshot"))).name
+    if path.is_file() and {row.get("network_sha256") for row in rows} == {sha256_file(path)}:
+        return measured
+    notes.append(
+        f"{NOT_MEASURED}: the report beside it is of other snapshots; run stages/evaluate.py"
+    )
+    return Measured()
+
+
+def _snapshot(measured: Measured, snapshots: dict[int, Path]) -> Snapshot | None:
+    if measured.kimg in snapshots:
+        return Snapshot(str(snapshots[measured.kimg]), measured.kimg, measured.chosen)
+    if not snapshots:
+        return None
+    kimg, path = list(snapshots.items())[-1]
+    return Snapshot(str(path), kimg, "the last one; none is known to be the best")

@@ -1,0 +1,250 @@
+"""MLflow runs and registered versions as facts."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sg3flow.compare.folder_source import code_words, data_words, last_kimg, state_words, with_notes
+from sg3flow.compare.run_data import (
+    Measured,
+    Point,
+    RunData,
+    Snapshot,
+    canonical,
+    is_row,
+    read_measured,
+)
+from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.tracking.tracked_runs import (
+    RegisteredVersion,
+    TrackedRun,
+    read_tracked_run,
+    registered_version,
+    training_id,
+)
+
+_STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
+# MLflow keeps an infinite value as the greatest number there is. NaN is not below it either.
+_INFINITE = 1e300
+
+
+def read_tracked(asked: str, metric: str, folder: Path) -> RunData:
+    """The facts of an MLflow run.
+
+    Args:
+        asked: its id, the beginning of it, or its name.
+        metric: chooses the best snapshot; empty: the one its report was made with.
+        folder: where files may be put until the comparison is written.
+
+    Raises:
+        TrackingError: no run or several are called so, or the server does not answer.
+    """
+    run = read_tracked_run(training_id(asked), folder)
+    notes: list[str] = []
+    measured = read_measured(run.report, metric, notes)
+    return with_notes(_facts(run, measured), notes)
+
+
+def read_version(asked: str, metric: str, folder: Path) -> RunData:
+    """The facts of a registered version: those of its run, judged and drawn as registered.
+
+    Args:
+        metric: a note says that it chooses no other snapshot of a version; empty: none is wanted.
+
+    Raises:
+        TrackingError: there is no such version, or the server does not answer.
+    """
+    version = registered_version(asked)
+    kimg = version.tags.get("sg3flow.kimg", "")
+    age = float(kimg) if kimg.isdigit() else None
+    snapshot = Snapshot(version.uri, age, "as registered")
+    try:
+        run = read_tracked_run(version.run_id, folder)
+        facts = _facts(run, read_measured(run.report, "", []))
+    except TrackingError as error:
+        facts = _without_run(version, f"the run that made it cannot be read: {error}")
+    chosen = version.tags.get("sg3flow.metric", "")
+    rows = {name: row for name, row in version.results.items() if is_row(row)}
+    best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
+    address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
+    facts = replace(facts, kind="registered model", address=address, snapshot=snapshot, best=best)
+    notes = [] if best else ["no measurements were registered with it"]
+    if metric and metric != chosen:
+        notes.append(f"judged at the snapshot that was registered, not at the best by {metric}")
+    return with_notes(facts, notes)
+
+
+def _without_run(version: RegisteredVersion, note: str) -> RunData:
+    return RunData(
+        kind="registered model",
+        name=version.uri.removeprefix("models:/"),
+        address=version.uri,
+        state="registered",
+        notes=(note,),
+    )
+
+
+def _facts(run: TrackedRun, measured: Measured) -> RunData:
+    params = dict(run.params)
+    # A parameter cannot be changed: of a run that was made longer, the tag has the present length.
+    params["kimg"] = run.tags.get("sg3flow.kimg", params.get("kimg", ""))
+    curves = {name: _points(run, name) for name in run.histories if "/" in name}
+    kimg = last_kimg({k: v for k, v in curves.items() if k.startswith(("Loss/", "Progress/"))})
+    return RunData(
+        kind="MLflow run",
+        name=run.name,
+        address=run.run_id,
+        state=_state(run, kimg, params["kimg"]),
+        params={f"train.{k}": canonical(v) for k, v in params.items() if v or k != "kimg"},
+        environment=_environment(run, measured),
+        curves=curves,
+        trained=_trained(run, measured),
+        results=measured.results,
+        best=measured.best,
+        snapshot=_snapshot(run, measured),
+        run_id=run.run_id,
+    )
+
+
+def _points(run: TrackedRun, name: str) -> list[Point]:
+    values = run.histories[name]
+    return [Point(step, value) for step, value in values if abs(value) < _INFINITE]
+
+
+def _trained(run: TrackedRun, measured: Measured) -> dict[str, list[Point]]:
+    """Metrics without a report that says what they were measured against."""
+    reported = {str(row["metric"]) for row in measured.results}
+    names = [name for name in run.histories if "/" not in name and name not in reported]
+    return {name: points for name in names if (points := _points(run, name))}
+
+
+def _state(run: TrackedRun, kimg: float | None, wanted: str) -> str:
+    words = state_words(kimg, float(wanted) if wanted.isdigit() else None)
+    ended = _STATES.get(run.status)
+    return f"{ended}; {words}" if ended else words
+
+
+def _environment(run: TrackedRun, measured: Measured) -> dict[str, str]:
+    tags = run.tags
+    torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
+    measured_by = torch.pop() if len(torch) == 1 else None
+    found: dict[str, Any] = {
+        "data set": data_words(run.data),
+        "code": code_words(tags.get("mlflow.source.git.commit"), tags.get("sg3flow.git_dirty")),
+        "torch": tags.get("sg3flow.version.torch") or measured_by,
+        "ops": tags.get("sg3flow.ops"),
+        "GPU": tags.get("sg3flow.gpu"),
+        "machine": tags.get("sg3flow.machine", "").partition(",")[0],
+        "CPU": tags.get("sg3flow.cpu", "").partition(",")[0],
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _snapshot(run: TrackedRun, measured: Measured) -> Snapshot | None:
+    by_file: Mapping[str, tuple[int, str]] = {f: (kimg, uri) for kimg, f, uri in run.snapshots}
+    if measured.snapshot in by_file:
+        kimg, uri = by_file[measured.snapshot]
+        return Snapshot(uri, kimg, measured.chosen)
+    if not run.snapshots:
+        return None
+    kimg, _, uri = run.snapshots[-1]
+    return Snapshot(uri, kimg, "the last one; none is known to be the best")
+
+
+_HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
+
+
+def find_all(names: Sequence[str], root: Path, metric: str, folder: Path) -> list[RunData]:
+    """The facts of each run, their code named alike; arguments and errors as ``find_run_data``."""
+    from sg3flow.compare.revision_source import code_commit
+
+    found = []
+    for asked in names:
+        facts = find_run_data(asked, root, metric, folder)
+        environment = dict(facts.environment)
+        if "code" in environment:
+            environment["code"] = code_commit(root, environment["code"])
+        found.append(replace(facts, environment=environment))
+    return found
+
+
+def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
+    """The facts of the run that ``asked`` names.
+
+    In this order: a run folder; NAME@ALIAS, @ALIAS of the model in params.yaml, or models:/NAME/3;
+    a DVC experiment; a git revision; an MLflow run by id, beginning of an id, or name.
+    ``runs:/ID`` is always an MLflow run.
+
+    Args:
+        root: folder of the DVC project.
+        metric: chooses the best snapshot; empty: the one each report was made with.
+        folder: where files may be put until the comparison is written.
+
+    Raises:
+        DataError, TrackingError: there is no such run, there are several, or where it is recorded
+            cannot be read.
+    """
+    from sg3flow.compare.folder_source import is_run_folder, read_folder
+    from sg3flow.compare.revision_source import find_revision, read_revision
+    from sg3flow.tracking.tracked_runs import split_version
+
+    if not asked.strip():
+        raise DataError("a RUN is empty; name a run id, a run name, an experiment or a folder")
+    if asked.startswith("@"):
+        asked = f"{_registered_name(root)}{asked}"
+    place = _place(asked)
+    if is_run_folder(place) or ("/" in asked and place.is_dir()):
+        return read_folder(place, metric)
+    if split_version(asked) is not None and not _is_called_so(asked):
+        return read_version(asked, metric, folder)
+    revision = None if asked.startswith("runs:/") else find_revision(root, asked)
+    if revision is not None and not _HEXADECIMAL.fullmatch(asked):
+        return read_revision(root, revision, metric)
+    try:
+        facts = read_tracked(asked, metric, folder)
+    except TrackingError as error:
+        if revision is not None:
+            return read_revision(root, revision, metric)
+        raise TrackingError(f"{_what_it_is_not(asked, root)}; {error}") from None
+    if revision is not None:
+        raise DataError(
+            f"{asked} begins both a commit and an MLflow run; write more of it, or runs:/ID"
+        )
+    return facts
+
+
+def _place(asked: str) -> Path:
+    try:
+        return Path(asked).expanduser()
+    except RuntimeError:  # ~nobody/x
+        return Path(asked)
+
+
+def _is_called_so(asked: str) -> bool:
+    """Whether a training has this very name, though it reads like NAME@ALIAS."""
+    from sg3flow.tracking.mlflow_store import connect, tracking_errors
+    from sg3flow.tracking.tracked_runs import is_run_name
+
+    store = connect()
+    with tracking_errors(store.uri):
+        return is_run_name(store, asked)
+
+
+def _registered_name(root: Path) -> str:
+    from sg3flow.params_file import read_params
+
+    section = read_params(root / "params.yaml").get("register")
+    name = section.get("name") if isinstance(section, dict) else None
+    if not name:
+        raise DataError("params.yaml names no model (register.name); write NAME@ALIAS")
+    return str(name)
+
+
+def _what_it_is_not(asked: str, root: Path) -> str:
+    from sg3flow.compare.revision_source import experiment_names
+
+    hint = nearest(asked, experiment_names(root))
+    folder = "folder of a run" if _place(asked).is_dir() else "folder"
+    return f"'{asked}' is no {folder}, no DVC experiment{hint} and no git revision"

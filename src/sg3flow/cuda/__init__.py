@@ -1,1 +1,0 @@
-"""CUDA and C++ sources of the kernels, their build and their loader."""

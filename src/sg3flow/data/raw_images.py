@@ -1,0 +1,242 @@
+"""What is known of fetched pictures: their SOURCE.json, counts, digest and terms."""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sg3flow.config import PackConfig
+from sg3flow.data.readers.labels import LabelsFile, csv_labels
+from sg3flow.data.readers.listing import Listing, open_listing
+from sg3flow.data.readers.storage import Storage, is_hidden
+from sg3flow.errors import DataError, nearest
+
+SOURCE_NAME = "SOURCE.json"
+FORMAT = "sg3flow-source-1"
+# A set of a thousand class folders would drown the run's other metrics.
+_MAX_FOLDER_METRICS = 50
+
+
+def source_metrics(source: dict[str, Any]) -> dict[str, float]:
+    """Numbers of a SOURCE.json for a tracking run: bytes, pictures in all and by folder."""
+    counts: dict[str, int] = source["counts"]
+    metrics: dict[str, float] = {"num_images": sum(counts.values()), "bytes": source["bytes"]}
+    if len(counts) <= _MAX_FOLDER_METRICS:
+        for folder, number in counts.items():
+            if folder != ".":
+                metrics["num_images/" + re.sub(r"[^\w.\-/ ]", "_", folder)] = number
+    return metrics
+
+
+def read_source(folder: Path) -> dict[str, Any] | None:
+    """What the SOURCE.json at the top of a folder says; None: it has none of ours."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads((folder / SOURCE_NAME).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            return content
+    return None
+
+
+def inherited_terms(work: Path, origin: str) -> dict[str, str | None]:
+    """License and citation that the source's own SOURCE.json names: they travel with the copy.
+
+    Raises:
+        DataError: the source holds a SOURCE.json of another kind, which ours would overwrite.
+    """
+    content = read_source(work)
+    if content is None and (work / SOURCE_NAME).exists():
+        raise DataError(f"{origin} has a {SOURCE_NAME} of another kind; rename it there first")
+    content = content or {}
+    return {key: content.get(key) for key in ("licence", "citation")}
+
+
+def plain_files(folder: Path) -> list[str]:
+    """Relative paths of the files in a folder, sorted, hidden ones left out.
+
+    Raises:
+        DataError: a link, a special file, or a name that is not UTF-8.
+    """
+    names = [path.relative_to(folder).as_posix() for path in _walk(folder)]
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the name {name!r} in {folder} is no UTF-8; rename it") from None
+    return sorted(names)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                yield from _walk(Path(entry.path))
+            elif stat.S_ISREG(mode):
+                yield Path(entry.path)
+            else:
+                raise DataError(
+                    f"{entry.path} is a link or a special file; give a folder of plain files"
+                )
+
+
+def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
+    """Bytes in all, and the SHA-256 over the sorted names and contents, each with its length."""
+    total, digest = 0, hashlib.sha256()
+    for name in files:
+        size = (folder / name).stat().st_size
+        total += size
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded + size.to_bytes(8, "big"))
+        with (folder / name).open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return total, digest.hexdigest()
+
+
+def count_pictures(folder: Path) -> dict[str, int]:
+    """Number of pictures by the folder that holds them; "." is ``folder`` itself.
+
+    Raises:
+        DataError: there are none.
+    """
+    counts = Counter(PurePosixPath(name).parent.as_posix() for name in open_listing(folder).names)
+    return dict(sorted(counts.items()))
+
+
+_SPLITS = ("train", "val", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePicture:
+    """One raw picture: its path below the source, its split ("": none), and its label.
+
+    ``label`` is a class number or a vector from the source's own labels, else None;
+    ``class_name`` is "" where there is none.
+    """
+
+    path: str
+    split: str
+    in_subset: bool
+    label: int | list[float] | None
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Every picture of a source, sorted by path, and what is known of them together.
+
+    ``unlisted`` names what below the source could not be looked into, and why.
+    """
+
+    storage: Storage
+    folder: str
+    pictures: list[SourcePicture]
+    class_names: list[str] | None
+    license: str | None
+    citation: str | None
+    unlisted: dict[str, str] = field(default_factory=dict)
+
+
+def open_source(path: Path, config: PackConfig) -> Source:
+    """List the pictures of a source.
+
+    Args:
+        path: any form that ``open_listing`` knows.
+        config: its ``subset`` is a folder whose pictures are to be packed (empty: all); its
+            ``labels`` say where they come from.
+
+    Raises:
+        DataError: the source is missing or damaged, holds no pictures (below ``subset``), or its
+            labels do not fit its pictures.
+    """
+    listing = open_listing(path)
+    names = listing.names
+    folder = _subset_folder(config.subset, names, path)
+    chosen = [name for name in names if name.startswith(folder)]
+    content = _labels(listing, config)
+    values = content.array(chosen)
+    own = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
+    pictures = [_picture(name, folder, config, own.get(name), content) for name in names]
+    if config.labels == "folders":
+        _require_folders(pictures, path)
+    terms = _terms(path)
+    return Source(
+        listing.storage,
+        folder,
+        pictures,
+        content.class_names if own else None,
+        terms.get("licence") or content.license,
+        terms.get("citation") or content.citation,
+        {name: why for name, why in listing.storage.problems.items() if not is_hidden(name)},
+    )
+
+
+def split_of(name: str) -> str:
+    """The first folder in a path that is named like a split; "": there is none."""
+    folders = PurePosixPath(name).parts[:-1]
+    return next((part for part in folders if part in _SPLITS), "")
+
+
+def shown_name(name: str) -> str:
+    """A path as text: bytes in it that are no UTF-8 (old archives, other systems) as ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _labels(listing: Listing, config: PackConfig) -> LabelsFile:
+    if config.labels == "csv":
+        return csv_labels(listing.storage, config.labels_csv, listing.names)
+    if config.labels != "json":
+        return LabelsFile(listing.storage.path)
+    try:
+        return listing.own_labels(config.label_column)
+    except DataError as error:
+        raise DataError(f"{error}; repair it, or pack with --labels none") from None
+
+
+def _subset_folder(subset: str, names: list[str], path: Path) -> str:
+    """The beginning of the paths that belong to ``subset``."""
+    folder = PurePosixPath(subset).as_posix().strip("/")
+    if folder in ("", "."):
+        return ""
+    if not any(name.startswith(folder + "/") for name in names):
+        folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+        raise DataError(f"no pictures below {folder} in {path}{nearest(folder, sorted(folders))}")
+    return folder + "/"
+
+
+def _picture(
+    name: str, folder: str, config: PackConfig, label: Any, content: LabelsFile
+) -> SourcePicture:
+    class_name, names = "", content.class_names
+    if config.labels == "folders":
+        class_name = shown_name(PurePosixPath(name).parent.name)
+    elif names is not None and isinstance(label, int) and label < len(names):
+        class_name = names[label]
+    return SourcePicture(name, split_of(name), name.startswith(folder), label, class_name)
+
+
+def _require_folders(pictures: list[SourcePicture], path: Path) -> None:
+    for picture in pictures:
+        if picture.in_subset and not picture.class_name:
+            raise DataError(f"{picture.path} lies in no folder of {path} that could be its class")
+
+
+def _terms(path: Path) -> Mapping[str, str | None]:
+    """License and citation of the SOURCE.json that fetching wrote, at or above the source."""
+    place = path.resolve()
+    # Above too: the source may be one class of what was fetched, and its terms still hold.
+    for parent in (place, *place.parents) if place.is_dir() else place.parents:
+        content = read_source(parent)
+        if content is not None:
+            told = {key: content.get(key) for key in ("licence", "citation")}
+            return {key: value for key, value in told.items() if isinstance(value, str)}
+    return {}

@@ -1,0 +1,240 @@
+"""``dataset.json``: the labels of a set's pictures, the names of its classes, and its terms.
+
+The file comes from anywhere (the public StyleGAN tools write it too): nothing in it is taken for
+granted.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sg3flow.data.readers.storage import Storage
+from sg3flow.errors import DataError
+
+# More are no classes but ids or times, and a one-hot label of that length fits nowhere.
+MAX_CLASSES = 100_000
+_GREATEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class LabelsFile:
+    """What a ``dataset.json`` or another file says of labels.
+
+    ``labels`` are unchecked values by the names of pictures, None: none.
+    """
+
+    path: Path
+    labels: dict[str, Any] | None = None
+    class_names: list[str] | None = None
+    license: str | None = None
+    citation: str | None = None
+
+    def array(self, names: list[str]) -> np.ndarray | None:
+        """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
+
+        Raises:
+            DataError: a picture has no label, they are not of one kind, or there are not as many
+                class names as classes.
+        """
+        if self.labels is None or not names:
+            return None
+        missing = [name for name in names if name not in self.labels]
+        if missing:
+            raise DataError(
+                f"{missing[0]} in {self.path} has no label ({len(missing)} have none); complete "
+                f"{self.path.name}, or pack with --labels none"
+            )
+        ordered = [self.labels[name] for name in names]
+        if all(map(is_class, ordered)):
+            labels = np.array(ordered, np.int64)
+        elif all(is_vector(each) and len(each) == len(ordered[0]) for each in ordered):
+            labels = np.array(ordered, np.float32)
+        else:
+            raise DataError(self._odd_label(names, ordered))
+        self._check_class_names(labels)
+        return labels
+
+    def label_dim(self, labels: np.ndarray | None) -> int:
+        """Length of a label vector; 0: no labels. A class may have a name and no picture."""
+        if labels is None:
+            return 0
+        if labels.ndim == 2:
+            return int(labels.shape[1])
+        return len(self.class_names) if self.class_names else int(labels.max() + 1)
+
+    def _check_class_names(self, labels: np.ndarray) -> None:
+        if self.class_names is None:
+            return
+        named = len(self.class_names)
+        needed = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
+        if named < needed or (labels.ndim == 2 and named != needed):
+            raise DataError(f"{self.path} names {named} classes but its labels have {needed}")
+
+    def _odd_label(self, names: list[str], ordered: list[Any]) -> str:
+        first = ordered[0]
+        if is_class(first):
+            odd = [not is_class(label) for label in ordered].index(True)
+        elif is_vector(first):
+            odd = [not is_vector(each) or len(each) != len(first) for each in ordered].index(True)
+        else:
+            odd = 0
+        return (
+            f"labels of {self.path} must be all class numbers from 0 to {MAX_CLASSES - 1}, or all "
+            f"vectors of one length; {names[odd]} has {_words(ordered[odd])}; repair "
+            f"{self.path.name}, or pack with --labels none"
+        )
+
+
+def read_labels(storage: Storage) -> LabelsFile:
+    """Read the ``dataset.json`` of a folder or zip file; all None if there is none.
+
+    Raises:
+        DataError: it is damaged, or one of its parts is of another type.
+    """
+    if LABELS_NAME not in storage.names:
+        return LabelsFile(storage.path)
+    try:
+        content = json.loads(storage.read(LABELS_NAME))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{LABELS_NAME} in {storage.path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{LABELS_NAME} in {storage.path} must hold an object with 'labels', not "
+            f"{_words(content)}"
+        )
+    labels = _labels_by_name(content.get("labels"), storage.path)
+    names = content.get("class_names")
+    if names is not None and not _is_list_of_names(names):
+        raise DataError(
+            f"class_names of {storage.path} must be a list of names, not {_words(names)}"
+        )
+    terms = {key: content.get(key) for key in ("licence", "citation")}
+    for key, text in terms.items():
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{key} of {storage.path} must be a text, not {_words(text)}")
+    if names and labels is None:
+        raise DataError(f"{storage.path} names {len(names)} classes but has no labels")
+    return LabelsFile(
+        storage.path / LABELS_NAME, labels, names or None, terms["licence"], terms["citation"]
+    )
+
+
+def is_class(label: Any) -> bool:
+    """Whether a label is the number of a class."""
+    return type(label) is int and 0 <= label < MAX_CLASSES
+
+
+def is_vector(label: Any) -> bool:
+    """Whether a label is a list of numbers, finite in float32."""
+    return (
+        isinstance(label, list)
+        and len(label) > 0
+        and all(type(value) in (int, float) and abs(value) <= _GREATEST for value in label)
+    )
+
+
+def _labels_by_name(labels: Any, path: Path) -> dict[str, Any] | None:
+    if not labels:
+        return None
+    if not isinstance(labels, list):
+        raise DataError(
+            f"labels of {path} must be a list of [file name, label], not {_words(labels)}"
+        )
+    for item in labels:
+        if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)):
+            raise DataError(
+                f"labels of {path} must be a list of [file name, label]; {_words(item)} is in it"
+            )
+    return {name.replace("\\", "/"): label for name, label in labels}
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_CLASSES
+        and all(isinstance(name, str) for name in value)
+    )
+
+
+def _words(value: Any) -> str:
+    """A value from JSON, short enough for a message."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
+    """Read labels by the paths of pictures.
+
+    The first row names the columns: ``path`` first, then one column of classes (whole numbers, or
+    names, which become classes in the order of the alphabet), or several that make up a vector.
+
+    Args:
+        where: name of the file in the source, or an absolute path outside of it.
+        names: the pictures of the source.
+
+    Raises:
+        DataError: there is no such file, it is not of that form, or it names no picture.
+    """
+    path = Path(where) if Path(where).is_absolute() else storage.path / where
+    rows = _numbered_rows(path, _text(storage, where, path))
+    head = rows[0][1] if rows else []
+    if len(head) < 2 or head[0].strip().lower() != "path":
+        raise DataError(f"{path} must start with a row of column names, path first: path,label")
+    known, values = frozenset(names), {}
+    for number, row in rows[1:]:
+        if len(row) != len(head):
+            raise DataError(f"line {number} of {path} has {len(row)} fields, its first {len(head)}")
+        name = PurePosixPath(row[0].strip().replace("\\", "/")).as_posix()
+        if name in values:
+            raise DataError(f"line {number} of {path} names {name} again")
+        values[name] = [field.strip() for field in row[1:]]
+    if not known & values.keys():
+        raise DataError(
+            f"{path} names no picture of {storage.path}: its paths look like "
+            f"'{next(iter(values), '')}', the pictures' like '{names[0]}'"
+        )
+    if len(head) > 2:
+        return LabelsFile(path, {name: _vector(path, name, row) for name, row in values.items()})
+    return _classes(path, {name: row[0] for name, row in values.items()})
+
+
+def _numbered_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of its (last) line."""
+    reader = csv.reader(io.StringIO(text))
+    try:
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} of {path} is no CSV ({error})") from None
+
+
+def _text(storage: Storage, where: str, path: Path) -> str:
+    try:
+        content = storage.read(where) if where in storage.names else path.read_bytes()
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"the labels in {path} cannot be read: {reason}") from None
+
+
+def _vector(path: Path, name: str, fields: list[str]) -> list[float]:
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        raise DataError(f"the label of {name} in {path} is no vector of numbers") from None
+
+
+def _classes(path: Path, fields: dict[str, str]) -> LabelsFile:
+    if all(field.isdecimal() and field.isascii() for field in fields.values()):
+        return LabelsFile(path, {name: int(field) for name, field in fields.items()})
+    texts = sorted(set(fields.values()))
+    numbers = {text: number for number, text in enumerate(texts)}
+    labels: dict[str, Any] = {name: numbers[field] for name, field in fields.items()}
+    return LabelsFile(path, labels, texts)
+
+
+LABELS_NAME = "dataset.json"

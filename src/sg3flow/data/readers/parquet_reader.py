@@ -1,0 +1,251 @@
+"""Pictures in Parquet files, as the Hugging Face hub distributes them.
+
+A picture is a struct ``{bytes, path}`` or plain binary; columns beside it may hold its label. Row
+groups are read as a stream of a few rows, so that memory stays bounded whatever their size; names
+sort in the order of the rows, and reading them in that order reads every file once.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sg3flow.data.readers.labels import LabelsFile
+from sg3flow.data.readers.storage import check_entry_size, is_hidden
+from sg3flow.errors import DataError, nearest
+
+_ROWS = 16  # read at a time
+_BUFFER_BYTES = 1 << 20
+_SPLIT_FILE = re.compile(r"(train|val|validation|test)-(\d.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: Path
+    group: int
+    row: int  # within its group
+
+
+class ParquetStorage:
+    """The pictures in one or many Parquet files.
+
+    Args:
+        path: a Parquet file, or a folder with some below it.
+
+    Raises:
+        DataError: one is damaged, or no column of theirs can hold pictures.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: dict[str, str] = {}
+        self.files = parquet_files(path)
+        self.column = _picture_column(self.files[0])
+        self._places: dict[str, _Place] = {}
+        for file in self.files:
+            _check_column(_schema(file), file, self.column, self.files[0])
+            self._places |= dict(_named_places(path, file, self.column))
+        self.names = sorted(self._places)
+        self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_stream": None}  # a place in a file, of this process alone
+
+    def read(self, name: str) -> bytes:
+        place = self._places[name]
+        content = self._content(place)
+        if content is None:
+            raise DataError(f"row {name} of {self.path} holds no bytes, only a path")
+        check_entry_size(f"row {name} of {self.path}", len(content))
+        return content
+
+    def size(self, name: str) -> int:
+        return 0  # known only by reading
+
+    def rows(self) -> Iterator[tuple[str, Path, int]]:
+        """Every name with its file and the number of its row there, in the order of the files."""
+        number = {file: 0 for file in self.files}
+        for name, place in self._places.items():
+            yield name, place.file, number[place.file]
+            number[place.file] += 1
+
+    def _content(self, place: _Place) -> bytes | None:
+        with _damage_named(place.file):
+            file, group, row, values = self._stream or (Path(), -1, 0, iter(()))
+            if (file, group) != (place.file, place.group) or row > place.row:
+                row, values = 0, _values(place, self.column)
+            for _ in range(place.row - row):
+                next(values)
+            value = next(values)
+        self._stream = (place.file, place.group, place.row + 1, values)
+        content: bytes | None = value["bytes"] if isinstance(value, dict) else value
+        return content
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """A Parquet file, or those below a folder, sorted."""
+    if path.is_file():
+        return [path]
+    files = (file for file in path.rglob("*.parquet") if file.is_file())
+    return sorted(file for file in files if not is_hidden(file.relative_to(path).as_posix()))
+
+
+def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
+    """The labels in a column: class numbers (with the names that the file gives them), vectors,
+    or texts, which become classes in the order of the alphabet.
+
+    Args:
+        column: its name; empty: ``label`` or ``labels``, if there is one.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    columns = _schema(storage.files[0]).names
+    if column and column not in columns:
+        raise DataError(f"{storage.path} has no column {column}{nearest(column, columns)}")
+    column = column or next((name for name in ("label", "labels") if name in columns), "")
+    if not column:
+        return LabelsFile(storage.path)
+    for file in storage.files:
+        _check_column(_schema(file), file, column, storage.files[0])
+    by_file = {file: _column(file, column) for file in storage.files}
+    labels = {name: by_file[file][row] for name, file, row in storage.rows()}
+    names = _class_names(storage.files[0], column)
+    texts = sorted({label for label in labels.values() if isinstance(label, str)})
+    if texts:
+        numbers = {text: number for number, text in enumerate(texts)}
+        labels = {name: numbers.get(label) for name, label in labels.items()}
+        names = texts
+    return LabelsFile(storage.path, labels, names)
+
+
+def _values(place: _Place, column: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    # With a buffer and without reading ahead, a row group need not fit into memory.
+    file = pq.ParquetFile(place.file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    batches = file.iter_batches(_ROWS, row_groups=[place.group], columns=[column])
+    for batch in batches:
+        yield from batch.column(0).to_pylist()
+
+
+def _named_places(root: Path, file: Path, column: str) -> Iterator[tuple[str, _Place]]:
+    """A name for every row: the file, the row, and what the picture was called before."""
+    import pyarrow.parquet as pq
+
+    with _damage_named(file):
+        reader = pq.ParquetFile(file)
+        folder, number = _folder(root, file), 0
+        for group in range(reader.num_row_groups):
+            paths = _old_names(reader, group, column)
+            for row in range(reader.metadata.row_group(group).num_rows):
+                yield f"{folder}{number:08d}{paths[row]}", _Place(file, group, row)
+                number += 1
+
+
+def _old_names(reader: Any, group: int, column: str) -> list[str]:
+    import pyarrow as pa
+
+    kind = reader.schema_arrow.field(column).type
+    count = reader.metadata.row_group(group).num_rows
+    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+        return [""] * count
+    table = reader.read_row_group(group, columns=[f"{column}.path"])
+    values = (value and value["path"] for value in table.column(0).to_pylist())
+    return [f"-{PurePosixPath(value).name}" if value else "" for value in values]
+
+
+def _folder(root: Path, file: Path) -> str:
+    """``train-00000-of-00002.parquet`` as ``train/00000-of-00002/``; a lone file needs none."""
+    if root == file:
+        return ""
+    inner = file.relative_to(root).with_suffix("")
+    match = _SPLIT_FILE.fullmatch(inner.name)
+    return (inner.parent / match[1] / match[2] if match else inner).as_posix() + "/"
+
+
+def _picture_column(file: Path) -> str:
+    import pyarrow as pa
+
+    schema = _schema(file)
+    for field in schema:
+        kind = field.type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return str(field.name)
+    for field in schema:
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            return str(field.name)
+    raise DataError(
+        f"{file} has no column of pictures (binary, or a struct with 'bytes'): it has "
+        f"{', '.join(schema.names)[:200]}"
+    )
+
+
+def _check_column(schema: Any, file: Path, column: str, first: Path) -> None:
+    """Make sure that a file has a column of the first one.
+
+    Raises:
+        DataError: it has none, or one of another kind.
+    """
+    if column not in schema.names:
+        raise DataError(
+            f"{file} has no column {column}, which {first} has: it has "
+            f"{', '.join(schema.names)[:200]}; take it out, or pack the two apart"
+        )
+    found, wanted = schema.field(column).type, _schema(first).field(column).type
+    if _kind(found) != _kind(wanted):
+        raise DataError(
+            f"column {column} of {file} holds {str(found)[:60]}, that of {first} "
+            f"{str(wanted)[:60]}; write both alike, or pack the two apart"
+        )
+
+
+def _kind(kind: Any) -> str:
+    """What a column is to us: numbers of any width are the same."""
+    import pyarrow as pa
+
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if is_text or pa.types.is_dictionary(kind):
+        return "text"
+    if pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "pictures"
+    return "numbers"
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    with _damage_named(file):
+        return pq.read_schema(file)
+
+
+def _column(file: Path, column: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    with _damage_named(file):
+        values: list[Any] = pq.read_table(file, columns=[column]).column(0).to_pylist()
+        return values
+
+
+def _class_names(file: Path, column: str) -> list[str] | None:
+    """The names of the classes, where the Hugging Face library wrote them into the file."""
+    try:
+        told = json.loads((_schema(file).metadata or {})[b"huggingface"])
+        names = told["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_list else None
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, StopIteration) as error:
+        raise DataError(f"{file} cannot be read as Parquet ({error}); fetch it again") from None

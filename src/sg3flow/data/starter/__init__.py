@@ -1,0 +1,1 @@
+"""The starter set: animal faces drawn by this project."""

@@ -1,0 +1,1 @@
+"""Validation of a packed set with Great Expectations."""

@@ -1,0 +1,334 @@
+"""Validation of a packed set against what training needs and what its manifest says."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sg3flow.config import ValidateConfig
+from sg3flow.data.manifest import REJECTS, check_is_manifest, counted_changes
+from sg3flow.data.raw_images import read_source
+from sg3flow.data.readers.listing import open_listing
+from sg3flow.data.readers.storage import Storage, check_exists
+from sg3flow.data.validation.expectations import profile_of, read_reference
+from sg3flow.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sg3flow.data.validation.check_plan import PlannedCheck
+    from sg3flow.data.validation.check_tables import Tables
+
+FORMAT = "sg3flow-validation-1"
+_EXPECTED_REASONS = ("outside the subset", "beyond max_images")
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A picture (or class) that a check complains about, and why.
+
+    ``path`` is that of the raw picture, or the entry's name if the manifest does not know it;
+    ``other`` names an equal or similar one in the same way ("": there is none).
+    """
+
+    path: str
+    entry: str
+    reason: str
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check; ``status`` is passed, warning, failed, or error (it crashed),
+    ``level`` raw, packed or reference."""
+
+    name: str
+    level: str
+    words: str
+    success: bool
+    status: str
+    observed: str
+    threshold: float | None
+    offenders: list[Offender]
+
+
+@dataclass(frozen=True)
+class PictureSources:
+    """Where the pictures that a report names can be read.
+
+    Attributes:
+        packed, raw: the packed set, and its source; None: that was not given.
+        entries: entries of the packed set by the raw paths of their pictures.
+        classes: the entries that decode, by the name of their class, in the order of the classes;
+            "": those without.
+    """
+
+    packed: Storage
+    raw: Storage | None
+    entries: Mapping[str, str]
+    classes: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything validation found out.
+
+    ``pictures`` and ``source`` (what the SOURCE.json of the raw pictures says; empty: there is
+    none) are for people's eyes: ``to_json`` leaves them out.
+    """
+
+    checks: list[Check]
+    summary: dict[str, Any]
+    left_out_counts: dict[str, int]
+    left_out: list[Offender]
+    profile: dict[str, Any]
+    pictures: PictureSources
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that make validation fail."""
+        return [check for check in self.checks if check.status in ("failed", "error")]
+
+    @property
+    def success(self) -> bool:
+        """Whether the set may be trained on."""
+        return not self.failed
+
+    def metrics(self) -> dict[str, float]:
+        """The outcome in numbers, for the tracking."""
+        statuses = Counter(check.status for check in self.checks)
+        return {
+            "checks_passed": statuses["passed"],
+            "checks_warning": statuses["warning"],
+            "checks_failed": len(self.failed),
+            "num_images": self.summary["num_images"],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``validation.json``."""
+        return {
+            "format": FORMAT,
+            "success": self.success,
+            "summary": self.summary,
+            "profile": self.profile,
+            "checks": [asdict(check) for check in self.checks],
+            "left_out": {
+                "counts": self.left_out_counts,
+                "pictures": [asdict(picture) for picture in self.left_out],
+            },
+        }
+
+
+def check_inputs(manifest: Path, packed: Path, raw: Path | None) -> None:
+    """Find at once, before any work, an input that is missing.
+
+    Raises:
+        DataError: it is missing, or the manifest is something else.
+    """
+    check_is_manifest(manifest)
+    for path in (packed, raw):
+        if path is not None:
+            check_exists(path)
+
+
+def validate_packed(
+    manifest: Path, packed: Path, raw: Path | None, config: ValidateConfig, *, workers: int = 0
+) -> Report:
+    """Decode a whole packed set and judge it and its manifest by Great Expectations.
+
+    Args:
+        manifest: what packing wrote beside the set.
+        packed: the packed set, a zip file or a folder.
+        raw: the source it was packed from, only for the report's thumbnails and for the name of
+            the set; None: without them.
+        config: the thresholds.
+        workers: processes that decode; 0: one a CPU. The report does not depend on it.
+
+    Raises:
+        ConfigError: ``source_counts`` is not of the form FOLDER=NUMBER.
+        DataError: an input is missing or of another kind. A failed check is no error here.
+    """
+    from sg3flow.data.validation.appearance import appearance_checks, drift_checks
+    from sg3flow.data.validation.check_plan import planned_checks
+    from sg3flow.data.validation.check_tables import read_tables
+
+    check_inputs(manifest, packed, raw)
+    reference = read_reference(config.reference)
+    sources = open_listing(raw).storage if raw else None  # before the long work
+    tables = read_tables(manifest, packed, config, workers)
+    told = zip(tables.manifest["kind"], tables.manifest["left_out"], strict=True)
+    tables.manifest["reject"] = [reason if kind in REJECTS else None for kind, reason in told]
+    plan = planned_checks(config, tables.num_classes, tables.is_labelled) + appearance_checks(
+        config
+    )
+    plan += drift_checks(config, reference) if reference else []
+    checks = _run(plan, tables)
+    counts, left_out = _left_out(tables.manifest)
+    profile = profile_of(tables.packed, tables.classes)
+    pictures = _sources(tables, sources)
+    source = (read_source(raw) if raw else None) or {}
+    return Report(checks, _summary(packed, tables), counts, left_out, profile, pictures, source)
+
+
+def require_success(report: Report, html_path: Path) -> str:
+    """One line for people that says how validation went.
+
+    Raises:
+        DataError: it failed; the message names the failed checks and the first offender.
+    """
+    if report.success:
+        warnings = [check.name for check in report.checks if check.status == "warning"]
+        noted = f", warnings: {', '.join(warnings)}" if warnings else ""
+        count = report.summary["num_images"]
+        return f"{count} pictures passed {len(report.checks)} checks{noted}; see {html_path}"
+    names = ", ".join(check.name for check in report.failed)
+    first = next((check for check in report.failed if check.offenders), report.failed[0])
+    offender = (
+        f"{first.offenders[0].path}: {first.offenders[0].reason}"
+        if first.offenders
+        else f"{first.words}, found {first.observed}"
+    )
+    raise DataError(
+        f"validation failed ({names}); first {offender}. All of it, with pictures: {html_path}"
+    )
+
+
+def _sources(tables: "Tables", raw: Storage | None) -> PictureSources:
+    entries = tables.packed
+    classes: dict[str, list[str]] = {str(name): [] for name in tables.classes["class_name"]}
+    for row in entries[entries["problem"].isna()].to_dict("records"):
+        classes.setdefault(_text(row["class_name"]), []).append(str(row["entry"]))
+    paths = zip(entries["path"], entries["entry"], strict=True)
+    return PictureSources(
+        tables.storage,
+        raw,
+        {str(path): str(entry) for path, entry in paths if path},
+        {name: own for name, own in classes.items() if own},
+    )
+
+
+def _run(plan: "list[PlannedCheck]", tables: "Tables") -> list[Check]:
+    from sg3flow.data.validation.expectations import judge
+
+    results: dict[str, Any] = {}
+    for name in ("packed", "manifest", "classes", "folders"):
+        planned = [check for check in plan if check.table == name]
+        if planned:
+            judged = judge(name, getattr(tables, name), [check.expectation for check in planned])
+            results |= {check.name: result for check, result in zip(planned, judged, strict=True)}
+    return [_check(planned, results[planned.name], tables) for planned in plan]
+
+
+def _check(planned: "PlannedCheck", result: Any, tables: "Tables") -> Check:
+    crash = _crash(result.exception_info)
+    frame = getattr(tables, planned.table)
+    offenders = [] if result.success else _offenders(planned, result.result, frame)
+    failure = "error" if crash else "warning" if planned.only_warns else "failed"
+    observed = result.result.get("observed_value")
+    return Check(
+        planned.name,
+        planned.level,
+        planned.words,
+        bool(result.success),
+        "passed" if result.success else failure,
+        crash
+        or (f"{len(offenders)} of {len(frame)} offend" if observed is None else str(observed)),
+        planned.threshold,
+        offenders,
+    )
+
+
+def _crash(info: dict[str, Any]) -> str:
+    """Why an expectation could not be evaluated; "": it was. Its own result only says 'failed'."""
+    # Flat for an expectation that ran; one dictionary a metric for one that did not.
+    nested = [value for value in info.values() if isinstance(value, dict)]
+    for details in nested or [info]:
+        if details.get("raised_exception"):
+            return f"could not be evaluated: {details.get('exception_message')}"
+    return ""
+
+
+def _offenders(
+    planned: "PlannedCheck", result: dict[str, Any], frame: "pd.DataFrame"
+) -> list[Offender]:
+    column = getattr(planned.expectation, "column", None)
+    if "unexpected_index_list" in result:
+        numbers = sorted(int(item["row"]) for item in result["unexpected_index_list"] or [])
+    elif planned.lists_column:
+        numbers = frame["row"][frame[column].notna()].tolist()
+    else:
+        numbers = []
+    return [_offender(planned, row) for row in frame.iloc[numbers].to_dict("records")]
+
+
+def _offender(planned: "PlannedCheck", row: Mapping[Any, Any]) -> Offender:
+    entry = _text(row.get("entry"))
+    place = _text(row.get("class_name")) or _text(row.get("folder"))
+    path = _text(row.get("path")) or entry or place
+    other = _text(row[planned.partner]) if planned.partner else ""
+    return Offender(path, entry, planned.reason(row), other)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]:
+    """How many pictures were not packed, by kind, and those whose reason a person should see."""
+    counts: Counter[str] = Counter()
+    listed = []
+    for row in manifest[~manifest["packed"]].to_dict("records"):
+        reason = str(row["left_out"])
+        counts[row["kind"]] += 1
+        if row["problem"] and not row["in_subset"]:
+            reason = f"{reason}, and unreadable: {row['problem']}"
+        if reason not in _EXPECTED_REASONS:
+            listed.append(Offender(str(row["path"]), "", reason, str(row["same_as"])))
+    return dict(sorted(counts.items())), listed
+
+
+def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
+    entries, manifest = tables.packed, tables.manifest
+    sizes = Counter(
+        f"{size} {mode}"
+        for size, mode in zip(entries["size"], entries["mode"], strict=True)
+        if isinstance(mode, str)
+    )
+    raw = manifest[manifest["width"].notna() & manifest["packed"]]
+    raw_sizes = Counter(f"{w}x{h}" for w, h in zip(raw["width"], raw["height"], strict=True))
+    splits = {
+        str(split) or "none": {"pictures": len(group), "packed": int(group["packed"].sum())}
+        for split, group in manifest.groupby("split")
+    }
+    classes = zip(tables.classes["class_name"], tables.classes["pictures"], strict=True)
+    return {
+        "name": packed.name,
+        "digest": tables.digest,
+        "num_images": len(entries),
+        "num_source": len(manifest),
+        "sizes": dict(sizes.most_common()),
+        "raw_sizes": dict(raw_sizes.most_common(20)),
+        "classes": {str(name): int(count) for name, count in classes},
+        "splits": splits,
+        "changes": counted_changes(manifest["changes"][manifest["packed"]]),
+        "licence": tables.license,
+        "mean": _spread(entries["mean"]),
+        "contrast": _spread(entries["contrast"]),
+        "sharpness": _spread(entries["sharpness"]),
+    }
+
+
+def _spread(values: "pd.Series[float]") -> dict[str, Any]:
+    """Least, median and greatest of gray measures, and how many lie in each sixteenth of 0..255."""
+    known = values.dropna()
+    if known.empty:
+        return {"min": None, "median": None, "max": None, "counts": [0] * 16}
+    counts = Counter(min(int(value // 16), 15) for value in known)
+    return {
+        "min": round(float(known.min()), 3),
+        "median": round(float(known.median()), 3),
+        "max": round(float(known.max()), 3),
+        "counts": [counts.get(i, 0) for i in range(16)],
+    }

@@ -1,0 +1,240 @@
+"""Frechet distance between two feature clouds seen as Gaussians (Heusel et al. 2017, Eq. 6)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpstrf
+
+from sg3flow.errors import MetricError
+from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error
+
+Array = NDArray[np.float64]
+
+_ROWS = 1024
+
+
+def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: ArrayLike) -> float:
+    """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
+
+    With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
+    Where a covariance is singular (fewer samples than features) its factor has as many columns as
+    its rank; so nothing is lost there, and no complex numbers turn up.
+
+    Args:
+        mu_a, mu_b: means, ``[F]``.
+        cov_a, cov_b: covariances, ``[F, F]``, symmetric and positive semi-definite.
+
+    Raises:
+        MetricError: shapes that do not belong together, or values that are not finite.
+    """
+    mean_a, mean_b = (np.asarray(mu, dtype=np.float64) for mu in (mu_a, mu_b))
+    matrix_a, matrix_b = (np.asarray(cov, dtype=np.float64) for cov in (cov_a, cov_b))
+    _check(mean_a, matrix_a, mean_b, matrix_b)
+    root_trace = np.linalg.svd(_factor(matrix_a).T @ _factor(matrix_b), compute_uv=False).sum()
+    offset = mean_a - mean_b
+    distance = offset @ offset + np.trace(matrix_a) + np.trace(matrix_b) - 2 * root_trace
+    return max(float(distance), 0.0)  # equal clouds may end a rounding error below zero
+
+
+def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
+    size = mean_a.shape[0] if mean_a.ndim == 1 else 0
+    shapes = [array.shape for array in (mean_a, cov_a, mean_b, cov_b)]
+    if size == 0 or shapes != [(size,), (size, size), (size,), (size, size)]:
+        raise MetricError(f"two means [F] and two covariances [F, F] were expected, not {shapes}")
+    if not all(np.isfinite(array).all() for array in (mean_a, cov_a, mean_b, cov_b)):
+        raise MetricError("a mean or covariance holds values that are not finite")
+
+
+def _factor(cov: Array) -> Array:
+    """``F`` of ``[F, rank]`` with ``F F^T = cov``, by Cholesky with pivots (Higham 2002, Ch. 10).
+
+    It ends where no pivot is larger than what rounding leaves of zero: the root of such a pivot
+    would not be small.
+    """
+    bound = cov.diagonal().max() * len(cov) * np.finfo(np.float64).eps
+    if not bound > 0:
+        return np.zeros((len(cov), 0))  # nothing varies
+    lower, order, rank, _ = dpstrf(cov, tol=bound, lower=1)
+    factor = np.zeros((len(cov), rank))
+    factor[order - 1] = np.tril(lower)[:, :rank]
+    return factor
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Mean ``[F]`` and covariance ``[F, F]``, divided by ``count``, of a cloud of features."""
+
+    count: int
+    mean: Array
+    cov: Array
+
+
+class RunningStats:
+    """Mean and covariance of features that come in batches, in float64.
+
+    Each batch is centerd before its products are summed and then merged (Chan et al. 1983), so a
+    mean far from zero costs no digits, and how the features are split into batches changes the
+    result by rounding only.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.count = 0
+        self._mean = np.zeros(num_features)
+        self._scatter = np.zeros((num_features, num_features))
+
+    def add(self, features: ArrayLike) -> None:
+        """Take in features ``[N, F]``; ``N`` may be 0."""
+        batch = np.asarray(features, dtype=np.float64)
+        if batch.ndim != 2 or batch.shape[1] != len(self._mean):
+            raise MetricError(f"features [N, {len(self._mean)}] were expected, not {batch.shape}")
+        if len(batch) > 0:
+            mean = batch.mean(axis=0)
+            centerd = batch - mean
+            self._merge(len(batch), mean, centerd.T @ centerd)
+
+    def merge(self, stats: FeatureStats) -> None:
+        """Take in what others have taken statistics of."""
+        self._merge(stats.count, stats.mean, stats.cov * stats.count)
+
+    def _merge(self, count: int, mean: Array, scatter: Array) -> None:
+        total = self.count + count
+        offset = mean - self._mean
+        self._scatter += scatter
+        self._scatter += np.outer(offset, offset) * (self.count * count / total)
+        self._mean += offset * (count / total)
+        self.count = total
+
+    def result(self) -> FeatureStats:
+        """What has come in so far; the covariance is divided by the count, not by one less.
+
+        Raises:
+            MetricError: nothing has come in.
+        """
+        if self.count == 0:
+            raise MetricError("no features to take statistics of")
+        return FeatureStats(self.count, self._mean.copy(), self._scatter / self.count)
+
+
+def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> Estimate:
+    """Distance of generated features ``[N, F]`` to a reference, with its error.
+
+    The error comes from leaving out blocks of the generated pictures. More pictures make the
+    distance itself smaller too (Chong and Forsyth 2020): that bias is the same for all networks
+    judged over as many pictures, and is no part of the error.
+
+    Raises:
+        MetricError: values that are not finite.
+    """
+    blocks = [_stats(features[start:end]) for start, end in block_bounds(len(features))]
+    whole = _merged(blocks)
+    distance = frechet_distance(reference.mean, reference.cov, whole.mean, whole.cov)
+    if len(blocks) < 2:
+        return Estimate(distance, None)
+    factor = _factor(reference.cov)
+    left_out = [_quick_distance(_without(whole, block), reference, factor) for block in blocks]
+    return Estimate(distance, jackknife_error(left_out))
+
+
+def _stats(features: NDArray[np.float32]) -> FeatureStats:
+    running = RunningStats(features.shape[1])
+    for start in range(0, len(features), _ROWS):  # float64 copies of a few rows at a time
+        running.add(features[start : start + _ROWS])
+    return running.result()
+
+
+def _merged(parts: Sequence[FeatureStats]) -> FeatureStats:
+    running = RunningStats(len(parts[0].mean))
+    for part in parts:
+        running.merge(part)
+    return running.result()
+
+
+def _without(whole: FeatureStats, part: FeatureStats) -> FeatureStats:
+    """Statistics of the items that are not in ``part``: a merge undone."""
+    count = whole.count - part.count
+    mean = (whole.mean * whole.count - part.mean * part.count) / count
+    offset = part.mean - mean
+    between = np.outer(offset, offset) * (count * part.count / whole.count)
+    scatter = whole.cov * whole.count - part.cov * part.count - between
+    return FeatureStats(count, mean, scatter / count)
+
+
+def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array) -> float:
+    """The distance by eigenvalues of ``F^T cov F``: half the time, and half the digits lost where
+    both covariances are singular, which an error bar does not show."""
+    values = np.linalg.eigvalsh(factor.T @ stats.cov @ factor)
+    offset = stats.mean - reference.mean
+    root_trace = np.sqrt(np.maximum(values, 0)).sum()
+    traces = np.trace(stats.cov) + np.trace(reference.cov)
+    return float(offset @ offset + traces - 2 * root_trace)
+
+
+def kernel_distance(
+    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
+) -> float:
+    """Mean over random subsets of the unbiased squared MMD under the kernel ``(x.y / F + 1)^3``.
+
+    Args:
+        feats_a, feats_b: features, ``[N, F]`` and ``[M, F]``.
+        num_subsets: how many pairs of subsets are averaged.
+        subset_size: items a subset, drawn without replacement; at most the smaller set's size.
+        seed: of the draws.
+
+    Raises:
+        MetricError: fewer than two items, or sets of different feature counts.
+    """
+    return kernel_estimate(feats_a, feats_b, num_subsets, subset_size, seed).value
+
+
+def kernel_estimate(
+    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
+) -> Estimate:
+    """The kernel distance with its error over other draws of ``feats_b``.
+
+    To first order the squared MMD is a mean over items of ``b`` (Hoeffding 1948): of twice their
+    mean kernel with the others minus that with ``a``. The subsets give the variance of those
+    terms, and what drawing subsets adds. Memory is that of one pair of subsets.
+    """
+    a, b = np.asarray(feats_a), np.asarray(feats_b)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise MetricError(f"two sets of features [N, F] were expected, not {a.shape} and {b.shape}")
+    size = min(subset_size, len(a), len(b))
+    if size < 2 or num_subsets < 1:
+        raise MetricError(f"{num_subsets} subsets of {size} items: at least 1 of 2 are needed")
+    random = np.random.RandomState(seed)
+    found = np.array(
+        [
+            _squared_mmd(
+                a[random.choice(len(a), size, replace=False)].astype(np.float64),
+                b[random.choice(len(b), size, replace=False)].astype(np.float64),
+            )
+            for _ in range(num_subsets)
+        ]
+    )
+    value, variance_a, variance_b = found.mean(axis=0)
+    # What is left of the sets' variance when subsets of them are averaged.
+    drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))
+    return Estimate(float(value), math.sqrt(variance_b / len(b) + drawing / num_subsets))
+
+
+def _squared_mmd(a: Array, b: Array) -> tuple[float, float, float]:
+    """Unbiased: the sums within a set leave out the diagonal, the sum across does not.
+
+    Also returns the variances of the first-order terms of the items of ``a`` and of ``b``.
+    """
+    size, num_features = a.shape
+    within_a = (a @ a.T / num_features + 1) ** 3
+    within_b = (b @ b.T / num_features + 1) ** 3
+    across = (a @ b.T / num_features + 1) ** 3
+    within = within_a.sum() - np.trace(within_a) + within_b.sum() - np.trace(within_b)
+    value = float(within / (size * (size - 1)) - 2 * across.mean())
+    return value, _variance(within_a, across), _variance(within_b, across.T)
+
+
+def _variance(within: Array, across: Array) -> float:
+    others = (within.sum(axis=1) - within.diagonal()) / (len(within) - 1)
+    terms: Array = 2 * (others - across.mean(axis=1))
+    return float(terms.var(ddof=1))

@@ -1,0 +1,201 @@
+"""What metrics gather from one generator: features of its pictures, motions, path lengths.
+
+Everything is drawn in chunks of 1024 latents, which the processes of an evaluation share.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sg3flow.data.archive import PackedSet
+from sg3flow.distributed import Ranks
+from sg3flow.metrics.equivariance import motion_errors, random_motions
+from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.generation import (
+    CHUNK,
+    Generator,
+    Latents,
+    draw_pictures,
+    meanwhile,
+    num_chunks,
+)
+from sg3flow.metrics.names import Metric
+from sg3flow.metrics.path_length import Lpips, path_lengths
+from sg3flow.metrics.reference_set import finite_features
+
+# Pictures that share one random motion. Fixed: the batch must not decide what is measured.
+_PICTURES_PER_MOTION = 4
+_FAR_ENDS = 0x9E3779B9  # added to the seed, of which 32 bits count: where the paths end
+
+Advance = Callable[[int], None]
+Batch = tuple[torch.Tensor, torch.Tensor]
+T = TypeVar("T")
+
+
+class FeatureCollector:
+    """One generator at work.
+
+    What comes out is whole on the first process and empty on the others.
+
+    Args:
+        G: the generator, in eval mode.
+        packed: the training set, for its labels.
+        seed: of the latents.
+        batch: pictures at a time.
+        device: of the detectors.
+        ranks: processes that share the work.
+    """
+
+    def __init__(
+        self,
+        G: Generator,
+        packed: PackedSet,
+        seed: int,
+        batch: int,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self._G, self._packed, self._seed, self._batch = G, packed, seed, batch
+        self._device, self._ranks = device, ranks
+
+    def picture_features(
+        self,
+        metrics: Sequence[Metric],
+        extractors: Mapping[str, FeatureExtractor],
+        advance: Advance,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Features by detector, ``[N, F]``, as many as its metrics want; one drawing for all.
+
+        Raises:
+            MetricError: a pixel or a feature is not finite.
+        """
+        wanted: dict[str, int] = {}
+        for metric in metrics:
+            if metric.judges_pictures and metric.detector is not None:
+                most = max(wanted.get(metric.detector, 0), metric.num_images)
+                wanted[metric.detector] = most
+        found = {
+            name: np.empty((count, extractors[name].num_features), np.float32)
+            for name, count in wanted.items()
+            if self._ranks.is_main_process
+        }
+        latents = self._latents()
+        compute = partial(self._chunk_features, latents, wanted, extractors, advance)
+        total = max(wanted.values(), default=0)
+        for start, parts in self._chunks(total, compute, advance):
+            for name, features in parts.items():
+                found[name][start : start + len(features)] = features
+        return found
+
+    def motion_rows(self, metric: Metric, advance: Advance) -> NDArray[np.float64]:
+        """Errors of an equivariance, ``[motions, 2]``; see ``motion_errors``.
+
+        Raises:
+            MetricError: the generator cannot move its input, or a value is not finite.
+        """
+        latents = self._latents()
+
+        def compute(start: int, count: int) -> NDArray[np.float64]:
+            batches = _split(latents.chunk(start // CHUNK, count), _PICTURES_PER_MOTION)
+            motions = random_motions(metric.kind, self._seed)
+            mine = islice(motions, start // _PICTURES_PER_MOTION, None)
+            return motion_errors(self._G, metric.kind, _counted(batches, advance), mine)
+
+        rows = [part for _, part in self._chunks(metric.num_images, compute, advance)]
+        return np.concatenate([np.empty((0, 2)), *rows])
+
+    def path_lengths(self, metric: Metric, lpips: Lpips, advance: Advance) -> NDArray[np.float64]:
+        """Perceptual lengths of paths, ``[pairs]``; see ``path_lengths``.
+
+        Raises:
+            MetricError: a pixel is not finite.
+        """
+        latents, far = self._latents(), self._latents(_FAR_ENDS)
+
+        def compute(start: int, count: int) -> NDArray[np.float64]:
+            index = start // CHUNK
+            begins = _split(latents.chunk(index, count), self._batch)
+            ends = _split(far.chunk(index, count), self._batch)
+            paths = ((z, z_to, c) for (z, c), (z_to, _) in zip(begins, ends, strict=True))
+            parts = []
+            for lengths in path_lengths(self._G, lpips, paths):
+                parts.append(lengths.numpy())
+                advance(len(lengths))
+            return np.concatenate(parts)
+
+        rows = [part for _, part in self._chunks(metric.num_images, compute, advance)]
+        return np.concatenate([np.empty(0), *rows])
+
+    def pictures(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Single pictures by their number, uint8 ``[H, W, C]``, drawn again."""
+        latents, found = self._latents(), {}
+        for index in sorted({number // CHUNK for number in indices}):
+            z, c = latents.chunk(index, CHUNK)
+            for number in (n for n in indices if n // CHUNK == index):
+                place = slice(number % CHUNK, number % CHUNK + 1)
+                image = draw_pictures(self._G, z[place], c[place])[0]
+                found[number] = image.permute(1, 2, 0).cpu().numpy()
+        return [found[number] for number in indices]
+
+    def _latents(self, offset: int = 0) -> Latents:
+        return Latents(self._G, self._packed, self._seed + offset)
+
+    def _chunks(
+        self, total: int, compute: Callable[[int, int], T], advance: Advance
+    ) -> Iterator[tuple[int, T]]:
+        """Starts and contents of all chunks; ``compute`` gets a start and a count."""
+
+        def count(index: int) -> int:
+            return min(total - index * CHUNK, CHUNK)
+
+        def chunk(index: int) -> T:
+            return compute(index * CHUNK, count(index))
+
+        for index, content in self._ranks.in_order(num_chunks(total), chunk):
+            yield index * CHUNK, content
+            if index % self._ranks.size != self._ranks.rank:
+                advance(count(index))  # another process drew it
+
+    def _chunk_features(
+        self,
+        latents: Latents,
+        wanted: Mapping[str, int],
+        extractors: Mapping[str, FeatureExtractor],
+        advance: Advance,
+        start: int,
+        count: int,
+    ) -> dict[str, NDArray[np.float32]]:
+        batches = _split(latents.chunk(start // CHUNK, count), self._batch)
+        pictures = (draw_pictures(self._G, z, c) for z, c in batches)
+        starts = iter(range(start, start + count, self._batch))
+
+        def look(images: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+            place = next(starts)
+            return {
+                name: finite_features(extractors[name], images)[: most - place]
+                for name, most in wanted.items()
+                if most > place
+            }
+
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        for done, features in enumerate(meanwhile(pictures, look, self._device)):
+            for name, found in features.items():
+                parts.setdefault(name, []).append(found)
+            advance(min(self._batch, count - done * self._batch))
+        return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _split(inputs: Batch, batch: int) -> Iterator[Batch]:
+    z, c = inputs
+    return zip(torch.split(z, batch), torch.split(c, batch), strict=True)
+
+
+def _counted(batches: Iterator[Batch], advance: Advance) -> Iterator[Batch]:
+    for z, c in batches:
+        yield z, c
+        advance(len(z))

@@ -1,0 +1,118 @@
+"""VGG16 (Simonyan and Zisserman 2015): features for precision and recall, and LPIPS.
+
+The weights are torchvision's. Published StyleGAN figures were made with another file, a compiled
+program: running it would be running code from a download, so ours are named for what they are, and
+compare with each other only.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sg3flow.metrics.features import as_rgb, load_weights
+
+VGG_NAME = "vgg16-397923af.pth"
+VGG_URL = f"https://download.pytorch.org/models/{VGG_NAME}"
+VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+_VGG_BYTES = 600 << 20
+HEADS_NAME = "lpips-v0.1-vgg.pth"
+HEADS_URL = (
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/"
+    "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/vgg.pth"
+)
+HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
+_HEADS_BYTES = 1 << 20
+
+_SIZE = 224
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WIDTHS = (64, 128, 256, 512, 512)
+_DEPTHS = (2, 2, 3, 3, 3)
+
+
+class VGG16(nn.Module):
+    """The network up to its second fully connected layer, under torchvision's names."""
+
+    def __init__(self, fully_connected: bool = True) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*_convolutions())
+        if fully_connected:
+            layers = [nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096)]
+            self.classifier = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """fc2 after its ReLU, ``[N, 4096]``, of normalized pictures ``[N, 3, 224, 224]``."""
+        fc2: torch.Tensor = self.classifier(self.features(x).flatten(1))
+        return functional.relu(fc2)
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each of the five stages hands on, before pooling: relu1_2 to relu5_3."""
+        found = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(x)
+            x = layer(x)
+        return found
+
+
+def _convolutions() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    width_in = 3
+    for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):
+        for _ in range(depth):
+            layers += [nn.Conv2d(width_in, width, 3, padding=1), nn.ReLU()]
+            width_in = width
+        layers.append(nn.MaxPool2d(2))
+    return layers
+
+
+class VGGFeatures:
+    """The 4096 features of fc2 (Kynkaanniemi et al. 2019, Sec. 3), after the ReLU."""
+
+    name = "vgg16-torchvision-fc2"
+    digest = VGG_SHA256
+    num_features = 4096
+    resize = "224x224, bilinear with antialiasing, half-pixel centres; ImageNet's normalisation"
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        """Load torchvision's weights, from the cache or by download.
+
+        Raises:
+            MetricError: they cannot be had, or the file is not what it should be.
+        """
+        self._device = torch.device(device)
+        self._network = load_vgg(fully_connected=True).to(self._device)
+        self._mean = torch.tensor(_MEAN, device=self._device)[:, None, None]
+        self._deviation = torch.tensor(_DEVIATION, device=self._device)[:, None, None]
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features float32 ``[N, 4096]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
+        x = as_rgb(images.to(self._device)).float() / 255
+        if x.shape[-2:] != (_SIZE, _SIZE):
+            x = functional.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
+        features: torch.Tensor = self._network((x - self._mean) / self._deviation)
+        return features
+
+
+def load_vgg(*, fully_connected: bool) -> VGG16:
+    """The network with torchvision's weights, for evaluation on a CPU.
+
+    Raises:
+        MetricError: the weights cannot be had or do not fit; says where to put them by hand.
+    """
+    tensors = load_weights(VGG_URL, VGG_NAME, VGG_SHA256, _VGG_BYTES, "VGG16 (553 MB)")
+    with torch.device("meta"):
+        network = VGG16(fully_connected)
+    wanted = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(wanted, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def load_heads() -> list[torch.Tensor]:
+    """The five linear heads of LPIPS v0.1 for VGG16, each ``[1, C, 1, 1]``.
+
+    Raises:
+        MetricError: they cannot be had; says where to put them by hand.
+    """
+    tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
+    return [tensors[f"lin{stage}.model.1.weight"] for stage in range(len(_WIDTHS))]

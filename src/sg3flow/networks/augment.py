@@ -1,0 +1,253 @@
+"""Color augmentations: one affine map of (r, g, b) a picture."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sg3flow import distributed
+from sg3flow.errors import ConfigError
+from sg3flow.networks.augment_geometry import (
+    AUGMENT_PRESETS,
+    AugmentConfig,
+    RandomParameters,
+    apply_geometry,
+    geometry_matrix,
+    wavelet_lowpass,
+)
+from sg3flow.resources import sent
+
+
+def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
+    """The color map of every picture on (r, g, b, 1): [N, 4, 4], float64 on the CPU."""
+    s = strengths
+    eye = torch.eye(4, dtype=torch.float64, device="cpu")
+    luma = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)  # the axis of grays
+    luma_part = torch.outer(luma, luma)
+    matrix = eye.repeat(draws.num_images, 1, 1)
+    if s.brightness > 0:
+        amount = torch.where(draws.applied(s.brightness), draws.normal(s.brightness_std), 0.0)
+        matrix = _shift(amount) @ matrix
+    if s.contrast > 0:
+        gain = torch.exp2(torch.where(draws.applied(s.contrast), draws.normal(s.contrast_std), 0.0))
+        matrix = (
+            torch.diag_embed(torch.stack([gain, gain, gain, torch.ones_like(gain)], -1)) @ matrix
+        )
+    if s.lumaflip > 0:
+        flip = torch.where(draws.applied(s.lumaflip), draws.choice(2), 0.0)
+        matrix = (eye - 2 * luma_part * flip[:, None, None]) @ matrix
+    if s.hue > 0:
+        applied = draws.applied(s.hue)
+        angle = draws.uniform(-math.pi * s.hue_max, math.pi * s.hue_max)
+        matrix = _luma_rotation(torch.where(applied, angle, 0.0)) @ matrix
+    if s.saturation > 0:
+        applied = draws.applied(s.saturation)
+        gain = torch.exp2(torch.where(applied, draws.normal(s.saturation_std), 0.0))
+        # luma_part + (eye - luma_part) * gain, written so that a gain of 1 is the exact identity;
+        # the last row and column stay those of the identity.
+        chroma_part = torch.diag(eye.new_tensor([1, 1, 1, 0])) - luma_part
+        matrix = (eye + chroma_part * (gain[:, None, None] - 1)) @ matrix
+    return matrix
+
+
+def apply_color(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Apply color maps [N, 4, 4] to ``images`` [N, C, H, W]; gray ones take the rows' mean."""
+    rows = matrix[:, :3]
+    if images.shape[1] == 1:
+        rows = rows.mean(dim=1, keepdim=True)
+        rows = torch.stack([rows[..., :3].sum(dim=-1), rows[..., 3]], dim=-1)  # [N, 1, 2]
+    rows = sent(rows.to(images.dtype), images.device)
+    flat = images.flatten(2)  # [N, C, H*W]
+    return (rows[..., :-1] @ flat + rows[..., -1:]).view_as(images)
+
+
+def _shift(amount: torch.Tensor) -> torch.Tensor:
+    matrix = torch.eye(4, dtype=torch.float64, device="cpu").repeat(len(amount), 1, 1)
+    matrix[:, :3, 3] = amount[:, None]
+    return matrix
+
+
+def _luma_rotation(angle: torch.Tensor) -> torch.Tensor:
+    """Right-handed rotation about the axis of grays (Rodrigues' formula), [N, 4, 4]."""
+    n = 1 / math.sqrt(3)
+    cross = torch.zeros([4, 4], dtype=torch.float64, device="cpu")
+    cross[:3, :3] = cross.new_tensor([[0, -n, n], [n, 0, -n], [-n, n, 0]])
+    sin, versed = angle.sin()[:, None, None], (1 - angle.cos())[:, None, None]
+    return torch.eye(4, dtype=torch.float64, device="cpu") + sin * cross + versed * (cross @ cross)
+
+
+# The Daubechies wavelet of 2 vanishing moments ("sym2"), low-pass decomposition.
+_SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
+
+# Expected power of natural pictures in the four bands, by a 1/f spectrum.
+_BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
+
+
+def filter_bank() -> torch.Tensor:
+    """Four zero-phase band filters of 43 taps, lowest band first; they sum to the identity."""
+    lowpass = torch.tensor(_SYM2, dtype=torch.float64, device="cpu")
+    highpass = lowpass * lowpass.new_tensor([1, -1, 1, -1])
+    low2, high2 = (_convolve(f[None], f.flip(0))[0] / 2 for f in (lowpass, highpass))
+    bank = lowpass.new_tensor([[1], [0], [0], [0]])
+    for band in range(1, 4):
+        bank = _convolve(_spread_taps(bank), low2)
+        start = (bank.shape[1] - len(high2)) // 2
+        bank[band, start : start + len(high2)] += high2
+    return bank.float()
+
+
+def apply_filter(
+    images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters, bank: torch.Tensor
+) -> torch.Tensor:
+    """Amplify or weaken frequency bands; the expected power of a picture stays the same."""
+    if not strengths.imgfilter > 0:
+        return images
+    gains = _band_gains(strengths, draws)  # [N, 4]
+    if torch.equal(gains, torch.ones_like(gains)):
+        return images
+    num_images, num_channels, height, width = images.shape
+    margin = bank.shape[1] // 2
+    if min(height, width) <= margin:
+        raise ConfigError(f"imgfilter needs pictures above {margin} px, not {width}x{height}")
+    taps = sent(gains.to(bank.dtype), images.device) @ bank  # [N, 43]
+    taps = taps.to(images.dtype).repeat_interleave(num_channels, dim=0)
+    flat = images.reshape(1, num_images * num_channels, height, width)
+    flat = F.pad(flat, [margin] * 4, mode="reflect")
+    flat = F.conv2d(flat, taps[:, None, None, :], groups=len(taps))
+    flat = F.conv2d(flat, taps[:, None, :, None], groups=len(taps))
+    return flat.view_as(images)
+
+
+def apply_noise(
+    images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters
+) -> torch.Tensor:
+    """Add white noise of a random deviation."""
+    if not strengths.noise > 0:
+        return images
+    applied = draws.applied(strengths.noise)
+    sigma = torch.where(applied, draws.half_normal(strengths.noise_std), 0.0)
+    noise = distributed.randn(images.shape, device=images.device).to(images.dtype)
+    return images + noise * _to_images(sigma, images)
+
+
+def cut_out(
+    images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters
+) -> torch.Tensor:
+    """Set a box of ``cutout_size`` picture widths around a random point to 0."""
+    if not strengths.cutout > 0:
+        return images
+    size = torch.where(draws.applied(strengths.cutout), strengths.cutout_size, 0.0)
+    center_x, center_y = draws.uniform(), draws.uniform()
+    height, width = images.shape[2:]
+    x = (torch.arange(width, device=images.device) + 0.5) / width
+    y = (torch.arange(height, device=images.device)[:, None] + 0.5) / height
+    half = _to_images(size / 2, images)
+    keep_x = (x - _to_images(center_x, images)).abs() >= half  # [N, 1, 1, W]
+    keep_y = (y - _to_images(center_y, images)).abs() >= half  # [N, 1, H, 1]
+    return images * (keep_x | keep_y).to(images.dtype)
+
+
+def _band_gains(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
+    power = torch.tensor(_BAND_POWER, dtype=torch.float64, device="cpu")
+    gains = power.new_ones([draws.num_images, len(power)])
+    for band, band_multiplier in enumerate(strengths.imgfilter_bands):
+        applied = draws.applied(strengths.imgfilter * band_multiplier)
+        factors = torch.ones_like(gains)
+        factors[:, band] = torch.exp2(
+            torch.where(applied, draws.normal(strengths.imgfilter_std), 0.0)
+        )
+        # A batch without any must give exact ones: only the pictures it applies to are normalized.
+        normalized = factors / (power * factors.square()).sum(dim=1, keepdim=True).sqrt()
+        gains = torch.where(applied[:, None], gains * normalized, gains)
+    return gains
+
+
+def _to_images(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Values [N] as [N, 1, 1, 1] beside the images."""
+    return sent(values.to(images.dtype), images.device)[:, None, None, None]
+
+
+def _convolve(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Full convolution of every row [R, n] with ``taps`` [m]: [R, n + m - 1]."""
+    padded = F.pad(rows[:, None], [len(taps) - 1] * 2)
+    return F.conv1d(padded, taps.flip(0)[None, None])[:, 0]
+
+
+def _spread_taps(rows: torch.Tensor) -> torch.Tensor:
+    """One zero between every two taps: [R, n] -> [R, 2n - 1]."""
+    return torch.stack([rows, torch.zeros_like(rows)], dim=-1).flatten(1)[:, :-1]
+
+
+__all__ = ["AUGMENT_PRESETS", "AugmentPipe"]
+
+
+class AugmentPipe(nn.Module):
+    """``pipe(images)`` augments a batch; ``pipe.p`` is the strength that ADA adjusts.
+
+    Random values come from torch's global generators. Those that choose the transforms are drawn on
+    the CPU, where ``p`` always stays: the same seed gives the same transforms on every device, and
+    no step has to wait for a device to learn how much to pad. The draws depend on the multipliers
+    and the batch only, never on ``p``; what leaves a whole batch as it is is not computed.
+
+    Args:
+        multipliers: the fields of ``AugmentConfig``.
+
+    Raises:
+        ConfigError: a negative number, or one that is none.
+        TypeError: a name that is no field of ``AugmentConfig``.
+    """
+
+    p: torch.Tensor
+    Hz_geom: torch.Tensor
+    Hz_fbank: torch.Tensor
+
+    def __init__(self, **multipliers: Any) -> None:
+        super().__init__()
+        if "imgfilter_bands" in multipliers:
+            multipliers["imgfilter_bands"] = tuple(multipliers["imgfilter_bands"])
+        self.strengths = AugmentConfig(**multipliers)
+        self.register_buffer("p", torch.ones([], device="cpu"))
+        self.register_buffer("Hz_geom", wavelet_lowpass())
+        self.register_buffer("Hz_fbank", filter_bank())
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """Plain values with which ``AugmentPipe(**init_kwargs)`` makes this pipe again."""
+        return asdict(self.strengths) | {"imgfilter_bands": list(self.strengths.imgfilter_bands)}
+
+    def forward(self, images: torch.Tensor, percentile: float | None = None) -> torch.Tensor:
+        """Augment ``images`` [N, C, H, W]; twice differentiable with respect to them.
+
+        Args:
+            images: float32, 1 or 3 channels, in [-1, 1].
+            percentile: fix every random value at this quantile and apply every transform whose
+                multiplier is not 0 (see ``RandomParameters``); None: random.
+        """
+        num_images, num_channels, height, width = images.shape
+        if num_channels not in (1, 3):
+            raise ConfigError(f"augmentation needs pictures of 1 or 3 channels, not {num_channels}")
+        draws = RandomParameters(num_images, float(self.p), percentile)
+        matrix = geometry_matrix(self.strengths, draws, height, width)
+        if not _is_identity(matrix):
+            images = apply_geometry(images, matrix, self.Hz_geom)
+        matrix = color_matrix(self.strengths, draws)
+        if not _is_identity(matrix):
+            images = apply_color(images, matrix)
+        images = apply_filter(images, self.strengths, draws, self.Hz_fbank)
+        images = apply_noise(images, self.strengths, draws)
+        return cut_out(images, self.strengths, draws)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "AugmentPipe":
+        p = self.p
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.p = p
+        return self
+
+
+def _is_identity(matrix: torch.Tensor) -> bool:
+    """Whether every matrix [N, n, n] on the CPU is the identity."""
+    return torch.equal(matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix))

@@ -1,0 +1,216 @@
+"""Changes settings in a params file; comments and order stay."""
+
+import dataclasses
+import io
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sg3flow.config import (
+    EvaluateConfig,
+    FetchConfig,
+    PackConfig,
+    RegisterConfig,
+    RenderConfig,
+    T,
+    TrainConfig,
+    ValidateConfig,
+)
+from sg3flow.errors import ConfigError, nearest
+from sg3flow.files import write_text
+
+SECTIONS: dict[str, type[Any]] = {
+    "fetch": FetchConfig,
+    "pack": PackConfig,
+    "validate": ValidateConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "render": RenderConfig,
+    "register": RegisterConfig,
+}
+
+# A list and a text may hold spaces: only before the next SECTION.NAME= does one end a value.
+_BETWEEN = re.compile(r"\s+(?=[a-z]+\.[\w-]+=)")
+
+
+def set_values(params: Path, assignments: Sequence[str]) -> str:
+    """Set ``SECTION.NAME=VALUE`` in a params file; returns what was done, in words.
+
+    Args:
+        assignments: values are YAML, as in the file; several may stand in one text, with spaces
+            between them.
+
+    Raises:
+        ConfigError: not that form, an unknown name, a wrong value; the file is then as it was.
+    """
+    from ruamel.yaml import YAML
+
+    given = [each for text in assignments for each in _BETWEEN.split(text.strip()) if each]
+    if not given:
+        raise ConfigError("nothing to set; give SECTION.NAME=VALUE, say train.gamma=2")
+    read_params(params)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 100
+    content = yaml.load(params.read_text(encoding="utf-8"))
+    for assignment in given:
+        section, name, value = _parsed(assignment)
+        if not isinstance(content.get(section), dict):
+            content[section] = {}
+        spelled = next((k for k in content[section] if str(k).replace("-", "_") == name), name)
+        content[section][spelled] = value
+        load_settings(SECTIONS[section], section, overrides=content[section])
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    write_text(params, stream.getvalue())
+    return f"{params.name}: {', '.join(given)}"
+
+
+def _parsed(assignment: str) -> tuple[str, str, Any]:
+    """Section, name and value of one assignment."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    target, equals, text = assignment.partition("=")
+    section, dot, name = target.partition(".")
+    if not equals or not dot:
+        raise ConfigError(f"'{assignment}' must be SECTION.NAME=VALUE, say train.gamma=2")
+    if section not in SECTIONS:
+        hint = nearest(section, SECTIONS)
+        raise ConfigError(f"unknown section '{section}'{hint}; there are {', '.join(SECTIONS)}")
+    try:
+        value = YAML(typ="safe", pure=True).load(text) if text else ""
+    except YAMLError:
+        raise ConfigError(f"'{text}' is no value ({assignment}); put a text into quotes") from None
+    return section, name.replace("-", "_"), value
+
+
+def load_settings(
+    config_type: type[T],
+    section: str,
+    params_path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> T:
+    """Settings of one stage: its section of a params file, overridden by command-line values.
+
+    Args:
+        config_type: the stage's dataclass.
+        section: name of the stage and of its section in the file.
+        params_path: the params file; None: the defaults of ``config_type``.
+        overrides: values that win over the file.
+
+    Raises:
+        ConfigError: a missing or unknown name, a wrong type, a value out of range.
+    """
+    values = dict(_read_section(params_path, section)) if params_path is not None else {}
+    values |= overrides or {}
+    where = f"section '{section}' of {params_path}" if params_path else f"'{section}'"
+    fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    normalized: dict[str, Any] = {}
+    for given, value in values.items():
+        name = str(given).replace("-", "_")
+        if name not in fields:
+            raise ConfigError(f"unknown parameter '{given}' in {where}{nearest(name, fields)}")
+        normalized[name] = check_value(f"{section}.{name}", value, fields[name], config_type)
+    for name, field in fields.items():
+        if name not in normalized and field.default is dataclasses.MISSING:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(
+                f"missing parameter '{name}' in {where}; set it there or give {option}"
+            )
+    return config_type(**normalized)
+
+
+def check_value(
+    label: str, value: Any, field: "dataclasses.Field[Any]", config_type: type[Any]
+) -> Any:
+    """Check one value against its field's type, range and choices; returns it in that type."""
+    wanted = typing.get_type_hints(config_type)[field.name]
+    words = field.metadata.get("words") or {}
+    if isinstance(value, str) and words:
+        if value in words:
+            return words[value]
+        value = _whole_number(label, value, words)
+    value = _typed(label, value, wanted)
+    choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
+    if choices is not None and value not in choices:
+        hint = nearest(str(value), choices)
+        raise ConfigError(f"{label} must be one of {', '.join(choices)}, not '{value}'{hint}")
+    if ge is not None and value < ge:
+        raise ConfigError(f"{label} must be at least {ge}, not {value}")
+    if le is not None and value > le:
+        raise ConfigError(f"{label} must be at most {le}, not {value}")
+    return value
+
+
+def parse_pair(text: str, label: str) -> tuple[int, int]:
+    """Two whole numbers joined by an x, like ``8x4``.
+
+    Raises:
+        ConfigError: not that form; ``label`` says of what.
+    """
+    match = re.fullmatch("([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
+    if match is None:
+        raise ConfigError(f"{label} must be two whole numbers like 3x2, not '{text[:60]}'")
+    return int(match[1]), int(match[2])
+
+
+def _whole_number(label: str, text: str, words: Mapping[str, int]) -> int:
+    """A number that came as text, from a setting whose value may be a word."""
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{text[:60]}'")
+    return int(text)
+
+
+def _typed(label: str, value: Any, wanted: Any) -> Any:
+    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list, or texts and commas
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{label} must be a list, not {value!r}")
+        item_type = typing.get_args(wanted)[0]
+        return tuple(_typed(f"{label}[{i}]", item, item_type) for i, item in enumerate(value))
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{label} must be a finite number, not {value}")
+        return float(value)
+    # bool is a subclass of int: `gpus: true` must not pass as 1.
+    if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
+    return wanted(value)  # ruamel gives subclasses of int, float and str
+
+
+def _read_section(path: Path, section: str) -> Mapping[str, Any]:
+    content = read_params(path)
+    if section not in content:
+        hint = nearest(section, map(str, content))
+        raise ConfigError(f"{path} has no section '{section}'{hint}")
+    if not isinstance(content[section], Mapping):
+        raise ConfigError(f"section '{section}' of {path} must hold names and values")
+    return typing.cast(Mapping[str, Any], content[section])
+
+
+def read_params(path: Path) -> Mapping[str, Any]:
+    """A params file as YAML 1.2 reads it (the way DVC does: `1e-8` is a number, `on` a text).
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or is not a mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no params file at {path}; copy one from recipes/") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path} must hold one section a stage, not {type(content).__name__}")
+    return content

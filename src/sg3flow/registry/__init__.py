@@ -1,0 +1,1 @@
+"""Versions of a registered model: registration, aliases, the gate, history."""

@@ -1,0 +1,95 @@
+"""Running the server of `sg3flow serve` until somebody ends it."""
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from sg3flow.errors import ConfigError, TrackingError
+from sg3flow.serving.gateway import Gateway, Settings, Source
+from sg3flow.tracking.mlflow_store import find_version, open_registry, standing, tracking_errors
+from sg3flow.tracking.tracked_runs import split_version
+
+
+def serve(target: str, host: str, port: int, settings: Settings) -> None:
+    """Serve ``NAME@ALIAS`` at ``host:port``; SIGTERM and Ctrl-C end it when all is answered.
+
+    Raises:
+        ConfigError, TrackingError: there is nothing of that name to serve, or no such address.
+        CheckpointError: the version does not come up.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # uvicorn ends well on SIGTERM and then raises it again: by default that would leave our own
+    # folders and processes behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with _listening(host, port) as address:
+        with tempfile.TemporaryDirectory(prefix="sg3flow-versions-") as folder:
+            source = followed(target, Path(folder))
+            asyncio.run(_serve(Gateway(source, settings), address))
+
+
+async def _serve(gateway: Gateway, address: socket.socket) -> None:
+    import uvicorn
+
+    async with gateway.running():
+        config = uvicorn.Config(
+            gateway.application(), log_config=None, access_log=False, lifespan="off"
+        )
+        await uvicorn.Server(config).serve(sockets=[address])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Take the address before a model is loaded for it."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {reason}; choose another --port"
+        ) from None
+
+
+def followed(target: str, folder: Path) -> Source:
+    """The source that follows ``NAME@ALIAS``.
+
+    Args:
+        folder: where versions are copied to; a store that goes away later takes nothing with it.
+
+    Raises:
+        ConfigError: no such target, or no such alias.
+        TrackingError: no such model, or the registry cannot be used.
+    """
+    name, alias = split_version(target) or ("", "")
+    if not alias.startswith("@"):
+        raise ConfigError(
+            f"what to serve is NAME@ALIAS, say sg3flow-starter@champion, not '{target[:80]}'"
+        )
+    store = open_registry()
+    with tracking_errors(store.uri):
+        find_version(store, name, alias)
+
+    def wanted() -> str:
+        with tracking_errors(store.uri):
+            version = standing(store, name).get(alias[1:])
+        if version is None:
+            raise TrackingError(f"{name} has no alias {alias[1:]} any more")
+        return version
+
+    def fetch(version: str) -> Path:
+        import mlflow
+
+        place = Path(tempfile.mkdtemp(prefix=f"version-{version}-", dir=folder))
+        try:
+            with tracking_errors(store.uri):
+                uri = f"models:/{name}/{version}"
+                mlflow.artifacts.download_artifacts(uri, dst_path=str(place))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return place
+
+    return Source(f"{name}{alias}", wanted, fetch)

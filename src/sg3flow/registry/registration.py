@@ -1,0 +1,304 @@
+"""The best snapshot as a version in the MLflow registry; asking twice adds nothing."""
+
+import importlib.metadata
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+import sg3flow
+from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.loading import Package, package_generator
+from sg3flow.config import RegisterConfig
+from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.files import write_bytes, write_json
+from sg3flow.registry.aliases import REGISTERED, change_alias, judge, require_comparable
+from sg3flow.registry.history import SAMPLES, Lineage, describe
+from sg3flow.rendering.grid import sample_sheet
+from sg3flow.rendering.images import Generator, png_bytes
+from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
+from sg3flow.tracking.event_upload import note_output
+from sg3flow.tracking.mlflow_store import (
+    CANDIDATE,
+    CHAMPION,
+    RESULT_TAG,
+    WEIGHTS_TAG,
+    Store,
+    connect,
+    results_of,
+    standing,
+    time_to_upload,
+    tracking_errors,
+    training_run_id,
+)
+from sg3flow.tracking.stage_run import tracked_now
+
+FORMAT = "sg3flow-registered-1"
+_MODEL_TYPE = "generator"
+
+# What the served code imports, directly or through the parts of sg3flow it uses.
+_REQUIREMENTS = (
+    *("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas"),
+    "psutil",  # builds the kernels under watch
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A snapshot on its way into the registry."""
+
+    best: BestSnapshot
+    snapshot_sha256: str
+    training_set: dict[str, Any]
+    package: Package
+    samples: Path
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a version carries: digests, and every measurement with its conditions."""
+        rows = {f"{RESULT_TAG}{name}": json.dumps(row) for name, row in self.best.results.items()}
+        return rows | {
+            WEIGHTS_TAG: self.package.weights_sha256,
+            "sg3flow.snapshot_sha256": self.snapshot_sha256,
+            "sg3flow.snapshot": self.best.snapshot,
+            "sg3flow.kimg": str(self.best.kimg),
+            "sg3flow.metric": self.best.metric,
+            "sg3flow.value": repr(self.best.value),
+            "sg3flow.data": str(self.training_set.get("digest", "")),
+            "sg3flow.licence": str(self.training_set.get("licence") or "not known"),
+        }
+
+
+def register_best(
+    run_dir: Path, metrics: Path, report: Path, config: RegisterConfig
+) -> dict[str, Any]:
+    """Register the best snapshot, move the aliases, and write the report.
+
+    ``candidate`` always points to it afterwards. ``champion`` does if there was none, or if the
+    present one is worse by the same metric under the same conditions.
+
+    Returns:
+        the content of the report.
+
+    Raises:
+        ConfigError: a name the registry cannot take.
+        MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, or the
+            champion was measured against other pictures or by another detector.
+        DataError: ``report`` is a file of somebody else.
+        TrackingError: the registry cannot be used; it fails within seconds.
+    """
+    _check_name(config.name)
+    _refuse_foreign(report)
+    best, path, digest = best_of_run(run_dir, metrics, config.metric)
+    network, training_set = _read_snapshot(path)
+    store = connect()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = best.results
+        package = package_generator(
+            network, Path(folder), training_set=training_set, metrics=rows, snapshot_sha256=digest
+        )
+        samples = Path(folder) / SAMPLES
+        names = tuple(map(str, training_set.get("class_names") or ()))
+        write_bytes(samples, png_bytes(sample_sheet(cast(Generator, network), names)))
+        candidate = _Candidate(best, digest, training_set, package, samples)
+        with tracking_errors(store.uri):
+            content = _register(store, candidate, run_dir, config)
+    write_json(report, content)
+    return content
+
+
+def _register(
+    store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig
+) -> dict[str, Any]:
+    version = _known_version(store, config.name, candidate)
+    _require_comparable(store, config.name, version, candidate)
+    note = f"already registered as version {version}"
+    if version is None:
+        version = _new_version(store, candidate, run_dir, config)
+        note = f"registered as version {version}"
+    _describe(store, candidate, config.name, version)
+    decision = _change_aliases(store, config.name, version, candidate)
+    aliases = standing(store, config.name)
+    return {
+        "format": FORMAT,
+        "name": config.name,
+        "version": version,
+        "note": note,
+        "aliases": sorted(alias for alias, number in aliases.items() if number == version),
+        "decision": decision,
+        "metric": candidate.best.metric,
+        "value": candidate.best.value,
+        "snapshot": candidate.best.snapshot,
+        "snapshot_sha256": candidate.snapshot_sha256,
+        "weights_sha256": candidate.package.weights_sha256,
+        "model_uri": f"models:/{config.name}/{version}",
+    }
+
+
+def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
+    """The version that holds these very weights, if there is one."""
+    wanted = f"name = '{name}' and tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    found = store.client.search_model_versions(wanted)
+    numbers = [int(version.version) for version in found if version.status == "READY"]
+    return str(min(numbers)) if numbers else None
+
+
+def _require_comparable(
+    store: Store, name: str, version: str | None, candidate: _Candidate
+) -> None:
+    """Refuse, before anything is registered, what could not be held against the champion."""
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        return
+    champion = standing(store, name).get(CHAMPION)
+    if champion is not None and champion != version:
+        result = candidate.best.results[candidate.best.metric]
+        require_comparable(result, champion, _champion_result(store, name, champion, candidate))
+
+
+def _champion_result(
+    store: Store, name: str, champion: str, candidate: _Candidate
+) -> dict[str, Any] | None:
+    """The champion's row for the metric that chose the candidate, if it was measured by it."""
+    results = results_of(store.client.get_model_version(name, champion))
+    return results.get(candidate.best.metric)
+
+
+def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
+    import mlflow
+
+    with tracked_now("register", config, run_dir) as stage_run:
+        training = training_run_id(run_dir)
+        model = _logged_model(store, candidate, training)
+        if model is None:
+            model = _new_logged_model(store, candidate, training or stage_run)
+        if model.status != "READY":
+            _upload(store, candidate, model)
+        uri = f"models:/{model.model_id}"
+        return str(mlflow.register_model(uri, config.name, tags=candidate.tags).version)
+
+
+def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
+    """Say on a version what is known now.
+
+    It may have been measured again since, by another metric too, or its registration cut short.
+    """
+    version = store.client.get_model_version(name, number)
+    lineage = _lineage(store, version.source.removeprefix("models:/"))
+    for key, value in (candidate.tags | {"sg3flow.commit": lineage.commit}).items():
+        if version.tags.get(key) != value:
+            store.client.set_model_version_tag(name, number, key, value)
+    text = describe(
+        name,
+        number,
+        candidate.best,
+        candidate.training_set,
+        lineage,
+        candidate.snapshot_sha256,
+    )
+    if version.description != text:
+        store.client.update_model_version(name, number, text)
+
+
+def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
+    """What an earlier start, cut short, has logged of these weights; a whole model first."""
+    wanted = f"tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted += f" AND model_type = '{_MODEL_TYPE}'"
+    if training is not None:  # equal weights of another training are that one's
+        wanted += f" AND source_run_id = '{training}'"
+    found = store.client.search_logged_models([store.experiment_id], wanted)
+    return min(found, key=lambda model: model.status != "READY", default=None)
+
+
+def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
+    return store.client.create_logged_model(
+        store.experiment_id,
+        name="generator",
+        source_run_id=run_id,
+        tags={WEIGHTS_TAG: candidate.package.weights_sha256},
+        params={"kimg": str(candidate.best.kimg)},
+        model_type=_MODEL_TYPE,
+    )
+
+
+def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
+    """Log the package as a pyfunc of the model's run, whose state (finished) stays as it is."""
+    import mlflow
+
+    from sg3flow.serving import pyfunc_model
+
+    note_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
+    with time_to_upload(candidate.package.weights):
+        mlflow.pyfunc.log_model(
+            model_id=model.model_id,
+            python_model=str(Path(pyfunc_model.__file__)),
+            artifacts={
+                "weights": str(candidate.package.weights),
+                "description": str(candidate.package.description),
+                "samples": str(candidate.samples),
+            },
+            code_paths=[str(Path(sg3flow.__file__).parent)],
+            signature=pyfunc_model.signature(),
+            input_example=pyfunc_model.example(int(candidate.training_set.get("label_dim", 0))),
+            pip_requirements=requirements(),
+        )
+
+
+def requirements() -> list[str]:
+    """What serving needs, pinned to what is installed here; any build of that torch will do."""
+    versions = {name: importlib.metadata.version(name) for name in _REQUIREMENTS}
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
+
+
+def _change_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
+    """Point the aliases to the version as it deserves; says in words what became of champion."""
+    change_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
+    champion = standing(store, name).get(CHAMPION)
+    if champion == version:
+        return f"version {version} is the champion already"
+    if champion is None:
+        wins, reason = True, "champion: there was none yet"
+    else:
+        result = candidate.best.results[candidate.best.metric]
+        row = _champion_result(store, name, champion, candidate)
+        wins, reason = judge(result, champion, row)
+    if wins:
+        warning = change_alias(store, name, CHAMPION, version, how=REGISTERED, why=reason)
+        return f"{reason}; {warning}" if warning else reason
+    return reason
+
+
+def _lineage(store: Store, model_id: str) -> Lineage:
+    run_id = store.client.get_logged_model(model_id).source_run_id
+    run = store.client.get_run(run_id)
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    return Lineage(run_id, model_id, run.info.run_name or "", commit)
+
+
+def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    networks = load_networks(path)
+    if networks.G_ema is None:
+        raise CheckpointError(f"{path} holds no G_ema to register")
+    return networks.G_ema, networks.training_set or {}
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"register.name must be letters, digits and . _ - (at most 128), not '{name[:60]}'"
+        )
+
+
+def _refuse_foreign(report: Path) -> None:
+    if not report.exists():
+        return
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{report} exists and is no report of register; choose another --report")

@@ -1,0 +1,134 @@
+"""The pipeline's pictures: what the best snapshot of a training run can draw."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sg3flow.checkpoints import load_networks
+from sg3flow.config import RenderConfig
+from sg3flow.errors import DataError
+from sg3flow.files import atomic_folder, write_bytes, write_json
+from sg3flow.rendering.grid import seed_sheet
+from sg3flow.rendering.images import Image, RenderOptions, parse_seeds, png_bytes
+from sg3flow.rendering.outputs import (
+    GRID_NAME,
+    SWEEP_NAME,
+    VIDEO_NAME,
+    Model,
+    as_model,
+    labels,
+    parse_tiles,
+    parse_truncs,
+    pictures,
+    seed_name,
+    write_sweep,
+)
+from sg3flow.rendering.video import write_interpolation
+from sg3flow.resources import pick_device
+from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
+
+FORMAT = "sg3flow-renders-1"
+MARKER_NAME = "renders.json"
+
+
+def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig) -> dict[str, Any]:
+    """Fill ``outdir`` from the best snapshot: seeds, grid, truncation sweep, interpolation, marker.
+
+    The folder is replaced as a whole, and only if it is empty or one of ours.
+
+    Returns:
+        the content of ``renders.json``.
+
+    Raises:
+        ConfigError: bad settings.
+        MetricError, CheckpointError: the report or the snapshot is missing or damaged, or the
+            report was measured on another snapshot of that name.
+        DataError: ``outdir`` holds something else, or the video encoder failed.
+    """
+    plan = _plan(config)
+    _refuse_foreign_folder(outdir)
+    best, path, digest = best_of_run(run_dir, metrics)
+    model = as_model(load_networks(path), str(path), pick_device(config.device))
+    with atomic_folder(outdir) as work:
+        frames = _render_all(model, work, config, plan)
+        marker = _marker(best, digest, config, plan, frames)
+        write_json(work / MARKER_NAME, marker)
+    return marker
+
+
+def _plan(config: RenderConfig) -> dict[str, Any]:
+    """The settings that are lists, checked before any work."""
+    return {
+        "seeds": list(dict.fromkeys(parse_seeds(config.seeds))),
+        "sweep_seeds": parse_seeds(config.sweep_seeds),
+        "sweep_truncs": parse_truncs(config.sweep_truncs),
+        "video_seeds": parse_seeds(config.video_seeds),
+        "video_grid": parse_tiles(config.video_grid),
+    }
+
+
+def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
+    seeds, look = plan["seeds"], RenderOptions(psi=config.trunc)
+    class_index = None if config.class_index < 0 else config.class_index
+    images = _written(folder, seeds, pictures(model, seeds, class_index, look, "rendering images"))
+    sheet = seed_sheet(images, labels(model, seeds, class_index), model.G.img_resolution)
+    write_bytes(folder / GRID_NAME, png_bytes(sheet))
+    write_sweep(
+        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, look, plan["sweep_truncs"]
+    )
+    with model.named():
+        return write_interpolation(
+            model.G,
+            plan["video_seeds"],
+            folder / VIDEO_NAME,
+            look=look,
+            classes=model.classes(plan["video_seeds"], class_index),
+            grid=plan["video_grid"],
+            frames_per_keyframe=config.video_frames,
+            fps=config.video_fps,
+        )
+
+
+def _written(folder: Path, seeds: Sequence[int], images: Iterable[Image]) -> Iterator[Image]:
+    """Pass the pictures on, each written to its file first: none is held, or drawn twice."""
+    for seed, image in zip(seeds, images, strict=True):
+        write_bytes(folder / seed_name(seed), png_bytes(image))
+        yield image
+
+
+def _marker(
+    best: BestSnapshot, digest: str, config: RenderConfig, plan: dict[str, Any], frames: int
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "snapshot": best.snapshot,
+        "snapshot_sha256": digest,
+        "kimg": best.kimg,
+        "metric": best.metric,
+        "value": best.value,
+        "trunc": config.trunc,
+        "class_index": config.class_index,
+        **plan,
+        "video_frames": frames,
+        "video_fps": config.video_fps,
+    }
+
+
+def _refuse_foreign_folder(outdir: Path) -> None:
+    if not outdir.exists():
+        return
+    if not outdir.is_dir():
+        raise DataError(f"{outdir} exists and is no folder; choose another --outdir")
+    if any(outdir.iterdir()) and not _is_ours(outdir / MARKER_NAME):
+        raise DataError(
+            f"{outdir} holds other files and no {MARKER_NAME} of ours; choose another --outdir"
+        )
+
+
+def _is_ours(marker: Path) -> bool:
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT

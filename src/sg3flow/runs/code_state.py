@@ -1,0 +1,302 @@
+"""What decides the numbers: the source files behind each stage's outputs, and digests over them.
+
+The one list of the project. The fingerprint of a training and the provenance record read it, and
+the ``code`` stage of ``dvc.yaml`` writes a file per stage, on which that stage depends: a stage
+runs again when code that decides its outputs changes, and not when a report, a message, a
+transfer or the tracking does.
+
+Comments, docstrings, formatting and the texts of messages do not count: a training of days must
+not start again because a sentence was improved.
+"""
+
+import ast
+import dataclasses
+import functools
+import getpass
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sg3flow
+from sg3flow.errors import ConfigError
+from sg3flow.files import atomic_write
+from sg3flow.git import Changes, GitError, GitTree, git_tree
+from sg3flow.params_file import SECTIONS
+
+# Glob patterns below the package.
+_OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "ops/*.py")
+_NETWORKS = (*_OPS, "networks/*.py", "distributed.py", "resources.py")
+_PACKED_SET = ("data/archive.py", "data/dataset.py")
+_PIXELS = ("data/image_decoding.py", "data/image_transform.py", "data/perceptual_hash.py")
+
+# The numerics of a training: what its fingerprint is made of.
+TRAINING_NUMERICS = (
+    *_NETWORKS,
+    *_PACKED_SET,
+    "training/assembly.py",
+    "training/losses.py",
+    "training/step.py",
+)
+# Decides only where a training starts that has `resume` set.
+TRANSFER = ("training/transfer.py",)
+
+STAGE_FILES: dict[str, tuple[str, ...]] = {
+    "fetch": (
+        "data/extraction.py",
+        "data/fetching.py",
+        "data/raw_images.py",
+        "data/starter/*.py",
+    ),
+    "pack": (
+        *_PIXELS,
+        "data/manifest.py",
+        "data/packed_form.py",
+        "data/packing.py",
+        "data/raw_images.py",
+        "data/readers/*.py",
+        "data/worker_pool.py",
+    ),
+    "validate": (
+        *_PIXELS,
+        "data/archive.py",
+        "data/manifest.py",
+        "data/validation/*.py",
+        "data/worker_pool.py",
+    ),
+    "train": (*TRAINING_NUMERICS, *TRANSFER),
+    "evaluate": (*_NETWORKS, "data/archive.py", "metrics/*.py", "metrics/features/*.py"),
+    "render": (*_NETWORKS, "rendering/*.py", "runs/best_snapshot.py"),
+    "register": (
+        *_NETWORKS,
+        "metrics/estimates.py",
+        "registry/aliases.py",
+        "registry/registration.py",
+        "rendering/grid.py",
+        "rendering/images.py",
+        "runs/best_snapshot.py",
+        "serving/*.py",
+    ),
+}
+
+# Settings that decide how long a training runs, where, and what it shows; not where it goes.
+FREE_SETTINGS = frozenset(
+    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
+)
+
+# Calls whose texts are read by people alone.
+_SPEAKING = frozenset(
+    {"print", "progress", "progress_of", "tracked", "warn"}
+    | {"debug", "info", "warning", "error", "exception"}
+)
+# Literals are matched so that what looks like a comment inside them is none.
+_LITERAL_OR_COMMENT = re.compile(
+    r"""R"([^ ()\\]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'"""
+    r"""|//(?:\\\n|[^\n])*|/\*.*?\*/""",
+    re.DOTALL,
+)
+
+
+def package_folder() -> Path:
+    """The folder of the package that runs."""
+    return Path(sg3flow.__file__).parent
+
+
+def files_of(patterns: tuple[str, ...]) -> list[Path]:
+    """The source files that patterns of this module name, sorted.
+
+    Raises:
+        ConfigError: a pattern names nothing, so the list and the tree have parted.
+    """
+    package = package_folder()
+    found: set[Path] = set()
+    for pattern in patterns:
+        matched = {path for path in package.glob(pattern) if path.is_file()}
+        if not matched:
+            raise ConfigError(f"code_state.py lists {pattern}, which {package} does not have")
+        found |= matched
+    return sorted(found)
+
+
+@functools.cache
+def code_digest(patterns: tuple[str, ...]) -> str:
+    """SHA-256 over the meaning of the source files that ``patterns`` name."""
+    digest = hashlib.sha256()
+    for line in _lines(patterns):
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def given_values(settings: Any) -> dict[str, Any]:
+    """The settings of a dataclass instance that are set at all.
+
+    0, false and the empty text stand for "not set" everywhere (see ``config.py``). They are left
+    out, so that an option which a later version adds does not make every earlier training another.
+    """
+    return {name: value for name, value in dataclasses.asdict(settings).items() if value}
+
+
+def write_digests(folder: Path, project: Path) -> None:
+    """Write ``<stage>.txt`` for every stage: a digest and a name per line; equal files stay.
+
+    Args:
+        folder: where to write.
+        project: the folder with ``stages/``, whose scripts count as well.
+    """
+    for stage, patterns in STAGE_FILES.items():
+        lines = [*_lines(patterns), *_script(project / "stages" / f"{stage}.py"), _defaults(stage)]
+        with atomic_write(folder / f"{stage}.txt") as stream:
+            stream.write("".join(lines).encode())
+
+
+def _lines(patterns: tuple[str, ...]) -> Iterator[str]:
+    package = package_folder()
+    for path in files_of(patterns):
+        yield f"{meaning_digest(path)}  {path.relative_to(package).as_posix()}\n"
+
+
+def _script(path: Path) -> Iterator[str]:
+    if path.is_file():
+        yield f"{meaning_digest(path)}  stages/{path.name}\n"
+
+
+def _defaults(stage: str) -> str:
+    """A line over the defaults of a stage's settings: what ``params.yaml`` leaves out."""
+    fields = dataclasses.fields(SECTIONS[stage])
+    free = FREE_SETTINGS if stage == "train" else frozenset()
+    given = {
+        f.name: f.default
+        for f in fields
+        if f.default is not dataclasses.MISSING and f.default and f.name not in free
+    }
+    return f"{hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()}  defaults\n"
+
+
+@functools.cache
+def meaning_digest(path: Path) -> str:
+    """SHA-256 over what a source file does, not over how it is written down."""
+    source = path.read_text(encoding="utf-8")
+    meaning = _python_meaning(source) if path.suffix == ".py" else _cpp_meaning(source)
+    return hashlib.sha256(meaning.encode()).hexdigest()
+
+
+def _cpp_meaning(source: str) -> str:
+    bare = _LITERAL_OR_COMMENT.sub(lambda m: " " if m[0].startswith("/") else m[0], source)
+    return " ".join(bare.split())
+
+
+def _python_meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body[0] = ast.Pass()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) or _speaks(node):
+            _drop_texts(node)
+    return repr(_shape(tree))
+
+
+def _speaks(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else None
+    return (name or getattr(node.func, "id", "")) in _SPEAKING
+
+
+def _drop_texts(node: ast.AST) -> None:
+    """Empty the string literals of a message; its other values may have side effects and stay."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            part.value = ""
+
+
+def _shape(value: object) -> object:
+    """A syntax tree as nested tuples; `ast.dump` writes the same tree differently by version."""
+    if isinstance(value, list):
+        return [_shape(item) for item in value]
+    if not isinstance(value, ast.AST):
+        return value
+    fields = [(name, _shape(v)) for name, v in ast.iter_fields(value) if v is not None and v != []]
+    return (type(value).__name__, *fields)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+MOST_DIFF_BYTES = 5_000_000
+_MOST_NAMES = 50
+
+
+def code_folder() -> Path:
+    """The project's folder that the running code comes from.
+
+    That of the package, if git has it: with an editable installation it is what runs, wherever the
+    stage's script lies. Of an installed package: the folder of the script, or else this one.
+    """
+    package = Path(sg3flow.__file__).resolve()
+    script = Path(sys.argv[0]).resolve()
+    with suppress(GitError):  # `code_info` tells
+        if git_tree(package.parent, tracked=package) is not None:
+            return package.parents[2]
+    return script.parents[1] if script.parent.name == "stages" else Path.cwd()
+
+
+def user_name() -> str:
+    """Who runs this, as far as the system says."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
+
+
+def code_info() -> tuple[dict[str, Any], bytes]:
+    """Version, commit and state of the code that runs, and its uncommitted changes.
+
+    ``git_error`` says why git did not answer; there then is no commit.
+    """
+    folder = code_folder()
+    package = Path(sg3flow.__file__).resolve()
+    facts: dict[str, Any] = {
+        "version": sg3flow.__version__,
+        "package_in_tree": folder / "src" / "sg3flow" == package.parent,
+    }
+    unknown = facts | {"commit": "", "dirty": False}
+    try:
+        tree = git_tree(folder)
+        if tree is None:
+            return unknown, b""
+        changes = tree.changes()
+        return facts | _tree_info(tree) | {"diff": _diff_info(changes)}, changes.diff
+    except GitError as error:
+        return unknown | {"git_error": str(error)}, b""
+
+
+def _tree_info(tree: GitTree) -> dict[str, Any]:
+    changed, untracked = tree.changed(), tree.untracked("src", "stages")
+    return {
+        "commit": tree.commit,
+        "branch": tree.branch(),
+        "remote": tree.remote(),
+        "prefix": tree.prefix,
+        "dirty": bool(changed),
+        "changed": changed[:_MOST_NAMES],
+        "untracked": untracked[:_MOST_NAMES],
+    }
+
+
+def _diff_info(changes: Changes) -> dict[str, Any]:
+    return {
+        "bytes": len(changes.diff),
+        "sha256": changes.sha256,
+        "complete": len(changes.diff) <= MOST_DIFF_BYTES,
+        "withheld": changes.withheld[:_MOST_NAMES],
+    }

@@ -1,0 +1,243 @@
+"""The files in a run's folder that tell where it comes from: their names, and reading them."""
+
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sg3flow.addresses import shown_url, without_secrets
+from sg3flow.data.archive import PackedSet
+from sg3flow.data.raw_images import read_source
+from sg3flow.errors import ConfigError
+from sg3flow.files import sha256_file, write_bytes, write_json, write_text
+from sg3flow.params_file import read_params
+from sg3flow.runs.code_state import MOST_DIFF_BYTES, code_folder, code_info, user_name
+from sg3flow.runs.machine import compute_info, deciding_variables, machine_info
+from sg3flow.settings import PROJECT_FILES
+
+FORMAT = "sg3flow-provenance-1"
+PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """What ``capture`` wrote, or None where there is none of ours."""
+    with suppress(OSError, ValueError):
+        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            return content
+    return None
+
+
+def read_packages(folder: Path) -> dict[str, str]:
+    """Version by name of what was installed where a training ran; empty where nobody noted it."""
+    try:
+        return parse_packages((folder / PACKAGES).read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+
+
+def installed_packages() -> dict[str, str]:
+    """Version by normalized name of every installed package; the first on the path counts."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.name
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return dict(sorted(found.items()))
+
+
+def format_packages(versions: Mapping[str, str]) -> str:
+    """A line a package, ``name==version``."""
+    return "".join(f"{name}=={version}\n" for name, version in versions.items())
+
+
+def parse_packages(text: str) -> dict[str, str]:
+    """What ``format_packages`` wrote."""
+    return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
+
+
+_SOURCE_KEYS = ("dataset", "origin", "sha256", "bytes", "licence", "citation", "counts")
+
+
+def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
+    """Path, digest, counts and terms of a packed set, and of its source where that is at hand."""
+    return {
+        "path": str(packed.path),
+        "name": packed.name,
+        "digest": packed.digest,
+        "num_images": packed.num_images,
+        "resolution": packed.resolution,
+        "channels": packed.channels,
+        "class_counts": _class_counts(packed) if label_dim else {},
+        "licence": packed.license or "",
+        "citation": packed.citation or "",
+        "source": _source_of(packed.path),
+    }
+
+
+def _class_counts(packed: PackedSet) -> dict[str, int]:
+    """Pictures by class, where labels are classes."""
+    if packed.label_dim > 1000:
+        return {}
+    labels = [packed.label(index) for index in range(packed.num_images)]
+    if any(label.sum() != 1 or label.max() != 1 for label in labels):
+        return {}
+    counts = Counter(int(label.argmax()) for label in labels)
+    names = packed.class_names or []
+    return {names[c] if c < len(names) else str(c): counts[c] for c in sorted(counts)}
+
+
+def _source_of(packed: Path) -> dict[str, Any]:
+    """What the SOURCE.json says of the folder that the pipeline made the set from."""
+    for folder in _made_from(packed):
+        if (content := read_source(folder)) is not None:
+            known = {key: content[key] for key in _SOURCE_KEYS if content.get(key) is not None}
+            return {k: without_secrets(v) if isinstance(v, str) else v for k, v in known.items()}
+    return {}
+
+
+def _made_from(packed: Path) -> list[Path]:
+    """Folders that ``dvc.lock``, in this folder, names as the source of ``packed``."""
+    for stage in locked_stages(Path("dvc.lock")).values():
+        outs = [Path(out["path"]).resolve() for out in stage.get("outs", [])]
+        if packed.resolve() in outs:
+            return [Path(dep["path"]) for dep in stage.get("deps", [])]
+    return []
+
+
+def locked_stages(path: Path) -> Mapping[str, Any]:
+    """The stages in a ``dvc.lock``; none where it is missing or no such file."""
+    from sg3flow.params_file import read_params
+
+    try:
+        stages = read_params(path).get("stages")
+    except (ConfigError, OSError):
+        return {}
+    return stages if isinstance(stages, dict) else {}
+
+
+def network_info(source: str, digest: str) -> dict[str, Any]:
+    """What is recorded of the network that ``source`` names; empty: none.
+
+    ``shortened`` says that the address had more than a record may hold: a password, a query.
+    """
+    if not source:
+        return {}
+    shown = without_secrets(source)
+    return {"source": shown, "shortened": shown != source, "sha256": digest}
+
+
+def network_digest(path: Path) -> str:
+    """SHA-256 of the network in a file, or in a folder that holds one; empty: not exactly one."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.pkl"))
+    files = files or sorted(path.rglob("*.safetensors"))
+    return sha256_file(files[0]) if len(files) == 1 else ""
+
+
+# In YAML an address ends at a quote.
+_ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+_NOTE = b"\nsg3flow: cut off here; the whole diff has %d bytes\n"
+
+
+def capture(work: Path, device: torch.device, told: Mapping[str, Any]) -> list[Path]:
+    """Write the provenance of the training that starts now; the files, the main one first.
+
+    Args:
+        work: the run's folder.
+        told: what the training itself knows: its data and the digest of its numerics, say.
+    """
+    known = read_provenance(work)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "reproduce": f"sg3flow reproduce {told['uid']}" if "uid" in told else "",
+        "script": Path(sys.argv[0]).name,
+        "user": user_name(),
+        "dvc_exp": os.environ.get("DVC_EXP_NAME", ""),
+        "mlflow_run": os.environ.get("MLFLOW_RUN_ID", ""),  # of `mlflow run`
+        "code": _write_code(work),
+        "folder": _relative(Path.cwd(), code_folder()),
+        "compute": compute_info(device),
+        "variables": deciding_variables(),
+        "machine": machine_info(),
+        "files": _copy_project_files(work, Path.cwd()),
+        **told,
+    }
+    content["setups"] = _setups(known, content)
+    write_text(work / PACKAGES, format_packages(installed_packages()))
+    write_json(work / PROVENANCE, content)
+    names = (PROVENANCE, PACKAGES, DIFF, *PROJECT_FILES)
+    return [work / name for name in names if (work / name).exists()]
+
+
+def _write_code(work: Path) -> dict[str, Any]:
+    facts, diff = code_info()
+    if "git_error" in facts:
+        print(
+            f"warning: commit and changes are not recorded, git says: {facts['git_error']}; this "
+            "training cannot be reproduced",
+            file=sys.stderr,
+            flush=True,
+        )
+    (work / DIFF).unlink(missing_ok=True)  # of an earlier start
+    if len(diff) > MOST_DIFF_BYTES:
+        write_bytes(work / DIFF, diff[:MOST_DIFF_BYTES] + _NOTE % len(diff))
+    elif diff:
+        write_bytes(work / DIFF, diff)
+    return facts
+
+
+def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
+    """Copy what the pipeline says of itself, passwords left out; SHA-256 by name."""
+    digests = {}
+    for name in PROJECT_FILES:
+        (work / name).unlink(missing_ok=True)
+        if (project / name).is_file():
+            text = (project / name).read_text(encoding="utf-8", errors="replace")
+            write_text(work / name, _ADDRESS.sub(lambda found: shown_url(found[0]), text))
+            if _is_readable(work / name):
+                digests[name] = sha256_file(work / name)
+            else:  # an address that ends in a bracket: better none than a broken one
+                (work / name).unlink()
+    return digests
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_params(path)
+    except ConfigError:
+        return False
+    return True
+
+
+def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each start that differs from the one before in code or machine."""
+    code, machine = content["code"], content["machine"]
+    row = {
+        "nimg": content.get("start_nimg", 0),
+        "commit": code["commit"],
+        "diff": code.get("diff", {}).get("sha256", ""),
+        "cpu": machine["cpu"],
+        "gpus": [gpu["name"] for gpu in machine["gpus"]],
+        **content["compute"],
+    }
+    earlier = list(known["setups"]) if known else []
+    last = {k: v for k, v in earlier[-1].items() if k not in ("time", "nimg")} if earlier else None
+    if last == {k: v for k, v in row.items() if k != "nimg"}:
+        return earlier
+    return [*earlier, {"time": round(time.time())} | row]
+
+
+def _relative(path: Path, base: Path) -> str:
+    """``path`` as seen from ``base`` if it lies there; it then says nothing of this machine."""
+    if path.is_relative_to(base):
+        return path.relative_to(base).as_posix()
+    return str(path)

@@ -1,0 +1,265 @@
+"""One line of a journal as MLflow has it; sending a line twice is sending it once."""
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag
+
+from sg3flow.errors import TrainingMissingError
+from sg3flow.files import sha256_file
+from sg3flow.tracking.mlflow_store import Store, time_to_upload
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the lines of a journal go.
+
+    Attributes:
+        run_id: the run of the journal itself.
+        training_id: the training run it belongs to; None: the server does not have it (yet).
+        training_name: what to call that where it is missed.
+    """
+
+    store: Store
+    folder: Path
+    run_id: str
+    training_id: str | None
+    training_name: str
+
+    def of(self, row: Mapping[str, Any]) -> str:
+        """The run a line is meant for.
+
+        Raises:
+            TrainingMissing: it is the training run, and that is not there.
+        """
+        if row.get("on") != "training":
+            return self.run_id
+        if self.training_id is None:
+            raise TrainingMissingError(
+                f"the training run {self.training_name} is not on the server yet: run `sg3flow "
+                "sync FOLDER` with its folder (runs/train, say)"
+            )
+        return self.training_id
+
+
+def send_event(target: Target, row: Mapping[str, Any]) -> None:
+    """Tell the server what a line of ``events.jsonl`` says.
+
+    Raises:
+        TrainingMissing: the training run it is about is not there.
+        Exception: whatever the client raises.
+    """
+    sender = _SENDERS.get(row["kind"])
+    if sender is not None:  # begin and end make the run's status, which is sent by itself
+        sender(target, row)
+
+
+def _tags(target: Target, row: Mapping[str, Any]) -> None:
+    from mlflow.entities import RunTag
+
+    tags = [RunTag(key, str(value)) for key, value in row["values"].items()]
+    target.store.client.log_batch(target.of(row), tags=tags)
+
+
+def _parent(target: Target, row: Mapping[str, Any]) -> None:
+    parent_id = target.of({"on": "training"})
+    target.store.client.set_tag(target.run_id, "mlflow.parentRunId", parent_id)
+
+
+def _metric(target: Target, row: Mapping[str, Any]) -> None:
+    run_id, kimg = target.of(row), row["nimg"] // 1000
+    snapshot = row["file"]
+    model_id = snapshot_model(target.store, run_id, snapshot, kimg) if snapshot else None
+    target.store.client.log_metric(
+        run_id, row["key"], row["value"], timestamp=_time_ms(row), step=kimg, model_id=model_id
+    )
+
+
+def _image(target: Target, row: Mapping[str, Any]) -> None:
+    path, run_id = target.folder / row["file"], target.of(row)
+    if path.is_file():
+        with time_to_upload(path):
+            kimg = row["nimg"] // 1000
+            log_picture(target.store.client, run_id, path, row["key"], kimg, _time_ms(row))
+
+
+def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
+    path = target.folder / row["file"]
+    if path.is_file():
+        log_snapshot_model(target.store, target.of(row), path, row["nimg"] // 1000)
+
+
+def _artifact(target: Target, row: Mapping[str, Any]) -> None:
+    path, run_id = target.folder / row["file"], target.of(row)
+    if path.is_file():  # else somebody tidied up: there is nothing to send any more
+        with time_to_upload(path):
+            target.store.client.log_artifact(run_id, str(path), row["key"] or None)
+
+
+def _dataset(target: Target, row: Mapping[str, Any]) -> None:
+    log_dataset(target.store.client, target.of(row), **row["values"])
+
+
+def _time_ms(row: Mapping[str, Any]) -> int:
+    # The time in the file is part of a point's identity: a replay adds nothing.
+    return int(row.get("timestamp", 0) * 1000)
+
+
+_SENDERS = {
+    "tags": _tags,
+    "parent": _parent,
+    "metric": _metric,
+    "image": _image,
+    "snapshot": _snapshot,
+    "artifact": _artifact,
+    "dataset": _dataset,
+}
+
+
+class PackedSetDataset(MetaDataset):  # type: ignore[misc]  # mlflow's classes are untyped here
+    """Metadata of a packed set: name, digest, where from, and counts as its profile."""
+
+    def __init__(self, source: Any, name: str, digest: str, profile: Mapping[str, Any]) -> None:
+        self._profile_values = dict(profile)
+        super().__init__(source, name=name, digest=digest)
+
+    def to_dict(self) -> dict[str, str]:
+        """What MLflow stores."""
+        profile = json.dumps(self._profile_values, sort_keys=True)
+        return {**super().to_dict(), "profile": profile}
+
+
+def log_dataset(
+    client: Any, run_id: str, *, name: str, digest: str, source: str, profile: Mapping[str, Any]
+) -> None:
+    """Attach a data set to a run; the same set twice is one."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+
+    # MLflow keeps at most 36 characters of a digest.
+    dataset = PackedSetDataset(
+        CodeDatasetSource({"sg3flow.source": source}), name, digest[:16], profile
+    )
+    context = InputTag("mlflow.data.context", "training")
+    client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
+
+
+_FOLDER = "images"  # where MLflow keeps the pictures of the slider
+_THUMBNAIL_SIDE = 256
+
+
+def log_picture(client: Any, run_id: str, path: Path, key: str, kimg: int, time_ms: int) -> None:
+    """Put a picture under the run's step slider ``key``; the same one twice is one.
+
+    MLflow's own ``log_image`` gives every call a random name: a picture whose upload was answered
+    too late would be there twice. Under a name of its content it takes its own place.
+
+    Args:
+        time_ms: when it was made; part of the name, as MLflow has it.
+    """
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+    from PIL import Image
+
+    mark = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{key}/{kimg}/{time_ms}")
+    name = f"{key.replace('/', '~')}+step+{kimg}+timestamp+{time_ms}+{mark}"
+    with tempfile.TemporaryDirectory() as folder, Image.open(path) as picture:
+        full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
+        if picture.format == "PNG":
+            shutil.copyfile(path, full)
+        else:
+            picture.save(full)
+        picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        picture.save(small)
+        for each in (full, small):
+            client.log_artifact(run_id, str(each), _FOLDER)
+    client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, True)
+
+
+MODEL_TYPE = "checkpoint"
+SHA256_TAG = "sg3flow.sha256"
+_PAGE = 50  # a server gives no more at once
+
+
+def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
+    """The LoggedModel of a snapshot file of a run, made if it is missing.
+
+    Its metrics may come before its file does.
+    """
+    known = _first_model(store, run_id, snapshot)
+    if known is not None:
+        return known
+    made = store.client.create_logged_model(
+        store.experiment_id,
+        name=Path(snapshot).stem,
+        source_run_id=run_id,
+        tags={"sg3flow.snapshot": snapshot},
+        params={"kimg": str(kimg)},
+        model_type=MODEL_TYPE,
+    )
+    # Again: a request that was given up as lost may have been answered meanwhile.
+    return _first_model(store, run_id, snapshot) or str(made.model_id)
+
+
+def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
+    """Make the LoggedModel of a snapshot with its file; one that holds these bytes stays as it is.
+
+    A resumed training writes the snapshots since its last state again, on a GPU with other bytes.
+    """
+    from mlflow.entities import LoggedModelStatus
+
+    model_id, digest = snapshot_model(store, run_id, path.name, kimg), sha256_file(path)
+    model = store.client.get_logged_model(model_id)
+    if model.status == LoggedModelStatus.READY and model.tags.get(SHA256_TAG) == digest:
+        return model_id
+    note_output(store, run_id, model_id, kimg)
+    with time_to_upload(path):
+        store.client.log_model_artifact(model_id, str(path))
+    # Last: whoever reads it, a delivery that was cut off too, may rely on it.
+    store.client.set_logged_model_tags(model_id, {SHA256_TAG: digest})
+    store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    return model_id
+
+
+def note_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
+    """Note a LoggedModel as an output of a run; MLflow refuses to note it a second time."""
+    from mlflow.entities import LoggedModelOutput
+
+    outputs = store.client.get_run(run_id).outputs
+    if model_id not in [output.model_id for output in outputs.model_outputs]:
+        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+
+
+def snapshot_models(store: Store, run: Any) -> Iterator[Any]:
+    """The LoggedModels of all snapshots of an MLflow run."""
+    wanted = f"source_run_id = '{run.info.run_id}' AND model_type = '{MODEL_TYPE}'"
+    token = None
+    while True:
+        page = store.client.search_logged_models(
+            [run.info.experiment_id], wanted, max_results=_PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def delete_snapshot_models(store: Store, run: Any) -> None:
+    """Delete the LoggedModels of an MLflow run that is a second one of its training."""
+    for model in list(snapshot_models(store, run)):
+        store.client.delete_logged_model(model.model_id)
+
+
+def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
+    """The LoggedModel of a snapshot; of two, the one made first, and the other is deleted."""
+    wanted = f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'"
+    found = store.client.search_logged_models([store.experiment_id], wanted)
+    models = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+    for model in models[1:]:
+        store.client.delete_logged_model(model.model_id)
+    return str(models[0].model_id) if models else None

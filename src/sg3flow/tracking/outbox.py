@@ -1,0 +1,314 @@
+"""Where a result comes from, as tags of an MLflow run."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sg3flow.addresses import without_secrets
+from sg3flow.files import copy_file, file_lock, try_lock, write_json
+from sg3flow.runs.code_state import code_info, user_name
+from sg3flow.runs.provenance import read_provenance
+from sg3flow.runs.run_folder import RUN_FORMAT, append_row, read_run, read_whole_lines
+from sg3flow.settings import state_root
+
+_PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
+
+
+@cache
+def provenance_tags() -> dict[str, str]:
+    """Tags of a stage that runs now, here: commit, state of the tree, package versions, machine."""
+    code, _ = code_info()
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    tags = {
+        "mlflow.source.name": os.path.basename(sys.argv[0]),
+        "sg3flow.python": platform.python_version(),
+        "sg3flow.machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "sg3flow.dvc_exp": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    return _filled(_common(code, user_name()) | tags | _version_tags(versions))
+
+
+def recorded_tags(
+    provenance: Mapping[str, Any] | None, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """Tags of a training, from what its folder holds of the machine that trained.
+
+    Args:
+        provenance: content of the folder's ``provenance.json``; None: an old folder without one.
+        versions: version by name of the packages that were installed there.
+    """
+    if provenance is None:
+        return {}
+    machine, compute, data = (provenance[key] for key in ("machine", "compute", "data"))
+    gpus = [gpu["name"] for gpu in machine["gpus"]]
+    tags = {
+        "mlflow.source.name": provenance["script"],
+        "sg3flow.reproduce": provenance["reproduce"],
+        "sg3flow.python": compute["python"],
+        "sg3flow.machine": f"{machine['system']} {machine['architecture']}",
+        "sg3flow.cpu": f"{machine['cpu']}, {machine['usable_cores']} cores used",
+        "sg3flow.memory_gib": str(machine["memory_gib"]),
+        "sg3flow.gpu": ", ".join(gpus),
+        "sg3flow.driver": machine["driver"],
+        "sg3flow.cuda": compute["cuda"],
+        "sg3flow.ops": compute["ops"],
+        "sg3flow.threads": str(compute["threads"]),
+        "sg3flow.seed": str(provenance["seed"]),
+        "sg3flow.data": data["digest"],
+        "sg3flow.licence": data["licence"],
+        "sg3flow.dvc_exp": provenance["dvc_exp"],
+        "mlflow.parentRunId": provenance["mlflow_run"],  # of `mlflow run`: ours stands below it
+    }
+    common = _common(provenance["code"], provenance["user"])
+    return _filled(common | tags | _version_tags(versions))
+
+
+def _common(code: Mapping[str, Any], user: str) -> dict[str, str]:
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.user": user}
+    if code["commit"]:
+        tags |= {
+            "mlflow.source.git.commit": code["commit"],
+            "mlflow.source.git.branch": code["branch"],
+            "mlflow.source.git.repoURL": code["remote"],
+            "sg3flow.git_dirty": str(code["dirty"]).lower(),
+        }
+    return tags
+
+
+def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    return {f"sg3flow.version.{name}": versions[name] for name in _PACKAGES if name in versions}
+
+
+def _filled(tags: Mapping[str, str]) -> dict[str, str]:
+    """Without tags that say nothing."""
+    return {name: value for name, value in tags.items() if value}
+
+
+EVENTS, STATS = "events.jsonl", "stats.jsonl"
+FILE_KINDS = ("image", "artifact", "snapshot")
+
+
+class Outbox:
+    """Appends to the events of a run folder.
+
+    A journal that cannot be written never stops the work it tells of: a warning says so, once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._warned = False
+
+    def begin(self) -> None:
+        """Note that a process works on the run from now on, and from what code, on what machine.
+
+        A training has written that down itself, and in more detail.
+        """
+        self.note("begin")
+        if read_provenance(self.folder) is not None:
+            return
+        tags = dict(provenance_tags())  # a copy: it is made once for the process
+        has_parent = "training" in (read_run(self.folder) or {})
+        if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: ours stands below
+            tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
+        self.note("tags", values=tags)
+
+    def end(self, status: str) -> None:
+        """Note how the work ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        self.note("end", status=status)
+
+    def note(self, kind: str, *, key: str = "", file: str = "", nimg: int = 0, **rest: Any) -> None:
+        """Append a line."""
+        row = {"kind": kind, "file": file, "key": key, "nimg": nimg, **rest}
+        try:
+            append_row(self.folder / EVENTS, row | {"timestamp": time.time()})
+        except OSError as error:
+            self._warn(error)
+
+    def keep(self, path: Path, name: str) -> bool:
+        """Keep a file as it is now, below ``files/``; whether that worked."""
+        target = self.folder / "files" / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            # Every writer of this project replaces files: a link stays what it was.
+            try:
+                os.link(path, target)
+            except OSError:  # another file system, or one without hard links
+                copy_file(path, target)
+        except OSError as error:
+            self._warn(error)
+            return False
+        return True
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            print(f"warning: not tracked: {error}; the results stand", file=sys.stderr)
+        self._warned = True
+
+
+def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None) -> Outbox:
+    """A new run folder for one execution of a stage, in ``state/tracking/``.
+
+    Args:
+        stage: name of the stage and of its run.
+        params: its settings as text.
+        training_run: the training folder it works on; its run becomes the parent.
+    """
+    started, uid = time.time(), uuid.uuid4().hex
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
+    journal = Outbox(state_root() / "tracking" / f"{stamp}-{stage}-{uid[:8]}")
+    content: dict[str, Any] = {"format": RUN_FORMAT, "uid": uid, "started": started}
+    content |= {"stage": stage, "name": stage, "params": dict(params)}
+    training = read_run(training_run) if training_run else None
+    if training is not None:
+        content["training"] = {"uid": training["uid"], "name": training.get("name", "")}
+    with suppress(OSError):  # the first line of the journal fails, too, and warns
+        write_json(journal.folder / "run.json", content)
+    if training is not None:
+        journal.note("parent")
+    return journal
+
+
+def noted_end(folder: Path) -> tuple[str, float]:
+    """How the work on a run ended, and when; ``("", 0)``: it goes on, or was killed."""
+    rows = [row for row in read_whole_lines(folder / EVENTS) if row["kind"] in ("begin", "end")]
+    last = rows[-1] if rows else {}
+    return last.get("status", ""), last["timestamp"] if "status" in last else 0.0
+
+
+def last_report(folder: Path) -> float:
+    """When a run last told anything, in seconds since 1970."""
+    times = [
+        row.get("timestamp", 0.0)
+        for name in (EVENTS, STATS)
+        for row in read_whole_lines(folder / name)[-1:]
+    ]
+    return max(times, default=0.0) or time.time()
+
+
+def whole_lines(path: Path, start: int) -> list[bytes]:
+    """The complete lines from byte ``start`` on."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        stream.seek(start)
+        content = stream.read()
+    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+
+
+@dataclass
+class Offset:
+    """What a server has of a folder.
+
+    Kept in ``state/sent/``, not in the folder: that may be an output of DVC's, or a copy on a disk
+    that cannot be written. Losing it costs time alone: everything goes again and adds nothing.
+
+    Attributes:
+        folder: the run folder.
+        uri: the server, without its password.
+        run_id: the run there.
+        stats: bytes of ``stats.jsonl`` that it has.
+        events: bytes of ``events.jsonl`` that it has.
+        ahead: begin and end of lines after that which it has too: one it refuses stops no other.
+        status: the status it was told.
+    """
+
+    folder: str
+    uri: str
+    run_id: str = ""
+    stats: int = 0
+    events: int = 0
+    ahead: list[list[int]] = field(default_factory=list)
+    status: str = ""
+
+    def save(self) -> None:
+        """Remember it."""
+        write_json(_place(Path(self.folder), self.uri, "json"), asdict(self))
+
+    def is_for(self, folder: Path, uri: str) -> bool:
+        """Whether this is about that folder and that server."""
+        return (self.folder, self.uri) == (str(folder.resolve()), without_secrets(uri))
+
+    def restart(self, run_id: str) -> None:
+        """Begin anew, with a run that has nothing yet as far as we know."""
+        self.run_id, self.stats, self.events = run_id, 0, 0
+        self.ahead, self.status = [], ""
+
+    def events_left(self) -> list[tuple[int, bytes]]:
+        """Lines of ``events.jsonl`` that the server lacks, each with the byte it begins at."""
+        left, start = [], self.events
+        known = {begin for begin, _ in self.ahead}
+        for line in whole_lines(Path(self.folder) / EVENTS, start):
+            if start not in known:
+                left.append((start, line))
+            start += len(line)
+        return left
+
+    def sent(self, start: int, line: bytes) -> None:
+        """Note that the line which begins at ``start`` is there."""
+        self.ahead.append([start, start + len(line)])
+        ends = {begin: end for begin, end in self.ahead}
+        while self.events in ends:
+            self.events = ends.pop(self.events)
+        self.ahead = [list(item) for item in ends.items()]
+        self.save()
+
+    def unsent(self) -> tuple[int, int]:
+        """Lines that the server lacks, and how many of them are files."""
+        events = [line for _, line in self.events_left()]
+        files = [line for line in events if _is_file(line)]
+        stats = whole_lines(Path(self.folder) / STATS, self.stats)
+        return len(events) + len(stats), len(files)
+
+
+def load_offset(folder: Path, uri: str) -> Offset:
+    """How far ``folder`` was sent to the server ``uri``, as far as this machine knows."""
+    shown = without_secrets(uri)
+    blank = Offset(str(folder.resolve()), shown)
+    try:
+        text = _place(folder, shown, "json").read_text(encoding="utf-8")
+        known = Offset(**json.loads(text))
+    except (OSError, ValueError, TypeError):
+        return blank
+    return known if known.is_for(folder, uri) else blank
+
+
+@contextmanager
+def single_uploader(folder: Path, uri: str) -> Iterator[bool]:
+    """Whether this process alone sends ``folder`` to ``uri`` while the block runs."""
+    lock = file_lock(_place(folder, without_secrets(uri), "lock"))
+    is_ours = try_lock(lock)
+    try:
+        yield is_ours
+    finally:
+        lock.release()
+
+
+def _place(folder: Path, uri: str, suffix: str) -> Path:
+    described = read_run(folder) or {}  # made anew at the same path, a folder is another run
+    identity = (str(described.get("uid")), uri, str(folder.resolve()))
+    mark = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:24]
+    return state_root() / "sent" / f"{mark}.{suffix}"
+
+
+def _is_file(line: bytes) -> bool:
+    try:
+        return json.loads(line)["kind"] in FILE_KINDS
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,343 @@
+"""The training that somebody means, by any name a person has for it."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.runs.provenance import DIFF, PACKAGES, PROVENANCE
+from sg3flow.runs.worktree import Record, read_record
+from sg3flow.settings import PROJECT_FILES
+from sg3flow.tracking.event_upload import SHA256_TAG, snapshot_models
+from sg3flow.tracking.mlflow_store import (
+    Store,
+    find_version,
+    open_registry,
+    results_of,
+    tracking_errors,
+)
+
+_VERSION = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
+_ALIAS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)@([A-Za-z][A-Za-z0-9._-]*)")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_ID_START = re.compile(r"[0-9a-f]{4,31}")
+_PAGE = 1000
+_MOST_SHOWN = 6
+
+
+def split_version(text: str) -> tuple[str, str] | None:
+    """Name and number or ``@alias`` of NAME@ALIAS, models:/NAME/3, models:/NAME@ALIAS, or None."""
+    if found := _VERSION.fullmatch(text):
+        return found[1], found[2] or f"@{found[3]}"
+    if found := _ALIAS.fullmatch(text):
+        return found[1], f"@{found[2]}"
+    return None
+
+
+def find_training(store: Store, text: str) -> Any:
+    """The MLflow run of the one training that a text names.
+
+    Args:
+        text: a registered version as ``split_version`` takes it, if no run is called so; a run's
+            id with or without ``runs:/``, or the beginning of one; a run's name; the uid in
+            ``run.json``; the name of a DVC experiment. The run of a later stage stands for its
+            training.
+
+    Raises:
+        TrackingError: none or several are called so, or it belongs to no training.
+        ConfigError: a model has no such version.
+    """
+    version = split_version(text)
+    if version is not None and not is_run_name(store, text):
+        run_id = find_version(store, *version).run_id
+        if not run_id:
+            raise TrackingError(f"{text} does not say which run made it")
+        return _training_of(store, get_run(store, run_id))
+    text = text.removeprefix("runs:/")
+    is_id = _RUN_ID.fullmatch(text) is not None
+    if is_id and (run := _find_run(store, text)) is not None:
+        return _training_of(store, run)
+    trainings = list(_trainings(store))
+    for meaning, found in _candidates(trainings, text):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.info.run_id[:12] for run in found[:_MOST_SHOWN])
+            raise TrackingError(
+                f"{len(found)} trainings {meaning} {text}; name one by its id: {ids}"
+            )
+    if is_id:
+        raise TrackingError(f"MLflow has no run {text}")
+    hint = nearest(text, [str(run.info.run_name) for run in trainings])
+    raise TrackingError(
+        f"MLflow has no training '{text}'{hint}; give a run id, a run's name, NAME@champion, "
+        "models:/NAME/VERSION or a run folder"
+    )
+
+
+def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any]]]:
+    """What the text may mean, and the trainings that it then names."""
+    yield "have the uid", [run for run in trainings if run.data.tags.get("sg3flow.uid") == text]
+    yield "are called", [run for run in trainings if run.info.run_name == text]
+    yield (
+        "are of the experiment",
+        [run for run in trainings if run.data.tags.get("sg3flow.dvc_exp") == text],
+    )
+    if _ID_START.fullmatch(text):
+        yield (
+            "have ids that begin with",
+            [run for run in trainings if run.info.run_id.startswith(text)],
+        )
+
+
+def is_run_name(store: Store, text: str) -> bool:
+    """Whether a training is called so: people name runs as they like, ``cats@night`` say."""
+    if _ALIAS.fullmatch(text) is None:
+        return False
+    wanted = f"tags.`sg3flow.stage` = 'train' AND attributes.run_name = '{text}'"
+    return bool(store.client.search_runs(_experiments(store), wanted, max_results=1))
+
+
+def get_run(store: Store, run_id: str) -> Any:
+    """A run by its whole id.
+
+    Raises:
+        TrackingError: MLflow does not know it.
+    """
+    run = _find_run(store, run_id)
+    if run is None:
+        raise TrackingError(f"MLflow has no run {run_id}")
+    return run
+
+
+def _find_run(store: Store, run_id: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _training_of(store: Store, run: Any) -> Any:
+    """The run itself, or of a later stage's run the training that it belongs to."""
+    if run.data.tags.get("sg3flow.stage", "train") == "train":
+        return run
+    parent = run.data.tags.get("mlflow.parentRunId")
+    training = get_run(store, parent) if parent else None
+    if training is None or training.data.tags.get("sg3flow.stage", "train") != "train":
+        raise TrackingError(f"run {run.info.run_name} ({run.info.run_id}) is no training's")
+    return training
+
+
+def _experiments(store: Store) -> list[str]:
+    return [str(each.experiment_id) for each in store.client.search_experiments()]
+
+
+def _trainings(store: Store) -> Iterator[Any]:
+    experiments = _experiments(store)
+    wanted, token = "tags.`sg3flow.stage` = 'train'", None
+    while True:
+        page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+_FILES = ("run.json", PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
+
+
+def find_record(run: str, scratch: Path) -> Record:
+    """The record of a training: of a run folder where it stands, of any other name from the server.
+
+    Args:
+        run: a run folder, or what ``download_record`` takes.
+        scratch: a folder to download into.
+
+    Raises:
+        TrackingError, DataError: as ``download_record``.
+    """
+    folder = Path(run).expanduser()
+    if (folder / "run.json").is_file():
+        return read_record(folder.resolve(), origin=run)
+    if folder.is_dir():
+        raise DataError(f"{run} is no run folder: it holds no run.json")
+    return download_record(run, scratch)
+
+
+def download_record(run: str, folder: Path) -> Record:
+    """Find a training and bring its record into ``folder``.
+
+    Args:
+        run: any name that ``find_training`` takes.
+
+    Raises:
+        TrackingError: there is no such training, or several; or the server does not answer.
+        DataError: the run has no record.
+    """
+    store = open_registry()
+    with tracking_errors(store.uri):
+        found = find_training(store, run)
+        run_id = found.info.run_id
+        present = {artifact.path for artifact in store.client.list_artifacts(run_id)}
+        for name in _FILES:
+            if name in present:
+                store.client.download_artifacts(run_id, name, str(folder))
+        digests = _digests(store, found)
+    origin = f"run {found.info.run_name} ({run_id})"
+    return read_record(folder, digests, origin)
+
+
+def _digests(store: Store, run: Any) -> dict[str, str]:
+    tags = [model.tags for model in snapshot_models(store, run)]
+    return {tag["sg3flow.snapshot"]: tag[SHA256_TAG] for tag in tags if SHA256_TAG in tag}
+
+
+# Statistics of the machine, a request each: nobody compares runs by them.
+_LEFT_OUT = re.compile(r"(Resources|Repairs|system)/.*|Timing/(?!sec_per_kimg$).*")
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A training run as MLflow has it.
+
+    Attributes:
+        params, tags: as texts.
+        histories: (step, value) by metric, in order of the steps.
+        data: the data set: name, digest (its first 16 digits), and what its profile says.
+        report: a copy of the report of its last evaluation; None: it has none.
+        snapshots: (kimg, file name, model URI), the oldest first.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    histories: dict[str, list[tuple[float, float]]]
+    data: dict[str, Any]
+    report: Path | None
+    snapshots: list[tuple[int, str, str]]
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model.
+
+    Attributes:
+        uri: ``models:/NAME/VERSION``.
+        run_id: of the run that made it; empty: not recorded.
+        tags: as texts.
+        results: its rows of ``reports/metrics.json``, by metric.
+    """
+
+    uri: str
+    run_id: str
+    tags: dict[str, str] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def registered_version(text: str) -> RegisteredVersion:
+    """The registered version that a text names, as ``split_version`` takes it.
+
+    Raises:
+        TrackingError, ConfigError: there is no such model, version or alias, or the server does
+            not answer.
+    """
+    named = split_version(text)
+    assert named is not None
+    store = open_registry()
+    with tracking_errors(store.uri):
+        found = find_version(store, *named)
+        tags = {str(key): str(value) for key, value in found.tags.items()}
+        uri = f"models:/{named[0]}/{found.version}"
+        return RegisteredVersion(uri, str(found.run_id or ""), tags, results_of(found))
+
+
+def training_id(text: str) -> str:
+    """The id of the one training run that a text names, as ``find_training`` takes it.
+
+    Raises:
+        TrackingError: none or several are called so, or the server does not answer.
+    """
+    store = open_registry()
+    with tracking_errors(store.uri):
+        return str(find_training(store, text).info.run_id)
+
+
+def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
+    """Everything that is compared of a training run.
+
+    Args:
+        folder: where a copy of its report may be put.
+
+    Raises:
+        TrackingError: the run is gone, or the server does not answer.
+    """
+    store = open_registry()
+    with tracking_errors(store.uri):
+        run = get_run(store, run_id)
+        names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]
+        return TrackedRun(
+            run_id=run_id,
+            name=str(run.info.run_name),
+            status=str(run.info.status),
+            params={str(k): str(v) for k, v in run.data.params.items()},
+            tags={str(k): str(v) for k, v in run.data.tags.items()},
+            histories={name: _history(store, run_id, name) for name in sorted(names)},
+            data=_data(run),
+            report=_report(store, run, folder),
+            snapshots=_snapshots(store, run),
+        )
+
+
+def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
+    # Of several values at a step, say of an evaluation that ran twice, the last one holds.
+    points = store.client.get_metric_history(run_id, name)
+    by_step = {p.step: p.value for p in sorted(points, key=lambda p: (p.step, p.timestamp))}
+    return [(float(step), float(value)) for step, value in by_step.items()]
+
+
+def _data(run: Any) -> dict[str, Any]:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if not inputs:
+        return {}
+    dataset = inputs[0].dataset
+    profile = _json(dataset.profile or "{}")
+    return {**(profile or {}), "name": dataset.name, "digest": dataset.digest}
+
+
+def _report(store: Store, run: Any, folder: Path) -> Path | None:
+    """The report of the last evaluation that belongs to a training run."""
+    parent = run.info.run_id
+    wanted = f"tags.`sg3flow.stage` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
+    order = ["attributes.start_time DESC"]
+    for child in store.client.search_runs([run.info.experiment_id], wanted, order_by=order):
+        names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
+        if "metrics.json" in names:
+            place = tempfile.mkdtemp(dir=folder)
+            return Path(store.client.download_artifacts(child.info.run_id, "metrics.json", place))
+    return None
+
+
+def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
+    found = []
+    for model in snapshot_models(store, run):
+        file, kimg = model.tags.get("sg3flow.snapshot"), model.params.get("kimg", "")
+        if file and kimg.isdigit():
+            found.append((int(kimg), str(file), f"models:/{model.model_id}"))
+    return sorted(found)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

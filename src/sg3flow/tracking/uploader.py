@@ -1,0 +1,287 @@
+"""Sends what a run folder holds and a tracking server lacks; sending again adds nothing.
+
+The run is found by a tag, a metric point with the same time and value is one point, a picture's
+name is made of its content, a snapshot's model is looked up before it is made.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sg3flow.errors import TrackingError, TrainingMissingError
+from sg3flow.runs.provenance import read_packages, read_provenance
+from sg3flow.runs.run_folder import read_row, read_run
+from sg3flow.tracking.event_upload import delete_snapshot_models
+from sg3flow.tracking.mlflow_store import (
+    Store,
+    connect,
+    find_run,
+    runs_tagged,
+    tracking_errors,
+    tracking_uri,
+)
+from sg3flow.tracking.outbox import (
+    EVENTS,
+    STATS,
+    Offset,
+    last_report,
+    load_offset,
+    noted_end,
+    recorded_tags,
+    whole_lines,
+)
+
+_BATCH_METRICS = 1000  # MLflow takes no more in one request
+_REFUSED_WAIT_SEC = 300.0  # what it refuses may be a large file: not every few seconds again
+
+
+class Uploader:
+    """Sends one run folder to the tracking server in force.
+
+    Attributes:
+        live: whether the work it tells of goes on; without an end it was killed otherwise.
+    """
+
+    def __init__(
+        self, folder: Path, *, live: bool = False, on_progress: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder, self.live = folder, live
+        self._on_progress = on_progress
+        self._position: Offset | None = None
+        self._sent_state: object = None
+        self._refused: dict[int, tuple[float, TrackingError]] = {}  # when, and why, by first byte
+
+    def send(self) -> None:
+        """Send everything that is new.
+
+        Raises:
+            TrackingError: something could not be sent; what could be is remembered.
+        """
+        state = self._state()
+        if state == self._sent_state:
+            return
+        store = connect()
+        try:
+            with tracking_errors(store.uri):
+                problems = self._send_all(store)
+            if problems:
+                raise min(problems, key=lambda problem: isinstance(problem, TrainingMissingError))
+        except TrainingMissingError:
+            raise
+        except TrackingError:
+            self._position = None  # it may be that the run is gone: look for it next time
+            raise
+        self._sent_state = state
+
+    def send_own(self) -> None:
+        """Send all but what has to wait for the training run, which ``sg3flow sync`` sends later.
+
+        Raises:
+            TrackingError: as ``send``.
+        """
+        with suppress(TrainingMissingError):
+            self.send()
+
+    def is_complete(self) -> bool:
+        """Whether the server has everything already.
+
+        Raises:
+            TrackingError: it does not answer.
+        """
+        offset = load_offset(self.folder, tracking_uri())
+        if offset.unsent() != (0, 0) or offset.status != self._status():
+            return False
+        store = connect()
+        with tracking_errors(store.uri):
+            return find_run(store, self._described()["uid"]) == offset.run_id
+
+    def is_deleted(self) -> bool:
+        """Whether somebody has deleted the run on the server: it should not come back."""
+        store = connect()
+        uid = self._described()["uid"]
+        with tracking_errors(store.uri):
+            return find_run(store, uid) is None and bool(runs_tagged(store, uid, deleted=True))
+
+    def run_id(self) -> str:
+        """The run on the server, after ``send``."""
+        assert self._position is not None
+        return self._position.run_id
+
+    def _described(self) -> dict[str, Any]:
+        described = read_run(self.folder)
+        if described is None:
+            raise TrackingError(f"{self.folder}/run.json is missing or damaged: nothing to send")
+        return described
+
+    def _state(self) -> object:
+        """Changes whenever there may be something new to send."""
+        files = (self.folder / name for name in (EVENTS, STATS))
+        sizes = [path.stat().st_size if path.exists() else 0 for path in files]
+        return tracking_uri(), self.live, sizes
+
+    def _status(self) -> str:
+        return noted_end(self.folder)[0] or ("RUNNING" if self.live else "KILLED")
+
+    def _send_all(self, store: Store) -> list[TrackingError]:
+        while True:
+            offset = self._open(store)
+            self._send_stats(store, offset)
+            problems = self._send_events(store, offset)
+            if self._send_status(store, offset):
+                return problems
+
+    def _open(self, store: Store) -> Offset:
+        """Find or make the run, describe it, and see how far it was sent."""
+        if self._position is None or not self._position.is_for(self.folder, store.uri):
+            offset = load_offset(self.folder, store.uri)
+            run_id = find_or_create_run(store, self.folder, self._described())
+            if offset.run_id != run_id:
+                offset.restart(run_id)
+            self._position = offset
+        return self._position
+
+    def _send_stats(self, store: Store, offset: Offset) -> None:
+        batch: list[Any] = []
+        size, path = 0, self.folder / STATS
+        for line in whole_lines(path, offset.stats):
+            metrics = _metrics_of(read_row(line, path, f"byte {offset.stats + size}"))
+            if len(batch) + len(metrics) > _BATCH_METRICS:
+                self._send_batch(store, offset, batch, size)
+                batch, size = [], 0
+            batch += metrics
+            size += len(line)
+        if size:
+            self._send_batch(store, offset, batch, size)
+
+    def _send_batch(self, store: Store, offset: Offset, batch: list[Any], size: int) -> None:
+        store.client.log_batch(offset.run_id, batch)
+        offset.stats += size
+        offset.save()
+        self._on_progress()
+
+    def _send_events(self, store: Store, offset: Offset) -> list[TrackingError]:
+        """Send line by line; what the server refuses is passed over, and tried again later."""
+        from sg3flow.tracking.event_upload import Target, send_event
+
+        training = self._described().get("training")
+        training_id = find_run(store, training["uid"]) if training else None
+        name = str(training.get("name", "")) if training else ""
+        target = Target(store, self.folder, offset.run_id, training_id, name)
+        problems: list[TrackingError] = []
+        for start, line in offset.events_left():
+            when, reason = self._refused.get(start, (0.0, None))
+            if reason is not None and self.live and time.monotonic() < when + _REFUSED_WAIT_SEC:
+                problems.append(reason)
+                continue
+            try:
+                with tracking_errors(store.uri):
+                    send_event(target, read_row(line, self.folder / EVENTS, f"byte {start}"))
+            except TrackingError as error:
+                if error.__cause__ is not None:  # the server's doing: does it answer at all?
+                    _require_answer(store)
+                    self._refused[start] = (time.monotonic(), error)
+                problems.append(error)
+            else:
+                offset.sent(start, line)
+                self._on_progress()
+        return problems
+
+    def _send_status(self, store: Store, offset: Offset) -> bool:
+        """Set the run's status; False if all must go to another run instead."""
+        status = self._status()
+        if status == offset.status:
+            return True
+        if status == "RUNNING":
+            store.client.update_run(offset.run_id, status=status)
+        elif find_or_create_run(store, self.folder, self._described()) != offset.run_id:
+            # A request that was answered too late had made the run a second time.
+            self._position = None
+            return False
+        else:
+            ended = noted_end(self.folder)[1] or last_report(self.folder)
+            store.client.set_terminated(offset.run_id, status, end_time=int(ended * 1000))
+        offset.status = status
+        offset.save()
+        return True
+
+
+def _require_answer(store: Store) -> None:
+    """Raise what the client does, unless the server still answers."""
+    try:
+        store.client.get_experiment(store.experiment_id)
+    except Exception:  # a refused upload may have broken the connection: a new one then
+        store.client.get_experiment(store.experiment_id)
+
+
+def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) -> str:
+    """The MLflow run of a run folder, made if it is missing, with all that describes it.
+
+    The description is sent whenever a delivery begins: an earlier one may have been cut off between
+    making the run and describing it.
+    """
+    tags = {"sg3flow.uid": described["uid"], "sg3flow.stage": described.get("stage", "train")}
+    tags |= {f"sg3flow.{k}": described[k] for k in ("fingerprint", "command") if k in described}
+    if "kimg" in described["params"]:
+        tags["sg3flow.kimg"] = str(described["params"]["kimg"])
+    tags |= recorded_tags(read_provenance(folder), read_packages(folder))
+    uid = described["uid"]
+    if find_run(store, uid) is None:
+        start_ms = int(described.get("started", time.time()) * 1000)  # older folders lack it
+        store.client.create_run(store.experiment_id, start_ms, tags, run_name=described["name"])
+    run_id = find_run(store, uid)
+    if run_id is None:
+        raise TrackingError("MLflow made a run and cannot find it; try again later")
+    for run in runs_tagged(store, uid):
+        if run.info.run_id != run_id:
+            delete_snapshot_models(store, run)
+            store.client.delete_run(run.info.run_id)
+    _describe_run(store, run_id, described, tags)
+    _attach_data(store, run_id, folder, described)
+    return run_id
+
+
+def _describe_run(
+    store: Store, run_id: str, described: dict[str, Any], tags: dict[str, str]
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
+    # the present one as a tag.
+    sent = store.client.get_run(run_id).data.params
+    params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
+    store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
+
+
+def _attach_data(store: Store, run_id: str, folder: Path, described: dict[str, Any]) -> None:
+    from sg3flow.tracking.event_upload import log_dataset
+
+    data = described.get("training_set")
+    if data is None:
+        return
+    more = (read_provenance(folder) or {}).get("data", {})
+    profile = {k: v for k, v in data.items() if k not in ("name", "digest")} | {
+        key: more[key] for key in ("class_counts", "source") if more.get(key)
+    }
+    source = more.get("source", {}).get("origin") or more.get("path", "")
+    log_dataset(
+        store.client,
+        run_id,
+        name=data["name"],
+        digest=data["digest"],
+        source=source,
+        profile=profile,
+    )
+
+
+def _metrics_of(row: dict[str, Any]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    # The time in the file is part of the point's identity: a replay adds nothing.
+    time_ms, step = int(row["timestamp"] * 1000), row["nimg"] // 1000
+    return [
+        Metric(name, value["mean"], time_ms, step)
+        for name, value in row.items()
+        if isinstance(value, dict)
+    ]

@@ -1,0 +1,217 @@
+"""Grids of sample pictures: the same latents and the same real pictures through a whole run."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sg3flow.checkpoints import save_snapshot
+from sg3flow.config import TrainConfig
+from sg3flow.data.dataset import TrainingSet
+from sg3flow.errors import ConfigError
+from sg3flow.files import atomic_write
+from sg3flow.networks.layers import to_uint8
+from sg3flow.params_file import parse_pair
+from sg3flow.runs.machine import SystemMonitor
+from sg3flow.runs.run_folder import DIGESTS, Reporter, Stat
+from sg3flow.training.assembly import Parts
+from sg3flow.training.work_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """What the sample grids of a run show.
+
+    Attributes:
+        columns, rows: size of the grid in pictures.
+        items: indices of the real pictures, row by row.
+        z: latents [columns * rows, z_dim]; c: labels [columns * rows, c_dim].
+    """
+
+    columns: int
+    rows: int
+    items: list[int]
+    z: torch.Tensor
+    c: torch.Tensor
+
+
+def grid_size(setting: str, resolution: int) -> tuple[int, int]:
+    """Columns and rows: as set, ``8x4``, or as many as fit a picture of 7680 x 4320 pixels.
+
+    Raises:
+        ConfigError: not that form, or not within 1x1 and 64x64.
+    """
+    if not setting:
+        columns = int(np.clip(7680 // resolution, 7, 32))
+        return columns, int(np.clip(4320 // resolution, 4, 32))
+    columns, rows = parse_pair(setting, "train.grid (columns x rows)")
+    if not (1 <= columns <= 64 and 1 <= rows <= 64):
+        raise ConfigError(f"train.grid must be within 1x1 and 64x64, not '{setting}'")
+    return columns, rows
+
+
+def choose_samples(items: TrainingSet, size: tuple[int, int], z_dim: int, seed: int) -> SampleGrid:
+    """Draw the pictures and latents of a run's grids; with labels, one row a class."""
+    columns, rows = size
+    random = np.random.RandomState(seed)
+    if items.label_dim == 0:
+        order = random.permutation(len(items))
+        chosen = [int(order[i % len(order)]) for i in range(columns * rows)]
+    else:
+        chosen = _rows_by_class(items, columns, rows, random)
+    z = torch.from_numpy(random.randn(columns * rows, z_dim).astype(np.float32))
+    c = torch.stack([items.label(i) for i in chosen])
+    return SampleGrid(columns, rows, chosen, z, c)
+
+
+def _rows_by_class(
+    items: TrainingSet, columns: int, rows: int, random: np.random.RandomState
+) -> list[int]:
+    by_label: dict[tuple[float, ...], list[int]] = {}
+    for i in range(len(items)):
+        by_label.setdefault(tuple(items.label(i).tolist()), []).append(i)
+    labels = sorted(by_label, reverse=True)  # one-hot: class 0 first
+    chosen = []
+    for row in range(rows):
+        members = by_label[labels[row % len(labels)]]
+        order = random.permutation(len(members))
+        chosen += [members[order[i % len(order)]] for i in range(columns)]
+    return chosen
+
+
+def save_reals(path: Path, items: TrainingSet, grid: SampleGrid) -> None:
+    """Write the grid of real pictures."""
+    images = torch.stack([items[i][0] for i in grid.items])
+    save_mosaic(path, images, grid.columns)
+
+
+@torch.no_grad()
+def save_fakes(path: Path, G: Any, grid: SampleGrid, batch: int, device: torch.device) -> None:
+    """Write the grid of generated pictures."""
+    images = []
+    for z, c in zip(torch.split(grid.z, batch), torch.split(grid.c, batch), strict=True):
+        img = G(z.to(device), c.to(device), noise_mode="const")
+        images.append(to_uint8(img).cpu())
+    save_mosaic(path, torch.cat(images), grid.columns)
+
+
+def save_mosaic(path: Path, images: torch.Tensor, columns: int) -> None:
+    """Write uint8 images [N, C, H, W] as one PNG, ``columns`` a row."""
+    n, channels, height, width = images.shape
+    rows = n // columns
+    mosaic = images.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = mosaic.reshape(rows * height, columns * width, channels).numpy()
+    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    with atomic_write(path) as stream:
+        picture.save(stream, format="PNG")
+
+
+# A state is saved when that costs less than this share of the time since the last one, and after
+# the longest time in any case.
+_STATE_SHARE = 0.02
+_LONGEST_STATE_SEC = 600.0
+
+_TICK_COLUMNS = (
+    ("tick", "Progress/tick", "5.0f"),
+    ("kimg", "Progress/kimg", "8.1f"),
+    ("time", "Timing/total_sec", "7.0f"),
+    ("sec/kimg", "Timing/sec_per_kimg", "8.2f"),
+    ("maintenance", "Timing/maintenance_sec", "6.1f"),
+    ("memory", "Resources/cpu_mem_gb", "6.2f"),
+    ("gpu memory", "Resources/peak_gpu_mem_gb", "6.2f"),
+    ("reserved", "Resources/peak_gpu_mem_reserved_gb", "6.2f"),
+    ("augment", "Progress/augment", "6.3f"),
+    ("G", "Loss/G/loss", "7.3f"),
+    ("D", "Loss/D/loss", "7.3f"),
+)
+
+
+@dataclass
+class RunRecord:
+    """The record of one run, kept by the first process.
+
+    Attributes:
+        training_set: what a snapshot remembers of its data.
+        load: watches the machine.
+    """
+
+    config: TrainConfig
+    folder: RunFolder
+    reporter: Reporter
+    grid: SampleGrid
+    training_set: dict[str, Any]
+    load: SystemMonitor
+    _saved: float = field(default_factory=time.monotonic)
+    _save_sec: float = 0.0
+
+    def report(self, values: Mapping[str, Stat], nimg: int) -> None:
+        """A line of statistics, in the files and on the screen."""
+        self.reporter.stats({**values, **self.load.read()}, nimg)
+        columns = [
+            f"{label} {values[name].mean:<{width}}"
+            for label, name, width in _TICK_COLUMNS
+            if name in values
+        ]
+        print(" ".join(columns), flush=True)
+        self.folder.publish("stats.jsonl")
+
+    def save_snapshot(self, parts: Parts, nimg: int) -> None:
+        """The networks and a grid of samples."""
+        snapshot = self.snapshot_path(nimg)
+        pipe = parts.augment_pipe
+        sha256 = save_snapshot(
+            snapshot,
+            G=parts.G,
+            D=parts.D,
+            G_ema=parts.G_ema,
+            augment_p=float(pipe.p) if pipe is not None else 0.0,
+            training_set=self.training_set,
+            progress={"nimg": nimg},
+        )
+        self._save_fakes(parts, nimg)
+        self.reporter.snapshot(snapshot, nimg, sha256)
+        self.folder.publish(snapshot.name)
+        self.folder.publish(DIGESTS)
+
+    def _save_fakes(self, parts: Parts, nimg: int) -> None:
+        name = f"fakes{nimg // 1000:06d}.png" if nimg else "fakes_init.png"
+        path = self.folder.work / name
+        save_fakes(path, parts.G_ema, self.grid, self.config.batch_gpu, parts.device)
+        self.reporter.image(path, "samples", nimg)
+        self.folder.publish(name)
+
+    def snapshot_path(self, nimg: int) -> Path:
+        """Where the snapshot of this moment stands."""
+        return self.folder.work / f"network-snapshot-{nimg // 1000:06d}.pkl"
+
+    def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
+        """Whether an earlier start of this run has measured the snapshot already."""
+        return all(self.reporter.has_metric(self.snapshot_path(nimg), name) for name in names)
+
+    def metrics(self, values: Mapping[str, float], nimg: int) -> None:
+        """What the metrics say of the snapshot."""
+        snapshot = self.snapshot_path(nimg)
+        for name, value in values.items():
+            print(f"{snapshot.name}: {name} {value:.4f}", flush=True)
+            self.reporter.metric(snapshot, name, value, nimg)
+            self.folder.publish(f"metric-{name}.jsonl")
+
+    def state_is_due(self) -> bool:
+        """Whether it is time to save a state between two reports."""
+        return time.monotonic() - self._saved > _LONGEST_STATE_SEC
+
+    def saving_is_cheap(self) -> bool:
+        """Whether a state costs next to nothing, measured by the last one."""
+        return self._save_sec < _STATE_SHARE * (time.monotonic() - self._saved)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep a state to go on from."""
+        started = time.monotonic()
+        self.folder.states.save(state)
+        self._saved = time.monotonic()
+        self._save_sec = self._saved - started

@@ -1,0 +1,324 @@
+"""Resumable training state on disk: atomic, checked, the last two kept."""
+
+import io
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import BaseFileLock
+
+from sg3flow import distributed
+from sg3flow.errors import DataError, DivergedError
+from sg3flow.files import (
+    atomic_write,
+    copy_file,
+    file_lock,
+    sha256_file,
+    try_lock,
+    write_json,
+    write_text,
+)
+from sg3flow.ops.backend import backend_name
+from sg3flow.runs.run_folder import read_run, read_uid, read_whole_lines
+from sg3flow.training.assembly import Parts
+
+_log = logging.getLogger(__name__)
+_FORMAT = "sg3flow-state-1"
+_KEPT = 2
+
+
+class StateFolder:
+    """The saved states of one training, ``state-<nimg>.pt`` with a checksum file beside each.
+
+    The checksum file is written last: a state without it was never finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state, then drop all but it and the one before it.
+
+        A state that is further on was not usable, or this one would not exist: it goes too.
+        """
+        nimg = state["nimg"]
+        path = self.folder / f"state-{nimg:010d}.pt"
+        with atomic_write(path) as stream:
+            torch.save(state | {"format": _FORMAT}, stream)
+        write_json(path.with_suffix(".json"), {"nimg": nimg, "sha256": sha256_file(path)})
+        before = [p for p in self._newest_first() if p < path and p.with_suffix(".json").exists()]
+        kept = {path, *before[: _KEPT - 1]}
+        for old in set(self._newest_first()) - kept:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole state, or None; one that is torn or changed is passed over, and said."""
+        for path in self._newest_first():
+            problem = _problem(path)
+            if problem is None:
+                loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                if loaded.get("format") == _FORMAT:
+                    return loaded
+                problem = f"its format is {loaded.get('format')}, not {_FORMAT}"
+            _log.warning("%s is not used: %s; trying the state before it", path.name, problem)
+        return None
+
+    def latest_nimg(self) -> int:
+        """Images seen by the newest finished state, 0 without one."""
+        finished = (p for p in self._newest_first() if p.with_suffix(".json").exists())
+        newest = next(finished, None)
+        return int(newest.stem.removeprefix("state-")) if newest else 0
+
+    def _newest_first(self) -> list[Path]:
+        names = (p for p in self.folder.iterdir() if re.fullmatch(r"state-\d{10}\.pt", p.name))
+        return sorted(names, reverse=True)
+
+
+def _problem(path: Path) -> str | None:
+    """Why a state cannot be used, or None."""
+    try:
+        expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it was not finished"
+    return None if sha256_file(path) == expected else "its checksum does not match"
+
+
+def capture(parts: Parts, nimg: int) -> dict[str, Any]:
+    """Everything that decides how the training goes on after ``nimg`` images.
+
+    The same on all processes, and all of them must call it.
+    """
+    return {
+        "nimg": nimg,
+        "ops": backend_name(parts.device),
+        "networks": {
+            name: network.state_dict()
+            for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema))
+        },
+        "optimizers": {name: opt.state_dict() for name, opt in parts.optimizers.items()},
+        "augment_p": parts.augment_pipe.p if parts.augment_pipe is not None else torch.zeros([]),
+        "ada_moments": distributed.all_reduce_sum(parts.ada_moments),
+        "pl_mean": parts.loss.pl_mean,
+        "stats": parts.collector.state(),
+    }
+
+
+def spread(state: dict[str, Any]) -> dict[str, Any]:
+    """The first process's state, on all processes."""
+    if distributed.world_size() == 1:
+        return state
+    buffer = io.BytesIO()
+    if distributed.is_main_process():
+        torch.save(state, buffer)
+    content = io.BytesIO(distributed.broadcast(buffer.getvalue()))
+    loaded: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    return loaded
+
+
+def check_equal(parts: Parts) -> None:
+    """Make sure that all processes hold the same networks, bit for bit.
+
+    Raises:
+        Diverged: they do not; the message names the tensor.
+    """
+    if distributed.world_size() == 1:
+        return
+    for network in ("G", "D", "G_ema"):
+        state = getattr(parts, network).state_dict()
+        sums = torch.stack([_checksum(tensor) for tensor in state.values()])
+        low, high = distributed.all_reduce_min(sums), -distributed.all_reduce_min(-sums)
+        differing = (low != high).nonzero().flatten().tolist()
+        if differing:
+            raise DivergedError(
+                f"the processes' {network} are no longer equal: {list(state)[differing[0]]} and "
+                f"{len(differing) - 1} other tensors differ; run the same command again, it goes "
+                "on from the last good state; if it comes again, a device computes wrongly"
+            )
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """A sum over the bits of a tensor: int64 []."""
+    bits = tensor.detach().contiguous().flatten().view(torch.int32).to(torch.int64)
+    places = torch.arange(1, bits.numel() + 1, device=bits.device)
+    return (bits * (places % 65521)).sum()  # swapped values show too
+
+
+def restore(parts: Parts, state: dict[str, Any]) -> None:
+    """Put a captured state back."""
+    for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema)):
+        network.load_state_dict(state["networks"][name])
+    for name, optimizer in parts.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    if parts.augment_pipe is not None:
+        parts.augment_pipe.p.copy_(state["augment_p"])
+    # A sum over all processes: one of them takes it over.
+    parts.ada_moments.copy_(
+        state["ada_moments"] if distributed.is_main_process() else torch.zeros(2)
+    )
+    parts.loss.pl_mean.copy_(state["pl_mean"])
+    parts.collector.load_state(state["stats"])
+
+
+@dataclass
+class RunFolder:
+    """The folders of one training.
+
+    Attributes:
+        work: files of the run, kept until the training is done and longer.
+        states: resumable states.
+        out: where a person or the next stage looks; chosen once the work folder is locked.
+    """
+
+    work: Path
+    states: StateFolder
+    _lock: BaseFileLock
+    out: Path = Path()
+
+    @property
+    def root(self) -> Path:
+        """Where the folders of all trainings are."""
+        return self.work.parents[1]
+
+    @property
+    def uid(self) -> str:
+        """The identity of the run, empty before its first start."""
+        return read_uid(self.work)
+
+    def publish(self, name: str) -> Path:
+        """Show a finished file of the work folder in the output folder."""
+        source, target = self.work / name, self.out / name
+        self.out.mkdir(parents=True, exist_ok=True)
+        if name.endswith((".jsonl", ".json")):
+            copy_file(source, target)
+            return target
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without hard links
+            copy_file(source, target)
+        return target
+
+    def publish_all(self, final_nimg: int) -> None:
+        """Show everything that starts of this run have made up to ``final_nimg`` images."""
+        self.publish("run.json")  # first: it tells whose folder this is
+        for path in sorted(self.work.iterdir()):
+            kimg = _kimg_of(path.name)
+            if kimg is not None and kimg > final_nimg // 1000:
+                (self.out / path.name).unlink(missing_ok=True)
+            elif not path.name.startswith("."):
+                self.publish(path.name)
+        for path in self.out.glob("*.jsonl"):
+            _cut(path, final_nimg)
+
+    def last_snapshot(self) -> Path | None:
+        """The newest snapshot, unless that is the one before the first step.
+
+        In the work folder: DVC removes the output folder when the stage runs again.
+        """
+        newest = max(self.work.glob("network-snapshot-*.pkl"), default=None)
+        return newest if newest is not None and _kimg_of(newest.name) else None
+
+    def close(self) -> None:
+        """Let others use the work folder."""
+        self._lock.release()
+
+
+def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
+    """Open the work folder of the training ``key``, and lock it.
+
+    A state that is already past ``final_nimg`` images cannot give the shorter training's result,
+    unless a snapshot was taken right there: the shorter one then gets a folder of its own, and the
+    longer one's state is kept.
+
+    Raises:
+        DataError: another process is training there, or the disk has no locks.
+    """
+    base = state_root / key
+    past = StateFolder(base / "states").latest_nimg() > final_nimg
+    if past and not (base / "run" / f"network-snapshot-{final_nimg // 1000:06d}.pkl").exists():
+        base = state_root / f"{key}-{final_nimg}"
+    work, states = base / "run", StateFolder(base / "states")
+    work.mkdir(parents=True, exist_ok=True)
+    lock = file_lock(base / ".lock")
+    try:
+        is_ours = try_lock(lock)
+    except OSError as error:
+        raise DataError(
+            f"{base} cannot be locked ({error.strerror}); set SG3FLOW_STATE_DIR to a folder on "
+            "another disk"
+        ) from None
+    if not is_ours:
+        raise DataError(
+            f"another process is training in {base}; wait for it, or end it and run again"
+        )
+    for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
+        left.unlink()  # of a start that was killed while it wrote
+    return RunFolder(work, states, lock)
+
+
+def _kimg_of(name: str) -> int | None:
+    """The thousands of images in the name of a snapshot or sample grid."""
+    match = re.fullmatch(r"(?:network-snapshot-|fakes)(\d{6,})\.(?:pkl|png)", name)
+    return int(match[1]) if match else None
+
+
+def _cut(path: Path, final_nimg: int) -> None:
+    """Drop the lines of a longer run."""
+    rows = read_whole_lines(path)
+    kept = [row for row in rows if row["nimg"] <= final_nimg]
+    if len(kept) < len(rows):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def check_out(out: Path, key: str, uid: str) -> None:
+    """Make sure the output folder is empty, or shows this very run.
+
+    Another run of the same training, a longer one say, keeps its own folder: mixed files would tell
+    of neither.
+
+    Args:
+        key: fingerprint of the training.
+        uid: identity of the run, as ``RunFolder.uid``.
+
+    Raises:
+        DataError: it holds something else; nothing is touched.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; a training writes a folder: choose another --run-dir")
+    run = read_run(out)
+    if run is None and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise DataError(f"{out} holds other files and no run.json; choose an empty folder")
+    if run is not None and run["uid"] != uid:
+        what = "another training ({}; settings or data differ)"
+        if run["fingerprint"] == key:
+            what = "another run of this training ({}; of another length, or its state is gone)"
+        raise DataError(
+            f"{out} shows {what.format(run['name'])}; choose another folder or remove that one"
+        )
+
+
+def numbered_out(outdir: Path, name: str, uid: str) -> Path:
+    """``<outdir>/<NNNNN>-<name>``: that of the same run, or else the next number, taken."""
+    while True:
+        number = 0
+        for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
+            run = read_run(path)
+            if run is not None and run["uid"] == uid:
+                return path
+            match = re.match(r"(\d{5,})-", path.name)
+            number = max(number, int(match[1]) + 1 if match else 0)
+        out = outdir / f"{number:05d}-{name}"
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:  # another start was faster: the next number then
+            continue
+        return out

@@ -1,0 +1,234 @@
+"""What a stage depends on: exactly the code that decides its outputs, by real DVC."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from sg3flow.runs.code_state import STAGE_FILES, TRAINING_NUMERICS, files_of, meaning_digest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "sg3flow"
+
+# What code that decides numbers may import without being part of it, and why.
+NOT_DECIDING = {
+    "__init__": "names of the public API",
+    "addresses": "shows addresses without secrets",
+    "config": "its defaults are in the digests as values",
+    "downloads": "brings a file whose digest is checked",
+    "errors": "messages",
+    "files": "writes what it is given",
+    "git": "provenance",
+    "params_file": "reads settings, which are in the fingerprint as values",
+    "progress": "shows progress",
+    "settings": "places and names",
+    "transfers": "brings a file whose digest is checked",
+    "checkpoints": "reads tensors as they are, or fails",
+    "data.labels": "labels of a packed set are part of its digest",
+    "data.packed_form": "the packed set's own digest covers what it writes",
+    "data.readers": "reads bytes as they are, or fails",
+    "kernels.build": "builds by the plan; a wrong library fails its self-check",
+    "kernels.watchdog": "ends a build that hangs",
+    "ops.self_check": "compares kernels with plain PyTorch, computes nothing",
+}
+
+
+def pipeline():
+    return YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_each_stage_depends_on_its_digests_and_on_no_other_source():
+    stages = pipeline()
+    assert list(STAGE_FILES) == [name for name in stages if name != "code"]
+    for name in STAGE_FILES:
+        deps = stages[name]["deps"]
+        sources = [dep for dep in deps if dep.startswith(("src/", "stages/"))]
+        assert f"code/{name}.txt" in deps
+        assert all(dep.startswith("src/sg3flow/reports/") for dep in sources)
+
+
+def test_the_digests_are_made_anew_when_any_listed_file_changes():
+    deps = [ROOT / dep for dep in pipeline()["code"]["deps"]]
+    listed = {path for patterns in STAGE_FILES.values() for path in files_of(patterns)}
+    assert [p for p in listed if not any(p.is_relative_to(dep) for dep in deps)] == []
+    below = {p for dep in deps for p in (dep.rglob("*") if dep.is_dir() else [dep]) if p.is_file()}
+    sources = {p for p in below if p.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")}
+    also = {PACKAGE / "config.py", PACKAGE / "runs/code_state.py", PACKAGE / "ops/self_check.py"}
+    packages = {p for p in sources if p.name == "__init__.py"}
+    assert sources - listed - also - packages - set((ROOT / "stages").glob("*.py")) == set()
+
+
+def module_file(name: str) -> Path | None:
+    base = ROOT / "src" / Path(*name.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of this project that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sg3flow"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            files = [module_file(name) or module_file(str(node.module)) for name in names]
+            found |= {file for file in files if file is not None}
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGE_FILES)
+def test_what_deciding_code_imports_decides_too_or_is_known_not_to(stage):
+    listed = {path for path in files_of(STAGE_FILES[stage]) if path.suffix == ".py"}
+    forgotten = set()
+    for path in listed:
+        for other in imported(path) - listed:
+            name = ".".join(other.relative_to(PACKAGE).with_suffix("").parts)
+            elsewhere = any(other in files_of(patterns) for patterns in STAGE_FILES.values())
+            known = any(name == each or name.startswith(f"{each}.") for each in NOT_DECIDING)
+            if not known and not (elsewhere and stage not in ("train", "evaluate", "render")):
+                forgotten.add(name)
+    assert forgotten == set(), f"list them in code_state.py for {stage}, or here with a reason"
+
+
+def test_a_training_imports_no_numerics_that_are_not_listed():
+    """By real imports: of the packages that compute, all that a training loads is listed."""
+    program = (
+        "import sys\n"
+        "import sg3flow.training.training_run, sg3flow.ops.product_registration\n"
+        "print(*(m for m in sys.modules if m.startswith('sg3flow.')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    listed = set(files_of(TRAINING_NUMERICS))
+    loaded = {module_file(name) for name in done.stdout.split()}
+    computing = {p for p in loaded if p is not None and p.parent.name in ("ops", "networks")}
+    computing = {p for p in computing if p.name != "self_check.py"}
+    assert computing and computing <= listed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("x = 1  # one\n", "x = 1\n", True),
+        ('def f():\n    """Doc."""\n    return 1\n', "def f():\n    return 1\n", False),
+        ('def f():\n    """Doc."""\n    return 1\n', 'def f():\n    """Other."""\n    return 1\n', True),
+        ("raise ValueError(f'no {x}')\n", "raise ValueError(f'{x} is missing')\n", False),
+        ("raise ValueError('no')\n", "raise ValueError('none')\n", True),
+        ("raise ValueError('no')\n", "raise TypeError('no')\n", False),
+        ("print('a', x)\n", "print('b', x)\n", True),
+        ("with progress('packing', 3): pass\n", "with progress('images', 3): pass\n", True),
+        ("with progress('packing', 3): pass\n", "with progress('packing', 4): pass\n", False),
+        ("x = y['a']\n", "x = y['b']\n", False),
+        ("x = 1.0\n", "x = 2.0\n", False),
+    ],
+)
+def test_only_what_a_file_does_counts(tmp_path, before, after, same):
+    first, second = tmp_path / "a.py", tmp_path / "b.py"
+    first.write_text(before)
+    second.write_text(after)
+    assert (meaning_digest(first) == meaning_digest(second)) is same
+
+
+@pytest.fixture(scope="module")
+def project(commit_copy, tmp_path_factory):
+    """A clone whose pipeline counts as run: every output stands, and DVC has recorded it."""
+    root = commit_copy(tmp_path_factory.mktemp("edges"))
+    run(root, sys.executable, "stages/code.py", "--dest", "code")
+    for stage in pipeline().values():
+        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            path = root / (out if isinstance(out, str) else next(iter(out)))
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}\n")
+    run(root, "dvc", "commit", "--force", "--quiet")
+    assert status(root) == set()
+    return root
+
+
+def run(root: Path, *command: str) -> str:
+    env = os.environ | {"PYTHONPATH": str(root / "src")}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def status(root: Path) -> set[str]:
+    """The stages that ``dvc status`` names."""
+    return set(re.findall(r"^([a-z]+):$", run(root, "dvc", "status"), re.MULTILINE))
+
+
+def edited(root: Path, name: str, before: str, after: str):
+    path = root / "src" / "sg3flow" / name
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    return path, text
+
+
+OUTSIDE = [
+    ("tracking/uploader.py", '"""', '"""Changed. ', set()),
+    ("progress.py", "_PLAIN_LINE_SEC = ", "_PLAIN_LINE_SEC = 1 + ", set()),
+    ("errors.py", "did you mean", "perhaps", set()),
+    ("transfers.py", "_CHUNK_BYTES = ", "_CHUNK_BYTES = 1 + ", set()),
+    ("cli/status.py", '"""', '"""Changed. ', set()),
+    ("training/recorder.py", '"""', '"""Changed. ', set()),
+]
+
+
+@pytest.mark.parametrize(("name", "before", "after", "stages"), OUTSIDE, ids=lambda v: str(v)[:24])
+def test_an_edit_that_decides_no_output_concerns_no_stage(project, name, before, after, stages):
+    path, text = edited(project, name, before, after)
+    try:
+        assert status(project) == stages
+    finally:
+        path.write_text(text)
+
+
+def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
+    templates = sorted((project / "src/sg3flow/reports").rglob("*"))
+    drawing = {
+        name: {dep for dep in stage["deps"] if dep.startswith("src/sg3flow/reports")}
+        for name, stage in pipeline().items()
+    }
+    for path in (each for each in templates if each.is_file() and each.suffix != ".pyc"):
+        text = path.read_text()
+        changed = re.sub(r"\d", lambda m: str((int(m[0]) + 1) % 10), text, count=1)
+        if changed == text:
+            continue
+        path.write_text(changed)
+        try:
+            relative = path.relative_to(project)
+            allowed = {n for n, deps in drawing.items() if any(relative.is_relative_to(d) for d in deps)}
+            assert status(project) == allowed
+            assert "train" not in allowed
+        finally:
+            path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "stages"),
+    [
+        ("training/losses.py", "import ", "# a comment\nimport ", set()),
+        ("training/losses.py", "pl_decay", "pl_decay_", {"train"}),
+        ("ops/bias_act.py", "_SLOPE = 0.2", "_SLOPE = 0.3", {"train", "evaluate", "render", "register"}),
+        ("data/packing.py", "OUTSIDE = ", "OUTSIDE = 1 and ", {"pack"}),
+        ("config.py", "batch: int = setting(32,", "batch: int = setting(16,", {"evaluate"}),
+    ],
+    ids=["comment", "loss", "op", "packing", "default"],
+)
+def test_an_edit_reruns_what_it_decides_and_nothing_else(project, name, before, after, stages):
+    path, text = edited(project, name, before, after)
+    try:
+        assert status(project) == {"code"}
+        run(project, "dvc", "repro", "--quiet", "code")
+        assert status(project) == stages
+    finally:
+        path.write_text(text)
+        run(project, "dvc", "repro", "--quiet", "code")
+        assert status(project) == set()
