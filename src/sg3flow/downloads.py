@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 from sg3flow.addresses import _split, address_mark, local_path, shown_url
 from sg3flow.errors import DataError
 from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
+from sg3flow.settings import CACHE
 from sg3flow.transfers import (
     DiskFullError,
     RetryPolicy,
@@ -182,8 +183,7 @@ def cache_folder() -> Path:
 
     ``XDG_CACHE_HOME`` moves it there; other systems have folders of their own.
     """
-    given = os.environ.get("SG3FLOW_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("sg3flow")
+    return CACHE.path() or user_cache_path("sg3flow")
 
 
 def checked_digest(text: str) -> str:

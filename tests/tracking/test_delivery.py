@@ -16,7 +16,7 @@ from sg3flow.config import EvaluateConfig
 from sg3flow.errors import TrackingError, TrainingMissingError
 from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import JsonlReporter
-from sg3flow.tracking.event_upload import SHA256_TAG
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import connect, time_to_upload, tracking_uri, training_run_id
 from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
 from sg3flow.tracking.stage_run import tracked_stage
@@ -195,7 +195,7 @@ def test_a_snapshot_written_again_replaces_its_bytes(run_folder, is_complete):
     is_complete(run_folder)
     store = connect()
     [model] = store.client.search_logged_models([store.experiment_id])
-    assert model.tags[SHA256_TAG] == sha256_file(snapshot)
+    assert model.tags[Tag.SHA256] == sha256_file(snapshot)
     found = download_artifacts(f"models:/{model.model_id}")
     assert Path(found, snapshot.name).read_bytes() == snapshot.read_bytes()
 

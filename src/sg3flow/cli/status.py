@@ -14,7 +14,7 @@ from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import read_whole_lines
-from sg3flow.settings import project_root, state_root
+from sg3flow.settings import OPS, project_root, stage_times_path
 
 
 def print_summary() -> None:
@@ -23,7 +23,7 @@ def print_summary() -> None:
     from rich.table import Table
 
     root = project_root()
-    times = _stage_seconds(state_root() / "stage-times.jsonl")
+    times = _stage_seconds(stage_times_path())
     table = Table("stage", "time", "main numbers")
     for stage, describe in _DESCRIPTIONS.items():
         seconds = f"{times[stage]:.0f} s" if stage in times else "-"
@@ -151,7 +151,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
     Raises:
         ConfigError: the kernels of a device cannot be rebuilt.
     """
-    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    setting = OPS.text()
     capability = torch.backends.cpu.get_cpu_capability()
     yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
     yield f"SG3FLOW_OPS={setting}"
@@ -166,7 +166,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
 def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     if rebuild:
         make_build(name, clean=True)
-    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    setting = OPS.text()
     try:
         if setting not in ("auto", name):
             backend_name(name)  # an unknown setting is an error

@@ -22,6 +22,7 @@ from typing import Any
 from sg3flow.errors import ConfigError, MetricError, TrackingError, nearest
 from sg3flow.metrics.estimates import BETTER, NOISE, judge_results
 from sg3flow.runs.best_snapshot import differing_meaning
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     CHAMPION,
     Store,
@@ -34,7 +35,6 @@ from sg3flow.tracking.mlflow_store import (
     versions_of,
 )
 
-_PREFIX = "sg3flow.move."
 _MAX_REASON = 500
 
 REGISTERED, PROMOTED, ROLLED_BACK = "register", "promote", "rollback"
@@ -82,7 +82,7 @@ def change_alias(
     when = datetime.now(UTC).isoformat(timespec="microseconds")
     why = " ".join(why.split())[:_MAX_REASON]
     move = AliasChange(alias, origin, target, how, _who(), why, when, forced)
-    key = f"{_PREFIX}{when.replace('+00:00', 'Z').replace(':', '')}-{secrets.token_hex(3)}"
+    key = f"{Tag.ALIAS_CHANGE}{when.replace('+00:00', 'Z').replace(':', '')}-{secrets.token_hex(3)}"
     store.client.set_registered_model_tag(name, key, json.dumps(asdict(move)))
     try:
         store.client.set_registered_model_alias(name, alias, target)
@@ -101,7 +101,7 @@ def read_alias_changes(store: Store, name: str) -> list[AliasChange]:
     """
     tags = store.client.get_registered_model(name).tags
     moves = []
-    for key in (key for key in tags if key.startswith(_PREFIX)):
+    for key in (key for key in tags if key.startswith(Tag.ALIAS_CHANGE)):
         try:
             moves.append(AliasChange(**json.loads(tags[key])))
         except (ValueError, TypeError):
@@ -292,7 +292,7 @@ def _gate(
 ) -> tuple[bool, str]:
     """Whether the version may become champion, and why; what cannot be judged may not."""
     results = results_of(version)
-    metric = metric or version.tags.get("sg3flow.metric", "")
+    metric = metric or version.tags.get(Tag.METRIC, "")
     if metric not in results:
         known = ", ".join(sorted(results)) or "nothing"
         hint = nearest(metric, results)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sg3flow.registry.aliases import AliasChange, read_alias_changes
 from sg3flow.runs.best_snapshot import BestSnapshot
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     CHAMPION,
     Store,
@@ -84,14 +85,14 @@ def _versions_table(
     )
     for version in versions:
         number, tags = str(version.version), version.tags
-        metric = tags.get("sg3flow.metric", "")
+        metric = tags.get(Tag.METRIC, "")
         result = results_of(version).get(metric)
         registered = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
         table.add_row(
             number,
             _minute(registered.isoformat()),
             runs[number],
-            tags.get("sg3flow.kimg", "?"),
+            tags.get(Tag.KIMG, "?"),
             f"{metric}\n{with_error(result)}" if result else "?",
             ", ".join(sorted(alias for alias, at in aliases.items() if at == number)),
             "\n".join(

@@ -21,12 +21,11 @@ from sg3flow.registry.history import SAMPLES, Lineage, describe
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import Generator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
+from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import note_output
 from sg3flow.tracking.mlflow_store import (
     CANDIDATE,
     CHAMPION,
-    RESULT_TAG,
-    WEIGHTS_TAG,
     Store,
     connect,
     results_of,
@@ -61,16 +60,16 @@ class _Candidate:
     @property
     def tags(self) -> dict[str, str]:
         """What a version carries: digests, and every measurement with its conditions."""
-        rows = {f"{RESULT_TAG}{name}": json.dumps(row) for name, row in self.best.results.items()}
+        rows = {f"{Tag.RESULT}{name}": json.dumps(row) for name, row in self.best.results.items()}
         return rows | {
-            WEIGHTS_TAG: self.package.weights_sha256,
-            "sg3flow.snapshot_sha256": self.snapshot_sha256,
-            "sg3flow.snapshot": self.best.snapshot,
-            "sg3flow.kimg": str(self.best.kimg),
-            "sg3flow.metric": self.best.metric,
-            "sg3flow.value": repr(self.best.value),
-            "sg3flow.data": str(self.training_set.get("digest", "")),
-            "sg3flow.licence": str(self.training_set.get("licence") or "not known"),
+            Tag.WEIGHTS_SHA256: self.package.weights_sha256,
+            Tag.SNAPSHOT_SHA256: self.snapshot_sha256,
+            Tag.SNAPSHOT: self.best.snapshot,
+            Tag.KIMG: str(self.best.kimg),
+            Tag.METRIC: self.best.metric,
+            Tag.VALUE: repr(self.best.value),
+            Tag.DATA: str(self.training_set.get("digest", "")),
+            Tag.LICENSE: str(self.training_set.get("licence") or "not known"),
         }
 
 
@@ -142,7 +141,9 @@ def _register(
 
 def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
     """The version that holds these very weights, if there is one."""
-    wanted = f"name = '{name}' and tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted = (
+        f"name = '{name}' and tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
+    )
     found = store.client.search_model_versions(wanted)
     numbers = [int(version.version) for version in found if version.status == "READY"]
     return str(min(numbers)) if numbers else None
@@ -189,7 +190,7 @@ def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> No
     """
     version = store.client.get_model_version(name, number)
     lineage = _lineage(store, version.source.removeprefix("models:/"))
-    for key, value in (candidate.tags | {"sg3flow.commit": lineage.commit}).items():
+    for key, value in (candidate.tags | {Tag.COMMIT: lineage.commit}).items():
         if version.tags.get(key) != value:
             store.client.set_model_version_tag(name, number, key, value)
     text = describe(
@@ -206,7 +207,7 @@ def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> No
 
 def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
     """What an earlier start, cut short, has logged of these weights; a whole model first."""
-    wanted = f"tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    wanted = f"tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     wanted += f" AND model_type = '{_MODEL_TYPE}'"
     if training is not None:  # equal weights of another training are that one's
         wanted += f" AND source_run_id = '{training}'"
@@ -219,7 +220,7 @@ def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
         store.experiment_id,
         name="generator",
         source_run_id=run_id,
-        tags={WEIGHTS_TAG: candidate.package.weights_sha256},
+        tags={Tag.WEIGHTS_SHA256: candidate.package.weights_sha256},
         params={"kimg": str(candidate.best.kimg)},
         model_type=_MODEL_TYPE,
     )

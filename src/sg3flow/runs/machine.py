@@ -19,6 +19,7 @@ import torch
 from sg3flow.ops.backend import backend_name
 from sg3flow.resources import available_cpus
 from sg3flow.runs.run_folder import Stat
+from sg3flow.settings import OPS
 
 _GIB = 2**30
 
@@ -26,7 +27,7 @@ _GIB = 2**30
 # holds passwords.
 DECIDING_VARIABLES = frozenset(
     {
-        "SG3FLOW_OPS",
+        OPS.name,
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
         "MKL_CBWR",

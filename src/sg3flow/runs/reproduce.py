@@ -17,6 +17,7 @@ from sg3flow.runs.machine import DECIDING_VARIABLES
 from sg3flow.runs.provenance import installed_packages, read_packages, read_provenance
 from sg3flow.runs.reproduction_inputs import Say, find_data, find_network, last_line, shown_path
 from sg3flow.runs.worktree import REPORT, Record, Worktree, prepare_worktree, read_report
+from sg3flow.settings import OPS
 
 EQUAL, DIFFERS, MISSING = "equal", "differs", "no recorded digest"
 
@@ -303,7 +304,7 @@ def _environment(record: Record, place: Worktree) -> dict[str, str]:
     restored = {k: v for k, v in recorded.items() if k not in _NOT_RESTORED}
     restored.setdefault("OMP_NUM_THREADS", str(compute["threads"]))
     # Another one that the user asks for now wins.
-    restored["SG3FLOW_OPS"] = os.environ.get("SG3FLOW_OPS", compute["ops"].split(" ")[0])
+    restored[OPS.name] = OPS.text() if OPS.is_set() else compute["ops"].split(" ")[0]
     return (
         kept
         | restored

@@ -13,7 +13,7 @@ from sg3flow.files import copy_file, write_json
 from sg3flow.git import GitError, GitTree, diff_digest, git, git_or_empty, git_tree
 from sg3flow.runs.provenance import DIFF, PROVENANCE, read_packages, read_provenance
 from sg3flow.runs.run_folder import snapshot_digests
-from sg3flow.settings import PROJECT_FILES
+from sg3flow.settings import PROJECT_FILES, STATE_DIR
 
 _SHOWN_ID = 12
 _NEEDED = {
@@ -185,7 +185,7 @@ class Worktree:
     def variables(self) -> dict[str, str]:
         """What keeps a stage that runs here out of the user's state and tracking server."""
         return {
-            "SG3FLOW_STATE_DIR": str(self.state),
+            STATE_DIR.name: str(self.state),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }

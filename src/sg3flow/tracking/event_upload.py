@@ -14,6 +14,7 @@ from mlflow.entities import DatasetInput, InputTag
 
 from sg3flow.errors import TrainingMissingError
 from sg3flow.files import sha256_file
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import Store, time_to_upload
 
 
@@ -143,9 +144,7 @@ def log_dataset(
     from mlflow.data.code_dataset_source import CodeDatasetSource
 
     # MLflow keeps at most 36 characters of a digest.
-    dataset = PackedSetDataset(
-        CodeDatasetSource({"sg3flow.source": source}), name, digest[:16], profile
-    )
+    dataset = PackedSetDataset(CodeDatasetSource({Tag.SOURCE: source}), name, digest[:16], profile)
     context = InputTag("mlflow.data.context", "training")
     client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
 
@@ -182,7 +181,6 @@ def log_picture(client: Any, run_id: str, path: Path, key: str, kimg: int, time_
 
 
 MODEL_TYPE = "checkpoint"
-SHA256_TAG = "sg3flow.sha256"
 _PAGE = 50  # a server gives no more at once
 
 
@@ -198,7 +196,7 @@ def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
         store.experiment_id,
         name=Path(snapshot).stem,
         source_run_id=run_id,
-        tags={"sg3flow.snapshot": snapshot},
+        tags={Tag.SNAPSHOT: snapshot},
         params={"kimg": str(kimg)},
         model_type=MODEL_TYPE,
     )
@@ -215,13 +213,13 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
 
     model_id, digest = snapshot_model(store, run_id, path.name, kimg), sha256_file(path)
     model = store.client.get_logged_model(model_id)
-    if model.status == LoggedModelStatus.READY and model.tags.get(SHA256_TAG) == digest:
+    if model.status == LoggedModelStatus.READY and model.tags.get(Tag.SHA256) == digest:
         return model_id
     note_output(store, run_id, model_id, kimg)
     with time_to_upload(path):
         store.client.log_model_artifact(model_id, str(path))
     # Last: whoever reads it, a delivery that was cut off too, may rely on it.
-    store.client.set_logged_model_tags(model_id, {SHA256_TAG: digest})
+    store.client.set_logged_model_tags(model_id, {Tag.SHA256: digest})
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
 
@@ -257,7 +255,7 @@ def delete_snapshot_models(store: Store, run: Any) -> None:
 
 def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
     """The LoggedModel of a snapshot; of two, the one made first, and the other is deleted."""
-    wanted = f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'"
+    wanted = f"source_run_id = '{run_id}' AND tags.`{Tag.SNAPSHOT}` = '{snapshot}'"
     found = store.client.search_logged_models([store.experiment_id], wanted)
     models = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
     for model in models[1:]:

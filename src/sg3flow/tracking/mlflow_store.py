@@ -17,7 +17,7 @@ from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import ConfigError, Sg3flowError, TrackingError, nearest
 from sg3flow.files import file_lock
 from sg3flow.runs.run_folder import read_run
-from sg3flow.settings import project_root
+from sg3flow.settings import Tag, local_artifacts, local_tracking_uri
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SLOW_BYTES_PER_SEC = 1 << 20  # an upload slower than this counts as hung
@@ -44,7 +44,7 @@ class Store:
 
 def tracking_uri() -> str:
     """The tracking URI in force."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
 
 
 def connect() -> Store:
@@ -143,7 +143,7 @@ def runs_tagged(store: Store, uid: str, *, deleted: bool = False) -> list[Any]:
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    wanted = f"tags.`sg3flow.uid` = '{uid}'"
+    wanted = f"tags.`{Tag.UID}` = '{uid}'"
     return list(store.client.search_runs([store.experiment_id], wanted, view))
 
 
@@ -154,7 +154,7 @@ def _experiment_id(client: Any) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         # The default place of artifacts follows the current folder: name it, beside our database.
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else project_root() / "mlruns"
+        local = None if os.environ.get("MLFLOW_TRACKING_URI") else local_artifacts()
         return str(client.create_experiment(name, local.as_uri() if local else None))
     return str(experiment.experiment_id)
 
@@ -187,9 +187,6 @@ def _quiet_logs() -> Iterator[None]:
 
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-
-WEIGHTS_TAG = "sg3flow.weights_sha256"
-RESULT_TAG = "sg3flow.result."
 
 
 def open_registry() -> Store:
@@ -258,9 +255,9 @@ def find_version(store: Store, name: str, wanted: str) -> Any:
 def results_of(version: Any) -> dict[str, dict[str, Any]]:
     """What was measured on a version: rows of ``reports/metrics.json`` by metric."""
     return {
-        key.removeprefix(RESULT_TAG): dict(json.loads(value))
+        key.removeprefix(Tag.RESULT): dict(json.loads(value))
         for key, value in version.tags.items()
-        if key.startswith(RESULT_TAG)
+        if key.startswith(Tag.RESULT)
     }
 
 

@@ -20,7 +20,7 @@ from sg3flow.files import copy_file, file_lock, try_lock, write_json
 from sg3flow.runs.code_state import code_info, user_name
 from sg3flow.runs.provenance import read_provenance
 from sg3flow.runs.run_folder import RUN_FORMAT, append_row, read_run, read_whole_lines
-from sg3flow.settings import state_root
+from sg3flow.settings import Tag, offsets_folder, tracking_state
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
 
@@ -37,9 +37,9 @@ def provenance_tags() -> dict[str, str]:
             continue
     tags = {
         "mlflow.source.name": os.path.basename(sys.argv[0]),
-        "sg3flow.python": platform.python_version(),
-        "sg3flow.machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "sg3flow.dvc_exp": os.environ.get("DVC_EXP_NAME", ""),
+        Tag.PYTHON: platform.python_version(),
+        Tag.MACHINE: f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        Tag.DVC_EXP: os.environ.get("DVC_EXP_NAME", ""),
     }
     return _filled(_common(code, user_name()) | tags | _version_tags(versions))
 
@@ -59,20 +59,20 @@ def recorded_tags(
     gpus = [gpu["name"] for gpu in machine["gpus"]]
     tags = {
         "mlflow.source.name": provenance["script"],
-        "sg3flow.reproduce": provenance["reproduce"],
-        "sg3flow.python": compute["python"],
-        "sg3flow.machine": f"{machine['system']} {machine['architecture']}",
-        "sg3flow.cpu": f"{machine['cpu']}, {machine['usable_cores']} cores used",
-        "sg3flow.memory_gib": str(machine["memory_gib"]),
-        "sg3flow.gpu": ", ".join(gpus),
-        "sg3flow.driver": machine["driver"],
-        "sg3flow.cuda": compute["cuda"],
-        "sg3flow.ops": compute["ops"],
-        "sg3flow.threads": str(compute["threads"]),
-        "sg3flow.seed": str(provenance["seed"]),
-        "sg3flow.data": data["digest"],
-        "sg3flow.licence": data["licence"],
-        "sg3flow.dvc_exp": provenance["dvc_exp"],
+        Tag.REPRODUCE: provenance["reproduce"],
+        Tag.PYTHON: compute["python"],
+        Tag.MACHINE: f"{machine['system']} {machine['architecture']}",
+        Tag.CPU: f"{machine['cpu']}, {machine['usable_cores']} cores used",
+        Tag.MEMORY_GIB: str(machine["memory_gib"]),
+        Tag.GPU: ", ".join(gpus),
+        Tag.DRIVER: machine["driver"],
+        Tag.CUDA: compute["cuda"],
+        Tag.OPS: compute["ops"],
+        Tag.THREADS: str(compute["threads"]),
+        Tag.SEED: str(provenance["seed"]),
+        Tag.DATA: data["digest"],
+        Tag.LICENSE: data["licence"],
+        Tag.DVC_EXP: provenance["dvc_exp"],
         "mlflow.parentRunId": provenance["mlflow_run"],  # of `mlflow run`: ours stands below it
     }
     common = _common(provenance["code"], provenance["user"])
@@ -86,13 +86,13 @@ def _common(code: Mapping[str, Any], user: str) -> dict[str, str]:
             "mlflow.source.git.commit": code["commit"],
             "mlflow.source.git.branch": code["branch"],
             "mlflow.source.git.repoURL": code["remote"],
-            "sg3flow.git_dirty": str(code["dirty"]).lower(),
+            Tag.GIT_DIRTY: str(code["dirty"]).lower(),
         }
     return tags
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    return {f"sg3flow.version.{name}": versions[name] for name in _PACKAGES if name in versions}
+    return {f"{Tag.VERSION}{name}": versions[name] for name in _PACKAGES if name in versions}
 
 
 def _filled(tags: Mapping[str, str]) -> dict[str, str]:
@@ -172,7 +172,7 @@ def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None
     """
     started, uid = time.time(), uuid.uuid4().hex
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
-    journal = Outbox(state_root() / "tracking" / f"{stamp}-{stage}-{uid[:8]}")
+    journal = Outbox(tracking_state() / f"{stamp}-{stage}-{uid[:8]}")
     content: dict[str, Any] = {"format": RUN_FORMAT, "uid": uid, "started": started}
     content |= {"stage": stage, "name": stage, "params": dict(params)}
     training = read_run(training_run) if training_run else None
@@ -304,7 +304,7 @@ def _place(folder: Path, uri: str, suffix: str) -> Path:
     described = read_run(folder) or {}  # made anew at the same path, a folder is another run
     identity = (str(described.get("uid")), uri, str(folder.resolve()))
     mark = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:24]
-    return state_root() / "sent" / f"{mark}.{suffix}"
+    return offsets_folder() / f"{mark}.{suffix}"
 
 
 def _is_file(line: bytes) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 from sg3flow.errors import DataError, TrackingError, nearest
 from sg3flow.runs.provenance import DIFF, PACKAGES, PROVENANCE
 from sg3flow.runs.worktree import Record, read_record
-from sg3flow.settings import PROJECT_FILES
-from sg3flow.tracking.event_upload import SHA256_TAG, snapshot_models
+from sg3flow.settings import PROJECT_FILES, Tag
+from sg3flow.tracking.event_upload import snapshot_models
 from sg3flow.tracking.mlflow_store import (
     Store,
     find_version,
@@ -81,11 +81,11 @@ def find_training(store: Store, text: str) -> Any:
 
 def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any]]]:
     """What the text may mean, and the trainings that it then names."""
-    yield "have the uid", [run for run in trainings if run.data.tags.get("sg3flow.uid") == text]
+    yield "have the uid", [run for run in trainings if run.data.tags.get(Tag.UID) == text]
     yield "are called", [run for run in trainings if run.info.run_name == text]
     yield (
         "are of the experiment",
-        [run for run in trainings if run.data.tags.get("sg3flow.dvc_exp") == text],
+        [run for run in trainings if run.data.tags.get(Tag.DVC_EXP) == text],
     )
     if _ID_START.fullmatch(text):
         yield (
@@ -98,7 +98,7 @@ def is_run_name(store: Store, text: str) -> bool:
     """Whether a training is called so: people name runs as they like, ``cats@night`` say."""
     if _ALIAS.fullmatch(text) is None:
         return False
-    wanted = f"tags.`sg3flow.stage` = 'train' AND attributes.run_name = '{text}'"
+    wanted = f"tags.`{Tag.STAGE}` = 'train' AND attributes.run_name = '{text}'"
     return bool(store.client.search_runs(_experiments(store), wanted, max_results=1))
 
 
@@ -127,11 +127,11 @@ def _find_run(store: Store, run_id: str) -> Any | None:
 
 def _training_of(store: Store, run: Any) -> Any:
     """The run itself, or of a later stage's run the training that it belongs to."""
-    if run.data.tags.get("sg3flow.stage", "train") == "train":
+    if run.data.tags.get(Tag.STAGE, "train") == "train":
         return run
     parent = run.data.tags.get("mlflow.parentRunId")
     training = get_run(store, parent) if parent else None
-    if training is None or training.data.tags.get("sg3flow.stage", "train") != "train":
+    if training is None or training.data.tags.get(Tag.STAGE, "train") != "train":
         raise TrackingError(f"run {run.info.run_name} ({run.info.run_id}) is no training's")
     return training
 
@@ -142,7 +142,7 @@ def _experiments(store: Store) -> list[str]:
 
 def _trainings(store: Store) -> Iterator[Any]:
     experiments = _experiments(store)
-    wanted, token = "tags.`sg3flow.stage` = 'train'", None
+    wanted, token = f"tags.`{Tag.STAGE}` = 'train'", None
     while True:
         page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
         yield from page
@@ -197,7 +197,7 @@ def download_record(run: str, folder: Path) -> Record:
 
 def _digests(store: Store, run: Any) -> dict[str, str]:
     tags = [model.tags for model in snapshot_models(store, run)]
-    return {tag["sg3flow.snapshot"]: tag[SHA256_TAG] for tag in tags if SHA256_TAG in tag}
+    return {tag[Tag.SNAPSHOT]: tag[Tag.SHA256] for tag in tags if Tag.SHA256 in tag}
 
 
 # Statistics of the machine, a request each: nobody compares runs by them.
@@ -317,7 +317,7 @@ def _data(run: Any) -> dict[str, Any]:
 def _report(store: Store, run: Any, folder: Path) -> Path | None:
     """The report of the last evaluation that belongs to a training run."""
     parent = run.info.run_id
-    wanted = f"tags.`sg3flow.stage` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
+    wanted = f"tags.`{Tag.STAGE}` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
     order = ["attributes.start_time DESC"]
     for child in store.client.search_runs([run.info.experiment_id], wanted, order_by=order):
         names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
@@ -330,7 +330,7 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
 def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
     found = []
     for model in snapshot_models(store, run):
-        file, kimg = model.tags.get("sg3flow.snapshot"), model.params.get("kimg", "")
+        file, kimg = model.tags.get(Tag.SNAPSHOT), model.params.get("kimg", "")
         if file and kimg.isdigit():
             found.append((int(kimg), str(file), f"models:/{model.model_id}"))
     return sorted(found)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sg3flow.errors import Sg3flowError, TrackingError, TrainingInterruptedError
 from sg3flow.runs.run_folder import read_run
+from sg3flow.settings import TRACKING, Tag
 from sg3flow.tracking.mlflow_store import connect, tracking_uri
 from sg3flow.tracking.outbox import EVENTS, Outbox, load_offset, single_uploader
 from sg3flow.tracking.uploader import Uploader
@@ -133,7 +134,7 @@ def noted(journal: Outbox) -> Iterator[None]:
     except BaseException as error:
         stopped = isinstance(error, TrainingInterruptedError | KeyboardInterrupt)
         reason = " ".join(str(error).split())[:500]
-        journal.note("tags", values={"sg3flow.error": reason or type(error).__name__})
+        journal.note("tags", values={Tag.ERROR: reason or type(error).__name__})
         journal.end("KILLED" if stopped else "FAILED")
         raise
     journal.end("FINISHED")
@@ -159,7 +160,7 @@ def _sent_meanwhile(folder: Path) -> Iterator[None]:
 
 def _start(folder: Path) -> "subprocess.Popen[bytes] | None":
     """The process that sends; it ends by itself when this one does, however that ends."""
-    if os.environ.get("SG3FLOW_TRACKING", "").lower() == "off" or read_run(folder) is None:
+    if TRACKING.text().lower() == "off" or read_run(folder) is None:
         return None
     # -P: what lies in the current folder is not to be imported.
     command = [sys.executable, "-P", "-m", "sg3flow.tracking.upload_process", str(folder)]

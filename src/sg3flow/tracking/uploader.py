@@ -13,6 +13,7 @@ from typing import Any
 from sg3flow.errors import TrackingError, TrainingMissingError
 from sg3flow.runs.provenance import read_packages, read_provenance
 from sg3flow.runs.run_folder import read_row, read_run
+from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import delete_snapshot_models
 from sg3flow.tracking.mlflow_store import (
     Store,
@@ -221,10 +222,11 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
     The description is sent whenever a delivery begins: an earlier one may have been cut off between
     making the run and describing it.
     """
-    tags = {"sg3flow.uid": described["uid"], "sg3flow.stage": described.get("stage", "train")}
-    tags |= {f"sg3flow.{k}": described[k] for k in ("fingerprint", "command") if k in described}
+    tags = {Tag.UID: described["uid"], Tag.STAGE: described.get("stage", "train")}
+    known = {"fingerprint": Tag.FINGERPRINT, "command": Tag.COMMAND}
+    tags |= {tag: described[key] for key, tag in known.items() if key in described}
     if "kimg" in described["params"]:
-        tags["sg3flow.kimg"] = str(described["params"]["kimg"])
+        tags[Tag.KIMG] = str(described["params"]["kimg"])
     tags |= recorded_tags(read_provenance(folder), read_packages(folder))
     uid = described["uid"]
     if find_run(store, uid) is None:
