@@ -18,8 +18,8 @@ from sg3flow.runs.provenance import (
     installed_packages,
     parse_packages,
     read_packages,
-    read_provenance,
 )
+from sg3flow.runs.run_folder import read_provenance
 
 CPU = torch.device("cpu")
 TOLD = {"uid": "ab" * 16, "command": "python stages/train.py", "data": {}, "start_nimg": 0}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.runs.provenance import FORMAT
 from sg3flow.runs.reproduction_inputs import find_data
+from sg3flow.runs.run_folder import PROVENANCE_FORMAT
 from sg3flow.runs.worktree import Record, Worktree, prepare_worktree, read_record
 
 pytestmark = pytest.mark.medium
@@ -40,7 +40,13 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     data = {"path": "data/packed.zip", "digest": PackedSet(packed).digest, "name": "packed"}
     data |= {"num_images": 8, "resolution": 16}
     code = {"commit": project.git("rev-parse", "HEAD"), "prefix": ""}
-    provenance = {"format": FORMAT, "code": code, "data": data, "folder": ".", "files": {}}
+    provenance = {
+        "format": PROVENANCE_FORMAT,
+        "code": code,
+        "data": data,
+        "folder": ".",
+        "files": {},
+    }
     record = Record(folder, {"uid": "ab" * 16}, provenance, {}, "a run")
     monkeypatch.chdir(folder)
     for name in ("DVC_ROOT", "DVC_SITE_CACHE_DIR"):

@@ -187,8 +187,9 @@ def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
         DataError, TrackingError: there is no such run, there are several, or where it is recorded
             cannot be read.
     """
-    from sg3flow.compare.folder_source import is_run_folder, read_folder
+    from sg3flow.compare.folder_source import read_folder
     from sg3flow.compare.revision_source import find_revision, read_revision
+    from sg3flow.runs.run_folder import is_run_folder
     from sg3flow.tracking.tracked_runs import split_version
 
     if not asked.strip():

@@ -1,14 +1,12 @@
 """The files in a run's folder that tell where it comes from: their names, and reading them."""
 
 import importlib.metadata
-import json
 import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,14 @@ from sg3flow.files import sha256_file, write_bytes, write_json, write_text
 from sg3flow.params_file import read_params
 from sg3flow.runs.code_state import MOST_DIFF_BYTES, code_folder, code_info, user_name
 from sg3flow.runs.machine import compute_info, deciding_variables, machine_info
+from sg3flow.runs.run_folder import (
+    DIFF,
+    PACKAGES,
+    PROVENANCE,
+    PROVENANCE_FORMAT,
+    read_provenance,
+)
 from sg3flow.settings import PROJECT_FILES
-
-FORMAT = "sg3flow-provenance-1"
-PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
-
-
-def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """What ``capture`` wrote, or None where there is none of ours."""
-    with suppress(OSError, ValueError):
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("format") == FORMAT:
-            return content
-    return None
 
 
 def read_packages(folder: Path) -> dict[str, str]:
@@ -157,7 +150,7 @@ def capture(work: Path, device: torch.device, told: Mapping[str, Any]) -> list[P
     """
     known = read_provenance(work)
     content: dict[str, Any] = {
-        "format": FORMAT,
+        "format": PROVENANCE_FORMAT,
         "reproduce": f"sg3flow reproduce {told['uid']}" if "uid" in told else "",
         "script": Path(sys.argv[0]).name,
         "user": user_name(),

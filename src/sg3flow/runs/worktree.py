@@ -11,8 +11,15 @@ from typing import Any
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
 from sg3flow.git import GitError, GitTree, diff_digest, git, git_or_empty, git_tree
-from sg3flow.runs.provenance import DIFF, PROVENANCE, read_packages, read_provenance
-from sg3flow.runs.run_folder import snapshot_digests
+from sg3flow.runs.provenance import read_packages
+from sg3flow.runs.run_folder import (
+    DIFF,
+    PROVENANCE,
+    RUN,
+    read_provenance,
+    snapshot_digests,
+    snapshot_name,
+)
 from sg3flow.settings import PROJECT_FILES, STATE_DIR
 
 _SHOWN_ID = 12
@@ -73,7 +80,7 @@ class Record:
     def snapshot_at(self, kimg: int) -> str:
         """File name of the snapshot that a training of ``kimg`` ends with."""
         batch = int(self.run["params"]["batch"])
-        return f"network-snapshot-{math.ceil(kimg * 1000 / batch) * batch // 1000:06d}.pkl"
+        return snapshot_name(math.ceil(kimg * 1000 / batch) * batch)
 
     def diff(self) -> bytes:
         """Changes that were not committed; empty: none.
@@ -112,7 +119,7 @@ def read_record(folder: Path, digests: Mapping[str, str] | None = None, origin: 
         DataError: it holds none, or one that is damaged.
     """
     origin = origin or str(folder)
-    run = _read_json(folder / "run.json", origin)
+    run = _read_json(folder / RUN, origin)
     provenance = read_provenance(folder)
     if provenance is None:
         raise DataError(

@@ -18,8 +18,18 @@ from typing import Any
 from sg3flow.addresses import without_secrets
 from sg3flow.files import copy_file, file_lock, try_lock, write_json
 from sg3flow.runs.code_state import code_info, user_name
-from sg3flow.runs.provenance import read_provenance
-from sg3flow.runs.run_folder import RUN_FORMAT, append_row, read_run, read_whole_lines
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    RUN,
+    RUN_FORMAT,
+    STATS,
+    append_row,
+    parse_row,
+    read_provenance,
+    read_run,
+    read_whole_lines,
+    whole_lines,
+)
 from sg3flow.settings import Tag, offsets_folder, tracking_state
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
@@ -100,7 +110,6 @@ def _filled(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-EVENTS, STATS = "events.jsonl", "stats.jsonl"
 FILE_KINDS = ("image", "artifact", "snapshot")
 
 
@@ -179,7 +188,7 @@ def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None
     if training is not None:
         content["training"] = {"uid": training["uid"], "name": training.get("name", "")}
     with suppress(OSError):  # the first line of the journal fails, too, and warns
-        write_json(journal.folder / "run.json", content)
+        write_json(journal.folder / RUN, content)
     if training is not None:
         journal.note("parent")
     return journal
@@ -200,16 +209,6 @@ def last_report(folder: Path) -> float:
         for row in read_whole_lines(folder / name)[-1:]
     ]
     return max(times, default=0.0) or time.time()
-
-
-def whole_lines(path: Path, start: int) -> list[bytes]:
-    """The complete lines from byte ``start`` on."""
-    if not path.exists():
-        return []
-    with path.open("rb") as stream:
-        stream.seek(start)
-        content = stream.read()
-    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
 @dataclass
@@ -308,7 +307,4 @@ def _place(folder: Path, uri: str, suffix: str) -> Path:
 
 
 def _is_file(line: bytes) -> bool:
-    try:
-        return json.loads(line)["kind"] in FILE_KINDS
-    except (ValueError, KeyError, TypeError):
-        return False
+    return (parse_row(line) or {}).get("kind") in FILE_KINDS

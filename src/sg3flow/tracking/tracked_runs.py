@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError, nearest
-from sg3flow.runs.provenance import DIFF, PACKAGES, PROVENANCE
+from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
 from sg3flow.runs.worktree import Record, read_record
 from sg3flow.settings import PROJECT_FILES, Tag
 from sg3flow.tracking.event_upload import snapshot_models
@@ -151,7 +151,7 @@ def _trainings(store: Store) -> Iterator[Any]:
             return
 
 
-_FILES = ("run.json", PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
+_FILES = (RUN, PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
 
 
 def find_record(run: str, scratch: Path) -> Record:
@@ -165,10 +165,10 @@ def find_record(run: str, scratch: Path) -> Record:
         TrackingError, DataError: as ``download_record``.
     """
     folder = Path(run).expanduser()
-    if (folder / "run.json").is_file():
+    if (folder / RUN).is_file():
         return read_record(folder.resolve(), origin=run)
     if folder.is_dir():
-        raise DataError(f"{run} is no run folder: it holds no run.json")
+        raise DataError(f"{run} is no run folder: it holds no {RUN}")
     return download_record(run, scratch)
 
 

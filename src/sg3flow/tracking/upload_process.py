@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sg3flow.errors import Sg3flowError, TrackingError, TrainingInterruptedError
-from sg3flow.runs.run_folder import read_run
+from sg3flow.runs.run_folder import EVENTS, RUN, read_run
 from sg3flow.settings import TRACKING, Tag
 from sg3flow.tracking.mlflow_store import connect, tracking_uri
-from sg3flow.tracking.outbox import EVENTS, Outbox, load_offset, single_uploader
+from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
 from sg3flow.tracking.uploader import Uploader
 
 _POLL_SEC = 2.0
@@ -216,7 +216,7 @@ def sync_folder(folder: Path) -> Iterator[str]:
     """
     runs = [path.parent for path in folder.rglob(EVENTS) if read_run(path.parent) is not None]
     if not runs:
-        raise TrackingError(f"no run folder (run.json, events.jsonl) in {folder}")
+        raise TrackingError(f"no run folder ({RUN}, {EVENTS}) in {folder}")
     connect()
     left = 0
     for run in sorted(runs, key=lambda run: ("training" in (read_run(run) or {}), run)):

@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissingError
-from sg3flow.runs.provenance import read_packages, read_provenance
-from sg3flow.runs.run_folder import read_row, read_run
+from sg3flow.runs.provenance import read_packages
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    RUN,
+    STATS,
+    read_provenance,
+    read_row,
+    read_run,
+    whole_lines,
+)
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import delete_snapshot_models
 from sg3flow.tracking.mlflow_store import (
@@ -24,14 +32,11 @@ from sg3flow.tracking.mlflow_store import (
     tracking_uri,
 )
 from sg3flow.tracking.outbox import (
-    EVENTS,
-    STATS,
     Offset,
     last_report,
     load_offset,
     noted_end,
     recorded_tags,
-    whole_lines,
 )
 
 _BATCH_METRICS = 1000  # MLflow takes no more in one request
@@ -113,7 +118,7 @@ class Uploader:
     def _described(self) -> dict[str, Any]:
         described = read_run(self.folder)
         if described is None:
-            raise TrackingError(f"{self.folder}/run.json is missing or damaged: nothing to send")
+            raise TrackingError(f"{self.folder}/{RUN} is missing or damaged: nothing to send")
         return described
 
     def _state(self) -> object:
