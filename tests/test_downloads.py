@@ -25,7 +25,7 @@ from sg3flow.downloads import (
     recorded_digest,
 )
 from sg3flow.errors import DataError
-from sg3flow.transfers import DiskFullError
+from sg3flow.files import DiskFullError
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -218,7 +218,7 @@ def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Pat
         "address": address_mark(server.url),
         "etag": '"one"',
         "last_modified": "",
-        "all_reduce_sum": len(CONTENT),
+        "total": len(CONTENT),
         "is_encoded": False,
     }
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
@@ -555,7 +555,7 @@ def test_a_server_that_trickles_is_given_up(server: Server, tmp_path: Path) -> N
                 break
 
     server.answer = answer
-    with pytest.raises(DataError, match=r"only \d+ bytes came in \d+ seconds"):
+    with pytest.raises(DataError, match=r"only \d+ bytes arrived in \d+ seconds"):
         download(server.url, tmp_path / "set.zip", policy=hurried)
     ended.set()
     assert len(server.requests) == 2
@@ -626,7 +626,7 @@ def test_without_a_digest_a_mirror_starts_anew(server: Server, cache: Path) -> N
 def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) -> None:
     server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 35)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DiskFullError, match="are needed in"):
-        patch.setattr("sg3flow.transfers.shutil.disk_usage", lambda path: _Usage())
+        patch.setattr("sg3flow.files.shutil.disk_usage", lambda path: _Usage())
         cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, policy=QUICK)
     assert len(server.requests) == 1
 

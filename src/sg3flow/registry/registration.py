@@ -22,7 +22,7 @@ from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import Generator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 from sg3flow.settings import Tag
-from sg3flow.tracking.event_upload import note_output
+from sg3flow.tracking.event_upload import record_output
 from sg3flow.tracking.mlflow_store import (
     CANDIDATE,
     CHAMPION,
@@ -232,7 +232,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
 
     from sg3flow.serving import pyfunc_model
 
-    note_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
+    record_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
     with time_to_upload(candidate.package.weights):
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
