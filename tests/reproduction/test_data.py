@@ -72,8 +72,8 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     shutil.rmtree(cache)
     shutil.rmtree(folder.parent / "remote")
     path, place, said = found()  # nobody has it: the recorded pipeline makes it
-    assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
-    assert (place.project / "data" / "broadcast").read_text().strip() == str(place.state)
+    assert path.is_relative_to(place.tree) and "by the recorded pipeline" in said
+    assert (place.project / "data" / "told").read_text().strip() == str(place.state)
     assert "data: dvc pull: " in said and "no reason given" not in said
     assert not packed.exists() and project.git("status", "--porcelain") == ""
 

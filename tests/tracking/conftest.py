@@ -20,7 +20,7 @@ from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import JsonlReporter, Stat, describe_run
 from sg3flow.tracking.mlflow_store import connect, find_run
 from sg3flow.tracking.outbox import Outbox
-from sg3flow.tracking.upload_process import noted
+from sg3flow.tracking.upload_process import recorded
 
 TICKS = 4
 
@@ -50,7 +50,7 @@ def write_run(folder: Path, ticks: int = TICKS, snapshot_bytes: int = 7) -> Path
         "training_set": {"name": "set", "digest": "ab" * 32, "num_images": 3, "resolution": 16},
     }
     describe_run(folder, content)
-    with noted(Outbox(folder)):
+    with recorded(Outbox(folder)):
         reporter = JsonlReporter(folder)
         (folder / "networks.txt").write_text("layers")
         reporter.artifact(folder / "networks.txt")

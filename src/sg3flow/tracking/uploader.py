@@ -2,6 +2,8 @@
 
 The run is found by a tag, a metric point with the same time and value is one point, the name of an
 image derives from its key and time, and the model of a snapshot is looked up before it is created.
+
+MLflow is imported only to send: a stage imports this module, and MLflow's import takes a second.
 """
 
 import time
@@ -22,7 +24,6 @@ from sg3flow.runs.run_folder import (
     whole_lines,
 )
 from sg3flow.settings import Tag
-from sg3flow.tracking.event_upload import delete_snapshot_models
 from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
@@ -227,6 +228,8 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
     The description is sent by every new uploader: an earlier one may have been interrupted between
     creating the run and describing it.
     """
+    from sg3flow.tracking.event_upload import delete_snapshot_models
+
     tags = {Tag.UID: described["uid"], Tag.STAGE: described.get("stage", "train")}
     known = {"fingerprint": Tag.FINGERPRINT, "command": Tag.COMMAND}
     tags |= {tag: described[key] for key, tag in known.items() if key in described}
