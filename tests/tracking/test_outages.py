@@ -230,9 +230,9 @@ def test_wrong_credentials_then_right_ones(
     with uploading(run_folder):
         pass
     [line] = capfd.readouterr().err.splitlines()
-    assert "denies access; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
+    assert "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
     result = sync()
-    assert result.exit_code == 1 and "denies access" in result.stderr
+    assert result.exit_code == 1 and "refuses us" in result.stderr
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right horse battery")
     assert sync().exit_code == 0
     is_complete(run_folder)

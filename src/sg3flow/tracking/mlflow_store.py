@@ -93,7 +93,7 @@ _KNOWN_FAILURES = {
     ),
     ("timed out", "timeout exception"): "does not answer; check that the server is not stuck",
     ("error code 401", "401 Client Error", "error code 403", "403 Client Error"): (
-        "denies access; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the "
+        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the "
         "permissions of that user"
     ),
     ("No space left on device", "too many 500 error", "too many 507 error"): (
