@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -240,16 +240,3 @@ def _sync_folder(folder: Path) -> None:
     """Make names in a folder durable, where folders can be synced."""
     with suppress(OSError):
         _sync_file(folder)
-
-
-def check_distinct(outputs: Mapping[str, Path]) -> None:
-    """Check that no two outputs, given by the options that name them, are one file.
-
-    Raises:
-        DataError: the second would replace the first.
-    """
-    options: dict[Path, str] = {}
-    for option, path in outputs.items():
-        other = options.setdefault(path.resolve(), option)
-        if other != option:
-            raise DataError(f"{other} and {option} are both {path}; pass different paths")

@@ -230,4 +230,5 @@ def test_a_bad_look_stops_and_a_foreign_page_stays(project, run_folder):
     assert psi.exit_code == 1 and "psi must be a finite number" in psi.stderr
     (project / "mine.html").write_text("mine")
     foreign = compare(folder, folder, "--out", "mine.html")
-    assert foreign.exit_code == 1 and (project / "mine.html").read_text() == "mine"
+    assert foreign.exit_code == 1 and "not a comparison page made by" in foreign.stderr
+    assert (project / "mine.html").read_text() == "mine"

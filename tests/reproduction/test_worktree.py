@@ -134,7 +134,7 @@ def test_a_folder_that_is_not_ours_or_was_edited(project, copy):
     folder = folder_of(project, copy)
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="was not made by `sg3flow reproduce`"):
+    with pytest.raises(DataError, match="not a reproduction made by sg3flow"):
         prepare_worktree(record, project.folder, clean=True)
     assert (folder / "thesis.txt").read_text() == "mine"
     shutil.rmtree(folder)

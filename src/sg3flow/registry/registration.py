@@ -14,8 +14,9 @@ import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import Package, package_generator
 from sg3flow.config import RegisterConfig
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes, write_json
+from sg3flow.output_checks import check_replaceable, json_marked
 from sg3flow.registry.aliases import (
     REGISTERED,
     change_alias,
@@ -97,7 +98,7 @@ def register_best(
         TrackingError: the registry cannot be used; raised within seconds.
     """
     _check_name(config.name)
-    _refuse_foreign(report)
+    check_replaceable(report, json_marked(FORMAT), "a registration report", "--report")
     best, path, digest = best_of_run(run_dir, metrics, config.metric)
     network, training_set = _read_snapshot(path)
     store = connect()
@@ -297,14 +298,3 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             f"register.name must be letters, digits and . _ - (at most 128), not '{name[:60]}'"
         )
-
-
-def _refuse_foreign(report: Path) -> None:
-    if not report.exists():
-        return
-    try:
-        content = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{report} exists and is not a report of register; choose another --report")

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,7 +20,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from sg3flow.addresses import shown_url
-from sg3flow.errors import DataError
 from sg3flow.settings import local_tracking_uri
 from sg3flow.tracking.mlflow_store import tracking_uri
 
@@ -35,7 +33,6 @@ SOFT, GRID, BAR = "#647084", "#e2e6ec", "#4c78dd"  # as pages.css has them, too
 _VARIABLES = {SOFT: "var(--soft)", GRID: "var(--line)", BAR: "var(--bar)"} | {
     color: f"var(--r{index})" for index, color in enumerate(LIGHT)
 }
-_SEARCHED_BYTES = 4096  # the generator stands before the style, at the top of a page
 
 
 def render_page(template: str, generator: str, title: str, values: dict[str, Any]) -> str:
@@ -43,7 +40,7 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
 
     Args:
         template: file name in ``templates/``.
-        generator: the mark by which ``refuse_foreign_page`` knows the page.
+        generator: the mark by which ``html_marked`` recognizes the page.
     """
     templates = _templates()
     style = templates.get_template("pages.css").render(light=LIGHT, dark=DARK, num_hues=HUES)
@@ -57,19 +54,6 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
     own = {name: Markup(text) for name, text in texts.items()}
     page = templates.get_template(template)
     return page.render(**own, generator=generator, title=title, **values)
-
-
-def refuse_foreign_page(path: Path, generator: str, message: str) -> None:
-    """Check that nothing but a page of this kind stands where one is to be written.
-
-    Raises:
-        DataError: something else stands there; ``message`` says so.
-    """
-    mark = f'<meta name="generator" content="{generator}">'
-    if path.exists() and (
-        path.is_dir() or mark.encode() not in path.read_bytes()[:_SEARCHED_BYTES]
-    ):
-        raise DataError(message)
 
 
 def tracking_place() -> dict[str, str]:

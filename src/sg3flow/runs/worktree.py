@@ -11,6 +11,7 @@ from typing import Any
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
 from sg3flow.git import GitError, GitTree, diff_digest, git, git_or_empty, git_tree
+from sg3flow.output_checks import check_replaceable
 from sg3flow.runs.provenance import read_packages
 from sg3flow.runs.run_folder import (
     DIFF,
@@ -211,7 +212,7 @@ def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
     folder = root / "reproductions" / record.short_id
     worktree = Worktree(folder, folder / "tree" / record.provenance["code"]["prefix"])
     if folder.exists():
-        _check_ours(folder)
+        check_replaceable(folder, _is_reproduction, "a reproduction")
         if not clean and _is_as_made(worktree, record):
             return worktree
         if not clean:
@@ -270,9 +271,8 @@ def _repository(record: Record, root: Path) -> GitTree:
     return tree
 
 
-def _check_ours(folder: Path) -> None:
-    if read_report(folder) is None:
-        raise DataError(f"{folder} exists and was not made by `sg3flow reproduce`; move it away")
+def _is_reproduction(folder: Path) -> bool:
+    return read_report(folder) is not None
 
 
 def _is_as_made(worktree: Worktree, record: Record) -> bool:

@@ -24,6 +24,7 @@ from sg3flow.files import (
     write_text,
 )
 from sg3flow.ops.backend import backend_name
+from sg3flow.output_checks import check_replaceable
 from sg3flow.runs.run_folder import (
     RUN,
     kimg_of,
@@ -293,13 +294,8 @@ def check_out(out: Path, key: str, uid: str) -> None:
     Raises:
         DataError: it holds something else; nothing is touched.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file; a training writes a folder: choose another --run-dir")
+    check_replaceable(out, _is_run_folder, "a training run", "--run-dir")
     run = read_run(out)
-    if run is None and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise DataError(f"{out} holds other files and no {RUN}; choose an empty folder")
     if run is not None and run["uid"] != uid:
         what = "another training ({}; settings or data differ)"
         if run["fingerprint"] == key:
@@ -307,6 +303,11 @@ def check_out(out: Path, key: str, uid: str) -> None:
         raise DataError(
             f"{out} shows {what.format(run['name'])}; choose another folder or remove that one"
         )
+
+
+def _is_run_folder(path: Path) -> bool:
+    """Whether a run is shown there, or nothing but hidden files."""
+    return read_run(path) is not None or all(each.name.startswith(".") for each in path.iterdir())
 
 
 def numbered_out(outdir: Path, name: str, uid: str) -> Path:
