@@ -417,13 +417,13 @@ def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path)
     once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     with pytest.raises(DataError) as caught:
         cached(secret, "set.zip", policy=once)
-    told = str(caught.value) + (cache / "set.zip.part.json").read_text()
+    output = str(caught.value) + (cache / "set.zip.part.json").read_text()
     assert server.requests[0]["Authorization"].startswith("Basic ")
     server.answer = server.whole
     cached(secret, "set.zip", policy=once)
     assert "Range" in server.requests[-1]
-    told += (cache / "set.zip.json").read_text()
-    assert "hush" not in told and server.url in told
+    output += (cache / "set.zip.json").read_text()
+    assert "hush" not in output and server.url in output
     for bad in ("https://me:hu/sh@host/x", "ftp://me:hush@host/x", "https://hush@[/x?hush"):
         with pytest.raises(DataError) as caught:
             download(bad, cache / "x")
@@ -500,7 +500,7 @@ def test_a_server_that_understates_the_length_is_found_out(server: Server, tmp_p
 def test_a_file_that_changes_without_a_version_is_taken_whole(
     server: Server, tmp_path: Path
 ) -> None:
-    """Without ETag and date nothing tells whether it is the same file: it starts again."""
+    """Without ETag and date it may be another file: the download starts over."""
     other = CONTENT[::-1]
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
@@ -601,7 +601,7 @@ def test_pieces_that_do_not_fit_are_fetched_again_as_a_whole(server: Server, cac
         server.content, server.etag = (other, '"a"') if is_first else (CONTENT, '"b"')
         if not is_first and "Range" in to.headers:
             del to.headers["If-Range"]
-            to.headers["If-Range"] = '"b"'  # answers with the rest, whatever was asked
+            to.headers["If-Range"] = '"b"'  # always answers with the rest
         server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
 
     server.answer = answer

@@ -1,4 +1,4 @@
-"""The network that a run started from, found again."""
+"""Finding the network that a run started from."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_of_an_address_the_fingerprint_holds_the_text(tmp_path, network):
     assert found.kept_in(tmp_path) == str(network)
 
 
-def test_a_model_of_the_registry_is_kept_in_the_workplace(tmp_path):
+def test_a_model_of_the_registry_is_copied_into_the_worktree(tmp_path):
     model, place = tmp_path / "downloaded", tmp_path / "place"
     (model / "artifacts").mkdir(parents=True)
     weights = model / "artifacts" / "generator.safetensors"

@@ -163,7 +163,7 @@ def test_postgres_takes_everything_once(make_server, postgres, run_folder, is_co
 
 
 def test_without_a_server_work_goes_on_and_one_line_says_what_is_left(run_folder, capfd):
-    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # nobody listens there
+    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # no server listens there
     with uploading(run_folder):
         pass
     [line] = capfd.readouterr().err.splitlines()

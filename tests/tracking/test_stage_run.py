@@ -1,4 +1,4 @@
-"""What a stage tells MLflow."""
+"""What a stage reports to MLflow."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def send(monkeypatch):
     ("error", "status"),
     [(DataError("no pictures"), "FAILED"), (TrainingInterruptedError("asked"), "KILLED")],
 )
-def test_an_end_before_its_time_is_recorded_as_one(send, error, status):
+def test_an_early_end_is_recorded(send, error, status):
     with pytest.raises(type(error)), tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
         raise error
@@ -106,7 +106,7 @@ def test_a_training_is_the_parent_of_its_stages_in_any_case(run_folder, send, mo
 
 
 @pytest.mark.medium
-def test_a_stage_never_meets_the_client():
+def test_a_stage_does_not_import_the_client():
     """Its import takes a second, and a call to a server that hangs minutes."""
     program = (
         "import sys\n"
