@@ -34,6 +34,7 @@ NOT_DECIDING = {
     "kernels.build": "builds by the plan; a wrong library fails its self-check",
     "kernels.watchdog": "ends a build that hangs",
     "registry.history": "describes a version",
+    "output_checks": "decides what may be replaced, not what is written",
     "runs.run_folder": "the form of a statistic in a report",
     "tracking": "sends what is there to MLflow",
 }

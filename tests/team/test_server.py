@@ -82,7 +82,7 @@ def bucket(team):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder of someone's, with a packed set of 20 pictures."""
+    """The project folder of a team member, with a packed set of 20 images."""
     folder = tmp_path_factory.mktemp("member") / "a project"
     (folder / ".dvc").mkdir(parents=True)
     random = np.random.RandomState(0)

@@ -22,10 +22,10 @@ from sg3flow.data.readers.tar_reader import is_tar
 from sg3flow.data.starter.drawing import draw_starter
 from sg3flow.downloads import cached_from, checked_digest, proving
 from sg3flow.errors import ConfigError, DataError, nearest
-from sg3flow.files import atomic_folder, sha256_file, write_json
+from sg3flow.files import atomic_folder, check_room, sha256_file, write_json
 from sg3flow.output_checks import check_replaceable, folder_marked
 from sg3flow.progress import tracked
-from sg3flow.transfers import RetryPolicy, check_room
+from sg3flow.transfers import RetryPolicy
 
 _AFHQ_CITATION = (
     "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains, CVPR 2020"

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from sg3flow.addresses import shown_url
-from sg3flow.settings import project_root
+from sg3flow.settings import local_tracking_uri
 from sg3flow.tracking.mlflow_store import tracking_uri
 
 # The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
@@ -66,7 +66,7 @@ def tracking_place() -> dict[str, str]:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         return {"address": shown_url(uri).rstrip("/"), "command": ""}
-    own = uri == f"sqlite:///{project_root() / 'mlflow.db'}"
+    own = uri == local_tracking_uri()
     shown = "sqlite:///mlflow.db" if own else shown_url(uri)
     return {"address": "", "command": f"mlflow server --backend-store-uri {shown} --port 5000"}
 
