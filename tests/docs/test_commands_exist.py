@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 import typer.main
 
 from sg3flow.cli import commands
@@ -69,7 +70,9 @@ def _stage(script: str):
     spec = importlib.util.spec_from_file_location(f"documented_{Path(script).stem}", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return typer.main.get_command(module.app)
+    apps = [value for value in vars(module).values() if isinstance(value, typer.Typer)]
+    assert len(apps) == 1, f"{script} imports {len(apps)} command apps, expected 1"
+    return typer.main.get_command(apps[0])
 
 
 @cache
