@@ -50,7 +50,7 @@ class Project:
         return self.folder / out
 
     def reproduce(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        program = "from sg3flow.cli.commands import main; main()"
+        program = "from sg3flow.cli import main; main()"
         return self("python", "-c", program, "reproduce", *arguments, ok=ok)
 
 

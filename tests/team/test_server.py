@@ -101,9 +101,7 @@ def run(project, plain_environment):
 
     def run(who: dict[str, str], program: str, *arguments: object):
         script = ROOT / "stages" / f"{program}.py"
-        start = (
-            [script] if script.exists() else ["-c", "from sg3flow.cli.commands import main; main()"]
-        )
+        start = [script] if script.exists() else ["-c", "from sg3flow.cli import main; main()"]
         return subprocess.run(
             [sys.executable, *map(str, [*start, *arguments])],
             cwd=project,

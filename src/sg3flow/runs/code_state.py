@@ -68,7 +68,13 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "data/worker_pool.py",
     ),
     "train": (*TRAINING_NUMERICS, *TRANSFER),
-    "evaluate": (*_NETWORKS, "data/archive.py", "metrics/*.py", "metrics/features/*.py"),
+    "evaluate": (
+        *_NETWORKS,
+        "data/archive.py",
+        "metrics/*.py",
+        "metrics/features/*.py",
+        "runs/best_snapshot.py",
+    ),
     "render": (*_NETWORKS, "rendering/*.py", "runs/best_snapshot.py"),
     "register": (
         *_NETWORKS,
@@ -193,10 +199,10 @@ def _python_meaning(source: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
-            body[0] = ast.Pass()
+            body[:1] = [] if len(body) > 1 else [ast.Pass()]
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) or _speaks(node):
-            _drop_texts(node)
+            _WithoutTexts().generic_visit(node)
     return repr(_shape(tree))
 
 
@@ -207,11 +213,14 @@ def _speaks(node: ast.AST) -> bool:
     return (name or getattr(node.func, "id", "")) in _SPEAKING
 
 
-def _drop_texts(node: ast.AST) -> None:
-    """Empty the string literals of a message; its other values may have side effects and stay."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            part.value = ""
+class _WithoutTexts(ast.NodeTransformer):
+    """Empties the texts of a message, formatted ones as a whole."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:
+        return ast.Constant("")
 
 
 def _shape(value: object) -> object:
