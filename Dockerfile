@@ -9,7 +9,7 @@
 # ignores `docker stop` until docker kills it. docs/registry-and-serving.md has the details.
 
 FROM python:3.11.13-slim-bookworm AS build
-# The CPU build of torch is on an index of its own.
+# The CPU build of torch is on a separate index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \

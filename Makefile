@@ -64,12 +64,12 @@ kernels: setup ## build and check the kernels now, not at first use; compile the
 	$(BIN)/sg3flow doctor
 	$(BIN)/python -m pytest -q tests/cuda/test_compile.py
 
-bench: setup ## time ops, generators and training steps against plain PyTorch and a naive baseline
+bench: setup ## time ops, generators and training steps against pure PyTorch and a naive baseline
 	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
 	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
 	$(BIN)/python benchmarks/training.py --json build/bench-training.json
 
-bench-gpu: setup ## time each layer's op and training steps against plain PyTorch on a GPU
+bench-gpu: setup ## time each layer's op and training steps against pure PyTorch on a GPU
 	$(BIN)/python benchmarks/gpu.py --json build/bench-gpu.json
 
 team-env: ## write the passwords of a team server (docs/team.md); TEAM_HOST= is its name

@@ -33,7 +33,7 @@ LAYER_TEXT = {
     "checkpoints": "snapshots, public pickles (read, never run)",
     "data": "fetch, pack, validate, dataset, sampler",
     "networks": "StyleGAN3-T and -R, StyleGAN2, discriminator, augmentation",
-    "ops": "upfirdn2d, filtered_lrelu, bias_act; kernel or plain PyTorch",
+    "ops": "upfirdn2d, filtered_lrelu, bias_act; kernel or pure PyTorch",
     "kernels": "how the C++ (cpu/) and CUDA (cuda/) sources are built",
 }
 BASE = {

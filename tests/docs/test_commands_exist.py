@@ -1,4 +1,4 @@
-"""Every command that README and docs show names things that exist, with options that are taken."""
+"""Every command in README and docs names things that exist and options that are accepted."""
 
 import importlib.util
 import re
@@ -13,7 +13,7 @@ import typer.main
 from sg3flow.cli import commands
 
 ROOT = Path(__file__).parents[2]
-# Commands of others, whose options are not looked at here.
+# Commands of other programs, whose options are not checked here.
 _OTHERS = set(
     """
     . apt aws cat cd chmod cp curl docker export git install mkdir pip psql python3 runuser set
@@ -56,7 +56,7 @@ def _check(words: list[str]) -> None:
 
 
 def _parse(command, words: list[str]) -> None:
-    """As the command line does, down to the subcommand's options; nothing is run."""
+    """Parse as the command line does, down to the subcommand's options; nothing runs."""
     context = command.make_context(command.name or "command", list(words))
     if hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
