@@ -24,7 +24,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sg3flow.kernels.build_plan import FOLDER, find_nvcc, nvcc_options
+from sg3flow.kernels.build_plan import CUDA_FOLDER, find_nvcc, nvcc_options
 
 MODES = ("no flags", "writes flags", "reads flags")
 H100_CLOCKS, H100_BANDWIDTH = 132 * 1.7e9, 3.35e12  # of all multiprocessors, a second; bytes
@@ -146,7 +146,7 @@ def disassemble(cubin: Path | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         if cubin is None:
             cubin = Path(folder) / "kernels.cubin"
-            source = FOLDER / "filtered_lrelu_float16.cu"
+            source = CUDA_FOLDER / "filtered_lrelu_float16.cu"
             options = nvcc_options(["-gencode=arch=compute_90,code=sm_90"])
             nvcc = [str(find_nvcc(None)[0]), *options, "-cubin"]
             subprocess.run([*nvcc, str(source), "-o", str(cubin)], check=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sg3flow.downloads import cache_folder
-from sg3flow.kernels.build_plan import FOLDER, all_files
+from sg3flow.kernels.build_plan import CUDA_FOLDER, kernel_files
 
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 
@@ -235,7 +235,7 @@ def _digest(command: Sequence[str]) -> str:
     compiler = subprocess.run([command[0], "--version"], capture_output=True, check=True)
     digest = hashlib.sha256(repr([*command, torch.__version__]).encode() + compiler.stdout)
     here = Path(__file__).parent
-    for path in [*all_files(), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
+    for path in [*kernel_files("cuda"), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
@@ -275,6 +275,6 @@ def host_kernels(tmp_path_factory, compiled) -> HostKernels:
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     source = Path(__file__).with_name("host_build.cpp")
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    said = compiled([compiler, *flags, f"-I{FOLDER}", str(source)], library)
+    said = compiled([compiler, *flags, f"-I{CUDA_FOLDER}", str(source)], library)
     assert not said, said
     return HostKernels(ctypes.CDLL(str(library)))

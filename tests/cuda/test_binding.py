@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sg3flow.kernels.build_plan import FOLDER
+from sg3flow.kernels.build_plan import CUDA_FOLDER
 
 pytestmark = pytest.mark.medium
 
@@ -39,7 +39,7 @@ def binding(tmp_path_factory, compiled) -> Path:
     torch_folder = Path(torch.__file__).parent
     headers = [HERE / "stand_ins", torch_folder / "include"]
     headers.append(torch_folder / "include/torch/csrc/api/include")
-    flags = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
+    flags = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{CUDA_FOLDER}"]
     flags += [part for path in headers for part in ("-isystem", str(path))]
     # the arithmetic is worth optimizing, the checks are not
     for source, level in (("host_binding", "-O0"), ("host_launch", "-O1")):

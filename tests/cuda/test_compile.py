@@ -28,7 +28,7 @@ def objects(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("objects")
 
 
-@pytest.mark.parametrize("source", build_plan.kernel_files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", build_plan.cuda_kernel_files(), ids=lambda path: path.name)
 def test_kernels_compile_without_warnings(nvcc, compiled, source, objects):
     version = build_plan.toolkit_version(nvcc)
     options = build_plan.nvcc_options(
@@ -49,7 +49,7 @@ def recipe(nvcc):
 
 def test_the_library_links_and_returns_errors(recipe, objects, c_structures):
     """As the recipe links it, but for torch's CUDA libraries; nothing is launched here."""
-    parts = [objects / f"{source.stem}.o" for source in build_plan.kernel_files()]
+    parts = [objects / f"{source.stem}.o" for source in build_plan.cuda_kernel_files()]
     if not all(part.exists() for part in parts):
         pytest.skip("the kernels were not compiled in this run")
     path = objects / "kernels.so"

@@ -14,7 +14,7 @@ SCRIPT = """#!/bin/sh
 # compiles nothing: objects are empty, and the library is one that was built before
 if [ "$1" = --version ]; then echo "stand-in 1.0"; exit 0; fi
 echo x >> "{folder}/calls"
-{behaviour}
+{behavior}
 while [ $# -gt 1 ]; do [ "$1" = -o ] && out="$2"; [ "$1" = -shared ] && link=1; shift; done
 if [ "$link" ]; then cp "{library}" "$1"; else : > "$1"; fi
 """

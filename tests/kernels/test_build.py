@@ -86,7 +86,7 @@ def test_more_time_is_a_reason_to_try_again(compiler, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "setting", "message"),
+    ("behavior", "setting", "message"),
     [
         ("sleep 60", "SG3FLOW_STALL_SEC", "sleep 60 hung.*it did nothing"),
         ("trap '' TERM INT HUP; sleep 61 & wait", "SG3FLOW_STALL_SEC", "hung"),
@@ -267,8 +267,7 @@ def test_an_object_is_made_again_when_its_source_changed_and_only_then(compiler,
     def changed(path):
         return "0" * 64 if path.name == wanted else sha256_file(path)
 
-    for module in ("build", "compilation"):
-        monkeypatch.setattr(f"sg3flow.kernels.{module}.sha256_file", changed)
+    monkeypatch.setattr(builds, "sha256_file", changed)
     make_build("cpu")
     variants = [name for name in builds.make_build_plan("cpu").objects if "pointwise" in name]
     assert calls() == len(variants) + 1  # and the link
@@ -281,7 +280,7 @@ DOCTOR = "from sg3flow.cli.status import examine\nprint(*examine(), sep='\\n')"
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "settings", "line"),
+    ("behavior", "settings", "line"),
     [
         ("", {}, "cpu: compiled kernels for "),
         ("echo 'x.cpp: error: no' >&2; exit 1", {}, "because c++ failed: x.cpp: error: no"),

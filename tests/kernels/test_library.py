@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("library")
 GEOMETRY = ((2, 2), (2, 2), (9, 8, 9, 8))
 FULL = """
 import sys, torch
-from sg3flow.ops import bias_act, filtered_lrelu, convolutions as modulated_conv2d, upfirdn2d
+from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[1]))
 x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36

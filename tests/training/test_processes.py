@@ -135,7 +135,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
     assert saved_nimg(killed) == 3 * 100
 
     output = finish(start(tiny_set, killed, *options))
-    assert "going on at" in output
+    assert "resuming from the saved state at" in output
     name = "network-snapshot-000001.pkl"
     assert sha256_file(killed / "out" / name) == sha256_file(straight / "out" / name)
     rows = (killed / "out" / "stats.jsonl").read_text().splitlines()
@@ -165,7 +165,7 @@ def test_torchrun_starts_it_too_and_restarts_it(start, tiny_set, tmp_path):
     options = ("--cfg=stylegan3-t", "--gpus=2")
     process = start(tiny_set, tmp_path, *options, program=program, within_a_step="3 0 killed")
     output = finish(process)
-    assert "within step 3" in output and "going on at" in output
+    assert "within step 3" in output and "resuming from the saved state at" in output
     assert (tmp_path / "out" / "network-snapshot-000001.pkl").exists()
 
 

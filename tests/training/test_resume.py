@@ -88,7 +88,7 @@ def kill_at_random(start, data: Path, folder: Path, kills: int, *options: str) -
         # an evaluation, while a snapshot or a state is written.
         wait_until(lambda: images_done(folder) >= 0, process)
         if not codes and images_done(folder) > 0:
-            assert any("going on at" in line for line in process.stdout)
+            assert any("resuming from the saved state at" in line for line in process.stdout)
         time.sleep(moments.uniform(0.0, LIFE_SEC))
         process.kill()
         output, _ = process.communicate(timeout=60)

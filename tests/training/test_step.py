@@ -8,8 +8,9 @@ import torch
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DivergedError
-from sg3flow.training.assembly import Parts, build, resolve
-from sg3flow.training.loop import Clock, TrainingLoop
+from sg3flow.training.assembly import Parts, build, resolve, select
+from sg3flow.training.batch_size_finder import MemorySettings
+from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.losses import Collector
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
@@ -118,7 +119,9 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
 
     def check(max_repairs: int) -> None:
         limited = dataclasses.replace(config, max_repairs=max_repairs)
-        TrainingLoop(limited, parts, items, batches, Clock(128, 0), None)._check_stats()
+        settings, memory = select(LoopSettings, limited), select(MemorySettings, limited)
+        loop = TrainingLoop(settings, memory, parts, items, batches, Clock(128, 0), None)
+        loop._check_stats()
 
     check(0)
     check(4)

@@ -17,7 +17,8 @@ import torch
 
 from sg3flow.errors import ConfigError
 
-_CPU = Path(__file__).parents[1] / "cpu"
+CPU_FOLDER = Path(__file__).parents[1] / "cpu"
+CUDA_FOLDER = CPU_FOLDER.with_name("cuda")
 _PROBE_SEC = 10
 _INSTALLED = "/usr/local/cuda"  # the installer's default, with a link to one of several releases
 _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
@@ -73,7 +74,7 @@ def make_build_plan(name: str) -> BuildPlan:
 
 def kernel_files(name: str) -> tuple[Path, ...]:
     """Every file that decides what ``cpu`` or ``cuda`` becomes; no compiler is asked."""
-    folder = _CPU.with_name(name)
+    folder = CPU_FOLDER.with_name(name)
     suffixes = {".cpp", ".h", ".cu", ".cuh", ".py"}
     found = (path for path in sorted(folder.iterdir()) if path.suffix in suffixes)
     return (*found, Path(__file__))
@@ -83,13 +84,13 @@ def _cpu_plan() -> BuildPlan:
     compiler, version = _cxx()
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     base = (compiler, *_FLAGS, *_abi(), *(("-DSG3FLOW_X86",) if is_x86 else ()))
-    objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
+    objects = {"binding": (*base, *_torch_headers(), "-c", str(CPU_FOLDER / "binding.cpp"))}
     # Portable objects first: of library templates that several emit, the linker keeps the first,
     # and the others' hold instructions that not every machine has.
     for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
         for source in _CPU_SOURCES:
             kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
-            objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))
+            objects[f"{source}-{isa}"] = (*kernel, "-c", str(CPU_FOLDER / f"{source}.cpp"))
     link = (compiler, "-shared", *_torch_libraries("torch_cpu", "c10"))
     return BuildPlan("cpu", kernel_files("cpu"), objects, link, (version,), 30)
 
@@ -216,9 +217,7 @@ def _torch_libraries(*names: str) -> tuple[str, ...]:
     return (*paths, *(f"-l{name}" for name in names))
 
 
-FOLDER = Path(__file__).parents[1] / "cuda"
 OLDEST_TOOLKIT = (12, 6)  # that of the oldest torch
-_NVCC_PROBE_SEC = 10
 
 # compute capability -> the first toolkit that compiles for it; CUDA 13 dropped what is older
 _ARCHITECTURES = {
@@ -236,18 +235,12 @@ Capability = tuple[int, int]
 
 def cuda_kernel_files() -> list[Path]:
     """The `.cu` files, each a compilation of its own."""
-    return sorted(FOLDER.glob("*.cu"))
+    return sorted(CUDA_FOLDER.glob("*.cu"))
 
 
 def binding_file() -> Path:
     """The file that registers the kernels with torch."""
-    return FOLDER / "binding.cpp"
-
-
-def all_files() -> list[Path]:
-    """Everything that the library depends on: what a build is named after."""
-    suffixes = {".cu", ".cuh", ".h", ".cpp"}
-    return sorted(path for path in FOLDER.iterdir() if path.suffix in suffixes)
+    return CUDA_FOLDER / "binding.cpp"
 
 
 def toolkit_version(nvcc: str | Path) -> tuple[int, int]:
@@ -284,7 +277,7 @@ def _answer(nvcc: str | Path, *options: str) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_NVCC_PROBE_SEC,
+            timeout=_PROBE_SEC,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         said = "it does not answer" if isinstance(error, subprocess.TimeoutExpired) else error
