@@ -2,8 +2,8 @@
 
 A batch is sharded: process k of m has every m-th item, from item k on. All processes draw the
 random numbers of the whole batch and keep their shard, and means are over the whole batch, so m
-processes compute what one does, up to rounding. Without a process group every function acts as in a single
-process, at no cost.
+processes compute what one does, up to rounding. Without a process group every function acts as in
+a single process, at no cost.
 
 Built on torch.distributed, with gloo for CPU tensors and NCCL for GPU tensors. The file is longer
 than others because it is the only one that calls torch.distributed.

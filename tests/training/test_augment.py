@@ -261,5 +261,5 @@ def test_wrong_settings_and_pictures_are_named(x):
         AugmentPipe(mirror=1)
     with pytest.raises(ConfigError, match="1 or 3 channels, not 2"):
         AugmentPipe()(x[:, :2])
-    with pytest.raises(ConfigError, match="imgfilter needs pictures above 21 px, not 16x24"):
+    with pytest.raises(ConfigError, match="imgfilter needs images of more than 21 px, not 16x24"):
         AugmentPipe(imgfilter=1)(x[..., :16], 0.8)

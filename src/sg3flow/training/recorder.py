@@ -111,9 +111,9 @@ def save_mosaic(path: Path, images: torch.Tensor, columns: int) -> None:
     rows = n // columns
     mosaic = images.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     pixels = mosaic.reshape(rows * height, columns * width, channels).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    mosaic_image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     with atomic_write(path) as stream:
-        picture.save(stream, format="PNG")
+        mosaic_image.save(stream, format="PNG")
 
 
 # A state is saved at a tick if that takes less than this share of the time since the last one,
