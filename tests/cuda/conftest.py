@@ -254,7 +254,7 @@ def compiled() -> Callable[..., str]:
             whole = [*command, "-o", str(target)]
             built = subprocess.run(whole, capture_output=True, text=True, timeout=300)
             if built.returncode:
-                return built.stderr or "no words"
+                return built.stderr or "no output"
             for old in _BUILDS.glob(f"{target.name}-*"):
                 old.unlink(missing_ok=True)
             _BUILDS.mkdir(parents=True, exist_ok=True)

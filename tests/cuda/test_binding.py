@@ -113,7 +113,7 @@ print("right")
 """
 
 
-def test_the_trial_passes_and_what_is_wrong_is_worded(binding):
+def test_the_self_check_passes_and_errors_have_messages(binding):
     done = subprocess.run(
         [sys.executable, "-c", CHECKS, str(binding)], capture_output=True, text=True, timeout=300
     )

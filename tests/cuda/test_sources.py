@@ -41,7 +41,7 @@ def test_two_alike_gpus_need_one_compilation():
     assert len(build_plan.architecture_options((13, 0), [(9, 0), (9, 0)])) == 1
 
 
-def test_a_gpu_too_old_is_told():
+def test_a_gpu_too_old_is_an_error():
     with pytest.raises(ConfigError, match=r"7\.0.*SG3FLOW_OPS=torch"):
         build_plan.architecture_options((13, 0), [(7, 0)])
 
@@ -68,11 +68,11 @@ def test_the_toolkit_tells_its_version(fake_nvcc, tmp_path):
     ("script", "part"),
     [("echo 'release 11.8,'", r"11\.8.*12\.6 or newer"), ("echo broken", "names no CUDA release")],
 )
-def test_a_toolkit_that_cannot_do_it_is_told(fake_nvcc, script, part):
+def test_a_toolkit_that_does_not_work_is_an_error(fake_nvcc, script, part):
     with pytest.raises(ConfigError, match=part):
         build_plan.toolkit_version(fake_nvcc(script))
 
 
-def test_no_nvcc_is_told(tmp_path):
+def test_no_nvcc_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="does not run"):
         build_plan.toolkit_version(tmp_path / "nvcc")

@@ -70,7 +70,7 @@ def near() -> Callable[[torch.Tensor, torch.Tensor], None]:
 
 @pytest.fixture
 def draw() -> Callable[..., torch.Tensor]:
-    """Seeded normal numbers of a shape, float32 unless told otherwise."""
+    """Seeded normal numbers of a shape, float32 by default."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -44,7 +44,7 @@ def write_packed():
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
-    """24 labeled pictures of 16 x 16."""
+    """24 labeled images of 16 x 16."""
     return write_set(tmp_path_factory.mktemp("data") / "tiny.zip")
 
 

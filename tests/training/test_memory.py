@@ -1,4 +1,4 @@
-"""Memory: what is reported, what a person is told, and the largest pass that fits."""
+"""Memory: statistics, advice when it runs out, and the batch-size finder."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
-def test_torch_has_many_words_for_no_memory(error, is_memory):
+def test_the_errors_of_torch_that_mean_no_memory(error, is_memory):
     assert is_out_of_memory(error) is is_memory
 
 
@@ -171,7 +171,7 @@ def test_a_trial_that_fails_is_not_one_that_does_not_fit(tiny_config, tmp_path, 
     assert not memo.exists()
 
 
-def test_a_trial_that_the_system_ends_is_too_large_but_not_one_that_a_person_ends():
+def test_a_trial_that_the_system_kills_is_too_large_but_not_one_that_the_user_stops():
     def ended(number: int) -> "subprocess.CompletedProcess[str]":
         code = f"import os; os.kill(os.getpid(), {number:d})"
         return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)

@@ -47,7 +47,7 @@ def test_a_name_says_what_differs_from_the_recipe(project):
     changed = dataclasses.replace(recipe, gamma=2.0, glr=0.0, cbase=64)
     wanted = "stylegan3-t-mine-16px-batch4-gamma2-cbase64-glr0.0025"
     assert name_of(changed) == wanted
-    (project / "recipes" / "mine.yaml").write_text("[")  # nothing to hold it to: the defaults
+    (project / "recipes" / "mine.yaml").write_text("[")  # not readable: compared with the defaults
     assert name_of(changed) == "stylegan3-t-mine-16px-batch4-gamma2-cbase64"
 
 

@@ -114,7 +114,7 @@ def test_two_processes_compute_what_one_does(cfg, steps):
         assert torch.allclose(two["stats"][name], stat, rtol=1e-5, atol=1e-6), name
 
 
-def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny_set, tmp_path):
+def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny_set, tmp_path):
     # The processes share the work of the metrics too.
     options = ["--cfg=stylegan3-t", "--gpus=2", "--metrics=fd_random20_full"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"

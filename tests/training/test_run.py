@@ -26,7 +26,7 @@ def snapshots(folder):
     return sorted(p.name for p in folder.glob("network-snapshot-*.pkl"))
 
 
-def test_longer_goes_on_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_path):
+def test_longer_resumes_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_path):
     out = tmp_path / "out"
     train(small, tiny_set, run_dir=out)
     first = sha256_file(out / "network-snapshot-000001.pkl")

@@ -85,13 +85,13 @@ def broken_gradient(parts: Parts, value: float) -> None:
     """From now on one gradient of D holds a value that is none."""
     weight = next(parts.D.parameters())
 
-    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+    def make_bad(gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
         gradient[(0,) * gradient.ndim] = value
         return gradient
 
     weight.requires_grad_(True)
-    weight.register_hook(spoil)
+    weight.register_hook(make_bad)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -113,8 +113,8 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
     config, parts = make_parts()
     for number in range(6):
         parts.collector.nimg = 80 + 8 * number
-        spoiled = torch.tensor(number >= 2)
-        parts.collector.add("Repairs/Gmain", spoiled.float(), bad=spoiled)
+        bad = torch.tensor(number >= 2)
+        parts.collector.add("Repairs/Gmain", bad.float(), bad=bad)
     items = batches = None
 
     def check(max_repairs: int) -> None:

@@ -245,7 +245,7 @@ def test_what_cannot_be_taken_is_said_with_both_values(small, other):
             architecture_of(networks, *parts_of(config), **SIZES)
 
 
-def test_a_training_that_goes_on_keeps_its_architecture(small, other, tmp_path):
+def test_a_resumed_training_keeps_its_architecture(small, other, tmp_path):
     gone = str(tmp_path / "gone.pkl")
     config = resolve(dataclasses.replace(small, resume=gone, resume_arch=True))
     kept = tmp_path / "architecture.json"

@@ -119,7 +119,7 @@ class _BiasActGrad(torch.autograd.Function):
 
 
 def may_exceed(y: torch.Tensor, limit: float) -> bool:
-    """Whether a value may reach the clamp; always true on a GPU, where reading would synchronize."""
+    """Whether a value may reach the clamp; on a GPU always true: reading would synchronize."""
     if y.device.type != "cpu" or y.numel() == 0:
         return True
     low, high = torch.aminmax(y)

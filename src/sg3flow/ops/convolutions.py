@@ -191,8 +191,9 @@ def _is_faster_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: in
     Measured on one AVX-512 core. 1x1: batched matrix products do 27 to 44 billion products per
     second, a shared convolution 24 to 35 with extra passes over the activations. 3x3: the compiled
     shared convolution is the fastest where it is supported. Without it, 8 samples forward and
-    backward, grouped and shared: 64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45 channels
-    at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and 1.5 s.
+    backward, grouped and shared: 64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45
+    channels at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and
+    1.5 s.
     """
     c_out, c_in, k, _ = w.shape
     if up == 1 and (k == 1 or has_compiled_conv(x, w, padding)):
