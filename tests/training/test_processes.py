@@ -123,7 +123,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny
     process = start(tiny_set, killed, *options, within_a_step="3 1 killed")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "process 1 was ended by SIGKILL" in output.splitlines()[-1]
+    assert "process 1 was killed by SIGKILL" in output.splitlines()[-1]
     assert not trainings_in(killed)
     assert saved_nimg(killed) == 0
 
@@ -131,7 +131,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny
     process = start(tiny_set, killed, *options, within_a_step="3 0 stops-launcher")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "the state is saved and the same command goes on from there" in output
+    assert "the state is saved and the same command resumes from it" in output
     assert saved_nimg(killed) == 3 * 100
 
     output = finish(start(tiny_set, killed, *options))
@@ -173,7 +173,7 @@ def test_the_number_of_processes_must_be_that_of_the_settings(start, tiny_set, t
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=4", program=TORCHRUN)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "train.gpus is 4 processes in all, and torchrun started 2" in output
+    assert "train.gpus is 4 processes in total, and torchrun started 2" in output
 
 
 def test_errors_of_the_settings_come_once_and_before_any_process(start, tiny_set, tmp_path):

@@ -103,7 +103,7 @@ def stop_within_a_step(start, data: Path, folder: Path) -> None:
     process = start(data, folder, within_a_step="3 0 stopped")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
-    assert "the same command goes on from there" in output.splitlines()[-1]
+    assert "the same command resumes from it" in output.splitlines()[-1]
     assert images_done(folder) == 3 * 40
 
 

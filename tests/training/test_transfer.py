@@ -105,7 +105,7 @@ def test_misfits_are_one_error_with_both_shapes_and_nothing_changes(small):
     total = len(parts.D.state_dict())
     assert f"tensors of D ({total} in all)" in said
     assert "D.b16.fromrgb.weight: [4, 3, 1, 1] in the checkpoint, [2, 3, 1, 1] here" in said
-    assert "use --resume-partial to take what fits, or --resume-arch" in said
+    assert "use --resume-partial to take the tensors that fit, or --resume-arch" in said
     assert "https://place.org/cats.pkl" in said and "password" not in said and "secret" not in said
     assert all(same(states(parts)[name], before[name]) for name in before)
 
@@ -158,7 +158,7 @@ def test_a_generator_alone_needs_partial(small):
     parts = built(small)
     before = states(parts)["D"]
     networks = Networks(G_ema=checkpoint(small).G_ema)
-    with pytest.raises(CheckpointError, match="has no G and no D, and --resume needs a whole"):
+    with pytest.raises(CheckpointError, match="has no G and no D, and --resume needs a complete"):
         transfer(parts, networks, "models:/cats/1", partial=False)
     said = transfer(parts, networks, "models:/cats/1", partial=True)
     wanted = networks.G_ema.state_dict()
@@ -237,7 +237,7 @@ def test_what_cannot_be_taken_is_said_with_both_values(small, other):
             architecture_of(other, *parts_of(config), **{**SIZES, **change})
     for cfg in ("stylegan3-r", "stylegan2"):
         wrong = resolve(dataclasses.replace(config, cfg=cfg, map_depth=1))
-        with pytest.raises(ConfigError, match=f"train.cfg is {cfg}: use --cfg stylegan3-t"):
+        with pytest.raises(ConfigError, match=f"train.cfg is {cfg}; use --cfg stylegan3-t"):
             architecture_of(other, *parts_of(wrong), **SIZES)
     for cfg in ("stylegan3-r", "stylegan2"):
         networks = checkpoint(dataclasses.replace(small, cfg=cfg))
