@@ -3,8 +3,8 @@
     python benchmarks/training_loop.py --data data/packed.zip --cfg stylegan3-t --batch 8
 
 Prints the images per second of the readers with 0 to 3 processes, and those that the steps need;
-the time of steps that read ahead over that of steps on images in memory (by turns, medians); and the
-time of saving a state and a snapshot, as a share of the time between two of them.
+the time of steps that read ahead over that of steps on images in memory (by turns, medians); and
+the time of saving a state and a snapshot, as a share of the time between two of them.
 """
 
 import argparse
