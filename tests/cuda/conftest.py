@@ -42,7 +42,7 @@ OTHERS = {
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
-    """Normal numbers, the same for every dtype and device but for rounding."""
+    """Normal numbers, equal for every dtype and device up to rounding."""
     numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return numbers.to(device=device, dtype=dtype)
 
@@ -155,7 +155,7 @@ class HostKernels:
         self._library = library
 
     def place(self, tensor):
-        """Where a result is written."""
+        """The memory of a result."""
         return tensor
 
     def upfirdn2d(self, x, f, up, down, padding, flip, gain):
@@ -231,7 +231,7 @@ class HostKernels:
 
 
 def _digest(command: Sequence[str]) -> str:
-    """Of all that decides what a compiler makes of our files."""
+    """A digest of everything that the output of a compiler depends on."""
     compiler = subprocess.run([command[0], "--version"], capture_output=True, check=True)
     digest = hashlib.sha256(repr([*command, torch.__version__]).encode() + compiler.stdout)
     here = Path(__file__).parent
@@ -242,10 +242,10 @@ def _digest(command: Sequence[str]) -> str:
 
 @pytest.fixture(scope="session")
 def compiled() -> Callable[..., str]:
-    """`compiled(command, target)`: runs a compiler, unless it has done the same before.
+    """`compiled(command, target)`: runs a compiler, or takes its output from a cache.
 
-    What it makes is kept for later runs of the tests, by all that decides it: the command but for
-    `-o target`, the compiler, torch, and every source. Returns what it says if it fails.
+    The cache key is the command without `-o target`, the compiler, torch and every source. Returns
+    the error output if the compiler fails.
     """
 
     def make(command: Sequence[str], target: Path) -> str:

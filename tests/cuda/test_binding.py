@@ -1,8 +1,8 @@
 """The binding, with all of its checks and arithmetic, on a machine without a GPU.
 
-It is compiled as it is, but for CPU tensors: two stand-ins take the place of a CUDA torch's headers
-for devices and streams, and behind the launch interface the kernels' own functions run, one thread
-after the other. The tests of a GPU, in `test_gpu_ops.py`, then try it in a process of its own.
+It is compiled unchanged for CPU tensors: two fake headers replace those of a CUDA torch for devices
+and streams, and the launch interface runs the kernels' functions, one thread after the other. Then
+the GPU tests in `test_gpu_ops.py` run on it, in a separate process.
 """
 
 import os

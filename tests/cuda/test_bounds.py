@@ -1,7 +1,7 @@
-"""The tiles on the tensor cores read and write nothing beside their tensors, to the byte.
+"""The tiles on the tensor cores access no byte outside their tensors.
 
-The kernels' functions run in a process of their own, built with the address sanitizer, and what
-lies before and after every tensor is poisoned.
+The kernels' functions run in a separate process, built with the address sanitizer; the memory
+before and after every tensor is poisoned.
 """
 
 import os

@@ -48,7 +48,7 @@ def plan(nvcc):
 
 
 def test_the_library_links_and_returns_errors(plan, objects, c_structures):
-    """As the plan links it, but for torch's CUDA libraries; nothing is launched here."""
+    """Linked as in the build plan, without torch's CUDA libraries; nothing is launched."""
     parts = [objects / f"{source.stem}.o" for source in build_plan.cuda_kernel_files()]
     if not all(part.exists() for part in parts):
         pytest.skip("the kernels were not compiled in this run")
@@ -70,7 +70,7 @@ def test_the_library_links_and_returns_errors(plan, objects, c_structures):
 
 
 def test_the_binding_compiles_against_torch(plan, tmp_path):
-    """By the plan's command; a torch without CUDA allows a syntax check only."""
+    """With the command of the build plan; a torch without CUDA allows a syntax check only."""
     generated = Path(torch.__file__).parent / "include/c10/cuda/impl/cuda_cmake_macros.h"
     if not generated.exists():  # torch for CPUs has every header of the CUDA one but this
         stand_in = tmp_path / "c10/cuda/impl/cuda_cmake_macros.h"

@@ -118,7 +118,7 @@ def test_a_compiler_that_does_not_even_answer(compiler, monkeypatch, tmp_path):
 
 @pytest.fixture
 def held_lock(compiler):
-    """The lock of a build, held by someone else."""
+    """The lock of a build, held by another process."""
     compiler()
     path = next(make_build("cpu").parents[1].glob(".cpu-*.lock"))
     with path.open("w") as stream:
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written(compiler, monkeypatch, tmp_path):
 
 @pytest.mark.medium
 def test_a_cache_without_permission_to_write(compiler, use_ops, tmp_path):
-    """root may write everywhere: there the process does without that privilege."""
+    """root may write everywhere, so its process drops that privilege."""
     compiler()
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)

@@ -53,7 +53,7 @@ def test_matches_the_definition(draw, reference_filtered_lrelu, near, case, dtyp
 
 
 def symmetric(taps: int, radial: bool) -> torch.Tensor:
-    """Equal from both ends to the last bit, as the layers' filters are: kernels make use of it."""
+    """Symmetric to the last bit, as the filters of the layers are: kernels depend on it."""
     window = torch.hann_window(taps + 2, periodic=False)[1:-1] / taps
     window, cross = window + window.flip(0), torch.eye(taps)
     return window.outer(window) + 0.01 * (cross + cross.flip(0)) if radial else window

@@ -1,4 +1,4 @@
-"""A training in several processes: the same numbers, one record, no survivors."""
+"""A training in several processes: equal numbers, one record, and no processes left over."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SETTINGS = [
 
 @pytest.fixture
 def start(training_environment):
-    """Starts the stage in a folder of its own; what a test leaves behind ends with it."""
+    """Starts the stage in its own folder; processes that a test leaves are killed at its end."""
     started = []
 
     def start(
@@ -37,7 +37,7 @@ def start(training_environment):
     ):
         command = [*program, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
         environment = training_environment(folder, within_a_step)
-        if within_a_step != "0 0 none":  # the one that goes on from there sends it all
+        if within_a_step != "0 0 none":  # the resumed training uploads everything
             environment["SG3FLOW_TRACKING"] = "off"
         process = subprocess.Popen(
             [*command, *SETTINGS, *options],
@@ -74,7 +74,7 @@ def ranks_of(process) -> list[psutil.Process]:
 
 
 def trainings_in(folder: Path) -> list[psutil.Process]:
-    """The processes that train in a folder, whoever has started them."""
+    """All processes that train in a folder."""
     wanted = {str(STAGE), str(folder / "out")}
     found = psutil.process_iter(["cmdline"])
     return [process for process in found if wanted <= set(process.info["cmdline"] or [])]
@@ -90,7 +90,7 @@ CONFIGURATIONS = ("stylegan3-t", "stylegan2")
 
 @pytest.fixture(scope="module")
 def steps(tiny_set, tmp_path_factory) -> Path:
-    """Files of what one process, and two, have computed: `1-CFG.pt`, `2-CFG.pt`."""
+    """Files with the results of one and of two processes: `1-CFG.pt`, `2-CFG.pt`."""
     folder = tmp_path_factory.mktemp("steps")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for count, program in ((1, (sys.executable,)), (2, TORCHRUN)):

@@ -1,4 +1,4 @@
-"""One step: accumulated gradients, repaired gradients, what the statistics remember of them."""
+"""One step: accumulated gradients, non-finite gradients and their statistics."""
 
 import dataclasses
 import math
@@ -82,7 +82,7 @@ def flat_gradient(network: torch.nn.Module) -> torch.Tensor:
 
 
 def broken_gradient(parts: Parts, value: float) -> None:
-    """From now on one gradient of D holds a value that is none."""
+    """From now on one gradient of D has a non-finite value."""
     weight = next(parts.D.parameters())
 
     def make_bad(gradient: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Starting from another network: what is taken, what is refused, what stays frozen."""
+"""Starting from another network: copied tensors, errors, frozen layers."""
 
 import dataclasses
 import functools
@@ -184,7 +184,7 @@ def test_flags_without_a_network_are_refused(small, tiny_set, tmp_path):
 
 @pytest.fixture
 def other(small):
-    """A checkpoint of another shape than the settings', with arguments of its own."""
+    """A checkpoint whose architecture and arguments differ from the settings."""
     config = dataclasses.replace(small, cmax=6, cbase=96, map_depth=3, freezed=2, mbstd_group=2)
     parts = built(config)
     G_kwargs = parts.G.init_kwargs | {"num_layers": 6, "first_stopband": 4.0, "z_dim": 24}
@@ -348,7 +348,7 @@ def test_settings_of_a_transfer(small):
 
 @pytest.fixture
 def public_networks():
-    """G and D as StyleGAN2-ADA has them, of another size than the tests' settings."""
+    """G and D of StyleGAN2-ADA, of another size than the settings of the tests."""
     torch.manual_seed(9)
     sizes = {"img_resolution": 16, "img_channels": 3, "channel_base": 128, "channel_max": 8}
     G = StyleGAN2Generator(z_dim=16, c_dim=0, w_dim=16, mapping_kwargs={"num_layers": 2}, **sizes)
@@ -357,7 +357,7 @@ def public_networks():
 
 @pytest.fixture
 def public_file(public, public_networks, tmp_path):
-    """A pickle in the form of StyleGAN2-ADA, arguments nested as there."""
+    """A pickle in the form of StyleGAN2-ADA, with its nested arguments."""
     G, D = public_networks
     kwargs = dict(G.init_kwargs)
     nested = {name: kwargs.pop(name) for name in ("channel_base", "channel_max")}

@@ -23,7 +23,7 @@ _LIMIT_SEC, _STALL_SEC = 600.0, 10.0
 _POLL_SEC = 0.1
 _QUIET_SEC = 2.0
 
-# Shows the processes that wait for this one's lock that it is working.
+# Call it while working: processes that wait for the lock of this one see it.
 Heartbeat = Callable[[], None]
 
 

@@ -225,7 +225,7 @@ def _room(device: torch.device) -> float:
 
 
 def step_trial(settings: Mapping[str, Any], form: Mapping[str, Any]) -> Callable[[int], int | None]:
-    """A function for ``largest_fitting_batch`` that runs one step in a process of its own.
+    """A function for ``largest_fitting_batch`` that runs one step in a separate process.
 
     Args:
         settings: all fields of a resolved ``TrainConfig``; that process builds it again.

@@ -1,4 +1,4 @@
-"""Folders of a training: resumable states, the work folder, and the output folder beside it.
+"""Folders of a training: resumable states, the work folder, and the output folder.
 
 States are written atomically with a checksum; the last two are kept.
 """
@@ -36,7 +36,7 @@ _KEPT = 2
 
 
 class StateFolder:
-    """The saved states of one training, ``state-<nimg>.pt`` with a checksum file beside each.
+    """The saved states of one training, ``state-<nimg>.pt`` each with a checksum file.
 
     The checksum file is written last: a state without it is incomplete.
     """
