@@ -1,5 +1,5 @@
-"""Runs the pipeline and single stages of a checkout of sg3flow with its own code, in a project of
-its own, through its command lines only."""
+"""Runs the pipeline and single stages of a checkout of sg3flow, with its code, in a separate
+project, through its command lines only."""
 
 import itertools
 import os
@@ -40,7 +40,7 @@ class Checkout:
 
     @classmethod
     def copied(cls, name: str, source: Path, project: Path) -> "Checkout":
-        """Copy what git does not ignore, changes that are not committed included."""
+        """Copy the files that git does not ignore, with uncommitted changes."""
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=source,
@@ -64,7 +64,7 @@ class Checkout:
         return content
 
     def use(self, params: dict[str, Any]) -> None:
-        """Make these settings those of the project."""
+        """Write these settings to the project."""
         YAML(typ="safe").dump(params, self.project / "params.yaml")
 
     def stage(self, name: str, *options: str, **variables: str) -> str:
@@ -72,7 +72,7 @@ class Checkout:
         return self.run(sys.executable, f"stages/{name}.py", *options, **variables)
 
     def run(self, *command: str, **variables: str) -> str:
-        """Run a command in the project; its output, which also stands in ``logs/`` there.
+        """Run a command in the project; its output, which is also written to ``logs/`` there.
 
         Raises:
             CommandFailed: it ended with another exit code than 0.
@@ -136,7 +136,7 @@ def _reason(output: str) -> str:
 
 
 def _short(command: tuple[str, ...]) -> str:
-    """A command as it is told: what runs, and where it writes."""
+    """A command, shortened for messages: the program and its output."""
     if command[0] != sys.executable:
         return command[0]
     if command[1] == "-m":

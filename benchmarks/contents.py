@@ -56,7 +56,7 @@ def _tensor_text(tensor: torch.Tensor) -> str:
 def compare_leaves(
     thing: str, old: Leaves, new: Leaves, *, note: str = "", names: Names = "same"
 ) -> Row:
-    """Compare two contents; nothing to compare is a difference too.
+    """Compare two contents; two empty contents count as different.
 
     Args:
         note: shown if they are equal.
@@ -76,8 +76,8 @@ def compare_leaves(
         _listed("only in NEW", [name for name in new if name not in old]),
         "" if old else "there is nothing to compare",
     ]
-    told = _joined(*problems)
-    return Row(thing, digest_of(old), digest_of(new), not told, told or note)
+    difference = _joined(*problems)
+    return Row(thing, digest_of(old), digest_of(new), not difference, difference or note)
 
 
 def digest_of(leaves: Leaves) -> str:
@@ -174,7 +174,7 @@ def compare_json(
     """Compare two JSON files, or files of JSON lines.
 
     Args:
-        keep: tells from a path and a value (as text) whether that is compared.
+        keep: says for a path and a value (as text) whether to compare it.
         names: as for ``compare_leaves``.
     """
 
@@ -194,7 +194,7 @@ def _read_json(path: Path) -> Any:
 
 
 def is_number(name: str, value: str) -> bool:
-    """A ``keep`` for ``compare_json``: numbers only, not the words around them."""
+    """A ``keep`` for ``compare_json``: numbers only, no texts."""
     return value.lstrip("-")[:1].isdigit() or value in ("nan", "inf", "-inf")
 
 

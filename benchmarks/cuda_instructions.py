@@ -1,17 +1,18 @@
-"""What the compiled CUDA kernels should take on an H100, by their instructions: no GPU is needed.
+"""Predicted time of the CUDA kernels on an H100 from their instructions; no GPU is needed.
 
 python benchmarks/cuda_instructions.py [--loops] [--cubin FILE]
 
 Compiles filtered_lrelu for float16 and sm_90, disassembles it (cuobjdump in PATH) and
-counts the warp instructions of a plane's tiles: each inner loop as often as a full tile takes it,
-told apart by what it loads, multiplies and stores; the rest of the loop over planes once for each
-warp, both sides of every branch. Loops that are not taken count nothing: those at a tensor's ends,
-for odd widths, for planes that reach the clamp. What a block does once, for 8 planes, is left out.
+counts the warp instructions of a plane's tiles. Each inner loop counts as often as a full tile runs
+it; its loads, products and stores identify it. The rest of the loop over planes counts once per
+warp, with both sides of every branch. Loops that a full tile does not run are left out (tensor
+ends, odd widths, planes that reach the clamp), and so is the work that a block does once per 8
+planes.
 
-A multiprocessor issues 4 instructions a clock. Logic, shifts, comparisons, integer sums and
-conversions run at half of that; a 16x8x16 product takes 4 clocks of one of 4 tensor cores at least;
-loads and stores move 128 bytes a clock. The largest of the four is the prediction: stalls, bank
-conflicts and memory come on top.
+A multiprocessor issues 4 instructions per clock. Logic, shifts, comparisons, integer sums and
+conversions run at half of that; a 16x8x16 product takes at least 4 clocks of one of 4 tensor cores;
+loads and stores move 128 bytes per clock. The largest of the four is the prediction; stalls, bank
+conflicts and memory add to it.
 """
 
 import argparse
@@ -24,10 +25,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sg3flow.kernels.build_plan import FOLDER, find_nvcc, nvcc_options
+from sg3flow.kernels.build_plan import CUDA_FOLDER, find_nvcc, nvcc_options
 
 MODES = ("no flags", "writes flags", "reads flags")
-H100_CLOCKS, H100_BANDWIDTH = 132 * 1.7e9, 3.35e12  # of all multiprocessors, a second; bytes
+H100_CLOCKS, H100_BANDWIDTH = (
+    132 * 1.7e9,
+    3.35e12,
+)  # clocks of all multiprocessors and bytes, per second
 _HALF_RATE = frozenset(
     "F2F F2FP HMNMX2 HSET2 HSETP2 I2F IADD3 ISETP LEA LOP3 PLOP3 POPC PRMT SEL SHF VIADD "
     "VIADDMNMX VIMNMX VOTE".split()
@@ -51,7 +55,7 @@ Code = list[tuple[int, str]]  # address, instruction
 
 @dataclasses.dataclass
 class Loop:
-    """A loop's own instructions, without those of loops inside."""
+    """The instructions of a loop, without those of inner loops."""
 
     begin: int
     end: int
@@ -63,7 +67,7 @@ class Loop:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """band_shape.h: how a layer is shared out among tiles, and what a tile takes."""
+    """band_shape.h: how a layer is split into tiles, and the resources of a tile."""
 
     kind: tuple[int, ...]
     out: int
@@ -110,7 +114,7 @@ class Plan:
         return 4 if fours else (2 if self.out % 2 == 0 else 1)
 
     def turns(self, loop: Loop) -> float:
-        """How often a warp of a full tile takes a loop; 0 for one that it does not."""
+        """How often a warp of a full tile runs a loop; 0: never."""
         up = self.kind[0]
         if loads := loop.count(r"LDG\.E\.128"):  # input
             in_cols = -(-self.blocks // (up // 2)) * 8 + 8
@@ -146,7 +150,7 @@ def disassemble(cubin: Path | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         if cubin is None:
             cubin = Path(folder) / "kernels.cubin"
-            source = FOLDER / "filtered_lrelu_float16.cu"
+            source = CUDA_FOLDER / "filtered_lrelu_float16.cu"
             options = nvcc_options(["-gencode=arch=compute_90,code=sm_90"])
             nvcc = [str(find_nvcc(None)[0]), *options, "-cubin"]
             subprocess.run([*nvcc, str(source), "-o", str(cubin)], check=True)
@@ -192,7 +196,7 @@ def loops_of(code: Code) -> list[Loop]:
 
 
 def load_store_clocks(line: str) -> int:
-    """Clocks that a load or store of a whole warp takes where there are no conflicts."""
+    """Clocks of a load or store of a warp without bank conflicts."""
     if not re.match(r"(@!?U?P\d+ )?(LD[GS]|ST[GS]|LDSM)\b", line):
         return 0
     return 4 if "LDSM" in line or ".128" in line else (2 if ".64 " in line else 1)

@@ -1,4 +1,4 @@
-"""Seconds per picture of the StyleGAN3 generators at 256 px and default capacity, batch 1.
+"""Seconds per image of the StyleGAN3 generators at 256 px and default capacity, batch 1.
 
 python benchmarks/generator.py [--json FILE] [--resolution 256] [--repeats 5] [--skip-naive]
 """
@@ -23,7 +23,7 @@ CAPACITIES = {
 
 
 def convolution_products(G: StyleGAN3Generator) -> float:
-    """Multiplications of the convolutions of one picture, done directly."""
+    """Multiplications of the convolutions of one image, as direct convolutions."""
     total = 0
     for plan in G.synthesis.schedule.layers:
         weight = G.synthesis.get_submodule(plan.name).weight
@@ -54,7 +54,7 @@ def make_generator(cfg: str, resolution: int) -> StyleGAN3Generator:
 
 
 def make_call(variant: str, cfg: str, resolution: int, threads: int) -> Callable[[], torch.Tensor]:
-    """One picture by one of the `VARIANTS`, for a process of its own."""
+    """A function that draws one image with a variant; it runs in a separate process."""
     torch.set_num_threads(threads)
     G = make_generator(cfg, resolution)
     z, c = torch.randn(1, 512), torch.zeros(1, 0)
@@ -75,9 +75,9 @@ def measured(
 ) -> Row:
     threads = torch.get_num_threads()
     times = by_turns_apart(make_call, {v: (v, cfg, resolution, threads) for v in variants}, repeats)
-    pictures = [make_call(v, cfg, resolution, threads)() for v in variants]
-    largest = pictures[0].abs().max()
-    error = max(float((picture - pictures[0]).abs().max() / largest) for picture in pictures)
+    images = [make_call(v, cfg, resolution, threads)() for v in variants]
+    largest = images[0].abs().max()
+    error = max(float((image - images[0]).abs().max() / largest) for image in images)
     G = make_generator(cfg, resolution)
     row: Row = {"generator": f"{cfg} {G.img_resolution}px"}
     row |= {f"{v} s": times[v] for v in variants}

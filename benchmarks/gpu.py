@@ -4,7 +4,7 @@ python benchmarks/gpu.py [--json FILE] [--resolutions 256,512] [--dtype float16]
 
 Medians of interleaved repeats. `of copy` is the time that reading the input and writing the output
 and the flags would take at the bandwidth measured here, over the kernels' time. `--device cpu`
-tries the program itself; its numbers mean nothing then.
+only tests the script; its numbers mean nothing.
 """
 
 import argparse
@@ -36,13 +36,13 @@ _RADIAL = {"conv_kernel": 1, "use_radial_filters": True}
 
 
 def running(variant: str, device: torch.device):
-    """The ops compute by plain PyTorch, or by kernels and nothing else."""
+    """Run the ops in plain PyTorch, or in kernels without a fallback."""
     setting = "torch" if variant == "plain" else device.type
     return mock.patch.dict(os.environ, {"SG3FLOW_OPS": setting})
 
 
 def seconds(call: Callable[[], object], device: torch.device, times: int = 1) -> float:
-    """Of one call, out of several that follow each other."""
+    """Seconds per call, measured over several in sequence."""
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(times):
@@ -61,7 +61,7 @@ def seconds(call: Callable[[], object], device: torch.device, times: int = 1) ->
 def by_turns(
     calls: dict[str, Callable[[], object]], device: torch.device, repeats: int, times: int
 ) -> dict[str, float]:
-    """Median seconds of each call; they take turns, so that a warm card slows all alike."""
+    """Median seconds of each call; they take turns, so that a hot card slows all alike."""
     for call in calls.values():
         call()
     found: dict[str, list[float]] = {name: [] for name in calls}
@@ -72,7 +72,7 @@ def by_turns(
 
 
 def limits(device: torch.device, dtype: torch.dtype, log_bytes: int) -> dict[str, float]:
-    """What the card reaches: bytes copied (read and written), products a second in ``dtype``."""
+    """Limits of the card: bytes copied (read and written) and products per second in ``dtype``."""
     a = torch.empty(1 << log_bytes, dtype=torch.uint8, device=device)
     b, side = torch.empty_like(a), 4096 if device.type == "cuda" else 256
     m = torch.randn(side, side, device=device).to(dtype)
@@ -122,7 +122,7 @@ def layer_call(variant: str, plan: LayerPlan, x: torch.Tensor, backward: bool):
 
 
 def layer_bytes(plan: LayerPlan, x: torch.Tensor, backward: bool) -> float:
-    """Input and output once each a pass; of every upsampled sample 2 bits written, then read."""
+    """Bytes of input and output per pass, and of 2 bits per upsampled sample, written and read."""
     planes = x.shape[0] * x.shape[1]
     moved = (x.numel() + planes * plan.out_size**2) * x.element_size()
     flags = planes * (plan.out_size * plan.down_factor) ** 2 / 4
@@ -136,7 +136,7 @@ def compared(times: dict[str, float], bound: float) -> Row:
 
 
 def training_row(cfg: str, resolution: int, options) -> Row:
-    """Whole steps through one turn of all phases: seconds a kimg, and the peak of memory."""
+    """Whole steps through one turn of all phases: seconds per kimg, and peak memory."""
     row: Row = {"op": f"{cfg} {resolution} training"}
     for variant in VARIANTS:
         with running(variant, torch.device(options.device)), flushed_denormals():
@@ -188,7 +188,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--resolutions", default="256,512")
-    parser.add_argument("--samples", type=int, default=8, help="pictures of an op")
+    parser.add_argument("--samples", type=int, default=8, help="images per op")
     parser.add_argument("--batch", type=int, default=32, help="of training, at the first of those")
     parser.add_argument("--steps", type=int, default=D_REG_INTERVAL, help="of training")
     parser.add_argument("--times", type=int, default=10, help="calls of an op in a repeat")

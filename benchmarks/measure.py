@@ -1,4 +1,4 @@
-"""Times by turns, memory, the machine's own limits, and how a benchmark reports them."""
+"""Times by turns, memory, limits of the machine, and the report of a benchmark."""
 
 import argparse
 import json
@@ -35,10 +35,10 @@ def by_turns_apart(
     arguments_of: dict[str, tuple[Any, ...]],
     repeats: int,
 ) -> dict[str, float]:
-    """`by_turns` of ``make(*arguments)``, each in a process of its own for all its turns.
+    """`by_turns` of ``make(*arguments)``, each in one separate process for all its turns.
 
-    For variants that set up their process differently: the kernels keep freed memory, and what
-    runs without them must not profit.
+    For variants that set up their process differently: the kernels keep freed memory, from which
+    variants without kernels must not profit.
     """
     context = get_context("spawn")
     with ExitStack() as stack:
@@ -69,9 +69,9 @@ def _seconds() -> float:
 
 
 def peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
-    """Memory that ``make(*arguments)()`` takes at its highest; None: not known here.
+    """Peak memory of ``make(*arguments)()`` in MiB; None: not known on this system.
 
-    In a fresh process: what another call gave back would not count a second time.
+    In a new process: memory that an earlier call has freed would not count.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_own_peak_mib, make, *arguments).result()
@@ -80,7 +80,7 @@ def peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> floa
 def _own_peak_mib(make: Callable[..., Callable[[], object]], *arguments: Any) -> float | None:
     call = make(*arguments)
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         call()
         return (_status("VmHWM") - before) / 1024
@@ -93,7 +93,7 @@ def _status(key: str) -> int:
 
 
 def limits() -> dict[str, float]:
-    """What this machine reaches: bytes copied (read and written) and products a second."""
+    """Limits of this machine: bytes copied (read and written) and products per second."""
     a, b = torch.randn(1 << 25), torch.empty(1 << 25)
     m = torch.randn(1536, 1536)
     times = by_turns({"copy": lambda: b.copy_(a), "matmul": lambda: m @ m}, 7)
@@ -104,7 +104,7 @@ def limits() -> dict[str, float]:
 
 
 def bound_sec(machine: dict[str, float], num_bytes: float, products: float) -> float:
-    """The roofline: the time that memory or arithmetic alone would take, whichever is longer."""
+    """The roofline: the longer of the times for memory and for arithmetic alone."""
     return max(num_bytes / machine["bytes_per_sec"], products / machine["products_per_sec"])
 
 
@@ -118,7 +118,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def report(rows: list[Row], machine: dict[str, float], path: Path | None) -> None:
-    """Prints a table, and writes JSON if asked for."""
+    """Prints a table and, with --json, writes JSON."""
     columns = list(rows[0])
     cells = [[_shown(row[column]) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]

@@ -32,7 +32,7 @@ def by_square_root(a: FeatureStats, b: FeatureStats) -> float:
 
 
 def by_singular_values(a: FeatureStats, b: FeatureStats) -> float:
-    """Ours."""
+    """The distance as sg3flow computes it."""
     return frechet_distance(a.mean, a.cov, b.mean, b.cov)
 
 
@@ -42,7 +42,7 @@ def fastest(
     b: FeatureStats,
     repeats: int,
 ) -> list[tuple[float, float]]:
-    """Value and least seconds of each way, tried in turn."""
+    """Value and shortest time of each implementation, by turns."""
     found = [(0.0, np.inf)] * len(ways)
     for _ in range(repeats):
         for place, way in enumerate(ways):
@@ -53,7 +53,7 @@ def fastest(
 
 
 def main() -> None:
-    """Print one line a case."""
+    """Print one line per case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=int, nargs="+", default=[256, 1024, 2048])
     parser.add_argument("--repeats", type=int, default=2)

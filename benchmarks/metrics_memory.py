@@ -2,8 +2,8 @@
 
     python benchmarks/metrics_memory.py --reals 20000 --generated 20000 --features 4096
 
-The features of the reals come from a file in memory as they would from the cache. What is added
-does not depend on the counts but for some bytes an item, so that a small case tells the large one.
+The features of the reals come from a memory-mapped file, as from the cache. Apart from some bytes
+per item, the additional memory does not depend on the counts, so a small case predicts a large one.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sg3flow.metrics.neighborhoods import (
 
 
 def peak_gib() -> float:
-    """Most memory this process has held, in GiB."""
+    """Peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 

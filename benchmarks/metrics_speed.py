@@ -1,8 +1,8 @@
-"""How fast an evaluation draws and looks: in turn or overlapped, by memory format.
+"""Speed of generating images and extracting features: in turn or overlapped, by memory format.
 
     python benchmarks/metrics_speed.py --resolution 256 --images 2048 --batch 32
 
-The Inception carries random weights: the time is the same, and no download is needed.
+The Inception network has random weights: the time is the same, and no download is needed.
 """
 
 import argparse
@@ -43,14 +43,14 @@ class Contest:
         return features
 
     def run(self, threaded: bool) -> tuple[float, torch.Tensor]:
-        """Pictures a second, and the features."""
+        """Images per second, and the features."""
         start = time.perf_counter()
         features = torch.cat(list(meanwhile(self.pictures(), self.look, self.device, threaded)))
         return self.images / (time.perf_counter() - start), features
 
 
 def main() -> None:
-    """Print pictures a second, the best of two rounds."""
+    """Print images per second, the better of two rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--images", type=int, default=2048)
@@ -67,7 +67,7 @@ def main() -> None:
                 rate, features = max((contest.run(threaded) for _ in range(2)), key=lambda r: r[0])
                 apart = float((features - plain).abs().max() / plain.abs().max())
                 way = "overlapped" if threaded else "in turn"
-                print(f"{layout}, {way}: {rate:.1f} pictures/s, features within {apart:.1e}")
+                print(f"{layout}, {way}: {rate:.1f} images/s, features within {apart:.1e}")
 
 
 if __name__ == "__main__":

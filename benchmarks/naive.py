@@ -1,7 +1,7 @@
-"""The baseline of the benchmarks: each op by its definition, with no thought of speed.
+"""The baseline of the benchmarks: each op by its definition, not optimized.
 
-Zero insertion, one convolution with the whole 2-D filter, decimation; weights of each sample built
-and convolved in groups. What a first implementation does; the numbers are the same.
+Zero insertion, one convolution with the full 2-D filter, decimation; weights of each sample, in a
+grouped convolution. The results are those of the optimized ops.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ VARIANTS = ("naive", "plain", "kernels")
 
 @contextlib.contextmanager
 def running(variant: str) -> Iterator[None]:
-    """The networks compute in one of three ways: `naive`, `plain` PyTorch, compiled `kernels`."""
+    """Run the networks in one of three ways: `naive`, `plain` PyTorch, compiled `kernels`."""
     setting = {"SG3FLOW_OPS": "cpu" if variant == "kernels" else "torch"}
     with mock.patch.dict(os.environ, setting), contextlib.ExitStack() as stack:
         if variant == "naive":
@@ -71,7 +71,7 @@ def modulated_conv2d(
     padding: int = 0,
     input_gain: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The weights of each sample, as a convolution in groups."""
+    """The weights of each sample, in a grouped convolution."""
     n = len(x)
     weights = w[None] * s[:, None, :, None, None]
     if demodulate:

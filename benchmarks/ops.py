@@ -2,7 +2,7 @@
 
 python benchmarks/ops.py [--json FILE] [--resolution 256] [--channels 32] [--repeats 5]
 
-Planes are independent, so that a few channels of each layer tell enough; `--channels 0` takes all.
+Planes are independent, so a few channels of each layer are enough; `--channels 0` uses all.
 """
 
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def _bytes(x: torch.Tensor, pixels: int) -> float:
 
 
 def _products(plan: LayerPlan, pixels: int) -> float:
-    """Of the filters, a result: up across and along, down (2-D, or along and across)."""
+    """Products of the filters per result: up across and along, down (2-D, or along and across)."""
     up, down = plan.up_factor, plan.down_factor
     up_taps, down_taps = plan.up_taps / up, plan.down_taps
     upsampling = up_taps * (down**2 / up + down**2)

@@ -1,9 +1,9 @@
 """Packing against a plain loop with Pillow in one process.
 
-Draws JPEGs of 512 px, packs them to 256 px, and prints pictures a second of each way and their
-ratio, and the CPU time a picture of all processes together: what is left where other work takes the
-cores. The ways are run in turn, so that a noisy machine disturbs all of them alike. ``bare`` only
-decodes, scales, encodes and writes; ``same`` also makes what the manifest says of each picture.
+Draws JPEGs of 512 px, packs them to 256 px, and prints for each variant images per second, their
+ratio, and the CPU time per image over all processes, which matters if other work uses the cores.
+The variants run by turns, so that other load slows all alike. ``bare`` only decodes, scales,
+encodes and writes; ``same`` also computes the manifest columns of each image.
 
     python benchmarks/pack.py --images 400 --rounds 5 --workers 2
 """
@@ -42,7 +42,7 @@ def draw_photos(folder: Path, images: int) -> None:
 
 
 def plain_loop(folder: Path, dest: Path, with_manifest: bool) -> None:
-    """What one would write in ten minutes; ``with_manifest``: with the same facts a picture."""
+    """A simple script; ``with_manifest``: it also computes the manifest columns."""
     rows = []
     with zipfile.ZipFile(dest, "w", zipfile.ZIP_STORED) as archive:
         for number, path in enumerate(sorted(folder.iterdir())):
@@ -61,20 +61,20 @@ def plain_loop(folder: Path, dest: Path, with_manifest: bool) -> None:
 
 
 def facts(content: bytes, picture: Image.Image, scaled: Image.Image) -> list[object]:
-    grey = picture.convert("L")
-    statistic = ImageStat.Stat(grey)
+    gray = picture.convert("L")
+    statistic = ImageStat.Stat(gray)
     digests = [content, picture.tobytes(), scaled.tobytes()]
     return [
         *(hashlib.sha256(each).hexdigest() for each in digests),
         *picture.size,
         statistic.mean[0],
         statistic.stddev[0],
-        perceptual_hash(grey),
+        perceptual_hash(gray),
     ]
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall time, and CPU time with that of the processes that ended meanwhile."""
+    """Wall time, and CPU time including child processes that have ended."""
     start, cpu = time.perf_counter(), sum(os.times()[:4])
     work()
     return time.perf_counter() - start, sum(os.times()[:4]) - cpu
@@ -108,8 +108,8 @@ def main() -> None:
         pairs = zip(each, times["sg3flow"], strict=True)
         ratio = statistics.median(one[0] / ours[0] for one, ours in pairs)
         print(
-            f"{name:8} {asked.images / wall:7.1f} pictures/s, "
-            f"{1e3 * cpu / asked.images:.2f} ms CPU a picture; "
+            f"{name:8} {asked.images / wall:7.1f} images/s, "
+            f"{1e3 * cpu / asked.images:.2f} ms CPU per image; "
             f"sg3flow is {ratio:.2f} times as fast"
         )
 

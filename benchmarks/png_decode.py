@@ -1,8 +1,8 @@
-"""Decoders of PNG, on pictures in the form in which they are packed.
+"""PNG decoders, on images as packed sets store them.
 
 Compares Pillow with whichever of pyspng, opencv-python-headless and imagecodecs are installed; CPU
-time a picture, the best of many rounds in turn. The reasons for the choice are in docs/data.md.
-``--filters`` takes files as Pillow writes them, with filtered rows: what public tools pack.
+time per image, the best of many rounds by turns. The reasons for the choice are in docs/data.md.
+``--filters`` uses files as Pillow writes them, with filtered rows, like those of public tools.
 
     python benchmarks/png_decode.py --side 256
 """
@@ -23,7 +23,7 @@ Decoder = Callable[[bytes], np.ndarray]
 
 
 def draw(side: int, number: int) -> np.ndarray:
-    """Soft shapes under fine noise, as photos have; uint8 [side, side, 3]."""
+    """Soft shapes with fine noise, similar to photos; uint8 [side, side, 3]."""
     random = np.random.RandomState(number)
     soft = Image.fromarray(random.randint(0, 256, (12, 12, 3), np.uint8))
     pixels = np.asarray(soft.resize((side, side), Image.Resampling.BICUBIC), np.int16)
@@ -46,7 +46,7 @@ def installed(name: str) -> Any:
 
 
 def decoders() -> dict[str, Decoder]:
-    """Every decoder that is installed, each giving RGB."""
+    """All installed decoders; each returns RGB."""
     found: dict[str, Decoder] = {
         "pillow": lambda content: np.array(Image.open(io.BytesIO(content)))
     }

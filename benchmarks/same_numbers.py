@@ -12,7 +12,7 @@ may have moved. It exits with code 1 if anything differs.
 
 With `starter`, the settings are used as they are, and each checkout builds its own kernels (unless
 SG3FLOW_KERNELS names a folder for both). `quick` (or --quick) trains on 54 images of 16 px, with
-two small trainings in place of four, crosses the pipeline's networks only, and uses kernels that
+two small trainings instead of four, crosses the pipeline's networks only, and uses kernels that
 are built already.
 """
 
@@ -123,12 +123,12 @@ def compare(old_source: Path, new_source: Path, quick: bool, work: Path) -> dict
         }
         champion = f"models:/{params['register']['name']}@champion"
         rows += pool.map(attempted, cross_checks(old, new, public, champion))
-    told, row = told_of_states(old, new, small[-1])
+    notes, row = notes_about_states(old, new, small[-1])
     return {
         "recipe": "quick" if quick else "starter",
         **codes,
         "rows": [dataclasses.asdict(row) for row in [*rows, row]],
-        "told_of_old_states": told,
+        "notes_about_old_states": notes,
     }
 
 
@@ -176,7 +176,7 @@ def last_snapshot(checkout: Checkout, name: str) -> Path:
 
 
 def params_row(old: Checkout, new: Checkout) -> Row:
-    """Whether the settings that NEW comes with are those of OLD."""
+    """Whether params.yaml of NEW has the settings of OLD."""
     sides = [leaves_of(checkout.params()) for checkout in (old, new)]
     return compare_leaves("params.yaml", *sides, note=f"{len(sides[0])} settings")
 
@@ -212,17 +212,17 @@ def file_rows(old: Checkout, new: Checkout, small: tuple[str, ...]) -> Iterator[
 
 
 def is_loss(name: str, value: str) -> bool:
-    """What the training computed, not what it took."""
+    """Values that the training computed, without times and memory."""
     return ".Loss/" in name or ".Progress/" in name
 
 
 def is_measurement(name: str, value: str) -> bool:
-    """All but the sentence that says how an error was estimated."""
+    """All values but the description of the error estimate."""
     return not name.endswith(".error_rule")
 
 
 def is_registered(name: str, value: str) -> bool:
-    """What was registered, not how that is told."""
+    """The registered values, without descriptions."""
     return name in ("metric", "value", "snapshot", "snapshot_sha256", "weights_sha256")
 
 
@@ -272,8 +272,8 @@ def attempted(check: Check) -> Row:
         return Row(thing, "", "", False, str(error))
 
 
-def told_of_states(old: Checkout, new: Checkout, name: str) -> tuple[list[str], Row]:
-    """What NEW says at the start of a training of which OLD's state exists, and what it trains."""
+def notes_about_states(old: Checkout, new: Checkout, name: str) -> tuple[list[str], Row]:
+    """The notes of NEW at the start of a training that has a state of OLD, and its snapshot."""
     states = new.project / "states-of-old"
     shutil.copytree(old.project / "state", states)
     run, thing = "runs/beside-states", f"{name}, trained by NEW beside OLD's states"
@@ -282,13 +282,13 @@ def told_of_states(old: Checkout, new: Checkout, name: str) -> tuple[list[str], 
     except CommandFailed as error:
         return [], Row(thing, "", "", False, str(error))
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    told = list(takewhile(lambda line: not line.startswith("layer "), lines))
+    notes = list(takewhile(lambda line: not line.startswith("layer "), lines))
     snapshot = last_snapshot(old, name)
-    return told, compare_snapshots(thing, snapshot, new.project / run / snapshot.name)
+    return notes, compare_snapshots(thing, snapshot, new.project / run / snapshot.name)
 
 
 def described(checkout: Checkout) -> dict[str, str]:
-    """Which code it was."""
+    """Version and commit of a checkout."""
     code = "import sg3flow; print(sg3flow.__version__)"
     version = checkout.run(sys.executable, "-c", code).splitlines()[-1]
     git = ("git", "-C", str(checkout.source))
@@ -298,7 +298,7 @@ def described(checkout: Checkout) -> dict[str, str]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table, what NEW said of OLD's states, and the verdict."""
+    """Print the table, the notes of NEW about OLD's states, and the result."""
     rows = result["rows"]
     width = max(len(row["thing"]) for row in rows)
     print(f"\n{'thing':{width}}  {'OLD':12}  {'NEW':12}  equal?")
@@ -307,8 +307,8 @@ def show(result: dict[str, Any]) -> None:
         digests = f"{row['old'][:12]:12}  {row['new'][:12]:12}"
         note = f" ({row['note']})" if row["note"] else ""
         print(f"{row['thing']:{width}}  {digests}  {verdict}{note}")
-    print("\nNEW, started with OLD's states, says before it trains:")
-    for line in result["told_of_old_states"] or ["(nothing)"]:
+    print("\nNotes of NEW about OLD's states, before it trains:")
+    for line in result["notes_about_old_states"] or ["(nothing)"]:
         print(f"  {line}")
     for name in ("old", "new"):
         print(f"{name.upper()}: sg3flow {result[name]['version']}, {result[name]['commit']}")

@@ -1,7 +1,7 @@
-"""Latency and throughput of a served generator: p50, p95, p99 in ms, pictures per second.
+"""Latency and throughput of a served generator: p50, p95, p99 in ms, images per second.
 
-A generator with random weights is packaged, and served by the program that `mlflow models serve`
-starts; clients in threads of this process ask, each the next one when it has its answer.
+A generator with random weights is packaged and served by the program that `mlflow models serve`
+starts. Clients in threads of this process send requests, each after the answer to its last one.
 
 python benchmarks/serving.py [--resolution 64] [--requests 300] [--together 1,2] [--json FILE]
 """
@@ -80,14 +80,14 @@ async def measured(model: Path, together: int, requests: int) -> list[dict[str, 
             cuts = statistics.quantiles(latencies, n=100)
             row: dict[str, object] = {"together": together, "clients": clients}
             row |= {f"p{p} ms": round(cuts[p - 1] * 1000, 1) for p in (50, 95, 99)}
-            rows.append(row | {"pictures/s": round(requests / seconds, 1)})
+            rows.append(row | {"images/s": round(requests / seconds, 1)})
         return rows
     finally:
         await worker.stop()
 
 
 def load(address: Path, clients: int, requests: int) -> tuple[float, list[float]]:
-    """Seconds in all, and those of each request."""
+    """Total seconds, and the seconds of each request."""
 
     def ask(seed: int) -> float:
         start = time.perf_counter()

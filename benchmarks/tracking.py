@@ -1,13 +1,13 @@
-"""What tracking costs a training: the same small one with tracking off and on, by turns.
+"""The cost of tracking: the same small training with tracking off and on, by turns.
 
     python benchmarks/tracking.py --data data/packed.zip --kimg 8 --repeats 5
 
-An MLflow server of its own runs on this machine (in earnest it has a machine to itself). Every tick
-is a kimg and has a snapshot, so more is sent a second than any real training sends. Prints the
-seconds from the first report to the last, untracked and tracked; the ratio of the two; what the
-whole command takes longer, with its end, when the last snapshot goes out (medians); and the
-processor time of the process that sends, which is all that tracking takes from a training, and is
-told apart where the seconds are noisier than it is long: of its start, and of each tick.
+The script starts an MLflow server on this machine (in practice it has its own). Every tick is one
+kimg with a snapshot, so it uploads more per second than any real training. It prints the seconds
+from the first report to the last, untracked and tracked, and their ratio; the additional time of
+the whole command, which ends after the last upload (medians); and the CPU time of the uploader, at
+its start and per tick. That CPU time is all that tracking takes from a training, and it can be
+measured where the seconds are too noisy.
 """
 
 import argparse
@@ -60,8 +60,8 @@ def server(folder: Path) -> Iterator[str]:
 
 
 class Cost(NamedTuple):
-    """Seconds between the first and the last report, of the whole command, and of the processor
-    for sending."""
+    """Seconds between the first and the last report, of the whole command, and CPU seconds of the
+    uploader."""
 
     reports: float
     whole: float
@@ -92,7 +92,7 @@ def train(data: Path, kimg: int, **environment: str) -> Cost:
 
 
 def sender_sec(trainer: int) -> float:
-    """Processor time that the sender of a training has had so far."""
+    """CPU seconds of the uploader of a training up to now."""
     try:
         for child in psutil.Process(trainer).children():
             if "sg3flow.tracking.upload_process" in child.cmdline():

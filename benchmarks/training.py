@@ -43,7 +43,7 @@ def make_step(cfg: str, resolution: int, base: int, most: int) -> Callable[[], N
 def make_call(
     variant: str, cfg: str, size: tuple[int, int, int], threads: int
 ) -> Callable[[], None]:
-    """The step of one of the `VARIANTS`, for a process of its own."""
+    """A function that runs one step with a variant; it runs in a separate process."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # as training does; before any thread starts
     step = make_step(cfg, *size)

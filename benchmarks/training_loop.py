@@ -1,10 +1,10 @@
-"""What a training does besides its steps: reading pictures, saving.
+"""The work of a training besides its steps: reading images, saving.
 
     python benchmarks/training_loop.py --data data/packed.zip --cfg stylegan3-t --batch 8
 
-Prints pictures a second that the readers deliver with 0 to 3 processes, beside what the steps want;
-the time of steps that read ahead over that of steps on pictures in memory (interleaved, medians);
-and what saving a state and a snapshot takes, as a share of the time between two of them.
+Prints the images per second of the readers with 0 to 3 processes, and those that the steps need;
+the time of steps that read ahead over that of steps on images in memory (by turns, medians); and
+the time of saving a state and a snapshot, as a share of the time between two of them.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def readers(items: TrainingSet, config: TrainConfig, workers: int):
 
 
 def reading_rate(items: TrainingSet, config: TrainConfig, workers: int, batches: int = 40) -> float:
-    """Pictures a second, after the readers have started."""
+    """Images per second, after the readers have started."""
     stream = readers(items, config, workers)
     list(islice(stream, 4))
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def step_sec(parts: Parts, config: TrainConfig, items: TrainingSet, batch, nimg:
 
 
 def compare_steps(parts: Parts, config: TrainConfig, items: TrainingSet, steps: int):
-    """Medians of steps on read pictures and of steps on pictures in memory, interleaved."""
+    """Medians of steps on read images and of steps on images in memory, by turns."""
     stream = readers(items, config, config.workers)
     held = next(stream)
     times: tuple[list[float], list[float]] = ([], [])
@@ -106,8 +106,8 @@ def main() -> None:
         reading, held = compare_steps(parts, config, items, args.steps)
         state, snapshot = saving_sec(parts, Path(folder))
     for workers, rate in rates.items():
-        print(f"{workers} reading processes: {rate:.0f} pictures/s")
-    print(f"steps want {config.batch / held:.1f} pictures/s")
+        print(f"{workers} reading processes: {rate:.0f} images/s")
+    print(f"steps need {config.batch / held:.1f} images/s")
     print(f"step with reading {reading:.3f} s, without {held:.3f} s: ratio {reading / held:.3f}")
     tick = TICK_KIMG * 1000 / config.batch * reading
     print(

@@ -1,11 +1,12 @@
-"""What the processes of one training share: random numbers, averages, news.
+"""The processes of one training or evaluation: shards, collectives, random numbers.
 
-A batch is dealt out to the processes: the k-th of m has every m-th item. The functions here make
-that split invisible: all processes draw the random numbers of the whole batch and keep their own,
-and averages go over the whole batch. So m processes compute what one would, up to rounding.
-Outside of such a group every function is that of a single process, and costs nothing.
+A batch is sharded: process k of m has every m-th item, from item k on. All processes draw the
+random numbers of the whole batch and keep their shard, and means are over the whole batch, so m
+processes compute what one does, up to rounding. Without a process group every function acts as in
+a single process, at no cost.
 
-Built on torch.distributed; tensors on a CPU travel by gloo, those on a GPU by NCCL.
+Built on torch.distributed, with gloo for CPU tensors and NCCL for GPU tensors. The file is longer
+than others because it is the only one that calls torch.distributed.
 """
 
 import contextlib
@@ -13,20 +14,22 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 
 from sg3flow.errors import ConfigError, MetricError, ProcessLostError
 
-# How long a process waits for one that lives and does not answer; a dead one is noticed at once.
-_SILENCE = timedelta(minutes=10)
+T = TypeVar("T")
+
+# How long a process waits for one that does not answer; it notices an ended one at once.
+_TRAINING_TIMEOUT = timedelta(minutes=10)
+# The main process may compute distances for hours.
+_EVALUATION_TIMEOUT = timedelta(days=2)
 _POLL_SEC = 0.05
 
 _store: Any = None
@@ -34,7 +37,8 @@ _store: Any = None
 
 def is_launched() -> bool:
     """Whether torchrun started this process as one of several."""
-    return dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = dist.is_available() and dist.is_torchelastic_launched()
+    return launched and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def is_grouped() -> bool:
@@ -48,21 +52,21 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes in the group."""
     return dist.get_world_size() if is_grouped() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and tracks."""
+    """Whether this is process 0, which writes and tracks."""
     return rank() == 0
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the group that torchrun's environment names while the block runs.
+    """Join the process group of torchrun's environment while the block runs.
 
     Raises:
-        ProcessLost: the others do not come.
+        ProcessLostError: the other processes do not join.
     """
     global _store
     if not is_launched():
@@ -70,11 +74,11 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _peer_loss_named():
-        meetings: Any = dist.rendezvous("env://", timeout=_SILENCE)  # type: ignore[attr-defined]
-        store, number, count = next(meetings)
-        _store = _fresh_corner(store, number, count)
+        rendezvous: Any = dist.rendezvous("env://", timeout=_TRAINING_TIMEOUT)  # type: ignore[attr-defined]
+        store, number, count = next(rendezvous)
+        _store = _fresh_store(store, number, count)
         dist.init_process_group(
-            backend, store=_store, rank=number, world_size=count, timeout=_SILENCE
+            backend, store=_store, rank=number, world_size=count, timeout=_TRAINING_TIMEOUT
         )
     try:
         yield
@@ -83,14 +87,14 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _fresh_corner(store: Any, number: int, count: int) -> Any:
-    """A part of torchrun's store that belongs to this start of the processes alone.
+def _fresh_store(store: Any, number: int, count: int) -> Any:
+    """A part of torchrun's store that only this start of the processes uses.
 
-    After a restart torch 2.13 gives them the same store, with the addresses of the dead in it. The
-    first process names the part; whoever says hello with a new mark gets the name as an answer.
+    After a restart torch 2.13 gives them the same store, with the addresses of ended processes. So
+    process 0 chooses a new prefix, and answers each process that says hello with a new mark.
     """
     mark = uuid.uuid4().hex
-    store.set_timeout(_SILENCE)
+    store.set_timeout(_TRAINING_TIMEOUT)
     if number > 0:
         store.set(f"hello/{number}", mark)
         name = store.get(f"answer/{mark}").decode()
@@ -98,18 +102,18 @@ def _fresh_corner(store: Any, number: int, count: int) -> Any:
         return PrefixStore(name, store)
     answered: dict[int, bytes] = {}
     waiting = set(range(1, count))
-    deadline = time.monotonic() + _SILENCE.total_seconds()
+    deadline = time.monotonic() + _TRAINING_TIMEOUT.total_seconds()
     while waiting:
         for other in sorted(waiting):
             if store.check([f"ready/{mark}/{other}"]):
                 waiting.discard(other)
-            elif store.check([f"hello/{other}"]):  # perhaps of the last start: look again
+            elif store.check([f"hello/{other}"]):  # may be from the last start: check again
                 hello = store.get(f"hello/{other}")
                 if answered.get(other) != hello:
                     answered[other] = hello
                     store.set(f"answer/{hello.decode()}", mark)
         if time.monotonic() > deadline:
-            raise RuntimeError(f"processes {sorted(waiting)} did not come")
+            raise RuntimeError(f"processes {sorted(waiting)} did not join")
         time.sleep(_POLL_SEC)
     return PrefixStore(mark, store)
 
@@ -120,17 +124,17 @@ def local_rank() -> int:
 
 
 def shard(whole: torch.Tensor) -> torch.Tensor:
-    """This process's items of a whole batch [N, ...]."""
+    """This process's shard of a whole batch [N, ...]."""
     return whole[rank() :: world_size()]
 
 
 def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Uniform numbers for this process's share of a batch; ``size[0]`` is the share."""
+    """Uniform numbers for this process's shard of a batch; ``size[0]`` is the size of the shard."""
     return shard(torch.rand(_whole(size), device=device))
 
 
 def randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Normal numbers for this process's share of a batch; ``size[0]`` is the share."""
+    """Normal numbers for this process's shard of a batch; ``size[0]`` is the size of the shard."""
     return shard(torch.randn(_whole(size), device=device))
 
 
@@ -139,12 +143,12 @@ def _whole(size: Sequence[int]) -> list[int]:
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum over all processes, a new tensor."""
+    """Sum over all processes; a new tensor."""
     return _reduced(values, dist.ReduceOp.SUM)
 
 
 def all_reduce_min(values: torch.Tensor) -> torch.Tensor:
-    """Minimum over all processes, a new tensor."""
+    """Minimum over all processes; a new tensor."""
     return _reduced(values, dist.ReduceOp.MIN)
 
 
@@ -154,7 +158,7 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def all_reduce_mean_(values: torch.Tensor) -> torch.Tensor:
-    """Replace ``values`` by their mean over all processes."""
+    """Replace ``values`` by their mean over all processes, in place."""
     if world_size() > 1:
         with _peer_loss_named():
             dist.all_reduce(values)
@@ -163,15 +167,15 @@ def all_reduce_mean_(values: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather(values: torch.Tensor) -> torch.Tensor:
-    """The items [N] of all processes, differentiable: this process's in front.
+    """The items [N] of all processes, this process's first; differentiable.
 
-    The sum over processes of the gradients of a mean over the result is that of one process with
-    the whole batch, times the number of processes, which averaging the gradients takes back.
+    For a mean over the result, the gradients summed over processes are those of a single process
+    with the whole batch times the number of processes; averaging the gradients divides by it.
     """
     if world_size() == 1:
         return values
-    all_gather: torch.Tensor = _Gather.apply(values)  # type: ignore[no-untyped-call]
-    return all_gather
+    gathered: torch.Tensor = _Gather.apply(values)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 class _Gather(torch.autograd.Function):
@@ -185,7 +189,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
-        # Each process holds the others' gradients for this one's items: bring them home.
+        # Every process has gradients for the items of all: sum them and keep those of its own.
         own = grad.shape[0] // world_size()
         parts = list(torch.split(grad, own))
         mine = parts.pop(0)
@@ -197,7 +201,7 @@ class _Gather(torch.autograd.Function):
 
 
 def any_true(*flags: bool) -> list[bool]:
-    """For each flag, whether any process has raised it."""
+    """For each flag, whether it is true in any process."""
     if world_size() == 1:
         return list(flags)
     values = torch.tensor(flags, dtype=torch.uint8)
@@ -207,7 +211,7 @@ def any_true(*flags: bool) -> list[bool]:
 
 
 def broadcast(content: bytes) -> bytes:
-    """What the first process says; the others' ``content`` does not count."""
+    """The ``content`` of the main process, in all processes."""
     if world_size() == 1:
         return content
     length = torch.tensor([len(content)])
@@ -223,24 +227,27 @@ def broadcast(content: bytes) -> bytes:
 
 
 def check_same(value: str, what: str) -> None:
-    """Make sure that all processes hold the same value.
+    """Check that all processes have the same value.
+
+    Args:
+        what: names the value in the message.
 
     Raises:
-        ConfigError: they do not; ``what`` says what it is.
+        ConfigError: they do not.
     """
     first = broadcast(value.encode()).decode()
     if any_true(first != value)[0]:
         raise ConfigError(
-            f"process {rank()} has {what} {value}, the first one {first}: give all nodes the same "
-            "command, code and data"
+            f"process {rank()} has {what} {value}, process 0 has {first}; use the same command, "
+            "code and data on all nodes"
         )
 
 
 def barrier(name: str) -> None:
-    """Wait until the first process comes here too, however long that takes.
+    """Wait, without a time limit, until the main process gets here.
 
     Args:
-        name: of this very meeting; each name serves once.
+        name: of this call; each name can be used once.
     """
     if _store is None:
         return
@@ -253,15 +260,19 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def _peer_loss_named() -> Iterator[None]:
-    """Say in words that another process is gone."""
+    """Turn an error of torch.distributed into one that says that another process is lost."""
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no answer"
         raise ProcessLostError(
-            f"process {rank()} lost touch with another process of this training ({reason}); see "
-            "that one's error, then run the same command again: it goes on from the saved state"
+            f"process {rank()} lost the connection to another process of this training "
+            f"({_reason(error)}); see that one's error, then run the same command again: it "
+            "resumes from the saved state"
         ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    return (str(error).strip() or "no answer").splitlines()[0][:200]
 
 
 def _reduced(values: torch.Tensor, operation: "dist.ReduceOp.RedOpType") -> torch.Tensor:
@@ -272,21 +283,14 @@ def _reduced(values: torch.Tensor, operation: "dist.ReduceOp.RedOpType") -> torc
     return result
 
 
-T = TypeVar("T")
-
-# How long a process waits for one that lives and does not answer: the first may compute distances
-# for hours. A dead one is noticed at once.
-_EVALUATION_TIMEOUT = timedelta(days=2)
-
-
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that share an evaluation.
+    """The processes of an evaluation.
 
     Attributes:
-        rank: which of them this is.
-        size: how many there are.
-        group: over which they talk, on the CPU (gloo); None: this process is alone.
+        rank: number of this process.
+        size: number of processes.
+        group: their gloo process group (CPU); None: a single process.
     """
 
     rank: int = 0
@@ -295,38 +299,37 @@ class Ranks:
 
     @classmethod
     def of_group(cls, group: Any) -> "Ranks":
-        """Of a gloo group that exists, say one that training made."""
-        return cls(distributed.get_rank(group), distributed.get_world_size(group), group)
+        """From an existing gloo group, for example that of a training."""
+        return cls(dist.get_rank(group), dist.get_world_size(group), group)
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """Of torchrun, joining its other processes; of this process alone without it.
+        """From torchrun's environment, joining its processes; without torchrun, a single process.
 
-        Under torchrun every process takes the CUDA device of its local rank, if there are any.
+        Under torchrun each process uses the CUDA device of its local rank, if there is one.
         """
-        launched = distributed.is_available() and distributed.is_torchelastic_launched()
-        if not launched or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if not is_launched():
             return cls()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo")
-        return cls.of_group(distributed.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT))
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        return cls.of_group(dist.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT))
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process receives the chunks, and writes what comes out."""
+        """Whether this process receives the chunks and writes the results."""
         return self.rank == 0
 
     def in_order(self, num_chunks: int, compute: Callable[[int], T]) -> Iterator[tuple[int, T]]:
-        """Chunks with their numbers, in order, on the first process; on the others nothing.
+        """The chunks with their numbers, in order, in the main process; nothing in the others.
 
         Args:
-            num_chunks: chunks in all.
-            compute: one of them; called on one process, numbers rising.
+            num_chunks: total number of chunks.
+            compute: computes one chunk; each is computed in one process, in ascending order.
 
         Raises:
-            MetricError: another process is gone.
+            MetricError: another process is lost.
         """
         for index in range(num_chunks):
             owner = index % self.size
@@ -336,36 +339,35 @@ class Ranks:
                     yield index, found
                 else:
                     with self._peer_loss_named():
-                        distributed.send_object_list([found], group=self.group, group_dst=0)
+                        dist.send_object_list([found], group=self.group, group_dst=0)
             elif self.is_main_process:
                 received: list[Any] = [None]
                 with self._peer_loss_named():
-                    distributed.recv_object_list(received, group=self.group, group_src=owner)
+                    dist.recv_object_list(received, group=self.group, group_src=owner)
                 yield index, received[0]
 
     def broadcast(self, compute: Callable[[], T]) -> T:
-        """What the first process computes, on all of them.
+        """The result of ``compute`` in the main process, in all processes.
 
         Raises:
-            MetricError: another process is gone.
+            MetricError: another process is lost.
         """
         shared: list[Any] = [compute() if self.is_main_process else None]
         if self.size > 1:
             with self._peer_loss_named():
-                distributed.broadcast_object_list(shared, group=self.group, group_src=0)
+                dist.broadcast_object_list(shared, group=self.group, group_src=0)
         found: T = shared[0]
         return found
 
-    @contextmanager
+    @contextlib.contextmanager
     def _peer_loss_named(self) -> Iterator[None]:
-        """Say in words that another process is gone."""
+        """As the function of this name, for an evaluation."""
         try:
             yield
         except RuntimeError as error:
-            reason = (str(error).strip() or "no answer").splitlines()[0][:200]
             raise MetricError(
-                f"process {self.rank} lost touch with another process of this evaluation "
-                f"({reason}); see that one's error, then run the same command again"
+                f"process {self.rank} lost the connection to another process of this evaluation "
+                f"({_reason(error)}); see that one's error, then run the same command again"
             ) from error
 
 

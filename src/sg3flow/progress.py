@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, else a line every 10 seconds.
+
+Short because it is the only place that prints progress, and needs no more.
+"""
 
 import sys
 import time
@@ -13,9 +16,9 @@ _PLAIN_LINE_SEC = 10.0
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show that ``total`` steps of work are under way; the block calls ``advance(steps)``.
+    """Show the progress of ``total`` steps of work; the block calls ``advance(steps)``.
 
-    Everything goes to standard error, so that standard output stays usable in a pipe.
+    It writes to standard error, so that standard output can be piped.
     """
     if sys.stderr.isatty():
         with _bar(description, total) as advance:
@@ -25,7 +28,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate over ``items`` while showing progress, one step an item."""
+    """Iterate over ``items`` and show progress, one step per item."""
     with progress(description, total) as advance:
         for item in items:
             yield item
@@ -51,7 +54,7 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    # Lines printed meanwhile go above the bar, unless they go to a file.
+    # Lines printed during the work appear above the bar, unless they go to a file.
     printed = sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=printed) as bars:
         task = bars.add_task(description, total=total)

@@ -1,4 +1,4 @@
-"""What this process may take of its machine: containers and batch systems give less than it has."""
+"""CPUs, memory and device that this process may use; containers and batch systems limit them."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_cpus() -> int:
-    """Processors this process may use."""
+    """Number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_memory() -> int:
-    """Bytes that may still be taken: of the machine, or of the container that this runs in."""
+    """Free memory in bytes: of the machine, or of the container if that has less."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -31,7 +31,7 @@ def free_memory() -> int:
 
 
 def total_memory() -> int:
-    """Bytes there are in all: of the machine, or of the container."""
+    """Total memory in bytes: of the machine, or of the container if that has less."""
     import psutil
 
     total = int(psutil.virtual_memory().total)
@@ -41,12 +41,12 @@ def total_memory() -> int:
 def _container_limit() -> int | None:
     try:
         return int((_CGROUP / "memory.max").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
+    except (OSError, ValueError):  # no container, or no limit ("max")
         return None
 
 
 def _container_used() -> int:
-    """Bytes that cannot be had back: files that were read long ago are dropped when need be."""
+    """Used memory in bytes without the inactive page cache, which the kernel can reclaim."""
     try:
         used = int((_CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
@@ -56,12 +56,12 @@ def _container_used() -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto``: the CUDA device if there is one, else the CPU; ``cpu`` or ``cuda``: that one.
+    """The torch device of a setting; ``auto`` is the CUDA device if there is one, else the CPU.
 
-    Of several processes that torchrun started on a machine, each gets a device of its own.
+    Each process that torchrun starts on a machine gets its own CUDA device.
 
     Raises:
-        ConfigError: another name, or ``cuda`` is asked for and there is none.
+        ConfigError: the name is unknown, or no CUDA device is visible for ``cuda``.
     """
     if name not in DEVICES:
         raise ConfigError(f"device must be one of {', '.join(DEVICES)}, not '{name[:60]}'")
@@ -80,9 +80,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the CPU on ``device``, without waiting for what that device is doing.
+    """Copy a CPU tensor to ``device`` without waiting for work in progress there.
 
-    To a GPU only memory that the system cannot move is copied that way.
+    Such asynchronous copies to a GPU need pinned memory.
     """
     if device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
@@ -91,10 +91,10 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Let numbers below 1e-38 count as 0 on the CPU while the block runs.
+    """Flush denormals (numbers below 1e-38) to 0 on the CPU while the block runs.
 
-    A step whose gradients fall that low took 10 to 20 times as long otherwise. Threads take the
-    setting over from the one that starts them: enter the block before the first heavy operation.
+    Otherwise a step with gradients that small takes 10 to 20 times as long. Threads inherit the
+    setting when they start: enter the block before the first large operation.
     """
     torch.set_flush_denormal(True)
     try:

@@ -49,7 +49,7 @@ def test_a_snapshot_with_other_bytes_and_equal_values_is_equal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weights", "broadcast"),
+    ("weights", "message"),
     [
         ({"weight": torch.tensor([1, 1, 1.0000001]), "bias": torch.zeros(2)}, "1.19e-07"),
         ({"weight": torch.ones(3), "bias": torch.tensor([0, -0.0])}, "changed: G.state_dict.bias"),
@@ -59,13 +59,13 @@ def test_a_snapshot_with_other_bytes_and_equal_values_is_equal(tmp_path):
         ({"weight": torch.ones(3), "bias": torch.zeros(2), "b": torch.ones(1)}, "only in NEW"),
     ],
 )
-def test_any_change_of_a_tensor_is_seen(weights, told, tmp_path):
+def test_any_change_of_a_tensor_is_seen(weights, message, tmp_path):
     from contents import compare_snapshots
 
     changed = {"class_name": "G", "state_dict": weights}
     pair = snapshot(tmp_path / "old.pkl"), snapshot(tmp_path / "new.pkl", G=changed)
     row = compare_snapshots("s", *pair)
-    assert not row.equal and row.old != row.new and told in row.note
+    assert not row.equal and row.old != row.new and message in row.note
 
 
 def test_a_changed_plain_value_of_a_snapshot_is_seen(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sg3flow.downloads import cache_folder
-from sg3flow.kernels.build_plan import FOLDER, all_files
+from sg3flow.kernels.build_plan import CUDA_FOLDER, kernel_files
 
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 
@@ -42,7 +42,7 @@ OTHERS = {
 
 
 def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
-    """Normal numbers, the same for every dtype and device but for rounding."""
+    """Normal numbers, equal for every dtype and device up to rounding."""
     numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return numbers.to(device=device, dtype=dtype)
 
@@ -155,7 +155,7 @@ class HostKernels:
         self._library = library
 
     def place(self, tensor):
-        """Where a result is written."""
+        """The memory of a result."""
         return tensor
 
     def upfirdn2d(self, x, f, up, down, padding, flip, gain):
@@ -231,21 +231,21 @@ class HostKernels:
 
 
 def _digest(command: Sequence[str]) -> str:
-    """Of all that decides what a compiler makes of our files."""
+    """A digest of everything that the output of a compiler depends on."""
     compiler = subprocess.run([command[0], "--version"], capture_output=True, check=True)
     digest = hashlib.sha256(repr([*command, torch.__version__]).encode() + compiler.stdout)
     here = Path(__file__).parent
-    for path in [*all_files(), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
+    for path in [*kernel_files("cuda"), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
 
 @pytest.fixture(scope="session")
 def compiled() -> Callable[..., str]:
-    """`compiled(command, target)`: runs a compiler, unless it has done the same before.
+    """`compiled(command, target)`: runs a compiler, or takes its output from a cache.
 
-    What it makes is kept for later runs of the tests, by all that decides it: the command but for
-    `-o target`, the compiler, torch, and every source. Returns what it says if it fails.
+    The cache key is the command without `-o target`, the compiler, torch and every source. Returns
+    the error output if the compiler fails.
     """
 
     def make(command: Sequence[str], target: Path) -> str:
@@ -254,7 +254,7 @@ def compiled() -> Callable[..., str]:
             whole = [*command, "-o", str(target)]
             built = subprocess.run(whole, capture_output=True, text=True, timeout=300)
             if built.returncode:
-                return built.stderr or "no words"
+                return built.stderr or "no output"
             for old in _BUILDS.glob(f"{target.name}-*"):
                 old.unlink(missing_ok=True)
             _BUILDS.mkdir(parents=True, exist_ok=True)
@@ -275,6 +275,6 @@ def host_kernels(tmp_path_factory, compiled) -> HostKernels:
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     source = Path(__file__).with_name("host_build.cpp")
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    said = compiled([compiler, *flags, f"-I{FOLDER}", str(source)], library)
+    said = compiled([compiler, *flags, f"-I{CUDA_FOLDER}", str(source)], library)
     assert not said, said
     return HostKernels(ctypes.CDLL(str(library)))

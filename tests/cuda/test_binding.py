@@ -1,8 +1,8 @@
 """The binding, with all of its checks and arithmetic, on a machine without a GPU.
 
-It is compiled as it is, but for CPU tensors: two stand-ins take the place of a CUDA torch's headers
-for devices and streams, and behind the launch interface the kernels' own functions run, one thread
-after the other. The tests of a GPU, in `test_gpu_ops.py`, then try it in a process of its own.
+It is compiled unchanged for CPU tensors: two fake headers replace those of a CUDA torch for devices
+and streams, and the launch interface runs the kernels' functions, one thread after the other. Then
+the GPU tests in `test_gpu_ops.py` run on it, in a separate process.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sg3flow.kernels.build_plan import FOLDER
+from sg3flow.kernels.build_plan import CUDA_FOLDER
 
 pytestmark = pytest.mark.medium
 
@@ -39,7 +39,7 @@ def binding(tmp_path_factory, compiled) -> Path:
     torch_folder = Path(torch.__file__).parent
     headers = [HERE / "stand_ins", torch_folder / "include"]
     headers.append(torch_folder / "include/torch/csrc/api/include")
-    flags = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}"]
+    flags = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{CUDA_FOLDER}"]
     flags += [part for path in headers for part in ("-isystem", str(path))]
     # the arithmetic is worth optimizing, the checks are not
     for source, level in (("host_binding", "-O0"), ("host_launch", "-O1")):
@@ -113,7 +113,7 @@ print("right")
 """
 
 
-def test_the_trial_passes_and_what_is_wrong_is_worded(binding):
+def test_the_self_check_passes_and_errors_have_messages(binding):
     done = subprocess.run(
         [sys.executable, "-c", CHECKS, str(binding)], capture_output=True, text=True, timeout=300
     )

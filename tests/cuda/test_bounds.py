@@ -1,7 +1,7 @@
-"""The tiles on the tensor cores read and write nothing beside their tensors, to the byte.
+"""The tiles on the tensor cores access no byte outside their tensors.
 
-The kernels' functions run in a process of their own, built with the address sanitizer, and what
-lies before and after every tensor is poisoned.
+The kernels' functions run in a separate process, built with the address sanitizer; the memory
+before and after every tensor is poisoned.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.kernels.build_plan import FOLDER
+from sg3flow.kernels.build_plan import CUDA_FOLDER
 
 pytestmark = pytest.mark.medium
 
@@ -67,7 +67,7 @@ def sanitizer(address_sanitizer) -> str:
 
 def test_nothing_beside_the_tensors_is_touched(sanitizer, compiled, tmp_path):
     library = tmp_path / "checked.so"
-    flags = ["-std=c++17", "-O1", "-fsanitize=address", "-shared", "-fPIC", f"-I{FOLDER}"]
+    flags = ["-std=c++17", "-O1", "-fsanitize=address", "-shared", "-fPIC", f"-I{CUDA_FOLDER}"]
     said = compiled(["g++", *flags, str(HERE / "host_build.cpp")], library)
     assert not said, said
     done = subprocess.run(

@@ -28,7 +28,7 @@ def objects(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("objects")
 
 
-@pytest.mark.parametrize("source", build_plan.kernel_files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", build_plan.cuda_kernel_files(), ids=lambda path: path.name)
 def test_kernels_compile_without_warnings(nvcc, compiled, source, objects):
     version = build_plan.toolkit_version(nvcc)
     options = build_plan.nvcc_options(
@@ -40,21 +40,21 @@ def test_kernels_compile_without_warnings(nvcc, compiled, source, objects):
 
 
 @pytest.fixture
-def recipe(nvcc):
+def plan(nvcc):
     try:
         return make_build_plan("cuda")
     except ConfigError as error:
-        pytest.skip(f"no recipe here: {error}")
+        pytest.skip(f"no build plan here: {error}")
 
 
-def test_the_library_links_and_returns_errors(recipe, objects, c_structures):
-    """As the recipe links it, but for torch's CUDA libraries; nothing is launched here."""
-    parts = [objects / f"{source.stem}.o" for source in build_plan.kernel_files()]
+def test_the_library_links_and_returns_errors(plan, objects, c_structures):
+    """Linked as in the build plan, without torch's CUDA libraries; nothing is launched."""
+    parts = [objects / f"{source.stem}.o" for source in build_plan.cuda_kernel_files()]
     if not all(part.exists() for part in parts):
         pytest.skip("the kernels were not compiled in this run")
     path = objects / "kernels.so"
-    libraries = [part for part in recipe.link[2:] if part not in ("-lc10_cuda", "-ltorch_cuda")]
-    command = [*recipe.link[:2], *map(str, parts), *libraries, "-Wl,-z,defs", "-o", str(path)]
+    libraries = [part for part in plan.link[2:] if part not in ("-lc10_cuda", "-ltorch_cuda")]
+    command = [*plan.link[:2], *map(str, parts), *libraries, "-Wl,-z,defs", "-o", str(path)]
     linked = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert linked.returncode == 0, linked.stderr
     library = ctypes.CDLL(str(path))
@@ -69,14 +69,14 @@ def test_the_library_links_and_returns_errors(recipe, objects, c_structures):
     assert library.sg3_filtered_lrelu_workspace(ctypes.byref(odd)) == 5 * 10 * 20 * 4
 
 
-def test_the_binding_compiles_against_torch(recipe, tmp_path):
-    """By the recipe's own command, as far as a torch without CUDA goes: to its syntax."""
+def test_the_binding_compiles_against_torch(plan, tmp_path):
+    """With the command of the build plan; a torch without CUDA allows a syntax check only."""
     generated = Path(torch.__file__).parent / "include/c10/cuda/impl/cuda_cmake_macros.h"
     if not generated.exists():  # torch for CPUs has every header of the CUDA one but this
         stand_in = tmp_path / "c10/cuda/impl/cuda_cmake_macros.h"
         stand_in.parent.mkdir(parents=True)
         stand_in.write_text("#pragma once\n")
-    command = [*recipe.objects["binding"], "-isystem", str(tmp_path)]
+    command = [*plan.objects["binding"], "-isystem", str(tmp_path)]
     command += ["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr

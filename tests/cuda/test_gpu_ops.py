@@ -1,7 +1,7 @@
 """The compiled CUDA kernels on a GPU against plain PyTorch, through the public ops.
 
-Where SG3FLOW_TEST_BINDING names a library that `test_binding.py` made, its host build of binding
-and kernels is tried in their place, on CPU tensors.
+If SG3FLOW_TEST_BINDING names a library of `test_binding.py`, its host build of binding and kernels
+is tested instead, on CPU tensors.
 """
 
 import importlib
@@ -24,7 +24,7 @@ GPU = torch.device("cpu") if BINDING else torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch):
-    """A GPU with kernels; every test runs on them unless it asks for `plain`."""
+    """A GPU with kernels; every test uses them unless it takes `plain`."""
     if BINDING:
         return use_binding(monkeypatch, BINDING)
     if not torch.cuda.is_available():
@@ -39,7 +39,7 @@ def kernels(monkeypatch):
 
 
 def use_binding(monkeypatch, path):
-    """The public ops take the library's kernels on the CPU as they take the others on a GPU."""
+    """Makes the public ops use the library's kernels on the CPU as on a GPU."""
     from sg3flow.ops import op_registration  # noqa: F401 - declares the ops
 
     torch.ops.load_library(path)
@@ -66,17 +66,17 @@ def plain(monkeypatch):
 
 
 def error_of(found, expected):
-    """The size of the difference relative to that of the expected tensor; NaN fails everything."""
+    """The norm of the difference relative to the expected tensor; NaN fails every comparison."""
     assert found.shape == expected.shape
     difference = (found.double() - expected.double()).norm() / expected.double().norm()
     return float(difference)
 
 
 def share_beyond(found, expected, limit):
-    """How many elements are off by more than `limit` of the largest: NaN always is.
+    """The share of elements that differ by more than `limit` of the largest; NaN always does.
 
-    A sample within rounding of 0, or of the clamp, may fall on either side, and its gradient with
-    it: a few elements, whatever the precision.
+    Rounding can move a sample near 0, or near the clamp, to the other side, and then its gradient
+    differs: a few elements, in any precision.
     """
     assert found.shape == expected.shape
     difference = (found.double() - expected.double()).abs()
@@ -138,7 +138,7 @@ def test_filtered_lrelu_of_any_kind(compare, any_kind):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("size", [(33, 31), (150, 132)])
 def test_filtered_lrelu_in_half_precision(compare, any_kind, size, dtype):
-    """Run it again with SG3FLOW_TENSOR_CORES=0, which is read once per process, for both ways."""
+    """To test both paths, run it again with SG3FLOW_TENSOR_CORES=0, read once per process."""
     eps = torch.finfo(dtype).eps
     ours, theirs, exact = compare(any_kind, size, dtype)
     for i in (0, 1, 3):  # y, dx, dg
@@ -217,7 +217,7 @@ def test_views_and_channels_last(layer):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("offset", [1, 2, 3])
 def test_tensors_may_begin_anywhere(layer, layer_kind, dtype, offset):
-    """Only the order of sums depends on it."""
+    """Only the order of sums depends on the alignment."""
     x, fu, fd, b, options = layer(layer_kind, (25, 38), dtype, GPU, (2, 3))
     expected = filtered_lrelu(x, fu, fd, b, **options)
     memory = x.new_zeros(x.numel() + offset)
@@ -262,7 +262,7 @@ def test_more_elements_than_32_bits_count():
 
 
 def test_streams(layer):
-    """Work goes to the current stream: behind what that stream waits for, ahead of its reader."""
+    """Work is enqueued on the current stream, in order with its other work."""
     x, fu, fd, b, options = layer("t", (148, 148), torch.float16, GPU, (8, 64))
     expected = filtered_lrelu(x, fu, fd, b, **options)
     late = torch.zeros_like(x)
@@ -301,7 +301,7 @@ def test_a_second_device(layer):
 
 @pytest.mark.parametrize("width", [151, 152])  # loaded by samples, by words
 def test_repeats_are_equal_to_the_last_bit(layer, layer_kind, width):
-    """A result that moves between runs is a race between threads."""
+    """A result that differs between runs means a race between threads."""
     x, fu, fd, b, options = layer(layer_kind, (150, width), torch.float16, GPU, (4, 16))
     x = x.requires_grad_()
     runs = []

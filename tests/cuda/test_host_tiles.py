@@ -1,4 +1,4 @@
-"""The kernels' own index arithmetic and tiles, run on the host, against plain PyTorch."""
+"""The index arithmetic and tiles of the kernels, run on the host, against plain PyTorch."""
 
 import pytest
 import torch
@@ -38,9 +38,9 @@ def pulled(host, x, flags, y, g, fu, fd, options, flip, gain, slope, tiles):
 
 
 def assert_near(found, expected, limit, share=0.0):
-    """`share` of the elements may be further off.
+    """A `share` of the elements may differ by more.
 
-    In a gradient a sample within rounding of 0, or of the clamp, may fall on either side.
+    Rounding can move a sample near 0, or near the clamp, to the other side, with its gradient.
     """
     assert found.shape == expected.shape
     assert not torch.isnan(found).any(), "samples were left unwritten"
@@ -156,7 +156,7 @@ def test_planes_that_reach_the_clamp_and_others(host_kernels, layer, numbers, la
 @pytest.mark.parametrize("width", [37, 38, 40])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_tensors_may_begin_anywhere(host_kernels, layer, layer_kind, dtype, width):
-    """Only the order of sums depends on it."""
+    """Only the order of sums depends on the alignment."""
     x, fu, fd, b, options = layer(layer_kind, (25, width), dtype)
     run = {"flip": False, "gain": 1.3, "slope": 0.2, "tiles": "bands"}
     y, flags = host_kernels.filtered_lrelu(x, fu, fd, b, clamp=4.0, **options, **run)
@@ -174,7 +174,7 @@ def test_tensors_may_begin_anywhere(host_kernels, layer, layer_kind, dtype, widt
 
 
 def moved_by(offset, tensor):
-    """The same tensor, elsewhere, so many elements after the beginning of its memory."""
+    """A copy of the tensor that starts at an offset within its memory."""
     memory = tensor.new_zeros(tensor.numel() + offset)
     memory[offset:] = tensor.flatten()
     return memory[offset:].view(tensor.shape)
@@ -182,7 +182,7 @@ def moved_by(offset, tensor):
 
 @pytest.mark.parametrize("offset", [(-7, 5), (6, -9), (13, 40)])
 def test_flags_outside_the_stored_range(host_kernels, layer, layer_kind, offset):
-    """Nothing passes there: what a gradient never meets, since it is 0 there."""
+    """Nothing passes there; gradients are 0 there, so they do not reach this case."""
     x, fu, fd, b, options = layer(layer_kind, (27, 50))
     run = {"flip": False, "gain": 1.3, "slope": 0.2, **options}
     width = x.shape[3] * options["up"][0] + sum(options["padding"][:2]) - filter_taps(fu)[1] + 1
@@ -195,7 +195,7 @@ def test_flags_outside_the_stored_range(host_kernels, layer, layer_kind, offset)
 
 
 def test_a_nan_stays_in_its_plane(host_kernels, layer, layer_kind):
-    """Products with the zeros of a band spread it to some neighbors more, but no further."""
+    """Products with the zeros of a band spread it to some more neighbors, but no further."""
     x, fu, fd, b, options = layer(layer_kind, (40, 66))
     run = {"flip": False, "gain": 1.3, "slope": 0.2, "clamp": 4.0, **options}
     y, _ = host_kernels.filtered_lrelu(x, fu, fd, b, tiles="bands", **run)

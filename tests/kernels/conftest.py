@@ -1,4 +1,4 @@
-"""A stand-in compiler, as quick, slow or broken as a test wants, and processes that use it."""
+"""A fake compiler that can be fast, slow or broken, and processes that use it."""
 
 import os
 import subprocess
@@ -11,10 +11,10 @@ import torch
 from sg3flow.errors import ConfigError
 
 SCRIPT = """#!/bin/sh
-# compiles nothing: objects are empty, and the library is one that was built before
+# compiles nothing: objects are empty, and the library is a copy of a real one
 if [ "$1" = --version ]; then echo "stand-in 1.0"; exit 0; fi
 echo x >> "{folder}/calls"
-{behaviour}
+{behavior}
 while [ $# -gt 1 ]; do [ "$1" = -o ] && out="$2"; [ "$1" = -shared ] && link=1; shift; done
 if [ "$link" ]; then cp "{library}" "$1"; else : > "$1"; fi
 """
@@ -39,8 +39,8 @@ def library() -> Path:
 
 @pytest.fixture
 def compiler(tmp_path, library, monkeypatch):
-    """Puts a stand-in of a behavior (shell lines) in the place of the compiler, and an empty cache
-    in that of the kernels'; returns a function that counts how often it was called."""
+    """Installs a fake compiler with a behavior (shell lines) and an empty kernel cache; the result
+    is a function that returns the number of its calls."""
 
     def install(behavior: str = ""):
         folder = tmp_path / "compiler"
@@ -60,7 +60,7 @@ def compiler(tmp_path, library, monkeypatch):
 
 @pytest.fixture
 def use_ops():
-    """Starts a process that uses an op; its output is the backend and a result that must be 1."""
+    """Starts a process that uses an op; it prints the backend and a result that must be 1."""
 
     def start(*wrapper: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The ops as torch sees them: schemas, shapes, gradients, threads, compilation."""
+"""The compiled CPU ops: schemas, shapes, gradients, threads, torch.compile."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("library")
 GEOMETRY = ((2, 2), (2, 2), (9, 8, 9, 8))
 FULL = """
 import sys, torch
-from sg3flow.ops import bias_act, filtered_lrelu, convolutions as modulated_conv2d, upfirdn2d
+from sg3flow.ops import bias_act, filtered_lrelu, modulated_conv2d, upfirdn2d
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[1]))
 x, f, r = torch.randn(3, 20, 40, 37), torch.rand(12) / 6, torch.rand(12, 12) / 36
@@ -51,7 +51,7 @@ torch.save((torch.ops.sg3flow.cpu_instruction_set(), found), sys.argv[2])
 
 
 def filters():
-    """Equal from both ends to the last bit, as the layers' filters are."""
+    """Symmetric to the last bit, as the filters of the layers are."""
     taps = torch.hann_window(14, periodic=False)[1:-1]
     taps, cross = (taps + taps.flip(0)) / (2 * taps.sum()), torch.eye(12)
     return taps, torch.outer(taps, taps) + 0.01 * (cross + cross.flip(0))
@@ -118,7 +118,7 @@ def test_second_order_is_that_of_double_precision(draw, which):
 @pytest.mark.parametrize("down", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize(("up", "width"), [(1, 37), (2, 50), (4, 200)])
 def test_flags_serve_every_factor(draw, monkeypatch, up, down, width):
-    """Rows lie by columns modulo `down`; wide ones are cut in stripes, narrow ones lie in a row."""
+    """Rows are stored by columns modulo `down`; wide ones in stripes, narrow ones side by side."""
     f = filters()[0]
     x, b = draw(2, 7, 20, width), draw(7)
     results = []
@@ -163,7 +163,7 @@ def test_convolution_has_gradients_of_two_orders(draw):
     padding=st.integers(0, 2),
 )
 def test_a_convolution_is_that_of_double_precision(channels, samples, size, padding):
-    """Blocks of channels and of tiles, whole and not, of several samples at a time."""
+    """Complete and partial blocks of channels and tiles, of several samples at once."""
     height, width = (max(side, 3 - 2 * padding) for side in size)
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(samples, channels[0], height, width, generator=draw)
@@ -216,7 +216,7 @@ def test_a_matrix_product_has_gradients_of_two_orders(draw):
 
 
 def test_what_overflowed_before_is_forgotten(draw):
-    """The memory of a strip is used again for the next one."""
+    """The next strip reuses the memory of a strip."""
     a, b = draw(1, 8, 8), draw(1, 8, 1000)
     broken = b.clone()
     broken[:, :, :192] = float("inf")
@@ -252,9 +252,9 @@ def test_a_batch_is_its_samples_bit_for_bit(draw):
     "shape", [(1, 70, 20, 20), (9, 40, 21, 9), (2, 33, 90, 90), (5, 16, 100, 100)]
 )
 def test_a_convolution_is_right_and_the_same_with_any_number_of_threads(draw, shape):
-    """Threads decide which rows of tiles and which groups of channels are one piece of work.
+    """The number of threads decides how rows of tiles and groups of channels are split.
 
-    The sums of the last two shapes' gradients are made in several parts.
+    The gradients of the last two shapes are summed in several parts.
     """
     x, w = draw(*shape), draw(75, shape[1], 3, 3)
     grad = draw(shape[0], 75, *shape[2:])

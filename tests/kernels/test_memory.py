@@ -1,4 +1,4 @@
-"""The ops' tests, with kernels under AddressSanitizer: it watches what they read and write."""
+"""The tests of the ops with kernels under AddressSanitizer, which checks their memory accesses."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ LEFT_OUT = "not backend and not instruction_set and not compile and not graph"
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> str:
-    """What it printed; a fault ends it."""
+    """The output of a process; a memory fault ends it."""
     command = [sys.executable, *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -30,7 +30,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def watched(library, address_sanitizer, tmp_path_factory) -> dict[str, str]:
-    """The environment in which kernels are built and loaded so, once they are built."""
+    """The environment in which kernels are built and loaded with it; they are built already."""
     folder = tmp_path_factory.mktemp("watched")
     compiler = os.environ.get("CXX", "c++")
     preload = address_sanitizer(compiler)

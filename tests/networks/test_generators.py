@@ -99,7 +99,7 @@ def test_half_precision_layers_follow_the_schedule(small_generator):
 
 @pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r"])
 @torch.no_grad()
-def test_translation_moves_the_picture(small_generator, cfg):
+def test_translation_moves_the_image(small_generator, cfg):
     G = small_generator(cfg)
     z, c = latents(G, 1)
     still = G(z, c)
@@ -114,7 +114,7 @@ def test_translation_moves_the_picture(small_generator, cfg):
 
 
 @torch.no_grad()
-def test_rotation_turns_the_picture_of_configuration_r(small_generator):
+def test_rotation_rotates_the_image_of_configuration_r(small_generator):
     G = small_generator("stylegan3-r")
     z, c = latents(G, 1)
     still = G(z, c)

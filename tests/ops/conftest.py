@@ -1,4 +1,4 @@
-"""A slow reference that follows the definition of upfirdn2d to the letter."""
+"""Slow references that follow the definitions of the ops exactly."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def reference_filtered_lrelu() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def near() -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """Compares a result of any dtype with one in float64, by the rounding of the former."""
+    """Compares a result of any dtype with one in float64, within the rounding of its dtype."""
 
     def compare(found: torch.Tensor, expected: torch.Tensor) -> None:
         assert expected.dtype == torch.float64
@@ -70,7 +70,7 @@ def near() -> Callable[[torch.Tensor, torch.Tensor], None]:
 
 @pytest.fixture
 def draw() -> Callable[..., torch.Tensor]:
-    """Seeded normal numbers of a shape, float32 unless told otherwise."""
+    """Seeded normal numbers of a shape, float32 by default."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -9,7 +9,7 @@ from sg3flow.ops import backend, backend_name
 
 @pytest.fixture(autouse=True)
 def fresh():
-    """Each test chooses anew, and leaves no choice behind."""
+    """Clears the cached choice before and after each test."""
     backend._chosen.cache_clear()
     yield
     backend._chosen.cache_clear()

@@ -59,7 +59,7 @@ def test_gradients_of_any_order(draw, options, k):
 
 
 def gradients(op, inputs, dtype):
-    """Of first order, and of R1, which differentiates the one in the first input again."""
+    """First-order gradients, and those of R1, which differentiates the first of them again."""
     inputs = [value.detach().to(dtype).requires_grad_() for value in inputs]
     y = op(*inputs)
     cotangent = torch.arange(y.numel(), dtype=dtype).sin().reshape(y.shape)

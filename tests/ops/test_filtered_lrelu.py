@@ -52,8 +52,8 @@ def test_matches_the_definition(draw, reference_filtered_lrelu, near, case, dtyp
         near(found, expected)
 
 
-def uploading(taps: int, radial: bool) -> torch.Tensor:
-    """Equal from both ends to the last bit, as the layers' filters are: kernels make use of it."""
+def symmetric(taps: int, radial: bool) -> torch.Tensor:
+    """Symmetric to the last bit, as the filters of the layers are: kernels depend on it."""
     window = torch.hann_window(taps + 2, periodic=False)[1:-1] / taps
     window, cross = window + window.flip(0), torch.eye(taps)
     return window.outer(window) + 0.01 * (cross + cross.flip(0)) if radial else window
@@ -77,7 +77,7 @@ def uploading(taps: int, radial: bool) -> torch.Tensor:
 def test_layers_of_any_width(
     draw, reference_filtered_lrelu, near, up, down, radial_up, radial_down, width
 ):
-    fu, fd = uploading(6 * up, radial_up), uploading(6 * down, radial_down)
+    fu, fd = symmetric(6 * up, radial_up), symmetric(6 * down, radial_down)
     assert all(torch.equal(f, f.flip(-1)) for f in (fu, fd))
     x, b = draw(1, 2, 9, width), draw(2)
     options = {"up": up, "down": down, "padding": (9, 8, 11, 10), "clamp": 0.9}

@@ -34,12 +34,12 @@ def test_matches_the_definition(draw, reference_upfirdn2d, case, taps):
     torch.testing.assert_close(found, expected, atol=2e-6 * float(expected.abs().max()), rtol=0)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, (1, 2)), (1, 4), ((4, 1), (2, 3))])
 @pytest.mark.parametrize("taps", [(97,), (3, 150), (12,), (24,), (12, 12), (24, 24)])
-def test_filters_longer_than_the_image(draw, reference_upfirdn2d, taps, up, down, uploading):
+def test_filters_longer_than_the_image(draw, reference_upfirdn2d, taps, up, down, symmetric):
     f = draw(*taps)
-    f = f + f.flip(-1) if uploading else f
+    f = f + f.flip(-1) if symmetric else f
     x = draw(2, 3, 13, 10)
     sizes = {"up": up, "down": down, "padding": (80, 71, 60, 81)}
     expected = reference_upfirdn2d(x, f, **sizes)

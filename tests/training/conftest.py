@@ -44,7 +44,7 @@ def write_packed():
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> Path:
-    """24 labeled pictures of 16 x 16."""
+    """24 labeled images of 16 x 16."""
     return write_set(tmp_path_factory.mktemp("data") / "tiny.zip")
 
 
@@ -71,7 +71,7 @@ def tiny_config() -> TrainConfig:
 def training_environment(empty_database):
     """The environment of a training whose state and tracking database are in a folder.
 
-    ``within_a_step`` is what happens within which step of which process: see the folder of that
+    ``within_a_step`` makes something happen within a step of a process: see the folder of that
     name.
     """
 
@@ -93,7 +93,7 @@ def training_environment(empty_database):
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path, monkeypatch) -> Path:
-    """State of a test stays in its folder."""
+    """Keeps the state of a test in its temporary folder."""
     state = tmp_path / "state"
     monkeypatch.setenv("SG3FLOW_STATE_DIR", str(state))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -1,7 +1,7 @@
-"""Three training steps in float64, alone or as one of several processes; writes the weights.
+"""Three training steps in float64, in one or several processes; writes the weights.
 
 Run by test_processes.py, with torchrun's variables or without:
-`steps_worker.py DATA OUT CFG [CFG...]`. OUT is where the names of the files begin.
+`steps_worker.py DATA OUT CFG [CFG...]`. OUT is the common start of the file names.
 """
 
 import sys

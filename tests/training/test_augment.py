@@ -46,7 +46,7 @@ def x():
 
 @pytest.fixture
 def waves():
-    """A smooth picture without any symmetry, level at its edges."""
+    """A smooth image without any symmetry, level at its edges."""
     x = (torch.arange(32) + 0.5) / 32 * math.pi
     return (x.cos() + 0.5 * (2 * x).cos() + (x[:, None]).cos() * 0.3).expand(1, 3, 32, 32).clone()
 
@@ -89,8 +89,8 @@ def test_no_multipliers_are_the_identity_and_draw_nothing(x):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# The wavelet is not symmetric: a mirrored or turned picture comes back exactly only where it is
-# smooth, unlike the identity and whole-pixel shifts, which are exact for every picture.
+# The wavelet is not symmetric: a flipped or rotated image is exact only where it is
+# smooth, unlike the identity and whole-pixel shifts, which are exact for every image.
 
 
 def test_xflip_flips(waves):
@@ -99,7 +99,7 @@ def test_xflip_flips(waves):
 
 @pytest.mark.parametrize("percentile, turns", [(0.1, 0), (0.3, 1), (0.6, 2), (0.9, 3)])
 def test_rotate90_rotates(percentile, turns, waves):
-    # Rot(+90 degrees) maps the output's right to the input's bottom: the picture turns left.
+    # Rot(+90 degrees) maps the output's right to the input's bottom: the image rotates left.
     expected = torch.rot90(waves, turns, dims=(2, 3))
     assert torch.allclose(AugmentPipe(rotate90=1)(waves, percentile), expected, atol=2e-2)
 
@@ -122,7 +122,7 @@ def test_brightness_adds_and_contrast_scales(x):
     assert torch.allclose(AugmentPipe(contrast=1)(x, q), x * 2**0.5, atol=1e-6)
 
 
-def test_lumaflip_flips_grey_and_keeps_color(x):
+def test_lumaflip_flips_gray_and_keeps_color(x):
     mean = x.mean(dim=1, keepdim=True)
     assert torch.allclose(AugmentPipe(lumaflip=1)(x, 0.8), x - 2 * mean, atol=1e-6)
 
@@ -132,7 +132,7 @@ def test_hue_by_a_third_of_a_turn_permutes_the_channels(x):
     assert torch.allclose(y, x.roll(1, dims=1), atol=1e-6)
 
 
-def test_saturation_scales_the_distance_from_grey(x):
+def test_saturation_scales_the_distance_from_gray(x):
     mean = x.mean(dim=1, keepdim=True)
     y = AugmentPipe(saturation=1)(x, 0.5 + math.erf(1) / 2)
     assert torch.allclose(y, mean + (x - mean) * 2, atol=1e-5)
@@ -169,7 +169,7 @@ def test_the_two_rotations_together_have_probability_p():
     assert abs(float(turned.float().mean()) - 0.4) < 0.03
 
 
-def test_the_same_seed_gives_the_same_pictures_whatever_was_drawn_before(x):
+def test_the_same_seed_gives_the_same_images_whatever_was_drawn_before(x):
     pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"])
     torch.manual_seed(5)
     first = pipe(x)
@@ -244,13 +244,13 @@ def test_p_stays_on_the_cpu_in_float32():
 
 
 @pytest.mark.parametrize("resolution", [(1, 1), (2, 3), (7, 33)])
-def test_odd_sizes_and_single_pictures(resolution):
+def test_odd_sizes_and_single_images(resolution):
     everything = dict.fromkeys((*GROUPS["bgc"], "cutout", "noise"), 1)
     y = AugmentPipe(**everything)(torch.rand(1, 1, *resolution))
     assert y.shape == (1, 1, *resolution) and y.isfinite().all()
 
 
-def test_wrong_settings_and_pictures_are_named(x):
+def test_wrong_settings_and_images_are_errors(x):
     with pytest.raises(ConfigError, match="scale must be a number >= 0, not -1"):
         AugmentPipe(scale=-1)
     with pytest.raises(ConfigError, match="hue must be"):
@@ -261,5 +261,5 @@ def test_wrong_settings_and_pictures_are_named(x):
         AugmentPipe(mirror=1)
     with pytest.raises(ConfigError, match="1 or 3 channels, not 2"):
         AugmentPipe()(x[:, :2])
-    with pytest.raises(ConfigError, match="imgfilter needs pictures above 21 px, not 16x24"):
+    with pytest.raises(ConfigError, match="imgfilter needs images of more than 21 px, not 16x24"):
         AugmentPipe(imgfilter=1)(x[..., :16], 0.8)

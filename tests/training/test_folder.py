@@ -9,11 +9,12 @@ import sys
 from contextlib import suppress
 
 import pytest
-from sg3flow.training.fingerprint import _meaning, _meaning_of_cpp, fingerprint
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DataError
+from sg3flow.runs.code_state import _cpp_meaning, _python_meaning, given_values
 from sg3flow.runs.run_folder import describe_run
+from sg3flow.training.job import deciding_settings, fingerprint
 from sg3flow.training.work_folder import check_out, numbered_out, open_run_folder
 
 BASE = TrainConfig(cfg="stylegan3-t", gpus=1, batch=8, gamma=0.5)
@@ -138,9 +139,9 @@ def test_the_readers_of_a_killed_training_do_not_keep_its_folder(tmp_path):
 def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
     check_out(tmp_path / "none", "key", "")
     run = describe_run(tmp_path, {"fingerprint": "other", "name": "x"})
-    with pytest.raises(DataError, match=r"shows another training \(x; settings or data differ"):
+    with pytest.raises(DataError, match=r"contains another training \(x; settings or data differ"):
         check_out(tmp_path, "key", "")
-    with pytest.raises(DataError, match=r"another run of this training \(x; of another length"):
+    with pytest.raises(DataError, match=r"another run of this training \(x; another length"):
         check_out(tmp_path, "other", "")
     check_out(tmp_path, "other", run["uid"])
 
@@ -175,8 +176,9 @@ def test_a_run_folder_never_takes_foreign_files(tmp_path):
 )
 def test_fingerprint_changes_with_what_changes_the_result(name, value, same):
     changed = dataclasses.replace(BASE, **{name: value})
-    assert (fingerprint(changed, "data") == fingerprint(BASE, "data")) is same
-    assert fingerprint(BASE, "data") != fingerprint(BASE, "other data")
+    settings, others = (deciding_settings(given_values(c)) for c in (BASE, changed))
+    assert (fingerprint(others, "data") == fingerprint(settings, "data")) is same
+    assert fingerprint(settings, "data") != fingerprint(settings, "other data")
 
 
 def test_comments_in_kernels_do_not_change_the_code_version():
@@ -185,13 +187,13 @@ def test_comments_in_kernels_do_not_change_the_code_version():
         "/* of\n two */ int f(int x) {  // it's \\\n still a comment\n"
         '  return g("a // b", /* why */ x) / 2;\n}\n'
     )
-    assert _meaning_of_cpp(commented) == _meaning_of_cpp(plain)
+    assert _cpp_meaning(commented) == _cpp_meaning(plain)
     for old, new in (("/ 2", "/ 3"), ("// b", "// c"), ("x) /", "x) //")):
-        assert _meaning_of_cpp(plain.replace(old, new)) != _meaning_of_cpp(plain)
+        assert _cpp_meaning(plain.replace(old, new)) != _cpp_meaning(plain)
 
 
 def test_comments_and_docstrings_do_not_change_the_code_version():
     plain = "def f(x):\n    pass\n    return x + 1\n"
     commented = 'def f(x):\n    """Doc."""\n    # why\n    return x + 1\n'
-    assert _meaning(commented) == _meaning(plain)
-    assert _meaning(plain.replace("+ 1", "+ 2")) != _meaning(plain)
+    assert _python_meaning(commented) == _python_meaning(plain)
+    assert _python_meaning(plain.replace("+ 1", "+ 2")) != _python_meaning(plain)

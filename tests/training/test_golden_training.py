@@ -7,7 +7,14 @@ import torch
 from sg3flow.config import TrainConfig
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.training import step
-from sg3flow.training.assembly import Parts, build_phases, loss_settings, resolve
+from sg3flow.training.assembly import (
+    OptimizerSettings,
+    Parts,
+    build_phases,
+    loss_settings,
+    resolve,
+    select,
+)
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
 from sg3flow.training.step import RealBatch, run_step
 
@@ -53,9 +60,10 @@ def make_parts(cfg: str, arrays) -> Parts:
     G_ema.load_state_dict(G.state_dict())
     for network in (G.train(), D.train(), G_ema.eval()):
         network.requires_grad_(False)
-    weights = loss_settings(config)
+    weights = loss_settings(cfg, config.gamma, BATCH, from_scratch=True)
+    optimizers = select(OptimizerSettings, config)
     # The expected StyleGAN2 run has the optimizer of lazy regularization, but no path length.
-    phases = [p for p in build_phases(config, G, D, weights) if p.name != "Greg"]
+    phases = [p for p in build_phases(G, D, optimizers, weights.pl_weight > 0) if p.name != "Greg"]
     if cfg == "stylegan2":
         weights = LossSettings(r1_gamma=0.5)
     collector = Collector(CPU)

@@ -26,12 +26,12 @@ def test_a_size_of_another_form_is_refused(setting):
 
 @pytest.mark.parametrize("setting", ["0x4", "65x1", "999999999x1"])
 def test_a_size_out_of_range_is_refused(setting):
-    with pytest.raises(ConfigError, match="within 1x1 and 64x64"):
+    with pytest.raises(ConfigError, match="between 1x1 and 64x64"):
         grid_size(setting, 256)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_stand_row_by_row(tmp_path, channels):
+def test_images_are_placed_row_by_row(tmp_path, channels):
     images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, channels, 2, 2)
     save_mosaic(tmp_path / "grid.png", images, columns=3)
     with Image.open(tmp_path / "grid.png") as picture:

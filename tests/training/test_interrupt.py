@@ -9,7 +9,7 @@ from sg3flow.training.launcher import stop_requests
 
 @pytest.fixture
 def heard():
-    """No signal is ignored, though a shell that starts the tests in the background may say so."""
+    """No signal is ignored; a shell that runs the tests in the background ignores SIGINT."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     yield numbers

@@ -1,4 +1,4 @@
-"""Memory: what is reported, what a person is told, and the largest pass that fits."""
+"""Memory: statistics, advice when it runs out, and the batch-size finder."""
 
 import dataclasses
 import json
@@ -11,31 +11,34 @@ import torch
 
 from sg3flow import resources
 from sg3flow.config import AUTO
-from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError, Sg3flowError, TrainingInterruptedError, TrainingMemoryError
 from sg3flow.training import batch_size_finder, loop
-from sg3flow.training.assembly import resolve
+from sg3flow.training.assembly import resolve, select
 from sg3flow.training.batch_size_finder import (
+    MemorySettings,
+    batch_gpu_candidates,
     cached_batch_gpu,
     is_out_of_memory,
     largest_fitting_batch,
     memory_stats,
     memory_warning,
     out_of_memory_advice,
+    step_trial,
 )
 from sg3flow.training.training_run import train
 from sg3flow.training.work_folder import open_run_folder
 
 CPU = torch.device("cpu")
+FORM = {"resolution": 16, "channels": 3, "c_dim": 0}
 
 
 def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
     config = resolve(dataclasses.replace(tiny_config, batch=16, mbstd_group=4))
+    config = select(MemorySettings, config)
     folder = open_run_folder(tmp_path, "key", 10_000)
     with (
         pytest.raises(
-            TrainingMemoryError, match=r"a step of 16 images.*--batch-gpu 8 .* starts anew$"
+            TrainingMemoryError, match=r"pass of 16 images.*--batch-gpu 8 .* starts from zero$"
         ),
         out_of_memory_advice(config, CPU, folder),
     ):
@@ -74,13 +77,13 @@ def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
-def test_torch_has_many_words_for_no_memory(error, is_memory):
+def test_the_errors_of_torch_that_mean_no_memory(error, is_memory):
     assert is_out_of_memory(error) is is_memory
 
 
 def test_a_low_host_beside_a_gpu_wants_fewer_readers(tiny_config, tmp_path, monkeypatch, capsys):
     folder = open_run_folder(tmp_path, "key", 10_000)
-    config = dataclasses.replace(resolve(tiny_config), workers=3)
+    config = select(MemorySettings, dataclasses.replace(resolve(tiny_config), workers=3))
     gpu = torch.device("cuda")
     assert not memory_warning(config, gpu, folder)
     monkeypatch.setattr(batch_size_finder, "free_memory", lambda: 2**20)
@@ -139,45 +142,48 @@ def test_a_choice_is_checked_where_trying_is_safe():
         return 10 * size if size < 32 else None
 
     assert largest_fitting_batch([4, 8, 16, 32], trial, 1e9, check=True) == 16
-    with pytest.raises(TrainingMemoryError, match="not even 4 images"):
+    with pytest.raises(TrainingMemoryError, match="pass of 4 images, the smallest, does not fit"):
         largest_fitting_batch([4, 8], lambda size: None, 1e9, check=True)
 
 
 @pytest.mark.medium
-def test_auto_is_tried_out_once_and_then_remembered(tiny_config, tiny_set, tmp_path, monkeypatch):
+def test_auto_is_measured_once_and_then_remembered(tiny_config, tmp_path, monkeypatch):
     config = resolve(dataclasses.replace(tiny_config, batch=8, mbstd_group=4, batch_gpu=AUTO))
-    items = TrainingSet(PackedSet(tiny_set))
+    trial = step_trial(dataclasses.asdict(config), FORM)
     memo = tmp_path / "memo.json"
-    # Real steps in processes of their own: both sizes fit on any machine that runs tests.
-    assert cached_batch_gpu(config, items, memo) == 8
+    # Real steps in separate processes: both sizes fit on any machine that runs tests.
+    assert cached_batch_gpu([4, 8], trial, CPU, memo) == 8
     assert json.loads(memo.read_text()) == {"batch_gpu": 8}
     memo.write_text('{"batch_gpu": 4}')
     monkeypatch.setattr(
         batch_size_finder, "largest_fitting_batch", lambda *a: pytest.fail("tried again")
     )
-    assert cached_batch_gpu(config, items, memo) == 4
+    assert cached_batch_gpu([4, 8], trial, CPU, memo) == 4
 
 
 @pytest.mark.medium
-def test_a_trial_that_fails_is_not_one_that_does_not_fit(
-    tiny_config, tiny_set, tmp_path, monkeypatch
-):
+def test_a_trial_that_fails_is_not_one_that_does_not_fit(tiny_config, tmp_path, monkeypatch):
     config = resolve(dataclasses.replace(tiny_config, batch=8, batch_gpu=AUTO))
     monkeypatch.setenv("SG3FLOW_OPS", "none such")
     memo = tmp_path / "memo.json"
-    with pytest.raises(Sg3flowError, match=r"step of 4 images a pass, tried out, failed \(.*none"):
-        cached_batch_gpu(config, TrainingSet(PackedSet(tiny_set)), memo)
+    with pytest.raises(Sg3flowError, match=r"trial step of 4 images failed \(.*none"):
+        cached_batch_gpu([4, 8], step_trial(dataclasses.asdict(config), FORM), CPU, memo)
     assert not memo.exists()
 
 
-def test_a_trial_that_the_system_ends_is_too_large_but_not_one_that_a_person_ends():
+def test_a_trial_that_the_system_kills_is_too_large_but_not_one_that_the_user_stops():
     def ended(number: int) -> "subprocess.CompletedProcess[str]":
         code = f"import os; os.kill(os.getpid(), {number:d})"
         return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
 
     assert batch_size_finder._taken(4, ended(signal.SIGKILL)) is None
-    with pytest.raises(TrainingInterruptedError, match="tries it again"):
+    with pytest.raises(TrainingInterruptedError, match="measures it again"):
         batch_size_finder._taken(4, ended(signal.SIGTERM))
+
+
+def test_the_sizes_of_auto_split_the_batch_of_a_process_and_hold_whole_groups():
+    assert batch_gpu_candidates(48, 2, 4) == [4, 8, 12, 24]
+    assert batch_gpu_candidates(8, 2, 4) == [4]
 
 
 def test_auto_still_wants_a_batch_that_can_be_split(tiny_config):

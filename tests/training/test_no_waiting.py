@@ -1,8 +1,8 @@
-"""A step on a GPU never waits for it: shown without one, on tensors that have no values.
+"""A step on a GPU does not synchronize with it: tested without a GPU, on the `meta` device.
 
-On torch's `meta` device every operation runs as far as shapes and types go; a value that is asked
-for is an error, and what comes from or goes to the CPU is seen. That, and half precision, is what a
-GPU has in common with it. ADA reads one number every 4 batches; that is the only wait.
+There operations have shapes and types but no values: reading a value is an error, and copies from
+and to the CPU can be recorded. The only synchronization of a step is ADA, which reads one number
+every 4 batches.
 """
 
 import collections
@@ -25,7 +25,7 @@ ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", 
 
 
 class Watch(TorchDispatchMode):
-    """Notes what crosses between the CPU and the device, and where values are asked for."""
+    """Records copies between CPU and device, and reads of values."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A training in several processes: the same numbers, one record, no survivors."""
+"""A training in several processes: equal numbers, one record, and no processes left over."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SETTINGS = [
 
 @pytest.fixture
 def start(training_environment):
-    """Starts the stage in a folder of its own; what a test leaves behind ends with it."""
+    """Starts the stage in its own folder; processes that a test leaves are killed at its end."""
     started = []
 
     def start(
@@ -37,7 +37,7 @@ def start(training_environment):
     ):
         command = [*program, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
         environment = training_environment(folder, within_a_step)
-        if within_a_step != "0 0 none":  # the one that goes on from there sends it all
+        if within_a_step != "0 0 none":  # the resumed training uploads everything
             environment["SG3FLOW_TRACKING"] = "off"
         process = subprocess.Popen(
             [*command, *SETTINGS, *options],
@@ -74,7 +74,7 @@ def ranks_of(process) -> list[psutil.Process]:
 
 
 def trainings_in(folder: Path) -> list[psutil.Process]:
-    """The processes that train in a folder, whoever has started them."""
+    """All processes that train in a folder."""
     wanted = {str(STAGE), str(folder / "out")}
     found = psutil.process_iter(["cmdline"])
     return [process for process in found if wanted <= set(process.info["cmdline"] or [])]
@@ -90,7 +90,7 @@ CONFIGURATIONS = ("stylegan3-t", "stylegan2")
 
 @pytest.fixture(scope="module")
 def steps(tiny_set, tmp_path_factory) -> Path:
-    """Files of what one process, and two, have computed: `1-CFG.pt`, `2-CFG.pt`."""
+    """Files with the results of one and of two processes: `1-CFG.pt`, `2-CFG.pt`."""
     folder = tmp_path_factory.mktemp("steps")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for count, program in ((1, (sys.executable,)), (2, TORCHRUN)):
@@ -114,7 +114,7 @@ def test_two_processes_compute_what_one_does(cfg, steps):
         assert torch.allclose(two["stats"][name], stat, rtol=1e-5, atol=1e-6), name
 
 
-def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny_set, tmp_path):
+def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny_set, tmp_path):
     # The processes share the work of the metrics too.
     options = ["--cfg=stylegan3-t", "--gpus=2", "--metrics=fd_random20_full"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -123,7 +123,7 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
     process = start(tiny_set, killed, *options, within_a_step="3 1 killed")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "process 1 was ended by SIGKILL" in output.splitlines()[-1]
+    assert "process 1 was killed by SIGKILL" in output.splitlines()[-1]
     assert not trainings_in(killed)
     assert saved_nimg(killed) == 0
 
@@ -131,11 +131,11 @@ def test_a_dead_process_ends_the_others_and_the_same_command_goes_on(start, tiny
     process = start(tiny_set, killed, *options, within_a_step="3 0 stops-launcher")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "the state is saved and the same command goes on from there" in output
+    assert "the state is saved and the same command resumes from it" in output
     assert saved_nimg(killed) == 3 * 100
 
     output = finish(start(tiny_set, killed, *options))
-    assert "going on at" in output
+    assert "resuming from the saved state at" in output
     name = "network-snapshot-000001.pkl"
     assert sha256_file(killed / "out" / name) == sha256_file(straight / "out" / name)
     rows = (killed / "out" / "stats.jsonl").read_text().splitlines()
@@ -165,7 +165,7 @@ def test_torchrun_starts_it_too_and_restarts_it(start, tiny_set, tmp_path):
     options = ("--cfg=stylegan3-t", "--gpus=2")
     process = start(tiny_set, tmp_path, *options, program=program, within_a_step="3 0 killed")
     output = finish(process)
-    assert "within step 3" in output and "going on at" in output
+    assert "within step 3" in output and "resuming from the saved state at" in output
     assert (tmp_path / "out" / "network-snapshot-000001.pkl").exists()
 
 
@@ -173,7 +173,7 @@ def test_the_number_of_processes_must_be_that_of_the_settings(start, tiny_set, t
     process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=4", program=TORCHRUN)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "train.gpus is 4 processes in all, and torchrun started 2" in output
+    assert "train.gpus is 4 processes in total, and torchrun started 2" in output
 
 
 def test_errors_of_the_settings_come_once_and_before_any_process(start, tiny_set, tmp_path):

@@ -1,4 +1,4 @@
-"""Processes that read pictures ahead, and what a person is told when one of them cannot go on."""
+"""Processes that read images ahead, and the error when one of them fails."""
 
 import os
 import resource
@@ -21,7 +21,7 @@ def batches_of(path):
     return endless_batches(items, sampler, 16, workers=1, pin_memory=False)
 
 
-def test_too_little_shared_memory_is_told(tiny_set):
+def test_too_little_shared_memory_is_an_error(tiny_set):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # less than a batch
     try:
@@ -32,7 +32,7 @@ def test_too_little_shared_memory_is_told(tiny_set):
         next(batches)
 
 
-def test_a_reader_that_the_system_ends_is_told(tiny_set):
+def test_a_reader_that_the_system_kills_is_an_error(tiny_set):
     before = set(psutil.Process().children())
     batches = batches_of(tiny_set)
     next(batches)

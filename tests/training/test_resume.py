@@ -1,4 +1,4 @@
-"""A training that is killed at any moment goes on as if nothing had happened."""
+"""A training that is killed at any moment resumes with the results of an uninterrupted one."""
 
 import json
 import random
@@ -29,7 +29,7 @@ LIFE_SEC = 6.0
 
 @pytest.fixture(scope="module")
 def start(training_environment):
-    """Starts the stage in a folder of its own: `start(data, folder, *options, within_a_step=)`."""
+    """Starts the stage in its own folder: `start(data, folder, *options, within_a_step=)`."""
 
     def start(
         data: Path, folder: Path, *options: str, within_a_step: str = "0 0 none"
@@ -80,7 +80,7 @@ def runs_in_mlflow(folder: Path):
 
 
 def kill_at_random(start, data: Path, folder: Path, kills: int, *options: str) -> None:
-    """Start and kill a training again and again; every time anywhere within a start's life."""
+    """Start and kill a training repeatedly, each time at a random moment."""
     moments, codes = random.Random(kills), []
     for _ in range(kills):
         process = start(data, folder, *options)
@@ -88,7 +88,7 @@ def kill_at_random(start, data: Path, folder: Path, kills: int, *options: str) -
         # an evaluation, while a snapshot or a state is written.
         wait_until(lambda: images_done(folder) >= 0, process)
         if not codes and images_done(folder) > 0:
-            assert any("going on at" in line for line in process.stdout)
+            assert any("resuming from the saved state at" in line for line in process.stdout)
         time.sleep(moments.uniform(0.0, LIFE_SEC))
         process.kill()
         output, _ = process.communicate(timeout=60)
@@ -99,11 +99,11 @@ def kill_at_random(start, data: Path, folder: Path, kills: int, *options: str) -
 
 
 def stop_within_a_step(start, data: Path, folder: Path) -> None:
-    """A stop that is asked for within the third step: that one ends, and its state is saved."""
+    """A stop requested within the third step: the step ends, and its state is saved."""
     process = start(data, folder, within_a_step="3 0 stopped")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
-    assert "the same command goes on from there" in output.splitlines()[-1]
+    assert "the same command resumes from it" in output.splitlines()[-1]
     assert images_done(folder) == 3 * 40
 
 

@@ -26,7 +26,7 @@ def snapshots(folder):
     return sorted(p.name for p in folder.glob("network-snapshot-*.pkl"))
 
 
-def test_longer_goes_on_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_path):
+def test_longer_resumes_and_shorter_is_not_the_longer_one(small, tiny_set, tmp_path):
     out = tmp_path / "out"
     train(small, tiny_set, run_dir=out)
     first = sha256_file(out / "network-snapshot-000001.pkl")
@@ -68,7 +68,7 @@ def test_another_batch_gpu_is_another_training_and_says_so(small, tiny_set, tmp_
     train(small, tiny_set, run_dir=tmp_path / "whole")
     assert "note:" not in capsys.readouterr().out
     train(dataclasses.replace(small, batch_gpu=25), tiny_set, run_dir=tmp_path / "parts")
-    assert "with batch_gpu 100 has come to 1000 images; with 25 it is another" in (
+    assert "with batch_gpu 100 has a saved state at 1000 images; batch_gpu 25 changes" in (
         capsys.readouterr().out
     )
 
@@ -101,7 +101,7 @@ def test_the_same_training_twice_gives_the_same_bytes(small, tiny_set, tmp_path,
             config,
             tiny_set,
             run_dir=tmp_path / name / "out",
-            measure_for=lambda config, packed, device, again=again: snapshot_metrics(
+            measure_for=lambda batch_gpu, packed, device, again=again: snapshot_metrics(
                 ("fd_random20_full",) if again else ("none",), packed, batch=5, device=device
             ),
         )

@@ -1,6 +1,6 @@
 """Every configuration trains on a GPU, and its precisions agree. `make smoke-gpu` runs it.
 
-`SG3FLOW_SMOKE_DEVICE=cpu` and `SG3FLOW_SMOKE_KIMG` try the test itself where there is no GPU.
+`SG3FLOW_SMOKE_DEVICE=cpu` and `SG3FLOW_SMOKE_KIMG` run the test itself without a GPU.
 """
 
 import dataclasses

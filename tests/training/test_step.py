@@ -1,4 +1,4 @@
-"""One step: accumulated gradients, repaired gradients, what the statistics remember of them."""
+"""One step: accumulated gradients, non-finite gradients and their statistics."""
 
 import dataclasses
 import math
@@ -8,8 +8,9 @@ import torch
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import DivergedError
-from sg3flow.training.assembly import Parts, build, resolve
-from sg3flow.training.loop import Clock, TrainingLoop
+from sg3flow.training.assembly import Parts, build, resolve, select
+from sg3flow.training.batch_size_finder import MemorySettings
+from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.losses import Collector
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
@@ -81,16 +82,16 @@ def flat_gradient(network: torch.nn.Module) -> torch.Tensor:
 
 
 def broken_gradient(parts: Parts, value: float) -> None:
-    """From now on one gradient of D holds a value that is none."""
+    """From now on one gradient of D has a non-finite value."""
     weight = next(parts.D.parameters())
 
-    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+    def make_bad(gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
         gradient[(0,) * gradient.ndim] = value
         return gradient
 
     weight.requires_grad_(True)
-    weight.register_hook(spoil)
+    weight.register_hook(make_bad)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -112,13 +113,15 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
     config, parts = make_parts()
     for number in range(6):
         parts.collector.nimg = 80 + 8 * number
-        spoiled = torch.tensor(number >= 2)
-        parts.collector.add("Repairs/Gmain", spoiled.float(), bad=spoiled)
+        bad = torch.tensor(number >= 2)
+        parts.collector.add("Repairs/Gmain", bad.float(), bad=bad)
     items = batches = None
 
     def check(max_repairs: int) -> None:
         limited = dataclasses.replace(config, max_repairs=max_repairs)
-        TrainingLoop(limited, parts, items, batches, Clock(128, 0), None)._check_stats()
+        settings, memory = select(LoopSettings, limited), select(MemorySettings, limited)
+        loop = TrainingLoop(settings, memory, parts, items, batches, Clock(128, 0), None)
+        loop._check_stats()
 
     check(0)
     check(4)

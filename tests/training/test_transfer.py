@@ -1,4 +1,4 @@
-"""Starting from another network: what is taken, what is refused, what stays frozen."""
+"""Starting from another network: copied tensors, errors, frozen layers."""
 
 import dataclasses
 import functools
@@ -12,11 +12,23 @@ from sg3flow.checkpoints import Networks, load_networks, save_snapshot
 from sg3flow.checkpoints.loading import package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator
-from sg3flow.training.assembly import EMA_RAMPUP, build, discriminator_kwargs, resolve
+from sg3flow.training.assembly import (
+    EMA_RAMPUP,
+    NetworkSettings,
+    build,
+    discriminator_kwargs,
+    resolve,
+    select,
+)
 from sg3flow.training.job import dry_run
 from sg3flow.training.step import RealBatch, ema_beta, run_step, seed_step
 from sg3flow.training.training_run import train
-from sg3flow.training.transfer import architecture_of, start_architecture, transfer
+from sg3flow.training.transfer import (
+    TransferSettings,
+    architecture_of,
+    start_architecture,
+    transfer,
+)
 
 SIZES = {"resolution": 16, "channels": 3, "c_dim": 0}
 D_LAYERS = ["b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0", "b8.conv1", "b8.skip"]
@@ -28,6 +40,10 @@ def small(tiny_config):
     return dataclasses.replace(
         tiny_config, batch=500, batch_gpu=100, cbase=64, cmax=2, map_depth=1, aug="noaug"
     )
+
+
+def parts_of(config):
+    return select(TransferSettings, config), select(NetworkSettings, config)
 
 
 def built(config, architecture=None):
@@ -74,7 +90,7 @@ def test_everything_is_taken_where_it_fits(small):
     assert states(parts).keys() == {"G", "D", "G_ema"}
     for name in ("G", "D", "G_ema"):
         assert same(getattr(parts, name).state_dict(), getattr(networks, name).state_dict())
-        assert f"{name}: " in said and "as initialised" not in said
+        assert f"{name}: " in said and "initialized" not in said
 
 
 def test_misfits_are_one_error_with_both_shapes_and_nothing_changes(small):
@@ -89,7 +105,7 @@ def test_misfits_are_one_error_with_both_shapes_and_nothing_changes(small):
     total = len(parts.D.state_dict())
     assert f"tensors of D ({total} in all)" in said
     assert "D.b16.fromrgb.weight: [4, 3, 1, 1] in the checkpoint, [2, 3, 1, 1] here" in said
-    assert "use --resume-partial to take what fits, or --resume-arch" in said
+    assert "use --resume-partial to take the tensors that fit, or --resume-arch" in said
     assert "https://place.org/cats.pkl" in said and "password" not in said and "secret" not in said
     assert all(same(states(parts)[name], before[name]) for name in before)
 
@@ -108,7 +124,7 @@ def test_partial_takes_what_fits_and_says_what_it_left(small):
             taken, left = taken + fits, left + (not fits)
     assert taken and left
     assert torch.equal(parts.G.mapping.fc0.weight, networks.G.mapping.fc0.weight)
-    assert len(said.splitlines()) == 4 and "tensors taken; as initialised: " in said
+    assert len(said.splitlines()) == 4 and "tensors taken; initialized: " in said
     assert "b16.fromrgb.weight" in said and " more" in said
 
 
@@ -142,13 +158,16 @@ def test_a_generator_alone_needs_partial(small):
     parts = built(small)
     before = states(parts)["D"]
     networks = Networks(G_ema=checkpoint(small).G_ema)
-    with pytest.raises(CheckpointError, match="has no G and no D, and --resume needs a whole"):
+    with pytest.raises(CheckpointError, match="has no G and no D, and --resume needs a complete"):
         transfer(parts, networks, "models:/cats/1", partial=False)
     said = transfer(parts, networks, "models:/cats/1", partial=True)
     wanted = networks.G_ema.state_dict()
     assert same(parts.G.state_dict(), wanted) and same(parts.G_ema.state_dict(), wanted)
     assert same(parts.D.state_dict(), before)
-    assert "D: starts fresh" in said and "taken from G_ema, the checkpoint has no G" in said
+    assert (
+        "D: initialized, the checkpoint has none" in said
+        and "taken from G_ema, the checkpoint has no G" in said
+    )
 
 
 def test_flags_without_a_network_are_refused(small, tiny_set, tmp_path):
@@ -165,7 +184,7 @@ def test_flags_without_a_network_are_refused(small, tiny_set, tmp_path):
 
 @pytest.fixture
 def other(small):
-    """A checkpoint of another shape than the settings', with arguments of its own."""
+    """A checkpoint whose architecture and arguments differ from the settings."""
     config = dataclasses.replace(small, cmax=6, cbase=96, map_depth=3, freezed=2, mbstd_group=2)
     parts = built(config)
     G_kwargs = parts.G.init_kwargs | {"num_layers": 6, "first_stopband": 4.0, "z_dim": 24}
@@ -177,7 +196,7 @@ def other(small):
 
 def test_the_architecture_is_the_checkpoints_and_the_rest_the_settings(small, other):
     config = resolve(dataclasses.replace(small, resume="x.pkl", resume_arch=True, freezed=1))
-    G_kwargs, D_kwargs = architecture_of(other, config, **SIZES)
+    G_kwargs, D_kwargs = architecture_of(other, *parts_of(config), **SIZES)
     assert G_kwargs["channel_max"] == 6 and G_kwargs["channel_base"] == 96
     assert G_kwargs["num_layers"] == 6 and G_kwargs["z_dim"] == 24
     assert G_kwargs["mapping_kwargs"] == {"num_layers": 3}
@@ -186,7 +205,7 @@ def test_the_architecture_is_the_checkpoints_and_the_rest_the_settings(small, ot
     assert D_kwargs["block_kwargs"] == {"freeze_layers": 1}
     assert D_kwargs["epilogue_kwargs"] == {"mbstd_group_size": 4}
     assert not {"num_fp16_res", "conv_clamp"} & (G_kwargs.keys() | D_kwargs.keys())
-    full = architecture_of(other, dataclasses.replace(config, fp32=True), **SIZES)
+    full = architecture_of(other, *parts_of(dataclasses.replace(config, fp32=True)), **SIZES)
     for kwargs in full:
         assert kwargs["num_fp16_res"] == 0 and kwargs["conv_clamp"] is None
     parts = built(config, (G_kwargs, D_kwargs))
@@ -199,49 +218,49 @@ def test_without_a_discriminator_its_architecture_is_the_settings(small, other):
     config = resolve(
         dataclasses.replace(small, resume="x.pkl", resume_arch=True, resume_partial=True)
     )
-    G_kwargs, D_kwargs = architecture_of(Networks(G_ema=other.G_ema), config, **SIZES)
+    G_kwargs, D_kwargs = architecture_of(Networks(G_ema=other.G_ema), *parts_of(config), **SIZES)
     assert G_kwargs["channel_max"] == 6
-    assert D_kwargs == discriminator_kwargs(config, **SIZES)
+    assert D_kwargs == discriminator_kwargs(select(NetworkSettings, config), **SIZES)
     whole = dataclasses.replace(config, resume_partial=False)
     with pytest.raises(CheckpointError, match="has no G and no D"):
-        architecture_of(Networks(G_ema=other.G_ema), whole, **SIZES)
+        architecture_of(Networks(G_ema=other.G_ema), *parts_of(whole), **SIZES)
 
 
 def test_what_cannot_be_taken_is_said_with_both_values(small, other):
     config = resolve(dataclasses.replace(small, resume="x.pkl", resume_arch=True))
     for change, words in (
-        ({"resolution": 32}, "pictures of 16 pixels, and this training has pictures of 32 pixels"),
-        ({"channels": 1}, "pictures of 3 channels, and this training has pictures of 1 channels"),
-        ({"c_dim": 3}, "0 classes .*, and this training has 3 classes"),
+        ({"resolution": 32}, "images of 16 pixels and this training has images of 32 pixels"),
+        ({"channels": 1}, "images of 3 channels and this training has images of 1 channels"),
+        ({"c_dim": 3}, "0 classes .* and this training has 3 classes"),
     ):
-        with pytest.raises(CheckpointError, match=f"G of x.pkl is made for {words}"):
-            architecture_of(other, config, **{**SIZES, **change})
+        with pytest.raises(CheckpointError, match=f"G of x.pkl was trained on {words}"):
+            architecture_of(other, *parts_of(config), **{**SIZES, **change})
     for cfg in ("stylegan3-r", "stylegan2"):
         wrong = resolve(dataclasses.replace(config, cfg=cfg, map_depth=1))
-        with pytest.raises(ConfigError, match=f"train.cfg is {cfg}: use --cfg stylegan3-t"):
-            architecture_of(other, wrong, **SIZES)
+        with pytest.raises(ConfigError, match=f"train.cfg is {cfg}; use --cfg stylegan3-t"):
+            architecture_of(other, *parts_of(wrong), **SIZES)
     for cfg in ("stylegan3-r", "stylegan2"):
         networks = checkpoint(dataclasses.replace(small, cfg=cfg))
-        with pytest.raises(ConfigError, match=f"holds a generator of {cfg} .*use --cfg {cfg}"):
-            architecture_of(networks, config, **SIZES)
+        with pytest.raises(ConfigError, match=f"holds a {cfg} generator .*use --cfg {cfg}"):
+            architecture_of(networks, *parts_of(config), **SIZES)
 
 
-def test_a_training_that_goes_on_keeps_its_architecture(small, other, tmp_path):
+def test_a_resumed_training_keeps_its_architecture(small, other, tmp_path):
     gone = str(tmp_path / "gone.pkl")
     config = resolve(dataclasses.replace(small, resume=gone, resume_arch=True))
     kept = tmp_path / "architecture.json"
-    first = start_architecture(kept, other, config, **SIZES)
-    assert first is not None and start_architecture(kept, None, config, **SIZES) == first
+    first = start_architecture(kept, other, *parts_of(config), **SIZES)
+    assert first is not None and start_architecture(kept, None, *parts_of(config), **SIZES) == first
     one, again = (
         built(config, first),
-        built(config, start_architecture(kept, None, config, **SIZES)),
+        built(config, start_architecture(kept, None, *parts_of(config), **SIZES)),
     )
     assert one.G.init_kwargs == again.G.init_kwargs and one.D.init_kwargs == again.D.init_kwargs
     kept.write_text("{")
     with pytest.raises(CheckpointError, match=r"gone\.pkl"):
-        start_architecture(kept, None, config, **SIZES)
+        start_architecture(kept, None, *parts_of(config), **SIZES)
     plain = dataclasses.replace(config, resume_arch=False)
-    assert start_architecture(kept, other, plain, **SIZES) is None
+    assert start_architecture(kept, other, *parts_of(plain), **SIZES) is None
 
 
 @pytest.mark.medium
@@ -329,7 +348,7 @@ def test_settings_of_a_transfer(small):
 
 @pytest.fixture
 def public_networks():
-    """G and D as StyleGAN2-ADA has them, of another size than the tests' settings."""
+    """G and D of StyleGAN2-ADA, of another size than the settings of the tests."""
     torch.manual_seed(9)
     sizes = {"img_resolution": 16, "img_channels": 3, "channel_base": 128, "channel_max": 8}
     G = StyleGAN2Generator(z_dim=16, c_dim=0, w_dim=16, mapping_kwargs={"num_layers": 2}, **sizes)
@@ -338,7 +357,7 @@ def public_networks():
 
 @pytest.fixture
 def public_file(public, public_networks, tmp_path):
-    """A pickle in the form of StyleGAN2-ADA, arguments nested as there."""
+    """A pickle in the form of StyleGAN2-ADA, with its nested arguments."""
     G, D = public_networks
     kwargs = dict(G.init_kwargs)
     nested = {name: kwargs.pop(name) for name in ("channel_base", "channel_max")}

@@ -176,9 +176,9 @@ def train(
         data,
         run_dir=run_dir,
         outdir=outdir,
-        mirror=uploading,
-        measure_for=lambda config, packed, device: snapshot_metrics(
-            config.metrics, packed, batch=config.batch_gpu, device=device
+        uploading=uploading,
+        measure_for=lambda batch_gpu, packed, device: snapshot_metrics(
+            config.metrics, packed, batch=batch_gpu, device=device
         ),
     )
     if out is not None:

@@ -1,6 +1,6 @@
-// The second filter across a row of parts: every tap but the first lies beside its sample.
+// The second filter across a row of parts: all taps but the first read shifted samples.
 //
-// Where the filter is its own mirror image, the two taps of one weight meet before the product.
+// For a symmetric filter, the samples of two equal taps are added before the product.
 #pragma once
 
 #include "plan.h"

@@ -1,4 +1,4 @@
-// Memory that begins at a cache line: a vector that straddles two takes twice as long to load.
+// Memory aligned to cache lines: loading a vector that spans two lines takes twice as long.
 #pragma once
 
 #include <cstddef>

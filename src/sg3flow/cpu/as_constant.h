@@ -1,4 +1,4 @@
-// A number that is known when it runs, as one that is known when it is compiled.
+// Turns a runtime number into a compile-time constant.
 #pragma once
 
 #include <type_traits>

@@ -1,5 +1,5 @@
-// The ops of kernels/library.py for CPU tensors: checks, memory, threads; the kernels do the rest.
-// The only file with torch headers. Threads are torch's own, by its C function, so that this
+// The ops of ops/op_registration.py for CPU tensors: checks, memory, threads, calls of kernels.
+// The only file with torch headers. It uses torch's threads through a C function, so that this
 // library needs no OpenMP of its compiler.
 
 #include <ATen/Version.h>
@@ -61,14 +61,14 @@ std::string instruction_set() {
   return choose(&k);
 }
 
-// glibc gives large blocks back to the system as soon as they are free, and gets them again, page by
+// glibc returns freed large blocks to the system at once, and gets them again, page by
 // page and zeroed, for the next tensor of the same size. The process keeps up to 1 GiB instead,
 // unless its user has set these limits.
 bool keep_freed_memory() {
 #ifdef __GLIBC__
   for (const char* name : {"GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"})
     if (std::getenv(name)) return false;
-  constexpr int kKept = 1 << 30, kOldLimit = 1 << 25;  // older versions refuse the first
+  constexpr int kKept = 1 << 30, kOldLimit = 1 << 25;  // older versions reject the first
   const bool set = mallopt(M_MMAP_THRESHOLD, kKept) || mallopt(M_MMAP_THRESHOLD, kOldLimit);
   return set && mallopt(M_TRIM_THRESHOLD, kKept);
 #else

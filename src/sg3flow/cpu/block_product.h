@@ -1,4 +1,4 @@
-// A small matrix product whose results stay in registers until they are complete.
+// A small matrix product that keeps its results in registers until they are complete.
 #pragma once
 
 #include "simd.h"

@@ -1,5 +1,5 @@
 // 3x3 convolution by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): each 4x4 tile of the result
-// costs 36 products a pair of channels in place of 144.
+// costs 36 products per pair of channels instead of 144.
 //
 // A few rows of tiles at a time go through all three steps, so that nothing large is stored:
 // transform the input, multiply matrices over the channels for each of the 36 places of a tile,
@@ -19,7 +19,7 @@ namespace sg3flow {
 namespace SG3FLOW_ISA {
 namespace {
 
-// How the work is dealt out: `rows` rows of tiles at a time, of one sample after the other, and, for
+// How the work is split: `rows` rows of tiles at a time, of one sample after the other, and, for
 // many threads and few tiles, a group of the output channels. Chosen is the cut whose busiest thread
 // has the least to do.
 struct Tiles {

@@ -1,4 +1,4 @@
-// The nonlinearity between the two filters, and the two bits a sample that backward needs of it:
+// The nonlinearity between the two filters, and the two bits per sample that backward needs of it:
 // bit 0 the slope applies (v <= 0), bit 1 the clamp is reached (slope 0).
 #pragma once
 

@@ -22,7 +22,7 @@ struct Filter {
 enum class Middle {
   kNothing,   // upfirdn2d: no nonlinearity
   kActivate,  // leaky ReLU, gain, clamp
-  kRecord,    // the same, and writes 2 bits a sample
+  kRecord,    // the same, and writes 2 bits per sample
   kReplay,    // multiplies by the slope that the 2 bits stand for
 };
 

@@ -1,5 +1,5 @@
 // Matrix products by Strassen's recursion (Strassen 1969), two levels of it at once: 49 products of
-// quarter-sized blocks in place of 64. As in Huang et al. 2016 ("Strassen's algorithm reloaded"),
+// quarter-sized blocks instead of 64. As in Huang et al. 2016 ("Strassen's algorithm reloaded"),
 // the sums of blocks are made while a block is packed, and a few rows of results are added wherever
 // they belong while they are in the first-level cache, so that no level is ever stored.
 //

@@ -1,4 +1,4 @@
-// How a resampling is cut into rows that fit the caches close by, and where its taps lie in them.
+// How a resampling is split into rows that fit the caches, and where its taps are in them.
 //
 // A row of the middle signal is kept in `down_x` parts, by columns modulo `down_x`: then every
 // step, across and along, is a weighted sum of shifted rows with unit stride. Wide planes are cut

@@ -1,4 +1,4 @@
-// Upsample, nonlinearity, downsample: row by row, the rows in use in the caches close by.
+// Upsample, nonlinearity, downsample: row by row, so that the rows in use stay in the caches.
 
 #include <algorithm>
 #include <vector>

@@ -1,4 +1,4 @@
-// Rows of floats that are in use for a while, each at the place of one that is no longer.
+// A ring of rows of floats: a new row takes the place of one that is no longer used.
 #pragma once
 
 #include "aligned.h"
@@ -9,7 +9,7 @@ namespace SG3FLOW_ISA {
 
 class Ring {
  public:
-  // What is read beyond a row is the next one; beyond the last, as much room as is asked for.
+  // Reads beyond a row reach the next one; beyond the last there are `beyond` floats.
   Ring(Index rows, Index length, Index beyond)
       : rows_(rows), length_(length), data_(rows * length + beyond) {}
 

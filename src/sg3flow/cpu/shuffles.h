@@ -1,4 +1,4 @@
-// Lanes that change places, within a register and between several.
+// Permutations of lanes, within a register and between several.
 #pragma once
 
 #include <utility>

@@ -1,4 +1,4 @@
-// A register of floats by the compilers' vector extension, of as many lanes as the machine has.
+// A register of floats (the compilers' vector extension), with as many lanes as the machine has.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace sg3flow {
 namespace SG3FLOW_ISA {
 
-// Wider vectors than registers would do, too, but compilers move those through memory.
+// Vectors wider than registers would work, too, but compilers move them through memory.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX2__)
@@ -40,7 +40,7 @@ constexpr std::int64_t round_up(std::int64_t n, std::int64_t step) {
 
 constexpr int kLine = 16;  // floats of a cache line
 
-// Ask early for n floats that the processor does not see coming: a short row, far from the last.
+// Prefetch n floats that the hardware prefetcher misses: a short row, far from the last one.
 template <bool kWritten = false>
 static inline void fetch_ahead(const float* row, std::int64_t n) {
   for (std::int64_t k = 0; k < n; k += kLine) __builtin_prefetch(row + k, kWritten);

@@ -1,4 +1,4 @@
-// As many rows as a register has lanes become columns, without leaving the registers.
+// Transposes as many rows as a register has lanes, in registers.
 #pragma once
 
 #include "shuffles.h"

@@ -1,5 +1,5 @@
 // The gradient of the weights of a 3x3 convolution: the transpose of Winograd's F(4x4, 3x3), so the
-// same 36 products a tile and pair of channels.
+// same 36 products per tile and pair of channels.
 //
 // The rows of tiles are cut into parts, each with sums of its own, and a thread does all of a part,
 // strip by strip: transform the tiles of the input and of the gradient; for each of the 36 places of
@@ -33,7 +33,7 @@ constexpr int kRows = 4, kColumns = 2;
 #endif
 static_assert(kLanes % kRows == 0);
 
-// Some registers of channels: of all, as even groups as there can be.
+// Some registers of channels: groups of all of them, as even as possible.
 struct Group {
   Index first, blocks;
   Group(Index all, Index groups, Index i) : first(all * i / groups) {
@@ -41,7 +41,7 @@ struct Group {
   }
 };
 
-// How the rows of tiles, and with many threads the channels, are shared out.
+// How the rows of tiles and, with many threads, the channels are split.
 struct Parts {
   Index across, down, total, in_blocks, out_blocks;
   Index count, rows, strip_rows;
@@ -256,7 +256,7 @@ class Worker {
       kTransform(half, v);
       for (int j = 0; j < 6; ++j) store(places + j * next, v[j]);
     };
-    constexpr int kShared = kSize - 4;  // columns of neighbouring tiles
+    constexpr int kShared = kSize - 4;  // columns of neighboring tiles
     for (int j = 0; j < kShared; ++j) down(j, 4 + j);
     for (Index t = 0; t < parts_.across; ++t) {
       for (int j = 0; j < kShared; ++j) {

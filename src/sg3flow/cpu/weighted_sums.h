@@ -1,4 +1,4 @@
-// Weighted sums of rows: what a filter is, once its taps are rows.
+// Weighted sums of rows: a filter whose taps are shifted rows.
 #pragma once
 
 #include "simd.h"

@@ -8,7 +8,7 @@ namespace SG3FLOW_ISA {
 
 #if defined(__AVX512F__)
 
-// A load that does not begin at a cache line takes two turns: so aligned loads, and shifts.
+// A load across two cache lines takes twice as long: so this uses aligned loads and shifts.
 template <int kShift, int kCount>
 static inline void shift_on(Vec low, Vec high, Vec* to) {
   if constexpr (kShift == 0) to[0] = low;

@@ -1,6 +1,6 @@
 // The outputs of a tile: downsampled along from columns that were downsampled across,
 //   out [16 rows x 8 cols] = down along [16 x 16 mid rows] * low
-// in units of 16 x 16 outputs; or for a radial filter from the bent samples, a sum over its rows k:
+// in units of 16 x 16 outputs; or, with a radial filter, from the activated samples by its rows k:
 //   out [16 rows, 4 apart, x 8 cols] += mid [16 rows, 8 apart, x 16 cols at a time] * down_k^T
 // in units of all rows x 8 columns: what is loaded of mid serves four output rows, each by another
 // row of the filter. The last units reach back, so that they stay within the tile.
@@ -19,7 +19,7 @@ struct BandDown {
     int warp, pitch;
     T* out;          // of the tile's first row and column
     int rows, cols;  // outputs that there are
-    int together;    // neighbours that are one word: 4, 2 or 1
+    int together;    // neighbors that are one word: 4, 2 or 1
 
     SG3_DEVICE BandDown(const BandBlock<S, T>& block, int warp)
         : block(block), mem(block.mem), warp(warp), pitch(block.op.out_w) {

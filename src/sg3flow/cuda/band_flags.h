@@ -1,4 +1,4 @@
-// The flags of a tile on the tensor cores: in shared memory 2 bits a sample, as in global memory,
+// The flags of a tile on the tensor cores: in shared memory 2 bits per sample, as in global memory,
 // a row a run of 32-bit words of 16 samples.
 #pragma once
 

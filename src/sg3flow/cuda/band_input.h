@@ -12,7 +12,7 @@
 
 namespace sg3 {
 
-// 8 neighbours of a row.
+// 8 neighbors of a row.
 template <class T>
 struct alignas(8 * sizeof(T)) Eight {
     Pair<T> r[4];

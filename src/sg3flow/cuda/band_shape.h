@@ -1,4 +1,4 @@
-// The constants of one kind of tile on the tensor cores, how a layer is shared out among tiles, and
+// The constants of one kind of tile on the tensor cores, how a layer is split into tiles, and
 // what a tile keeps in shared memory.
 //
 // A warp owns 16 rows of the upsampled signal and runs along them in blocks of 16 columns.
@@ -25,7 +25,7 @@ struct BandShape {
     static constexpr int TILE_H = (MID_H - DOWN_TAPS + 1) / DOWN;
     static constexpr int TILE_W = (MID_W - DOWN_TAPS + 1) / DOWN / 2 * 2;
 
-    // Blocks that a multiprocessor's registers are shared out among.
+    // Blocks that share the registers of a multiprocessor.
     static constexpr int RESIDENT = UP_RADIAL && DOWN == 4 ? 2 : 3;
 
     // With a radial upsampling filter a warp's rows are those of one phase, UP apart.
@@ -52,7 +52,7 @@ struct BandPlan {
     int cols, rows, blocks, warps;
 };
 
-// `size` outputs shared out evenly among tiles of at most `most`.
+// `size` outputs split evenly into tiles of at most `most`.
 SG3_BOTH int even_share(int size, int most) {
     const int tiles = (size + most - 1) / most;
     return (size + tiles - 1) / tiles;
@@ -78,7 +78,7 @@ struct BandMemory {
     static constexpr int IN_PITCH = banked(S::in_cols(S::BLOCKS));
     static constexpr int IN = S::in_rows(S::WARPS) * IN_PITCH;
 
-    // Downsampled across, with 16 rows more of zeros; or for a radial filter bent, with 8 columns.
+    // Downsampled across, with 16 more rows of zeros; or for a radial filter, with 8 columns.
     static constexpr int LOW_W = S::DOWN_RADIAL ? S::MID_W + 8 : S::BLOCKS / S::WINDOWS * 8;
     static_assert(S::DOWN_RADIAL ||
                       (LOW_W % 16 == 0 && round_up(S::TILE_W, 16) <= LOW_W &&
@@ -88,7 +88,7 @@ struct BandMemory {
     static constexpr int LOW = (S::MID_H + (S::DOWN_RADIAL ? 0 : 16)) * LOW_PITCH +
                                (S::DOWN_RADIAL ? 8 : 0);
 
-    // Rows of bent samples that are 8 apart are neighbours in memory: a radial filter meets them at
+    // Rows of activated samples 8 apart are neighbors in memory: a radial filter reads them at
     // once. The later four of 8 are moved by some banks more, so that those differ between all 8.
     static SG3_BOTH constexpr int radial_place(int row) {
         return (row % 8 * (S::MID_H / 8) + row / 8) * LOW_PITCH + row % 8 / 4 * 8;
@@ -112,7 +112,7 @@ struct BandMemory {
     alignas(16) uint32_t flags[S::MID_H * FLAG_PITCH];
 };
 
-// A tile of some planes: its parameters, its place, its memory.
+// A tile of some planes: its parameters, position and memory.
 template <class S, class T>
 struct BandBlock {
     using Memory = BandMemory<S, T>;
@@ -134,7 +134,7 @@ struct BandBlock {
           slope(static_cast<float>(op.slope)),
           limit(static_cast<float>(op.limit)) {}
 
-    // Whether pairs of neighbours from an even column on are aligned words.
+    // Whether pairs of neighbors from an even column on are aligned words.
     SG3_DEVICE bool has_pairs() const {
         return op.in_w % 2 == 0 && reinterpret_cast<uintptr_t>(op.x) % (2 * sizeof(T)) == 0;
     }

@@ -1,9 +1,9 @@
-// A warp's 16 rows of the upsampled signal, in blocks of 16 columns: upsampled, bent, and for a
+// A warp's 16 rows of the upsampled signal in blocks of 16 columns: upsampled, activated and for a
 // separable filter downsampled across. All of it follows in registers: a product's result, rounded,
 // is an operand of the next.
 //   strip [16 mid rows x 8 in cols]    = up along [16 x 16 in rows] * x
 //   mid   [16 mid rows x 8 mid cols]   = strips [16 x 16 in cols] * up across^T
-//   low   [16 mid rows x 8 out cols]  += bent mid [16 x 16 mid cols] * down across^T
+//   low   [16 mid rows x 8 out cols]  += act mid [16 x 16 mid cols] * down across^T
 // 16 upsampled columns reach at most 16 outputs: 8 that are then complete, and 8 that are begun.
 // With a radial filter mid is a sum over the filter's rows j of x [16 rows from j on] * up_j^T.
 #pragma once
@@ -38,7 +38,7 @@ struct BandStream {
     FragmentC sums[2];     // of the outputs begun before, of those begun now; they take turns
     FlagWriter<T> writer;
 
-    // Where a lane is: its input, its two rows of outputs or bent samples, and of flags.
+    // Where a lane is: its input, its two rows of outputs or activated samples, and of flags.
     struct Places {
         const T* in;
         T* low[2];
@@ -128,7 +128,7 @@ struct BandStream {
     }
 
     // Outputs that wait to be downsampled along lie, in 16 columns, so that a lane's two results of
-    // those products are 4 neighbours: of the first 8 columns its pair comes here, ...
+    // those products are 4 neighbors: of the first 8 columns its pair comes here, ...
     static SG3_DEVICE int low_place(int t) { return t % 2 * 8 + t / 2 * 2; }
     // ... and 8 columns `count` times later so much further.
     static SG3_BOTH constexpr int later_eight(int count) {
@@ -202,7 +202,7 @@ struct BandStream {
         }
     }
 
-    // mid, rounded and bent, or multiplied by what the flags say.
+    // mid, rounded and activated, or multiplied by what the flags say.
     template <bool Clip>
     SG3_DEVICE void bend(int i, const FragmentC* mid, FragmentA<T>& bent) {
         each_lane([&](int lane) {

@@ -1,4 +1,4 @@
-// bias_act and its gradient: one pass over memory, 16 bytes a thread where the layout allows.
+// bias_act and its gradient: one pass over memory, 16 bytes per thread where the layout allows.
 #include "bias_act.h"
 #include "grid.cuh"
 

@@ -6,7 +6,7 @@
 
 namespace sg3 {
 
-// clamp(gain * lrelu(x)); a NaN stays one.
+// clamp(gain * lrelu(x)); NaN stays NaN.
 template <class Acc>
 SG3_DEVICE Acc activate(Acc v, Acc slope, Acc gain, Acc clamp) {
     v = (v > Acc(0) ? v : v * slope) * gain;

@@ -1,5 +1,5 @@
-// The ops of kernels/library.py for CUDA tensors: checks, memory, device and stream; the kernels
-// do the rest. The only file here with torch headers.
+// The ops of ops/op_registration.py for CUDA tensors: checks, memory, device, stream, launches.
+// The only file here with torch headers.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -129,7 +129,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, IntArrayRef up, IntArrayRef d
     const c10::cuda::CUDAGuard guard(x.device());
     check_images(name, x);
     const Sg3Filter filter = filter_of(name, f, x);
-    // Above this many taps two passes, one an axis, are fewer multiplications than their product.
+    // Above this many taps two passes, one per axis, are fewer multiplications than their product.
     if (!filter.separable || filter.width <= 4) {
         return one_upfirdn(x, filter, up, down, padding, flip, gain);
     }

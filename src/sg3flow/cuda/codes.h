@@ -1,4 +1,4 @@
-// The flags of a tile: from global memory into shared memory, one byte a sample, and back.
+// The flags of a tile: from global memory into shared memory, one byte per sample, and back.
 #pragma once
 
 #include "flags.h"
@@ -26,7 +26,7 @@ SG3_DEVICE int64_t flags_plane(const Sg3FilteredLrelu& op, const TilePlace& at) 
     return at.plane * op.flags_h * static_cast<int64_t>(op.flags_stride);
 }
 
-// The flags that the tile's samples read, `groups` times 4 a row.
+// The flags that the tile's samples read, `groups` times 4 per row.
 template <int Groups, int Pitch, int Threads>
 SG3_DEVICE void load_codes(const Sg3FilteredLrelu& op, const TilePlace& at, int mid_rows,
                            uint8_t* codes, int thread) {

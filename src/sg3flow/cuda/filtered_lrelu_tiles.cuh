@@ -9,7 +9,7 @@
 
 namespace sg3 {
 
-// Launch the fused kernel for the op's kind of tile; `*fits` tells whether there is one.
+// Launch the fused kernel for the op's kind of tile; `*fits` says whether there is one.
 int tiles_float16(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 int tiles_bfloat16(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
 int tiles_float32(const Sg3FilteredLrelu& op, cudaStream_t stream, bool* fits);
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
     const int planes = left < grid.planes ? static_cast<int>(left) : grid.planes;
     tile.template run<Mode>(BlockThreads(), planes);
 #else
-    __trap();  // never launched there: no silent garbage if it were
+    __trap();  // never launched there: no silently wrong results if it were
 #endif
 }
 

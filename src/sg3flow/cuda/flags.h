@@ -20,7 +20,7 @@ struct Bent {
     unsigned code;
 };
 
-// The nonlinearity before its gain; `limit` < 0 for none. A NaN stays one, and counts as sloped.
+// The nonlinearity before its gain; `limit` < 0 for none. NaN stays NaN, and counts as sloped.
 template <class Real>
 SG3_DEVICE Bent<Real> bend(Real v, Real slope, Real limit) {
     const bool sloped = !(v > Real(0));
@@ -43,7 +43,7 @@ SG3_DEVICE Real flag_factor(unsigned code, Real slope) {
     return code & CLIPPED ? Real(0) : (code & SLOPED ? slope : Real(1));
 }
 
-// The codes of 4 neighbours, row i and columns j ... j + 3 of the upsampled signal, one in each
+// The codes of 4 neighbors, row i and columns j ... j + 3 of the upsampled signal, one in each
 // byte of the result. Outside the stored range nothing passes: CLIPPED.
 SG3_DEVICE uint32_t read_codes(const uint8_t* flags, const Sg3FilteredLrelu& op, int64_t i,
                                int64_t j) {

@@ -1,7 +1,7 @@
 // Any rates, any filters, any dtype: one sample at a time, straight from global memory.
 //
 // filtered_lrelu takes two steps here, through a workspace that holds the upsampled signal of some
-// planes. Slower than the tiles by far; it is for what no tile kind fits.
+// planes. Slower than the tiles by far; it serves ops that no tile kind fits.
 #pragma once
 
 #include "flags.h"
@@ -40,7 +40,7 @@ SG3_DEVICE void upfirdn_sample(const Sg3Upfirdn& op, int64_t index) {
     narrow(sum * static_cast<Acc>(op.gain), static_cast<Out*>(op.y) + index);
 }
 
-// 4 neighbours of the upsampled and bent signal, one byte of its flags. `index` counts such groups
+// 4 neighbors of the upsampled, activated signal: one byte of its flags. `index` counts such groups
 // over the planes from `first_plane` on; `mid` receives those planes, times `gain`.
 template <class T, class Mid>
 SG3_DEVICE void bend_group(const Sg3FilteredLrelu& op, int64_t first_plane, int64_t index,

@@ -35,7 +35,7 @@ typedef struct {
     double gain;
 } Sg3Upfirdn;
 
-// One filtered_lrelu. `read_flags` 0: x + b is upsampled, bent by the leaky ReLU, clipped and
+// One filtered_lrelu. `read_flags` 0: x + b is upsampled, activated by the leaky ReLU, clipped and
 // downsampled, and `flags`, where it is not null, receives 2 bits of every upsampled sample.
 // `read_flags` 1: `flags` say what each upsampled sample is multiplied by; b is null.
 typedef struct {
@@ -54,13 +54,13 @@ typedef struct {
     int32_t flip;
     double gain, slope, limit;  // limit: largest magnitude before the gain, below 0 for none
     int32_t read_flags;
-    int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes a row
+    int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes per row
     int32_t offset_x, offset_y;              // of the flags read
     int32_t tensor_cores;                    // 0 keeps to the ordinary arithmetic units
 } Sg3FilteredLrelu;
 
 // y = clamp(gain * lrelu(x + b)) element by element; `grad` non-null: y = grad times the slope
-// that the result x (then the op's own y) tells.
+// at the result x (then the op's own y).
 typedef struct {
     const void* x;
     const void* b;
@@ -81,7 +81,7 @@ int sg3_bias_act(const Sg3BiasAct* op, void* stream);
 // kernels.
 size_t sg3_filtered_lrelu_workspace(const Sg3FilteredLrelu* op);
 
-// The words of an error code, for messages.
+// The text of an error code, for messages.
 const char* sg3_error_words(int error);
 
 #ifdef __cplusplus

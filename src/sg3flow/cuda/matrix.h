@@ -2,9 +2,9 @@
 // have it from compute capability 8.0 on (PTX ISA, mma.m16n8k16).
 //
 // A fragment is what the 32 lanes hold of a matrix. With g = lane / 4 and t = lane % 4, counted
-// from 0, and a pair being two neighbouring elements:
+// from 0, and a pair being two neighboring elements:
 //   A [16 x 16]: pairs at (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)
-//   B [16 x 8]:  pairs at (2t, g), (2t + 8, g), neighbours down the column
+//   B [16 x 8]:  pairs at (2t, g), (2t + 8, g), neighbors down the column
 //   C [16 x 8]:  elements (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
 // So a C, rounded, is half of an A, and its transpose is half of a B: chains of products need no
 // memory in between. On the host a fragment holds all lanes.
@@ -30,7 +30,7 @@ SG3_DEVICE void each_lane(const Work& work) {
     work(static_cast<int>(threadIdx.x % 32));
 }
 
-// Whether it is true of any lane.
+// Whether it is true for any lane.
 template <class Work>
 SG3_DEVICE bool any_lane(const Work& work) {
     return __any_sync(0xffffffffu, work(static_cast<int>(threadIdx.x % 32)));
@@ -122,7 +122,7 @@ SG3_DEVICE void fill(FragmentC& c, float value) {
 
 #if defined(__CUDACC__)
 
-// c += a * b. Nothing below compute capability 8.0, where it is never launched.
+// c += a * b. Does nothing below compute capability 8.0, where it is never launched.
 #define SG3_MMA(type)                                                                          \
     asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                         \
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                      \
@@ -144,7 +144,7 @@ SG3_DEVICE void multiply_add(FragmentC& c, const FragmentA<__nv_bfloat16>& a,
 
 #undef SG3_MMA
 
-// Four 8x8 matrices from shared memory, one a register: `row(lane)` is where row lane % 8 of matrix
+// Four 8x8 matrices from shared memory, one per register: `row(lane)` is where row lane % 8 of matrix
 // lane / 8 is, 8 elements at a multiple of their size. As in an A, or `Turned` as in a B, where a
 // pair goes down a column (PTX ISA, ldmatrix).
 template <bool Turned, class T, class Row>
@@ -205,7 +205,7 @@ void load_matrices(FragmentA<T>& to, const Row& row) {
 
 #endif
 
-// One register of a fragment: the pair of (row, col) and its neighbour, along the row in an A,
+// One register of a fragment: the pair of (row, col) and its neighbor, along the row in an A,
 // down the column in a B.
 struct PairPlace {
     int row, col;
@@ -215,7 +215,7 @@ SG3_DEVICE PairPlace place_in_a(int reg, int lane) {
 }
 SG3_DEVICE PairPlace place_in_b(int reg, int lane) { return {lane % 4 * 2 + reg * 8, lane / 4}; }
 
-// Fragments from a table: of each lane four neighbours, an A or two B's.
+// Fragments from a table: of each lane four neighbors, an A or two B's.
 template <class T>
 struct alignas(4 * sizeof(Pair<T>)) FourPairs {
     Pair<T> r[4];

@@ -40,7 +40,7 @@ struct Pairs {
         return bits_of(__hmax2(two(a), two(b)));
     }
     static SG3_DEVICE uint32_t magnitude(uint32_t v) { return bits_of(__habs2(two(v))); }
-    // A NaN stays one.
+    // NaN stays NaN.
     static SG3_DEVICE uint32_t clip(uint32_t v, uint32_t limit) {
         const uint32_t below = bits_of(__hmin2_nan(two(v), two(limit)));
         return bits_of(__hmax2_nan(two(below), __hneg2(two(limit))));

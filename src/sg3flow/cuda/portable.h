@@ -1,5 +1,5 @@
-// What the kernels need from the compiler: the same headers build with nvcc for the GPU and with a
-// plain C++17 compiler for the host, where the tests run them one thread after the other.
+// What the kernels need from the compiler: the same headers compile with nvcc for the GPU and with a
+// plain C++17 compiler for the host, where the tests run the threads one after the other.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ SG3_DEVICE void store_word(T* to, const Word& value) {
 #endif
 }
 
-// Global memory that will be read is brought nearer.
+// Prefetches global memory.
 SG3_DEVICE void ask_for(const void* at) {
 #if defined(__CUDACC__)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
@@ -90,7 +90,7 @@ struct BlockThreads {
         each_alone(phase);
         __syncthreads();
     }
-    // Whether a phase is true of any thread.
+    // Whether a phase is true for any thread.
     template <class Phase>
     __device__ __forceinline__ bool any(const Phase& phase) const {
         return __syncthreads_or(phase(static_cast<int>(threadIdx.x)));

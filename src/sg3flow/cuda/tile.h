@@ -2,7 +2,7 @@
 // and 2 bits of every upsampled sample go out once. Sums run in float32.
 //
 // The phases, each one thread's share of the work, with a barrier between them:
-//   load | upsample across, upsample along and bend (or both at once) | downsample along,
+//   load | upsample across, upsample along and activate (or both at once) | downsample along,
 //   downsample across (or both at once) | pack the flags
 #pragma once
 
@@ -20,7 +20,7 @@ struct Tile {
     Memory& mem;
     TilePlace at;
     float gain, slope;
-    float limit;  // of the bent samples before the gain, or -1
+    float limit;  // of the activated samples before the gain, or -1
 
     SG3_DEVICE Tile(const Sg3FilteredLrelu& op, Memory& mem, int64_t plane, int tile_x, int tile_y)
         : op(op),
@@ -160,7 +160,7 @@ struct Tile {
         }
     }
 
-    // Bends 4 upsampled samples, or multiplies them by what their flags say, and keeps them.
+    // Activates 4 upsampled samples, or multiplies them by what their flags say, and keeps them.
     template <bool ReadFlags>
     SG3_DEVICE void put_mid(int row, int group, Vec4 sum) {
         uint8_t* codes_at = mem.codes + row * S::MID_W + group * 4;
@@ -260,7 +260,7 @@ struct Tile {
         }
     }
 
-    // Adds a row's share to neighbouring outputs, the first of which begins at `from`.
+    // Adds a row's share to neighboring outputs, the first of which begins at `from`.
     SG3_DEVICE void add_across(const float* from, const float* taps, float* sum) {
         float v[S::OUT_READS * 4];
         SG3_UNROLL
@@ -276,7 +276,7 @@ struct Tile {
         }
     }
 
-    // Both axes at once: OUTS neighbours, the filter row by row.
+    // Both axes at once: OUTS neighbors, the filter row by row.
     SG3_DEVICE void downsample(int thread) {
         constexpr int COLS = S::TILE_W / S::OUTS;
         for (int i = thread; i < S::TILE_H * COLS; i += S::THREADS) {

@@ -22,7 +22,7 @@ struct TileShape {
     static constexpr int GROUPS = MID_W / 4;  // columns are worked on 4 at a time
     // A row of the filter that takes `shift` into its taps, so that its reads stay aligned.
     static constexpr int SHIFTED_TAPS = DOWN_TAPS + UP - 1;
-    static constexpr int OUTS = 4 / DOWN;  // neighbours that a thread computes
+    static constexpr int OUTS = 4 / DOWN;  // neighbors that a thread computes
     static constexpr int OUT_READS = (SHIFTED_TAPS + (OUTS - 1) * DOWN + 3) / 4;
     static constexpr int MID_PITCH = round_up((TILE_W / OUTS - 1) * 4 + OUT_READS * 4, 4) > MID_W
                                          ? round_up((TILE_W / OUTS - 1) * 4 + OUT_READS * 4, 4)
@@ -31,7 +31,7 @@ struct TileShape {
                   "rates divide 4, taps are a multiple of the rate");
     static_assert(TILE_W * DOWN % 4 == 0, "no byte of flags belongs to two tiles");
 
-    // Rows are shared out in runs, as many as keep all threads at work.
+    // Rows are split into runs, as many as keep all threads busy.
     static constexpr int run(int rows) {
         return (rows + THREADS / GROUPS - 1) / (THREADS / GROUPS);
     }

@@ -1,4 +1,4 @@
-// upfirdn2d: one output a thread; what neighbours share comes from the L1 cache.
+// upfirdn2d: one output per thread; what neighbors share comes from the L1 cache.
 #include "small_filter.h"
 #include "grid.cuh"
 

@@ -1,10 +1,10 @@
-"""Builds a library of kernels once for all processes, or fails soon and says why.
+"""Build each library of kernels once for all processes, or fail early with the reason.
 
-A build lives in a folder of the cache named after everything that it depends on: sources, commands,
-torch, compilers. It is made under another name and moved there when it is complete, so that a build
-that was killed leaves nothing that could be taken for one. Processes that need the same build wait
-for the one that makes it, for as long as that is at work: which ops compute decides the last bits
-of a training, so that it must not depend on who came first.
+A build is a folder of the cache; its name is a digest of everything that it depends on: sources,
+commands, torch, compilers. The folder is written under a temporary name and renamed when complete,
+so a killed build leaves no partial one. Other processes wait for a running build instead of using
+plain PyTorch: the choice of ops affects the last bits of a training, so it must not depend on which
+process was first.
 """
 
 import hashlib
@@ -31,38 +31,39 @@ from sg3flow.settings import KERNELS
 LIBRARY = "kernels.so"
 RECORD = "build.json"
 _FAILURE_HOLDS_SEC = 3600
-_TRIAL_SHARE = 0.1  # of the time that a build may take
+_SELF_CHECK_SHARE = 0.1  # of the time limit of a build
+_SELF_CHECK = "import sys; from sg3flow.ops.backend import self_check; self_check(*sys.argv[1:])"
 
 
 def find_build(name: str) -> Path | None:
-    """The library of a finished build of ``cpu`` or ``cuda`` for these sources and this torch.
+    """The library of a complete build of ``cpu`` or ``cuda`` for these sources and this torch.
 
-    Asks no compiler: a machine without one uses what another has put into its cache.
+    It runs no compiler: a machine without one can use a build that another machine has cached.
     """
     folder = kernels_folder()
     with suppress(OSError):
         builds = sorted(folder.glob(f"{_stem(name)}-*"), key=lambda p: p.stat().st_mtime)
         for build in reversed(builds):
-            if is_whole(build):
+            if is_complete(build):
                 return build / LIBRARY
     return None
 
 
 def make_build(name: str, *, clean: bool = False) -> Path:
-    """The library of ``cpu`` or ``cuda``, built now unless it is there.
+    """The library of ``cpu`` or ``cuda``, built now unless a complete build exists.
 
     Args:
-        anew: build even if it is there, and whatever came of it last time.
+        clean: build even if one exists, and even if the last build failed.
 
     Raises:
-        ConfigError: it cannot be built; the message says why, and what to do.
+        ConfigError: it cannot be built; the message gives the reason and the next step.
     """
     plan = make_build_plan(name)
     build = kernels_folder() / f"{_stem(name)}-{_digest(plan.compilers, _commands(plan))}"
     try:
         with locked(_work_folder(name).with_suffix(".lock")) as heartbeat:
-            if clean or not is_whole(build):
-                _check_last_time(build, clean)
+            if clean or not is_complete(build):
+                _check_last_failure(build, clean)
                 _make(plan, build, clean, heartbeat)
     except OSError as error:
         raise ConfigError(
@@ -77,8 +78,8 @@ def kernels_folder() -> Path:
     return KERNELS.path() or cache_folder() / "kernels"
 
 
-def is_whole(build: Path) -> bool:
-    """Whether a build folder holds the library that was put there, byte for byte."""
+def is_complete(build: Path) -> bool:
+    """Whether a build folder contains the library with the recorded checksum."""
     try:
         record = json.loads((build / RECORD).read_text(encoding="utf-8"))
         return bool(record["sha256"] == sha256_file(build / LIBRARY))
@@ -87,13 +88,13 @@ def is_whole(build: Path) -> bool:
 
 
 def _stem(name: str) -> str:
-    """Names every build of these sources for this torch on this kind of machine."""
+    """The common start of the names of all builds of these sources, torch and kind of machine."""
     contents = [f"{path.name}\n{sha256_file(path)}" for path in kernel_files(name)]
     return f"{name}-{_digest([torch.__version__], _machine(name), contents)}"
 
 
 def _machine(name: str) -> list[str]:
-    """The kind of machine: its processor, and for ``cuda`` the kinds of its GPUs."""
+    """The kind of machine: its processor and, for ``cuda``, the capabilities of its GPUs."""
     kinds = [platform.machine()]
     if name == "cuda":
         count = torch.cuda.device_count()
@@ -106,14 +107,13 @@ def _digest(*parts: Sequence[str]) -> str:
 
 
 def _commands(plan: BuildPlan) -> list[str]:
-    """The options of every step; paths differ between machines and change nothing."""
+    """The options of every command without paths: these differ between machines."""
     steps = [*plan.objects.values(), plan.link]
     return [" ".join(part for part in step if "/" not in part) for step in steps]
 
 
-def _check_last_time(build: Path, clean: bool) -> None:
-    """A build that failed is not tried again in every process of the next hour, unless more time
-    is allowed than it had."""
+def _check_last_failure(build: Path, clean: bool) -> None:
+    """Do not repeat a failed build within an hour, unless the time limit is higher now."""
     note = _failure_note(build)
     with suppress(OSError, ValueError, KeyError, TypeError):
         failure = json.loads(note.read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> No
     work.mkdir(exist_ok=True)
     try:
         library = compile_plan(plan, work, heartbeat)
-        _try_apart(plan.name, library, heartbeat)
+        _self_check_apart(plan.name, library, heartbeat)
         with atomic_folder(build) as folder:
             shutil.copy(library, folder / LIBRARY)
             record = {
@@ -157,39 +157,38 @@ def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> No
 
 
 def _work_folder(name: str) -> Path:
-    """Where objects are made and kept: one folder for each torch and kind of machine."""
+    """The folder of the object files: one per torch version and kind of machine."""
     return kernels_folder() / f".{name}-{_digest([torch.__version__], _machine(name))}.work"
 
 
-def _try_apart(name: str, library: Path, heartbeat: Heartbeat) -> None:
-    """Try new kernels on the GPU in a process of their own.
+def _self_check_apart(name: str, library: Path, heartbeat: Heartbeat) -> None:
+    """Check new GPU kernels in a separate process.
 
-    There, what spoils a process for good (an access out of bounds, an endless loop) spoils only
-    the trial.
+    An access out of bounds or an endless loop makes a process useless; here it ends only the check.
 
     Raises:
-        ConfigError: they do not run, or compute something else than plain PyTorch.
+        ConfigError: the kernels do not run, or their results differ from those of plain PyTorch.
     """
     if name != "cuda":
         return
-    command = [sys.executable, "-m", "sg3flow.ops.backend", name, str(library)]
-    code, output = run_watched(command, library.parent, heartbeat, _TRIAL_SHARE * limit_sec())
+    command = [sys.executable, "-c", _SELF_CHECK, name, str(library)]
+    code, output = run_watched(command, library.parent, heartbeat, _SELF_CHECK_SHARE * limit_sec())
     if code != 0:
         last = (output.strip().splitlines() or ["no message"])[-1]
-        raise ConfigError(f"the new {name} kernels failed their trial (exit {code}): {last[:300]}")
+        raise ConfigError(f"the {name} kernels failed their self-check (exit {code}): {last[:300]}")
 
 
 _RULE = "rule run\n  command = $line\n"
 
 
 def compile_plan(plan: BuildPlan, work: Path, heartbeat: Heartbeat) -> Path:
-    """The library of a recipe, made in ``work`` of what is there already and the rest.
+    """Build the library of a plan in the folder ``work``, reusing the object files there.
 
     Raises:
-        ConfigError: a compiler failed or hung, or there is no ninja; the message says what to do.
+        ConfigError: a compiler failed or hung, or ninja is missing; the message says what to do.
     """
     ninja = _ninja()
-    objects = {name: f"{name}-{_made_of(plan, name)}.o" for name in plan.objects}
+    objects = {name: f"{name}-{_object_inputs(plan, name)}.o" for name in plan.objects}
     library = f"library-{_object_digest(*plan.link, *objects.values())}.so"
     lines = {objects[name]: [*command, "-o"] for name, command in plan.objects.items()}
     lines[library] = [*plan.link[:2], *objects.values(), *plan.link[2:], "-o"]
@@ -198,36 +197,38 @@ def compile_plan(plan: BuildPlan, work: Path, heartbeat: Heartbeat) -> Path:
         inputs = " ".join(objects.values()) if output == library else ""
         text += f"build {output}: run {inputs}\n  line = {_shell_line(command, output)}\n"
     (work / "build.ninja").write_text(text, encoding="utf-8")
-    _remove_others(work, set(lines))
+    _remove_outdated(work, set(lines))
     with progress(f"{plan.name.upper()} kernels (files)", len(lines)) as advance:
-        known = 0
+        shown = 0
 
-        def beaten() -> None:
-            nonlocal known
+        def show_progress() -> None:
+            nonlocal shown
             heartbeat()
             made = sum((work / name).exists() for name in lines)
-            if made > known:
-                advance(made - known)
-                known = made
+            if made > shown:
+                advance(made - shown)
+                shown = made
 
-        code, output = run_watched([ninja], work, beaten)
+        code, output = run_watched([ninja], work, show_progress)
         if code != 0:
             raise ConfigError(_failure(plan, output))
-        beaten()
+        show_progress()
     return work / library
 
 
 def _ninja() -> str:
-    """The program: of this environment's package, or of the system."""
+    """The ninja of this environment or else of the system."""
     beside = Path(sys.executable).parent
     found = shutil.which("ninja", path=str(beside)) or shutil.which("ninja")
     if found is None:
-        raise ConfigError("there is no ninja to build the kernels with; pip install ninja")
+        raise ConfigError(
+            "ninja is needed to build the kernels and was not found; pip install ninja"
+        )
     return found
 
 
-def _made_of(plan: BuildPlan, name: str) -> str:
-    """Names what an object is made of: its command, its source, every header, torch, compilers."""
+def _object_inputs(plan: BuildPlan, name: str) -> str:
+    """A digest of an object's inputs: command, source, all headers, torch, compilers."""
     command = plan.objects[name]
     used = [p for p in plan.files if p.suffix in (".h", ".cuh") or str(p) in command]
     contents = [f"{path.name} {sha256_file(path)}" for path in used]
@@ -239,37 +240,33 @@ def _object_digest(*parts: str) -> str:
 
 
 def _shell_line(command: list[str], output: str) -> str:
-    """The command, with its output under another name until it is complete; as ninja reads it."""
-    part = f"{output}.$$.part"  # $$: the shell's number, another one for each process
+    """The command for ninja; it writes to a temporary name and renames the complete output."""
+    part = f"{output}.$$.part"  # $$: the process id of the shell
     line = f"{shlex.join(command)} {part} && mv {part} {output}"
     return line.replace("$", "$$")
 
 
-def _remove_others(work: Path, wanted: set[str]) -> None:
-    """What earlier versions of the sources left behind."""
+def _remove_outdated(work: Path, wanted: set[str]) -> None:
+    """Remove the files of earlier versions of the sources."""
     for path in work.iterdir():
         if path.suffix in (".o", ".so", ".part") and path.name not in wanted:
             path.unlink(missing_ok=True)
 
 
 def _failure(plan: BuildPlan, output: str) -> str:
-    """What the compiler said, by its first line that speaks of an error, and what to do."""
+    """The first error line of the compiler, and the next step."""
     lines = [line for line in output.splitlines() if not line.startswith(("ninja:", "[", "FAILED"))]
-    said = [line for line in lines if "error" in line.lower() and " && mv " not in line]
-    telling = said[0] if said else (lines[-1] if lines else "no message")
-    by_nvcc = any(word in telling for word in ("nvcc", "ptxas", "cudafe", "nvlink", ".cu"))
-    return f"{_blamed(plan, by_nvcc)}: {telling.strip()[:300]}; {_advice(by_nvcc)}"
-
-
-def _blamed(plan: BuildPlan, by_nvcc: bool) -> str:
+    errors = [line for line in lines if "error" in line.lower() and " && mv " not in line]
+    shown = errors[0] if errors else (lines[-1] if lines else "no message")
+    by_nvcc = any(word in shown for word in ("nvcc", "ptxas", "cudafe", "nvlink", ".cu"))
     program = "nvcc" if by_nvcc else Path(plan.link[0]).name
-    return f"{program} failed"
+    return f"{program} failed: {shown.strip()[:300]}; {_advice(by_nvcc)}"
 
 
 def _advice(by_nvcc: bool) -> str:
     if by_nvcc:
         return (
-            "name a C++ compiler that this CUDA toolkit supports in CXX, or another toolkit in "
-            "CUDA_HOME"
+            "set CXX to a C++ compiler that this CUDA toolkit supports, or CUDA_HOME to another "
+            "toolkit"
         )
     return "a C++20 compiler is needed: install g++ 11 or newer, or name one in CXX"

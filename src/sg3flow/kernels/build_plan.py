@@ -1,7 +1,7 @@
-"""What each library of kernels is built from, and by which commands.
+"""Build plans: the sources, compiler commands and toolkit of each library of kernels.
 
-A recipe is plain data: `build` runs it. Only the file `binding.cpp` of a recipe sees torch's
-headers; they take longer to compile than all the rest.
+A build plan is data; ``build`` runs it. Only ``binding.cpp`` includes the headers of torch: they
+take longer to compile than all other sources.
 """
 
 import os
@@ -17,11 +17,12 @@ import torch
 
 from sg3flow.errors import ConfigError
 
-_CPU = Path(__file__).parents[1] / "cpu"
+CPU_FOLDER = Path(__file__).parents[1] / "cpu"
+CUDA_FOLDER = CPU_FOLDER.with_name("cuda")
 _PROBE_SEC = 10
 _INSTALLED = "/usr/local/cuda"  # the installer's default, with a link to one of several releases
 _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
-# comparisons may be turned into selections, and errno of sqrt is nobody's business
+# Allows branches to become selections and sqrt not to set errno.
 _KERNEL_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 _CPU_SOURCES = (
     "convolution",
@@ -43,15 +44,15 @@ _X86 = {
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """How one library is made.
+    """How to build one library.
 
     Attributes:
         name: ``cpu`` or ``cuda``.
-        files: every file that the result depends on.
-        objects: object file name -> the command that makes it, without its output.
-        link: the command that makes the library of the objects, without objects and output.
-        compilers: the programs that must be there, as they call themselves (version lines).
-        expected_sec: about how long it takes on two cores.
+        files: every file that the library depends on.
+        objects: object file name -> the command that compiles it, without the output.
+        link: the command that links the library, without objects and output.
+        compilers: version lines of the compilers.
+        expected_sec: approximate build time on two cores.
     """
 
     name: str
@@ -63,7 +64,7 @@ class BuildPlan:
 
 
 def make_build_plan(name: str) -> BuildPlan:
-    """The recipe for ``cpu`` or ``cuda``.
+    """The build plan for ``cpu`` or ``cuda``.
 
     Raises:
         ConfigError: a compiler is missing or does not answer; the message says what to install.
@@ -72,8 +73,8 @@ def make_build_plan(name: str) -> BuildPlan:
 
 
 def kernel_files(name: str) -> tuple[Path, ...]:
-    """Every file that decides what ``cpu`` or ``cuda`` becomes; no compiler is asked."""
-    folder = _CPU.with_name(name)
+    """Every file that the library ``cpu`` or ``cuda`` depends on; this runs no compiler."""
+    folder = CPU_FOLDER.with_name(name)
     suffixes = {".cpp", ".h", ".cu", ".cuh", ".py"}
     found = (path for path in sorted(folder.iterdir()) if path.suffix in suffixes)
     return (*found, Path(__file__))
@@ -83,13 +84,13 @@ def _cpu_plan() -> BuildPlan:
     compiler, version = _cxx()
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     base = (compiler, *_FLAGS, *_abi(), *(("-DSG3FLOW_X86",) if is_x86 else ()))
-    objects = {"binding": (*base, *_torch_headers(), "-c", str(_CPU / "binding.cpp"))}
-    # Portable objects first: of library templates that several emit, the linker keeps the first,
-    # and the others' hold instructions that not every machine has.
+    objects = {"binding": (*base, *_torch_headers(), "-c", str(CPU_FOLDER / "binding.cpp"))}
+    # Portable objects first: when several objects contain a template of the C++ library, the linker
+    # keeps the first, and that must not use instructions that some machines lack.
     for isa, flags in ({"portable": ()} | (_X86 if is_x86 else {})).items():
         for source in _CPU_SOURCES:
             kernel = (*base, *_KERNEL_FLAGS, *flags, f"-DSG3FLOW_ISA={isa}")
-            objects[f"{source}-{isa}"] = (*kernel, "-c", str(_CPU / f"{source}.cpp"))
+            objects[f"{source}-{isa}"] = (*kernel, "-c", str(CPU_FOLDER / f"{source}.cpp"))
     link = (compiler, "-shared", *_torch_libraries("torch_cpu", "c10"))
     return BuildPlan("cpu", kernel_files("cpu"), objects, link, (version,), 30)
 
@@ -100,7 +101,7 @@ def _cuda_plan() -> BuildPlan:
     count = torch.cuda.device_count()
     visible = [torch.cuda.get_device_capability(i) for i in range(count)] if count else None
     options = nvcc_options(architecture_options(toolkit, visible))
-    # one C++ compiler for both: nvcc's own choice may be newer than it knows
+    # The same C++ compiler for both: nvcc's default may be newer than nvcc supports.
     base = (str(nvcc), f"-ccbin={compiler}", *options)
     objects = {path.stem: (*base, "-c", str(path)) for path in cuda_kernel_files()}
     home = toolkit_folder(nvcc)
@@ -113,10 +114,10 @@ def _cuda_plan() -> BuildPlan:
 
 
 def _cuda_runtime(home: Path) -> tuple[str, ...]:
-    """The toolkit's runtime, linked in where there is one to link in.
+    """Link options for the CUDA runtime of the toolkit, the static one if it exists.
 
-    Nothing has to be found when the library is loaded then, and it may be older or newer than the
-    one that torch brings: streams, devices and memory belong to the driver, which both share.
+    A static runtime needs no search when the library is loaded. Its version may differ from that of
+    torch: streams, devices and memory belong to the driver, which both share.
     """
     folders = [home / "lib64", home / "lib", home / "targets" / f"{platform.machine()}-linux/lib"]
     for folder in folders:
@@ -127,13 +128,15 @@ def _cuda_runtime(home: Path) -> tuple[str, ...]:
 
 
 def find_nvcc(torch_cuda: str | None) -> tuple[Path, tuple[int, int]]:
-    """nvcc and its CUDA release: the first one found that suits a torch built for `torch_cuda`.
+    """nvcc and its CUDA release: the first one that fits a torch built for `torch_cuda`.
 
-    Asked are CUDA_HOME and CUDA_PATH, PATH, and where toolkits are installed by default. A torch
-    without CUDA suits any.
+    Searches CUDA_HOME, CUDA_PATH, PATH and the default folders of the installer.
+
+    Args:
+        torch_cuda: like ``12.8``; None (torch without CUDA): any release fits.
 
     Raises:
-        ConfigError: there is none, or none that suits; the message says what to install.
+        ConfigError: none is found, or none fits; the message says what to install.
     """
 
     wanted = "" if torch_cuda is None else f" {torch_cuda}"
@@ -166,12 +169,12 @@ def _nvcc_candidates(torch_cuda: str | None) -> list[Path]:
 
 
 def _cxx() -> tuple[str, str]:
-    """The C++ compiler (``CXX``, or ``c++``) and the line with its version."""
+    """The C++ compiler (``CXX``, or ``c++``) and its version line."""
     wanted = os.environ.get("CXX", "c++")
     found = shutil.which(wanted)
     if found is None:
         raise ConfigError(
-            f"there is no C++ compiler '{wanted}'; install one (Debian and Ubuntu: "
+            f"no C++ compiler '{wanted}' found; install one (Debian and Ubuntu: "
             "apt install g++; Fedora: dnf install gcc-c++; conda: gxx) or name it in CXX"
         )
     try:
@@ -191,14 +194,14 @@ def _cxx() -> tuple[str, str]:
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
         raise ConfigError(
-            f"the C++ compiler {found} does not say its version (exit {done.returncode}); install "
+            f"the C++ compiler {found} --version failed (exit {done.returncode}); install "
             "g++ again, or name another compiler in CXX"
         )
     return found, lines[0]
 
 
 def _abi() -> tuple[str, ...]:
-    """The form of std::string in torch's interfaces; another one does not load."""
+    """The ABI of std::string in torch; a library with another one does not load."""
     return (f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",)
 
 
@@ -216,11 +219,9 @@ def _torch_libraries(*names: str) -> tuple[str, ...]:
     return (*paths, *(f"-l{name}" for name in names))
 
 
-FOLDER = Path(__file__).parents[1] / "cuda"
-OLDEST_TOOLKIT = (12, 6)  # that of the oldest torch
-_NVCC_PROBE_SEC = 10
+OLDEST_TOOLKIT = (12, 6)  # of the oldest supported torch
 
-# compute capability -> the first toolkit that compiles for it; CUDA 13 dropped what is older
+# Compute capability -> the first toolkit that compiles for it; CUDA 13 supports none below.
 _ARCHITECTURES = {
     (7, 5): (10, 0),
     (8, 0): (11, 0),
@@ -235,19 +236,13 @@ Capability = tuple[int, int]
 
 
 def cuda_kernel_files() -> list[Path]:
-    """The `.cu` files, each a compilation of its own."""
-    return sorted(FOLDER.glob("*.cu"))
+    """The `.cu` files; each is compiled separately."""
+    return sorted(CUDA_FOLDER.glob("*.cu"))
 
 
 def binding_file() -> Path:
     """The file that registers the kernels with torch."""
-    return FOLDER / "binding.cpp"
-
-
-def all_files() -> list[Path]:
-    """Everything that the library depends on: what a build is named after."""
-    suffixes = {".cu", ".cuh", ".h", ".cpp"}
-    return sorted(path for path in FOLDER.iterdir() if path.suffix in suffixes)
+    return CUDA_FOLDER / "binding.cpp"
 
 
 def toolkit_version(nvcc: str | Path) -> tuple[int, int]:
@@ -269,7 +264,7 @@ def toolkit_version(nvcc: str | Path) -> tuple[int, int]:
 
 
 def toolkit_folder(nvcc: str | Path) -> Path:
-    """The toolkit's own folder, which holds `include`; nvcc may be a link or a wrapper script."""
+    """The folder of the toolkit with `include`; nvcc may be a link or a wrapper script."""
     found = re.search(r"^#\$ TOP=(.+)$", _answer(nvcc, "--dryrun", "-x", "cu", "-"), re.MULTILINE)
     if found is None:
         raise ConfigError(f"{nvcc} --dryrun names no toolkit folder; install the toolkit again")
@@ -284,33 +279,35 @@ def _answer(nvcc: str | Path, *options: str) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_NVCC_PROBE_SEC,
+            timeout=_PROBE_SEC,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = "it does not answer" if isinstance(error, subprocess.TimeoutExpired) else error
-        raise ConfigError(f"{nvcc} does not run ({said}); install the CUDA toolkit again") from None
+        reason = "it does not answer" if isinstance(error, subprocess.TimeoutExpired) else error
+        raise ConfigError(
+            f"{nvcc} does not run ({reason}); install the CUDA toolkit again"
+        ) from None
     return done.stdout + done.stderr
 
 
 def known_architectures(toolkit: tuple[int, int]) -> list[Capability]:
-    """The capabilities, of those that the project compiles for, that a toolkit knows."""
+    """The compute capabilities for which a toolkit can compile the kernels."""
     return [arch for arch, since in _ARCHITECTURES.items() if since <= toolkit]
 
 
 def architecture_options(
     toolkit: tuple[int, int], visible: Iterable[Capability] | None = None
 ) -> list[str]:
-    """nvcc's options for the machine code of the `visible` GPUs; None for every known one.
+    """Options of nvcc for the machine code of the `visible` GPUs; None: of all supported GPUs.
 
-    Machine code runs on later GPUs of the same major version. A GPU of a newer major version than
-    the toolkit knows gets portable code (PTX), which its driver compiles at the first use.
+    Machine code runs on later GPUs of the same major version. A GPU with a newer major version than
+    the toolkit supports gets PTX, which the driver compiles at the first use.
 
     Raises:
-        ConfigError: a GPU is older than any that the kernels are compiled for.
+        ConfigError: a GPU is older than the kernels support.
     """
     known = known_architectures(toolkit)
     if visible is None:
-        return [*map(_machine_code, known), _portable_code(known[-1])]
+        return [*map(_machine_code, known), _ptx(known[-1])]
     return sorted({_option(capability, known) for capability in visible})
 
 
@@ -324,7 +321,7 @@ def _option(capability: Capability, known: list[Capability]) -> str:
             f"the GPU has compute capability {capability[0]}.{capability[1]}; the kernels need "
             f"{known[0][0]}.{known[0][1]} or newer: set SG3FLOW_OPS=torch"
         )
-    return _portable_code(older[-1])
+    return _ptx(older[-1])
 
 
 def _machine_code(arch: Capability) -> str:
@@ -332,7 +329,7 @@ def _machine_code(arch: Capability) -> str:
     return f"-gencode=arch=compute_{name},code=sm_{name}"
 
 
-def _portable_code(arch: Capability) -> str:
+def _ptx(arch: Capability) -> str:
     name = f"{arch[0]}{arch[1]}"
     return f"-gencode=arch=compute_{name},code=compute_{name}"
 
@@ -341,7 +338,7 @@ def nvcc_options(architectures: list[str], optimize: int = 3, strict: bool = Fal
     """The options of one `nvcc -c`, position-independent.
 
     Args:
-        strict: warnings are errors. Not on users' machines: later compilers warn of more.
+        strict: warnings are errors; for tests only, as newer compilers have more warnings.
     """
     host = "-fPIC,-Wall,-Wextra,-Werror" if strict else "-fPIC"
     warnings = ["--Werror=all-warnings"] if strict else []

@@ -1,8 +1,7 @@
-"""Runs programs that may hang: one that stops working is ended within seconds, with its children.
+"""The watchdog of builds: runs compilers, and kills one that hangs, with its child processes.
 
-A compiler at work takes processor time all the while, however slow the machine. One that waits for
-something that will not come takes none; so does a build whose files another process has locked
-without working on it. Both are told apart from slow ones by that alone.
+A build that uses no CPU time for 10 s counts as hung and is killed; a slow one is not. In the same
+way, waiting for another process's lock ends when its owner has been idle for 10 s.
 """
 
 import os
@@ -24,31 +23,31 @@ from sg3flow.settings import BUILD_SEC, STALL_SEC
 _POLL_SEC = 0.1
 _QUIET_SEC = 2.0
 
-# Tells whoever waits for this process's lock that it is at work.
+# Call it while working: processes that wait for the lock of this one see it.
 Heartbeat = Callable[[], None]
 
 
 def limit_sec() -> float:
-    """Seconds a build may take: ``SG3FLOW_BUILD_SEC``, or ten minutes."""
+    """Time limit of a build in seconds: ``SG3FLOW_BUILD_SEC``, by default ten minutes."""
     return BUILD_SEC.seconds()
 
 
 def stall_sec() -> float:
-    """Seconds without any work after which a program counts as hung: ``SG3FLOW_STALL_SEC``."""
+    """Seconds without CPU time after which a program counts as hung: ``SG3FLOW_STALL_SEC``."""
     return STALL_SEC.seconds()
 
 
 def run_watched(
     command: Sequence[str], folder: Path, heartbeat: Heartbeat, most_sec: float | None = None
 ) -> tuple[int, str]:
-    """Exit status and output (both streams) of a program that works in ``folder``.
+    """Run a program in ``folder``; its exit status and its output (both streams).
 
     Args:
-        beat: called whenever the program, or one that it started, was seen at work.
-        most_sec: how long it may take; None: as long as a build.
+        heartbeat: called whenever the program, or a child of it, has used CPU time.
+        most_sec: time limit; None: that of a build.
 
     Raises:
-        ConfigError: it does not run, hung or took too long; nothing of it runs on.
+        ConfigError: the program does not run, hung or took too long; it has been killed.
     """
     log = folder / "output.log"
     with log.open("w+", encoding="utf-8", errors="replace") as stream:
@@ -77,24 +76,24 @@ def _watch(process: subprocess.Popen[bytes], heartbeat: Heartbeat, most_sec: flo
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_POLL_SEC)
-        now, seen = time.monotonic(), _processor_sec(process.pid)
+        now, seen = time.monotonic(), _cpu_sec(process.pid)
         if seen != used:
             used, moved = seen, now
             heartbeat()
         if now - moved > stall_sec():
             raise ConfigError(
-                f"{_busiest(process)} hung: it did nothing for {stall_sec():.0f} s; install it "
-                "again (SG3FLOW_STALL_SEC allows more, for compilers that work elsewhere)"
+                f"{_last_child(process)} hung: no CPU time for {stall_sec():.0f} s; install it "
+                "again (SG3FLOW_STALL_SEC allows more, for compilers that run on another machine)"
             )
         if now - start > most_sec:
             raise ConfigError(
-                f"{_busiest(process)} did not finish in {most_sec:.0f} s; is the machine out of "
+                f"{_last_child(process)} did not finish in {most_sec:.0f} s; is the machine out of "
                 "memory, or the compiler broken? (SG3FLOW_BUILD_SEC allows more)"
             )
 
 
-def _processor_sec(pid: int) -> float:
-    """Processor time of a process and of all that it started, ended ones included."""
+def _cpu_sec(pid: int) -> float:
+    """CPU time of a process and of all its children, ended ones included."""
     total = 0.0
     for process in _family(pid):
         with suppress(psutil.Error):
@@ -110,8 +109,8 @@ def _family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _busiest(process: subprocess.Popen[bytes]) -> str:
-    """The program that is waited for: the last in the line of those that were started."""
+def _last_child(process: subprocess.Popen[bytes]) -> str:
+    """The command of the most recently started child process."""
     with suppress(psutil.Error, IndexError):
         command: list[str] = _family(process.pid)[-1].cmdline()
         return " ".join(command)[:80]
@@ -119,9 +118,9 @@ def _busiest(process: subprocess.Popen[bytes]) -> str:
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a program and what it started: they are a session of their own."""
+    """Kill a program and all its children; they share a session."""
     with suppress(ProcessLookupError):
-        process.kill()  # before the others, or it would start more
+        process.kill()  # first, so that it starts no more
     process.wait()
     for _ in range(3):
         left = [pid for pid in psutil.pids() if _session_of(pid) == process.pid]
@@ -138,46 +137,45 @@ def _session_of(pid: int) -> int | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[Heartbeat]:
-    """Wait until no other process holds ``path``, as long as the one that does is at work.
+    """Hold the lock ``path``; wait while another process holds it and is working.
 
-    The lock ends with its owner, however that ends. The block calls what it gets to show that it
-    is at work.
+    The system releases the lock when its owner ends. The block calls the heartbeat to show that it
+    is working.
 
     Raises:
-        ConfigError: another process holds the lock and does nothing, or takes too long.
+        ConfigError: another process holds the lock and is idle, or takes too long.
         OSError: the file cannot be written, or its file system has no locks.
     """
-    lock, holder = file_lock(path), _Holder(path)
+    lock, owner = file_lock(path), _Owner(path)
     try:
-        held = lock.acquire(poll_interval=_POLL_SEC, cancel_check=holder.is_idle)
+        held = lock.acquire(poll_interval=_POLL_SEC, cancel_check=owner.is_idle)
     except Timeout:
         raise ConfigError(
-            f"another process holds {path} and builds nothing; end it, then run "
-            "'sg3flow doctor --rebuild'"
+            f"another process holds {path} and is idle; end it, then run 'sg3flow doctor --rebuild'"
         ) from None
     with held:
         yield lambda: os.utime(path)
 
 
-class _Holder:
-    """The process that holds a lock, as its beats tell of it: the times of the lock's file."""
+class _Owner:
+    """The process that holds a lock; its heartbeats are the modification times of the file."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.beaten, self.is_told = path, _with_heartbeat(path), False
+        self.path, self.last_beat, self.is_shown = path, _last_heartbeat(path), False
         self.start = self.moved = time.monotonic()
 
     def is_idle(self) -> bool:
-        """Whether waiting has become useless; asked again and again while the lock is held."""
-        now, seen = time.monotonic(), _with_heartbeat(self.path)
-        if seen != self.beaten:
-            self.beaten, self.moved = seen, now
-        if not self.is_told and now - self.start > _QUIET_SEC:
-            self.is_told = True
-            print("waiting for the kernels that another process builds", file=sys.stderr)
+        """Whether to stop waiting; called repeatedly while the lock is held."""
+        now, seen = time.monotonic(), _last_heartbeat(self.path)
+        if seen != self.last_beat:
+            self.last_beat, self.moved = seen, now
+        if not self.is_shown and now - self.start > _QUIET_SEC:
+            self.is_shown = True
+            print("waiting for another process that builds the kernels", file=sys.stderr)
         return now - self.moved > stall_sec() or now - self.start > limit_sec()
 
 
-def _with_heartbeat(path: Path) -> int:
+def _last_heartbeat(path: Path) -> int:
     with suppress(OSError):
         return path.stat().st_mtime_ns
     return 0

@@ -1,4 +1,4 @@
-"""Color augmentations: one affine map of (r, g, b) a picture."""
+"""The augmentation pipe and its color, filter, noise and cutout transforms."""
 
 import math
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from sg3flow.resources import sent
 
 
 def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
-    """The color map of every picture on (r, g, b, 1): [N, 4, 4], float64 on the CPU."""
+    """The color transform of each image on (r, g, b, 1): [N, 4, 4], float64 on the CPU."""
     s = strengths
     eye = torch.eye(4, dtype=torch.float64, device="cpu")
-    luma = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)  # the axis of grays
+    luma = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)  # the axis of gray colors
     luma_part = torch.outer(luma, luma)
     matrix = eye.repeat(draws.num_images, 1, 1)
     if s.brightness > 0:
@@ -55,7 +55,7 @@ def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> torch.Ten
 
 
 def apply_color(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Apply color maps [N, 4, 4] to ``images`` [N, C, H, W]; gray ones take the rows' mean."""
+    """Apply color transforms [N, 4, 4] to ``images`` [N, C, H, W]; gray ones use the mean row."""
     rows = matrix[:, :3]
     if images.shape[1] == 1:
         rows = rows.mean(dim=1, keepdim=True)
@@ -72,7 +72,7 @@ def _shift(amount: torch.Tensor) -> torch.Tensor:
 
 
 def _luma_rotation(angle: torch.Tensor) -> torch.Tensor:
-    """Right-handed rotation about the axis of grays (Rodrigues' formula), [N, 4, 4]."""
+    """Right-handed rotation about the axis of gray colors (Rodrigues' formula), [N, 4, 4]."""
     n = 1 / math.sqrt(3)
     cross = torch.zeros([4, 4], dtype=torch.float64, device="cpu")
     cross[:3, :3] = cross.new_tensor([[0, -n, n], [n, 0, -n], [-n, n, 0]])
@@ -83,7 +83,7 @@ def _luma_rotation(angle: torch.Tensor) -> torch.Tensor:
 # The Daubechies wavelet of 2 vanishing moments ("sym2"), low-pass decomposition.
 _SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
 
-# Expected power of natural pictures in the four bands, by a 1/f spectrum.
+# Expected power of natural images in the four bands, for a 1/f spectrum.
 _BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 
 
@@ -103,7 +103,7 @@ def filter_bank() -> torch.Tensor:
 def apply_filter(
     images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters, bank: torch.Tensor
 ) -> torch.Tensor:
-    """Amplify or weaken frequency bands; the expected power of a picture stays the same."""
+    """Amplify or weaken frequency bands; the expected power of an image does not change."""
     if not strengths.imgfilter > 0:
         return images
     gains = _band_gains(strengths, draws)  # [N, 4]
@@ -112,7 +112,7 @@ def apply_filter(
     num_images, num_channels, height, width = images.shape
     margin = bank.shape[1] // 2
     if min(height, width) <= margin:
-        raise ConfigError(f"imgfilter needs pictures above {margin} px, not {width}x{height}")
+        raise ConfigError(f"imgfilter needs images of more than {margin} px, not {width}x{height}")
     taps = sent(gains.to(bank.dtype), images.device) @ bank  # [N, 43]
     taps = taps.to(images.dtype).repeat_interleave(num_channels, dim=0)
     flat = images.reshape(1, num_images * num_channels, height, width)
@@ -125,7 +125,7 @@ def apply_filter(
 def apply_noise(
     images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters
 ) -> torch.Tensor:
-    """Add white noise of a random deviation."""
+    """Add white noise with a random standard deviation."""
     if not strengths.noise > 0:
         return images
     applied = draws.applied(strengths.noise)
@@ -137,7 +137,7 @@ def apply_noise(
 def cut_out(
     images: torch.Tensor, strengths: AugmentConfig, draws: RandomParameters
 ) -> torch.Tensor:
-    """Set a box of ``cutout_size`` picture widths around a random point to 0."""
+    """Set a box of ``cutout_size`` image widths around a random point to 0."""
     if not strengths.cutout > 0:
         return images
     size = torch.where(draws.applied(strengths.cutout), strengths.cutout_size, 0.0)
@@ -160,14 +160,14 @@ def _band_gains(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tens
         factors[:, band] = torch.exp2(
             torch.where(applied, draws.normal(strengths.imgfilter_std), 0.0)
         )
-        # A batch without any must give exact ones: only the pictures it applies to are normalized.
+        # Only images with a changed band are normalized: the gains of the others stay exactly 1.
         normalized = factors / (power * factors.square()).sum(dim=1, keepdim=True).sqrt()
         gains = torch.where(applied[:, None], gains * normalized, gains)
     return gains
 
 
 def _to_images(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Values [N] as [N, 1, 1, 1] beside the images."""
+    """Values [N] as [N, 1, 1, 1] on the device of the images."""
     return sent(values.to(images.dtype), images.device)[:, None, None, None]
 
 
@@ -188,17 +188,18 @@ __all__ = ["AUGMENT_PRESETS", "AugmentPipe"]
 class AugmentPipe(nn.Module):
     """``pipe(images)`` augments a batch; ``pipe.p`` is the strength that ADA adjusts.
 
-    Random values come from torch's global generators. Those that choose the transforms are drawn on
-    the CPU, where ``p`` always stays: the same seed gives the same transforms on every device, and
-    no step has to wait for a device to learn how much to pad. The draws depend on the multipliers
-    and the batch only, never on ``p``; what leaves a whole batch as it is is not computed.
+    Random values come from torch's global generators. Those of the transforms are drawn on the CPU,
+    where ``p`` always is: a seed gives the same transforms on every device, and the size of the
+    padding is known without waiting for a device. Which numbers are drawn depends on the
+    multipliers and the batch, never on ``p``. Transforms that change no image of a batch are not
+    computed.
 
     Args:
         multipliers: the fields of ``AugmentConfig``.
 
     Raises:
-        ConfigError: a negative number, or one that is none.
-        TypeError: a name that is no field of ``AugmentConfig``.
+        ConfigError: a value is negative or not a number.
+        TypeError: a name is no field of ``AugmentConfig``.
     """
 
     p: torch.Tensor
@@ -216,7 +217,7 @@ class AugmentPipe(nn.Module):
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """Plain values with which ``AugmentPipe(**init_kwargs)`` makes this pipe again."""
+        """Plain values; ``AugmentPipe(**init_kwargs)`` makes an equal pipe."""
         return asdict(self.strengths) | {"imgfilter_bands": list(self.strengths.imgfilter_bands)}
 
     def forward(self, images: torch.Tensor, percentile: float | None = None) -> torch.Tensor:
@@ -225,11 +226,11 @@ class AugmentPipe(nn.Module):
         Args:
             images: float32, 1 or 3 channels, in [-1, 1].
             percentile: fix every random value at this quantile and apply every transform whose
-                multiplier is not 0 (see ``RandomParameters``); None: random.
+                multiplier is not 0 (see ``RandomParameters``); None: random values.
         """
         num_images, num_channels, height, width = images.shape
         if num_channels not in (1, 3):
-            raise ConfigError(f"augmentation needs pictures of 1 or 3 channels, not {num_channels}")
+            raise ConfigError(f"augmentation needs images of 1 or 3 channels, not {num_channels}")
         draws = RandomParameters(num_images, float(self.p), percentile)
         matrix = geometry_matrix(self.strengths, draws, height, width)
         if not _is_identity(matrix):

@@ -1,4 +1,4 @@
-"""How often and how strongly each augmentation acts."""
+"""Augmentation settings, their random parameters, and the geometric transforms."""
 
 import math
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from sg3flow.resources import sent
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How often, relative to ``p``, and how strongly each transform acts; a multiplier of 0: never.
+    """Probability, relative to ``p``, and strength of each transform; a multiplier of 0: never.
 
-    ``*_max`` and ``*_std`` are the range or deviation of what is drawn: shifts in picture widths,
-    scales and gains in powers of two, rotation and hue in half turns, brightness in the pictures'
-    own units (-1..1), ``cutout_size`` in picture widths.
+    ``*_max`` and ``*_std`` are the range or standard deviation of the random value: shifts in image
+    widths, scales and gains in powers of two, rotation and hue in half turns, brightness in the
+    units of the images (-1..1), ``cutout_size`` in image widths.
     """
 
     xflip: float = 0
@@ -74,16 +74,16 @@ AUGMENT_PRESETS: dict[str, dict[str, float]] = {
 
 
 class RandomParameters:
-    """Values for a batch: one a picture, shape [N], float64 on the CPU.
+    """Random values of a batch: one per image, shape [N], float64 on the CPU.
 
-    A percentile q in place of chance fixes each value, for tests and for looking at a transform: a
-    uniform one at its q-quantile, a normal one at ``erfinv(2q - 1)`` (without the sqrt 2), and
-    applies every transform whose multiplier is not 0.
+    A percentile q replaces the random values by fixed ones, for tests and demonstrations: a uniform
+    value by its q-quantile, a normal one by ``erfinv(2q - 1)`` (without the sqrt 2). Then every
+    transform whose multiplier is not 0 is applied.
 
     Args:
         num_images: N.
-        p: strength of the augmentation; above 1 counts as 1.
-        percentile: q in [0, 1], or None for chance.
+        p: strength of the augmentation; values above 1 count as 1.
+        percentile: q in [0, 1]; None: random values.
     """
 
     def __init__(self, num_images: int, p: float, percentile: float | None) -> None:
@@ -96,7 +96,7 @@ class RandomParameters:
         return self.applied_with(min(self.p * multiplier, 1.0), multiplier)
 
     def applied_with(self, probability: float, multiplier: float) -> torch.Tensor:
-        """As ``applied``, with a probability that is not simply ``p * multiplier``."""
+        """As ``applied``, with a probability other than ``p * multiplier``."""
         if self.percentile is not None:
             return torch.full([self.num_images], multiplier > 0, device="cpu")
         return self._uniform() < probability
@@ -142,18 +142,18 @@ _SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-_MARGIN = len(_SYM6) // 2  # pixels that both filters together reach beyond a point
+_MARGIN = len(_SYM6) // 2  # pixels around a sample that both filters together use
 
 
 def wavelet_lowpass() -> torch.Tensor:
-    """The 12 taps that resampling filters with, normalized to sum 1."""
+    """The 12 taps of the resampling filter, normalized to sum 1."""
     return setup_filter(_SYM6)
 
 
 def geometry_matrix(
     strengths: AugmentConfig, draws: RandomParameters, height: int, width: int
 ) -> torch.Tensor:
-    """The inverse affine map of every picture, [N, 3, 3], float64 on the CPU."""
+    """The inverse affine map of each image, [N, 3, 3], float64 on the CPU."""
     matrix = torch.eye(3, dtype=torch.float64, device="cpu").repeat(draws.num_images, 1, 1)
     for factor in (
         *_blits(strengths, draws, height, width),
@@ -166,11 +166,11 @@ def geometry_matrix(
 def apply_geometry(
     images: torch.Tensor, matrix: torch.Tensor, lowpass: torch.Tensor
 ) -> torch.Tensor:
-    """Carry out the affine maps ``matrix`` [N, 3, 3] (float64, CPU) on ``images`` [N, C, H, W].
+    """Apply the affine maps ``matrix`` [N, 3, 3] (float64, CPU) to ``images`` [N, C, H, W].
 
-    Reflects the picture beyond its edges as far as needed, doubles the resolution with an
-    orthogonal wavelet, samples bilinearly there, and halves it with the same wavelet: the identity
-    map gives the picture back exactly.
+    (1) Pad by reflection as far as needed; (2) double the resolution with an orthogonal wavelet;
+    (3) sample bilinearly; (4) halve the resolution with the same wavelet. The identity map returns
+    the images exactly.
     """
     num_images, num_channels, height, width = images.shape
     left, top, right, bottom = _margins(matrix, height, width)
@@ -194,7 +194,7 @@ def apply_geometry(
 def sample_bilinear(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """``F.grid_sample`` (bilinear, zeros outside) with derivatives of every order by ``images``.
 
-    torch's own has only the first, and R1 needs two. The grid gets none.
+    torch's ``grid_sample`` has the first derivative only, and R1 needs two. The grid gets none.
     """
     result: torch.Tensor = _Sample.apply(images, grid)  # type: ignore[no-untyped-call]
     return result
@@ -225,7 +225,7 @@ class _Spread(torch.autograd.Function):
         ctx.save_for_backward(grid)
         images = samples.new_empty(
             shape
-        )  # only its shape matters: no gradient by the grid is asked
+        )  # only its shape matters: the gradient of the grid is not computed
         modes = {"bilinear": 0, "zeros": 0}
         spread: torch.Tensor = torch.ops.aten.grid_sampler_2d_backward(
             samples, images, grid, modes["bilinear"], modes["zeros"], False, [True, False]
@@ -239,7 +239,7 @@ class _Spread(torch.autograd.Function):
 
 
 def _margins(matrix: torch.Tensor, height: int, width: int) -> tuple[int, int, int, int]:
-    """How far beyond (left, top, right, bottom) the maps look, in whole pixels."""
+    """Pixels that the maps need beyond each edge: (left, top, right, bottom)."""
     x, y = (width - 1) / 2, (height - 1) / 2
     corners = matrix.new_tensor([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
     mapped = (matrix @ corners.T)[:, :2]  # [N, (x, y), corner]
@@ -287,8 +287,8 @@ def _general_maps(
 
 
 def _random_rotation(s: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
-    # One before and one after the anisotropic scale make its axis random; each has the probability
-    # with which the two together are applied with probability p.
+    # One rotation before and one after the anisotropic scale give it a random axis. The probability
+    # of each is such that at least one is applied with probability p.
     probability = 1 - math.sqrt(1 - min(draws.p * s.rotate, 1))
     applied = draws.applied_with(probability, s.rotate)
     angle = draws.uniform(-math.pi * s.rotate_max, math.pi * s.rotate_max)
@@ -300,7 +300,7 @@ def _where(applied: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def _quarter_turns(quarters: torch.Tensor) -> torch.Tensor:
-    # Whole cosines and sines, so that no turn and four turns are the exact identity.
+    # Integer cosines and sines, so that zero turns are the exact identity.
     cos = quarters.new_tensor([1, 0, -1, 0])[quarters.long()]
     sin = quarters.new_tensor([0, 1, 0, -1])[quarters.long()]
     return _matrix([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])

@@ -20,7 +20,7 @@ from sg3flow.ops import setup_filter
 
 
 class DiscriminatorBlock(nn.Module):
-    """One residual block: [N, in, R, R] -> [N, out, R/2, R/2]; the first one reads the image.
+    """One residual block: [N, in, R, R] -> [N, out, R/2, R/2]; the first one takes the image.
 
     Args:
         in_channels: 0 for the first block, which has `fromrgb`.
@@ -70,9 +70,9 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """[N, C, 4, 4] -> logits [N, 1], with labels a projection (Miyato & Koyama 2018).
+    """[N, C, 4, 4] -> logits [N, 1]; labels enter by projection (Miyato & Koyama 2018).
 
-    Always in full precision.
+    It always runs in full precision.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Discriminator(nn.Module):
     Args:
         channel_base, channel_max: a block has min(channel_base // resolution, channel_max).
         num_fp16_res: how many of the highest resolutions run in half precision on a GPU.
-        cmap_dim: width of the label's projection; None for the channels at 4x4.
+        cmap_dim: width of the label projection; None: the number of channels at 4x4.
         block_kwargs: `freeze_layers`, `resample_filter`.
         mapping_kwargs: arguments of `MappingNetwork`, used with labels (8 layers by default).
         epilogue_kwargs: `mbstd_group_size` (None: the whole batch), `mbstd_num_channels`.

@@ -1,4 +1,4 @@
-"""Low-pass filter design of StyleGAN3 (Karras et al. 2021, App. C)."""
+"""The layer schedule of StyleGAN3 and its low-pass filters (Karras et al. 2021, App. C)."""
 
 import dataclasses
 import math
@@ -15,16 +15,16 @@ from sg3flow.networks.layers import check_resolution
 def lowpass_filter(
     taps: int, cutoff: float, width: float, sampling_rate: float, radial: bool = False
 ) -> torch.Tensor | None:
-    """A Kaiser-windowed low-pass filter, its sum 1.
+    """A Kaiser-windowed low-pass filter with sum 1.
 
     Args:
         taps: length; 1 is the identity.
         cutoff: cutoff frequency, in the unit of `sampling_rate`.
         width: full width of the transition band around it.
-        radial: a rotationally symmetric jinc in place of a separable sinc.
+        radial: a rotationally symmetric jinc instead of a separable sinc.
 
     Returns:
-        float32 [taps], or [taps, taps] where radial; None for the identity.
+        float32 [taps], or [taps, taps] if radial; None for the identity.
     """
     if taps == 1:
         return None
@@ -37,7 +37,7 @@ def lowpass_filter(
 def _radial(taps: int, cutoff: float, width: float, sampling_rate: float) -> NDArray[np.float64]:
     x = (np.arange(taps) - (taps - 1) / 2) / sampling_rate
     r = np.hypot(*np.meshgrid(x, x))
-    # J1(2 pi f r) / (pi r) tends to f as r goes to 0, where an odd number of taps samples it
+    # J1(2 pi f r) / (pi r) tends to f as r goes to 0; an odd number of taps has a sample there.
     center = r == 0
     safe = np.where(center, 1, r)
     f = np.where(center, cutoff, scipy.special.j1(2 * np.pi * cutoff * safe) / (np.pi * safe))
@@ -92,7 +92,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleArguments:
-    """What the schedule depends on, under the names of the generator's arguments."""
+    """The arguments of the generator that decide the schedule."""
 
     img_resolution: int
     img_channels: int
@@ -126,8 +126,8 @@ def plan_layers(a: ScheduleArguments) -> Schedule:
     """Computes the whole schedule.
 
     Raises:
-        ValueError: the resolution is no power of two of at least 16, or leaves no room between
-            the first cutoff and the last, or the layer counts do not fit.
+        ValueError: the resolution is not a power of two of at least 16, or leaves no transition
+            band, or the layer counts do not fit.
     """
     check_resolution("StyleGAN3", a.img_resolution, smallest=16)
     if not 0 < a.num_critical < a.num_layers:

@@ -1,4 +1,4 @@
-"""Layers that all networks share: equalized learning rate, minibatch statistics."""
+"""What all networks share: layers with equalized learning rate, mapping network, generator base."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -48,9 +48,9 @@ class FullyConnectedLayer(nn.Module):
 
 
 class Conv2dLayer(nn.Module):
-    """Convolution, bias and activation with equalized learning rate, optionally halving the size.
+    """Convolution, bias and activation with equalized learning rate, optionally downsampling by 2.
 
-    Frozen layers (``trainable=False``) hold buffers in place of parameters.
+    Frozen layers (``trainable=False``) have buffers instead of parameters.
     """
 
     resample_filter: torch.Tensor
@@ -100,7 +100,7 @@ def normalize_2nd_moment(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
 def minibatch_std(x: torch.Tensor, group_size: int | None, num_channels: int) -> torch.Tensor:
     """Appends the standard deviation over groups of samples (Karras et al. 2018, Sec. 3).
 
-    The samples of one group lie N / group apart in the batch; `group_size` None is the batch.
+    The samples of a group are N / group apart in the batch; `group_size` None: the whole batch.
 
     Args:
         x: [N, C, H, W]; N a multiple of min(group_size, N).
@@ -140,15 +140,15 @@ _HALF_DEVICES = ("cuda",)
 
 
 def has_half(device: torch.device) -> bool:
-    """Whether layers that may run in half precision do so on a device."""
+    """Whether layers with half precision use it on a device."""
     return device.type in _HALF_DEVICES
 
 
 def use_bfloat16(network: nn.Module) -> None:
-    """Let the layers that run in half precision on a GPU take bfloat16 in place of float16.
+    """Use bfloat16 instead of float16 in the layers that run in half precision on a GPU.
 
-    It has float32's range, so that nothing overflows, and three digits in place of four. Weights
-    and snapshots are float32 either way.
+    It has the range of float32, so nothing overflows, and three digits instead of four. Weights and
+    snapshots are float32 in both cases.
     """
     for module in network.modules():
         if hasattr(module, "half_dtype"):
@@ -159,7 +159,7 @@ class MappingNetwork(nn.Module):
     """z [N, z_dim], c [N, c_dim] -> ws [N, num_ws, w_dim]; with `num_ws` None, [N, w_dim].
 
     Args:
-        num_ws: how often w is repeated; None (the discriminator) keeps one and no average.
+        num_ws: how often w is repeated; None (the discriminator): one w, and no average.
         num_layers, layer_features, embed_features: None means `w_dim` for the widths.
         lr_multiplier: learning-rate factor of the layers.
         w_avg_beta: decay of `w_avg`, the running mean of w that truncation moves towards.
@@ -204,7 +204,7 @@ class MappingNetwork(nn.Module):
         truncation_cutoff: int | None = None,
         update_emas: bool = False,
     ) -> torch.Tensor:
-        """Computes ws; the first `truncation_cutoff` (None: all) are pulled towards `w_avg`."""
+        """Computes ws; truncation moves the first `truncation_cutoff` (None: all) to `w_avg`."""
         x = self._input(z, c)
         for i in range(self.num_layers):
             x = self.get_submodule(f"fc{i}")(x)
@@ -236,7 +236,7 @@ class MappingNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """z, c -> ws -> img; a subclass names its synthesis network and the depth of its mapping.
+    """z, c -> ws -> img; a subclass sets its synthesis network and its number of mapping layers.
 
     Args:
         mapping_kwargs: arguments of `MappingNetwork`.
@@ -268,7 +268,7 @@ class Generator(nn.Module):
         }
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        # synthesis first: the order decides which initial weights a seed gives
+        # Synthesis first: the order decides the initial weights of a seed.
         synthesis = self.synthesis_type(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.synthesis, self.num_ws = synthesis, int(synthesis.num_ws)
         settings = {"num_layers": self.mapping_layers, **(mapping_kwargs or {})}
@@ -293,8 +293,8 @@ class Generator(nn.Module):
 
 
 def to_uint8(img: torch.Tensor) -> torch.Tensor:
-    """float [N, C, H, W] in [-1, 1] to uint8, clamped and then truncated as the public tools do.
+    """Float [N, C, H, W] in [-1, 1] to uint8, clamped and truncated as the public tools do.
 
-    What is not finite has no pixel: check it before.
+    The values must be finite.
     """
     return (img.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -51,7 +51,7 @@ class SynthesisLayer(nn.Module):
         weight: torch.Tensor = self.weight
         styles: torch.Tensor = self.affine(w)
         if x.dtype == torch.float16:
-            # demodulation undoes these scales; without them half precision overflows
+            # Prevents overflow in half precision; demodulation cancels these scales.
             largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
             weight = weight / (largest * math.sqrt(weight[0].numel()))
             styles = styles / styles.abs().amax(dim=1, keepdim=True)
@@ -72,7 +72,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGBLayer(nn.Module):
-    """Modulated 1x1 convolution to colors, without demodulation."""
+    """Modulated 1x1 convolution to the image channels, without demodulation."""
 
     def __init__(
         self, in_channels: int, img_channels: int, w_dim: int, conv_clamp: float | None
@@ -90,7 +90,7 @@ class ToRGBLayer(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution; the first block starts from the learned `const`."""
+    """The layers of one resolution; the first block has the learned input `const`."""
 
     resample_filter: torch.Tensor
 
@@ -159,7 +159,7 @@ class SynthesisNetwork(nn.Module):
     Args:
         channel_base, channel_max: a block has min(channel_base // resolution, channel_max).
         num_fp16_res: how many of the highest resolutions run in half precision on a GPU.
-        resample_filter: taps of the low-pass filter around every change of resolution.
+        resample_filter: taps of the low-pass filter for changes of resolution.
         conv_clamp: largest magnitude after each layer, or None.
         use_noise: whether layers add noise.
     """
@@ -209,7 +209,7 @@ class SynthesisNetwork(nn.Module):
         force_fp32: bool = False,
         update_emas: bool = False,
     ) -> torch.Tensor:
-        """Computes float32 images; `update_emas` is for StyleGAN3's sake, nothing is kept here."""
+        """Computes float32 images; `update_emas` has no effect, only StyleGAN3 uses it."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         if noise_mode not in NOISE_MODES:

@@ -1,4 +1,7 @@
-"""Moving what a StyleGAN3 generator draws, through the transform of its input."""
+"""The alias-free generator of StyleGAN3 (Karras et al. 2021) and the transform of its input.
+
+Sections named here are those of that paper.
+"""
 
 import math
 from collections.abc import Iterator
@@ -23,13 +26,13 @@ from sg3flow.ops import filtered_lrelu, modulated_conv2d
 
 
 def motion_matrix(shift: tuple[float, float], angle: float) -> torch.Tensor:
-    """The transform, float64 [3, 3], that shows the picture turned and then shifted.
+    """The input transform, float64 [3, 3], that rotates and then shifts the generated image.
 
-    The input is sampled at transformed places: the matrix is the inverse of the motion.
+    The input is sampled at transformed positions: the matrix is the inverse of the motion.
 
     Args:
-        shift: of the picture in image widths, (x, y).
-        angle: of the picture in radians.
+        shift: of the image in image widths, (x, y).
+        angle: of the image in radians.
     """
     c, s = math.cos(angle), math.sin(angle)
     motion = [[c, s, shift[0]], [-s, c, shift[1]], [0.0, 0.0, 1.0]]
@@ -38,19 +41,19 @@ def motion_matrix(shift: tuple[float, float], angle: float) -> torch.Tensor:
 
 
 def input_transform(G: Any) -> torch.Tensor | None:
-    """The buffer [3, 3] that moves a StyleGAN3 generator's input; None for other networks."""
+    """The input transform buffer [3, 3] of a StyleGAN3 generator; None for other networks."""
     transform = getattr(getattr(G.synthesis, "input", None), "transform", None)
     return transform if isinstance(transform, torch.Tensor) else None
 
 
 @contextmanager
 def placed(G: Any, matrix: torch.Tensor) -> Iterator[None]:
-    """Give a generator's input the transform [3, 3] for the block, and then its own back.
+    """Set the input transform [3, 3] of a generator while the block runs, then restore it.
 
-    The transform is state of the network: two threads must not be in such blocks of one network.
+    The transform is state of the network: not for two threads at the same time.
 
     Raises:
-        ConfigError: the network has no such input.
+        ConfigError: the network has no input transform.
     """
     transform = input_transform(G)
     if transform is None:
@@ -64,9 +67,9 @@ def placed(G: Any, matrix: torch.Tensor) -> Iterator[None]:
 
 
 class SynthesisInput(nn.Module):
-    """Fourier features on a grid that w, and the user's `transform`, move (App. F, Sec. 3.2).
+    """Fourier features on a grid transformed by w and by the user's `transform` (App. F, Sec. 3.2).
 
-    `transform` [3, 3] is the inverse of the wanted image transform, the identity by default.
+    `transform` [3, 3] is the inverse of the image transform, by default the identity.
     """
 
     freqs: torch.Tensor
@@ -80,7 +83,7 @@ class SynthesisInput(nn.Module):
         self.sampling_rate, self.bandwidth = schedule.input_sampling_rate, schedule.input_bandwidth
         freqs = torch.randn(channels, 2)
         radii = freqs.square().sum(dim=1, keepdim=True).sqrt()
-        # a Gaussian's directions with radii that make the frequencies uniform on a disc
+        # The radii are mapped so that the frequencies are uniform on a disc.
         freqs = freqs / (radii * radii.square().exp().pow(0.25)) * self.bandwidth
         phases = torch.rand(channels) - 0.5
         self.weight = nn.Parameter(torch.randn(channels, channels))
@@ -91,10 +94,10 @@ class SynthesisInput(nn.Module):
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         """[N, w_dim] -> [N, C0, size, size]."""
-        m: torch.Tensor = self._placement(w)
+        m: torch.Tensor = self._transform_of(w)
         phases = self.phases + (self.freqs @ m[:, :2, 2:]).squeeze(2)  # [N, C0]
         freqs = self.freqs @ m[:, :2, :2]  # [N, C0, 2]
-        # frequencies that the transform pushed beyond the bandwidth fade out up to Nyquist
+        # Frequencies beyond the bandwidth fade out, to 0 at Nyquist.
         room = self.sampling_rate / 2 - self.bandwidth
         amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
         scale = 0.5 * self.size / self.sampling_rate
@@ -106,8 +109,8 @@ class SynthesisInput(nn.Module):
         x = x.transpose(1, 2)  # [N, C0, H*W]
         return x.reshape(*x.shape[:2], self.size, self.size)
 
-    def _placement(self, w: torch.Tensor) -> torch.Tensor:
-        """[N, 3, 3]: the rotation and translation that w asks for, after the user's transform."""
+    def _transform_of(self, w: torch.Tensor) -> torch.Tensor:
+        """[N, 3, 3]: the rotation and translation of w, after the user's transform."""
         t = self.affine(w)  # [N, 4]: (r_c, r_s, t_x, t_y)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         rc, rs, tx, ty = t.unbind(dim=1)
@@ -185,7 +188,7 @@ class SynthesisLayer(nn.Module):
         if self.plan.is_torgb:
             styles = styles / math.sqrt(weight.shape[1] * k * k)
             return modulated_conv2d(x, weight, styles, demodulate=False, input_gain=input_gain)
-        # unit scales first, so that half precision can hold the products
+        # Normalize first, so that the products fit half precision.
         weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
         styles = styles * styles.square().mean().rsqrt()
         return modulated_conv2d(x, weight, styles, padding=k - 1, input_gain=input_gain)
@@ -230,7 +233,7 @@ class SynthesisNetwork(nn.Module):
         force_fp32: bool = False,
         update_emas: bool = False,
     ) -> torch.Tensor:
-        """Computes float32 images; `noise_mode` is for StyleGAN2's sake, there is no noise here."""
+        """Computes float32 images; `noise_mode` has no effect, only StyleGAN2 uses it."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         first, *others = ws.to(self.input.weight.dtype).unbind(dim=1)

@@ -1,8 +1,8 @@
-"""Which implementation of the ops runs: compiled kernels, or plain PyTorch.
+"""The choice of implementation of the ops, and the self-check of compiled kernels.
 
 The environment variable ``SG3FLOW_OPS`` is ``auto`` (the default: kernels, or plain PyTorch where
-they cannot be had), ``torch``, ``cpu`` or ``cuda`` (kernels, or an error). It is read at the first
-use of an op on each kind of device.
+they cannot be built), ``torch`` (plain PyTorch), ``cpu`` or ``cuda`` (kernels, or an error). It is
+read at the first use of an op on each kind of device.
 """
 
 import functools
@@ -26,17 +26,17 @@ _log = logging.getLogger(__name__)
 def backend_name(device: torch.device | str) -> str:
     """The implementation that serves tensors on ``device``: 'torch', 'cpu' or 'cuda'.
 
-    The first call for a kind of device may build kernels. It says once in the log what it chose; a
-    fallback is a warning.
+    The first call for a kind of device may build kernels. It logs the choice once; a fallback to
+    plain PyTorch is a warning.
 
     Raises:
-        ConfigError: ``SG3FLOW_OPS`` is unknown, or names kernels that cannot be had.
+        ConfigError: the value of ``SG3FLOW_OPS`` is unknown, or its kernels cannot be built.
     """
     return _served(torch.device(device).type)
 
 
 def has_kernels(x: torch.Tensor) -> bool:
-    """Whether compiled kernels compute on ``x``: float32 on a CPU, half precision too on a GPU."""
+    """Whether compiled kernels serve ``x``: float32 on a CPU; also half precision on a GPU."""
     if x.device.type == "cpu":
         return x.dtype == torch.float32 and _served("cpu") == "cpu"
     if x.device.type != "cuda" or x.dtype == torch.float64:
@@ -48,7 +48,7 @@ def _served(device_type: str) -> str:
     return _chosen(device_type, OPS.text())
 
 
-# What torch.compiler.assume_constant_result sets; that function loads the whole compiler.
+# The effect of torch.compiler.assume_constant_result, which would import the whole compiler.
 _served._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -61,13 +61,13 @@ def _chosen(device_type: str, wanted: str) -> str:
         )
     if wanted in (device_type, "auto") and device_type in ("cpu", "cuda"):
         try:
-            path = _load(device_type)
+            path = load_kernels(device_type)
         except ConfigError as error:
             if wanted != "auto":
                 raise ConfigError(f"SG3FLOW_OPS={wanted}: {error}") from None
             _log.warning(
-                "no compiled kernels on %s, so training and pictures take several times as long: "
-                "%s (SG3FLOW_OPS=torch chooses plain PyTorch without this warning)",
+                "no compiled kernels on %s, so training and rendering are several times slower: "
+                "%s (SG3FLOW_OPS=torch selects plain PyTorch without this warning)",
                 device_type,
                 error,
             )
@@ -78,17 +78,12 @@ def _chosen(device_type: str, wanted: str) -> str:
     return "torch"
 
 
-def _load(device_type: str) -> str:
-
-    return str(load_kernels(device_type))
-
-
 @functools.cache
 def load_kernels(name: str) -> Path:
-    """Make the ops of ``op_registration`` work on ``cpu`` or ``cuda`` tensors; the library used.
+    """Load the kernels for ``cpu`` or ``cuda`` tensors, built first if needed; the library's file.
 
     Raises:
-        ConfigError: there is no build, and none can be made; the message says why.
+        ConfigError: no build exists and building fails; the message gives the reason.
     """
     from sg3flow.kernels.build import find_build, make_build
     from sg3flow.ops import op_registration, product_registration  # noqa: F401 - declares the ops
@@ -109,16 +104,16 @@ def load_kernels(name: str) -> Path:
 
 
 def _refuse_in_workers() -> None:
-    """Each of many data loading processes would wait for a build that it hardly profits from."""
+    """Data loading processes do not build: each would wait, and they use few ops."""
     from torch.utils.data import get_worker_info
 
     if get_worker_info() is not None:
         raise ConfigError("kernels are not built in a data loading process")
 
 
-# Largest relative error of a forward and a backward pass, in the root mean square. Plain PyTorch
-# itself has 2e-7, 3e-3 and 6.4e-3 on the CPU. Not of single values: a sample within rounding of 0
-# falls on either side, and its gradient, off by 2e-2 of the largest then, with it.
+# Largest relative error of a forward and a backward pass, as a root mean square; plain PyTorch has
+# 2e-7, 3e-3 and 6.4e-3 on the CPU. Single values are not compared: rounding can change the sign of
+# a sample near 0, and then its gradient differs by 2e-2 of the largest one.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
 
@@ -141,10 +136,10 @@ _CASES = (
 
 
 def check_kernels(name: str) -> None:
-    """Try the kernels on this very device: a compiler or a card may do what nobody has seen yet.
+    """The self-check: compare the kernels with plain PyTorch on the devices of this machine.
 
     Raises:
-        ConfigError: they do not run, or compute something else than plain PyTorch.
+        ConfigError: they do not run, or their results differ.
     """
     dtypes = TOLERANCES if name == "cuda" else (torch.float32,)
     for dtype in dtypes:
@@ -161,8 +156,8 @@ def check_kernels(name: str) -> None:
 
 
 def largest_error(device: str, dtype: torch.dtype) -> float:
-    """Of filtered_lrelu and its gradient in the kernels, against the definition in float64."""
-    # The first use of an op may be anywhere: in inference mode, too.
+    """The error of filtered_lrelu and its gradient in the kernels, relative to float64 PyTorch."""
+    # The first use of an op may happen in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
         return max(error for case in _CASES for error in _errors(case, device, dtype))
 
@@ -185,13 +180,13 @@ def _errors(case: _Case, device: str, dtype: torch.dtype) -> Iterator[float]:
 
 
 def _taps(count: int) -> torch.Tensor:
-    """Equal from both ends to the last bit, as the layers' filters are: kernels use it."""
+    """Symmetric to the last bit, as the filters of the layers are: kernels depend on it."""
     taps = torch.hann_window(count + 2, periodic=False)[1:-1]
     return (taps + taps.flip(0)) / (2 * taps.sum())
 
 
 def _radial(taps: torch.Tensor) -> torch.Tensor:
-    """No outer product, which kernels may take apart again."""
+    """Not an outer product: kernels run those as separable filters."""
     cross = torch.eye(len(taps))
     return taps.outer(taps) + 1e-3 * (cross + cross.flip(0))
 
@@ -199,7 +194,7 @@ def _radial(taps: torch.Tensor) -> torch.Tensor:
 def _defined(
     x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The op and the gradient of its sum by plain PyTorch, on the CPU."""
+    """The op and the gradient of its sum in plain PyTorch, on the CPU."""
     x = x.requires_grad_()
     first = FirSpec((case.up, case.up), (1, 1), case.padding, gain=float(case.up**2))
     second = FirSpec((1, 1), (case.down, case.down), gain=_GAIN)
@@ -210,7 +205,8 @@ def _defined(
     return y.detach(), dx
 
 
-def _main(name: str, path: str) -> None:
+def self_check(name: str, path: str) -> None:
+    """Check the library at ``path`` and end this process: ``kernels.build`` starts one for that."""
     from sg3flow.ops import op_registration  # noqa: F401 - declares the ops
 
     try:
@@ -218,7 +214,3 @@ def _main(name: str, path: str) -> None:
         check_kernels(name)
     except (OSError, ConfigError) as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

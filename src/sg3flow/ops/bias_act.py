@@ -1,4 +1,4 @@
-"""Bias, activation, gain and clamp in one step that keeps one tensor for backward."""
+"""Bias, activation, gain and clamp in one op that keeps one tensor for backward."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ def bias_act(
 ) -> torch.Tensor:
     """(1) Add the bias of each channel; (2) activate; (3) multiply by `gain`; (4) clamp.
 
-    Differentiable in `x` and `b` to any order; where the clamp is reached the gradient is 0.
+    Differentiable in `x` and `b` to any order; the gradient of clamped values is 0.
 
     Args:
         x: [N, C, ...], any floating dtype.
@@ -64,7 +64,7 @@ def _checked(
 
 
 class _BiasAct(torch.autograd.Function):
-    """The nonlinearity. It keeps its result, which the next convolution keeps anyway."""
+    """The nonlinearity. It keeps its result, which the next convolution keeps, too."""
 
     @staticmethod
     def forward(
@@ -95,7 +95,7 @@ def _sloped(
 
 
 class _BiasActGrad(torch.autograd.Function):
-    """grad times the slope at y: linear in grad, so it is its own backward; y gets none."""
+    """grad times the slope at y: linear in grad, so it is its own backward; y has no gradient."""
 
     @staticmethod
     def forward(
@@ -119,7 +119,7 @@ class _BiasActGrad(torch.autograd.Function):
 
 
 def may_exceed(y: torch.Tensor, limit: float) -> bool:
-    """Whether the clamp has work to do. Asking would stall a GPU, so there it always may."""
+    """Whether a value may reach the clamp; on a GPU always true: reading would synchronize."""
     if y.device.type != "cpu" or y.numel() == 0:
         return True
     low, high = torch.aminmax(y)

@@ -1,4 +1,4 @@
-"""2-D convolution with an optional factor-2 resampling (StyleGAN2 blocks, discriminator)."""
+"""Convolutions: with factor-2 resampling (StyleGAN2, discriminator) and modulated by styles."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ def conv2d_resample(
 ) -> torch.Tensor:
     """Convolves (no flipping, as torch does) and resamples by 2 with the low-pass filter `f`.
 
-    Padding happens once, before everything, and zeros lie outside the image.
+    Zero padding is applied once, before all other steps.
 
     Args:
         x: [N, C_in, H, W].
@@ -50,12 +50,13 @@ def conv2d_resample(
 
 
 def has_compiled_conv(x: torch.Tensor, w: torch.Tensor, padding: int) -> bool:
-    """Whether `compiled_conv` serves, and is the faster one.
+    """Whether `compiled_conv` supports these inputs and is faster than torch.
 
-    It works on 16 tiles of 4x4 results at a time (on AVX2 on 8). Measured on one AVX-512 core, 3x3,
-    milliseconds of it and of torch's: 512 channels at 84x84 195 and 335, 362 to 256 at 148x148 160
+    It computes 16 tiles of 4x4 results at a time (8 with AVX2). Milliseconds on one AVX-512 core,
+    3x3, compiled and torch: 512 channels at 84x84 195 and 335, 362 to 256 at 148x148 160
     and 351; 8 samples of 128 channels at 36x36 20 and 32, 64 channels 6.6 and 8.5, 16 channels at
-    84x84 4.4 and 5.1. Below 16x16 most of the 16 tiles are empty.
+    84x84 4.4 and 5.1. Below 16x16 most of the 16 tiles
+    are empty.
     """
     return (
         x.device.type == "cpu"
@@ -75,7 +76,7 @@ def compiled_conv(
     before: torch.Tensor | None = None,
     after: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A 3x3 convolution, with factors before [N, C_in] and after [N, C_out] it."""
+    """A 3x3 convolution with channel factors before [N, C_in] and after [N, C_out] it."""
     y: torch.Tensor = torch.ops.sg3flow.conv3x3(
         x.contiguous(),
         w.contiguous(),
@@ -105,7 +106,7 @@ def _conv_up(
     kh, kw = w.shape[2:]
     x0, x1 = padding + (fw + 1) // 2 - (kw - 1), padding + (fw - 2) // 2 - (kw - 2)
     y0, y1 = padding + (fh + 1) // 2 - (kh - 1), padding + (fh - 2) // 2 - (kh - 2)
-    # what the filter would crop on both sides, the transposed convolution need not compute
+    # The transposed convolution skips what the filter would crop on both sides.
     crop_x, crop_y = max(min(-x0, -x1), 0), max(min(-y0, -y1), 0)
     y = F.conv_transpose2d(
         x, _exchanged(w, groups), stride=2, padding=(crop_y, crop_x), groups=groups
@@ -114,7 +115,7 @@ def _conv_up(
 
 
 def _exchanged(w: torch.Tensor, groups: int) -> torch.Tensor:
-    """In and out axes exchanged within each group, as conv_transpose2d wants them."""
+    """Swap input and output channels within each group, for conv_transpose2d."""
     if groups == 1:
         return w.transpose(0, 1)
     c_out, c_in, kh, kw = w.shape
@@ -125,7 +126,7 @@ def _exchanged(w: torch.Tensor, groups: int) -> torch.Tensor:
 def matrix_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """``a @ b`` for [N, M, K] and [N, K, P], by Strassen's recursion where that is faster.
 
-    A number that is not finite then makes its neighbors in the same sample so, too.
+    With it, a non-finite number also makes other results of the same sample non-finite.
     """
     if not _is_faster_compiled(a, b):
         return a @ b
@@ -134,7 +135,7 @@ def matrix_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _is_faster_compiled(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether fewer products outweigh the additions of blocks (docs/cpu-kernels.md)."""
+    """Whether Strassen's recursion is faster (docs/cpu-kernels.md)."""
     return (
         b.device.type == "cpu"
         and min(a.shape[1:]) >= 256
@@ -158,8 +159,8 @@ def modulated_conv2d(
 ) -> torch.Tensor:
     """Convolves each sample with ``w`` scaled by that sample's style.
 
-    (1) W = w * s for each sample; (2) with demodulation, W is divided by the L2 norm of each
-    output's weights, so that outputs have unit variance for inputs of unit variance; (3) W is
+    (1) W = w * s for each sample; (2) with demodulation, W is divided by the L2 norm of the weights
+    of each output channel, so that unit variance is preserved; (3) W is
     multiplied by `input_gain`; (4) the convolution, upsampled by 2 on request.
 
     Args:
@@ -168,10 +169,10 @@ def modulated_conv2d(
         s: [N, C_in], float32.
         input_gain: a scalar or [C_in], not undone by the demodulation; None for 1.
         f, up: low-pass filter and factor of `conv2d_resample`.
-        per_sample: True builds each sample's weights for one grouped convolution, or a matrix
-            product each where k is 1; False scales the activations before and after one shared
-            convolution, the same function. None chooses: per sample on a GPU (no half-precision
-            overflow), on a CPU by what was measured (see `_is_faster_per_sample`).
+        per_sample: True builds the weights of each sample, for one grouped convolution or, if k is
+            1, for batched matrix products. False scales the activations before and after one
+            shared convolution, with equal results. None: per sample on a GPU (no overflow in half
+            precision), on a CPU the faster form (see `_is_faster_per_sample`).
     """
     if s.shape != (x.shape[0], w.shape[1]) or x.shape[1] != w.shape[1]:
         raise ValueError(
@@ -187,11 +188,12 @@ def modulated_conv2d(
 def _is_faster_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
     """Whether per-sample weights are the faster form on a CPU.
 
-    Measured on one AVX-512 core. 1x1: a batch of matrix products does 27 to 44 billion products a
-    second, a shared convolution 24 to 35 and passes over the activations besides. 3x3: the compiled
-    shared convolution is fastest wherever it serves. Without it, 8 samples forward and backward,
-    grouped and shared: 64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45 channels
-    at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and 1.5 s.
+    Measured on one AVX-512 core. 1x1: batched matrix products do 27 to 44 billion products per
+    second, a shared convolution 24 to 35 with extra passes over the activations. 3x3: the compiled
+    shared convolution is the fastest where it is supported. Without it, 8 samples forward and
+    backward, grouped and shared: 64 channels at 84x84 141 and 161 ms, 32 channels 39 and 44; but 45
+    channels at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512 channels at 36x36 2.1 and
+    1.5 s.
     """
     c_out, c_in, k, _ = w.shape
     if up == 1 and (k == 1 or has_compiled_conv(x, w, padding)):

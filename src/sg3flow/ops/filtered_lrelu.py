@@ -36,9 +36,8 @@ def filtered_lrelu(
 ) -> torch.Tensor:
     """(1) Add the bias; (2) upsample by `fu`; (3) leaky ReLU, gain, clamp; (4) downsample by `fd`.
 
-    The upsampled tensor is never kept: backward needs two bits a sample of it, or, without compiled
-    kernels, `x` and `b`.
-    Differentiable in `x` and `b` to any order.
+    The upsampled tensor is not kept: backward needs two bits per sample of it or, without compiled
+    kernels, `x` and `b`. Differentiable in `x` and `b` to any order.
 
     Args:
         x: [N, C, H, W], any floating dtype.
@@ -124,10 +123,10 @@ def _check_values(
 
 @dataclasses.dataclass(frozen=True)
 class _Op:
-    """The op's constants: filters, resampling before and after the nonlinearity, its shape.
+    """The constants of the op: filters, resampling before and after the nonlinearity, slope, limit.
 
-    The nonlinearity clips at `limit`, or nowhere if that is None, before the gain: a positive
-    gain commutes with it and rides on the second filter.
+    The nonlinearity clips at `limit` (None: not at all) before the gain: a positive gain commutes
+    with it and is part of the second filter.
     """
 
     fu: torch.Tensor | None
@@ -147,9 +146,9 @@ class _Op:
 
 
 class _FilteredLRelu(torch.autograd.Function):
-    """Keeps x and b alone: backward upsamples x again to see each sample's slope.
+    """Keeps x and b only: backward upsamples x again to get the slope of each sample.
 
-    In plain PyTorch that is the fast way too. One AVX-512 core, 512 planes of 178x178: upsampling
+    In plain PyTorch this is faster than flags. One AVX-512 core, 512 planes of 178x178: upsampling
     again takes 15 ms and leaky_relu_backward 2; storing flags takes 7, selecting by them 56.
     """
 
@@ -170,7 +169,7 @@ class _FilteredLRelu(torch.autograd.Function):
 
 
 class _Pulled(torch.autograd.Function):
-    """A cotangent pulled back through the op at x: linear in it, flat in x (a.e.)."""
+    """The vector-Jacobian product at x: linear in the cotangent, constant in x (a.e.)."""
 
     @staticmethod
     def forward(
@@ -190,7 +189,7 @@ class _Pulled(torch.autograd.Function):
 
 
 class _Pushed(torch.autograd.Function):
-    """A tangent pushed forward through the op at x: the adjoint of `_Pulled`."""
+    """The Jacobian-vector product at x: the adjoint of `_Pulled`."""
 
     @staticmethod
     def forward(
@@ -208,7 +207,7 @@ class _Pushed(torch.autograd.Function):
 
 
 def _activated(x: torch.Tensor, b: torch.Tensor | None, op: _Op) -> torch.Tensor:
-    """The op itself, on a few planes at a time."""
+    """The forward pass, a few planes at a time."""
     y = x.new_empty(1, x.shape[0] * x.shape[1], *op.output(x))
     for part in plane_groups(x, math.prod(op.middle(x))):
         v = _upsampled(x, b, op, part)
@@ -227,7 +226,7 @@ def _through(
     before: tuple[torch.Tensor | None, FirSpec],
     after: tuple[torch.Tensor | None, FirSpec],
 ) -> torch.Tensor:
-    """`signal` resampled, times the slope of the nonlinearity at each sample, resampled."""
+    """Resample `signal`, multiply by the slope of the nonlinearity at each sample, resample."""
     size = after[1].output_size(op.middle(x), filter_taps(after[0]))
     planes = as_planes(signal)
     y = signal.new_empty(1, planes.shape[1], *size)
@@ -244,7 +243,7 @@ def _through(
 
 
 def _upsampled(x: torch.Tensor, b: torch.Tensor | None, op: _Op, part: slice) -> torch.Tensor:
-    """Some planes of x + b, upsampled; the bias goes in first, so that it is filtered too."""
+    """Some planes of x + b, upsampled; the bias comes first, so it is filtered, too."""
     planes = as_planes(x)[:, part]
     if b is not None:
         planes = planes + b.repeat(x.shape[0])[part, None, None]

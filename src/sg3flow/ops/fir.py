@@ -1,15 +1,15 @@
-"""The plain PyTorch engine under upfirdn2d and filtered_lrelu: resampling FIR filters.
+"""Resampling FIR filters in plain PyTorch, for upfirdn2d and filtered_lrelu.
 
-`FirSpec` is one resampling step as plain numbers, with its adjoint; `run_fir` computes it without
-recording a gradient, as strided depthwise convolutions (transposed where it upsamples): the
-zero-inserted signal is never built. On a CPU the planes go through in small groups, because
-memory that the allocator has to fetch from the system costs more there than the arithmetic.
+`FirSpec` describes one resampling step and its adjoint. `run_fir` computes it outside autograd by
+strided depthwise convolutions (transposed ones for upsampling), without building the zero-inserted
+signal. On a CPU it works on small groups of planes: memory that the allocator must get from the
+system would cost more than the arithmetic.
 
 Measured on one AVX-512 core in float32, 512 planes, 12 taps, in groups of 16 planes:
 86x86 -> 178x178, up 2: transposed convolutions 15 ms, convolutions of the polyphase components 26,
 banded matrix products 46; 178x178 -> 84x84, down 2: strided convolutions 12 ms (17 with a radial
-filter), banded matrix products 46. One convolution for all planes at once takes 2 to 10 times as
-long, and planes as a batch (no groups) 15 times.
+filter), banded matrix products 46. One convolution for all planes at once is 2 to 10 times slower,
+and planes as a batch (no groups) 15 times.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# Samples worked on at a time on a CPU: the passes over them stay in its cache. Half or twice as
-# many made a training step on two cores take 10 to 30 percent longer.
+# Samples per group on a CPU, so that all passes over them stay in the cache. Half or twice as many
+# made a training step on two cores 10 to 30 percent slower.
 _GROUP_SAMPLES = 2**19
 
 
 @dataclasses.dataclass(frozen=True)
 class FirSpec:
-    """Upsample, pad, filter, downsample: the parameters of one upfirdn2d besides its taps.
+    """The parameters of one upfirdn2d without its taps.
 
-    Pairs are (x, y); `padding` is (x0, x1, y0, y1) in samples of the upsampled signal, negative
-    to crop; `flip` asks for correlation instead of convolution; `gain` scales the result.
+    Pairs are (x, y). `padding` is (x0, x1, y0, y1) in samples of the upsampled signal; negative
+    values crop. `flip` selects correlation instead of convolution. `gain` scales the result.
     """
 
     up: tuple[int, int] = (1, 1)
@@ -52,7 +52,7 @@ class FirSpec:
         return height, width
 
     def adjoint(self, size: tuple[int, int], taps: tuple[int, int]) -> "FirSpec":
-        """The step that carries gradients back to an input of `size`: again an upfirdn2d."""
+        """The step that computes the gradient of an input of `size`; it is an upfirdn2d, too."""
         out_height, out_width = self.output_size(size, taps)
         x0, x1 = _adjoint_padding(
             size[1], out_width, taps[1], self.up[0], self.down[0], self.padding[0]
@@ -70,7 +70,7 @@ def _adjoint_padding(
 
 
 def filter_taps(f: torch.Tensor | None) -> tuple[int, int]:
-    """(height, width) of a filter: 2-D, 1-D for both axes alike, or None for the identity."""
+    """(height, width) of a filter: 2-D, 1-D (the same for both axes) or None (the identity)."""
     if f is None:
         return 1, 1
     return (f.shape[0], f.shape[0]) if f.ndim == 1 else (f.shape[0], f.shape[1])
@@ -97,7 +97,7 @@ def as_planes(x: torch.Tensor) -> torch.Tensor:
 
 
 def plane_groups(x: torch.Tensor, samples: int) -> list[slice]:
-    """Ranges of the N*C planes to work on at a time, given the samples of one: all on a GPU."""
+    """Ranges of the N*C planes to process at once, by the samples of one; on a GPU, all."""
     planes = x.shape[0] * x.shape[1]
     size = planes
     if x.device.type == "cpu":  # 16 planes fill the vector registers of a depthwise convolution
@@ -146,7 +146,7 @@ def _filter(x: torch.Tensor, kernel: torch.Tensor, spec: FirSpec) -> torch.Tenso
 
 
 def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    """Zeros added, then samples cropped: in this order a crop may reach beyond the signal."""
+    """Add zeros, then crop: in this order a crop may be larger than the signal."""
     x0, x1, y0, y1 = padding
     if max(padding) > 0:
         x = F.pad(x, [max(p, 0) for p in padding])
@@ -159,7 +159,7 @@ def _depthwise(kernel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 class _Crop(NamedTuple):
-    """How one axis of an upsampling is laid out: a transposed convolution, then a crop or pad."""
+    """One axis of an upsampling: a transposed convolution, then a crop or pad."""
 
     used: slice  # the input samples that reach the output
     padding: int
@@ -185,7 +185,7 @@ def _upsample(x: torch.Tensor, kernel: torch.Tensor, spec: FirSpec) -> torch.Ten
 
 
 def _crop(size: int, taps: int, up: int, before: int, after: int) -> _Crop:
-    """Fits upfirdn2d's padding to the full convolution, of (size - 1) * up + taps samples."""
+    """Turn upfirdn2d's padding into a crop of the full convolution of (size-1)*up+taps samples."""
     head, tail = taps - 1 - before, taps - up - after  # samples to drop at either end
     first = min(max(-(-(head - taps + 1) // up), 0), size - 1)
     last = max(min(((size - 1) * up + taps - tail - 1) // up, size - 1), first)

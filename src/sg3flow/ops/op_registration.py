@@ -1,12 +1,13 @@
-"""The ops that compiled kernels implement, declared to torch: schema, shapes, gradients.
+"""The ops that compiled kernels implement, declared to torch: schemas, shapes, gradients.
 
-Importing this module declares them; `loader` brings the implementations. Pairs are (x, y) and
-padding is (x0, x1, y0, y1), as in `ops.fir.FirSpec`. Images are contiguous [N, C, H, W], filters
-contiguous float32. `slope` 1 and `clamp` below 0 mean none.
+Importing this module declares them all; `backend` loads the implementations. Here are the shapes
+and gradients of upfirdn2d, bias_act and filtered_lrelu; `product_registration` has the others.
+Pairs are (x, y) and padding is (x0, x1, y0, y1), as in `ops.fir.FirSpec`. Images are contiguous
+[N, C, H, W], filters contiguous float32. `slope` 1 and `clamp` below 0 mean none.
 
-The flags of filtered_lrelu are uint8 [N, C, Hm, ceil(Wm / 4)] for a middle signal of [Hm, Wm]: two
-bits a sample, sample j of a row in bits 2 * (j % 4) and up of byte j // 4; the lower one says that
-the slope applies (v <= 0), the upper one that the clamp is reached.
+The flags of filtered_lrelu are uint8 [N, C, Hm, ceil(Wm / 4)] for an upsampled signal of [Hm, Wm]:
+two bits per sample, those of sample j of a row from bit 2 * (j % 4) of byte j // 4 on. The lower
+bit is set if the slope applies (v <= 0), the upper one if the sample is clamped.
 """
 
 from collections.abc import Sequence
@@ -131,7 +132,7 @@ def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor
 
 
 def _bias_act_grad_backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    """The op is linear in `grad`, so it is its own adjoint; it is flat in y (a.e.)."""
+    """The op is linear in `grad`, so it is its own adjoint; it is constant in y (a.e.)."""
     (y,) = ctx.saved_tensors
     back = torch.ops.sg3flow.bias_act_grad(tangent.contiguous(), y, *ctx.params)
     return back, None, None, None, None
@@ -222,10 +223,10 @@ def _adjoint(
     gain: float,
     slope: float,
 ) -> torch.Tensor:
-    """A gradient pulled back to an input of `size`: the flagged op with everything exchanged.
+    """The gradient of an input of `size`: the flagged op with both resamplings exchanged.
 
-    That op pads only before its first filter. What the second filter's adjoint would pad is added
-    there, and moves the flags by as much: outside of them the middle signal counts as 0.
+    That op pads only before its first filter. The padding of the second filter's adjoint is added
+    there, and shifts the flags by as much: outside of them the upsampled signal counts as 0.
     """
     first, second = geometry
     middle = first.output_size(size, filter_taps(fu))
@@ -243,7 +244,7 @@ def _adjoint(
         (offset[0] - forth.padding[0], offset[1] - forth.padding[2]),
         flags_width,
         not first.flip,
-        gain * (ux * uy) / (dx * dy),  # the op gives its own upsampling's gain by itself
+        gain * (ux * uy) / (dx * dy),  # the op adds the gain of its own upsampling
         slope,
     )
     return out
@@ -291,7 +292,7 @@ def _flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
 
 
 def _flagged_backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    """The op is linear in `g`, and its adjoint is of its own kind."""
+    """The op is linear in `g`, and its adjoint is a flagged op, too."""
     fu, fd, flags = ctx.saved_tensors
     dg = _adjoint(tangent, flags, fu, fd, ctx.geometry, ctx.size, *ctx.flags, *ctx.gains)
     return (dg, *(None,) * 11)

@@ -1,12 +1,6 @@
-"""The ops that compiled kernels implement, declared to torch: schema, shapes, gradients.
+"""Shapes and gradients of the compiled convolutions and matrix products, declared to torch.
 
-Importing this module declares them; `loader` brings the implementations. Pairs are (x, y) and
-padding is (x0, x1, y0, y1), as in `ops.fir.FirSpec`. Images are contiguous [N, C, H, W], filters
-contiguous float32. `slope` 1 and `clamp` below 0 mean none.
-
-The flags of filtered_lrelu are uint8 [N, C, Hm, ceil(Wm / 4)] for a middle signal of [Hm, Wm]: two
-bits a sample, sample j of a row in bits 2 * (j % 4) and up of byte j // 4; the lower one says that
-the slope applies (v <= 0), the upper one that the clamp is reached.
+`op_registration` has their schemas. Images are contiguous [N, C, H, W].
 """
 
 from typing import Any
@@ -32,14 +26,14 @@ torch.library.register_fake("sg3flow::conv3x3", _conv3x3_fake, lib=_library)
 
 def _conv3x3_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     x, w, before, after, padding = inputs
-    # of the result, only the gradient of `after` is made: cheaper than to convolve again
+    # Only the gradient of `after` needs the result; keeping it is cheaper than convolving again.
     keeps = after is not None and ctx.needs_input_grad[3]
     ctx.save_for_backward(x, w, before, after, output if keeps else None)
     ctx.padding = padding
 
 
 def _conv3x3_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    """Written in differentiable ops, so that every order has a gradient; `after` must not be 0."""
+    """Built from differentiable ops, so every order has a gradient; `after` must not be 0."""
     x, w, before, after, y = ctx.saved_tensors
     needs_x, needs_w, needs_before, needs_after, _ = ctx.needs_input_grad
     grad = grad.contiguous()
@@ -71,7 +65,7 @@ def _pulled_to_input(
     assert before is not None
     db = torch.ops.sg3flow.plane_products(x, dx)
     factors = before[:, :, None, None]
-    # In place unless a gradient of second order will ask for what is in `dx` now.
+    # In place, unless a second-order gradient needs the present values of `dx`.
     return dx * factors if torch.is_grad_enabled() else dx.mul_(factors), db
 
 

@@ -15,7 +15,7 @@ def setup_filter(
     taps: Sequence[float] | Sequence[Sequence[float]] | torch.Tensor | None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """A filter for the ops: float32, its sum 1.
+    """A filter for the ops: float32 with sum 1.
 
     A 1-D list of fewer than 8 taps becomes its outer product (2-D); 8 or more stay separable.
 
@@ -58,7 +58,7 @@ def upfirdn2d(
     """
     check_images("upfirdn2d", x)
     check_filter("upfirdn2d", f)
-    if not gain >= 0:  # a separable filter takes its root on each axis
+    if not gain >= 0:  # a separable filter gets its square root on each axis
         raise ValueError(f"upfirdn2d: gain must be 0 or more, not {gain}")
     spec = FirSpec(
         parse_factor("up", up),
@@ -90,7 +90,7 @@ def _compiled(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.T
 
 
 def kernel_taps(f: torch.Tensor) -> torch.Tensor:
-    """A filter as the kernels take it."""
+    """A filter in the form of the kernels: contiguous float32."""
     return f.to(torch.float32).contiguous()
 
 
@@ -101,7 +101,7 @@ def filter2d(
     flip_filter: bool = False,
     gain: float = 1,
 ) -> torch.Tensor:
-    """Filters without resampling; the size stays (plus `padding`), with zeros outside."""
+    """Filters without resampling; the size does not change (but for `padding`), zeros outside."""
     fh, fw = filter_taps(f)
     own = (fw // 2, (fw - 1) // 2, fh // 2, (fh - 1) // 2)
     return upfirdn2d(x, f, padding=_added(padding, own), flip_filter=flip_filter, gain=gain)
@@ -115,7 +115,7 @@ def upsample2d(
     flip_filter: bool = False,
     gain: float = 1,
 ) -> torch.Tensor:
-    """Enlarges by `up`, keeping the scale of the values; `padding` counts output samples."""
+    """Upsamples by `up` and keeps the scale of values; `padding` counts output samples."""
     (up_x, up_y), (fh, fw) = parse_factor("up", up), filter_taps(f)
     own = ((fw + up_x - 1) // 2, (fw - up_x) // 2, (fh + up_y - 1) // 2, (fh - up_y) // 2)
     return upfirdn2d(
@@ -136,7 +136,7 @@ def downsample2d(
     flip_filter: bool = False,
     gain: float = 1,
 ) -> torch.Tensor:
-    """Shrinks by `down`; `padding` counts input samples."""
+    """Downsamples by `down`; `padding` counts input samples."""
     (dx, dy), (fh, fw) = parse_factor("down", down), filter_taps(f)
     own = ((fw - dx + 1) // 2, (fw - dx) // 2, (fh - dy + 1) // 2, (fh - dy) // 2)
     return upfirdn2d(
@@ -174,11 +174,11 @@ def check_filter(op: str, f: torch.Tensor | None, name: str = "f") -> None:
     if f.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{op}: {name} must be float32 (see setup_filter), not {f.dtype}")
     if f.requires_grad:
-        raise ValueError(f"{op}: {name} is a constant; detach it, no gradient reaches it")
+        raise ValueError(f"{op}: {name} is a constant without a gradient; detach it")
 
 
 def check_fits(op: str, x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> None:
-    """Raises ValueError where the padded image is smaller than the filter."""
+    """Raises ValueError if the padded image is smaller than the filter."""
     height, width = spec.output_size((x.shape[2], x.shape[3]), filter_taps(f))
     if height < 1 or width < 1:
         raise ValueError(

@@ -1,8 +1,12 @@
-"""Assembly of a training: from settings to networks, optimizers and losses."""
+"""Assembly of a training: from settings to networks, optimizers and losses.
+
+``resolve`` and ``build`` take the whole ``TrainConfig``. What they call takes only the settings
+that it needs.
+"""
 
 import copy
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,6 +17,8 @@ from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
 from sg3flow.networks.layers import use_bfloat16
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
 
+T = TypeVar("T")
+
 D_REG_INTERVAL = 16
 G_REG_INTERVAL = 4  # StyleGAN2 only
 ADA_INTERVAL = 4
@@ -20,8 +26,31 @@ EMA_RAMPUP = 0.05
 
 
 @dataclass(frozen=True)
+class NetworkSettings:
+    """The settings of ``TrainConfig`` that decide the constructor arguments of G and D."""
+
+    cfg: str
+    batch: int
+    cbase: int
+    cmax: int
+    map_depth: int
+    freezed: int
+    mbstd_group: int
+    fp32: bool
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The settings of ``TrainConfig`` that decide how weights are updated."""
+
+    glr: float
+    dlr: float
+    optimizer: str
+
+
+@dataclass(frozen=True)
 class Phase:
-    """One backward pass and optimizer step, every ``interval`` batches."""
+    """One backward pass and one optimizer update, run every ``interval`` batches."""
 
     name: str
     module: torch.nn.Module
@@ -31,7 +60,14 @@ class Phase:
 
 @dataclass
 class Parts:
-    """Everything a training step works on."""
+    """Everything a training step works on.
+
+    Attributes:
+        ema_half_life_nimg, ema_rampup: see ``step.ema_beta``.
+        ada_target: D's mean sign on real images that ADA aims at; None: p stays constant.
+        ada_nimg: images in which ADA can move p from 0 to 1.
+        ada_moments: count and sum of the signs since the last adjustment of p, [2].
+    """
 
     G: Any
     D: Any
@@ -43,105 +79,123 @@ class Parts:
     device: torch.device
     ema_half_life_nimg: float
     ema_rampup: float | None
-    ada_target: float | None  # None: p stays as it is
+    ada_target: float | None
     ada_nimg: float
-    ada_moments: torch.Tensor = field(default_factory=lambda: torch.zeros(2))  # [count, sum]
+    ada_moments: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The two optimizers by the network they move; main and reg phases share one."""
+        """The optimizers of G and D by network; the main and reg phases share one."""
         return {phase.name[0]: phase.optimizer for phase in self.phases}
 
 
+def default_glr(cfg: str) -> float:
+    """The G learning rate of an architecture preset."""
+    return 0.002 if cfg == "stylegan2" else 0.0025
+
+
+def default_map_depth(cfg: str) -> int:
+    """The number of mapping layers of an architecture preset."""
+    return 8 if cfg == "stylegan2" else 2
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Settings with every "0 means the default" replaced by the default.
+    """Replace every setting that is 0 for "the default" by that default.
 
     Raises:
-        ConfigError: settings that do not go together.
+        ConfigError: settings contradict each other.
     """
-    is_stylegan2 = config.cfg == "stylegan2"
     resolved = replace(
         config,
         batch_gpu=config.batch_gpu or config.batch // config.gpus,
-        glr=config.glr or (0.002 if is_stylegan2 else 0.0025),
-        map_depth=config.map_depth or (8 if is_stylegan2 else 2),
+        glr=config.glr or default_glr(config.cfg),
+        map_depth=config.map_depth or default_map_depth(config.cfg),
     )
     if config.fp32 and config.bf16:
         raise ConfigError("train.fp32 and train.bf16 exclude each other; choose one")
     if config.batch_gpu == AUTO:
-        _check_batch(replace(resolved, batch_gpu=config.mbstd_group))  # the least it can become
+        smallest = config.mbstd_group
+        _check_batch(config.batch, config.gpus, smallest, config.mbstd_group)
     else:
-        _check_batch(resolved)
+        _check_batch(config.batch, config.gpus, resolved.batch_gpu, config.mbstd_group)
     return resolved
 
 
-def _check_batch(resolved: TrainConfig) -> None:
-    if resolved.batch_gpu < 1 or resolved.batch % (resolved.gpus * resolved.batch_gpu) != 0:
+def _check_batch(batch: int, gpus: int, batch_gpu: int, mbstd_group: int) -> None:
+    if batch_gpu < 1 or batch % (gpus * batch_gpu) != 0:
         raise ConfigError(
-            f"train.batch ({resolved.batch}) must be a multiple of gpus * batch_gpu "
-            f"({resolved.gpus} * {resolved.batch_gpu}); change one of them"
+            f"train.batch ({batch}) must be a multiple of gpus * batch_gpu "
+            f"({gpus} * {batch_gpu}); change one of them"
         )
-    if resolved.batch_gpu % resolved.mbstd_group != 0:
+    if batch_gpu % mbstd_group != 0:
         raise ConfigError(
-            f"train.batch_gpu ({resolved.batch_gpu}) must be a multiple of mbstd_group "
-            f"({resolved.mbstd_group}); change one of them"
+            f"train.batch_gpu ({batch_gpu}) must be a multiple of mbstd_group ({mbstd_group}); "
+            "change one of them"
         )
+
+
+def select(kind: type[T], config: TrainConfig) -> T:
+    """The part of the resolved settings that the dataclass ``kind`` has fields for."""
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(config, name) for name in names})
 
 
 def generator_kwargs(
-    config: TrainConfig, *, resolution: int, channels: int, c_dim: int
+    settings: NetworkSettings, *, resolution: int, channels: int, c_dim: int
 ) -> dict[str, Any]:
-    """Constructor arguments of the generator for resolved settings."""
+    """Constructor arguments of the generator."""
     kwargs: dict[str, Any] = {
         "z_dim": 512,
         "c_dim": c_dim,
         "w_dim": 512,
         "img_resolution": resolution,
         "img_channels": channels,
-        "mapping_kwargs": {"num_layers": config.map_depth},
-        "channel_base": config.cbase,
-        "channel_max": config.cmax,
+        "mapping_kwargs": {"num_layers": settings.map_depth},
+        "channel_base": settings.cbase,
+        "channel_max": settings.cmax,
     }
-    if config.cfg != "stylegan2":
-        kwargs["magnitude_ema_beta"] = 0.5 ** (config.batch / 20e3)
-    if config.cfg == "stylegan3-r":
+    if settings.cfg != "stylegan2":
+        kwargs["magnitude_ema_beta"] = 0.5 ** (settings.batch / 20e3)
+    if settings.cfg == "stylegan3-r":
         # 1x1 convolutions and radial filters make it rotation equivariant; twice the channels
         # make up for the smaller kernels (Karras et al. 2021, Sec. 4).
         kwargs |= {"conv_kernel": 1, "use_radial_filters": True}
-        kwargs |= {"channel_base": config.cbase * 2, "channel_max": config.cmax * 2}
-    if config.fp32:
+        kwargs |= {"channel_base": settings.cbase * 2, "channel_max": settings.cmax * 2}
+    if settings.fp32:
         kwargs |= {"num_fp16_res": 0, "conv_clamp": None}
     return kwargs
 
 
 def discriminator_kwargs(
-    config: TrainConfig, *, resolution: int, channels: int, c_dim: int
+    settings: NetworkSettings, *, resolution: int, channels: int, c_dim: int
 ) -> dict[str, Any]:
-    """Constructor arguments of the discriminator for resolved settings."""
+    """Constructor arguments of the discriminator."""
     kwargs: dict[str, Any] = {
         "c_dim": c_dim,
         "img_resolution": resolution,
         "img_channels": channels,
-        "channel_base": config.cbase,
-        "channel_max": config.cmax,
-        "block_kwargs": {"freeze_layers": config.freezed},
+        "channel_base": settings.cbase,
+        "channel_max": settings.cmax,
+        "block_kwargs": {"freeze_layers": settings.freezed},
         "mapping_kwargs": {},
-        "epilogue_kwargs": {"mbstd_group_size": config.mbstd_group},
+        "epilogue_kwargs": {"mbstd_group_size": settings.mbstd_group},
     }
-    if config.fp32:
+    if settings.fp32:
         kwargs |= {"num_fp16_res": 0, "conv_clamp": None}
     return kwargs
 
 
-def loss_settings(config: TrainConfig) -> LossSettings:
-    """Weights of the loss terms for resolved settings."""
-    if config.cfg == "stylegan2":
-        return LossSettings(config.gamma, pl_weight=2.0, style_mixing_prob=0.9)
-    if config.cfg == "stylegan3-r" and not config.resume:
-        return LossSettings(
-            config.gamma, blur_init_sigma=10.0, blur_fade_nimg=config.batch * 200e3 / 32
-        )
-    return LossSettings(config.gamma)
+def loss_settings(cfg: str, gamma: float, batch: int, *, from_scratch: bool) -> LossSettings:
+    """Weights of the loss terms of an architecture preset.
+
+    Args:
+        from_scratch: whether the networks start with random weights.
+    """
+    if cfg == "stylegan2":
+        return LossSettings(gamma, pl_weight=2.0, style_mixing_prob=0.9)
+    if cfg == "stylegan3-r" and from_scratch:
+        return LossSettings(gamma, blur_init_sigma=10.0, blur_fade_nimg=batch * 200e3 / 32)
+    return LossSettings(gamma)
 
 
 def build(
@@ -155,15 +209,16 @@ def build(
 ) -> Parts:
     """Networks, optimizers and losses at the start of a training.
 
-    Initial weights follow from ``config.seed`` alone.
+    Initial weights depend on ``config.seed`` only.
 
     Args:
-        architecture: constructor arguments of G and D; None: as the settings say.
+        config: resolved settings.
+        architecture: constructor arguments of G and D; None: those of the settings.
     """
     sizes = {"resolution": resolution, "channels": channels, "c_dim": c_dim}
     G_kwargs, D_kwargs = architecture or (
-        generator_kwargs(config, **sizes),
-        discriminator_kwargs(config, **sizes),
+        generator_kwargs(select(NetworkSettings, config), **sizes),
+        discriminator_kwargs(select(NetworkSettings, config), **sizes),
     )
     torch.manual_seed(config.seed)
     generator_type = StyleGAN2Generator if config.cfg == "stylegan2" else StyleGAN3Generator
@@ -174,17 +229,19 @@ def build(
         use_bfloat16(G)
         use_bfloat16(D)
     G_ema = copy.deepcopy(G).eval()
-    augment_pipe = build_augment(config, device)
+    augment_pipe = build_augment(config.aug, config.p, device)
     collector = Collector(device)
-    loss = GanLoss(G, D, augment_pipe, loss_settings(config), collector, device)
     transfer = bool(config.resume)
+    weights = loss_settings(config.cfg, config.gamma, config.batch, from_scratch=not transfer)
+    loss = GanLoss(G, D, augment_pipe, weights, collector, device)
+    has_path_length = weights.pl_weight > 0
     return Parts(
         G=G,
         D=D,
         G_ema=G_ema,
         augment_pipe=augment_pipe,
         loss=loss,
-        phases=build_phases(config, G, D, loss.settings),
+        phases=build_phases(G, D, select(OptimizerSettings, config), has_path_length),
         collector=collector,
         device=device,
         ema_half_life_nimg=config.batch * 10e3 / 32,
@@ -195,20 +252,25 @@ def build(
     )
 
 
-def build_augment(config: TrainConfig, device: torch.device) -> AugmentPipe | None:
-    """The augmentation pipe with its probability set, or None without augmentation."""
-    if config.aug == "noaug":
+def build_augment(aug: str, p: float, device: torch.device) -> AugmentPipe | None:
+    """The augmentation pipe with its initial probability, or None without augmentation.
+
+    Args:
+        aug: ``noaug``, ``ada`` or ``fixed``.
+        p: the probability with ``fixed``.
+    """
+    if aug == "noaug":
         return None
     pipe = AugmentPipe(**AUGMENT_PRESETS["bgc"]).train().requires_grad_(False).to(device)
-    pipe.p.copy_(torch.as_tensor(config.p if config.aug == "fixed" else 0.0))
+    pipe.p.copy_(torch.as_tensor(p if aug == "fixed" else 0.0))
     return pipe
 
 
-def build_phases(config: TrainConfig, G: Any, D: Any, settings: LossSettings) -> list[Phase]:
-    """The phases of a step in their order: G main, G reg, D main, D reg."""
-    g_interval = G_REG_INTERVAL if settings.pl_weight > 0 else None
-    g_optimizer = lazy_adam(G, config.glr, g_interval, config.optimizer)
-    d_optimizer = lazy_adam(D, config.dlr, D_REG_INTERVAL, config.optimizer)
+def build_phases(G: Any, D: Any, settings: OptimizerSettings, has_path_length: bool) -> list[Phase]:
+    """The phases of a step in their order: G main, G reg (path length), D main, D reg."""
+    g_interval = G_REG_INTERVAL if has_path_length else None
+    g_optimizer = lazy_adam(G, settings.glr, g_interval, settings.optimizer)
+    d_optimizer = lazy_adam(D, settings.dlr, D_REG_INTERVAL, settings.optimizer)
     phases = [Phase("Gmain", G, g_optimizer, 1)]
     if g_interval is not None:
         phases.append(Phase("Greg", G, g_optimizer, g_interval))
@@ -220,14 +282,15 @@ def build_phases(config: TrainConfig, G: Any, D: Any, settings: LossSettings) ->
 def lazy_adam(
     module: torch.nn.Module, lr: float, interval: int | None, form: str = "fused"
 ) -> torch.optim.Adam:
-    """Adam, corrected for a regularizer that adds a step every ``interval`` steps.
+    """Adam, corrected for a regularizer that adds an update every ``interval`` updates.
 
     (Karras et al. 2020, "Analyzing and Improving", appendix B.)
 
     Args:
-        form: how weights are updated, see ``TrainConfig.optimizer``. Milliseconds of fused, foreach
-            and plain on one AVX-512 core: 0.9 million weights 2.2, 6.1, 6.5; 3.2 million 3.5, 17.7,
-            11.5; 28.5 million 21, 112, 68.
+        interval: None without such a regularizer.
+        form: the implementation, see ``TrainConfig.optimizer``. Milliseconds per update of fused,
+            foreach and plain on one AVX-512 core: 0.9 million weights 2.2, 6.1, 6.5; 3.2 million
+            3.5, 17.7, 11.5; 28.5 million 21, 112, 68.
     """
     beta1, beta2, ratio = 0.0, 0.99, 1.0
     if interval is not None:

@@ -1,34 +1,34 @@
-"""Memory of a training: what it takes, and what to do when there is not enough."""
+"""Memory of a training: its use, advice when it runs out, and ``batch_gpu: auto``.
+
+Run as a program, it measures the memory of one step; the batch-size finder starts it so.
+"""
 
 import contextlib
-import dataclasses
 import json
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from sg3flow.checkpoints import load_networks
 from sg3flow.config import TrainConfig
-from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import Sg3flowError, TrainingInterruptedError, TrainingMemoryError
 from sg3flow.files import write_json
 from sg3flow.resources import flushed_denormals, free_memory, pick_device, total_memory
 from sg3flow.training.assembly import build
 from sg3flow.training.step import RealBatch, run_step
-from sg3flow.training.transfer import architecture_of
 from sg3flow.training.work_folder import RunFolder
 
 _GIB = 2**30
-_LOW = 0.05  # share of the host's memory below which the system may soon end processes
-# What torch says in a plain RuntimeError when memory ran out: its allocator of the host, and
-# libraries of the GPU that allocate for themselves.
+_LOW = 0.05  # share of the host's memory below which the system may soon kill processes
+# Texts of the RuntimeErrors that torch raises when its host allocator, or a GPU library that
+# allocates memory itself, runs out of memory.
 _NO_MEMORY = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -39,12 +39,26 @@ _NO_MEMORY = (
 )
 
 
+@dataclass(frozen=True)
+class MemorySettings:
+    """The settings of ``TrainConfig`` that decide how much memory a training needs."""
+
+    gpus: int
+    batch: int
+    batch_gpu: int
+    mbstd_group: int
+    cbase: int
+    cmax: int
+    fp32: bool
+    workers: int
+
+
 def memory_stats(device: torch.device) -> dict[str, float]:
-    """GiB of the host and, on a GPU, the peaks of the device since the last call."""
+    """Memory of the process in GiB and, on a GPU, the peaks of the device since the last call."""
     rss = psutil.Process().memory_info().rss
     stats = {
         "Resources/cpu_mem_gb": rss / _GIB,
-        # the kernel counts the peak now and then only: it may lag behind
+        # The kernel updates the peak only now and then, so it may be below rss.
         "Resources/peak_cpu_mem_gb": max(rss, peak_rss()) / _GIB,
     }
     if device.type == "cuda":
@@ -57,43 +71,43 @@ def memory_stats(device: torch.device) -> dict[str, float]:
 
 
 def peak_rss() -> int:
-    """Most bytes of the host's memory that this process has held."""
+    """Peak host memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def memory_warning(config: TrainConfig, device: torch.device, folder: RunFolder) -> bool:
-    """Warn while there is time: the system ends a process that takes too much without a word."""
+def memory_warning(settings: MemorySettings, device: torch.device, folder: RunFolder) -> bool:
+    """Warn of low host memory: when it runs out, the system kills the process without a message."""
     free, total = free_memory(), total_memory()
     is_low = free < _LOW * total
     if is_low:
-        # On a GPU the networks and their steps are not what fills the host.
-        remedy = _less_host_memory(config) if device.type == "cuda" else None
+        # The networks of a GPU training take little host memory.
+        remedy = _less_host_memory(settings.workers) if device.type == "cuda" else None
         print(
-            f"warning: {free / _GIB:.1f} of {total / _GIB:.1f} GiB of memory are left; should the "
-            f"training be killed, {remedy or advice(config, device, folder)}",
+            f"warning: {free / _GIB:.1f} of {total / _GIB:.1f} GiB of memory are left; if the "
+            f"system kills the training, {remedy or advice(settings, device, folder)}",
             file=sys.stderr,
         )
     return is_low
 
 
-def _less_host_memory(config: TrainConfig) -> str:
-    if config.workers == 0:
-        return "end other programs and run the same command: it goes on"
-    return f"run it with fewer --workers (now {config.workers}): it goes on"
+def _less_host_memory(workers: int) -> str:
+    if workers == 0:
+        return "end other programs and run the same command: it resumes"
+    return f"run it with fewer --workers (now {workers}): it resumes"
 
 
 @contextlib.contextmanager
 def out_of_memory_advice(
-    config: TrainConfig, device: torch.device, folder: RunFolder | None
+    settings: MemorySettings, device: torch.device, folder: RunFolder | None
 ) -> Iterator[None]:
-    """Say what to do when the block runs out of memory.
+    """Turn an out-of-memory error of the block into one with advice.
 
     Args:
-        folder: of the training; None: the first process has it.
+        folder: of the training; None: this is not the main process.
 
     Raises:
-        OutOfMemory: in place of torch's error.
+        TrainingMemoryError: in place of torch's error.
     """
     try:
         yield
@@ -102,8 +116,8 @@ def out_of_memory_advice(
             raise
         reason = " ".join(str(error).split()).split(" See ")[0][:200]
         raise TrainingMemoryError(
-            f"a step of {config.batch_gpu} images a pass does not fit into the memory of "
-            f"{device.type} ({reason}); {advice(config, device, folder)}"
+            f"a forward pass of {settings.batch_gpu} images does not fit into the memory of "
+            f"{device.type} ({reason}); {advice(settings, device, folder)}"
         ) from error
 
 
@@ -114,54 +128,57 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
-def advice(config: TrainConfig, device: torch.device, folder: RunFolder | None) -> str:
-    """Which setting to lower, the one that changes results least first.
+def advice(settings: MemorySettings, device: torch.device, folder: RunFolder | None) -> str:
+    """The setting to lower: the one that changes results least.
 
-    None of them keeps the result: the discriminator compares the pictures of a pass.
+    All of them change the result: the minibatch standard deviation compares the images of a pass.
     """
-    smaller = [
-        n
-        for n in range(config.mbstd_group, config.batch_gpu, config.mbstd_group)
-        if config.batch // config.gpus % n == 0
-    ]
+    per_process, group = settings.batch // settings.gpus, settings.mbstd_group
+    smaller = [n for n in range(group, settings.batch_gpu, group) if per_process % n == 0]
     if smaller:
         last = folder.last_snapshot() if folder is not None else None
-        resume = f", with --resume {last} it takes over the networks of this one" if last else ""
+        resume = f"; --resume {last} takes over its networks" if last else ""
         return (
             f"run it with --batch-gpu {smaller[-1]} (or auto): that is another training, which "
-            f"starts anew{resume}"
+            f"starts from zero{resume}"
         )
-    precision = "" if device.type == "cpu" or not config.fp32 else "without --fp32, or "
+    precision = "" if device.type == "cpu" or not settings.fp32 else "without --fp32, or "
     return (
-        f"run it {precision}with a smaller --cbase (now {config.cbase}) or --cmax (now "
-        f"{config.cmax}), or pack pictures of half the resolution"
+        f"run it {precision}with a smaller --cbase (now {settings.cbase}) or --cmax (now "
+        f"{settings.cmax}), or pack images of half the resolution"
     )
 
 
-# Of the memory that is free: fragments and the peaks of snapshots need some too.
+# Shares of the free memory that a step may take: fragmentation and snapshots need memory too.
 _GPU_SHARE, _HOST_SHARE = 0.92, 0.75
 
 
-def cached_batch_gpu(config: TrainConfig, items: TrainingSet, memo: Path) -> int:
-    """The largest fitting ``batch_gpu``: as found before, or found now and noted in ``memo``.
+def batch_gpu_candidates(batch: int, gpus: int, mbstd_group: int) -> list[int]:
+    """The values that ``batch_gpu`` may have, in ascending order."""
+    per_process = batch // gpus
+    return [n for n in range(mbstd_group, per_process + 1, mbstd_group) if per_process % n == 0]
 
-    It is part of what decides the numbers, so a training must find the same again when it goes on.
+
+def cached_batch_gpu(
+    sizes: Sequence[int], trial: Callable[[int], int | None], device: torch.device, memo: Path
+) -> int:
+    """The largest of ``sizes`` that fits, read from ``memo`` or else measured and written there.
+
+    It is one of the settings that decide the numbers, so a resumed training must use the same.
+
+    Args:
+        sizes: candidates in ascending order.
+        trial: see ``largest_fitting_batch``.
     """
     try:
         known = json.loads(memo.read_text(encoding="utf-8"))["batch_gpu"]
         return int(known)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    share = config.batch // config.gpus
-    step = config.mbstd_group
-    sizes = [n for n in range(step, share + 1, step) if share % n == 0]
     found = sizes[0]
     if len(sizes) > 1:
         print(f"finding the largest batch_gpu that fits, of {', '.join(map(str, sizes))}")
-        device = pick_device(config.device)
-        found = largest_fitting_batch(
-            sizes, _trial(config, items), _room(device), device.type == "cuda"
-        )
+        found = largest_fitting_batch(sizes, trial, _room(device), device.type == "cuda")
     print(f"batch_gpu {found}")
     write_json(memo, {"batch_gpu": found})
     return found
@@ -172,21 +189,21 @@ def largest_fitting_batch(
 ) -> int:
     """The largest of ascending ``sizes`` whose step fits.
 
-    What a step takes grows linearly with its images: the two smallest tell about the others.
+    The memory of a step grows linearly with its images, so the two smallest sizes predict it.
 
     Args:
-        trial: bytes that a step of so many images takes, None if it does not fit.
-        room: bytes to be had.
-        check: try the choice itself, and smaller ones until one fits.
+        trial: measures the bytes of a step with a number of images; None if it does not fit.
+        room: available bytes.
+        check: also measure the predicted size, and smaller ones until one fits.
 
     Raises:
-        OutOfMemory: not even the smallest fits.
+        TrainingMemoryError: the smallest size does not fit.
     """
     first = trial(sizes[0])
     if first is None or first > room:
         raise TrainingMemoryError(
-            f"not even {sizes[0]} images a pass fit into {room / 2**30:.1f} GiB; lower cbase, cmax "
-            "or the resolution of the packed set"
+            f"a forward pass of {sizes[0]} images, the smallest, does not fit into "
+            f"{room / _GIB:.1f} GiB; lower cbase, cmax or the resolution of the packed set"
         )
     second = trial(sizes[1])
     if second is None or second > room:
@@ -207,18 +224,17 @@ def _room(device: torch.device) -> float:
     return _HOST_SHARE * free_memory()
 
 
-def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | None]:
-    form: dict[str, Any] = {
-        "resolution": items.packed.resolution,
-        "channels": items.packed.channels,
-        "c_dim": items.label_dim,
-    }
-    if config.resume_arch:
-        form["architecture"] = architecture_of(load_networks(config.resume), config, **form)
+def step_trial(settings: Mapping[str, Any], form: Mapping[str, Any]) -> Callable[[int], int | None]:
+    """A function for ``largest_fitting_batch`` that runs one step in a separate process.
+
+    Args:
+        settings: all fields of a resolved ``TrainConfig``; that process builds it again.
+        form: the keyword arguments of ``build`` but for the device.
+    """
 
     def trial(size: int) -> int | None:
-        small = dataclasses.replace(config, gpus=1, batch=size, batch_gpu=size)
-        content = json.dumps({"config": dataclasses.asdict(small), **form})
+        small = {**settings, "gpus": 1, "batch": size, "batch_gpu": size}
+        content = json.dumps({"config": small, **form})
         command = [sys.executable, "-m", "sg3flow.training.batch_size_finder", content]
         done = subprocess.run(command, capture_output=True, text=True)
         return _taken(size, done)
@@ -227,30 +243,30 @@ def _trial(config: TrainConfig, items: TrainingSet) -> Callable[[int], int | Non
 
 
 def _taken(size: int, done: "subprocess.CompletedProcess[str]") -> int | None:
-    """What a trial found; the system ends by a signal what takes too much.
+    """The result of a trial; one that was killed by the system took too much memory: None.
 
     Raises:
-        Interrupted: a person ended it; no size must be remembered for that.
-        Sg3flowError: it failed for another reason, which says nothing about sizes.
+        TrainingInterruptedError: the user stopped it, which says nothing about sizes.
+        Sg3flowError: it failed for another reason, which says nothing about sizes either.
     """
     if -done.returncode in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         raise TrainingInterruptedError(
-            "stopped while batch_gpu was tried out; the same command tries it again"
+            "stopped while measuring batch_gpu; the same command measures it again"
         )
     if done.returncode < 0:
         return None
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Sg3flowError(
-            f"--batch-gpu auto: a step of {size} images a pass, tried out, failed ({last[:300]}); "
-            "repair that, or give --batch-gpu a number"
+            f"--batch-gpu auto: a trial step of {size} images failed ({last[:300]}); fix the "
+            "cause, or set --batch-gpu to a number"
         )
     found = json.loads(done.stdout.splitlines()[-1])
     return int(found) if found is not None else None
 
 
 def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:
-    """Bytes that one step takes at most."""
+    """Peak memory of one step in bytes; None if it does not fit."""
     device = pick_device(config.device)
     channels, side = form["channels"], form["resolution"]
     try:

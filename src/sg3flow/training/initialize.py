@@ -1,38 +1,51 @@
-"""Where a training begins: at its saved state, at another's networks, or at nothing.
+"""Initialize or resume: from the saved state, from another network, or with random weights.
 
-With several processes the first one reads, and the others get what it has.
+With several processes the main process reads the files and broadcasts their content.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sg3flow import distributed
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.checkpoints.loading import local_copy
 from sg3flow.ops.backend import backend_name
+from sg3flow.runs.code_state import given_values
 from sg3flow.runs.provenance import network_digest
-from sg3flow.training.assembly import Parts
-from sg3flow.training.job import Job, fingerprint, other_code_note
+from sg3flow.training.assembly import NetworkSettings, Parts, select
+from sg3flow.training.batch_size_finder import batch_gpu_candidates
+from sg3flow.training.job import Job, deciding_settings, fingerprint, other_code_note
 from sg3flow.training.loop import Clock
-from sg3flow.training.transfer import Architecture, start_architecture, transfer
-from sg3flow.training.work_folder import RunFolder, StateFolder, capture, restore, spread
+from sg3flow.training.transfer import (
+    Architecture,
+    TransferSettings,
+    start_architecture,
+    transfer,
+)
+from sg3flow.training.work_folder import (
+    RunFolder,
+    StateFolder,
+    broadcast_state,
+    capture,
+    restore,
+)
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """What there is to begin with.
+    """What a training starts from.
 
     Attributes:
-        goes_on: whether there is a saved state; all processes know.
-        saved: the state; the first process has it.
-        networks: another training's, to start from; the first process has them.
-        network_sha256: of the file they were read from; empty: none was read.
-        architecture: of the checkpoint, if it is to be taken from there; all processes know.
+        resumes: whether there is a saved state; set in all processes.
+        saved: the saved state; set in the main process.
+        networks: those of ``resume``; set in the main process.
+        network_sha256: of the file of the networks; empty if none was read.
+        architecture: that of the checkpoint, with ``resume_arch``; set in all processes.
     """
 
-    goes_on: bool
+    resumes: bool
     saved: dict[str, Any] | None
     networks: Networks | None
     network_sha256: str
@@ -40,7 +53,10 @@ class InitialState:
 
 
 def find_initial_state(job: Job, folder: RunFolder | None) -> InitialState:
-    """Look for a state in ``folder`` (None: this is not the first process), and at ``resume``.
+    """Read the saved state, or else the networks of ``resume``.
+
+    Args:
+        folder: of the training; None: this is not the main process.
 
     Raises:
         CheckpointError, ConfigError, DataError, TrackingError: ``resume`` cannot be used.
@@ -51,74 +67,74 @@ def find_initial_state(job: Job, folder: RunFolder | None) -> InitialState:
     if folder is not None:
         saved = folder.states.load()
         if saved is None:
-            _say_other_pass(job, folder)
-            _say_other_code(job, folder)
+            _print_other_states(job, folder)
         if config.resume and saved is None:
             source = local_copy(config.resume)
             networks, digest = load_networks(source), network_digest(source)
         architecture = start_architecture(
             folder.work.parent / "architecture.json",
             networks,
-            config,
+            select(TransferSettings, config),
+            select(NetworkSettings, config),
             resolution=items.packed.resolution,
             channels=items.packed.channels,
             c_dim=items.label_dim,
         )
-    news = json.dumps([saved is not None, architecture]).encode()
-    goes_on, architecture = json.loads(distributed.broadcast(news))
-    return InitialState(goes_on, saved, networks, digest, architecture)
+    shared = json.dumps([saved is not None, architecture]).encode()
+    resumes, architecture = json.loads(distributed.broadcast(shared))
+    return InitialState(resumes, saved, networks, digest, architecture)
 
 
 def initialize_or_resume(job: Job, parts: Parts, start: InitialState) -> Clock:
-    """Bring the parts to their start.
+    """Put the initial state into the parts; the clock of the training.
 
     Raises:
-        CheckpointError: the networks to start from do not fit.
+        CheckpointError: the networks of ``resume`` do not fit.
     """
-    if start.goes_on:
-        state = spread(start.saved or {})
+    if start.resumes:
+        state = broadcast_state(start.saved or {})
     else:
         if start.networks is not None:
             print(transfer(parts, start.networks, job.config.resume, job.config.resume_partial))
         if distributed.world_size() == 1:
             return Clock()
-        state = spread(capture(parts, 0) | {"clock": {}})
+        state = broadcast_state(capture(parts, 0) | {"clock": {}})
     restore(parts, state)
     clock = Clock(state["nimg"], **state["clock"])
-    if start.goes_on and distributed.is_main_process():
-        print(f"going on at {clock.nimg} images from the saved state")
-        _say_other_ops(state["ops"], backend_name(parts.device))
+    if start.resumes and distributed.is_main_process():
+        print(f"resuming from the saved state at {clock.nimg} images")
+        _print_other_ops(state["ops"], backend_name(parts.device))
     return clock
 
 
-def _say_other_pass(job: Job, folder: RunFolder) -> None:
-    """A training that differs in ``batch_gpu`` alone may be the one that was meant."""
+def _print_other_states(job: Job, folder: RunFolder) -> None:
+    """Name saved states that the user may have wanted to resume."""
+    settings, digest = deciding_settings(given_values(job.config)), job.items.packed.digest
     config = job.config
-    share = config.batch // config.gpus
-    for size in range(config.mbstd_group, share + 1, config.mbstd_group):
-        if share % size or size == config.batch_gpu:
-            continue
-        other = dataclasses.replace(config, batch_gpu=size)
-        base = folder.root / fingerprint(other, job.items.packed.digest)
-        nimg = StateFolder(base / "states").latest_nimg() if base.is_dir() else 0
-        if nimg:
-            print(
-                f"note: the same training with batch_gpu {size} has come to {nimg} images; with "
-                f"{config.batch_gpu} it is another one (the discriminator compares the pictures "
-                f"of a pass) and starts anew: --batch-gpu {size} goes on there"
-            )
-
-
-def _say_other_code(job: Job, folder: RunFolder) -> None:
-    note = other_code_note(folder.root, job.config, job.items.packed.digest, job.key)
+    for size in batch_gpu_candidates(config.batch, config.gpus, config.mbstd_group):
+        if size != config.batch_gpu:
+            other = fingerprint({**settings, "batch_gpu": size}, digest)
+            _print_other_pass(folder.root / other, size, config.batch_gpu)
+    note = other_code_note(folder.root, settings, digest, job.key)
     if note:
         print(note, flush=True)
 
 
-def _say_other_ops(before: str, now: str) -> None:
-    """Another machine, or a compiler that came or went: no reason to start again."""
+def _print_other_pass(base: Path, size: int, batch_gpu: int) -> None:
+    """Name a saved state that differs in ``batch_gpu`` only."""
+    nimg = StateFolder(base / "states").latest_nimg() if base.is_dir() else 0
+    if nimg:
+        print(
+            f"note: this training with batch_gpu {size} has a saved state at {nimg} images; "
+            f"batch_gpu {batch_gpu} changes the result (minibatch standard deviation), so it "
+            f"starts from zero: --batch-gpu {size} resumes the saved state"
+        )
+
+
+def _print_other_ops(before: str, now: str) -> None:
+    """Another machine, or a compiler that came or went: no reason to start from zero."""
     if before != now:
         print(
-            f"note: the ops were '{before}' and are '{now}' now: the training goes on with the "
-            "same numbers up to rounding, no longer bit for bit"
+            f"note: ops changed: {before} -> {now}; the training resumes with numbers that are "
+            "equal up to rounding, not bit for bit"
         )

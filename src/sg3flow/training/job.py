@@ -1,4 +1,7 @@
-"""What is to be trained: settings and data, checked; its fingerprint and its name."""
+"""One training: its checked settings and data, its fingerprint and its name.
+
+The whole ``TrainConfig`` ends here and in ``assembly``: other modules get the parts they need.
+"""
 
 import dataclasses
 import hashlib
@@ -15,6 +18,7 @@ import torch
 
 from sg3flow import distributed
 from sg3flow.addresses import without_secrets
+from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
@@ -32,47 +36,61 @@ from sg3flow.runs.code_state import (
 from sg3flow.runs.provenance import data_info
 from sg3flow.runs.run_folder import RUN, list_snapshots, read_provenance, read_run
 from sg3flow.settings import project_root, state_root
-from sg3flow.training.assembly import resolve
-from sg3flow.training.batch_size_finder import cached_batch_gpu
+from sg3flow.training.assembly import (
+    NetworkSettings,
+    default_glr,
+    default_map_depth,
+    resolve,
+    select,
+)
+from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
 from sg3flow.training.recorder import grid_size
-from sg3flow.training.transfer import check_transfer
+from sg3flow.training.transfer import TransferSettings, architecture_of, check_transfer
 from sg3flow.training.work_folder import StateFolder
 
 
-def fingerprint(config: TrainConfig, data_digest: str) -> str:
-    """Twelve hexadecimal digits over resolved settings, data and the code of the numerics.
-
-    A training with the same fingerprint resumes from saved state; a change of ``kimg`` or ``snap``
-    keeps it, a change of ``gamma`` starts a new training.
-    """
-    settings = deciding_settings(given_values(config))
-    if config.resume and Path(config.resume).is_file():
-        settings["resume"] = sha256_file(Path(config.resume))  # the network, not where it lies
-    key = {"settings": settings, "data": data_digest, "code": numerics_digest(config)}
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def numerics_digest(config: TrainConfig) -> str:
-    """SHA-256 over the code that decides the numbers of this training, kernels included."""
-    return code_digest(TRAINING_NUMERICS + (TRANSFER if config.resume else ()))
-
-
-def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide where a training goes, without those that are not set."""
+def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are set and change the result of a training."""
     return {name: value for name, value in settings.items() if value and name not in FREE_SETTINGS}
 
 
-def other_code_note(root: Path, config: TrainConfig, data_digest: str, key: str) -> str:
-    """A sentence about a saved state of this training that other code made; empty: there is none.
+def fingerprint(settings: Mapping[str, Any], data_digest: str) -> str:
+    """Twelve hexadecimal digits over settings, data and the code that decides the numbers.
 
-    Version 0.1 hashed other files under other names, so its states have other fingerprints. Any
-    later change of the numerics has the same effect: the state stays, and is not silently ignored.
+    A training with the same fingerprint resumes from its saved state. ``kimg`` and ``snap`` do not
+    change it; a new ``gamma`` does, and starts a new training.
+
+    Args:
+        settings: resolved, as ``deciding_settings`` returns them.
+        data_digest: of the packed set.
+    """
+    resume = settings.get("resume", "")
+    if resume and Path(resume).is_file():
+        settings = {**settings, "resume": sha256_file(Path(resume))}  # the content, not the path
+    code = numerics_digest(bool(resume))
+    key = {"settings": dict(settings), "data": data_digest, "code": code}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def numerics_digest(has_resume: bool) -> str:
+    """SHA-256 over the code that decides the numbers of a training, kernels included."""
+    return code_digest(TRAINING_NUMERICS + (TRANSFER if has_resume else ()))
+
+
+def other_code_note(root: Path, settings: Mapping[str, Any], data_digest: str, key: str) -> str:
+    """A sentence about a saved state of this training that other code made; empty without one.
+
+    Version 0.1 hashed other files under other names, so its states have other fingerprints. A
+    later change of the numerics has the same effect: the state remains, and the user learns of it.
 
     Args:
         root: the folder of all states.
-        key: the fingerprint now.
+        settings: resolved, as ``deciding_settings`` returns them.
+        data_digest: of the packed set.
+        key: the fingerprint of this training with the present code.
     """
-    wanted = deciding_settings(given_values(config))
+    wanted = _comparable(settings)
+    code = numerics_digest("resume" in settings)
     found: dict[Path, int] = {}
     for described in root.glob(f"*/run/{RUN}"):
         base = described.parents[1]
@@ -80,78 +98,83 @@ def other_code_note(root: Path, config: TrainConfig, data_digest: str, key: str)
         if run is None or base.name.partition("-")[0] == key or "params" not in run:
             continue
         same_data = run.get("training_set", {}).get("digest") == data_digest
+        # With equal code only the file of `resume` can differ: that is another training.
+        same_code = (read_provenance(base / "run") or {}).get("numerics") == code
+        if not same_data or same_code or not (base / "states").is_dir():
+            continue
         nimg = StateFolder(base / "states").latest_nimg()
-        # Through JSON: lists there are tuples here.
-        same_settings = json.dumps(deciding_settings(run["params"])) == json.dumps(wanted)
-        if same_data and same_settings and nimg:
+        if nimg and _comparable(deciding_settings(run["params"])) == wanted:
             found[base] = nimg
     if not found:
         return ""
     base = max(found, key=lambda each: found[each])
     version = ((read_provenance(base / "run") or {}).get("code") or {}).get("version", "")
     snapshot = next(reversed(list_snapshots(base / "run")), None)
-    advice = f"; --resume {snapshot} starts from its last network" if snapshot else ""
-    made_by = f"sg3flow {version}" if version else "another version of the code"
+    advice = f"; --resume {snapshot} takes over its networks" if snapshot else ""
+    made_by = f"sg3flow {version}" if version else "another version of sg3flow"
     return (
-        f"note: {base} holds this training at {found[base]} images, made by {made_by}, whose code "
-        f"computes by other source files than this one: it stays there, and this training starts "
-        f"anew{advice}"
+        f"note: {base} holds this training at {found[base]} images, made by other code ({made_by}) "
+        f"that cannot be resumed here; it is kept, and this training starts from zero{advice}"
     )
+
+
+def _comparable(settings: Mapping[str, Any]) -> str:
+    """The settings as ``run.json`` stores them: tuples are lists, and URLs have no password."""
+    shown = {**settings, "resume": without_secrets(settings.get("resume", ""))}
+    return json.dumps(shown, sort_keys=True)
 
 
 _ALWAYS_NAMED = {"cfg", "batch", "gamma"}
 _MOST_DIFFERENCES = 6
 
 
-def run_name(config: TrainConfig, packed: PackedSet) -> str:
+def run_name(settings: Mapping[str, Any], data_name: str, resolution: int) -> str:
     """``<cfg>-<desc or data>-<resolution>px-batch<B>-gamma<G>`` and the settings that differ.
 
-    They are held to the recipe that has the same ``desc``, or else to the defaults, and only those
-    count that change the result. A training that is made longer keeps its name.
+    The name lists settings that change the result and differ from the recipe called ``desc``, or
+    else from the defaults. A longer training has the same name.
 
     Args:
-        config: resolved settings.
+        settings: all of them by name, resolved.
+        data_name: name of the packed set.
     """
-    what = config.desc or packed.name
-    main = f"{config.cfg}-{what}-{packed.resolution}px-batch{config.batch}-gamma{config.gamma:g}"
-    words = differences(config, _usual(config))
+    what = settings["desc"] or data_name
+    size = f"{resolution}px-batch{settings['batch']}-gamma{settings['gamma']:g}"
+    words = _differences(settings, _reference_settings(settings))
     if len(words) > _MOST_DIFFERENCES:
         words = [*words[:_MOST_DIFFERENCES], f"and{len(words) - _MOST_DIFFERENCES}more"]
-    return "-".join([main, *words])
+    return "-".join([settings["cfg"], what, size, *words])
 
 
-def differences(config: TrainConfig, usual: Mapping[str, Any]) -> list[str]:
-    """A word for each setting that changes the result and is not as ``usual``, in their order."""
+def _differences(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """A word for each setting that changes the result and differs from the reference."""
+    usual_pass = settings["batch_gpu"] * settings["gpus"] == settings["batch"]
+    unnamed = FREE_SETTINGS | _ALWAYS_NAMED | ({"batch_gpu"} if usual_pass else set())
     return [
-        _word(field.name, getattr(config, field.name))
-        for field in dataclasses.fields(config)
-        if field.name not in FREE_SETTINGS | _ALWAYS_NAMED
-        and getattr(config, field.name) != usual[field.name]
-        and not (field.name == "batch_gpu" and config.batch_gpu * config.gpus == config.batch)
+        _word(name, value)
+        for name, value in settings.items()
+        if name not in unnamed and value != reference[name]
     ]
 
 
-def _usual(config: TrainConfig) -> dict[str, Any]:
-    """The settings that nobody has to be told of."""
-    base: dict[str, Any] = {
-        "cfg": config.cfg,
-        "gpus": 1,
-        "batch": config.batch,
-        "gamma": config.gamma,
-    }
+def _reference_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the recipe called ``desc``, or the defaults."""
+    base = {"gpus": 1, **{name: settings[name] for name in ("cfg", "batch", "gamma")}}
     try:
-        usual = load_settings(TrainConfig, "train", _recipe(config), base)
-    except ConfigError:  # a recipe that cannot be read
-        usual = TrainConfig(**base)
-    # Where these are 0 they follow from cfg.
-    filled = resolve(dataclasses.replace(config, glr=usual.glr, map_depth=usual.map_depth))
-    return dataclasses.asdict(usual) | {"glr": filled.glr, "map_depth": filled.map_depth}
+        reference = load_settings(TrainConfig, "train", _recipe(settings["desc"]), base)
+    except ConfigError:  # the recipe cannot be read
+        reference = TrainConfig(**base)
+    cfg = settings["cfg"]
+    return dataclasses.asdict(reference) | {
+        "glr": reference.glr or default_glr(cfg),
+        "map_depth": reference.map_depth or default_map_depth(cfg),
+    }
 
 
-def _recipe(config: TrainConfig) -> Path | None:
-    if not re.fullmatch(r"[\w.-]+", config.desc):
+def _recipe(desc: str) -> Path | None:
+    if not re.fullmatch(r"[\w.-]+", desc):
         return None
-    path = project_root() / "recipes" / f"{config.desc}.yaml"
+    path = project_root() / "recipes" / f"{desc}.yaml"
     return path if path.is_file() else None
 
 
@@ -161,7 +184,7 @@ def _word(name: str, value: Any) -> str:
     if name == "aug":
         return str(value)
     if name == "resume":
-        # Without @: NAME@ALIAS is a registered version to those who look for a run by its name.
+        # Without @: where a run name is expected, NAME@ALIAS means a registered version.
         return "from-" + re.sub(r"[^\w.-]+", "_", PurePosixPath(str(value)).stem)[-40:]
     return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
 
@@ -171,10 +194,10 @@ class Job:
     """One training.
 
     Attributes:
-        given: settings as given.
-        config: with every default filled in.
+        given: settings as the user gave them.
+        config: resolved settings.
         items: the training set.
-        key: fingerprint of all that decides the result.
+        key: the fingerprint.
     """
 
     given: TrainConfig
@@ -184,18 +207,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        """``<cfg>-<dataset>-gpus<N>-batch<B>-gamma<G>[-desc]``."""
+        """The name of a numbered folder: ``<cfg>-<dataset>-gpus<N>-batch<B>-gamma<G>[-desc]``."""
         c = self.config
         name = f"{c.cfg}-{self.items.packed.name}-gpus{c.gpus}-batch{c.batch}-gamma{c.gamma:g}"
         return f"{name}-{c.desc}" if c.desc else name
 
     @property
     def final_nimg(self) -> int:
-        """Images seen at the end: that of the first step that reaches kimg."""
+        """Images seen at the end: kimg, rounded up to whole batches."""
         return math.ceil(self.config.kimg * 1000 / self.config.batch) * self.config.batch
 
     def options(self) -> dict[str, Any]:
-        """Settings and data, to be shown: a password in an address is not."""
+        """Settings and data for people to read; a password in a URL is removed."""
         shown = {"resume": without_secrets(self.config.resume)}
         return {
             "given": dataclasses.asdict(self.given) | shown,
@@ -204,11 +227,12 @@ class Job:
         }
 
     def description(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The content of run.json."""
         options = self.options()
+        packed = self.items.packed
         return {
             "fingerprint": self.key,
-            "name": run_name(self.config, self.items.packed),
+            "name": run_name(dataclasses.asdict(self.config), packed.name, packed.resolution),
             "command": self.command,
             "params": options["resolved"],
             "training_set": options["training_set"],
@@ -216,25 +240,25 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command line that runs."""
+        """The command line of this process, without secrets."""
         return without_secrets(shlex.join(["python", *sys.argv]))
 
     def provenance(self) -> dict[str, Any]:
-        """What the training tells of where it comes from."""
+        """The part of provenance.json that only the training knows."""
         return {
             "command": self.command,
             "fingerprint": self.key,
-            "numerics": numerics_digest(self.config),
+            "numerics": numerics_digest(bool(self.config.resume)),
             "seed": self.config.seed,
             "data": data_info(self.items.packed, self.items.label_dim),
         }
 
 
 def prepare(config: TrainConfig, data: Path) -> Job:
-    """Check settings and data.
+    """Check settings and data, and resolve ``batch_gpu: auto``.
 
     Raises:
-        ConfigError, DataError: they cannot be used, or not together.
+        ConfigError, DataError: they cannot be used, or do not go together.
     """
     resolved = resolve(config)
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
@@ -245,42 +269,61 @@ def prepare(config: TrainConfig, data: Path) -> Job:
     resolution = items.packed.resolution
     if resolution < 16 or resolution & (resolution - 1):
         raise DataError(
-            f"{data} holds pictures of {resolution} pixels; training needs a power of two from 16 "
-            "on: pack with --resolution 256x256, say"
+            f"{data} holds images of {resolution} pixels; training needs a power of two, at least "
+            "16: pack with --resolution, for example 256x256"
         )
-    check_transfer(resolved, resolution)
+    check_transfer(select(TransferSettings, resolved), resolved.freezed, resolution)
     grid_size(resolved.grid, resolution)
-    _check_device(resolved)
+    device = pick_device(resolved.device)
+    _check_device(device, resolved.bf16, resolved.gpus)
     if resolved.batch_gpu == AUTO:
-        key = fingerprint(resolved, items.packed.digest)
-        memo = state_root() / "batch-gpu" / f"{key}.json"
-        fitting = cached_batch_gpu(resolved, items, memo) if distributed.is_main_process() else 0
-        fitting = int(distributed.broadcast(str(fitting).encode()))
-        resolved = dataclasses.replace(resolved, batch_gpu=fitting)
-    return Job(config, resolved, items, fingerprint(resolved, items.packed.digest))
+        found = _find_batch_gpu(resolved, items, device) if distributed.is_main_process() else 0
+        found = int(distributed.broadcast(str(found).encode()))
+        resolved = dataclasses.replace(resolved, batch_gpu=found)
+    key = fingerprint(deciding_settings(given_values(resolved)), items.packed.digest)
+    return Job(config, resolved, items, key)
 
 
-def _check_device(config: TrainConfig) -> None:
-    device = pick_device(config.device)
-    if device.type == "cuda" and config.bf16 and not torch.cuda.is_bf16_supported():
-        raise ConfigError("train.bf16: this GPU has no bfloat16; leave it out for float16")
+def _check_device(device: torch.device, bf16: bool, gpus: int) -> None:
+    if device.type == "cuda" and bf16 and not torch.cuda.is_bf16_supported():
+        raise ConfigError("train.bf16: this GPU has no bfloat16; leave it out to use float16")
     if distributed.is_launched():
         return
-    if device.type == "cuda" and config.gpus > torch.cuda.device_count():
+    if device.type == "cuda" and gpus > torch.cuda.device_count():
         raise ConfigError(
-            f"train.gpus is {config.gpus}, and {torch.cuda.device_count()} CUDA devices are "
-            "visible; lower it, or start the command on several machines with torchrun"
+            f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible; "
+            "lower it, or start the command on several machines with torchrun"
         )
+
+
+def _find_batch_gpu(resolved: TrainConfig, items: TrainingSet, device: torch.device) -> int:
+    form: dict[str, Any] = {
+        "resolution": items.packed.resolution,
+        "channels": items.packed.channels,
+        "c_dim": items.label_dim,
+    }
+    if resolved.resume_arch:
+        networks, settings = load_networks(resolved.resume), select(NetworkSettings, resolved)
+        form["architecture"] = architecture_of(
+            networks, select(TransferSettings, resolved), settings, **form
+        )
+    key = fingerprint(deciding_settings(given_values(resolved)), items.packed.digest)
+    return cached_batch_gpu(
+        batch_gpu_candidates(resolved.batch, resolved.gpus, resolved.mbstd_group),
+        step_trial(dataclasses.asdict(resolved), form),
+        device,
+        memo=state_root() / "batch-gpu" / f"{key}.json",
+    )
 
 
 def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
-    """Check settings and data as a training would; the resolved settings."""
+    """Check settings and data as a training does, and return the resolved settings."""
     job = prepare(config, data)
     return job.options() | {"fingerprint": job.key}
 
 
 def training_set_info(items: TrainingSet) -> dict[str, Any]:
-    """What a snapshot remembers of its training set: plain values, no paths."""
+    """The description of a training set in a snapshot: plain values, no paths."""
     packed = items.packed
     info = {
         "name": packed.name,

@@ -1,6 +1,6 @@
-"""Several training processes on this machine, started through torchrun's own machinery.
+"""Start the training processes of this machine as torchrun does, and stop them on signals.
 
-For several machines, torchrun itself starts the same command on each (docs/many-gpus.md).
+On several machines, torchrun itself starts the same command on each (docs/many-gpus.md).
 """
 
 import contextlib
@@ -28,21 +28,21 @@ from sg3flow.errors import (
 from sg3flow.resources import available_cpus
 from sg3flow.settings import LAUNCHED
 
-# Between the wish to stop and the end of a step that is under way and of saving its state.
+# Time limit from a stop request until the current step has ended and its state is saved.
 _SHUTDOWN_SEC = 300
 
 
 def launch(count: int, command: Sequence[str]) -> None:
-    """Run ``python <command>`` in ``count`` processes that find each other by torchrun's variables.
+    """Run ``python <command>`` in ``count`` processes with torchrun's environment variables.
 
-    They write to this one's output. The end of one with an error ends them all, and so does a
-    signal to this process, after the step under way.
+    They write to the output of this process. An error in one of them stops all; so does a signal to
+    this process, after the current step.
 
     Raises:
-        Sg3flowError: what ended the first of them.
+        Sg3flowError: the error of the first process that failed.
     """
     os.environ[LAUNCHED.name] = "1"
-    # Each process with all cores would have them wait for each other.
+    # Threads of several processes on the same cores would slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder, stop_with_parent():
@@ -54,20 +54,20 @@ def launch(count: int, command: Sequence[str]) -> None:
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
-            max_restarts=0,  # the same command again goes on
+            max_restarts=0,  # the user runs the same command again to resume
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             shutdown_timeout=_SHUTDOWN_SEC,
         )
         try:
             elastic_launch(config, sys.executable)(*command)
         except SignalException:
-            sys.exit(1)  # the first process has said how far it came
+            sys.exit(1)  # the main process has printed the message
         except ChildFailedError as error:
             raise _first_error(error.failures) from None
 
 
 def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
-    """What went wrong first: others that only lost touch with that one do not count."""
+    """The first error that is not merely the loss of another process."""
 
     def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
         rank, failure = item
@@ -79,11 +79,11 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
 
     rank, failure = min(failures.items(), key=order)
     if failure_kind(failure.error_file_data) == TrainingInterruptedError.__name__:
-        return SystemExit(1)  # said already
+        return SystemExit(1)  # the message has been printed
     if failure.exitcode < 0:
         return Sg3flowError(
-            f"process {rank} was ended by {failure.signal_name()} (by the system, if memory ran "
-            "out); the others were stopped; the same command goes on from the saved state"
+            f"process {rank} was killed by {failure.signal_name()} (by the system if memory ran "
+            "out); the others were stopped; the same command resumes from the saved state"
         )
     return Sg3flowError(f"process {rank}: {failure.message}")
 
@@ -94,22 +94,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGINT, SIGTERM or SIGHUP has come.
+    """Yield a function that returns whether SIGINT, SIGTERM or SIGHUP has arrived.
 
-    The first signal is remembered, so that the step under way can end and its state be saved; a
-    second SIGINT interrupts at once. An orphan would go on training beside the one that the next
-    `dvc repro` starts: see ``stop_with_parent``.
+    The first signal only requests a stop, so that the current step ends and its state is saved; a
+    second SIGINT interrupts at once. The end of the parent process counts as a signal, too: see
+    ``stop_with_parent``.
     """
     asked = False
 
     def remember(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        # The launcher of several processes passes on what the terminal has sent them already.
+        # With several processes, SIGINT comes from the terminal and again from the launcher.
         if not distributed.is_launched():
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    # One that is ignored stays so: `nohup` means it.
+    # An ignored signal stays ignored, for `nohup`.
     heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, remember) for number in heeded}
     try:
@@ -122,7 +122,10 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def stop_with_parent() -> Iterator[None]:
-    """Take the death of DVC, or of the launcher of several processes, as a SIGTERM (on Linux)."""
+    """Get a SIGTERM when DVC, or the launcher of several processes, ends (on Linux).
+
+    Otherwise the training would continue beside the one that the next `dvc repro` starts.
+    """
     follows = "DVC_STAGE" in os.environ or distributed.is_launched()
     if follows:
         _follow_parent(signal.SIGTERM)

@@ -1,10 +1,10 @@
-"""The training loop: it steps, and at every tick reports, shows, saves.
+"""The training loop: training steps, and at every tick a report, a snapshot or a saved state.
 
 The clock is the number of real images seen. Ticks, snapshots, schedules, random numbers and the
-place in the data all follow from it and the seed, so a run that goes on from a saved state makes
-the steps that an uninterrupted run would have made.
+position in the data depend only on it and the seed, so a resumed run makes the same steps as an
+uninterrupted one.
 
-With several processes every one of them runs this loop; the first one keeps the record.
+With several processes each of them runs this loop; the main process writes the record.
 """
 
 import time
@@ -14,25 +14,42 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sg3flow import distributed
-from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import Batch, TrainingSet
 from sg3flow.errors import DivergedError
 from sg3flow.runs.run_folder import Stat
 from sg3flow.training.assembly import Parts
-from sg3flow.training.batch_size_finder import memory_stats, memory_warning, out_of_memory_advice
+from sg3flow.training.batch_size_finder import (
+    MemorySettings,
+    memory_stats,
+    memory_warning,
+    out_of_memory_advice,
+)
 from sg3flow.training.recorder import RunRecord
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
 from sg3flow.training.work_folder import capture, check_equal
 
 
+@dataclass(frozen=True)
+class LoopSettings:
+    """The settings of ``TrainConfig`` that the loop itself needs."""
+
+    seed: int
+    batch: int
+    batch_gpu: int
+    kimg: int
+    tick: int
+    snap: int
+    max_repairs: int
+
+
 @dataclass
 class Clock:
-    """Progress of a run; ``nimg`` decides everything, the rest is for the reports.
+    """Progress of a run; steps depend on ``nimg`` only, the other fields are for reports.
 
     Attributes:
         nimg: real images seen.
         reported_nimg: ``nimg`` at the last report; -1 before the first.
-        elapsed_sec: training time of earlier starts of this run.
+        elapsed_sec: training time before the run was resumed.
     """
 
     nimg: int = 0
@@ -41,20 +58,21 @@ class Clock:
 
 
 class Measure(Protocol):
-    """Metrics of a generator in memory; it must leave no trace in the generator or in torch."""
+    """Measures a generator in memory; it must not change the generator or the state of torch."""
 
     names: tuple[str, ...]
 
     def __call__(self, G_ema: Any, snapshot: Path | None, nimg: int) -> Mapping[str, float]:
-        """Values by name; all processes take part, ``snapshot`` is None but for the first."""
+        """Values by metric name; a collective call, ``snapshot`` is set in the main process."""
         ...
 
 
 @dataclass
 class TrainingLoop:
-    """A training that is ready to step; ``record`` is None but for the first process."""
+    """A training that is ready to run; only the main process has a ``record``."""
 
-    config: TrainConfig
+    settings: LoopSettings
+    memory: MemorySettings
     parts: Parts
     items: TrainingSet
     batches: Iterator[Batch]
@@ -63,12 +81,12 @@ class TrainingLoop:
     measure: Measure | None = None
 
     def run(self, stop_asked: Callable[[], bool], advance: Callable[[int], None]) -> bool:
-        """Train until the run is complete (True) or a stop was asked for (False)."""
+        """Train until the run is complete (True) or a stop is requested (False)."""
         self._started = self._tick_started = time.monotonic()
         self._maintenance_sec = 0.0
         self._warned = False
         self._tick_nimg = self.clock.nimg
-        total = self.config.kimg * 1000
+        total = self.settings.kimg * 1000
         folder = self.record.folder if self.record is not None else None
         while True:
             done = self.clock.nimg >= total
@@ -81,35 +99,36 @@ class TrainingLoop:
                 self._save_state()
             if done or stopping:
                 return done
-            with out_of_memory_advice(self.config, self.parts.device, folder):
+            with out_of_memory_advice(self.memory, self.parts.device, folder):
                 self._step()
-            advance(self.config.batch)
+            advance(self.settings.batch)
 
     def _step(self) -> None:
         nimg, device = self.clock.nimg, self.parts.device
         real = RealBatch.of(next(self.batches), device)
-        seed_step(self.config.seed, nimg)
-        draw = random_draw(self.items, self.parts.G.z_dim, self.config.batch, device)
-        run_step(self.parts, real, draw, nimg, self.config.batch_gpu)
-        self.clock.nimg = nimg + self.config.batch
+        seed_step(self.settings.seed, nimg)
+        draw = random_draw(self.items, self.parts.G.z_dim, self.settings.batch, device)
+        run_step(self.parts, real, draw, nimg, self.settings.batch_gpu)
+        self.clock.nimg = nimg + self.settings.batch
 
     def _report_due(self, done: bool) -> bool:
-        nimg, reported, period = self.clock.nimg, self.clock.reported_nimg, self.config.tick * 1000
+        nimg, reported = self.clock.nimg, self.clock.reported_nimg
+        period = self.settings.tick * 1000
         if reported < 0 or (done and reported != nimg):
             return True
         return nimg // period > reported // period
 
     def _maintain(self, done: bool, keep: bool) -> None:
-        """All that happens between two ticks; the time it takes is reported with the next."""
+        """Report, snapshot and state at a tick; the next report contains the time of this."""
         tick_ended = time.monotonic()
         nimg = self.clock.nimg
         stats = self._check_stats()
-        tick = nimg // (self.config.tick * 1000)
+        tick = nimg // (self.settings.tick * 1000)
         if self.record is not None:
             self.record.report(stats | self._progress_stats(tick, tick_ended), nimg)
             if not self._warned:
-                self._warned = memory_warning(self.config, self.parts.device, self.record.folder)
-        if tick % self.config.snap == 0 or done:
+                self._warned = memory_warning(self.memory, self.parts.device, self.record.folder)
+        if tick % self.settings.snap == 0 or done:
             self._save_snapshot()
             keep = True
         self.clock.reported_nimg = nimg
@@ -143,8 +162,8 @@ class TrainingLoop:
         """Statistics since the last report.
 
         Raises:
-            Diverged: one of them is not finite, or too many gradients were; the last good snapshot
-                and state stand.
+            DivergedError: a value is not finite, or too many updates had non-finite gradients; the
+                last good snapshot and state remain.
         """
         collector = self.parts.collector
         stats, first_bad = collector.read(), collector.first_bad()
@@ -154,20 +173,20 @@ class TrainingLoop:
             raise self._diverged(f"{name} is no longer finite", first_bad[name])
         repaired = {n: round(s.num * s.mean) for n, s in stats.items() if n.startswith("Repairs/")}
         count = sum(repaired.values())
-        if count > self.config.max_repairs > 0:
+        if count > self.settings.max_repairs > 0:
             name = max(repaired, key=lambda name: repaired[name])
             raise self._diverged(
-                f"the gradients of {name.removeprefix('Repairs/')} and others were not finite in "
-                f"{count} updates since the last report (max_repairs {self.config.max_repairs})",
+                f"{name.removeprefix('Repairs/')} and other phases had non-finite gradients in "
+                f"{count} updates since the last report (max_repairs {self.settings.max_repairs})",
                 min(first_bad.values()),
             )
         return stats
 
     def _diverged(self, what: str, nimg: int) -> DivergedError:
-        step = nimg // self.config.batch
+        step = nimg // self.settings.batch
         return DivergedError(
             f"training diverged: {what}, first in step {step} (after {nimg} images); the last good "
-            "snapshot and state stand; try a larger --gamma or a smaller --glr"
+            "snapshot and state remain; try a larger --gamma or a smaller --glr"
         )
 
     def _progress_stats(self, tick: int, now: float) -> dict[str, Stat]:
@@ -188,7 +207,7 @@ class TrainingLoop:
         return {name: Stat(1, float(value), 0.0) for name, value in values.items()}
 
     def _save_state(self) -> None:
-        """The state of this moment; all processes take part, the first one writes."""
+        """Save a state: a collective call, the main process writes the file."""
         state = capture(self.parts, self.clock.nimg)
         if self.record is None:
             return

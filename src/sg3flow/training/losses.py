@@ -1,4 +1,4 @@
-"""Running statistics of what happens in training steps, kept on the device between reports."""
+"""The losses of G and D, and the statistics of training steps between two reports."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from sg3flow.runs.run_folder import Stat
 class Collector:
     """Counts, sums and sums of squares by name since the last report.
 
-    Adding costs no synchronization with the device; reading does, and reads over all processes.
+    Adding does not synchronize with the device. Reading does, and is a collective call.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.nimg = 0  # of the step under way
+        self.nimg = 0  # of the current step
         self._moments: dict[str, torch.Tensor] = {}  # name -> float64 [3]
         self._first_bad: dict[str, torch.Tensor] = {}  # name -> float64 [], inf without one
 
@@ -29,7 +29,7 @@ class Collector:
         """Add every element of ``values``.
 
         Args:
-            bad: whether something is wrong with them, bool []; None: whether one is not finite.
+            bad: whether the values are bad, bool []; None: bad if one is not finite.
         """
         # MPS has no float64; CUDA and CPU do, and these numbers cost nothing.
         flat = values.detach().flatten().to(torch.float64)
@@ -37,7 +37,7 @@ class Collector:
         known = self._moments.get(name)
         self._moments[name] = moments if known is None else known + moments
         bad = ~torch.isfinite(moments[1]) if bad is None else bad
-        # Filled, not chosen from two numbers: those would be copied to the device, and waited for.
+        # Not torch.where with two numbers: that would copy them to the device and wait.
         never = torch.full([], math.inf, dtype=torch.float64, device=values.device)
         now = never.masked_fill(bad, float(self.nimg))
         earlier = self._first_bad.get(name)
@@ -52,7 +52,7 @@ class Collector:
         return {name: _stat(row) for name, row in zip(names, moments.tolist(), strict=True)}
 
     def first_bad(self) -> dict[str, int]:
-        """For each name that something was wrong with, the images seen before that step."""
+        """For each name with a bad value, the images seen before the step of the first one."""
         if not self._first_bad:
             return {}
         names = sorted(self._first_bad)
@@ -61,12 +61,12 @@ class Collector:
         return {name: int(nimg) for name, nimg in found if nimg < math.inf}
 
     def clear(self) -> None:
-        """Start afresh."""
+        """Remove all statistics."""
         self._moments.clear()
         self._first_bad.clear()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a resumed run needs to report the same numbers: name -> [4], over all processes."""
+        """The statistics for a saved state: name -> [4], over all processes."""
         return {
             name: torch.cat(
                 [
@@ -78,10 +78,10 @@ class Collector:
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from ``state()`` of another run."""
+        """Continue from a ``state()``."""
         for name, saved in state.items():
             moments = saved[:3].to(self.device)
-            # The saved sums are those of all processes: one of them takes them over.
+            # The saved sums are over all processes: the main one starts from them.
             self._moments[name] = (
                 moments if distributed.is_main_process() else torch.zeros_like(moments)
             )
@@ -102,11 +102,11 @@ class LossSettings:
     Attributes:
         r1_gamma: weight of the R1 penalty.
         pl_weight: weight of the path length penalty; 0: none.
-        pl_decay: share of the new mean path length in its running mean.
+        pl_decay: weight of the new mean path length in its running mean.
         pl_batch_shrink: the path length phase uses 1/n of its batch.
         style_mixing_prob: probability that the later ws come from a second latent.
-        blur_init_sigma: blur of what D sees at the start, in pixels; 0: none.
-        blur_fade_nimg: images until the blur has faded.
+        blur_init_sigma: initial blur of the images that D sees, in pixels; 0: none.
+        blur_fade_nimg: images until the blur is 0.
     """
 
     r1_gamma: float
@@ -120,7 +120,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass of a phase sees.
+    """The inputs of one forward pass of a phase.
 
     Attributes:
         real_img: [N, C, H, W] in [-1, 1]; real_c: its labels [N, c_dim].
@@ -151,7 +151,7 @@ class GanLoss:
         self._real_signs = torch.zeros(2, device=device)  # [count, sum], for ADA
 
     def take_real_signs(self) -> torch.Tensor:
-        """Count and sum of the signs of D's logits on real pictures since the last call, [2]."""
+        """Count and sum of the signs of D's logits on real images since the last call, [2]."""
         taken, self._real_signs = self._real_signs, torch.zeros_like(self._real_signs)
         return taken
 
@@ -168,7 +168,7 @@ class GanLoss:
         losses[phase](micro, sigma, gain)
 
     def blur_sigma(self, nimg: int) -> float:
-        """Blur of what D sees, fading linearly to none (Karras et al. 2021, App. F, config R)."""
+        """Blur of D's images, linearly fading to 0 (Karras et al. 2021, App. F, config R)."""
         s = self.settings
         if s.blur_fade_nimg <= 0:
             return 0.0
@@ -177,14 +177,14 @@ class GanLoss:
     def _generate(
         self, z: torch.Tensor, c: torch.Tensor, update_emas: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [N, C, H, W] and the ws [N, num_ws, w_dim] that made them."""
+        """Images [N, C, H, W] and their ws [N, num_ws, w_dim]."""
         ws = self.G.mapping(z, c, update_emas=update_emas)
         if self.settings.style_mixing_prob > 0:
             ws = self._mix_styles(ws, c)
         return self.G.synthesis(ws, noise_mode="random", update_emas=update_emas), ws
 
     def _mix_styles(self, ws: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """The ws from a random layer on are a second latent's (Karras et al. 2019, Sec. 3.1)."""
+        """Mix in ws of a second latent from a random layer on (Karras et al. 2019, Sec. 3.1)."""
         num_ws = ws.shape[1]
         crossover = int(torch.randint(1, num_ws, []))
         if float(torch.rand([])) >= self.settings.style_mixing_prob:
@@ -194,7 +194,7 @@ class GanLoss:
         return torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)
 
     def _discriminate(self, img: torch.Tensor, c: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Logits [N, 1] of images, blurred and augmented first."""
+        """Logits [N, 1] of the blurred and augmented images."""
         taps = blur_taps(sigma)
         if taps is not None:
             img = filter2d(img, sent(taps, img.device))
@@ -228,11 +228,11 @@ class GanLoss:
     ) -> torch.Tensor:
         """(|J_w^T y| - a)^2 for each image, and the update of the running mean a.
 
-        The images of all processes count, N of each: [N * processes].
+        It covers the images of all processes, N of each: [N * processes].
         """
         (gradient,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
         lengths = distributed.all_gather(gradient.square().sum(2).mean(1).sqrt())
-        # The new mean takes part in the penalty with its gradient; only the stored one is detached.
+        # The new mean enters the penalty with its gradient; only the stored one is detached.
         pl_mean = self.pl_mean.lerp(lengths.mean(), self.settings.pl_decay)
         self.pl_mean.copy_(pl_mean.detach())
         return (lengths - pl_mean).square()

@@ -1,4 +1,7 @@
-"""Grids of sample pictures: the same latents and the same real pictures through a whole run."""
+"""The record of a run: sample grids, statistics, snapshots and states.
+
+A run keeps the latents and the real images of its grids from the first to the last snapshot.
+"""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +14,6 @@ import torch
 from PIL import Image
 
 from sg3flow.checkpoints import save_snapshot
-from sg3flow.config import TrainConfig
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_write
@@ -33,11 +35,11 @@ from sg3flow.training.work_folder import RunFolder
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """What the sample grids of a run show.
+    """The contents of a run's sample grids.
 
     Attributes:
-        columns, rows: size of the grid in pictures.
-        items: indices of the real pictures, row by row.
+        columns, rows: size of the grid in images.
+        items: indices of the real images, row by row.
         z: latents [columns * rows, z_dim]; c: labels [columns * rows, c_dim].
     """
 
@@ -49,22 +51,25 @@ class SampleGrid:
 
 
 def grid_size(setting: str, resolution: int) -> tuple[int, int]:
-    """Columns and rows: as set, ``8x4``, or as many as fit a picture of 7680 x 4320 pixels.
+    """Columns and rows of the grid: those of the setting, or as many as fit 7680 x 4320 pixels.
+
+    Args:
+        setting: like ``8x4``; empty: not set.
 
     Raises:
-        ConfigError: not that form, or not within 1x1 and 64x64.
+        ConfigError: the setting has another form or is outside 1x1 to 64x64.
     """
     if not setting:
         columns = int(np.clip(7680 // resolution, 7, 32))
         return columns, int(np.clip(4320 // resolution, 4, 32))
     columns, rows = parse_pair(setting, "train.grid (columns x rows)")
     if not (1 <= columns <= 64 and 1 <= rows <= 64):
-        raise ConfigError(f"train.grid must be within 1x1 and 64x64, not '{setting}'")
+        raise ConfigError(f"train.grid must be between 1x1 and 64x64, not '{setting}'")
     return columns, rows
 
 
 def choose_samples(items: TrainingSet, size: tuple[int, int], z_dim: int, seed: int) -> SampleGrid:
-    """Draw the pictures and latents of a run's grids; with labels, one row a class."""
+    """Draw the images and latents of a run's grids; with labels, one class per row."""
     columns, rows = size
     random = np.random.RandomState(seed)
     if items.label_dim == 0:
@@ -93,14 +98,14 @@ def _rows_by_class(
 
 
 def save_reals(path: Path, items: TrainingSet, grid: SampleGrid) -> None:
-    """Write the grid of real pictures."""
+    """Write the grid of real images."""
     images = torch.stack([items[i][0] for i in grid.items])
     save_mosaic(path, images, grid.columns)
 
 
 @torch.no_grad()
 def save_fakes(path: Path, G: Any, grid: SampleGrid, batch: int, device: torch.device) -> None:
-    """Write the grid of generated pictures."""
+    """Write the grid of generated images."""
     images = []
     for z, c in zip(torch.split(grid.z, batch), torch.split(grid.c, batch), strict=True):
         img = G(z.to(device), c.to(device), noise_mode="const")
@@ -109,18 +114,18 @@ def save_fakes(path: Path, G: Any, grid: SampleGrid, batch: int, device: torch.d
 
 
 def save_mosaic(path: Path, images: torch.Tensor, columns: int) -> None:
-    """Write uint8 images [N, C, H, W] as one PNG, ``columns`` a row."""
+    """Write uint8 images [N, C, H, W] as one PNG with ``columns`` images per row."""
     n, channels, height, width = images.shape
     rows = n // columns
     mosaic = images.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     pixels = mosaic.reshape(rows * height, columns * width, channels).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    mosaic_image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     with atomic_write(path) as stream:
-        picture.save(stream, format="PNG")
+        mosaic_image.save(stream, format="PNG")
 
 
-# A state is saved when that costs less than this share of the time since the last one, and after
-# the longest time in any case.
+# A state is saved at a tick if that takes less than this share of the time since the last one,
+# and in any case after _LONGEST_STATE_SEC.
 _STATE_SHARE = 0.02
 _LONGEST_STATE_SEC = 600.0
 
@@ -141,14 +146,15 @@ _TICK_COLUMNS = (
 
 @dataclass
 class RunRecord:
-    """The record of one run, kept by the first process.
+    """Writes the files of one run; the main process has one.
 
     Attributes:
-        training_set: what a snapshot remembers of its data.
-        load: watches the machine.
+        batch_gpu: images per forward pass of the sample grids.
+        training_set: the description of the data that snapshots contain.
+        load: measures the use of the machine.
     """
 
-    config: TrainConfig
+    batch_gpu: int
     folder: RunFolder
     reporter: Reporter
     grid: SampleGrid
@@ -158,7 +164,7 @@ class RunRecord:
     _save_sec: float = 0.0
 
     def report(self, values: Mapping[str, Stat], nimg: int) -> None:
-        """A line of statistics, in the files and on the screen."""
+        """Write the statistics of a tick to the files and print a line of them."""
         self.reporter.stats({**values, **self.load.read()}, nimg)
         columns = [
             f"{label} {values[name].mean:<{width}}"
@@ -169,7 +175,7 @@ class RunRecord:
         self.folder.publish(STATS)
 
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
-        """The networks and a grid of samples."""
+        """Write the networks and a grid of samples."""
         snapshot = self.snapshot_path(nimg)
         pipe = parts.augment_pipe
         sha256 = save_snapshot(
@@ -189,20 +195,20 @@ class RunRecord:
     def _save_fakes(self, parts: Parts, nimg: int) -> None:
         name = fakes_name(nimg)
         path = self.folder.work / name
-        save_fakes(path, parts.G_ema, self.grid, self.config.batch_gpu, parts.device)
+        save_fakes(path, parts.G_ema, self.grid, self.batch_gpu, parts.device)
         self.reporter.image(path, "samples", nimg)
         self.folder.publish(name)
 
     def snapshot_path(self, nimg: int) -> Path:
-        """Where the snapshot of this moment stands."""
+        """The file of the snapshot after ``nimg`` images."""
         return self.folder.work / snapshot_name(nimg)
 
     def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
-        """Whether an earlier start of this run has measured the snapshot already."""
+        """Whether the snapshot was measured before the run was resumed."""
         return all(self.reporter.has_metric(self.snapshot_path(nimg), name) for name in names)
 
     def metrics(self, values: Mapping[str, float], nimg: int) -> None:
-        """What the metrics say of the snapshot."""
+        """Write and print the metric values of a snapshot."""
         snapshot = self.snapshot_path(nimg)
         for name, value in values.items():
             print(f"{snapshot.name}: {name} {value:.4f}", flush=True)
@@ -210,15 +216,15 @@ class RunRecord:
             self.folder.publish(metric_file(name))
 
     def state_is_due(self) -> bool:
-        """Whether it is time to save a state between two reports."""
+        """Whether to save a state now, between two ticks."""
         return time.monotonic() - self._saved > _LONGEST_STATE_SEC
 
     def saving_is_cheap(self) -> bool:
-        """Whether a state costs next to nothing, measured by the last one."""
+        """Whether saving a state takes little time, judged by the last one."""
         return self._save_sec < _STATE_SHARE * (time.monotonic() - self._saved)
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Keep a state to go on from."""
+        """Write a resumable state."""
         started = time.monotonic()
         self.folder.states.save(state)
         self._saved = time.monotonic()

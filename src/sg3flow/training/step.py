@@ -1,4 +1,4 @@
-"""Moving average of the generator's weights."""
+"""One training step: the phases of a batch, the EMA of G, and ADA."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from sg3flow.training.losses import MicroBatch
 
 
 def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None) -> float:
-    """Share of the old average that stays after a step.
+    """Weight of the old average in the new one.
 
     Args:
-        batch: images a step.
+        batch: images per step.
         nimg: real images seen before this step.
         half_life_nimg: images after which half of the old average is left.
         rampup: the half-life is at most this share of ``nimg``; None: no limit.
@@ -29,27 +29,27 @@ def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None)
 
 @torch.no_grad()
 def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> None:
-    """Move the parameters of ``ema`` towards those of ``module``; buffers are copied."""
+    """Update the average ``ema`` of the parameters of ``module``; buffers are copied."""
     for average, current in zip(ema.parameters(), module.parameters(), strict=True):
         average.copy_(current.lerp(average, beta))
     for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
         copy.copy_(buffer)
 
 
-# Draws the latents and labels of the generated images of one phase: ([N, z_dim], [N, c_dim]).
+# From the name of a phase: latents and labels of its generated images, [N, z_dim] and [N, c_dim].
 Draw = Callable[[str], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class RealBatch:
-    """A batch of real pictures: img [N, C, H, W] in [-1, 1], c [N, c_dim]."""
+    """A batch of real images: img [N, C, H, W] in [-1, 1], c [N, c_dim]."""
 
     img: torch.Tensor
     c: torch.Tensor
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> "RealBatch":
-        """From uint8 pictures [N, C, H, W] and their labels."""
+        """From uint8 images [N, C, H, W] and their labels."""
         img, c = (sent(part, device) for part in batch)
         return cls(img.to(torch.float32) / 127.5 - 1, c)
 
@@ -58,7 +58,7 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
     """Latents from a normal distribution, labels of random training items.
 
     Args:
-        batch: images of the whole batch, of which this process gets its share.
+        batch: images of the whole batch; this process gets its shard of them.
     """
 
     def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,22 +71,22 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
 
 
 def seed_step(seed: int, nimg: int) -> None:
-    """Seed torch for one step, so that a step's random numbers depend on nothing before it."""
+    """Seed torch for one step: its random numbers do not depend on earlier steps."""
     digest = hashlib.sha256(f"{seed}/{nimg}/0".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: int) -> None:
-    """One iteration on this process's share of a batch, ``batch_gpu`` images at a time.
+    """One iteration on this process's shard of a batch, ``batch_gpu`` images at a time.
 
     Args:
-        nimg: real images seen before this step; with the batch size it tells which phases are due.
+        nimg: real images seen before this step; it decides which phases are due.
     """
     batch = real.img.shape[0] * distributed.world_size()
     parts.collector.nimg = nimg
     batch_idx = nimg // batch
     due = [phase for phase in parts.phases if batch_idx % phase.interval == 0]
-    # All latents first: the phases must not shift each other's random numbers.
+    # All latents first: a phase must not shift the random numbers of another.
     latents = {phase.name: draw(phase.name) for phase in due}
     for phase in due:
         _run_phase(parts, phase, real, *latents[phase.name], nimg, batch_gpu)
@@ -117,14 +117,14 @@ def _run_phase(
     having = [p for p in trainable if p.grad is not None]
     if having:
         repaired = _average_and_repair(having)
-        # Averaged, it is the same on all processes: one of them counts it.
+        # After averaging it is equal in all processes, so only the main one counts it.
         counted = repaired.to(torch.float32)[None][: int(distributed.is_main_process())]
         parts.collector.add(f"Repairs/{phase.name}", counted, bad=repaired)
         phase.optimizer.step()
 
 
 def _average_and_repair(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
-    """Gradients averaged over processes, NaN -> 0, +-inf -> +-1e5; whether that was needed: []."""
+    """Average gradients over processes; NaN -> 0, +-inf -> +-1e5; whether any was replaced, []."""
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     distributed.all_reduce_mean_(flat)
     repaired = ~torch.isfinite(flat).all()
@@ -142,7 +142,7 @@ def _set_requires_grad(parameters: list[torch.nn.Parameter], value: bool) -> Non
 
 
 def _adjust_augmentation(parts: Parts, batch: int, batches_done: int) -> None:
-    """ADA: steer p so that D's mean sign on real pictures stays at the target.
+    """ADA: adjust p so that D's mean sign on real images approaches the target.
 
     (Karras et al. 2020, "Training GANs with Limited Data", Sec. 3.)
     """

@@ -1,4 +1,7 @@
-"""A table of a network's layers, shown when training starts."""
+"""A whole training: it joins the processes, opens the folders, assembles the loop and runs it.
+
+At the end of the file is the table of layers that a training prints at its start.
+"""
 
 import contextlib
 import dataclasses
@@ -33,19 +36,239 @@ from sg3flow.runs.run_folder import (
     read_uid,
 )
 from sg3flow.settings import state_root
-from sg3flow.training.assembly import Parts, build
-from sg3flow.training.batch_size_finder import out_of_memory_advice
+from sg3flow.training.assembly import Parts, build, select
+from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
 from sg3flow.training.job import Job, prepare, training_set_info
 from sg3flow.training.launcher import stop_requests
-from sg3flow.training.loop import Measure, TrainingLoop
+from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
 from sg3flow.training.work_folder import RunFolder, check_out, numbered_out, open_run_folder
+
+# Uploads a run folder to a tracking server while the block runs.
+Uploading = Callable[[Path], AbstractContextManager[object]]
+# From batch_gpu, packed set and device: measures each snapshot; None without metrics.
+MeasureFor = Callable[[int, PackedSet, torch.device], Measure | None]
+
+
+def train(
+    config: TrainConfig,
+    data: Path,
+    *,
+    run_dir: Path | None = None,
+    outdir: Path | None = None,
+    uploading: Uploading = lambda folder: contextlib.nullcontext(),
+    measure_for: MeasureFor = lambda batch_gpu, packed, device: None,
+) -> Path | None:
+    """Train, or resume an interrupted training.
+
+    A collective call: with several processes only the main one writes and tracks.
+
+    Args:
+        config: settings as the user gave them.
+        data: the packed set.
+        run_dir: the output folder; None: use ``outdir``.
+        outdir: the folder for a numbered output folder; None: use ``run_dir``.
+        uploading: uploads the work folder to a tracking server during the training.
+        measure_for: makes the function that measures each snapshot.
+
+    Returns:
+        The output folder in the main process, None in the others.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: settings, data or a network cannot be used.
+        TrainingInterruptedError: a signal stopped the training before its end.
+        DivergedError, TrainingMemoryError, ProcessLostError: the training failed; the last saved
+            state remains.
+    """
+    device = pick_device(config.device)
+    with (
+        distributed.process_group(device),
+        flushed_denormals(),
+        stop_requests() as stop_asked,
+        lost_readers_named(),
+    ):
+        _check_processes(config.gpus)
+        job = prepare(config, data)
+        distributed.check_same(job.key, "the training")
+        if not distributed.is_main_process():
+            _run_worker(job, device, measure_for, stop_asked)
+            return None
+        check_output(run_dir, outdir)
+        folder = open_run_folder(state_root(), job.key, job.final_nimg)
+        with contextlib.closing(folder):
+            if run_dir is not None:
+                check_out(run_dir, job.key, folder.uid)
+                folder.out = run_dir
+            else:
+                folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
+            _run_main(job, device, folder, uploading, measure_for, stop_asked)
+            return folder.out
+
+
+def check_output(run_dir: Path | None, outdir: Path | None) -> None:
+    """Check that exactly one of the two folders is given.
+
+    Raises:
+        ConfigError: none or both are.
+    """
+    if (run_dir is None) == (outdir is None):
+        raise ConfigError("give the output folder: --outdir DIR (numbered runs) or --run-dir DIR")
+
+
+def _check_processes(gpus: int) -> None:
+    count = distributed.world_size()
+    if gpus == count:
+        return
+    found = f"torchrun started {count}" if distributed.is_launched() else "this is a single one"
+    raise ConfigError(
+        f"train.gpus is {gpus} processes in total, and {found}; stages/train.py starts them "
+        "itself; with torchrun, --nproc-per-node times --nnodes must equal train.gpus"
+    )
+
+
+def _run_main(
+    job: Job,
+    device: torch.device,
+    folder: RunFolder,
+    uploading: Uploading,
+    measure_for: MeasureFor,
+    stop_asked: Callable[[], bool],
+) -> None:
+    """The main process: it trains and writes the record."""
+    past_end = folder.states.latest_nimg() > job.final_nimg
+    distributed.broadcast(b"past its end" if past_end else b"")
+    if past_end:
+        print(f"a longer run of this training is complete (in {folder.work}); publishing its files")
+        folder.publish_all(job.final_nimg)
+        return
+    write_json(folder.work / OPTIONS, job.options())
+    describe_run(folder.work, job.description())
+    folder.publish(RUN)
+    loop = _assemble(job, device, folder, measure_for)
+    folder.publish_all(job.final_nimg)
+    total = job.config.kimg * 1000
+    with uploading(folder.work):
+        assert loop.record is not None
+        with loop.record.load.sampling(), progress("train (images)", total) as advance:
+            advance(loop.clock.nimg)
+            complete = loop.run(stop_asked, advance)
+        folder.publish_all(job.final_nimg)
+        if not complete:
+            raise _interrupted(loop)
+    folder.publish(EVENTS)  # now with its last event
+
+
+def _run_worker(
+    job: Job, device: torch.device, measure_for: MeasureFor, stop_asked: Callable[[], bool]
+) -> None:
+    """The other processes: they train only."""
+    if distributed.broadcast(b""):
+        return
+    loop = _assemble(job, device, None, measure_for)
+    if not loop.run(stop_asked, lambda images: None):
+        raise _interrupted(loop)
+
+
+def _interrupted(loop: TrainingLoop) -> TrainingInterruptedError:
+    return TrainingInterruptedError(
+        f"stopped at {loop.clock.nimg} of {loop.settings.kimg * 1000} images as requested; the "
+        "state is saved and the same command resumes from it"
+    )
+
+
+def _assemble(
+    job: Job, device: torch.device, folder: RunFolder | None, measure_for: MeasureFor
+) -> TrainingLoop:
+    """The loop with all its parts, initialized or resumed."""
+    config, items = job.config, job.items
+    memory = select(MemorySettings, config)
+    with out_of_memory_advice(memory, device, folder):
+        start = find_initial_state(job, folder)
+        parts = build(
+            config,
+            resolution=items.packed.resolution,
+            channels=items.packed.channels,
+            c_dim=items.label_dim,
+            device=device,
+            architecture=start.architecture,
+        )
+        clock = initialize_or_resume(job, parts, start)
+        digest = start.network_sha256
+        record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
+    sampler = WindowedShuffle(
+        len(items),
+        config.seed,
+        start=clock.nimg,
+        rank=distributed.rank(),
+        num_processes=distributed.world_size(),
+    )
+    # Before the readers are forked, so that they share the memory.
+    items.packed.keep_in_memory(share=0.25 / config.gpus)
+    batches = endless_batches(
+        items,
+        sampler,
+        config.batch // config.gpus,
+        workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    # After the readers are forked: it may start threads.
+    measure = measure_for(config.batch_gpu, items.packed, device)
+    settings = select(LoopSettings, config)
+    return TrainingLoop(settings, memory, parts, items, batches, clock, record, measure)
+
+
+def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> RunRecord:
+    """The record of the main process; this also writes the files of a run's start."""
+    config, items = job.config, job.items
+    reporter = JsonlReporter(folder.work)
+    size = grid_size(config.grid, items.packed.resolution)
+    grid = choose_samples(items, size, parts.G.z_dim, config.seed)
+    reals = folder.work / REALS
+    if not reals.exists():
+        save_reals(reals, items, grid)
+    reporter.image(reals, "reals", 0)
+    summary = folder.work / NETWORKS
+    write_text(summary, _summary(parts, config.batch_gpu))
+    print(summary.read_text(encoding="utf-8"), end="", flush=True)
+    options, described = folder.work / OPTIONS, folder.work / RUN
+    for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
+        reporter.artifact(path)
+    load = SystemMonitor(folder.work, parts.device)
+    return RunRecord(config.batch_gpu, folder, reporter, grid, training_set_info(items), load)
+
+
+def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
+    """Write the provenance of the run, unless it is complete already.
+
+    Args:
+        network: SHA-256 of the network of ``resume``; empty: none was read.
+    """
+    known = read_provenance(folder.work)
+    if known is not None and nimg >= job.final_nimg:
+        return []
+    facts = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
+    if network or known is None:
+        facts["network"] = network_info(job.config.resume, network)
+    else:
+        facts["network"] = known.get("network", {})
+    return capture(folder.work, parts.device, facts)
+
+
+@torch.no_grad()
+def _summary(parts: Parts, batch_gpu: int) -> str:
+    """Layers, shapes, parameters and types of both networks."""
+    z = torch.zeros([batch_gpu, parts.G.z_dim], device=parts.device)
+    c = torch.zeros([batch_gpu, parts.G.c_dim], device=parts.device)
+    img = parts.G_ema(z, c)
+    tables = [summarize(parts.G_ema, z, c), summarize(parts.D, img, c)]
+    device = f"device {parts.device}, ops {backend_name(parts.device)}"
+    return "\n".join([*map(format_summary, tables), device]) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer: its output, and the numbers it holds itself (not its children's)."""
+    """One layer: its output, and the count of its parameters and buffers without its children's."""
 
     name: str
     num_parameters: int
@@ -55,10 +278,10 @@ class LayerRow:
 
 
 def summarize(module: nn.Module, *inputs: Any) -> list[LayerRow]:
-    """Runs `module` on `inputs` without gradients and returns a row for each layer that ran.
+    """Run `module` on `inputs` without gradients and return one row per layer that ran.
 
-    Layers that hold nothing themselves and wrap others are left out, but for the module itself,
-    which comes last under its class name. Training mode and buffers stay as they were.
+    Layers without parameters and buffers of their own are left out, except the module itself: it
+    is the last row, under its class name. Training mode and buffers do not change.
     """
     outputs: list[tuple[str, nn.Module, torch.Tensor]] = []
 
@@ -81,7 +304,7 @@ def summarize(module: nn.Module, *inputs: Any) -> list[LayerRow]:
 
 
 def format_summary(rows: Sequence[LayerRow]) -> str:
-    """The rows as aligned text with a header and totals."""
+    """The rows as aligned text with header and totals."""
     header = ("layer", "parameters", "buffers", "output", "dtype")
     total = ("total", _count(rows, "num_parameters"), _count(rows, "num_buffers"), "", "")
     table = [header, *(_cells(r) for r in rows), total]
@@ -98,7 +321,7 @@ def _row(name: str, module: nn.Module, output: torch.Tensor) -> LayerRow:
 
 
 def _own(module: nn.Module) -> tuple[int, int]:
-    """Numbers in the parameters and buffers that belong to the module itself."""
+    """Element counts of the parameters and buffers of the module, without its children."""
     parameters = sum(p.numel() for p in module.parameters(recurse=False))
     return parameters, sum(b.numel() for b in module.buffers(recurse=False))
 
@@ -114,221 +337,3 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
 
 def _count(rows: Sequence[LayerRow], field: str) -> str:
     return str(sum(getattr(r, field) for r in rows))
-
-
-# Mirrors a run folder to a tracker while the block runs.
-Mirror = Callable[[Path], AbstractContextManager[object]]
-# Makes what measures snapshots on the fly, or None where no metrics are wanted.
-MeasureFor = Callable[[TrainConfig, PackedSet, torch.device], Measure | None]
-
-
-def train(
-    config: TrainConfig,
-    data: Path,
-    *,
-    run_dir: Path | None = None,
-    outdir: Path | None = None,
-    mirror: Mirror = lambda folder: contextlib.nullcontext(),
-    measure_for: MeasureFor = lambda config, packed, device: None,
-) -> Path | None:
-    """Train, or go on with a training that was interrupted.
-
-    With several processes each of them calls this; the first one alone writes and tracks.
-
-    Args:
-        config: settings as given.
-        data: the packed set.
-        run_dir: the output folder itself; or else
-        outdir: the folder in which a numbered output folder is made.
-        mirror: tells a tracker what happens in the work folder.
-        measure_for: makes the metrics that each snapshot gets at once.
-
-    Returns:
-        The output folder; None in all processes but the first.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: settings, data or a network that cannot be used.
-        Interrupted: a signal ended the training before its end.
-        Diverged, OutOfMemory, ProcessLost: it cannot go on; the saved state stands.
-    """
-    device = pick_device(config.device)
-    with (
-        distributed.process_group(device),
-        flushed_denormals(),
-        stop_requests() as stop_asked,
-        lost_readers_named(),
-    ):
-        _check_group(config)
-        job = prepare(config, data)
-        distributed.check_same(job.key, "the training")
-        if not distributed.is_main_process():
-            _follow(job, device, measure_for, stop_asked)
-            return None
-        check_output(run_dir, outdir)
-        folder = open_run_folder(state_root(), job.key, job.final_nimg)
-        with contextlib.closing(folder):
-            if run_dir is not None:
-                check_out(run_dir, job.key, folder.uid)
-                folder.out = run_dir
-            else:
-                folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
-            _lead(job, device, folder, mirror, measure_for, stop_asked)
-            return folder.out
-
-
-def check_output(run_dir: Path | None, outdir: Path | None) -> None:
-    """Make sure that exactly one of the two says where results go.
-
-    Raises:
-        ConfigError: none or both do.
-    """
-    if (run_dir is None) == (outdir is None):
-        raise ConfigError("say where results go: --outdir DIR (numbered runs) or --run-dir DIR")
-
-
-def _check_group(config: TrainConfig) -> None:
-    count = distributed.world_size()
-    if config.gpus == count:
-        return
-    how = f"torchrun started {count}" if distributed.is_launched() else "this is a single one"
-    raise ConfigError(
-        f"train.gpus is {config.gpus} processes in all, and {how}; stages/train.py starts them "
-        "itself, or torchrun with --nproc-per-node times --nnodes"
-    )
-
-
-def _lead(
-    job: Job,
-    device: torch.device,
-    folder: RunFolder,
-    mirror: Mirror,
-    measure_for: MeasureFor,
-    stop_asked: Callable[[], bool],
-) -> None:
-    """The first process's part: it trains and keeps the record."""
-    past_end = folder.states.latest_nimg() > job.final_nimg
-    distributed.broadcast(b"past its end" if past_end else b"")
-    if past_end:
-        print(f"a longer run of this training has been here already (in {folder.work})")
-        folder.publish_all(job.final_nimg)
-        return
-    write_json(folder.work / OPTIONS, job.options())
-    describe_run(folder.work, job.description())
-    folder.publish(RUN)
-    loop = _assemble(job, device, folder, measure_for)
-    folder.publish_all(job.final_nimg)
-    total = job.config.kimg * 1000
-    with mirror(folder.work):
-        assert loop.record is not None
-        with loop.record.load.sampling(), progress("train (images)", total) as advance:
-            advance(loop.clock.nimg)
-            complete = loop.run(stop_asked, advance)
-        folder.publish_all(job.final_nimg)
-        if not complete:
-            raise _interrupted(loop)
-    folder.publish(EVENTS)  # with its end
-
-
-def _follow(
-    job: Job, device: torch.device, measure_for: MeasureFor, stop_asked: Callable[[], bool]
-) -> None:
-    """The other processes' part: they train."""
-    if distributed.broadcast(b""):
-        return
-    loop = _assemble(job, device, None, measure_for)
-    if not loop.run(stop_asked, lambda images: None):
-        raise _interrupted(loop)
-
-
-def _interrupted(loop: TrainingLoop) -> TrainingInterruptedError:
-    return TrainingInterruptedError(
-        f"stopped at {loop.clock.nimg} of {loop.config.kimg * 1000} images as asked; the state is "
-        "saved and the same command goes on from there"
-    )
-
-
-def _assemble(
-    job: Job, device: torch.device, folder: RunFolder | None, measure_for: MeasureFor
-) -> TrainingLoop:
-    """Everything a run needs, at its start or where its saved state left it."""
-    config, items = job.config, job.items
-    with out_of_memory_advice(config, device, folder):
-        start = find_initial_state(job, folder)
-        parts = build(
-            config,
-            resolution=items.packed.resolution,
-            channels=items.packed.channels,
-            c_dim=items.label_dim,
-            device=device,
-            architecture=start.architecture,
-        )
-        clock = initialize_or_resume(job, parts, start)
-        digest = start.network_sha256
-        record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
-    sampler = WindowedShuffle(
-        len(items),
-        config.seed,
-        start=clock.nimg,
-        rank=distributed.rank(),
-        num_processes=distributed.world_size(),
-    )
-    # Before the readers are forked, so that they share it; some is left for the other processes.
-    items.packed.keep_in_memory(share=0.25 / config.gpus)
-    batches = endless_batches(
-        items,
-        sampler,
-        config.batch // config.gpus,
-        workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-    # After the readers have been forked: it may start threads.
-    measure = measure_for(config, items.packed, device)
-    return TrainingLoop(config, parts, items, batches, clock, record, measure)
-
-
-def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> RunRecord:
-    """What the first process keeps; what stands at a run's beginning is made here."""
-    config, items = job.config, job.items
-    reporter = JsonlReporter(folder.work)
-    size = grid_size(config.grid, items.packed.resolution)
-    grid = choose_samples(items, size, parts.G.z_dim, config.seed)
-    reals = folder.work / REALS
-    if not reals.exists():
-        save_reals(reals, items, grid)
-    reporter.image(reals, "reals", 0)
-    summary = folder.work / NETWORKS
-    write_text(summary, _summary(parts, config))
-    print(summary.read_text(encoding="utf-8"), end="", flush=True)
-    options, described = folder.work / OPTIONS, folder.work / RUN
-    for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
-        reporter.artifact(path)
-    load = SystemMonitor(folder.work, parts.device)
-    return RunRecord(config, folder, reporter, grid, training_set_info(items), load)
-
-
-def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
-    """Write down where the run comes from, if this start of it trains at all.
-
-    Args:
-        network: SHA-256 of the network that it starts from; empty: it goes on, or has none.
-    """
-    known = read_provenance(folder.work)
-    if known is not None and nimg >= job.final_nimg:
-        return []
-    told = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
-    if network or known is None:
-        told["network"] = network_info(job.config.resume, network)
-    else:
-        told["network"] = known.get("network", {})
-    return capture(folder.work, parts.device, told)
-
-
-@torch.no_grad()
-def _summary(parts: Parts, config: TrainConfig) -> str:
-    """Layers, shapes, parameters and types of both networks."""
-    z = torch.zeros([config.batch_gpu, parts.G.z_dim], device=parts.device)
-    c = torch.zeros([config.batch_gpu, parts.G.c_dim], device=parts.device)
-    img = parts.G_ema(z, c)
-    tables = [summarize(parts.G_ema, z, c), summarize(parts.D, img, c)]
-    device = f"device {parts.device}, ops {backend_name(parts.device)}"
-    return "\n".join([*map(format_summary, tables), device]) + "\n"

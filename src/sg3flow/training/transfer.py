@@ -1,8 +1,9 @@
-"""Starting a training from the networks of a checkpoint: its weights, and if asked for its form."""
+"""Start from a checkpoint: take its weights and, with ``resume_arch``, its architecture."""
 
 import copy
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +12,15 @@ from torch import nn
 
 from sg3flow.addresses import without_secrets
 from sg3flow.checkpoints import Networks, load_networks
-from sg3flow.config import TrainConfig
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_json
 from sg3flow.networks import StyleGAN2Generator
-from sg3flow.training.assembly import Parts, discriminator_kwargs, generator_kwargs
+from sg3flow.training.assembly import (
+    NetworkSettings,
+    Parts,
+    discriminator_kwargs,
+    generator_kwargs,
+)
 
 # Constructor arguments of G and of D.
 Architecture = tuple[dict[str, Any], dict[str, Any]]
@@ -23,98 +28,114 @@ Architecture = tuple[dict[str, Any], dict[str, Any]]
 _PRECISION = ("num_fp16_res", "conv_clamp")
 _MAX_LISTED = 4
 _ADVICE = (
-    "use --resume-partial to take what fits, or --resume-arch to take the architecture from the "
-    "checkpoint"
+    "use --resume-partial to take the tensors that fit, or --resume-arch to take the architecture "
+    "of the checkpoint"
 )
-# Numbers that follow from the architecture: a checkpoint's are no weights of it.
+# Buffers that the architecture defines; they are not learned.
 _FIXED = ("up_filter", "down_filter", "resample_filter")
-# Stored in half precision, a filter's numbers are off by this much.
+# The rounding error of a filter that was stored in half precision.
 _FILTER_TOLERANCE = 1e-3
 
 
-def check_transfer(config: TrainConfig, resolution: int) -> None:
-    """Check the settings that only make sense with another network, or with one so deep.
+@dataclass(frozen=True)
+class TransferSettings:
+    """The settings of ``TrainConfig`` about a start from another network."""
+
+    resume: str
+    resume_partial: bool
+    resume_arch: bool
+
+
+def check_transfer(settings: TransferSettings, freezed: int, resolution: int) -> None:
+    """Check the settings that need another network or a number of layers.
 
     Args:
-        resolution: side of the pictures, which decides how many layers D has.
+        freezed: how many layers of D to freeze.
+        resolution: side of the images, which decides how many layers D has.
 
     Raises:
         ConfigError: ``resume_partial`` or ``resume_arch`` without ``resume``, or ``freezed`` beyond
             the layers of D.
     """
     for name in ("resume_partial", "resume_arch"):
-        if getattr(config, name) and not config.resume:
+        if getattr(settings, name) and not settings.resume:
             raise ConfigError(
                 f"train.{name} needs a network to start from; give --resume FILE|URL too"
             )
     # fromrgb, then conv0, conv1 and skip of the blocks from `resolution` down to 8.
     layers = 1 + 3 * (resolution.bit_length() - 3)
-    if not 0 <= config.freezed <= layers:
+    if not 0 <= freezed <= layers:
         raise ConfigError(
             f"train.freezed must be from 0 to {layers}, the layers of D before its last block at "
-            f"{resolution} pixels, not {config.freezed}"
+            f"{resolution} pixels, not {freezed}"
         )
 
 
 def start_architecture(
     kept: Path,
     networks: Networks | None,
-    config: TrainConfig,
+    transfer: TransferSettings,
+    settings: NetworkSettings,
     *,
     resolution: int,
     channels: int,
     c_dim: int,
 ) -> Architecture | None:
-    """The architecture of a training with ``resume_arch``; None (that of the settings) without.
+    """The architecture of a training with ``resume_arch``; None without: the settings decide.
 
-    A training that goes on must not depend on the checkpoint any more: an alias of a registry may
-    have moved. So the first start notes what it took in the file ``kept``.
+    A resumed training must not depend on the checkpoint: a registry alias may point to another
+    version by then. So the first start writes the architecture to the file ``kept``.
 
     Args:
-        networks: what ``config.resume`` holds; None when the training goes on.
+        networks: the networks of ``resume``; None when the training resumes from its own state.
 
     Raises:
         CheckpointError, ConfigError: as ``architecture_of``.
     """
-    if not config.resume_arch:
+    if not transfer.resume_arch:
         return None
     if networks is None:
         noted = _read_kept(kept)
         if noted is not None:
             return noted
-        networks = load_networks(config.resume)
+        networks = load_networks(transfer.resume)
     architecture = architecture_of(
-        networks, config, resolution=resolution, channels=channels, c_dim=c_dim
+        networks, transfer, settings, resolution=resolution, channels=channels, c_dim=c_dim
     )
     write_json(kept, dict(zip("GD", architecture, strict=True)))
     return architecture
 
 
 def architecture_of(
-    networks: Networks, config: TrainConfig, *, resolution: int, channels: int, c_dim: int
+    networks: Networks,
+    transfer: TransferSettings,
+    settings: NetworkSettings,
+    *,
+    resolution: int,
+    channels: int,
+    c_dim: int,
 ) -> Architecture:
-    """Constructor arguments of G and D as in a checkpoint, where the settings do not decide them.
+    """Constructor arguments of G and D of a checkpoint, merged with those that the settings decide.
 
-    The settings decide precision, the magnitude average's decay, the minibatch groups and which
-    layers of D are frozen. A D that the checkpoint does not hold follows from the settings alone.
+    The settings decide precision, the decay of the magnitude average, the minibatch groups and
+    which layers of D are frozen. A checkpoint without D gets the D of the settings.
 
     Args:
-        networks: what ``config.resume`` holds.
-        config: resolved settings.
+        networks: the networks of ``resume``.
         resolution, channels, c_dim: of the packed set.
 
     Raises:
-        CheckpointError: networks of another resolution, of other channels or labels than the set,
-            or a checkpoint without what is needed.
-        ConfigError: G is of another family than ``config.cfg``; the message says of which.
+        CheckpointError: resolution, channels or labels differ from the packed set, or the
+            checkpoint lacks a network that is needed.
+        ConfigError: G belongs to another family than ``cfg``; the message names it.
     """
-    source = without_secrets(config.resume)
-    members = _members(networks, source, config.resume_partial)
+    source = without_secrets(transfer.resume)
+    members = _members(networks, source, transfer.resume_partial)
     sizes = {"resolution": resolution, "channels": channels, "c_dim": c_dim}
-    G_kwargs = generator_kwargs(config, **sizes)
-    D_kwargs = discriminator_kwargs(config, **sizes)
+    G_kwargs = generator_kwargs(settings, **sizes)
+    D_kwargs = discriminator_kwargs(settings, **sizes)
     if members["G"] is not None:
-        _check_family(members["G"], config.cfg, source)
+        _check_family(members["G"], settings.cfg, source)
         stored = _stored_kwargs(members["G"], "G", G_kwargs, source)
         G_kwargs = _with_settings(stored, G_kwargs, (*_PRECISION, "magnitude_ema_beta"))
     if members["D"] is not None:
@@ -128,19 +149,19 @@ def architecture_of(
 
 
 def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> str:
-    """Give G, D and G_ema the weights of a checkpoint; the optimizers start afresh.
+    """Copy the weights of a checkpoint to G, D and G_ema; the state of the optimizers is empty.
 
     Args:
         source: where the networks come from, for messages.
-        partial: take the tensors that fit and leave the others as initialized. A checkpoint
-            without G gives G the weights of its G_ema; without D, D starts fresh.
+        partial: copy the tensors that fit and leave the others as initialized. If the checkpoint
+            has no G, G gets the weights of its G_ema; if it has no D, D keeps its initial weights.
 
     Returns:
-        what was taken, in words.
+        A summary of the copied tensors, for the user.
 
     Raises:
-        CheckpointError: without ``partial``, networks that are missing or do not fit; with it,
-            networks of which nothing fits. Nothing is changed then.
+        CheckpointError: without ``partial``, a network is missing or does not fit; with it, no
+            tensor fits. Then nothing has changed.
     """
     source = without_secrets(source)
     members = _members(networks, source, partial)
@@ -151,8 +172,8 @@ def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> st
         raise CheckpointError(_misfit_message(source, targets, misfits))
     if not any(_learned(*pair) - set(misfits[name]) for name, pair in pairs.items()):
         raise CheckpointError(
-            f"no weight of {source} fits this architecture, which would be a start from scratch; "
-            "use the cfg it was made with, --resume-arch, or no --resume"
+            f"no weight of {source} fits this architecture, so the training would start from "
+            "scratch; use the cfg of that checkpoint, --resume-arch, or no --resume"
         )
     for name, (network, other) in pairs.items():
         _copy_weights(network, other, skipped=misfits[name])
@@ -160,13 +181,13 @@ def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> st
 
 
 def _members(networks: Networks, source: str, partial: bool) -> dict[str, nn.Module | None]:
-    """G, D and G_ema of a checkpoint; with ``partial``, one G may stand for the other."""
+    """G, D and G_ema of a checkpoint; with ``partial``, G and G_ema may replace each other."""
     found = {"G": networks.G, "D": networks.D, "G_ema": networks.G_ema}
     missing = [name for name, network in found.items() if network is None]
     if missing and not partial:
         raise CheckpointError(
-            f"{source} has no {' and no '.join(missing)}, and --resume needs a whole snapshot; use "
-            "--resume-partial to take what there is (G from G_ema, a fresh D)"
+            f"{source} has no {' and no '.join(missing)}, and --resume needs a complete snapshot; "
+            "use --resume-partial to take the networks it has (G from G_ema, a new D)"
         )
     if networks.G is None:
         found["G"] = networks.G_ema
@@ -176,7 +197,7 @@ def _members(networks: Networks, source: str, partial: bool) -> dict[str, nn.Mod
 
 
 def _misfits(network: nn.Module, other: nn.Module) -> dict[str, str]:
-    """Tensors that the checkpoint's network cannot give, or give to nothing: name to reason."""
+    """Tensors that only one network has, or that differ in kind: name -> reason."""
     wanted, found = network.state_dict(), other.state_dict()
     gains = {name: _gains(module) for name, module in other.named_modules()}
     rescaled = {n for n, m in network.named_modules() if gains.get(n, _gains(m)) != _gains(m)}
@@ -196,7 +217,7 @@ def _misfits(network: nn.Module, other: nn.Module) -> dict[str, str]:
 
 
 def _gains(module: nn.Module) -> tuple[float, ...]:
-    """How a layer scales its weight and bias; the same numbers with another are other weights."""
+    """The factors of a layer's weight and bias: with other factors, equal numbers mean others."""
     return tuple(getattr(module, name, 1.0) for name in ("weight_gain", "bias_gain"))
 
 
@@ -206,7 +227,7 @@ def _same_filter(found: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 
 def _learned(network: nn.Module, other: nn.Module) -> set[str]:
-    """Names of weights (a frozen one is a parameter on one side only); a bias alone is no start."""
+    """Names of weight tensors, frozen ones included; copying only biases does not count."""
     both = (*network.named_parameters(), *other.named_parameters())
     return {name for name, parameter in both if parameter.ndim > 1}
 
@@ -227,7 +248,7 @@ def _misfit_message(
         for name, wrong in misfits.items()
         if wrong
     )
-    # G_ema is made as G: its tensors would be the same list again.
+    # G_ema has the architecture of G: its list would repeat that of G.
     shown = [name for name in ("G", "D") if misfits[name]] or ["G_ema"]
     examples = "; ".join(
         _listed(f"{name}.{tensor}: {reason}" for tensor, reason in misfits[name].items())
@@ -249,11 +270,11 @@ def _report(
         line = f"  {name}: {len(names) - len(left)} of {len(names)} tensors taken"
         stand_in = {"G": "G_ema", "G_ema": "G"}.get(name)
         if name not in misfits:
-            line = f"  {name}: starts fresh, the checkpoint has none"
+            line = f"  {name}: initialized, the checkpoint has none"
         elif getattr(networks, name) is None:
             line += f" from {stand_in}, the checkpoint has no {name}"
         if name in misfits and left:
-            line += f"; as initialised: {_listed(left)}"
+            line += f"; initialized: {_listed(left)}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -271,25 +292,25 @@ def _check_family(G: nn.Module, cfg: str, source: str) -> None:
         found = "stylegan3-r" if is_r else "stylegan3-t"
     if found != cfg:
         raise ConfigError(
-            f"{source} holds a generator of {found} and train.cfg is {cfg}: use --cfg {found}"
+            f"{source} holds a {found} generator and train.cfg is {cfg}; use --cfg {found}"
         )
 
 
 def _stored_kwargs(
     network: nn.Module, name: str, wanted: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
-    """The constructor arguments of a checkpoint's network, made for pictures such as ours."""
+    """The constructor arguments of a checkpoint's network, checked against the packed set."""
     stored: dict[str, Any] = copy.deepcopy(cast(Any, network).init_kwargs)
     meanings = {
-        "img_resolution": "pictures of {} pixels",
-        "img_channels": "pictures of {} channels",
+        "img_resolution": "images of {} pixels",
+        "img_channels": "images of {} channels",
         "c_dim": "{} classes (0: no labels)",
     }
     for key, meaning in meanings.items():
         if stored[key] != wanted[key]:
             raise CheckpointError(
-                f"{name} of {source} is made for {meaning.format(stored[key])}, and this training "
-                f"has {meaning.format(wanted[key])}: --resume-arch needs the same"
+                f"{name} of {source} was trained on {meaning.format(stored[key])} and this "
+                f"training has {meaning.format(wanted[key])}; --resume-arch needs equal ones"
             )
     return stored
 
@@ -297,7 +318,7 @@ def _stored_kwargs(
 def _with_settings(
     stored: Mapping[str, Any], ours: Mapping[str, Any], names: Iterable[str]
 ) -> dict[str, Any]:
-    """``stored``, but the arguments ``names`` are as in ``ours``, left out if they are there."""
+    """``stored`` with the arguments ``names`` taken from ``ours``, or dropped if it has none."""
     kept = {key: value for key, value in stored.items() if key not in names}
     return kept | {key: ours[key] for key in names if key in ours}
 

@@ -1,4 +1,7 @@
-"""Resumable training state on disk: atomic, checked, the last two kept."""
+"""Folders of a training: resumable states, the work folder, and the output folder.
+
+States are written atomically with a checksum; the last two are kept.
+"""
 
 import io
 import json
@@ -43,9 +46,9 @@ _KEPT = 2
 
 
 class StateFolder:
-    """The saved states of one training, ``state-<nimg>.pt`` with a checksum file beside each.
+    """The saved states of one training, ``state-<nimg>.pt`` each with a checksum file.
 
-    The checksum file is written last: a state without it was never finished.
+    The checksum file is written last: a state without it is incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,9 +56,9 @@ class StateFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state, then drop all but it and the one before it.
+        """Write a state and remove all others but the one before it.
 
-        A state that is further on was not usable, or this one would not exist: it goes too.
+        Later states are removed too: the training resumed before them because they were damaged.
         """
         nimg = state["nimg"]
         path = self.folder / f"state-{nimg:010d}.pt"
@@ -69,7 +72,7 @@ class StateFolder:
             old.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole state, or None; one that is torn or changed is passed over, and said."""
+        """The newest intact state, or None; a warning names each damaged one that is skipped."""
         for path in self._newest_first():
             problem = _problem(path)
             if problem is None:
@@ -81,7 +84,7 @@ class StateFolder:
         return None
 
     def latest_nimg(self) -> int:
-        """Images seen by the newest finished state, 0 without one."""
+        """Images seen by the newest complete state, 0 without one."""
         finished = (p for p in self._newest_first() if p.with_suffix(".json").exists())
         newest = next(finished, None)
         return int(newest.stem.removeprefix("state-")) if newest else 0
@@ -92,18 +95,18 @@ class StateFolder:
 
 
 def _problem(path: Path) -> str | None:
-    """Why a state cannot be used, or None."""
+    """Why a state cannot be used, or None if it can."""
     try:
         expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "it was not finished"
+        return "it is incomplete"
     return None if sha256_file(path) == expected else "its checksum does not match"
 
 
 def capture(parts: Parts, nimg: int) -> dict[str, Any]:
-    """Everything that decides how the training goes on after ``nimg`` images.
+    """Everything that decides the steps after ``nimg`` images; equal in all processes.
 
-    The same on all processes, and all of them must call it.
+    A collective call.
     """
     return {
         "nimg": nimg,
@@ -120,8 +123,8 @@ def capture(parts: Parts, nimg: int) -> dict[str, Any]:
     }
 
 
-def spread(state: dict[str, Any]) -> dict[str, Any]:
-    """The first process's state, on all processes."""
+def broadcast_state(state: dict[str, Any]) -> dict[str, Any]:
+    """The main process's state, in all processes."""
     if distributed.world_size() == 1:
         return state
     buffer = io.BytesIO()
@@ -133,10 +136,10 @@ def spread(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_equal(parts: Parts) -> None:
-    """Make sure that all processes hold the same networks, bit for bit.
+    """Check that the networks of all processes are equal, bit for bit.
 
     Raises:
-        Diverged: they do not; the message names the tensor.
+        DivergedError: they are not; the message names the tensor.
     """
     if distributed.world_size() == 1:
         return
@@ -147,9 +150,9 @@ def check_equal(parts: Parts) -> None:
         differing = (low != high).nonzero().flatten().tolist()
         if differing:
             raise DivergedError(
-                f"the processes' {network} are no longer equal: {list(state)[differing[0]]} and "
-                f"{len(differing) - 1} other tensors differ; run the same command again, it goes "
-                "on from the last good state; if it comes again, a device computes wrongly"
+                f"{network} differs between the processes: {list(state)[differing[0]]} and "
+                f"{len(differing) - 1} other tensors; run the same command again to resume from "
+                "the last good state; if the error repeats, a device computes wrong results"
             )
 
 
@@ -157,18 +160,18 @@ def _checksum(tensor: torch.Tensor) -> torch.Tensor:
     """A sum over the bits of a tensor: int64 []."""
     bits = tensor.detach().contiguous().flatten().view(torch.int32).to(torch.int64)
     places = torch.arange(1, bits.numel() + 1, device=bits.device)
-    return (bits * (places % 65521)).sum()  # swapped values show too
+    return (bits * (places % 65521)).sum()  # depends on the order, too
 
 
 def restore(parts: Parts, state: dict[str, Any]) -> None:
-    """Put a captured state back."""
+    """Restore a captured state."""
     for name, network in (("G", parts.G), ("D", parts.D), ("G_ema", parts.G_ema)):
         network.load_state_dict(state["networks"][name])
     for name, optimizer in parts.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     if parts.augment_pipe is not None:
         parts.augment_pipe.p.copy_(state["augment_p"])
-    # A sum over all processes: one of them takes it over.
+    # A sum over all processes: the main process starts from it, the others from 0.
     parts.ada_moments.copy_(
         state["ada_moments"] if distributed.is_main_process() else torch.zeros(2)
     )
@@ -181,9 +184,9 @@ class RunFolder:
     """The folders of one training.
 
     Attributes:
-        work: files of the run, kept until the training is done and longer.
+        work: files of the run; they remain after the training.
         states: resumable states.
-        out: where a person or the next stage looks; chosen once the work folder is locked.
+        out: the output folder for users and the next stage; set once the work folder is locked.
     """
 
     work: Path
@@ -193,16 +196,16 @@ class RunFolder:
 
     @property
     def root(self) -> Path:
-        """Where the folders of all trainings are."""
+        """The folder with the folders of all trainings."""
         return self.work.parents[1]
 
     @property
     def uid(self) -> str:
-        """The identity of the run, empty before its first start."""
+        """The id of the run, empty before its first start."""
         return read_uid(self.work)
 
     def publish(self, name: str) -> Path:
-        """Show a finished file of the work folder in the output folder."""
+        """Link or copy a complete file of the work folder to the output folder."""
         source, target = self.work / name, self.out / name
         self.out.mkdir(parents=True, exist_ok=True)
         if name.endswith((".jsonl", ".json")):
@@ -216,8 +219,8 @@ class RunFolder:
         return target
 
     def publish_all(self, final_nimg: int) -> None:
-        """Show everything that starts of this run have made up to ``final_nimg`` images."""
-        self.publish(RUN)  # first: it tells whose folder this is
+        """Publish every file of this run up to ``final_nimg`` images."""
+        self.publish(RUN)  # first: it identifies the folder
         for path in sorted(self.work.iterdir()):
             kimg = kimg_of(path.name)
             if kimg is not None and kimg > final_nimg // 1000:
@@ -228,27 +231,27 @@ class RunFolder:
             _cut(path, final_nimg)
 
     def last_snapshot(self) -> Path | None:
-        """The newest snapshot, unless that is the one before the first step.
+        """The newest snapshot of trained networks, or None.
 
-        In the work folder: DVC removes the output folder when the stage runs again.
+        Its path is in the work folder: DVC removes the output folder when the stage runs again.
         """
         newest = next(reversed(list_snapshots(self.work)), None)
         return newest if newest is not None and snapshot_kimg(newest.name) else None
 
     def close(self) -> None:
-        """Let others use the work folder."""
+        """Release the lock of the work folder."""
         self._lock.release()
 
 
 def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
-    """Open the work folder of the training ``key``, and lock it.
+    """Open and lock the work folder of the training with fingerprint ``key``.
 
-    A state that is already past ``final_nimg`` images cannot give the shorter training's result,
-    unless a snapshot was taken right there: the shorter one then gets a folder of its own, and the
-    longer one's state is kept.
+    A state beyond ``final_nimg`` images cannot give the result of a shorter training, unless a
+    snapshot was taken exactly there. Then the shorter training gets its own folder, and the state
+    of the longer one is kept.
 
     Raises:
-        DataError: another process is training there, or the disk has no locks.
+        DataError: another process trains there, or the file system has no locks.
     """
     base = state_root / key
     past = StateFolder(base / "states").latest_nimg() > final_nimg
@@ -269,12 +272,12 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
             f"another process is training in {base}; wait for it, or end it and run again"
         )
     for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
-        left.unlink()  # of a start that was killed while it wrote
+        left.unlink()  # of a process that was killed while writing
     return RunFolder(work, states, lock)
 
 
 def _cut(path: Path, final_nimg: int) -> None:
-    """Drop the lines of a longer run."""
+    """Remove the lines of a longer run."""
     rows = read_whole_lines(path)
     kept = [row for row in rows if row["nimg"] <= final_nimg]
     if len(kept) < len(rows):
@@ -282,26 +285,26 @@ def _cut(path: Path, final_nimg: int) -> None:
 
 
 def check_out(out: Path, key: str, uid: str) -> None:
-    """Make sure the output folder is empty, or shows this very run.
+    """Check that the output folder is empty or belongs to this run.
 
-    Another run of the same training, a longer one say, keeps its own folder: mixed files would tell
-    of neither.
+    Another run of the same training, for example a longer one, keeps its own folder: their files
+    must not mix.
 
     Args:
         key: fingerprint of the training.
-        uid: identity of the run, as ``RunFolder.uid``.
+        uid: id of the run, as ``RunFolder.uid``.
 
     Raises:
-        DataError: it holds something else; nothing is touched.
+        DataError: it contains something else; nothing is changed.
     """
     check_replaceable(out, _is_run_folder, "a training run", "--run-dir")
     run = read_run(out)
     if run is not None and run["uid"] != uid:
         what = "another training ({}; settings or data differ)"
         if run["fingerprint"] == key:
-            what = "another run of this training ({}; of another length, or its state is gone)"
+            what = "another run of this training ({}; another length, or its state was deleted)"
         raise DataError(
-            f"{out} shows {what.format(run['name'])}; choose another folder or remove that one"
+            f"{out} contains {what.format(run['name'])}; choose another folder or remove that one"
         )
 
 
@@ -311,7 +314,7 @@ def _is_run_folder(path: Path) -> bool:
 
 
 def numbered_out(outdir: Path, name: str, uid: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: that of the same run, or else the next number, taken."""
+    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number."""
     while True:
         number = 0
         for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
@@ -323,6 +326,6 @@ def numbered_out(outdir: Path, name: str, uid: str) -> Path:
         out = outdir / f"{number:05d}-{name}"
         try:
             out.mkdir(parents=True)
-        except FileExistsError:  # another start was faster: the next number then
+        except FileExistsError:  # another process has just taken this number
             continue
         return out

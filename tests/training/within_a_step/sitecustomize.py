@@ -1,13 +1,14 @@
-"""With this folder on PYTHONPATH something happens within a step of a training: `STEP RANK EVENT`.
+"""With this folder on PYTHONPATH an event happens within a step of a training.
 
-The variable TEST_WITHIN_A_STEP tells when, to which process, and what:
+The variable TEST_WITHIN_A_STEP is `STEP RANK EVENT`: the step, the process and one of the events
 
 killed: the process is killed;
 stopped: it gets a SIGTERM;
 stops-launcher: its launcher gets a SIGTERM;
-waits: nothing; whoever reads its output does something.
+waits: it waits for a signal from the reader of its output.
 
-But for the first, the step goes on when a SIGTERM has come: how far the training gets is certain.
+After each event but the first, the step continues when a SIGTERM has arrived, so the test knows how
+far the training gets.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The recipe of the CUDA library, as far as it goes without a GPU and a CUDA torch."""
+"""The build plan of the CUDA library, without a GPU and without a CUDA torch."""
 
 import platform
 import shutil
@@ -12,7 +12,7 @@ from sg3flow.kernels.build_plan import find_nvcc, make_build_plan
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch):
-    """Puts a stand-in for nvcc that answers with a release, or as told, where toolkits may be."""
+    """Installs a fake nvcc that prints a release, or runs a script first, in a toolkit folder."""
     monkeypatch.setattr(build_plan, "_INSTALLED", str(tmp_path / "usr" / "cuda"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'path' / 'bin'}:/usr/bin:/bin")
     for name in ("CUDA_HOME", "CUDA_PATH"):
@@ -39,7 +39,7 @@ def test_the_toolkit_of_the_release_that_torch_was_built_for(toolkit, monkeypatc
     assert find_nvcc("12.8") == (named / "bin/nvcc", (12, 9))
 
 
-def test_a_toolkit_for_another_torch_is_told(toolkit):
+def test_a_toolkit_for_another_torch_is_an_error(toolkit):
     toolkit("path", "13.0")
     with pytest.raises(ConfigError, match=r"13\.0, this torch is for 12\.8; install .* 12\.8"):
         find_nvcc("12.8")
@@ -53,7 +53,7 @@ def test_a_toolkit_for_another_torch_is_told(toolkit):
         ("12.8", "exec sleep 30", "does not answer"),
     ],
 )
-def test_a_toolkit_that_is_old_broken_or_hangs_is_told(
+def test_a_toolkit_that_is_old_broken_or_hangs_is_an_error(
     toolkit, monkeypatch, release, script, message
 ):
     monkeypatch.setattr("sg3flow.kernels.build_plan._PROBE_SEC", 0.3)
@@ -62,14 +62,14 @@ def test_a_toolkit_that_is_old_broken_or_hangs_is_told(
         find_nvcc("12.8")
 
 
-def test_no_toolkit_is_told(toolkit):
+def test_no_toolkit_is_an_error(toolkit):
     with pytest.raises(ConfigError, match=r"no nvcc is on PATH.* install the CUDA toolkit 12\.8"):
         find_nvcc("12.8")
 
 
 @pytest.fixture
-def recipe_for(toolkit, monkeypatch):
-    """The recipe on a machine with a GPU of a capability and a toolkit of a release."""
+def plan_for(toolkit, monkeypatch):
+    """The build plan on a machine with a GPU of a capability and a toolkit of a release."""
 
     def make(capability, release, static=True):
         home = toolkit("path", release)
@@ -91,26 +91,26 @@ def recipe_for(toolkit, monkeypatch):
         ((10, 3), "13.0", "arch=compute_100,code=sm_100"),
     ],
 )
-def test_the_recipe_fits_the_gpu_and_the_toolkit(recipe_for, capability, release, code):
-    recipe = recipe_for(capability, release)
-    kernels = {name: command for name, command in recipe.objects.items() if name != "binding"}
+def test_the_plan_fits_the_gpu_and_the_toolkit(plan_for, capability, release, code):
+    plan = plan_for(capability, release)
+    kernels = {name: command for name, command in plan.objects.items() if name != "binding"}
     assert len(kernels) == 6
     for command in kernels.values():
         assert [part for part in command if part.startswith("-gencode")] == [f"-gencode={code}"]
         assert f"-ccbin={shutil.which('c++')}" in command
         assert not any("Werror" in part for part in command)
-    assert f"nvcc {release}" in recipe.compilers
-    assert "-lcudart_static" in recipe.link
+    assert f"nvcc {release}" in plan.compilers
+    assert "-lcudart_static" in plan.link
 
 
-def test_a_gpu_that_is_too_old_is_told(recipe_for):
+def test_a_gpu_that_is_too_old_is_an_error(plan_for):
     with pytest.raises(ConfigError, match=r"capability 7\.0.*SG3FLOW_OPS=torch"):
-        recipe_for((7, 0), "13.0")
+        plan_for((7, 0), "13.0")
 
 
-def test_a_toolkit_without_the_static_runtime(recipe_for):
-    recipe = recipe_for((9, 0), "12.8", static=False)
-    assert recipe.link[-1] == "-lcudart" and "-lcudart_static" not in recipe.link
+def test_a_toolkit_without_the_static_runtime(plan_for):
+    plan = plan_for((9, 0), "12.8", static=False)
+    assert plan.link[-1] == "-lcudart" and "-lcudart_static" not in plan.link
 
 
 def test_the_abi_is_that_of_torch():
@@ -119,6 +119,6 @@ def test_the_abi_is_that_of_torch():
     wanted = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler")
-    recipe = make_build_plan("cpu")
-    assert all(wanted in command for command in recipe.objects.values())
-    assert ("-DSG3FLOW_X86" in recipe.objects["binding"]) == (platform.machine() == "x86_64")
+    plan = make_build_plan("cpu")
+    assert all(wanted in command for command in plan.objects.values())
+    assert ("-DSG3FLOW_X86" in plan.objects["binding"]) == (platform.machine() == "x86_64")
