@@ -24,13 +24,22 @@ def setting(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: Mapping[str, int] | None = None,
+    former: str = "",
 ) -> Any:
-    """A dataclass field with what is needed to check it and to describe it on a command line.
+    """A dataclass field with the metadata that checks its values and describes its option.
 
     Args:
-        words: what may stand in place of a whole number, and the number it means.
+        words: words accepted instead of a whole number, each with the number it means.
+        former: the setting's earlier name, still accepted in params files; empty: none.
     """
-    metadata = {"help": help, "ge": ge, "le": le, "choices": choices, "words": words}
+    metadata = {
+        "help": help,
+        "ge": ge,
+        "le": le,
+        "choices": choices,
+        "words": words,
+        "former": former,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -125,7 +134,11 @@ class ValidateConfig:
         0.1, ge=0, le=1, help="warn of uniform bars at the borders above this share of the picture"
     )
     max_one_color: float = setting(
-        0.9, ge=0, le=1, help="warn of pictures with more than this share of one colour"
+        0.9,
+        ge=0,
+        le=1,
+        help="warn about images where a single color covers more than this fraction",
+        former="max_one_colour",
     )
     reference: str = setting(
         "", help="validation.json of an earlier set to compare with; empty: none"
@@ -186,10 +199,12 @@ class TrainConfig:
         help="how Adam updates weights: in one pass over them, an operation at a time over all, or "
         "one weight after the other; the same but for rounding",
     )
-    max_repairs: int = setting(
+    max_nonfinite_updates: int = setting(
         1000,
         ge=0,
-        help="updates with non-finite gradients between two reports that end a training; 0: any",
+        help="updates with non-finite gradients between two reports that end the training; "
+        "0: no limit",
+        former="max_repairs",
     )
     metrics: tuple[str, ...] = setting(
         ("none",), help="metrics of every snapshot at once, fid50k_full for one; none: later"

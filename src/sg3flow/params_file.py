@@ -61,8 +61,10 @@ def set_values(params: Path, assignments: Sequence[str]) -> str:
         section, name, value = _parsed(assignment)
         if not isinstance(content.get(section), dict):
             content[section] = {}
-        spelled = next((k for k in content[section] if str(k).replace("-", "_") == name), name)
-        content[section][spelled] = value
+        current = _current_names(SECTIONS[section])
+        name = current.get(name, name)
+        spelled = (k for k in content[section] if current.get(_field_name(k)) == name)
+        content[section][next(spelled, name)] = value
         load_settings(SECTIONS[section], section, overrides=content[section])
     stream = io.StringIO()
     yaml.dump(content, stream)
@@ -106,16 +108,15 @@ def load_settings(
     Raises:
         ConfigError: a missing or unknown name, a wrong type, a value out of range.
     """
-    values = dict(_read_section(params_path, section)) if params_path is not None else {}
-    values |= overrides or {}
     where = f"section '{section}' of {params_path}" if params_path else f"'{section}'"
+    from_file = _read_section(params_path, section) if params_path is not None else {}
+    values = _by_field(from_file, config_type, where)
+    values |= _by_field(overrides or {}, config_type, where)
     fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-    normalized: dict[str, Any] = {}
-    for given, value in values.items():
-        name = str(given).replace("-", "_")
-        if name not in fields:
-            raise ConfigError(f"unknown parameter '{given}' in {where}{nearest(name, fields)}")
-        normalized[name] = check_value(f"{section}.{name}", value, fields[name], config_type)
+    normalized = {
+        name: check_value(f"{section}.{name}", value, fields[name], config_type)
+        for name, value in values.items()
+    }
     for name, field in fields.items():
         if name not in normalized and field.default is dataclasses.MISSING:
             option = "--" + name.replace("_", "-")
@@ -123,6 +124,44 @@ def load_settings(
                 f"missing parameter '{name}' in {where}; set it there or give {option}"
             )
     return config_type(**normalized)
+
+
+def _current_names(config_type: type[Any]) -> dict[str, str]:
+    """Every accepted name of a setting, its own and the former one, with its field's name."""
+    names: dict[str, str] = {}
+    for field in dataclasses.fields(config_type):
+        names[field.name] = field.name
+        if field.metadata.get("former"):
+            names[field.metadata["former"]] = field.name
+    return names
+
+
+def _field_name(key: object) -> str:
+    return str(key).replace("-", "_")
+
+
+def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> dict[str, Any]:
+    """The values by field name.
+
+    Raises:
+        ConfigError: an unknown name, or a setting under its present and its former name.
+    """
+    current = _current_names(config_type)
+    values: dict[str, Any] = {}
+    used: dict[str, str] = {}
+    for key, value in given.items():
+        name = _field_name(key)
+        if name not in current:
+            hint = nearest(name, current.values())
+            raise ConfigError(f"unknown parameter '{key}' in {where}{hint}")
+        field = current[name]
+        if used.setdefault(field, name) != name:
+            former = name if name != field else used[field]
+            raise ConfigError(
+                f"{where} sets both '{field}' and '{former}', its former name; keep '{field}'"
+            )
+        values[field] = value
+    return values
 
 
 def check_value(

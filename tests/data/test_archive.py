@@ -55,7 +55,7 @@ def class_labels(count: int) -> list[list[object]]:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_reads_pictures_and_labels(tmp_path, method):
-    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], license="CC0")
+    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], licence="CC0")
     packed = PackedSet(write_zip(tmp_path / "set.zip", files, method))
     assert (packed.num_images, packed.resolution, packed.channels) == (4, 16, 3)
     assert (packed.name, packed.label_dim, packed.license) == ("set", 3, "CC0")

@@ -88,7 +88,7 @@ def test_pictures_that_look_wrong_are_warned_of_with_a_thumbnail(validated, name
     assert report.success
     assert complaints(report) == {name: ["train/a/odd.png"]}
     assert list(thumbnails(report)) == ["train/a/odd.png"]
-    off = {"min_sharpness": 0.0, "max_bars": 1.0, "max_one_colour": 1.0}
+    off = {"min_sharpness": 0.0, "max_bars": 1.0, "max_one_color": 1.0}
     assert complaints(validated({}, **off)) == {}
 
 

@@ -156,7 +156,7 @@ def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
         ("workers", 0, True),
         ("device", "cpu", True),
         ("metrics", ("fid50k_full",), True),
-        ("max_repairs", 0, True),
+        ("max_nonfinite_updates", 0, True),
         ("bf16", True, False),
         ("optimizer", "plain", False),
         ("batch_gpu", 4, False),

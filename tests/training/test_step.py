@@ -116,14 +116,14 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
         parts.collector.add("Repairs/Gmain", spoiled.float(), bad=spoiled)
     items = batches = None
 
-    def check(max_repairs: int) -> None:
-        limited = dataclasses.replace(config, max_repairs=max_repairs)
+    def check(limit: int) -> None:
+        limited = dataclasses.replace(config, max_nonfinite_updates=limit)
         TrainingLoop(limited, parts, items, batches, Clock(128, 0), None)._check_stats()
 
     check(0)
     check(4)
     with pytest.raises(
-        DivergedError, match=r"Gmain .*4 updates.*max_repairs 3.*in step 12 \(after 96"
+        DivergedError, match=r"Gmain .*4 updates.*max_nonfinite_updates 3.*in step 12 \(after 96"
     ):
         check(3)
 

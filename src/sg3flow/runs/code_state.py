@@ -84,7 +84,8 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
 
 # Settings that decide how long a training runs, where, and what it shows; not where it goes.
 FREE_SETTINGS = frozenset(
-    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
+    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
+    | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
 
 # Calls whose texts are read by people alone.

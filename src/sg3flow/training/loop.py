@@ -154,11 +154,12 @@ class TrainingLoop:
             raise self._diverged(f"{name} is no longer finite", first_bad[name])
         repaired = {n: round(s.num * s.mean) for n, s in stats.items() if n.startswith("Repairs/")}
         count = sum(repaired.values())
-        if count > self.config.max_repairs > 0:
+        if count > self.config.max_nonfinite_updates > 0:
             name = max(repaired, key=lambda name: repaired[name])
             raise self._diverged(
                 f"the gradients of {name.removeprefix('Repairs/')} and others were not finite in "
-                f"{count} updates since the last report (max_repairs {self.config.max_repairs})",
+                f"{count} updates since the last report "
+                f"(max_nonfinite_updates {self.config.max_nonfinite_updates})",
                 min(first_bad.values()),
             )
         return stats
