@@ -68,7 +68,7 @@ def test_a_word_may_stand_for_a_number_and_a_text_for_a_list(tmp_path):
         ("train: {resume: null}", "must be a text"),
         ("train: [1, 2]", "names and values"),
         ("trian: {}", "did you mean 'trian'"),
-        ("- 1", "one section a stage"),
+        ("- 1", "one section per stage"),
         ("train: {a: b", "not valid YAML"),
     ],
 )

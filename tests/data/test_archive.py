@@ -31,8 +31,8 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 
 def entries(count: int = 4, labels: object = None, **extra: object) -> dict[str, bytes]:
-    pictures = {f"00000/img{i:08d}.png": png(noise(i, 16, 16, 3)) for i in range(count)}
-    return pictures | {"dataset.json": json.dumps({"labels": labels, **extra}).encode()}
+    images = {f"00000/img{i:08d}.png": png(noise(i, 16, 16, 3)) for i in range(count)}
+    return images | {"dataset.json": json.dumps({"labels": labels, **extra}).encode()}
 
 
 def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
@@ -54,7 +54,7 @@ def class_labels(count: int) -> list[list[object]]:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_reads_pictures_and_labels(tmp_path, method):
+def test_reads_images_and_labels(tmp_path, method):
     files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], licence="CC0")
     packed = PackedSet(write_zip(tmp_path / "set.zip", files, method))
     assert (packed.num_images, packed.resolution, packed.channels) == (4, 16, 3)
@@ -77,7 +77,7 @@ def test_zip_and_folder_are_the_same_set(tmp_path):
     assert other.digest != in_zip.digest
 
 
-def test_grey_pictures_without_labels(tmp_path):
+def test_grey_images_without_labels(tmp_path):
     files = {"00000/img00000000.png": png(noise(0, 8, 8))}
     packed = PackedSet(write_zip(tmp_path / "grey.zip", files))
     assert (packed.channels, packed.label_dim, packed.class_names) == (1, 0, None)
@@ -141,7 +141,7 @@ def test_labels_that_are_none_are_named(tmp_path, label):
         PackedSet(write_zip(tmp_path / "set.zip", entries(4, same)))
 
 
-def test_a_class_may_have_a_name_and_no_picture(tmp_path):
+def test_a_class_may_have_a_name_and_no_image(tmp_path):
     files = entries(2, class_labels(2), class_names=["cat", "dog", "wild"])
     packed = PackedSet(write_zip(tmp_path / "set.zip", files))
     assert packed.label_dim == 3 and packed.class_names == ["cat", "dog", "wild"]
@@ -222,7 +222,7 @@ def test_a_cut_zip_is_refused(tmp_path, kept):
         (b"no picture", "cannot be decoded"),
     ],
 )
-def test_a_picture_unlike_the_first_is_named(tmp_path, odd, words):
+def test_a_image_unlike_the_first_is_named(tmp_path, odd, words):
     packed = PackedSet(write_zip(tmp_path / "set.zip", entries() | {"00000/img00000003.png": odd}))
     with pytest.raises(DataError, match=rf"img00000003\.png.*{words}"):
         packed.image(3)
@@ -238,7 +238,7 @@ def test_side_must_be_a_power_of_two(tmp_path, shape):
 def test_missing_and_empty_are_refused(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         PackedSet(tmp_path / "none.zip")
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         PackedSet(write_folder(tmp_path / "empty", {"readme.txt": b""}))
 
 

@@ -44,18 +44,18 @@ def noise(seed: int, *shape: int) -> bytes:
     return png(np.random.RandomState(seed).randint(0, 256, shape, np.uint8))
 
 
-def write_raw(folder: Path, pictures: dict[str, bytes]) -> None:
-    for name, content in pictures.items():
+def write_raw(folder: Path, images: dict[str, bytes]) -> None:
+    for name, content in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """A sound labeled set of six pictures, packed from train; val holds two others."""
-    pictures = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
-    pictures |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
-    write_raw(tmp_path / "raw", pictures)
+    """A sound labeled set of six images, packed from train; val holds two others."""
+    images = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
+    images |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
+    write_raw(tmp_path / "raw", images)
     repack(tmp_path)
     return tmp_path
 
@@ -138,7 +138,7 @@ _EDITS = {
 
 
 @pytest.mark.parametrize("name", _EDITS)
-def test_each_fault_is_found_with_its_picture(packed, name):
+def test_each_fault_is_found_with_its_image(packed, name):
     edit, offender = _EDITS[name]
     change(packed, edit)
     report = validate(packed)
@@ -263,7 +263,7 @@ def test_the_contact_sheet_is_a_capped_sample_of_each_class(tmp_path):
     sheet = contact_sheet(report)
     assert [(group["name"], len(group["pictures"])) for group in sheet] == [("a", 27), ("b", 27)]
     assert sheet == contact_sheet(validate(tmp_path))
-    assert "54 of the 80 packed pictures" in html_page(report)
+    assert "54 of the 80 packed images" in html_page(report)
     repack(tmp_path, labels="none")
     [group] = contact_sheet(validate(tmp_path))
     assert group["name"] == "" and len({uri for _, uri in group["pictures"]}) == 54
@@ -292,7 +292,7 @@ def test_a_missing_raw_folder_is_named_before_the_work(packed, monkeypatch):
         "sg3flow.data.validation.check_tables.read_tables", lambda *_: pytest.fail("worked")
     )
     manifest = packed / "manifest.parquet"
-    for raw, words in ((packed / "none", "no file or folder"), (manifest, "no column of pictures")):
+    for raw, words in ((packed / "none", "no file or folder"), (manifest, "no column of images")):
         with pytest.raises(DataError, match=words):
             validate_packed(manifest, packed / "set.zip", raw, ValidateConfig())
 

@@ -2,7 +2,7 @@
 
 PNGs without compression leave the decoder only row filters to undo, and ours have none. libspng
 (package pyspng) reads them at least twice as fast as Pillow, with the same pixels (docs/data.md has
-the figures); where it is not installed, or for any other picture, Pillow decodes.
+the figures); where it is not installed, or for any other image, Pillow decodes.
 """
 
 import importlib
@@ -34,7 +34,7 @@ _PLAIN_TYPES = {0: "L", 2: "RGB"}
 
 
 def decode_pixels(content: bytes) -> tuple[str, np.ndarray]:
-    """The mode of a picture file, in Pillow's words, and its pixels.
+    """The mode of an image file, in Pillow's words, and its pixels.
 
     Raises:
         Exception: whatever Pillow raises over a damaged file.
@@ -47,8 +47,8 @@ def decode_pixels(content: bytes) -> tuple[str, np.ndarray]:
             pixels = np.asarray(fast(content))
             if pixels.size == np.prod(shape) and pixels.dtype == np.uint8:
                 return mode, pixels.reshape(shape)
-    with Image.open(io.BytesIO(content)) as picture:
-        return picture.mode, np.array(picture)
+    with Image.open(io.BytesIO(content)) as image:
+        return image.mode, np.array(image)
 
 
 def _plain_png(content: bytes) -> tuple[str, tuple[int, int, int]] | None:
@@ -85,18 +85,18 @@ def _fast_decoder() -> Callable[[bytes], np.ndarray] | None:
 
 
 class MemoryCache:
-    """Room for ``count`` pictures of one shape (uint8), shared with processes forked later."""
+    """Room for ``count`` images of one shape (uint8), shared with processes forked later."""
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
-        self._shape, self._picture_bytes = shape, int(np.prod(shape))
+        self._shape, self._image_bytes = shape, int(np.prod(shape))
         self._flags = np.frombuffer(mmap.mmap(-1, count), np.uint8)
-        self._pixels = np.frombuffer(mmap.mmap(-1, count * self._picture_bytes), np.uint8)
+        self._pixels = np.frombuffer(mmap.mmap(-1, count * self._image_bytes), np.uint8)
         self._fence = threading.Lock()
 
     def get(self, index: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """A copy of a picture, from memory or from ``decode``."""
-        start = index * self._picture_bytes
-        place = self._pixels[start : start + self._picture_bytes]
+        """A copy of an image, from memory or from ``decode``."""
+        start = index * self._image_bytes
+        place = self._pixels[start : start + self._image_bytes]
         if self._flags[index]:
             self._order()
             return place.reshape(self._shape).copy()
@@ -125,26 +125,26 @@ class PackedSet:
     Attributes:
         path: where it is.
         name: its file name without the ending.
-        num_images: pictures in it, in the order of their names.
-        resolution: side of every picture in pixels, a power of two.
+        num_images: images in it, in the order of their names.
+        resolution: side of every image in pixels, a power of two.
         channels: 3 (RGB) or 1 (gray).
         label_dim: length of a label vector; 0: no labels. At least as many as there are classes
-            with a picture: there may be names of others.
+            with an image: there may be names of others.
         class_names: one name a class, if the set carries them.
-        license, citation: terms of the pictures and the work to name, if the set carries them.
+        license, citation: terms of the images and the work to name, if the set carries them.
 
     Raises:
-        DataError: it is missing or damaged, holds no picture, or its labels do not fit its
-            pictures; also from ``image`` for an entry that is damaged or unlike the first.
+        DataError: it is missing or damaged, holds no image, or its labels do not fit its
+            images; also from ``image`` for an entry that is damaged or unlike the first.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.stem if self.path.suffix.lower() == ".zip" else self.path.name
         self._storage = open_storage(self.path)
-        self._names = picture_names(self._storage)
+        self._names = image_names(self._storage)
         if not self._names:
-            raise DataError(f"{self.path} holds no pictures; pack some with stages/pack.py")
+            raise DataError(f"{self.path} holds no images; pack some with stages/pack.py")
         self.num_images = len(self._names)
         self._cache: MemoryCache | None = None
         self.resolution, self.channels = self._form_of_first()
@@ -160,7 +160,7 @@ class PackedSet:
         return content_digest(self._storage)
 
     def keep_in_memory(self, share: float = 0.5) -> bool:
-        """Keep every decoded picture in memory from now on, if the whole set fits.
+        """Keep every decoded image in memory from now on, if the whole set fits.
 
         Processes forked after this share the memory; where they are spawned, or the set is pickled,
         they read from the disk as before.
@@ -181,7 +181,7 @@ class PackedSet:
         return self.__dict__ | {"_cache": None}
 
     def image(self, index: int) -> np.ndarray:
-        """One picture, uint8 [resolution, resolution, channels]."""
+        """One image, uint8 [resolution, resolution, channels]."""
         if self._cache is None:
             return self._decoded(index)
         return self._cache.get(index, lambda: self._decoded(index))
@@ -212,21 +212,21 @@ class PackedSet:
         height, width, channels = pixels.shape
         if height != width or height & (height - 1):
             raise DataError(
-                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; pictures must be "
+                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; images must be "
                 "square with a power of two as their side: pack with --resolution, say 256x256"
             )
         return height, channels
 
 
-def picture_names(storage: Storage) -> list[str]:
-    """The names of the pictures in a packed set, sorted."""
+def image_names(storage: Storage) -> list[str]:
+    """The names of the images in a packed set, sorted."""
     return [n for n in storage.names if n.lower().endswith(_SUFFIXES) and not is_hidden(n)]
 
 
 def content_digest(storage: Storage) -> str:
-    """SHA-256 over the pictures and the labels file; other files beside them do not count."""
+    """SHA-256 over the images and the labels file; other files beside them do not count."""
     digest = ContentDigest()
-    for name in sorted({*picture_names(storage), *({LABELS_NAME} & {*storage.names})}):
+    for name in sorted({*image_names(storage), *({LABELS_NAME} & {*storage.names})}):
         digest.add(name, storage.read(name))
     return digest.hexdigest()
 
@@ -235,7 +235,7 @@ def decode_entry(storage: Storage, name: str) -> np.ndarray:
     """The pixels of one entry, uint8 [H, W, C].
 
     Raises:
-        DataError: the entry is damaged, is no picture, or is neither RGB nor gray.
+        DataError: the entry is damaged, is no image, or is neither RGB nor gray.
     """
     content = storage.read(name)
     try:

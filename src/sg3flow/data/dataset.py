@@ -1,4 +1,4 @@
-"""The order in which training sees the pictures."""
+"""The order in which training sees the images."""
 
 import os
 import signal
@@ -92,7 +92,7 @@ class TrainingSet(Dataset[Batch]):
 class _Stream(IterableDataset[Batch | Sg3flowError]):
     """The batches of a sampler, dealt out to the reading processes in turn.
 
-    A picture that cannot be read comes as a value: an exception would cross the border between the
+    An image that cannot be read comes as a value: an exception would cross the border between the
     processes as the text of a traceback.
     """
 
@@ -123,7 +123,7 @@ def endless_batches(
     """Batches in the sampler's order for ever, read ahead by ``workers`` processes.
 
     Raises:
-        DataError: at the batch that holds a picture which cannot be read, or for which there is no
+        DataError: at the batch that holds an image which cannot be read, or for which there is no
             shared memory.
     """
     loader = DataLoader(
@@ -158,13 +158,13 @@ def _share(batch: Batch) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"no shared memory for the pictures that are read ahead ({reason}); {_MORE_SHARED}"
+            f"no shared memory for the images that are read ahead ({reason}); {_MORE_SHARED}"
         ) from None
 
 
 @contextmanager
 def lost_readers_named() -> Iterator[None]:
-    """Say what to do when a process that reads pictures was ended.
+    """Say what to do when a process that reads images was ended.
 
     Torch tells of it by a signal, at whatever line the block is.
 
@@ -178,7 +178,7 @@ def lost_readers_named() -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"a process that reads pictures was ended, often for want of memory ({reason}); "
+            f"a process that reads images was ended, often for want of memory ({reason}); "
             f"{_MORE_SHARED}"
         ) from None
 

@@ -12,7 +12,7 @@ from sg3flow.data.extraction import extract_tar, extract_zip
 from sg3flow.data.raw_images import (
     FORMAT,
     SOURCE_NAME,
-    count_pictures,
+    count_images,
     folder_digest,
     inherited_terms,
     plain_files,
@@ -35,7 +35,7 @@ _AFHQ_LICENCE = "CC BY-NC 4.0 (NAVER Corp.)"
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A zip file that can be fetched by name; counts are its pictures by folder."""
+    """A zip file that can be fetched by name; counts are its images by folder."""
 
     name: str
     url: str
@@ -110,10 +110,10 @@ def check_request(dest: Path, config: FetchConfig) -> None:
             raise ConfigError(_unknown(config.dataset))
 
 
-def fetch_pictures(
+def fetch_images(
     dest: Path, config: FetchConfig, policy: RetryPolicy | None = None
 ) -> dict[str, Any]:
-    """Bring raw pictures to the folder ``dest`` and return what its ``SOURCE.json`` says.
+    """Bring raw images to the folder ``dest`` and return what its ``SOURCE.json`` says.
 
     An earlier fetch at ``dest`` is replaced; any other content there is an error. What stands in
     the source stands below ``dest`` under the same relative path.
@@ -223,7 +223,7 @@ def _unpack(
         source = _finish(work, name, origin, path.stat().st_size, digest, terms, expected)
         if known and source["counts"] != known.counts:
             raise DataError(
-                f"{path} is not the whole set {known.name}: it holds {source['counts']} pictures, "
+                f"{path} is not the whole set {known.name}: it holds {source['counts']} images, "
                 f"not {known.counts}; remove it and fetch it again"
             )
     return source
@@ -266,7 +266,7 @@ def _finish(
     """Check and count what was gathered, and write its SOURCE.json."""
     _check_digest(origin, digest, expected)
     try:
-        counts = count_pictures(work)
+        counts = count_images(work)
     except DataError as error:  # it names the temporary folder
         raise DataError(str(error).replace(str(work), origin)) from None
     source = {

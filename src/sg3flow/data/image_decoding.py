@@ -1,4 +1,4 @@
-"""One picture: decoding, what is measured of it, cropping, scaling and encoding.
+"""One image: decoding, what is measured of it, cropping, scaling and encoding.
 
 The arithmetic of the transforms is that of the public packing tool (see ``fit``), so that equal
 sources give equal pixels.
@@ -17,41 +17,41 @@ from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
 # Formats that Pillow lists but that hold no pixels of their own, or start another program.
-_NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 class UnusableImageError(Sg3flowError):
-    """A picture cannot be packed; the message is the reason, without its name."""
+    """An image cannot be packed; the message is the reason, without its name."""
 
 
 @cache
-def picture_formats() -> tuple[str, ...]:
-    """Names of the formats that count as pictures."""
+def image_formats() -> tuple[str, ...]:
+    """Names of the formats that count as images."""
     Image.init()
-    return tuple(name for name in Image.OPEN if name not in _NOT_PICTURES)
+    return tuple(name for name in Image.OPEN if name not in _NOT_IMAGES)
 
 
 @cache
-def picture_endings() -> dict[str, str]:
+def image_endings() -> dict[str, str]:
     """The format that an ending of a file name stands for; in small letters, with the dot."""
-    formats = picture_formats()
+    formats = image_formats()
     endings = Image.registered_extensions()
     return {ending: name for ending, name in endings.items() if name in formats}
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded picture file; ``changes`` names what of the file is not in the picture."""
+    """A decoded image file; ``changes`` names what of the file is not in the image."""
 
-    picture: Image.Image
+    image: Image.Image
     changes: tuple[str, ...]
 
 
-def decode_picture(content: bytes) -> Decoded:
-    """Decode the first picture of a picture file completely, in the mode it has.
+def decode_image(content: bytes) -> Decoded:
+    """Decode the first image of an image file completely, in the mode it has.
 
     Raises:
-        UnusablePicture: empty, damaged, no picture, or far too large.
+        UnusableImage: empty, damaged, no image, or far too large.
     """
     if not content:
         raise UnusableImageError("the file is empty")
@@ -59,34 +59,34 @@ def decode_picture(content: bytes) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content), formats=picture_formats())
-            changes = ["16 bits"] * _is_deep(picture) + ["first frame"] * _is_animated(picture)
-            changes += ["EXIF orientation"] * _turns_itself(picture)
-            picture.load()
+            image = Image.open(io.BytesIO(content), formats=image_formats())
+            changes = ["16 bits"] * _is_deep(image) + ["first frame"] * _is_animated(image)
+            changes += ["EXIF orientation"] * _turns_itself(image)
+            image.load()
     except MemoryError:
         raise
     except UnidentifiedImageError:
         raise UnusableImageError("not a picture in a format that Pillow reads") from None
     except Exception as error:  # a damaged file makes Pillow's plugins raise anything
         raise UnusableImageError(f"cannot be decoded ({error})") from None
-    return Decoded(picture, tuple(changes))
+    return Decoded(image, tuple(changes))
 
 
-def _is_deep(picture: Image.Image) -> bool:
-    tiles = getattr(picture, "tile", [])  # to be asked before loading, which empties it
+def _is_deep(image: Image.Image) -> bool:
+    tiles = getattr(image, "tile", [])  # to be asked before loading, which empties it
     return any(";16" in str(tile[3]) for tile in tiles)
 
 
-def _turns_itself(picture: Image.Image) -> bool:
+def _turns_itself(image: Image.Image) -> bool:
     """Whether Pillow applies the orientation while it loads; it does so for TIFF alone."""
-    return picture.format == "TIFF" and picture.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
+    return image.format == "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
 
 
-def _is_animated(picture: Image.Image) -> bool:
+def _is_animated(image: Image.Image) -> bool:
     try:
-        return bool(getattr(picture, "is_animated", False))
+        return bool(getattr(image, "is_animated", False))
     except Exception:  # a damaged later frame does not harm the first
-        picture.seek(0)
+        image.seek(0)
         return False
 
 
@@ -106,10 +106,10 @@ _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True, slots=True)
-class PlainPicture:
-    """A picture of mode RGB or L; ``changes`` names the rules that were applied to it."""
+class PlainImage:
+    """An image of mode RGB or L; ``changes`` names the rules that were applied to it."""
 
-    picture: Image.Image
+    image: Image.Image
     changes: tuple[str, ...]
 
 
@@ -126,17 +126,17 @@ def parse_color(text: str) -> Color:
     return red, green, blue
 
 
-def plain_picture(picture: Image.Image, background: Color = WHITE) -> PlainPicture:
-    """The picture in mode RGB or L, upright, in sRGB, without transparency.
+def plain_image(image: Image.Image, background: Color = WHITE) -> PlainImage:
+    """The image in mode RGB or L, upright, in sRGB, without transparency.
 
     Raises:
-        UnusablePicture: its values have no known meaning, or it is damaged.
+        UnusableImage: its values have no known meaning, or it is damaged.
     """
     changes: list[str] = []
     try:
-        upright = _upright(picture, changes)
+        upright = _upright(image, changes)
         base, alpha = _split(upright, changes)
-        base = _in_srgb(base, picture.info.get("icc_profile"), changes)
+        base = _in_srgb(base, image.info.get("icc_profile"), changes)
         if alpha is not None:
             base = _on_background(base, alpha, background)
             changes.append("alpha")
@@ -144,68 +144,68 @@ def plain_picture(picture: Image.Image, background: Color = WHITE) -> PlainPictu
         raise
     except Exception as error:  # odd metadata makes Pillow raise anything
         raise UnusableImageError(f"cannot be converted to plain colours ({error})") from None
-    return PlainPicture(base, tuple(changes))
+    return PlainImage(base, tuple(changes))
 
 
-def _upright(picture: Image.Image, changes: list[str]) -> Image.Image:
+def _upright(image: Image.Image, changes: list[str]) -> Image.Image:
     try:
-        turn = _TURNS.get(picture.getexif().get(ORIENTATION_TAG, 1))
+        turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata says nothing
         turn = None
     if turn is None:
-        return picture
+        return image
     changes.append("EXIF orientation")
-    return picture.transpose(turn)
+    return image.transpose(turn)
 
 
-def _split(picture: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.Image | None]:
+def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.Image | None]:
     """The colors in mode L, RGB or CMYK, and what is transparent (None: nothing)."""
-    mode = picture.mode
-    if mode in ("RGB", "L") and "transparency" not in picture.info:
-        return picture, None
+    mode = image.mode
+    if mode in ("RGB", "L") and "transparency" not in image.info:
+        return image, None
     if mode == "I" or mode.startswith("I;16"):
-        return _from_16_bits(picture), None
+        return _from_16_bits(image), None
     if mode in ("P", "PA"):
         changes.append("palette")
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
         base = rgba.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
         return base, alpha if any(alpha.histogram()[:255]) else None
     if mode in ("RGB", "L", "CMYK"):
-        return picture, None
+        return image, None
     if mode == "F":
         raise UnusableImageError("has floating-point values; convert it to 8 or 16 bits first")
-    return picture.convert("L" if mode == "1" else "RGB"), None
+    return image.convert("L" if mode == "1" else "RGB"), None
 
 
-def _from_16_bits(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.int64)
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise UnusableImageError("has values of 32 bits; convert it to 8 or 16 bits first")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _in_srgb(picture: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
+def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
     if profile:
         try:
-            convert = _transform(bytes(profile), picture.mode)
+            convert = _transform(bytes(profile), image.mode)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             changes.append("ICC profile not usable")
         else:
             if convert is not None:
                 changes.append("ICC profile")
-                converted = convert(picture)
-                return converted.convert("L") if picture.mode == "L" else converted
-    if picture.mode != "CMYK":
-        return picture
+                converted = convert(image)
+                return converted.convert("L") if image.mode == "L" else converted
+    if image.mode != "CMYK":
+        return image
     changes.append("CMYK")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """What brings pictures of a profile to sRGB; None: they are there already."""
+    """What brings images of a profile to sRGB; None: they are there already."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.xcolor_space.strip() != _SPACES[mode]:
         raise ValueError("the profile is for another colour space")

@@ -1,4 +1,4 @@
-"""Pictures that look the same: a perceptual hash, and the pairs within a small distance.
+"""Images that look the same: a perceptual hash, and the pairs within a small distance.
 
 The hash is that of a discrete cosine transform (pHash, Zauner 2010, Sec. 3.2.1), with 256 bits in
 place of 64: aligned faces share their coarse structure. It is computed in whole numbers below 2^53,
@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-_SIDE = 64  # of the picture that is transformed
+_SIDE = 64  # of the image that is transformed
 _KEPT = 16  # lowest frequencies, each way
 _SCALE = 1 << 12  # of the cosines
 HASH_BITS = _KEPT * _KEPT
 
 
 def perceptual_hash(grey: Image.Image) -> str:
-    """64 hexadecimal digits; pictures that look alike differ in few of the 256 bits.
+    """64 hexadecimal digits; images that look alike differ in few of the 256 bits.
 
     Args:
-        gray: a picture of mode L.
+        gray: an image of mode L.
     """
     box = Image.Resampling.BOX
     small = np.asarray(grey.resize((_SIDE, _SIDE), box, reducing_gap=1.0), np.float64)
@@ -95,7 +95,7 @@ _Partners = dict[int, tuple[int, str]]  # by the place of an entry: bits that di
 
 
 def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contrast: float) -> None:
-    """Add to the table of entries its nearest look-alikes, of equal pictures none.
+    """Add to the table of entries its nearest look-alikes, of equal images none.
 
     Columns: ``near_here`` (an earlier one in the set) and ``near_elsewhere`` (one in another
     split that was not packed), each with ``_bits`` in which the hashes differ; missing: there is
@@ -104,7 +104,7 @@ def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contr
     Args:
         entries: with ``path``, the path in the manifest.
         rows: the manifest.
-        min_contrast: pictures with less are blank: they all look the same, and are told elsewhere.
+        min_contrast: images with less are blank: they all look the same, and are told elsewhere.
     """
     places = {path: place for place, path in enumerate(entries["path"]) if isinstance(path, str)}
     known = [

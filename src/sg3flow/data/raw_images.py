@@ -1,4 +1,4 @@
-"""What is known of fetched pictures: their SOURCE.json, counts, digest and terms."""
+"""What is known of fetched images: their SOURCE.json, counts, digest and terms."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ _MAX_FOLDER_METRICS = 50
 
 
 def source_metrics(source: dict[str, Any]) -> dict[str, float]:
-    """Numbers of a SOURCE.json for a tracking run: bytes, pictures in all and by folder."""
+    """Numbers of a SOURCE.json for a tracking run: bytes, images in all and by folder."""
     counts: dict[str, int] = source["counts"]
     metrics: dict[str, float] = {"num_images": sum(counts.values()), "bytes": source["bytes"]}
     if len(counts) <= _MAX_FOLDER_METRICS:
@@ -102,8 +102,8 @@ def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
     return total, digest.hexdigest()
 
 
-def count_pictures(folder: Path) -> dict[str, int]:
-    """Number of pictures by the folder that holds them; "." is ``folder`` itself.
+def count_images(folder: Path) -> dict[str, int]:
+    """Number of images by the folder that holds them; "." is ``folder`` itself.
 
     Raises:
         DataError: there are none.
@@ -116,8 +116,8 @@ _SPLITS = ("train", "val", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class SourcePicture:
-    """One raw picture: its path below the source, its split ("": none), and its label.
+class SourceImage:
+    """One raw image: its path below the source, its split ("": none), and its label.
 
     ``label`` is a class number or a vector from the source's own labels, else None;
     ``class_name`` is "" where there is none.
@@ -132,14 +132,14 @@ class SourcePicture:
 
 @dataclass(frozen=True)
 class Source:
-    """Every picture of a source, sorted by path, and what is known of them together.
+    """Every image of a source, sorted by path, and what is known of them together.
 
     ``unlisted`` names what below the source could not be looked into, and why.
     """
 
     storage: Storage
     folder: str
-    pictures: list[SourcePicture]
+    images: list[SourceImage]
     class_names: list[str] | None
     license: str | None
     citation: str | None
@@ -147,16 +147,16 @@ class Source:
 
 
 def open_source(path: Path, config: PackConfig) -> Source:
-    """List the pictures of a source.
+    """List the images of a source.
 
     Args:
         path: any form that ``open_listing`` knows.
-        config: its ``subset`` is a folder whose pictures are to be packed (empty: all); its
+        config: its ``subset`` is a folder whose images are to be packed (empty: all); its
             ``labels`` say where they come from.
 
     Raises:
-        DataError: the source is missing or damaged, holds no pictures (below ``subset``), or its
-            labels do not fit its pictures.
+        DataError: the source is missing or damaged, holds no images (below ``subset``), or its
+            labels do not fit its images.
     """
     listing = open_listing(path)
     names = listing.names
@@ -165,14 +165,14 @@ def open_source(path: Path, config: PackConfig) -> Source:
     content = _labels(listing, config)
     values = content.array(chosen)
     own = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
-    pictures = [_picture(name, folder, config, own.get(name), content) for name in names]
+    images = [_image(name, folder, config, own.get(name), content) for name in names]
     if config.labels == "folders":
-        _require_folders(pictures, path)
+        _require_folders(images, path)
     terms = _terms(path)
     return Source(
         listing.storage,
         folder,
-        pictures,
+        images,
         content.class_names if own else None,
         terms.get("licence") or content.license,
         terms.get("citation") or content.citation,
@@ -209,25 +209,25 @@ def _subset_folder(subset: str, names: list[str], path: Path) -> str:
         return ""
     if not any(name.startswith(folder + "/") for name in names):
         folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-        raise DataError(f"no pictures below {folder} in {path}{nearest(folder, sorted(folders))}")
+        raise DataError(f"no images below {folder} in {path}{nearest(folder, sorted(folders))}")
     return folder + "/"
 
 
-def _picture(
+def _image(
     name: str, folder: str, config: PackConfig, label: Any, content: LabelsFile
-) -> SourcePicture:
+) -> SourceImage:
     class_name, names = "", content.class_names
     if config.labels == "folders":
         class_name = shown_name(PurePosixPath(name).parent.name)
     elif names is not None and isinstance(label, int) and label < len(names):
         class_name = names[label]
-    return SourcePicture(name, split_of(name), name.startswith(folder), label, class_name)
+    return SourceImage(name, split_of(name), name.startswith(folder), label, class_name)
 
 
-def _require_folders(pictures: list[SourcePicture], path: Path) -> None:
-    for picture in pictures:
-        if picture.in_subset and not picture.class_name:
-            raise DataError(f"{picture.path} lies in no folder of {path} that could be its class")
+def _require_folders(images: list[SourceImage], path: Path) -> None:
+    for image in images:
+        if image.in_subset and not image.class_name:
+            raise DataError(f"{image.path} lies in no folder of {path} that could be its class")
 
 
 def _terms(path: Path) -> Mapping[str, str | None]:

@@ -31,7 +31,7 @@ _MNIST_PAD = 2  # pixels at every border: 32 is a power of two
 
 
 class RecordStorage:
-    """Records of one length in a file; ``as_picture`` makes a record a picture file."""
+    """Records of one length in a file; ``as_image`` makes a record an image file."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class RecordStorage:
         names: list[str],
         header: int,
         length: int,
-        as_picture: Callable[[bytes], bytes],
+        as_image: Callable[[bytes], bytes],
     ) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         self.names = names
         self._places = {name: header + i * length for i, name in enumerate(names)}
-        self._length, self._as_picture = length, as_picture
+        self._length, self._as_image = length, as_image
         self._scratch = scratch  # kept: the file goes with the object
         self._file = PositionFile(scratch.path)
 
     def read(self, name: str) -> bytes:
-        return self._as_picture(self._file.read(self._length, self._places[name]))
+        return self._as_image(self._file.read(self._length, self._places[name]))
 
     def size(self, name: str) -> int:
         return self._length
@@ -59,19 +59,19 @@ class RecordStorage:
 
 @dataclass(frozen=True)
 class Records:
-    """Pictures in the order of their names, and the labels that come with them."""
+    """Images in the order of their names, and the labels that come with them."""
 
     storage: RecordStorage
     labels: LabelsFile
 
 
 def is_mnist(path: PurePath) -> bool:
-    """Whether a file's name is one of MNIST's picture files."""
+    """Whether a file's name is one of MNIST's image files."""
     return path.name.lower().endswith(("-images-idx3-ubyte.gz", "-images-idx3-ubyte"))
 
 
 def read_mnist(path: Path) -> Records:
-    """MNIST's picture file, padded to 32 px, with the labels of the file beside it, if it is there.
+    """MNIST's image file, padded to 32 px, with the labels of the file beside it, if it is there.
 
     Raises:
         DataError: it is damaged, or the two files do not belong together.
@@ -81,16 +81,16 @@ def read_mnist(path: Path) -> Records:
         with scratch.path.open("rb") as stream:
             header = stream.read(_MNIST_HEADER)
         if len(header) < _MNIST_HEADER or struct.unpack(">I", header[:4])[0] != _MNIST_MARK:
-            raise DataError(f"{path} is no picture file of MNIST (IDX with three dimensions)")
+            raise DataError(f"{path} is no image file of MNIST (IDX with three dimensions)")
         count, height, width = struct.unpack(">3I", header[4:])
         if (height, width) != (_MNIST_SIDE, _MNIST_SIDE):
-            raise DataError(f"{path} holds pictures of {width}x{height}; MNIST's are 28x28")
+            raise DataError(f"{path} holds images of {width}x{height}; MNIST's are 28x28")
         if scratch.path.stat().st_size != _MNIST_HEADER + count * _MNIST_BYTES:
-            raise DataError(f"{path} is cut off: it should hold {count:,} pictures")
+            raise DataError(f"{path} is cut off: it should hold {count:,} images")
     names = [f"{row:08d}" for row in range(count)]
     labels = _mnist_labels(path, count)
     by_name = dict(zip(names, labels, strict=True)) if labels is not None else None
-    storage = RecordStorage(path, scratch, names, _MNIST_HEADER, _MNIST_BYTES, _mnist_picture)
+    storage = RecordStorage(path, scratch, names, _MNIST_HEADER, _MNIST_BYTES, _mnist_image)
     return Records(storage, LabelsFile(path, by_name))
 
 
@@ -110,18 +110,18 @@ def _mnist_labels(path: Path, count: int) -> list[int] | None:
         scratch = _plain(beside)
         labels = list(scratch.path.read_bytes()[_MNIST_LABELS_HEADER:])
     if len(labels) != count:
-        raise DataError(f"{beside} holds {len(labels):,} labels for {count:,} pictures of {path}")
+        raise DataError(f"{beside} holds {len(labels):,} labels for {count:,} images of {path}")
     return labels
 
 
-def _mnist_picture(record: bytes) -> bytes:
+def _mnist_image(record: bytes) -> bytes:
     pixels = np.frombuffer(record, np.uint8).reshape(_MNIST_SIDE, _MNIST_SIDE)
     padded = np.pad(pixels, _MNIST_PAD)
     return b"P5 %d %d 255\n" % padded.shape[::-1] + padded.tobytes()  # PGM
 
 
 def read_cifar10(path: Path) -> Records:
-    """CIFAR-10's training pictures with their labels and class names.
+    """CIFAR-10's training images with their labels and class names.
 
     The test batch is left out, as the public packing tool leaves it out.
 
@@ -139,13 +139,13 @@ def read_cifar10(path: Path) -> Records:
             names += [f"{batch}/{row:05d}" for row in range(len(numbers))]
             labels += numbers
         class_names = _member(archive, "batches.meta", path).get("label_names")
-    storage = RecordStorage(path, scratch, names, 0, _CIFAR_BYTES, _cifar_picture)
+    storage = RecordStorage(path, scratch, names, 0, _CIFAR_BYTES, _cifar_image)
     is_named = isinstance(class_names, list) and all(isinstance(n, str) for n in class_names)
     by_name = dict(zip(names, labels, strict=True))
     return Records(storage, LabelsFile(path, by_name, class_names if is_named else None))
 
 
-def _cifar_picture(record: bytes) -> bytes:
+def _cifar_image(record: bytes) -> bytes:
     pixels = np.frombuffer(record, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
     return b"P6 32 32 255\n" + pixels.tobytes()  # PPM
 
@@ -161,7 +161,7 @@ def _checked_batch(path: Path, batch: str, content: dict[str, Any]) -> tuple[np.
         and all(isinstance(number, int) for number in numbers)
     ):
         return pixels, numbers
-    raise DataError(f"{batch} of {path} does not hold CIFAR-10's pictures; fetch it again")
+    raise DataError(f"{batch} of {path} does not hold CIFAR-10's images; fetch it again")
 
 
 def _member(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:

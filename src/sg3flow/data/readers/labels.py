@@ -1,4 +1,4 @@
-"""``dataset.json``: the labels of a set's pictures, the names of its classes, and its terms.
+"""``dataset.json``: the labels of a set's images, the names of its classes, and its terms.
 
 The file comes from anywhere (the public StyleGAN tools write it too): nothing in it is taken for
 granted.
@@ -25,7 +25,7 @@ _GREATEST = float(np.finfo(np.float32).max)
 class LabelsFile:
     """What a ``dataset.json`` or another file says of labels.
 
-    ``labels`` are unchecked values by the names of pictures, None: none.
+    ``labels`` are unchecked values by the names of images, None: none.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class LabelsFile:
         """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
 
         Raises:
-            DataError: a picture has no label, they are not of one kind, or there are not as many
+            DataError: an image has no label, they are not of one kind, or there are not as many
                 class names as classes.
         """
         if self.labels is None or not names:
@@ -60,7 +60,7 @@ class LabelsFile:
         return labels
 
     def label_dim(self, labels: np.ndarray | None) -> int:
-        """Length of a label vector; 0: no labels. A class may have a name and no picture."""
+        """Length of a label vector; 0: no labels. A class may have a name and no image."""
         if labels is None:
             return 0
         if labels.ndim == 2:
@@ -168,17 +168,17 @@ def _words(value: Any) -> str:
 
 
 def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
-    """Read labels by the paths of pictures.
+    """Read labels by the paths of images.
 
     The first row names the columns: ``path`` first, then one column of classes (whole numbers, or
     names, which become classes in the order of the alphabet), or several that make up a vector.
 
     Args:
         where: name of the file in the source, or an absolute path outside of it.
-        names: the pictures of the source.
+        names: the images of the source.
 
     Raises:
-        DataError: there is no such file, it is not of that form, or it names no picture.
+        DataError: there is no such file, it is not of that form, or it names no image.
     """
     path = Path(where) if Path(where).is_absolute() else storage.path / where
     rows = _numbered_rows(path, _text(storage, where, path))
@@ -195,8 +195,8 @@ def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
         values[name] = [field.strip() for field in row[1:]]
     if not known & values.keys():
         raise DataError(
-            f"{path} names no picture of {storage.path}: its paths look like "
-            f"'{next(iter(values), '')}', the pictures' like '{names[0]}'"
+            f"{path} names no image of {storage.path}: its paths look like "
+            f"'{next(iter(values), '')}', the images' like '{names[0]}'"
         )
     if len(head) > 2:
         return LabelsFile(path, {name: _vector(path, name, row) for name, row in values.items()})

@@ -1,9 +1,9 @@
-"""What kind of source a path is: its pictures by name, and the labels that come with them."""
+"""What kind of source a path is: its images by name, and the labels that come with them."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sg3flow.data.image_decoding import picture_endings
+from sg3flow.data.image_decoding import image_endings
 from sg3flow.data.readers.array_reader import (
     CIFAR_NAME,
     LmdbStorage,
@@ -21,7 +21,7 @@ from sg3flow.errors import DataError
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a source, sorted by name.
+    """The images of a source, sorted by name.
 
     ``labels`` are those of a form that brings them along (CIFAR-10, MNIST); None: they stand in a
     ``dataset.json``, in columns, or nowhere.
@@ -48,13 +48,13 @@ class Listing:
 
 
 def open_listing(path: Path) -> Listing:
-    """List a folder of pictures, a zip or tar file of them, or one of the forms of public sets:
+    """List a folder of images, a zip or tar file of them, or one of the forms of public sets:
     ``cifar-10-python.tar.gz``, MNIST's ``*-images-idx3-ubyte.gz``, Parquet files, an LMDB folder.
 
-    A folder without pictures that holds one of these forms (as fetching leaves it) is that form.
+    A folder without images that holds one of these forms (as fetching leaves it) is that form.
 
     Raises:
-        DataError: the source is missing, damaged, or holds no pictures.
+        DataError: the source is missing, damaged, or holds no images.
     """
     check_exists(path)
     if path.is_dir():
@@ -75,7 +75,7 @@ def _folder(path: Path) -> Listing:
         lmdb = LmdbStorage(path)
         return Listing(lmdb, lmdb.names)
     storage = FolderStorage(path)
-    if _pictures(storage):
+    if _images(storage):
         return _of_files(storage)
     inner = _form_within(path, storage.names)
     if inner is not None:
@@ -105,14 +105,14 @@ def _parquet(path: Path) -> Listing:
 
 
 def _of_files(storage: Storage) -> Listing:
-    names = _pictures(storage)
+    names = _images(storage)
     if not names:
-        raise DataError(f"no pictures below {storage.path} (files are known by their endings)")
+        raise DataError(f"no images below {storage.path} (files are known by their endings)")
     return Listing(storage, names)
 
 
-def _pictures(storage: Storage) -> list[str]:
-    endings = picture_endings()
+def _images(storage: Storage) -> list[str]:
+    endings = image_endings()
     return [
         name
         for name in storage.names

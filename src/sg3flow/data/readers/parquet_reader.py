@@ -1,6 +1,6 @@
-"""Pictures in Parquet files, as the Hugging Face hub distributes them.
+"""Images in Parquet files, as the Hugging Face hub distributes them.
 
-A picture is a struct ``{bytes, path}`` or plain binary; columns beside it may hold its label. Row
+An image is a struct ``{bytes, path}`` or plain binary; columns beside it may hold its label. Row
 groups are read as a stream of a few rows, so that memory stays bounded whatever their size; names
 sort in the order of the rows, and reading them in that order reads every file once.
 """
@@ -30,20 +30,20 @@ class _Place:
 
 
 class ParquetStorage:
-    """The pictures in one or many Parquet files.
+    """The images in one or many Parquet files.
 
     Args:
         path: a Parquet file, or a folder with some below it.
 
     Raises:
-        DataError: one is damaged, or no column of theirs can hold pictures.
+        DataError: one is damaged, or no column of theirs can hold images.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         self.files = parquet_files(path)
-        self.column = _picture_column(self.files[0])
+        self.column = _image_column(self.files[0])
         self._places: dict[str, _Place] = {}
         for file in self.files:
             _check_column(_schema(file), file, self.column, self.files[0])
@@ -133,7 +133,7 @@ def _values(place: _Place, column: str) -> Iterator[Any]:
 
 
 def _named_places(root: Path, file: Path, column: str) -> Iterator[tuple[str, _Place]]:
-    """A name for every row: the file, the row, and what the picture was called before."""
+    """A name for every row: the file, the row, and what the image was called before."""
     import pyarrow.parquet as pq
 
     with _damage_named(file):
@@ -167,7 +167,7 @@ def _folder(root: Path, file: Path) -> str:
     return (inner.parent / match[1] / match[2] if match else inner).as_posix() + "/"
 
 
-def _picture_column(file: Path) -> str:
+def _image_column(file: Path) -> str:
     import pyarrow as pa
 
     schema = _schema(file)
@@ -179,7 +179,7 @@ def _picture_column(file: Path) -> str:
         if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
             return str(field.name)
     raise DataError(
-        f"{file} has no column of pictures (binary, or a struct with 'bytes'): it has "
+        f"{file} has no column of images (binary, or a struct with 'bytes'): it has "
         f"{', '.join(schema.names)[:200]}"
     )
 

@@ -89,7 +89,7 @@ def _stamp(file: Path | int) -> tuple[int, int]:
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 _ENCRYPTED = 0x1
-_MAX_BYTES = 1 << 30  # no picture is larger; whole files are held in memory
+_MAX_BYTES = 1 << 30  # no image is larger; whole files are held in memory
 # All that the reader of the standard library raises over damaged files.
 ZIP_DAMAGE = (
     zipfile.BadZipFile,
@@ -201,7 +201,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def check_entry_size(what: str, size: int) -> None:
-    """Raise DataError where one file is larger than any picture."""
+    """Raise DataError where one file is larger than any image."""
     if size > _MAX_BYTES:
         raise DataError(f"{what} has {size:,} bytes; at most {_MAX_BYTES:,} are read")
 

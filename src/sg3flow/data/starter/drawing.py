@@ -43,25 +43,25 @@ from sg3flow.progress import tracked
 
 CLASSES = ("cat", "dog", "wild")
 
-# Every tenth picture of a class is for validation, whatever the number of pictures.
+# Every tenth image of a class is for validation, whatever the number of images.
 _VAL_EVERY = 10
 
 
 def draw_starter(dest: Path, *, images: int, resolution: int, seed: int) -> dict[str, Any]:
     """Draw the starter set below ``dest``: ``starter/{train,val}/{cat,dog,wild}/*.png``.
 
-    A picture depends on the seed, its class and its number alone: a larger set holds the pictures
+    An image depends on the seed, its class and its number alone: a larger set holds the images
     of a smaller one, in the same split.
 
     Args:
-        images: pictures in all, shared equally by the classes.
+        images: images in all, shared equally by the classes.
         resolution: side in pixels.
 
     Returns:
-        Number of pictures by folder, say ``{"starter/train/cat": 180, ...}``.
+        Number of images by folder, say ``{"starter/train/cat": 180, ...}``.
 
     Raises:
-        ConfigError: fewer pictures than classes, or a resolution below 16.
+        ConfigError: fewer images than classes, or a resolution below 16.
     """
     if images < len(CLASSES) or resolution < 16:
         raise ConfigError(
@@ -102,11 +102,11 @@ _BACKGROUNDS: tuple[tuple[Color, Color], ...] = (
 
 
 def draw_face(class_name: str, resolution: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """One picture of an animal of a class, the same for the same arguments on every machine.
+    """One image of an animal of a class, the same for the same arguments on every machine.
 
     Args:
         class_name: cat, dog or wild.
-        resolution: side in pixels; below 128 the picture is drawn twice as large and averaged.
+        resolution: side in pixels; below 128 the image is drawn twice as large and averaged.
 
     Returns:
         uint8 RGB, [resolution, resolution, 3].

@@ -1,7 +1,7 @@
 """Soft shapes, noise and fur on a square of pixels: what the animal faces are drawn with.
 
 Only additions, products, quotients, square roots and comparisons are used, one array operation at
-a time. IEEE 754 fixes their result to the last bit, so a picture is the same on every machine;
+a time. IEEE 754 fixes their result to the last bit, so an image is the same on every machine;
 sines, powers and sums over an axis are not, and stay out.
 """
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Random choices of one picture, all made from uniform doubles of one generator."""
+    """Random choices of one image, all made from uniform doubles of one generator."""
 
     def __init__(self, *seed: int) -> None:
         self._rng = np.random.Generator(np.random.PCG64(list(seed)))
@@ -206,19 +206,19 @@ def fur(dice: Dice, plane: Plane, root: Point, strand: float) -> Floats:
 
 
 class Canvas:
-    """An RGB picture in [0, 1] that shapes are painted on, [S, S, 3]."""
+    """An RGB image in [0, 1] that shapes are painted on, [S, S, 3]."""
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.rgb = np.zeros((*plane.x.shape, 3), dtype=np.float32)
 
     def paint(self, cover: Floats, color: Color | Floats) -> None:
-        """Lay a color (one, or [S, S, 3]) over the picture where ``cover`` [S, S] is above 0."""
+        """Lay a color (one, or [S, S, 3]) over the image where ``cover`` [S, S] is above 0."""
         ink = np.asarray(color, dtype=np.float32)
         self.rgb += (ink - self.rgb) * cover[..., None]
 
     def shade(self, factor: Floats) -> None:
-        """Multiply the picture by ``factor`` [S, S]."""
+        """Multiply the image by ``factor`` [S, S]."""
         self.rgb *= factor[..., None]
 
     def fill(self, distance: Floats, soft: float = 0.0) -> Floats:

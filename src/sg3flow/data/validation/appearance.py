@@ -1,4 +1,4 @@
-"""What is expected of the look of the pictures, and of their likeness to an earlier set.
+"""What is expected of the look of the images, and of their likeness to an earlier set.
 
 Importing this module imports Great Expectations (3 s).
 """
@@ -20,11 +20,11 @@ _WORDS = {"mean": "brightness", "contrast": "contrast", "sharpness": "sharpness"
 
 
 def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
-    """Warnings about single pictures, and the near-duplicates."""
+    """Warnings about single images, and the near-duplicates."""
     checks = [
         PlannedCheck(
             "not_enlarged",
-            "no picture had to be enlarged",
+            "no image had to be enlarged",
             "manifest",
             gxe.ExpectColumnValuesToBeNull(column="enlarged"),
             lambda row: str(row["enlarged"]),
@@ -32,7 +32,7 @@ def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_blurred",
-            f"edges of every picture are sharp (at least {config.min_sharpness:g})",
+            f"edges of every image are sharp (at least {config.min_sharpness:g})",
             "packed",
             gxe.ExpectColumnValuesToBeBetween(column="sharpness", min_value=config.min_sharpness),
             lambda row: f"sharpness {row['sharpness']:.2f}",
@@ -41,14 +41,14 @@ def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         _at_most(
             "no_bars",
-            "no picture has bars at its borders",
+            "no image has bars at its borders",
             "bars",
             config.max_bars,
             "of it are bars",
         ),
         _at_most(
             "not_one_colour",
-            "no picture is mostly of one colour",
+            "no image is mostly of one colour",
             "one_colour",
             config.max_one_color,
             "of it has one colour",
@@ -87,10 +87,10 @@ def _near(config: ValidateConfig) -> list[PlannedCheck]:
             only_warns=config.near_duplicates == "warn",
         )
         for name, words, column in (
-            ("look_unique", "no two pictures of the set look the same", "near_here"),
+            ("look_unique", "no two images of the set look the same", "near_here"),
             (
                 "look_not_in_other_split",
-                "no picture looks like one in another split",
+                "no image looks like one in another split",
                 "near_elsewhere",
             ),
         )

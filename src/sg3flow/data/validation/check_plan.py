@@ -1,6 +1,6 @@
 """What is expected of a packed set and its manifest: every check, in words and as an expectation.
 
-What concerns the look of the pictures stands in ``look_plan.py``.
+What concerns the look of the images stands in ``look_plan.py``.
 
 Importing this module imports Great Expectations (3 s).
 """
@@ -31,7 +31,7 @@ class PlannedCheck:
         expectation: the expectation of Great Expectations that decides.
         reason: says for one offending row what is wrong with it.
         threshold: the limit that holds; None: there is none to choose.
-        partner: column that names an equal or similar picture.
+        partner: column that names an equal or similar image.
         only_warns: a failure is reported but does not count.
         lists_column: every row with a value in the expectation's column offends, where it only
             counts them.
@@ -50,7 +50,7 @@ class PlannedCheck:
     level: str = ""
 
     def __post_init__(self) -> None:
-        """What is asked of the manifest is about the raw pictures, unless it is said otherwise."""
+        """What is asked of the manifest is about the raw images, unless it is said otherwise."""
         is_raw = self.table in ("manifest", "folders")
         object.__setattr__(self, "level", self.level or ("raw" if is_raw else "packed"))
 
@@ -101,14 +101,14 @@ def _form() -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "square",
-            "every picture is square",
+            "every image is square",
             "packed",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="width", column_B="height", ignore_row_if="either_value_is_missing"
             ),
             size,
         ),
-        PlannedCheck("one_size", "all pictures have one size", "packed", same(column="size"), size),
+        PlannedCheck("one_size", "all images have one size", "packed", same(column="size"), size),
         PlannedCheck(
             "power_of_two",
             "sides are powers of two",
@@ -118,12 +118,12 @@ def _form() -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "rgb_or_grey",
-            "every picture is RGB or grey (mode RGB or L)",
+            "every image is RGB or grey (mode RGB or L)",
             "packed",
             gxe.ExpectColumnValuesToBeInSet(column="mode", value_set=["RGB", "L"]),
             mode,
         ),
-        PlannedCheck("one_mode", "all pictures have one mode", "packed", same(column="mode"), mode),
+        PlannedCheck("one_mode", "all images have one mode", "packed", same(column="mode"), mode),
     ]
 
 
@@ -132,7 +132,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "enough_pictures",
-            f"the set has at least {config.min_images} pictures",
+            f"the set has at least {config.min_images} images",
             "packed",
             gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images),
             lambda row: "",
@@ -140,7 +140,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_blank",
-            f"grey values of every picture deviate by at least {config.min_contrast:g} of 255",
+            f"grey values of every image deviate by at least {config.min_contrast:g} of 255",
             "packed",
             gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast),
             lambda row: f"contrast {row['contrast']:.2f}",
@@ -148,7 +148,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "unique",
-            "no picture stands in the set twice",
+            "no image stands in the set twice",
             "packed",
             gxe.ExpectColumnValuesToBeUnique(column="pixel_sha256"),
             lambda row: f"same pixels as {row['equal_here']}",
@@ -157,7 +157,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_in_other_split",
-            "no picture also stands in another split, outside the set",
+            "no image also stands in another split, outside the set",
             "packed",
             gxe.ExpectColumnValuesToBeNull(column="equal_elsewhere"),
             lambda row: f"same pixels as {row['equal_elsewhere']}",
@@ -171,14 +171,14 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "paths_unique",
-            "every picture of the source stands in the manifest once",
+            "every image of the source stands in the manifest once",
             "manifest",
             gxe.ExpectColumnValuesToBeUnique(column="path"),
             lambda row: "listed more than once",
         ),
         PlannedCheck(
             "few_rejects",
-            f"packing left out at most {config.max_rejects} pictures as unreadable or unfit",
+            f"packing left out at most {config.max_rejects} images as unreadable or unfit",
             "manifest",
             ExpectColumnNonNullCountToBeAtMost(column="reject", max_value=config.max_rejects),
             lambda row: str(row["reject"]),
@@ -187,7 +187,7 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "entries_found",
-            "every picture that the manifest calls packed is in the set",
+            "every image that the manifest calls packed is in the set",
             "manifest",
             gxe.ExpectColumnValuesToBeInSet(column="found", value_set=[True]),
             lambda row: f"{row['entry']} is not in the set",
@@ -217,12 +217,12 @@ def _counts(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "source_counts",
-            "folders of the source hold as many usable pictures as they must",
+            "folders of the source hold as many usable images as they must",
             "folders",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="found", column_B="expected", ignore_row_if="either_value_is_missing"
             ),
-            lambda row: f"{row['folder']} holds {row['found']} pictures, not {row['expected']}",
+            lambda row: f"{row['folder']} holds {row['found']} images, not {row['expected']}",
         )
     ]
 
@@ -231,7 +231,7 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "labels_complete",
-            "every picture has a label",
+            "every image has a label",
             "packed",
             gxe.ExpectColumnValuesToNotBeNull(column="label_kind"),
             lambda row: "no label",
@@ -263,10 +263,10 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "enough_a_class",
-            f"every class has at least {config.min_class_images} pictures",
+            f"every class has at least {config.min_class_images} images",
             "classes",
             gxe.ExpectColumnValuesToBeBetween(column="pictures", min_value=config.min_class_images),
-            lambda row: f"class {row['class_name']} has {row['pictures']} pictures",
+            lambda row: f"class {row['class_name']} has {row['pictures']} images",
             config.min_class_images,
         ),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from sg3flow.config import ValidateConfig
-from sg3flow.data.archive import content_digest, picture_names
+from sg3flow.data.archive import content_digest, image_names
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.perceptual_hash import add_near
 from sg3flow.data.readers.labels import MAX_CLASSES, is_vector, read_labels
@@ -27,19 +27,19 @@ class Tables:
     Attributes:
         storage: the packed set.
         digest: of its content; None if some of it cannot be read.
-        manifest: the manifest, with ``row`` (its number), ``found`` (a picture said to be packed is
+        manifest: the manifest, with ``row`` (its number), ``found`` (an image said to be packed is
             there; missing for the others) and ``enlarged`` (how, if it was; missing: it was not).
         packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
             it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
             pixels, by the manifest), ``label``, ``label_kind`` (class, vector, other; missing:
-            none), ``expected_label``, ``class_name``, ``equal_here`` (an equal picture in the set)
+            none), ``expected_label``, ``class_name``, ``equal_here`` (an equal image in the set)
             and ``equal_elsewhere`` (one in another split that was not packed), and those of
             ``add_near``. What does not apply is missing.
         num_classes: how many there should be: as many as have names, or as are counted.
-        folders: a row a folder whose pictures are counted: ``row``, ``folder``, ``expected``,
+        folders: a row a folder whose images are counted: ``row``, ``folder``, ``expected``,
             ``found``.
-        classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabeled sets.
-        license: of the pictures, if the set carries one.
+        classes: a row a class: ``row``, ``class_name``, ``images``; none for unlabeled sets.
+        license: of the images, if the set carries one.
     """
 
     storage: Storage
@@ -110,7 +110,7 @@ _ENTRY_COLUMNS = {
 
 
 def _decoded(storage: Storage, workers: int) -> pd.DataFrame:
-    names = picture_names(storage)
+    names = image_names(storage)
     inspected = ordered_map(inspect_entry, storage, names, workers_for(len(names), workers))
     with closing(inspected):
         rows = list(tracked(inspected, "validating", len(names)))
@@ -179,7 +179,7 @@ def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":
     bars = dict(zip(entries["entry"], entries["bars"], strict=True))
 
     def is_enlarged(row: Mapping[Hashable, Any]) -> bool:
-        # center-crop-wide enlarges nothing: a picture too low for the square stands between bars.
+        # center-crop-wide enlarges nothing: an image too low for the square stands between bars.
         if row["width"] >= side and bars.get(row["entry"], 0) > 0:
             return False
         return bool(min(row["width"], row["height"]) < side)
@@ -228,8 +228,8 @@ def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     number = max(len(names), max(counts, default=-1) + 1)
     number = min(number, len(names) + len(entries))  # a stray label must not make a million rows
     labels = [names[i] if i < len(names) else str(i) for i in range(number)]
-    pictures = [counts.get(i, 0) for i in range(number)]
-    return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": pictures})
+    images = [counts.get(i, 0) for i in range(number)]
+    return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": images})
 
 
 def _digest(storage: Storage) -> str | None:

@@ -26,9 +26,9 @@ _EXPECTED_REASONS = ("outside the subset", "beyond max_images")
 
 @dataclass(frozen=True)
 class Offender:
-    """A picture (or class) that a check complains about, and why.
+    """An image (or class) that a check complains about, and why.
 
-    ``path`` is that of the raw picture, or the entry's name if the manifest does not know it;
+    ``path`` is that of the raw image, or the entry's name if the manifest does not know it;
     ``other`` names an equal or similar one in the same way ("": there is none).
     """
 
@@ -54,12 +54,12 @@ class Check:
 
 
 @dataclass(frozen=True)
-class PictureSources:
-    """Where the pictures that a report names can be read.
+class ImageSources:
+    """Where the images that a report names can be read.
 
     Attributes:
         packed, raw: the packed set, and its source; None: that was not given.
-        entries: entries of the packed set by the raw paths of their pictures.
+        entries: entries of the packed set by the raw paths of their images.
         classes: the entries that decode, by the name of their class, in the order of the classes;
             "": those without.
     """
@@ -74,7 +74,7 @@ class PictureSources:
 class Report:
     """Everything validation found out.
 
-    ``pictures`` and ``source`` (what the SOURCE.json of the raw pictures says; empty: there is
+    ``images`` and ``source`` (what the SOURCE.json of the raw images says; empty: there is
     none) are for people's eyes: ``to_json`` leaves them out.
     """
 
@@ -83,7 +83,7 @@ class Report:
     left_out_counts: dict[str, int]
     left_out: list[Offender]
     profile: dict[str, Any]
-    pictures: PictureSources
+    images: ImageSources
     source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -116,7 +116,7 @@ class Report:
             "checks": [asdict(check) for check in self.checks],
             "left_out": {
                 "counts": self.left_out_counts,
-                "pictures": [asdict(picture) for picture in self.left_out],
+                "pictures": [asdict(image) for image in self.left_out],
             },
         }
 
@@ -167,9 +167,9 @@ def validate_packed(
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
     profile = profile_of(tables.packed, tables.classes)
-    pictures = _sources(tables, sources)
+    images = _sources(tables, sources)
     source = (read_source(raw) if raw else None) or {}
-    return Report(checks, _summary(packed, tables), counts, left_out, profile, pictures, source)
+    return Report(checks, _summary(packed, tables), counts, left_out, profile, images, source)
 
 
 def require_success(report: Report, html_path: Path) -> str:
@@ -182,7 +182,7 @@ def require_success(report: Report, html_path: Path) -> str:
         warnings = [check.name for check in report.checks if check.status == "warning"]
         noted = f", warnings: {', '.join(warnings)}" if warnings else ""
         count = report.summary["num_images"]
-        return f"{count} pictures passed {len(report.checks)} checks{noted}; see {html_path}"
+        return f"{count} images passed {len(report.checks)} checks{noted}; see {html_path}"
     names = ", ".join(check.name for check in report.failed)
     first = next((check for check in report.failed if check.offenders), report.failed[0])
     offender = (
@@ -191,17 +191,17 @@ def require_success(report: Report, html_path: Path) -> str:
         else f"{first.words}, found {first.observed}"
     )
     raise DataError(
-        f"validation failed ({names}); first {offender}. All of it, with pictures: {html_path}"
+        f"validation failed ({names}); first {offender}. All of it, with images: {html_path}"
     )
 
 
-def _sources(tables: "Tables", raw: Storage | None) -> PictureSources:
+def _sources(tables: "Tables", raw: Storage | None) -> ImageSources:
     entries = tables.packed
     classes: dict[str, list[str]] = {str(name): [] for name in tables.classes["class_name"]}
     for row in entries[entries["problem"].isna()].to_dict("records"):
         classes.setdefault(_text(row["class_name"]), []).append(str(row["entry"]))
     paths = zip(entries["path"], entries["entry"], strict=True)
-    return PictureSources(
+    return ImageSources(
         tables.storage,
         raw,
         {str(path): str(entry) for path, entry in paths if path},
@@ -276,7 +276,7 @@ def _text(value: Any) -> str:
 
 
 def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]:
-    """How many pictures were not packed, by kind, and those whose reason a person should see."""
+    """How many images were not packed, by kind, and those whose reason a person should see."""
     counts: Counter[str] = Counter()
     listed = []
     for row in manifest[~manifest["packed"]].to_dict("records"):

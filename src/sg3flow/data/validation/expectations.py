@@ -1,4 +1,4 @@
-"""The profile of a packed set: what its pictures are like, to hold a later set against."""
+"""The profile of a packed set: what its images are like, to hold a later set against."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _EDGES: dict[str, list[float]] = {
 
 
 def profile_of(entries: "pd.DataFrame", classes: "pd.DataFrame") -> dict[str, Any]:
-    """Share of the pictures in each bin of brightness, contrast and sharpness, and in each class.
+    """Share of the images in each bin of brightness, contrast and sharpness, and in each class.
 
     Args:
         entries: the table of entries, with a column for each of ``PROFILED``.

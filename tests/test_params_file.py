@@ -72,7 +72,7 @@ def test_a_former_name_sets_the_same_setting(params):
         ("train.gamma=-1", "at least 0"),
         ("gamma=2", "must be SECTION.NAME=VALUE"),
         ("train.gamma", "must be SECTION.NAME=VALUE"),
-        ("train.desc=[", "is no value"),
+        ("train.desc=[", "is not valid YAML"),
         (" ", "nothing to set"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Packing under bad conditions: odd names, what may not be read, a kill, and many pictures."""
+"""Packing under bad conditions: odd names, what may not be read, a kill, and many images."""
 
 import os
 import shutil
@@ -61,14 +61,14 @@ def test_paths_longer_than_the_system_takes(raw, tmp_path):
         os.close(here)
         here = inner
     os.close(here)
-    with pytest.raises(DataError, match=r"1 of 4 pictures cannot be used .*name too long"):
+    with pytest.raises(DataError, match=r"1 of 4 images cannot be used .*name too long"):
         pack(raw, tmp_path / "set.zip")
     assert pack(raw, tmp_path / "set.zip", max_rejects=1).num_packed == 3
 
 
-def test_that_nothing_can_be_packed_is_told_of_the_first_picture(raw, tmp_path):
+def test_that_nothing_can_be_packed_is_told_of_the_first_image(raw, tmp_path):
     (raw / "2.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"none of the 3 pictures .*first, 0\.png: .*min_side 99"):
+    with pytest.raises(DataError, match=r"none of the 3 images .*first, 0\.png: .*min_side 99"):
         pack(raw, tmp_path / "set.zip", min_side=99, max_rejects=3)
 
 
@@ -151,7 +151,7 @@ def test_every_kind_of_bad_file_at_once(raw, tmp_path, noise, png):
     ]
 
 
-def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
+def test_images_that_the_settings_leave_out(raw, tmp_path, noise, png):
     (raw / "wide.png").write_bytes(png(noise(5, 16, 32, 3)))
     (raw / "small.png").write_bytes(png(noise(6, 8, 8, 3)))
     config = {"resolution": "16x16", "aspect": "square", "min_side": 16}
@@ -222,8 +222,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.medium
-def test_memory_does_not_grow_with_the_pictures(tmp_path, noise, png):
-    """700 pictures of 128 px are 34 MB packed: what is held of each is its row."""
+def test_memory_does_not_grow_with_the_images(tmp_path, noise, png):
+    """700 images of 128 px are 34 MB packed: what is held of each is its row."""
     raw = tmp_path / "raw"
     raw.mkdir()
     contents = [png(noise(i, 128, 128, 3)) for i in range(10)]

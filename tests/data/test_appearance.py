@@ -1,4 +1,4 @@
-"""Validation of the look of pictures, of counts, and against an earlier set."""
+"""Validation of the look of images, of counts, and against an earlier set."""
 
 import io
 import json
@@ -45,19 +45,19 @@ def spotted(seed: int) -> Image.Image:
     return canvas
 
 
-def write(folder: Path, pictures: dict[str, Image.Image]) -> Path:
-    for name, picture in pictures.items():
+def write(folder: Path, images: dict[str, Image.Image]) -> Path:
+    for name, image in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / name)
+        image.save(folder / name)
     return folder
 
 
 @pytest.fixture
 def validated(tmp_path) -> Callable[..., Report]:
-    """``validated(pictures, pack={...}, **thresholds)``: the report on the pictures packed."""
+    """``validated(images, pack={...}, **thresholds)``: the report on the images packed."""
 
-    def run(pictures: dict[str, Image.Image], pack: dict | None = None, **config: object) -> Report:
-        raw = write(tmp_path / "raw", pictures)
+    def run(images: dict[str, Image.Image], pack: dict | None = None, **config: object) -> Report:
+        raw = write(tmp_path / "raw", images)
         paths = raw, tmp_path / "set.zip", tmp_path / "m.parquet"
         settings = {"subset": "train", "labels": "folders"} | (pack or {})
         pack_images(*paths, PackConfig(**settings), workers=1)
@@ -83,7 +83,7 @@ def complaints(report: Report) -> dict[str, list[str]]:
         ("not_one_colour", lambda: spotted(50)),
     ],
 )
-def test_pictures_that_look_wrong_are_warned_of_with_a_thumbnail(validated, name, odd):
+def test_images_that_look_wrong_are_warned_of_with_a_thumbnail(validated, name, odd):
     report = validated(sound() | {"train/a/odd.png": odd()})
     assert report.success
     assert complaints(report) == {name: ["train/a/odd.png"]}
@@ -101,9 +101,9 @@ def test_quality_of_plain_cases():
     assert quality(spotted(1)).bars == 0  # uniform all around: a background
 
 
-def as_jpeg(picture: Image.Image) -> Image.Image:
+def as_jpeg(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=60)
+    image.save(stream, "JPEG", quality=60)
     return Image.open(stream)
 
 
@@ -127,17 +127,17 @@ def test_near_duplicates_are_paired_within_and_across_splits(validated, how):
     assert page.count("<figure>") == 2 and page.count("<img") == 4  # pairs, side by side
 
 
-def test_enlarged_pictures_are_warned_of(validated):
+def test_enlarged_images_are_warned_of(validated):
     small = {"small": photo(9).resize((32, 32)), "flat": photo(10).resize((200, 32))}
-    pictures = sound() | {f"train/a/{name}.png": picture for name, picture in small.items()}
+    images = sound() | {f"train/a/{name}.png": image for name, image in small.items()}
     square = {"resolution": "64x64", "transform": "center-crop"}
-    found = complaints(validated(pictures, square, min_sharpness=0))
+    found = complaints(validated(images, square, min_sharpness=0))
     assert found == {"not_enlarged": ["train/a/flat.png", "train/a/small.png"]}
 
 
-def test_wide_pictures_between_bars_are_not_enlarged(validated):
+def test_wide_images_between_bars_are_not_enlarged(validated):
     wide = {"resolution": "64x32", "transform": "center-crop-wide"}
-    low = {name: picture.resize((100, 60)) for name, picture in sound().items()}
+    low = {name: image.resize((100, 60)) for name, image in sound().items()}
     assert "not_enlarged" not in complaints(validated(low, wide, min_sharpness=0))
 
 
@@ -148,7 +148,7 @@ def test_counts_of_the_source(validated):
     assert complaints(report) == {"source_counts": ["train/a"]}
     (check,) = [check for check in report.checks if check.name == "source_counts"]
     assert (check.status, check.level) == ("failed", "raw")
-    assert check.offenders[0].reason == "train/a holds 3 pictures, not 4"
+    assert check.offenders[0].reason == "train/a holds 3 images, not 4"
     with pytest.raises(ConfigError, match="FOLDER=NUMBER, not 'train'"):
         validated({}, source_counts=("train",))
 
@@ -190,7 +190,7 @@ def test_drift_is_found(validated, reference, tmp_path, name, change):
     (tmp_path / "raw/train/b").mkdir(exist_ok=True)
     report = validated({"train/b/x.png": photo(70)}, reference=str(reference), min_contrast=0)
     (found,) = [check for check in report.failed if check.name == name]
-    assert not found.offenders, "the set as a whole drifted, no picture of it"
+    assert not found.offenders, "the set as a whole drifted, no image of it"
     assert "drift" in html_page(report)
 
 
