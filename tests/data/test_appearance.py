@@ -17,7 +17,7 @@ from sg3flow.data.validation.checks import Report, validate_packed
 from sg3flow.data.validation.expectations import (
     ExpectColumnDistributionToBeNear,
     ExpectColumnMixToBeNear,
-    judge,
+    run_expectations,
 )
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.reports.validation_page import html_page, thumbnails, write_reports
@@ -198,7 +198,7 @@ def test_drift_is_found(validated, reference, tmp_path, name, change):
 def test_what_is_no_reference_is_named(validated, tmp_path, content):
     if content is not None:
         (tmp_path / "old.json").write_text(content)
-    with pytest.raises(DataError, match=r"old\.json (cannot be read|holds no profile)"):
+    with pytest.raises(DataError, match=r"old\.json (cannot be read|contains no profile)"):
         validated(sound(), reference=str(tmp_path / "old.json"))
 
 
@@ -209,9 +209,9 @@ def test_the_profile_is_in_the_report(reference):
         assert sum(profile[name]["shares"]) == pytest.approx(1, abs=1e-4)
 
 
-def judged(expectation: object, values: list[object], dtype: str) -> tuple[bool, object]:
+def evaluated(expectation: object, values: list[object], dtype: str) -> tuple[bool, object]:
     frame = pd.DataFrame({"row": range(len(values)), "v": pd.array(values, dtype=dtype)})
-    result = judge("table", frame, [expectation])[0]
+    result = run_expectations("table", frame, [expectation])[0]
     return result.success, result.result["observed_value"]
 
 
@@ -220,7 +220,7 @@ def test_expectation_distribution():
         expectation = ExpectColumnDistributionToBeNear(
             column="v", edges=[0, 1, 2, 3], shares=[0.5, 0.5, 0.0], max_value=most
         )
-        return judged(expectation, values, "float64")
+        return evaluated(expectation, values, "float64")
 
     assert near([0.5, 1.5], 0.0) == (True, 0.0)
     assert near([0.5, 1.5, 1.5, 2.5], 0.2) == (False, 0.25)
@@ -234,7 +234,7 @@ def test_expectation_mix():
         expectation = ExpectColumnMixToBeNear(
             column="v", shares={"a": 0.5, "b": 0.5}, max_value=most
         )
-        return judged(expectation, values, "object")
+        return evaluated(expectation, values, "object")
 
     assert near(["a", "b", None], 0.0) == (True, 0.0)
     assert near(["a", "a", "a", "b"], 0.2) == (False, 0.25)

@@ -95,7 +95,7 @@ def test_label_vectors(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (class_labels(3), "img00000003.png .* has no label"),
+        (class_labels(3), "img00000003.png has no label in .*set"),
         ([[f"00000/img{i:08d}.png", -1] for i in range(4)], "class numbers from 0"),
         ([[f"00000/img{i:08d}.png", [1] * (i + 1)] for i in range(4)], "vectors of one length"),
         ([1, 2], "list of"),
@@ -112,11 +112,11 @@ def test_bad_labels_are_named(tmp_path, labels, words):
         ({"labels": class_labels(4), "class_names": {"0": "cat"}}, 'names, not {"0": "cat"}'),
         ({"labels": class_labels(4), "class_names": [1, 2, 3]}, r"names, not \[1, 2, 3\]"),
         ({"labels": class_labels(4), "class_names": ["a", "b"]}, "names 2 classes .* have 3"),
-        ({"class_names": ["a"]}, "names 1 classes but has no labels"),
+        ({"class_names": ["a"]}, "names 1 classes, but has no labels"),
         ({"licence": {"name": "MIT"}}, 'licence of .* must be a text, not {"name": "MIT"}'),
         ({"labels": {"a": 1}}, r'list of \[file name, label\], not {"a": 1}'),
-        ({"labels": [["a", 1, 2]]}, r'\["a", 1, 2\] is in it'),
-        ({"labels": [[0, 1]]}, r"\[0, 1\] is in it"),
+        ({"labels": [["a", 1, 2]]}, r'it contains \["a", 1, 2\]'),
+        ({"labels": [[0, 1]]}, r"it contains \[0, 1\]"),
         (["a"], r"must hold an object with 'labels', not \[\"a\"\]"),
     ],
 )
@@ -157,7 +157,7 @@ def test_entry_names_that_cannot_be_read_are_refused(tmp_path, length):
     content[central + 30] += 6 - length  # what is over counts as the extra field
     content[central + 46] = 0xFF
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole zip file"):
+    with pytest.raises(DataError, match="is not a complete zip file"):
         PackedSet(path)
 
 
@@ -209,7 +209,7 @@ def test_crc_error_names_the_entry(tmp_path):
 def test_a_cut_zip_is_refused(tmp_path, kept):
     path = write_zip(tmp_path / "set.zip", entries())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match="not a whole zip"):
+    with pytest.raises(DataError, match="not a complete zip"):
         PackedSet(path)
 
 
@@ -238,7 +238,7 @@ def test_side_must_be_a_power_of_two(tmp_path, shape):
 def test_missing_and_empty_are_refused(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         PackedSet(tmp_path / "none.zip")
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         PackedSet(write_folder(tmp_path / "empty", {"readme.txt": b""}))
 
 

@@ -22,7 +22,7 @@ from sg3flow.data.validation.expectations import (
     ExpectColumnValuesToBePowerOfTwo,
     ExpectColumnValuesToEqualTheMostCommon,
     gxe,
-    judge,
+    run_expectations,
 )
 from sg3flow.errors import DataError
 from sg3flow.reports.validation_page import (
@@ -329,9 +329,11 @@ def test_nothing_is_left_in_the_temp_folder(packed, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def judged(expectation: object, values: list[object], dtype: str = "object") -> tuple[bool, list]:
+def evaluated(
+    expectation: object, values: list[object], dtype: str = "object"
+) -> tuple[bool, list]:
     frame = pd.DataFrame({"row": range(len(values)), "v": pd.array(values, dtype=dtype)})
-    result = judge("table", frame, [expectation])[0]
+    result = run_expectations("table", frame, [expectation])[0]
     assert checks._crash(result.exception_info) == ""
     found = result.result.get("unexpected_index_list") or []
     return result.success, [int(item["row"]) for item in found]
@@ -339,19 +341,19 @@ def judged(expectation: object, values: list[object], dtype: str = "object") -> 
 
 def test_expectation_power_of_two():
     expectation = ExpectColumnValuesToBePowerOfTwo
-    assert judged(expectation(column="v"), [1, 64, None, 1024], "Int64") == (True, [])
-    assert judged(expectation(column="v"), [0, 64, -4, 96], "Int64") == (False, [0, 2, 3])
-    assert judged(expectation(column="v"), [], "Int64") == (True, [])
+    assert evaluated(expectation(column="v"), [1, 64, None, 1024], "Int64") == (True, [])
+    assert evaluated(expectation(column="v"), [0, 64, -4, 96], "Int64") == (False, [0, 2, 3])
+    assert evaluated(expectation(column="v"), [], "Int64") == (True, [])
 
 
 def test_expectation_most_common():
     expectation = ExpectColumnValuesToEqualTheMostCommon
-    assert judged(expectation(column="v"), ["a", None, "a"]) == (True, [])
-    assert judged(expectation(column="v"), ["a", "b", "b", None]) == (False, [0])
-    assert judged(expectation(column="v"), ["b", "a"]) == (False, [0])
+    assert evaluated(expectation(column="v"), ["a", None, "a"]) == (True, [])
+    assert evaluated(expectation(column="v"), ["a", "b", "b", None]) == (False, [0])
+    assert evaluated(expectation(column="v"), ["b", "a"]) == (False, [0])
 
 
 def test_expectation_non_null_count():
     expectation = ExpectColumnNonNullCountToBeAtMost
-    assert judged(expectation(column="v", max_value=1), ["x", None]) == (True, [])
-    assert judged(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])
+    assert evaluated(expectation(column="v", max_value=1), ["x", None]) == (True, [])
+    assert evaluated(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])

@@ -27,7 +27,7 @@ from sg3flow.addresses import address_mark, shown_url
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import extract_zip
 from sg3flow.data.fetching import KNOWN_SETS, fetch_images
-from sg3flow.data.raw_images import folder_digest, plain_files, source_metrics
+from sg3flow.data.raw_images import folder_digest, regular_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.tracking.outbox import Outbox
 from sg3flow.tracking.stage_run import StageRun
@@ -117,7 +117,7 @@ def test_a_folder_is_copied_without_hidden_files(tmp_path: Path) -> None:
     (folder / "b" / ".DS_Store").write_bytes(b"litter")
     source = fetch(tmp_path / "raw", folder)
     assert source["counts"] == {".": 1, "b": 1} and source["origin"] == "pictures"
-    assert plain_files(tmp_path / "raw") == ["2.jpg", "SOURCE.json", "b/1.png"]
+    assert regular_files(tmp_path / "raw") == ["2.jpg", "SOURCE.json", "b/1.png"]
     assert not (tmp_path / "raw" / "b" / ".DS_Store").exists()
     assert source["sha256"] == folder_digest(folder, ["2.jpg", "b/1.png"])[1]
 
@@ -181,7 +181,7 @@ def test_a_foreign_target_is_refused_and_ours_replaced(tmp_path: Path) -> None:
     ("dataset", "match"),
     [
         ("afqh", "did you mean 'afhq'"),
-        ("", "is no known dataset"),
+        ("", "is neither a known data set"),
         ("no/such.zip", "no file or folder no/such.zip"),
         ("s3://bucket/x.zip", "give an https://"),
         ("file:///no/such.zip", "no file or folder"),
@@ -326,7 +326,7 @@ def test_a_bad_first_download_locks_nobody_out(
     for dataset, file in ((url, "[!.]*-tiny.zip*"), ("tiny", "afhq_v2.zip*")):
         for bad in (whole[:50], b"busy, come back later"):
             path.write_bytes(bad)
-            with pytest.raises(DataError, match="no whole zip file"):
+            with pytest.raises(DataError, match="not a complete zip file"):
                 fetch(tmp_path / "raw", dataset)
             assert not list(cache.glob(file))
         path.write_bytes(whole)
@@ -443,14 +443,14 @@ def test_files_that_are_sources_by_themselves_stay_whole(tmp_path: Path) -> None
     pq.write_table(pa.table({"image": rows, "label": [0, 1, 0, 1, 0]}), parquet)
     source = fetch(tmp_path / "raw", parquet)
     assert source["counts"] == {"train/00000-of-00001": 5}
-    assert plain_files(tmp_path / "raw") == ["SOURCE.json", parquet.name]
+    assert regular_files(tmp_path / "raw") == ["SOURCE.json", parquet.name]
     again = fetch(tmp_path / "copy", tmp_path / "raw")
     assert again["counts"] == source["counts"]
     mnist = tmp_path / "train-images-idx3-ubyte"
     mnist.write_bytes(struct.pack(">4I", 0x803, 3, 28, 28) + bytes(3 * 28 * 28))
     assert fetch(tmp_path / "raw", mnist)["counts"] == {".": 3}
     mnist.write_bytes(b"short")
-    with pytest.raises(DataError, match="no image file of MNIST") as caught:
+    with pytest.raises(DataError, match="not an image file of MNIST") as caught:
         fetch(tmp_path / "raw", mnist)
     assert ".tmp" not in str(caught.value)
 

@@ -11,11 +11,11 @@ from PIL import Image, ImageCms
 
 from sg3flow.config import PackConfig
 from sg3flow.data.image_decoding import (
-    PlainImage,
+    ConvertedImage,
     UnusableImageError,
     decode_image,
     parse_color,
-    plain_image,
+    to_rgb_or_gray,
 )
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.packing import pack_images
@@ -30,8 +30,8 @@ def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     return stream.getvalue()
 
 
-def plain(content: bytes, background: tuple[int, int, int] = WHITE) -> PlainImage:
-    return plain_image(decode_image(content).image, background)
+def plain(content: bytes, background: tuple[int, int, int] = WHITE) -> ConvertedImage:
+    return to_rgb_or_gray(decode_image(content).image, background)
 
 
 def photo(noise) -> Image.Image:
@@ -47,7 +47,7 @@ def test_exif_orientation_is_applied(noise, orientation):
     turned = upright if orientation == 1 else upright.transpose(Image.Transpose(back[orientation]))
     for format in ("PNG", "TIFF"):
         decoded = decode_image(saved(turned, format, exif=exif))
-        result = plain_image(decoded.image)
+        result = to_rgb_or_gray(decoded.image)
         np.testing.assert_array_equal(np.asarray(result.image), np.asarray(upright))
         changes = decoded.changes + result.changes
         assert changes == (() if orientation == 1 else ("EXIF orientation",))
@@ -103,7 +103,7 @@ def test_16_bit_grey_is_scaled():
     values = np.array([[0, 128, 129, 257], [0x7FFF, 0x8080, 0xFF7E, 0xFFFF]], np.uint16)
     decoded = decode_image(saved(Image.fromarray(values)))
     assert decoded.changes == ("16 bits",)
-    result = np.asarray(plain_image(decoded.image).image)
+    result = np.asarray(to_rgb_or_gray(decoded.image).image)
     np.testing.assert_array_equal(result, np.round(values / 257).astype(np.uint8))
     for mode, words in (("F", "floating-point"), ("I", "32 bits")):
         content = saved(Image.new(mode, (4, 4), -1 if mode == "F" else 1 << 20), "TIFF")
@@ -143,12 +143,12 @@ def test_the_first_frame_counts(format):
     content = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
     decoded = decode_image(content)
     assert decoded.changes == ("first frame",)
-    assert plain_image(decoded.image).image.getpixel((4, 4)) == (255, 0, 0)
+    assert to_rgb_or_gray(decoded.image).image.getpixel((4, 4)) == (255, 0, 0)
 
 
 def test_colors_by_name_and_number():
     assert parse_color("black") == (0, 0, 0) and parse_color("#0a0B0c") == (10, 11, 12)
-    with pytest.raises(ConfigError, match="no colour"):
+    with pytest.raises(ConfigError, match="not a color"):
         parse_color("blakc")
 
 

@@ -202,7 +202,7 @@ def test_max_images_counts_packed_images(tmp_path):
 
 _BAD = {
     "empty.png": (b"", "the file is empty"),
-    "text.png": (b"this is no image", "not an image"),
+    "text.png": (b"this is no image", "not a picture"),
     "cut.png": (None, "cannot be decoded"),
 }
 

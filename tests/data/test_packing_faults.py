@@ -100,7 +100,7 @@ def test_folders_and_files_that_may_not_be_read(raw, tmp_path, monkeypatch):
 
 def test_a_source_that_may_not_be_read_is_named(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != raw)
-    with pytest.raises(DataError, match="raw may not be read; change its permissions"):
+    with pytest.raises(DataError, match="raw is not readable; change its permissions"):
         pack(raw, tmp_path / "set.zip")
 
 

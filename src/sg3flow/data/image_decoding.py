@@ -1,7 +1,6 @@
-"""One image: decoding, what is measured of it, cropping, scaling and encoding.
+"""Decode image files of any format, and convert them to upright 8-bit sRGB or gray.
 
-The arithmetic of the transforms is that of the public packing tool (see ``fit``), so that equal
-sources give equal pixels.
+The messages of ``UnusableImageError`` and the names of ``changes`` are stored in manifests.
 """
 
 import io
@@ -16,12 +15,12 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
-# Formats that Pillow lists but that hold no pixels of their own, or start another program.
+# Formats that Pillow lists but that hold no pixels, or that start another program.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 class UnusableImageError(Sg3flowError):
-    """An image cannot be packed; the message is the reason, without its name."""
+    """An image cannot be packed; the message is the reason, without the image's name."""
 
 
 @cache
@@ -33,7 +32,7 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def image_endings() -> dict[str, str]:
-    """The format that an ending of a file name stands for; in small letters, with the dot."""
+    """Formats by file name suffix, in lower case and with the dot."""
     formats = image_formats()
     endings = Image.registered_extensions()
     return {ending: name for ending, name in endings.items() if name in formats}
@@ -41,51 +40,51 @@ def image_endings() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image file; ``changes`` names what of the file is not in the image."""
+    """A decoded image file; ``changes`` names what decoding has changed or dropped."""
 
     image: Image.Image
     changes: tuple[str, ...]
 
 
 def decode_image(content: bytes) -> Decoded:
-    """Decode the first image of an image file completely, in the mode it has.
+    """Decode the first image of an image file completely, in its own mode.
 
     Raises:
-        UnusableImage: empty, damaged, no image, or far too large.
+        UnusableImageError: the file is empty, damaged, not an image, or far too large.
     """
     if not content:
         raise UnusableImageError("the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
+            warnings.simplefilter("ignore")  # about odd metadata; only the pixels matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=image_formats())
             changes = ["16 bits"] * _is_deep(image) + ["first frame"] * _is_animated(image)
-            changes += ["EXIF orientation"] * _turns_itself(image)
+            changes += ["EXIF orientation"] * _is_turned_on_load(image)
             image.load()
     except MemoryError:
         raise
     except UnidentifiedImageError:
         raise UnusableImageError("not a picture in a format that Pillow reads") from None
-    except Exception as error:  # a damaged file makes Pillow's plugins raise anything
+    except Exception as error:  # damaged files make Pillow's plugins raise any exception
         raise UnusableImageError(f"cannot be decoded ({error})") from None
     return Decoded(image, tuple(changes))
 
 
 def _is_deep(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", [])  # to be asked before loading, which empties it
+    tiles = getattr(image, "tile", [])  # loading empties it, so check before
     return any(";16" in str(tile[3]) for tile in tiles)
 
 
-def _turns_itself(image: Image.Image) -> bool:
-    """Whether Pillow applies the orientation while it loads; it does so for TIFF alone."""
+def _is_turned_on_load(image: Image.Image) -> bool:
+    """Whether Pillow applies the orientation while loading, which it does only for TIFF."""
     return image.format == "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in range(2, 9)
 
 
 def _is_animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged later frame does not harm the first
+    except Exception:  # a damaged later frame does not affect the first
         image.seek(0)
         return False
 
@@ -106,15 +105,15 @@ _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True, slots=True)
-class PlainImage:
-    """An image of mode RGB or L; ``changes`` names the rules that were applied to it."""
+class ConvertedImage:
+    """An image of mode RGB or L; ``changes`` names the conversion rules that were applied."""
 
     image: Image.Image
     changes: tuple[str, ...]
 
 
 def parse_color(text: str) -> Color:
-    """A color by its name or as ``#RRGGBB``.
+    """Parse a color name or ``#RRGGBB``.
 
     Raises:
         ConfigError: it is neither.
@@ -122,15 +121,15 @@ def parse_color(text: str) -> Color:
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError:
-        raise ConfigError(f"'{text[:40]}' is no colour; give a name or #RRGGBB") from None
+        raise ConfigError(f"'{text[:40]}' is not a color; give a color name or #RRGGBB") from None
     return red, green, blue
 
 
-def plain_image(image: Image.Image, background: Color = WHITE) -> PlainImage:
-    """The image in mode RGB or L, upright, in sRGB, without transparency.
+def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedImage:
+    """Convert an image to mode RGB or L: upright, in sRGB, without transparency.
 
     Raises:
-        UnusableImage: its values have no known meaning, or it is damaged.
+        UnusableImageError: its values have no known meaning, or it is damaged.
     """
     changes: list[str] = []
     try:
@@ -142,15 +141,15 @@ def plain_image(image: Image.Image, background: Color = WHITE) -> PlainImage:
             changes.append("alpha")
     except (UnusableImageError, MemoryError):
         raise
-    except Exception as error:  # odd metadata makes Pillow raise anything
+    except Exception as error:  # odd metadata makes Pillow raise any exception
         raise UnusableImageError(f"cannot be converted to plain colours ({error})") from None
-    return PlainImage(base, tuple(changes))
+    return ConvertedImage(base, tuple(changes))
 
 
 def _upright(image: Image.Image, changes: list[str]) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata says nothing
+    except Exception:  # damaged metadata counts as none
         turn = None
     if turn is None:
         return image
@@ -159,7 +158,7 @@ def _upright(image: Image.Image, changes: list[str]) -> Image.Image:
 
 
 def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.Image | None]:
-    """The colors in mode L, RGB or CMYK, and what is transparent (None: nothing)."""
+    """The colors in mode L, RGB or CMYK, and the alpha channel (None: opaque)."""
     mode = image.mode
     if mode in ("RGB", "L") and "transparency" not in image.info:
         return image, None
@@ -205,12 +204,12 @@ def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> I
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """What brings images of a profile to sRGB; None: they are there already."""
+    """The conversion from a profile to sRGB; None: the profile is sRGB."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.xcolor_space.strip() != _SPACES[mode]:
-        raise ValueError("the profile is for another colour space")
+        raise ValueError("the profile is for another color space")
     description = ImageCms.getProfileDescription(source)
-    # Kept to the bit: a round trip through the same space would only add rounding.
+    # Unchanged to the bit: a conversion from sRGB to sRGB would only add rounding.
     if mode == "RGB" and "srgb" in description.lower():
         return None
     transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
@@ -223,7 +222,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def _on_background(base: Image.Image, alpha: Image.Image, background: Color) -> Image.Image:
-    is_grey = background[0] == background[1] == background[2]
-    if base.mode == "L" and is_grey:
+    is_gray = background[0] == background[1] == background[2]
+    if base.mode == "L" and is_gray:
         return Image.composite(base, Image.new("L", base.size, background[0]), alpha)
     return Image.composite(base.convert("RGB"), Image.new("RGB", base.size, background), alpha)

@@ -36,37 +36,37 @@ class Quality:
 
 def quality(image: Image.Image) -> Quality:
     """Measure the defects of an image of mode RGB or L."""
-    grey = np.asarray(image.convert("L"), np.int16)
+    gray = np.asarray(image.convert("L"), np.int16)
     return Quality(
-        round(_sharpness(grey), 4),
-        round(_bars(grey), 4),
+        round(_sharpness(gray), 4),
+        round(_bars(gray), 4),
         round(_one_color(np.asarray(image.convert("RGB"))), 4),
     )
 
 
-def _sharpness(grey: np.ndarray) -> float:
-    if min(grey.shape) < 3:
+def _sharpness(gray: np.ndarray) -> float:
+    if min(gray.shape) < 3:
         return 0.0
-    across = grey[1:-1, :-2] + grey[1:-1, 2:]
-    down = grey[:-2, 1:-1] + grey[2:, 1:-1]
-    return float(np.std(across + down - 4 * grey[1:-1, 1:-1]))
+    across = gray[1:-1, :-2] + gray[1:-1, 2:]
+    down = gray[:-2, 1:-1] + gray[2:, 1:-1]
+    return float(np.std(across + down - 4 * gray[1:-1, 1:-1]))
 
 
-def _bars(grey: np.ndarray) -> float:
-    letterbox, pillarbox = _opposite_bars(grey), _opposite_bars(grey.T)
+def _bars(gray: np.ndarray) -> float:
+    letterbox, pillarbox = _opposite_bars(gray), _opposite_bars(gray.T)
     return 0.0 if letterbox and pillarbox else max(letterbox, pillarbox)
 
 
-def _opposite_bars(grey: np.ndarray) -> float:
+def _opposite_bars(gray: np.ndarray) -> float:
     """Fraction of rows in bars at the top and at the bottom; 0: not at both."""
-    top, bottom = _bar(grey), _bar(grey[::-1])
-    return (top + bottom) / len(grey) if top and bottom else 0.0
+    top, bottom = _bar(gray), _bar(gray[::-1])
+    return (top + bottom) / len(gray) if top and bottom else 0.0
 
 
-def _bar(grey: np.ndarray) -> int:
+def _bar(gray: np.ndarray) -> int:
     """Number of leading rows that are uniform and as bright as the first."""
-    is_bar = (np.ptp(grey, axis=1) <= _UNIFORM) & (abs(grey[:, 0] - grey[0, 0]) <= _UNIFORM)
-    return int(np.argmin(is_bar)) if not is_bar.all() else len(grey)
+    is_bar = (np.ptp(gray, axis=1) <= _UNIFORM) & (abs(gray[:, 0] - gray[0, 0]) <= _UNIFORM)
+    return int(np.argmin(is_bar)) if not is_bar.all() else len(gray)
 
 
 def _one_color(pixels: np.ndarray) -> float:
@@ -76,7 +76,7 @@ def _one_color(pixels: np.ndarray) -> float:
 
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide")
-_GREYS = np.arange(256)
+_GRAYS = np.arange(256)
 
 
 class ExcludedImageError(Sg3flowError):
@@ -106,17 +106,17 @@ class Measures:
 
 def measure(image: Image.Image) -> Measures:
     """Measure the pixels of an image of mode RGB or L."""
-    grey = image.convert("L")
-    counts = np.array(grey.histogram())  # whole numbers: the same result on every machine
+    gray = image.convert("L")
+    counts = np.array(gray.histogram())  # whole numbers: the same result on every machine
     total = int(counts.sum())
-    mean, squares = (int(counts @ values) / total for values in (_GREYS, _GREYS * _GREYS))
+    mean, squares = (int(counts @ values) / total for values in (_GRAYS, _GRAYS * _GRAYS))
     return Measures(
         image.width,
         image.height,
         round(mean, 4),
         round(math.sqrt(max(squares - mean * mean, 0.0)), 4),
         pixel_digest(np.asarray(image)),
-        perceptual_hash(grey),
+        perceptual_hash(gray),
     )
 
 

@@ -26,7 +26,7 @@ from sg3flow.data.image_decoding import (
     UnusableImageError,
     decode_image,
     image_endings,
-    plain_image,
+    to_rgb_or_gray,
 )
 from sg3flow.data.image_transform import (
     ExcludedImageError,
@@ -235,7 +235,7 @@ def scan_image(task: ScanTask, job: ScanJob) -> Scanned:
     num_bytes, digest = len(content), hashlib.sha256(content).hexdigest()
     try:
         decoded = decode_image(content)
-        converted = plain_image(decoded.image, task.background)
+        converted = to_rgb_or_gray(decoded.image, task.background)
     except UnusableImageError as error:
         return Scanned(job.name, num_bytes, digest, problem=str(error))
     image = converted.image

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sg3flow.data.image_decoding import UnusableImageError, decode_image, plain_image
+from sg3flow.data.image_decoding import UnusableImageError, decode_image, to_rgb_or_gray
 from sg3flow.data.readers.storage import Storage
 from sg3flow.data.validation.checks import FORMAT, Check, Offender, Report
 from sg3flow.errors import DataError
@@ -145,7 +145,7 @@ def _digest(name: str) -> bytes:
 
 def _thumbnail(storage: Storage, name: str, side: int) -> str:
     try:
-        return data_uri(plain_image(decode_image(storage.read(name)).image).image, side)
+        return data_uri(to_rgb_or_gray(decode_image(storage.read(name)).image).image, side)
     except (DataError, UnusableImageError):
         return ""
 
