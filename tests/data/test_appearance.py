@@ -1,4 +1,4 @@
-"""Validation of the look of images, of counts, and against an earlier set."""
+"""Checks of visible defects, near duplicates, source counts, and drift from an earlier set."""
 
 import io
 import json
@@ -162,14 +162,14 @@ def reference(validated, tmp_path) -> Path:
 def test_the_same_set_has_not_drifted(validated, reference):
     report = validated({}, reference=str(reference), max_drift=0.0, max_class_drift=0.0)
     assert report.success
-    told = {check.name: check.observed for check in report.checks if check.level == "reference"}
-    assert sorted(told) == [
+    observed = {check.name: check.observed for check in report.checks if check.level == "reference"}
+    assert sorted(observed) == [
         "drift_brightness",
         "drift_classes",
         "drift_contrast",
         "drift_sharpness",
     ]
-    assert set(told.values()) == {"0.0"}
+    assert set(observed.values()) == {"0.0"}
 
 
 @pytest.mark.parametrize(

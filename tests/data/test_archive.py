@@ -77,9 +77,9 @@ def test_zip_and_folder_are_the_same_set(tmp_path):
     assert other.digest != in_zip.digest
 
 
-def test_grey_images_without_labels(tmp_path):
+def test_gray_images_without_labels(tmp_path):
     files = {"00000/img00000000.png": png(noise(0, 8, 8))}
-    packed = PackedSet(write_zip(tmp_path / "grey.zip", files))
+    packed = PackedSet(write_zip(tmp_path / "gray.zip", files))
     assert (packed.channels, packed.label_dim, packed.class_names) == (1, 0, None)
     assert packed.image(0).shape == (8, 8, 1)
     assert packed.label(0).shape == (0,)
@@ -283,8 +283,8 @@ def test_decoding_is_the_same_with_and_without_libspng(tmp_path, monkeypatch, fa
     np.testing.assert_array_equal(packed.image(0), noise(0, 16, 16, 3))
     np.testing.assert_array_equal(packed.image(1), noise(3, 16, 16, 3))
     np.testing.assert_array_equal(packed.image(2), stripes)
-    grey = PackedSet(write_zip(tmp_path / "grey.zip", {"0.png": png(noise(5, 8, 8))}))
-    np.testing.assert_array_equal(grey.image(0), noise(5, 8, 8)[..., None])
+    gray = PackedSet(write_zip(tmp_path / "gray.zip", {"0.png": png(noise(5, 8, 8))}))
+    np.testing.assert_array_equal(gray.image(0), noise(5, 8, 8)[..., None])
     for damaged in (files["0.png"][:200], files["0.png"][:60] + bytes(40) + files["0.png"][100:]):
         bad = PackedSet(write_zip(tmp_path / "bad.zip", files | {"1.png": damaged}))
         with pytest.raises(DataError, match=r"1\.png .*cannot be decoded"):

@@ -55,7 +55,7 @@ def fetch(dest: Path, dataset: object, **settings: object) -> dict[str, object]:
 
 
 def refused(tmp_path: Path, path: Path, match: str) -> None:
-    """The zip is refused in one line, and nothing stands at the target or beside it."""
+    """The zip is refused in one line, and nothing is left at the target or beside it."""
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(DataError, match=match) as caught:
         fetch(tmp_path / "raw", path)
@@ -371,11 +371,11 @@ def test_the_stage_tells_the_tracking_no_password(
 ) -> None:
     make_zip(tmp_path / "mirror" / "tiny.zip", {"1.png": image()})
     address = mirror.replace("//", "//me:hush@") + "/tiny.zip?token=hush"
-    told = []
+    recorded = []
 
     @contextmanager
     def noted(stage: str, config: FetchConfig) -> Iterator[StageRun]:
-        told.append(config.dataset)
+        recorded.append(config.dataset)
         yield StageRun(Outbox(tmp_path / "journal"))
 
     monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
@@ -384,7 +384,7 @@ def test_the_stage_tells_the_tracking_no_password(
         stage["app"], ["--dataset", address, "--dest", str(tmp_path / "raw")]
     )
     assert result.exit_code == 0, result.output
-    assert told == [f"{mirror}/tiny.zip"]
+    assert recorded == [f"{mirror}/tiny.zip"]
     assert "hush" not in result.output + (tmp_path / "raw" / "SOURCE.json").read_text()
 
 
@@ -465,9 +465,9 @@ def test_mirrors_are_tried_in_turn(tmp_path: Path, mirror: str, cache: Path) -> 
     fetch(tmp_path / "raw", dead[0], mirrors=(dead[1], f"{mirror}/good.zip"))
     with pytest.raises(DataError) as caught:
         fetch(tmp_path / "raw", f"{mirror}/1.zip", mirrors=(f"{mirror}/2.zip?token=hush",))
-    told = str(caught.value)
-    assert f"{mirror}/1.zip: the server answers 404" in told and f"{mirror}/2.zip" in told
-    assert "hush" not in told and "\n" not in told
+    message = str(caught.value)
+    assert f"{mirror}/1.zip: the server answers 404" in message and f"{mirror}/2.zip" in message
+    assert "hush" not in message and "\n" not in message
 
 
 @pytest.mark.usefixtures("no_network")

@@ -1,4 +1,4 @@
-"""Every mode of image becomes plain RGB or gray by its stated rule, and the rule is named."""
+"""Every mode of image is converted to RGB or gray by the stated rule, and the rule is recorded."""
 
 import io
 from functools import cache
@@ -99,7 +99,7 @@ def test_cmyk_palette_and_one_bit(noise):
     assert result.image.mode == "L" and result.changes == ()
 
 
-def test_16_bit_grey_is_scaled():
+def test_16_bit_gray_is_scaled():
     values = np.array([[0, 128, 129, 257], [0x7FFF, 0x8080, 0xFF7E, 0xFFFF]], np.uint16)
     decoded = decode_image(saved(Image.fromarray(values)))
     assert decoded.changes == ("16 bits",)
@@ -190,7 +190,7 @@ def test_changes_are_counted_in_the_manifest(tmp_path, noise, png):
     (raw / "d.png").write_bytes(saved(clear))
     (raw / "e.png").write_bytes(png(noise(5, 16, 16)))
     paths = raw, tmp_path / "set.zip", tmp_path / "m.parquet"
-    with pytest.raises(DataError, match=r"e\.png is 16x16 grey; pass --mode rgb or --mode grey"):
+    with pytest.raises(DataError, match=r"e\.png is 16x16 gray; pass --mode rgb or --mode grey"):
         pack_images(*paths, PackConfig())
     summary = pack_images(*paths, PackConfig(mode="rgb", background="black"))
     assert summary.changes == {"alpha": 1, "palette": 1, "wrong ending": 1}

@@ -223,8 +223,8 @@ def test_bad_images_are_named_or_left_out(tmp_path, name):
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((32, 32, 3), r"a\.png is 16x16 colour, b\.png is 32x32 colour; pass --resolution 16x16"),
-        ((16, 16), r"a\.png is 16x16 colour, b\.png is 16x16 grey"),
+        ((32, 32, 3), r"a\.png is 16x16 color, b\.png is 32x32 color; pass --resolution 16x16"),
+        ((16, 16), r"a\.png is 16x16 color, b\.png is 16x16 gray"),
     ],
 )
 def test_images_of_different_form_are_named(tmp_path, shape, words):
@@ -253,7 +253,7 @@ def test_side_that_is_no_power_of_two_says_what_to_pass(tmp_path):
     ],
 )
 def test_impossible_transforms(tmp_path, config):
-    with pytest.raises(ConfigError, match=r"resolution|square|no colour"):
+    with pytest.raises(ConfigError, match=r"resolution|square|not a color"):
         pack(tmp_path, tmp_path / "set.zip", **config)
 
 
@@ -329,7 +329,7 @@ def test_two_outputs_never_share_a_path(tmp_path):
 
 
 @pytest.mark.parametrize("config", [{"max_images": 2}, {"subset": "00000"}])
-def test_a_part_of_a_labelled_set_keeps_all_classes(tmp_path, config):
+def test_a_part_of_a_labeled_set_keeps_all_classes(tmp_path, config):
     for i in range(6):
         save(tmp_path / "raw" / "abc"[i // 2] / f"{i}.png", i)
     pack(tmp_path / "raw", tmp_path / "one.zip", labels="folders")

@@ -161,8 +161,8 @@ def write_parquet(path: Path, count: int, start: int = 0, **columns: object) -> 
     table = pa.table({"image": values, **columns})
     if names:
         features = {"label": {"names": names, "_type": "ClassLabel"}}
-        told = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": told})
+        metadata = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, path, row_group_size=4)
 
 
