@@ -1,3 +1,8 @@
+"""Fetching from any source: records, refusals, mirrors, archives.
+
+The file is long because all cases share a server, a cache and the same archives.
+"""
+
 import hashlib
 import io
 import json

@@ -1,3 +1,5 @@
+"""The starter set: layout, equal bytes on every machine, and variety."""
+
 import hashlib
 from pathlib import Path
 

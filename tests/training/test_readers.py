@@ -9,7 +9,12 @@ import psutil
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches, lost_readers_named
+from sg3flow.data.dataset import (
+    TrainingSet,
+    WindowedShuffle,
+    endless_batches,
+    report_killed_workers,
+)
 from sg3flow.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -39,7 +44,7 @@ def test_a_reader_that_the_system_ends_is_told(tiny_set):
     (reader,) = set(psutil.Process().children()) - before
     with (
         pytest.raises(DataError, match=r"a process that reads pictures was ended, .*the same comm"),
-        lost_readers_named(),
+        report_killed_workers(),
     ):
         os.kill(reader.pid, signal.SIGKILL)
         time.sleep(60)  # torch interrupts whatever happens here

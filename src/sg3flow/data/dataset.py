@@ -163,7 +163,7 @@ def _move_to_shared_memory(batch: Batch) -> None:
 
 
 @contextmanager
-def lost_readers_named() -> Iterator[None]:
+def report_killed_workers() -> Iterator[None]:
     """Report a killed data loading process with what to do about it.
 
     PyTorch reports it by a signal, so its error may be raised at any line of the block.

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sg3flow.data.readers.storage import ZIP_DAMAGE
-from sg3flow.data.readers.tar_reader import damage_named
+from sg3flow.data.readers.tar_reader import report_damage
 from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
 from sg3flow.progress import progress, tracked
@@ -197,7 +197,7 @@ def extract_tar(path: Path, target: Path, limits: Limits | None = None) -> None:
     limits, size = limits or Limits(), path.stat().st_size
     most = min(limits.total_bytes, limits.free_bytes + limits.ratio * size)
     written = shown = 0
-    with damage_named(path), path.open("rb") as stream:
+    with report_damage(path), path.open("rb") as stream:
         with progress(f"unpacking {path.name} (MiB)", -(-size // _MIB)) as advance:
             with tarfile.open(fileobj=stream) as archive:
                 for number, member in enumerate(archive, 1):

@@ -15,7 +15,7 @@ from PIL import Image
 from sg3flow.data.perceptual_hash import perceptual_hash
 from sg3flow.errors import ConfigError, Sg3flowError
 
-_UNIFORM = 8  # gray values by which a row of a bar may vary: JPEG leaves noise
+_UNIFORM = 8  # gray values by which a row of a bar may vary, because JPEG adds noise
 _COLOR_STEP = 16  # width of a color bin, per channel
 
 

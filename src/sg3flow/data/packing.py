@@ -196,7 +196,7 @@ class _Packing:
         image = self._images[scanned.name]
         row = _row(image, scanned)
         self.rows.append(row)
-        kind, reason = self._why_not(row, scanned)
+        kind, reason = self._reason_to_leave_out(row, scanned)
         if kind:
             self._leave_out(row, kind, reason)
         else:
@@ -219,7 +219,7 @@ class _Packing:
         if kind in REJECTS:
             self.rejects.append(row)
 
-    def _why_not(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
+    def _reason_to_leave_out(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
         """The kind of reason to leave an image out, and the reason; empty: pack it."""
         if not row.in_subset:
             if row.pixel_sha256:

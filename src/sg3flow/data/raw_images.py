@@ -234,9 +234,9 @@ def _require_folders(images: list[SourceImage], path: Path) -> None:
 
 def _terms(path: Path) -> Mapping[str, str | None]:
     """License and citation from the SOURCE.json that fetching wrote, in or above the source."""
-    place = path.resolve()
+    source = path.resolve()
     # Above too: the source may be one class folder of a fetched set, under the same terms.
-    for parent in (place, *place.parents) if place.is_dir() else place.parents:
+    for parent in (source, *source.parents) if source.is_dir() else source.parents:
         content = read_source(parent)
         if content is not None:
             terms = {key: content.get(key) for key in ("licence", "citation")}

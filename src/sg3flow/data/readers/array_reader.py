@@ -18,7 +18,7 @@ import numpy as np
 
 from sg3flow.data.readers.labels import LabelsFile
 from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
-from sg3flow.data.readers.tar_reader import damage_named, unpacked
+from sg3flow.data.readers.tar_reader import report_damage, unpacked
 from sg3flow.errors import DataError
 
 CIFAR_NAME = "cifar-10-python.tar.gz"
@@ -45,13 +45,13 @@ class RecordStorage:
         self.path = path
         self.problems: dict[str, str] = {}
         self.names = names
-        self._places = {name: header + i * length for i, name in enumerate(names)}
+        self._offsets = {name: header + i * length for i, name in enumerate(names)}
         self._length, self._as_image = length, as_image
         self._scratch = scratch  # keeps the temporary file alive
         self._file = PositionFile(scratch.path)
 
     def read(self, name: str) -> bytes:
-        return self._as_image(self._file.read(self._length, self._places[name]))
+        return self._as_image(self._file.read(self._length, self._offsets[name]))
 
     def size(self, name: str) -> int:
         return self._length
@@ -76,7 +76,7 @@ def read_mnist(path: Path) -> Records:
     Raises:
         DataError: a file is damaged, or the two files do not match.
     """
-    with damage_named(path):
+    with report_damage(path):
         scratch = _uncompressed(path)
         with scratch.path.open("rb") as stream:
             header = stream.read(_MNIST_HEADER)
@@ -106,7 +106,7 @@ def _mnist_labels(path: Path, count: int) -> list[int] | None:
     beside = path.with_name(path.name.replace("-images-idx3-", "-labels-idx1-"))
     if beside == path or not beside.exists():
         return None
-    with damage_named(beside):
+    with report_damage(beside):
         scratch = _uncompressed(beside)
         labels = list(scratch.path.read_bytes()[_MNIST_LABELS_HEADER:])
     if len(labels) != count:
@@ -134,7 +134,7 @@ def read_cifar10(path: Path) -> Records:
     scratch = Scratch()
     names: list[str] = []
     labels: list[int] = []
-    with damage_named(path), tarfile.open(path) as archive, scratch.path.open("wb") as writer:
+    with report_damage(path), tarfile.open(path) as archive, scratch.path.open("wb") as writer:
         for batch in _CIFAR_BATCHES:
             content = _member(archive, batch, path)
             pixels, numbers = _checked_batch(path, batch, content)

@@ -23,7 +23,7 @@ _SPLIT_FILE = re.compile(r"(train|val|validation|test)-(\d.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _RowLocation:
     file: Path
     group: int
     row: int  # within its group
@@ -44,19 +44,19 @@ class ParquetStorage:
         self.problems: dict[str, str] = {}
         self.files = parquet_files(path)
         self.column = _image_column(self.files[0])
-        self._places: dict[str, _Place] = {}
+        self._locations: dict[str, _RowLocation] = {}
         for file in self.files:
             _check_column(_schema(file), file, self.column, self.files[0])
-            self._places |= dict(_named_places(path, file, self.column))
-        self.names = sorted(self._places)
+            self._locations |= dict(_named_rows(path, file, self.column))
+        self.names = sorted(self._locations)
         self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_stream": None}  # a position in a file, valid in this process only
 
     def read(self, name: str) -> bytes:
-        place = self._places[name]
-        content = self._content(place)
+        location = self._locations[name]
+        content = self._content(location)
         if content is None:
             raise DataError(f"row {name} of {self.path} holds no bytes, only a path")
         check_entry_size(f"row {name} of {self.path}", len(content))
@@ -68,19 +68,19 @@ class ParquetStorage:
     def rows(self) -> Iterator[tuple[str, Path, int]]:
         """Every name with its file and row number, in the order of the files."""
         number = {file: 0 for file in self.files}
-        for name, place in self._places.items():
-            yield name, place.file, number[place.file]
-            number[place.file] += 1
+        for name, location in self._locations.items():
+            yield name, location.file, number[location.file]
+            number[location.file] += 1
 
-    def _content(self, place: _Place) -> bytes | None:
-        with _damage_named(place.file):
+    def _content(self, location: _RowLocation) -> bytes | None:
+        with _report_damage(location.file):
             file, group, row, values = self._stream or (Path(), -1, 0, iter(()))
-            if (file, group) != (place.file, place.group) or row > place.row:
-                row, values = 0, _values(place, self.column)
-            for _ in range(place.row - row):
+            if (file, group) != (location.file, location.group) or row > location.row:
+                row, values = 0, _values(location, self.column)
+            for _ in range(location.row - row):
                 next(values)
             value = next(values)
-        self._stream = (place.file, place.group, place.row + 1, values)
+        self._stream = (location.file, location.group, location.row + 1, values)
         content: bytes | None = value["bytes"] if isinstance(value, dict) else value
         return content
 
@@ -124,27 +124,27 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
     return LabelsFile(storage.path, labels, names)
 
 
-def _values(place: _Place, column: str) -> Iterator[Any]:
+def _values(location: _RowLocation, column: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     # With a buffer and without prefetching, a row group need not fit into memory.
-    file = pq.ParquetFile(place.file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    batches = file.iter_batches(_ROWS, row_groups=[place.group], columns=[column])
+    file = pq.ParquetFile(location.file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    batches = file.iter_batches(_ROWS, row_groups=[location.group], columns=[column])
     for batch in batches:
         yield from batch.column(0).to_pylist()
 
 
-def _named_places(root: Path, file: Path, column: str) -> Iterator[tuple[str, _Place]]:
+def _named_rows(root: Path, file: Path, column: str) -> Iterator[tuple[str, _RowLocation]]:
     """A name for every row, from its file, its row number and the original file name."""
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         reader = pq.ParquetFile(file)
         folder, number = _folder(root, file), 0
         for group in range(reader.num_row_groups):
             paths = _original_names(reader, group, column)
             for row in range(reader.metadata.row_group(group).num_rows):
-                yield f"{folder}{number:08d}{paths[row]}", _Place(file, group, row)
+                yield f"{folder}{number:08d}{paths[row]}", _RowLocation(file, group, row)
                 number += 1
 
 
@@ -220,14 +220,14 @@ def _kind(kind: Any) -> str:
 def _schema(file: Path) -> Any:
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         return pq.read_schema(file)
 
 
 def _column(file: Path, column: str) -> list[Any]:
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         values: list[Any] = pq.read_table(file, columns=[column]).column(0).to_pylist()
         return values
 
@@ -244,7 +244,7 @@ def _class_names(file: Path, column: str) -> list[str] | None:
 
 
 @contextmanager
-def _damage_named(file: Path) -> Iterator[None]:
+def _report_damage(file: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:

@@ -38,17 +38,17 @@ class TarStorage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
-        with damage_named(path):
+        with report_damage(path):
             if path.suffix.lower() == ".tar":
                 self._file = PositionFile(path)
             else:
                 self._scratch = unpacked(path)  # keeps the temporary file alive
                 self._file = PositionFile(self._scratch.path)
-            self._places = _places(path, self._file.path)
-        self.names = sorted(self._places)
+            self._locations = _locations(path, self._file.path)
+        self.names = sorted(self._locations)
 
     def read(self, name: str) -> bytes:
-        offset, size = self._places[name]
+        offset, size = self._locations[name]
         check_entry_size(f"entry {name} of {self.path}", size)
         content = self._file.read(size, offset)
         if len(content) != size:
@@ -56,12 +56,12 @@ class TarStorage:
         return content
 
     def size(self, name: str) -> int:
-        return self._places[name][1]
+        return self._locations[name][1]
 
 
-def _places(path: Path, unpacked_tar: Path) -> dict[str, tuple[int, int]]:
+def _locations(path: Path, unpacked_tar: Path) -> dict[str, tuple[int, int]]:
     """Offset and length of every file by name; a later entry replaces one of the same name."""
-    places: dict[str, tuple[int, int]] = {}
+    locations: dict[str, tuple[int, int]] = {}
     with tarfile.open(unpacked_tar, "r:") as archive:
         for member in archive:
             name = member.name.removeprefix("./")
@@ -71,8 +71,8 @@ def _places(path: Path, unpacked_tar: Path) -> dict[str, tuple[int, int]]:
                 raise DataError(
                     f"entry {name} of {path} is sparse; create the archive without --sparse"
                 )
-            places[name] = (member.offset_data, member.size)
-    return places
+            locations[name] = (member.offset_data, member.size)
+    return locations
 
 
 def unpacked(path: Path) -> Scratch:
@@ -96,7 +96,7 @@ def unpacked(path: Path) -> Scratch:
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def report_damage(path: Path) -> Iterator[None]:
     """Turn the exceptions of damaged archives into one line that names the file."""
     try:
         yield

@@ -267,8 +267,8 @@ def _offenders(
 
 def _offender(planned: "PlannedCheck", row: Mapping[Any, Any]) -> Offender:
     entry = _text(row.get("entry"))
-    place = _text(row.get("class_name")) or _text(row.get("folder"))
-    path = _text(row.get("path")) or entry or place
+    group = _text(row.get("class_name")) or _text(row.get("folder"))
+    path = _text(row.get("path")) or entry or group
     other = _text(row[planned.partner]) if planned.partner else ""
     return Offender(path, entry, planned.reason(row), other)
 
