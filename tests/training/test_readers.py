@@ -33,7 +33,9 @@ def test_too_little_shared_memory_is_told(tiny_set):
         batches = batches_of(tiny_set)  # its reader is forked here and keeps the limit
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    with pytest.raises(DataError, match=r"no shared memory .*--shm-size 8g\) or take --workers 0"):
+    with pytest.raises(
+        DataError, match=r"shared memory is too small .*--shm-size 8g\) or pass --workers 0"
+    ):
         next(batches)
 
 
@@ -43,7 +45,7 @@ def test_a_reader_that_the_system_ends_is_told(tiny_set):
     next(batches)
     (reader,) = set(psutil.Process().children()) - before
     with (
-        pytest.raises(DataError, match=r"a process that reads pictures was ended, .*the same comm"),
+        pytest.raises(DataError, match=r"a data loading process was killed, .*the same comm"),
         report_killed_workers(),
     ):
         os.kill(reader.pid, signal.SIGKILL)
