@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.config import AUTO, PackConfig, TrainConfig
+from sg3flow.config import AUTO, PackConfig, TrainConfig, ValidateConfig
 from sg3flow.errors import ConfigError
 from sg3flow.params_file import load_settings
 
@@ -68,7 +68,7 @@ def test_a_word_may_stand_for_a_number_and_a_text_for_a_list(tmp_path):
         ("train: {resume: null}", "must be a text"),
         ("train: [1, 2]", "names and values"),
         ("trian: {}", "did you mean 'trian'"),
-        ("- 1", "one section a stage"),
+        ("- 1", "one section per stage"),
         ("train: {a: b", "not valid YAML"),
     ],
 )
@@ -77,6 +77,27 @@ def test_wrong_files_are_named(tmp_path, text, words):
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as error:
         load_settings(TrainConfig, "train", params)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "config_type", "former", "present"),
+    [
+        ("validate", ValidateConfig, "max_one_colour", "max_one_color"),
+        ("train", TrainConfig, "max-repairs", "max_nonfinite_updates"),
+    ],
+)
+def test_a_former_name_is_accepted_but_not_beside_the_present_one(
+    tmp_path, section, config_type, former, present
+):
+    required = REQUIRED if section == "train" else {}
+    params = write(tmp_path / "params.yaml", f"{section}: {{{former}: 1}}")
+    assert getattr(load_settings(config_type, section, params, required), present) == 1
+    given = required | {present: 0}
+    assert getattr(load_settings(config_type, section, params, given), present) == 0
+    write(params, f"{section}: {{{former}: 1, {present}: 1}}")
+    words = rf"sets both '{present}' and '{former.replace('-', '_')}', .*keep '{present}'"
+    with pytest.raises(ConfigError, match=words):
+        load_settings(config_type, section, params, required)
 
 
 def test_missing_file_and_binary_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Changes settings in a params file; comments and order stay."""
+"""Read and check params files, and set values in them; comments and order are kept."""
 
 import dataclasses
 import io
@@ -33,25 +33,25 @@ SECTIONS: dict[str, type[Any]] = {
     "register": RegisterConfig,
 }
 
-# A list and a text may hold spaces: only before the next SECTION.NAME= does one end a value.
+# Lists and texts may contain spaces, so a value ends only before the next SECTION.NAME=.
 _BETWEEN = re.compile(r"\s+(?=[a-z]+\.[\w-]+=)")
 
 
 def set_values(params: Path, assignments: Sequence[str]) -> str:
-    """Set ``SECTION.NAME=VALUE`` in a params file; returns what was done, in words.
+    """Set ``SECTION.NAME=VALUE`` in a params file; returns one line that says what was set.
 
     Args:
-        assignments: values are YAML, as in the file; several may stand in one text, with spaces
-            between them.
+        assignments: values are YAML, as in the file; one text may hold several assignments,
+            separated by spaces.
 
     Raises:
-        ConfigError: not that form, an unknown name, a wrong value; the file is then as it was.
+        ConfigError: malformed, an unknown name or a wrong value; the file is unchanged.
     """
     from ruamel.yaml import YAML
 
     given = [each for text in assignments for each in _BETWEEN.split(text.strip()) if each]
     if not given:
-        raise ConfigError("nothing to set; give SECTION.NAME=VALUE, say train.gamma=2")
+        raise ConfigError("nothing to set; give SECTION.NAME=VALUE, e.g. train.gamma=2")
     read_params(params)
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -61,8 +61,10 @@ def set_values(params: Path, assignments: Sequence[str]) -> str:
         section, name, value = _parsed(assignment)
         if not isinstance(content.get(section), dict):
             content[section] = {}
-        spelled = next((k for k in content[section] if str(k).replace("-", "_") == name), name)
-        content[section][spelled] = value
+        current = _current_names(SECTIONS[section])
+        name = current.get(name, name)
+        spelled = (k for k in content[section] if current.get(_field_name(k)) == name)
+        content[section][next(spelled, name)] = value
         load_settings(SECTIONS[section], section, overrides=content[section])
     stream = io.StringIO()
     yaml.dump(content, stream)
@@ -78,14 +80,18 @@ def _parsed(assignment: str) -> tuple[str, str, Any]:
     target, equals, text = assignment.partition("=")
     section, dot, name = target.partition(".")
     if not equals or not dot:
-        raise ConfigError(f"'{assignment}' must be SECTION.NAME=VALUE, say train.gamma=2")
+        raise ConfigError(f"'{assignment}' must be SECTION.NAME=VALUE, e.g. train.gamma=2")
     if section not in SECTIONS:
         hint = nearest(section, SECTIONS)
-        raise ConfigError(f"unknown section '{section}'{hint}; there are {', '.join(SECTIONS)}")
+        raise ConfigError(
+            f"unknown section '{section}'{hint}; the sections are {', '.join(SECTIONS)}"
+        )
     try:
         value = YAML(typ="safe", pure=True).load(text) if text else ""
     except YAMLError:
-        raise ConfigError(f"'{text}' is no value ({assignment}); put a text into quotes") from None
+        raise ConfigError(
+            f"'{text}' in {assignment} is not valid YAML; put a text in quotes"
+        ) from None
     return section, name.replace("-", "_"), value
 
 
@@ -95,27 +101,26 @@ def load_settings(
     params_path: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> T:
-    """Settings of one stage: its section of a params file, overridden by command-line values.
+    """Load the settings of one stage: its section of a params file, then the overrides.
 
     Args:
         config_type: the stage's dataclass.
         section: name of the stage and of its section in the file.
-        params_path: the params file; None: the defaults of ``config_type``.
-        overrides: values that win over the file.
+        params_path: the params file; None: use the defaults of ``config_type``.
+        overrides: values that take precedence over the file, e.g. from the command line.
 
     Raises:
         ConfigError: a missing or unknown name, a wrong type, a value out of range.
     """
-    values = dict(_read_section(params_path, section)) if params_path is not None else {}
-    values |= overrides or {}
     where = f"section '{section}' of {params_path}" if params_path else f"'{section}'"
+    from_file = _read_section(params_path, section) if params_path is not None else {}
+    values = _by_field(from_file, config_type, where)
+    values |= _by_field(overrides or {}, config_type, where)
     fields = {f.name: f for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-    normalized: dict[str, Any] = {}
-    for given, value in values.items():
-        name = str(given).replace("-", "_")
-        if name not in fields:
-            raise ConfigError(f"unknown parameter '{given}' in {where}{nearest(name, fields)}")
-        normalized[name] = check_value(f"{section}.{name}", value, fields[name], config_type)
+    normalized = {
+        name: check_value(f"{section}.{name}", value, fields[name], config_type)
+        for name, value in values.items()
+    }
     for name, field in fields.items():
         if name not in normalized and field.default is dataclasses.MISSING:
             option = "--" + name.replace("_", "-")
@@ -125,10 +130,48 @@ def load_settings(
     return config_type(**normalized)
 
 
+def _current_names(config_type: type[Any]) -> dict[str, str]:
+    """Field names by every accepted name of a setting: its own and its former one."""
+    names: dict[str, str] = {}
+    for field in dataclasses.fields(config_type):
+        names[field.name] = field.name
+        if field.metadata.get("former"):
+            names[field.metadata["former"]] = field.name
+    return names
+
+
+def _field_name(key: object) -> str:
+    return str(key).replace("-", "_")
+
+
+def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> dict[str, Any]:
+    """The given values by field name.
+
+    Raises:
+        ConfigError: an unknown name, or one setting under both its present and its former name.
+    """
+    current = _current_names(config_type)
+    values: dict[str, Any] = {}
+    used: dict[str, str] = {}
+    for key, value in given.items():
+        name = _field_name(key)
+        if name not in current:
+            hint = nearest(name, current.values())
+            raise ConfigError(f"unknown parameter '{key}' in {where}{hint}")
+        field = current[name]
+        if used.setdefault(field, name) != name:
+            former = name if name != field else used[field]
+            raise ConfigError(
+                f"{where} sets both '{field}' and '{former}', its former name; keep '{field}'"
+            )
+        values[field] = value
+    return values
+
+
 def check_value(
     label: str, value: Any, field: "dataclasses.Field[Any]", config_type: type[Any]
 ) -> Any:
-    """Check one value against its field's type, range and choices; returns it in that type."""
+    """Check a value against its field's type, range and choices; returns it in that type."""
     wanted = typing.get_type_hints(config_type)[field.name]
     words = field.metadata.get("words") or {}
     if isinstance(value, str) and words:
@@ -148,10 +191,10 @@ def check_value(
 
 
 def parse_pair(text: str, label: str) -> tuple[int, int]:
-    """Two whole numbers joined by an x, like ``8x4``.
+    """Parse two whole numbers joined by an x, like ``8x4``.
 
     Raises:
-        ConfigError: not that form; ``label`` says of what.
+        ConfigError: malformed; the message calls the value ``label``.
     """
     match = re.fullmatch("([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
     if match is None:
@@ -160,14 +203,14 @@ def parse_pair(text: str, label: str) -> tuple[int, int]:
 
 
 def _whole_number(label: str, text: str, words: Mapping[str, int]) -> int:
-    """A number that came as text, from a setting whose value may be a word."""
+    """Parse a number given as text, for a setting that also accepts words."""
     if not re.fullmatch("-?[0-9]{1,9}", text):
         raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{text[:60]}'")
     return int(text)
 
 
 def _typed(label: str, value: Any, wanted: Any) -> Any:
-    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a YAML list, or texts and commas
+    if isinstance(wanted, types.GenericAlias):  # tuple[str, ...]: a list, or comma-separated text
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, list | tuple):
@@ -182,7 +225,7 @@ def _typed(label: str, value: Any, wanted: Any) -> Any:
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
-    return wanted(value)  # ruamel gives subclasses of int, float and str
+    return wanted(value)  # ruamel returns subclasses of int, float and str
 
 
 def _read_section(path: Path, section: str) -> Mapping[str, Any]:
@@ -196,10 +239,10 @@ def _read_section(path: Path, section: str) -> Mapping[str, Any]:
 
 
 def read_params(path: Path) -> Mapping[str, Any]:
-    """A params file as YAML 1.2 reads it (the way DVC does: `1e-8` is a number, `on` a text).
+    """Read a params file as YAML 1.2, like DVC: ``1e-8`` is a number and ``on`` a text.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or is not a mapping.
+        ConfigError: the file is missing, is not YAML, or is not a mapping.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -212,5 +255,5 @@ def read_params(path: Path) -> Mapping[str, Any]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is not valid YAML: {reason}") from None
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} must hold one section a stage, not {type(content).__name__}")
+        raise ConfigError(f"{path} must hold one section per stage, not {type(content).__name__}")
     return content

@@ -1,4 +1,4 @@
-"""Pictures for the tests of this folder."""
+"""Images for the tests of this folder."""
 
 import io
 from collections.abc import Callable

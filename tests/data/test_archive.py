@@ -31,8 +31,8 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 
 def entries(count: int = 4, labels: object = None, **extra: object) -> dict[str, bytes]:
-    pictures = {f"00000/img{i:08d}.png": png(noise(i, 16, 16, 3)) for i in range(count)}
-    return pictures | {"dataset.json": json.dumps({"labels": labels, **extra}).encode()}
+    images = {f"00000/img{i:08d}.png": png(noise(i, 16, 16, 3)) for i in range(count)}
+    return images | {"dataset.json": json.dumps({"labels": labels, **extra}).encode()}
 
 
 def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
@@ -54,8 +54,8 @@ def class_labels(count: int) -> list[list[object]]:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_reads_pictures_and_labels(tmp_path, method):
-    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], license="CC0")
+def test_reads_images_and_labels(tmp_path, method):
+    files = entries(4, class_labels(4), class_names=["cat", "dog", "wild"], licence="CC0")
     packed = PackedSet(write_zip(tmp_path / "set.zip", files, method))
     assert (packed.num_images, packed.resolution, packed.channels) == (4, 16, 3)
     assert (packed.name, packed.label_dim, packed.license) == ("set", 3, "CC0")
@@ -77,9 +77,9 @@ def test_zip_and_folder_are_the_same_set(tmp_path):
     assert other.digest != in_zip.digest
 
 
-def test_grey_pictures_without_labels(tmp_path):
+def test_gray_images_without_labels(tmp_path):
     files = {"00000/img00000000.png": png(noise(0, 8, 8))}
-    packed = PackedSet(write_zip(tmp_path / "grey.zip", files))
+    packed = PackedSet(write_zip(tmp_path / "gray.zip", files))
     assert (packed.channels, packed.label_dim, packed.class_names) == (1, 0, None)
     assert packed.image(0).shape == (8, 8, 1)
     assert packed.label(0).shape == (0,)
@@ -95,7 +95,7 @@ def test_label_vectors(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (class_labels(3), "img00000003.png .* has no label"),
+        (class_labels(3), "img00000003.png has no label in .*set"),
         ([[f"00000/img{i:08d}.png", -1] for i in range(4)], "class numbers from 0"),
         ([[f"00000/img{i:08d}.png", [1] * (i + 1)] for i in range(4)], "vectors of one length"),
         ([1, 2], "list of"),
@@ -112,11 +112,11 @@ def test_bad_labels_are_named(tmp_path, labels, words):
         ({"labels": class_labels(4), "class_names": {"0": "cat"}}, 'names, not {"0": "cat"}'),
         ({"labels": class_labels(4), "class_names": [1, 2, 3]}, r"names, not \[1, 2, 3\]"),
         ({"labels": class_labels(4), "class_names": ["a", "b"]}, "names 2 classes .* have 3"),
-        ({"class_names": ["a"]}, "names 1 classes but has no labels"),
+        ({"class_names": ["a"]}, "names 1 classes, but has no labels"),
         ({"licence": {"name": "MIT"}}, 'licence of .* must be a text, not {"name": "MIT"}'),
         ({"labels": {"a": 1}}, r'list of \[file name, label\], not {"a": 1}'),
-        ({"labels": [["a", 1, 2]]}, r'\["a", 1, 2\] is in it'),
-        ({"labels": [[0, 1]]}, r"\[0, 1\] is in it"),
+        ({"labels": [["a", 1, 2]]}, r'it contains \["a", 1, 2\]'),
+        ({"labels": [[0, 1]]}, r"it contains \[0, 1\]"),
         (["a"], r"must hold an object with 'labels', not \[\"a\"\]"),
     ],
 )
@@ -141,7 +141,7 @@ def test_labels_that_are_none_are_named(tmp_path, label):
         PackedSet(write_zip(tmp_path / "set.zip", entries(4, same)))
 
 
-def test_a_class_may_have_a_name_and_no_picture(tmp_path):
+def test_a_class_may_have_a_name_and_no_image(tmp_path):
     files = entries(2, class_labels(2), class_names=["cat", "dog", "wild"])
     packed = PackedSet(write_zip(tmp_path / "set.zip", files))
     assert packed.label_dim == 3 and packed.class_names == ["cat", "dog", "wild"]
@@ -157,7 +157,7 @@ def test_entry_names_that_cannot_be_read_are_refused(tmp_path, length):
     content[central + 30] += 6 - length  # what is over counts as the extra field
     content[central + 46] = 0xFF
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is not a whole zip file"):
+    with pytest.raises(DataError, match="is not a complete zip file"):
         PackedSet(path)
 
 
@@ -209,7 +209,7 @@ def test_crc_error_names_the_entry(tmp_path):
 def test_a_cut_zip_is_refused(tmp_path, kept):
     path = write_zip(tmp_path / "set.zip", entries())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match="not a whole zip"):
+    with pytest.raises(DataError, match="not a complete zip"):
         PackedSet(path)
 
 
@@ -222,7 +222,7 @@ def test_a_cut_zip_is_refused(tmp_path, kept):
         (b"no picture", "cannot be decoded"),
     ],
 )
-def test_a_picture_unlike_the_first_is_named(tmp_path, odd, words):
+def test_a_image_unlike_the_first_is_named(tmp_path, odd, words):
     packed = PackedSet(write_zip(tmp_path / "set.zip", entries() | {"00000/img00000003.png": odd}))
     with pytest.raises(DataError, match=rf"img00000003\.png.*{words}"):
         packed.image(3)
@@ -238,7 +238,7 @@ def test_side_must_be_a_power_of_two(tmp_path, shape):
 def test_missing_and_empty_are_refused(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         PackedSet(tmp_path / "none.zip")
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="contains no images"):
         PackedSet(write_folder(tmp_path / "empty", {"readme.txt": b""}))
 
 
@@ -283,8 +283,8 @@ def test_decoding_is_the_same_with_and_without_libspng(tmp_path, monkeypatch, fa
     np.testing.assert_array_equal(packed.image(0), noise(0, 16, 16, 3))
     np.testing.assert_array_equal(packed.image(1), noise(3, 16, 16, 3))
     np.testing.assert_array_equal(packed.image(2), stripes)
-    grey = PackedSet(write_zip(tmp_path / "grey.zip", {"0.png": png(noise(5, 8, 8))}))
-    np.testing.assert_array_equal(grey.image(0), noise(5, 8, 8)[..., None])
+    gray = PackedSet(write_zip(tmp_path / "gray.zip", {"0.png": png(noise(5, 8, 8))}))
+    np.testing.assert_array_equal(gray.image(0), noise(5, 8, 8)[..., None])
     for damaged in (files["0.png"][:200], files["0.png"][:60] + bytes(40) + files["0.png"][100:]):
         bad = PackedSet(write_zip(tmp_path / "bad.zip", files | {"1.png": damaged}))
         with pytest.raises(DataError, match=r"1\.png .*cannot be decoded"):

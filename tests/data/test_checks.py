@@ -22,7 +22,7 @@ from sg3flow.data.validation.expectations import (
     ExpectColumnValuesToBePowerOfTwo,
     ExpectColumnValuesToEqualTheMostCommon,
     gxe,
-    judge,
+    run_expectations,
 )
 from sg3flow.errors import DataError
 from sg3flow.reports.validation_page import (
@@ -44,18 +44,18 @@ def noise(seed: int, *shape: int) -> bytes:
     return png(np.random.RandomState(seed).randint(0, 256, shape, np.uint8))
 
 
-def write_raw(folder: Path, pictures: dict[str, bytes]) -> None:
-    for name, content in pictures.items():
+def write_raw(folder: Path, images: dict[str, bytes]) -> None:
+    for name, content in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """A sound labeled set of six pictures, packed from train; val holds two others."""
-    pictures = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
-    pictures |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
-    write_raw(tmp_path / "raw", pictures)
+    """A sound labeled set of six images, packed from train; val holds two others."""
+    images = {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 16, 16, 3) for i in range(6)}
+    images |= {f"val/a/{i}.png": noise(i, 16, 16, 3) for i in (10, 11)}
+    write_raw(tmp_path / "raw", images)
     repack(tmp_path)
     return tmp_path
 
@@ -138,7 +138,7 @@ _EDITS = {
 
 
 @pytest.mark.parametrize("name", _EDITS)
-def test_each_fault_is_found_with_its_picture(packed, name):
+def test_each_fault_is_found_with_its_image(packed, name):
     edit, offender = _EDITS[name]
     change(packed, edit)
     report = validate(packed)
@@ -263,7 +263,7 @@ def test_the_contact_sheet_is_a_capped_sample_of_each_class(tmp_path):
     sheet = contact_sheet(report)
     assert [(group["name"], len(group["pictures"])) for group in sheet] == [("a", 27), ("b", 27)]
     assert sheet == contact_sheet(validate(tmp_path))
-    assert "54 of the 80 packed pictures" in html_page(report)
+    assert "54 of the 80 packed images" in html_page(report)
     repack(tmp_path, labels="none")
     [group] = contact_sheet(validate(tmp_path))
     assert group["name"] == "" and len({uri for _, uri in group["pictures"]}) == 54
@@ -292,7 +292,7 @@ def test_a_missing_raw_folder_is_named_before_the_work(packed, monkeypatch):
         "sg3flow.data.validation.check_tables.read_tables", lambda *_: pytest.fail("worked")
     )
     manifest = packed / "manifest.parquet"
-    for raw, words in ((packed / "none", "no file or folder"), (manifest, "no column of pictures")):
+    for raw, words in ((packed / "none", "no file or folder"), (manifest, "no column of images")):
         with pytest.raises(DataError, match=words):
             validate_packed(manifest, packed / "set.zip", raw, ValidateConfig())
 
@@ -329,9 +329,11 @@ def test_nothing_is_left_in_the_temp_folder(packed, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def judged(expectation: object, values: list[object], dtype: str = "object") -> tuple[bool, list]:
+def evaluated(
+    expectation: object, values: list[object], dtype: str = "object"
+) -> tuple[bool, list]:
     frame = pd.DataFrame({"row": range(len(values)), "v": pd.array(values, dtype=dtype)})
-    result = judge("table", frame, [expectation])[0]
+    result = run_expectations("table", frame, [expectation])[0]
     assert checks._crash(result.exception_info) == ""
     found = result.result.get("unexpected_index_list") or []
     return result.success, [int(item["row"]) for item in found]
@@ -339,19 +341,19 @@ def judged(expectation: object, values: list[object], dtype: str = "object") -> 
 
 def test_expectation_power_of_two():
     expectation = ExpectColumnValuesToBePowerOfTwo
-    assert judged(expectation(column="v"), [1, 64, None, 1024], "Int64") == (True, [])
-    assert judged(expectation(column="v"), [0, 64, -4, 96], "Int64") == (False, [0, 2, 3])
-    assert judged(expectation(column="v"), [], "Int64") == (True, [])
+    assert evaluated(expectation(column="v"), [1, 64, None, 1024], "Int64") == (True, [])
+    assert evaluated(expectation(column="v"), [0, 64, -4, 96], "Int64") == (False, [0, 2, 3])
+    assert evaluated(expectation(column="v"), [], "Int64") == (True, [])
 
 
 def test_expectation_most_common():
     expectation = ExpectColumnValuesToEqualTheMostCommon
-    assert judged(expectation(column="v"), ["a", None, "a"]) == (True, [])
-    assert judged(expectation(column="v"), ["a", "b", "b", None]) == (False, [0])
-    assert judged(expectation(column="v"), ["b", "a"]) == (False, [0])
+    assert evaluated(expectation(column="v"), ["a", None, "a"]) == (True, [])
+    assert evaluated(expectation(column="v"), ["a", "b", "b", None]) == (False, [0])
+    assert evaluated(expectation(column="v"), ["b", "a"]) == (False, [0])
 
 
 def test_expectation_non_null_count():
     expectation = ExpectColumnNonNullCountToBeAtMost
-    assert judged(expectation(column="v", max_value=1), ["x", None]) == (True, [])
-    assert judged(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])
+    assert evaluated(expectation(column="v", max_value=1), ["x", None]) == (True, [])
+    assert evaluated(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])

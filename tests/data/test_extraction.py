@@ -18,7 +18,7 @@ from sg3flow.data.extraction import Limits, extract_tar, extract_zip
 from sg3flow.errors import DataError
 
 
-def picture(color: int = 0) -> bytes:
+def image(color: int = 0) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (color, 0, 0)).save(stream, "PNG")
     return stream.getvalue()
@@ -48,11 +48,11 @@ def directory(name: str) -> tarfile.TarInfo:
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip", {"0.png": bytes(1_000_000), "1.png": picture()})
+    path = make_zip(tmp_path / "x.zip", {"0.png": bytes(1_000_000), "1.png": image()})
     for limits, match in (
         (Limits(entries=1), "has 2 entries"),
         (Limits(total_bytes=100_000), "at most 100,000 are accepted"),
-        (Limits(free_bytes=1000), "zip bomb"),
+        (Limits(free_bytes=1000), "as a zip bomb"),
     ):
         (tmp_path / "out").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=match):
@@ -66,7 +66,7 @@ def test_no_damage_to_a_zip_escapes_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
-    path = make_zip(folder / "x.zip", {"a/1.png": picture(), "b.txt": b"words " * 50})
+    path = make_zip(folder / "x.zip", {"a/1.png": image(), "b.txt": b"words " * 50})
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -81,11 +81,11 @@ def test_no_damage_to_a_zip_escapes_as_another_error(
 
 
 def test_tar_bombs_are_refused(tmp_path: Path) -> None:
-    path = make_tar(tmp_path / "x.tar.gz", {"0.png": bytes(1_000_000), "1.png": picture()})
+    path = make_tar(tmp_path / "x.tar.gz", {"0.png": bytes(1_000_000), "1.png": image()})
     for limits, match in (
         (Limits(entries=1), "more than 1 entries"),
         (Limits(total_bytes=100_000), "more than 100,000 unpacked"),
-        (Limits(free_bytes=1000), "looks like a bomb"),
+        (Limits(free_bytes=1000), "as a tar bomb"),
     ):
         (tmp_path / "out").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=match):
@@ -100,7 +100,7 @@ def test_no_damage_to_a_tar_escapes_as_another_error(
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     mode = data.draw(st.sampled_from(["w", "w:gz", "w:xz", "w:bz2"]))
-    path = make_tar(folder / "x.tar", {"a/1.png": picture(), "b.txt": b"words " * 50}, mode)
+    path = make_tar(folder / "x.tar", {"a/1.png": image(), "b.txt": b"words " * 50}, mode)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -126,7 +126,7 @@ def test_a_full_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
 
 
 def test_a_zip_is_unpacked_the_same_by_any_number_of_processes(tmp_path: Path) -> None:
-    entries = {f"{i % 3}/{i}.png": picture(i) for i in range(60)}
+    entries = {f"{i % 3}/{i}.png": image(i) for i in range(60)}
     path = make_zip(tmp_path / "x.zip", entries)
     for workers in (1, 2):
         target = tmp_path / str(workers)
@@ -138,7 +138,7 @@ def test_a_zip_is_unpacked_the_same_by_any_number_of_processes(tmp_path: Path) -
     content[content.index(b"2/59.png") + 20] ^= 0xFF
     path.write_bytes(content)
     (tmp_path / "3").mkdir()
-    with pytest.raises(DataError, match="is no whole zip file"):
+    with pytest.raises(DataError, match="not a complete zip file"):
         extract_zip(path, tmp_path / "3", workers=2)
 
 
@@ -170,11 +170,11 @@ def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
     central = content.index(b"PK\x01\x02")
     content[central + 20 : central + 24] = struct.pack("<I", 1_000_000)
     (tmp_path / "x.zip").write_bytes(content)
-    refused(tmp_path, tmp_path / "x.zip", "overlap, as in a zip bomb")
+    refused(tmp_path, tmp_path / "x.zip", "overlap; refused as a zip bomb")
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip, lambda content: b"", lambda content: b"no zip"])
 def test_a_damaged_zip_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    content = make_zip(tmp_path / "x.zip", {"1.png": picture(), "2.png": picture(9)}).read_bytes()
+    content = make_zip(tmp_path / "x.zip", {"1.png": image(), "2.png": image(9)}).read_bytes()
     (tmp_path / "x.zip").write_bytes(damage(content))
-    refused(tmp_path, tmp_path / "x.zip", "is no whole zip file")
+    refused(tmp_path, tmp_path / "x.zip", "not a complete zip file")

@@ -1,4 +1,4 @@
-"""The order of training pictures."""
+"""The order of training images."""
 
 from itertools import islice
 

@@ -1,3 +1,5 @@
+"""The starter set: layout, equal bytes on every machine, and variety."""
+
 import hashlib
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from sg3flow.data.starter.drawing import CLASSES, draw_face, draw_starter
 from sg3flow.errors import ConfigError
 
-# Of the bytes of 6 pictures of 64 px; they must not differ between machines or versions.
+# Of the bytes of 6 images of 64 px; they must not differ between machines or versions.
 _PINNED = "8879db905a49107766bbfa5e93eb7661764aadef1b0ab7be305e2fde208c6a85"
 
 
@@ -26,7 +28,7 @@ def test_layout_shares_classes_and_keeps_a_tenth_for_validation(tmp_path: Path) 
     assert "starter/val/wild/starter_wild_000009.png" in files
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn(tmp_path: Path) -> None:
+def test_a_image_does_not_depend_on_how_many_are_drawn(tmp_path: Path) -> None:
     draw_starter(tmp_path / "few", images=4, resolution=32, seed=3)
     draw_starter(tmp_path / "many", images=9, resolution=32, seed=3)
     few, many = _files(tmp_path / "few"), _files(tmp_path / "many")
@@ -48,10 +50,10 @@ def test_faces_fill_the_frame_and_vary(class_name: str) -> None:
     class_index = CLASSES.index(class_name)
     faces = np.stack([draw_face(class_name, 64, (0, class_index, i)) for i in range(24)])
     assert faces.shape == (24, 64, 64, 3) and faces.dtype == np.uint8
-    assert faces.reshape(24, -1).std(axis=1).min() > 12  # no flat picture
+    assert faces.reshape(24, -1).std(axis=1).min() > 12  # no flat image
     assert faces.mean(axis=(1, 2, 3)).std() > 12  # light and dark ones
     center = faces[:, 16:48, 16:48].astype(float)
-    assert center.std(axis=0).mean() > 25  # the middle differs from picture to picture
+    assert center.std(axis=0).mean() > 25  # the middle differs from image to image
 
 
 @pytest.mark.parametrize("resolution", [16, 50, 128, 256])

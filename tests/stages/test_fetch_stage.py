@@ -68,7 +68,7 @@ def test_wrong_sources_end_in_one_line(stage: Stage) -> None:
 
 def test_zips_that_cannot_be_trusted_end_in_one_line(stage: Stage) -> None:
     (stage.folder / "bad.zip").write_bytes(b"PK but not really")
-    assert "is no whole zip file" in stage.fails("--dataset", "bad.zip", "--dest", "raw")
+    assert "is not a complete zip file" in stage.fails("--dataset", "bad.zip", "--dest", "raw")
     with zipfile.ZipFile(stage.folder / "evil.zip", "w") as archive:
         archive.writestr("../../evil.png", b"x")
     assert "leads out" in stage.fails("--dataset", "evil.zip", "--dest", "raw")

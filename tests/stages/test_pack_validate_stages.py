@@ -62,7 +62,7 @@ def test_the_commands_of_the_article(afhq_sample, project):
     options = ("--source", "data/raw/afhq/train/cat", "--dest", "data/afhq-256x256.zip")
     packed = stage("pack", *options, "--resolution", "256x256", cwd=project)
     assert packed.returncode == 0, packed.stderr
-    assert "packed 10 of 10 pictures into data/afhq-256x256.zip (256x256 colour" in packed.stdout
+    assert "packed 10 of 10 images into data/afhq-256x256.zip (256x256 color" in packed.stdout
     assert (project / "data/afhq-256x256.manifest.parquet").is_file()
 
 
@@ -79,7 +79,7 @@ def test_pack_then_validate(project):
     options = (*paths, "--packed", "data/packed.zip", "--raw", "data/raw", "--params", params)
     done = stage("validate", *options, cwd=project)
     assert done.returncode == 0, done.stderr
-    assert "4 pictures passed" in done.stdout
+    assert "4 images passed" in done.stdout
     assert done.stderr.splitlines() == ["validating: 4/4 in 0 s"]
     assert json.loads((project / "reports/validation.json").read_text())["success"]
     failed = stage("validate", *options, "--min-images", 5, cwd=project)

@@ -9,7 +9,12 @@ import psutil
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches, lost_readers_named
+from sg3flow.data.dataset import (
+    TrainingSet,
+    WindowedShuffle,
+    endless_batches,
+    report_killed_workers,
+)
 from sg3flow.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -28,7 +33,9 @@ def test_too_little_shared_memory_is_an_error(tiny_set):
         batches = batches_of(tiny_set)  # its reader is forked here and keeps the limit
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    with pytest.raises(DataError, match=r"no shared memory .*--shm-size 8g\) or take --workers 0"):
+    with pytest.raises(
+        DataError, match=r"shared memory is too small .*--shm-size 8g\) or pass --workers 0"
+    ):
         next(batches)
 
 
@@ -38,8 +45,8 @@ def test_a_reader_that_the_system_kills_is_an_error(tiny_set):
     next(batches)
     (reader,) = set(psutil.Process().children()) - before
     with (
-        pytest.raises(DataError, match=r"a process that reads pictures was ended, .*the same comm"),
-        lost_readers_named(),
+        pytest.raises(DataError, match=r"a data loading process was killed, .*the same comm"),
+        report_killed_workers(),
     ):
         os.kill(reader.pid, signal.SIGKILL)
         time.sleep(60)  # torch interrupts whatever happens here

@@ -117,8 +117,8 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
         parts.collector.add("Repairs/Gmain", bad.float(), bad=bad)
     items = batches = None
 
-    def check(max_repairs: int) -> None:
-        limited = dataclasses.replace(config, max_repairs=max_repairs)
+    def check(limit: int) -> None:
+        limited = dataclasses.replace(config, max_nonfinite_updates=limit)
         settings, memory = select(LoopSettings, limited), select(MemorySettings, limited)
         loop = TrainingLoop(settings, memory, parts, items, batches, Clock(128, 0), None)
         loop._check_stats()
@@ -126,7 +126,7 @@ def test_too_many_repairs_end_the_training_and_name_step_and_term():
     check(0)
     check(4)
     with pytest.raises(
-        DivergedError, match=r"Gmain .*4 updates.*max_repairs 3.*in step 12 \(after 96"
+        DivergedError, match=r"Gmain .*4 updates.*max_nonfinite_updates 3.*in step 12 \(after 96"
     ):
         check(3)
 

@@ -54,14 +54,14 @@ def fetch(
 ) -> None:
     """Fetch raw pictures into one folder."""
     from sg3flow.addresses import shown_url
-    from sg3flow.data.fetching import check_request, fetch_pictures
+    from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
     from sg3flow.tracking.stage_run import tracked_stage
 
     check_request(dest, config)  # a misspelled name needs no run in MLflow
     shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
     with tracked_stage("fetch", shown) as tracking:  # without the password in an address
-        source = fetch_pictures(dest, config)
+        source = fetch_images(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)
     print(f"{sum(source['counts'].values())} pictures of {source['dataset']} in {dest}")

@@ -1,8 +1,8 @@
-"""Pixels of the entries of a packed set.
+"""Read packed sets: images, labels and digest; decoded images may be cached in memory.
 
-PNGs without compression leave the decoder only row filters to undo, and ours have none. libspng
-(package pyspng) reads them at least twice as fast as Pillow, with the same pixels (docs/data.md has
-the figures); where it is not installed, or for any other picture, Pillow decodes.
+The PNGs of a packed set have neither compression nor row filters. libspng (package pyspng) decodes
+them at least twice as fast as Pillow, to the same pixels (docs/data.md has the figures); Pillow
+decodes all other images, and these if libspng is not installed.
 """
 
 import importlib
@@ -26,52 +26,52 @@ from sg3flow.data.readers.storage import Storage, is_hidden, open_storage
 from sg3flow.errors import DataError
 from sg3flow.resources import free_memory
 
-# Signature, then the first chunk: its length and name, width, height, bit depth, color type.
+# Signature, then the first chunk: length, name, width, height, bit depth, color type.
 _PNG_START = struct.Struct(">8s4x4sIIBB")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
-_PLAIN_TYPES = {0: "L", 2: "RGB"}
+_COLOR_TYPES = {0: "L", 2: "RGB"}
 
 
 def decode_pixels(content: bytes) -> tuple[str, np.ndarray]:
-    """The mode of a picture file, in Pillow's words, and its pixels.
+    """Decode an image file; returns its Pillow mode and its pixels.
 
     Raises:
-        Exception: whatever Pillow raises over a damaged file.
+        Exception: any that Pillow raises for a damaged file.
     """
-    plain = _plain_png(content)
+    form = _form_of_png(content)
     fast = _fast_decoder()
-    if plain is not None and fast is not None and _is_whole(content):
-        mode, shape = plain
-        with suppress(Exception):  # damaged, or more than it seems: Pillow says what it is
+    if form is not None and fast is not None and _is_whole(content):
+        mode, shape = form
+        with suppress(Exception):  # damaged or unusual: Pillow reports what it is
             pixels = np.asarray(fast(content))
             if pixels.size == np.prod(shape) and pixels.dtype == np.uint8:
                 return mode, pixels.reshape(shape)
-    with Image.open(io.BytesIO(content)) as picture:
-        return picture.mode, np.array(picture)
+    with Image.open(io.BytesIO(content)) as image:
+        return image.mode, np.array(image)
 
 
-def _plain_png(content: bytes) -> tuple[str, tuple[int, int, int]] | None:
-    """Mode and shape of a PNG with 8 bits a channel, gray or RGB; None: it is something else."""
+def _form_of_png(content: bytes) -> tuple[str, tuple[int, int, int]] | None:
+    """Mode and shape of an 8-bit gray or RGB PNG; None: it is something else."""
     if len(content) < _PNG_START.size:
         return None
     signature, chunk, width, height, depth, kind = _PNG_START.unpack_from(content)
-    if signature != _PNG_SIGNATURE or chunk != b"IHDR" or depth != 8 or kind not in _PLAIN_TYPES:
+    if signature != _PNG_SIGNATURE or chunk != b"IHDR" or depth != 8 or kind not in _COLOR_TYPES:
         return None
-    return _PLAIN_TYPES[kind], (height, width, 1 if kind == 0 else 3)
+    return _COLOR_TYPES[kind], (height, width, 1 if kind == 0 else 3)
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether every chunk has its CRC-32, up to the last: libspng takes what is there for all."""
-    view, place = memoryview(content), len(_PNG_SIGNATURE)
-    while len(content) - place >= _CHUNK.size + 4:
-        length, kind = _CHUNK.unpack_from(content, place)
-        end = place + _CHUNK.size + length
-        if zlib.crc32(view[place + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
+    """Whether all chunks are present with correct CRC-32s; libspng accepts truncated files."""
+    view, offset = memoryview(content), len(_PNG_SIGNATURE)
+    while len(content) - offset >= _CHUNK.size + 4:
+        length, kind = _CHUNK.unpack_from(content, offset)
+        end = offset + _CHUNK.size + length
+        if zlib.crc32(view[offset + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
             return False
         if kind == b"IEND":
             return True
-        place = end + 4
+        offset = end + 4
     return False
 
 
@@ -85,23 +85,23 @@ def _fast_decoder() -> Callable[[bytes], np.ndarray] | None:
 
 
 class MemoryCache:
-    """Room for ``count`` pictures of one shape (uint8), shared with processes forked later."""
+    """A cache for ``count`` uint8 images of one shape, shared with processes forked later."""
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
-        self._shape, self._picture_bytes = shape, int(np.prod(shape))
+        self._shape, self._image_bytes = shape, int(np.prod(shape))
         self._flags = np.frombuffer(mmap.mmap(-1, count), np.uint8)
-        self._pixels = np.frombuffer(mmap.mmap(-1, count * self._picture_bytes), np.uint8)
-        self._fence = threading.Lock()
+        self._pixels = np.frombuffer(mmap.mmap(-1, count * self._image_bytes), np.uint8)
+        self._lock = threading.Lock()
 
     def get(self, index: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """A copy of a picture, from memory or from ``decode``."""
-        start = index * self._picture_bytes
-        place = self._pixels[start : start + self._picture_bytes]
+        """A copy of an image, from the cache or else from ``decode``."""
+        start = index * self._image_bytes
+        cached = self._pixels[start : start + self._image_bytes]
         if self._flags[index]:
             self._order()
-            return place.reshape(self._shape).copy()
+            return cached.reshape(self._shape).copy()
         pixels = decode()
-        place[:] = pixels.ravel()
+        cached[:] = pixels.ravel()
         self._order()
         self._flags[index] = 1
         return pixels
@@ -109,9 +109,9 @@ class MemoryCache:
     def _order(self) -> None:
         """Keep the flag and the pixels in order on processors that reorder memory accesses.
 
-        The lock is this process's own and never waited for; taking it is the barrier.
+        The lock is private to this process and never contended; taking it is the barrier.
         """
-        with self._fence:
+        with self._lock:
             pass
 
 
@@ -123,28 +123,28 @@ class PackedSet:
     """A packed set, opened for reading: a zip file or a folder.
 
     Attributes:
-        path: where it is.
-        name: its file name without the ending.
-        num_images: pictures in it, in the order of their names.
-        resolution: side of every picture in pixels, a power of two.
+        path: path of the set.
+        name: its file name without the suffix.
+        num_images: number of images; their order is that of their names.
+        resolution: side of every image in pixels, a power of two.
         channels: 3 (RGB) or 1 (gray).
-        label_dim: length of a label vector; 0: no labels. At least as many as there are classes
-            with a picture: there may be names of others.
-        class_names: one name a class, if the set carries them.
-        license, citation: terms of the pictures and the work to name, if the set carries them.
+        label_dim: length of a label vector; 0: no labels. May exceed the number of classes with
+            images, because classes without images may have names.
+        class_names: one name per class; None: the set has none.
+        license, citation: license of the images and the work to cite; None: the set has none.
 
     Raises:
-        DataError: it is missing or damaged, holds no picture, or its labels do not fit its
-            pictures; also from ``image`` for an entry that is damaged or unlike the first.
+        DataError: the set is missing or damaged, contains no images, or its labels do not match its
+            images. ``image`` raises it for an entry that is damaged or unlike the first one.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.stem if self.path.suffix.lower() == ".zip" else self.path.name
         self._storage = open_storage(self.path)
-        self._names = picture_names(self._storage)
+        self._names = image_names(self._storage)
         if not self._names:
-            raise DataError(f"{self.path} holds no pictures; pack some with stages/pack.py")
+            raise DataError(f"{self.path} contains no images; run the pack stage first")
         self.num_images = len(self._names)
         self._cache: MemoryCache | None = None
         self.resolution, self.channels = self._form_of_first()
@@ -156,20 +156,20 @@ class PackedSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content: the same for a zip and a folder that hold the same entries."""
+        """SHA-256 of the content, equal for a zip and a folder with the same entries."""
         return content_digest(self._storage)
 
     def keep_in_memory(self, share: float = 0.5) -> bool:
-        """Keep every decoded picture in memory from now on, if the whole set fits.
+        """Cache decoded images in memory from now on, if the whole set fits.
 
-        Processes forked after this share the memory; where they are spawned, or the set is pickled,
-        they read from the disk as before.
+        Processes forked later share the cache; spawned processes, and those that get the set
+        pickled, read from disk.
 
         Args:
-            share: of the free memory that may be used.
+            share: fraction of the free memory that may be used.
 
         Returns:
-            Whether it fits.
+            Whether the set fits.
         """
         needed = self.num_images * (self.resolution**2 * self.channels + 1)
         if self._cache is None and needed <= share * free_memory():
@@ -181,7 +181,7 @@ class PackedSet:
         return self.__dict__ | {"_cache": None}
 
     def image(self, index: int) -> np.ndarray:
-        """One picture, uint8 [resolution, resolution, channels]."""
+        """One image, uint8 [resolution, resolution, channels]."""
         if self._cache is None:
             return self._decoded(index)
         return self._cache.get(index, lambda: self._decoded(index))
@@ -212,21 +212,21 @@ class PackedSet:
         height, width, channels = pixels.shape
         if height != width or height & (height - 1):
             raise DataError(
-                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; pictures must be "
-                "square with a power of two as their side: pack with --resolution, say 256x256"
+                f"entry {self._names[0]} of {self.path} is {_form(pixels)}; images must be "
+                "square, with a power of two as their side: pack with --resolution, e.g. 256x256"
             )
         return height, channels
 
 
-def picture_names(storage: Storage) -> list[str]:
-    """The names of the pictures in a packed set, sorted."""
+def image_names(storage: Storage) -> list[str]:
+    """The names of the images in a packed set, sorted."""
     return [n for n in storage.names if n.lower().endswith(_SUFFIXES) and not is_hidden(n)]
 
 
 def content_digest(storage: Storage) -> str:
-    """SHA-256 over the pictures and the labels file; other files beside them do not count."""
+    """SHA-256 over the images and the labels file; other files are ignored."""
     digest = ContentDigest()
-    for name in sorted({*picture_names(storage), *({LABELS_NAME} & {*storage.names})}):
+    for name in sorted({*image_names(storage), *({LABELS_NAME} & {*storage.names})}):
         digest.add(name, storage.read(name))
     return digest.hexdigest()
 
@@ -235,7 +235,7 @@ def decode_entry(storage: Storage, name: str) -> np.ndarray:
     """The pixels of one entry, uint8 [H, W, C].
 
     Raises:
-        DataError: the entry is damaged, is no picture, or is neither RGB nor gray.
+        DataError: the entry is damaged, not an image, or neither RGB nor gray.
     """
     content = storage.read(name)
     try:

@@ -1,4 +1,4 @@
-"""The order in which training sees the pictures."""
+"""The training data: order of the images, batches, and data loading processes."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import DataError, Sg3flowError
 
-_DRAWS = 1 << 16  # random numbers drawn at a time: drawing one by one is slow
+_RANDOM_NUMBERS = 1 << 16  # generated at a time; one by one is slow
 
 
 class WindowedShuffle:
     """An endless shuffle that keeps repeats of an item far apart.
 
-    A permutation of the items is walked round and round; after each step the entry is swapped with
-    one r places behind it, r uniform in 0 .. round(n/2) - 1. Process k of m takes every m-th item.
-    Everything follows from the seed, so a position is reached again by walking there: about a
-    second for five million items.
+    It cycles through a permutation of the items; after each step it swaps the entry with the one r
+    places behind it, r uniform in 0 .. round(n/2) - 1. Process k of m takes every m-th item, from
+    item k. The order depends only on the seed, so resuming repeats the steps up to ``start``: about
+    a second for five million items.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class WindowedShuffle:
         window = max(round(self.num_items / 2), 1)
         position = 0
         while True:
-            for distance in random.integers(0, window, _DRAWS).tolist():
+            for distance in random.integers(0, window, _RANDOM_NUMBERS).tolist():
                 yield order[position]
-                other = position - distance  # negative: counted from the end, which is the ring
+                other = position - distance  # negative: counts from the end, which closes the cycle
                 order[position], order[other] = order[other], order[position]
                 position = (position + 1) % self.num_items
 
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _MORE_SHARED = (
-    "allow more shared memory (docker run --shm-size 8g) or take --workers 0: the same command "
-    "goes on"
+    "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same command "
+    "then resumes the training"
 )
 
 
 class TrainingSet(Dataset[Batch]):
-    """Items of a packed set, twice as many with ``mirror``: n .. 2n-1 are the flipped ones.
+    """Items of a packed set; with ``mirror``, items n .. 2n-1 are the flipped images.
 
     An item is (image uint8 [C, H, W], label float32 [label_dim]); label_dim is 0 unless ``labels``.
     """
@@ -90,10 +90,10 @@ class TrainingSet(Dataset[Batch]):
 
 
 class _Stream(IterableDataset[Batch | Sg3flowError]):
-    """The batches of a sampler, dealt out to the reading processes in turn.
+    """The batches of a sampler, which the data loading processes take in turn.
 
-    A picture that cannot be read comes as a value: an exception would cross the border between the
-    processes as the text of a traceback.
+    An error while reading an image is yielded, not raised: an exception would reach the training
+    process only as the text of a traceback.
     """
 
     def __init__(self, items: TrainingSet, sampler: WindowedShuffle, batch: int) -> None:
@@ -110,7 +110,7 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
                     images, labels = zip(*(self.items[i] for i in chosen), strict=True)
                     batch = torch.stack(images), torch.stack(labels)
                     if worker:
-                        _share(batch)
+                        _move_to_shared_memory(batch)
                 except Sg3flowError as error:
                     yield error
                     return
@@ -120,22 +120,21 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
 def endless_batches(
     items: TrainingSet, sampler: WindowedShuffle, batch: int, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Batches in the sampler's order for ever, read ahead by ``workers`` processes.
+    """Yield batches in the sampler's order endlessly; ``workers`` processes read ahead.
 
     Raises:
-        DataError: at the batch that holds a picture which cannot be read, or for which there is no
-            shared memory.
+        DataError: an image of the next batch cannot be read, or shared memory is exhausted.
     """
     loader = DataLoader(
         _Stream(items, sampler, batch),
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        # A generator of its own: the loader must not draw from the training's random numbers.
+        # Its own generator: the loader must not consume the training's random numbers.
         generator=torch.Generator(),
         worker_init_fn=_leave_group,
     )
-    # The readers are forked here and now: later, threads would be running.
+    # This forks the data loading processes now; later, other threads would be running.
     return _checked(iter(loader))
 
 
@@ -146,11 +145,11 @@ def _checked(batches: Iterator[Batch | Sg3flowError]) -> Iterator[Batch]:
         yield batch
 
 
-def _share(batch: Batch) -> None:
-    """Put a batch where the training can read it.
+def _move_to_shared_memory(batch: Batch) -> None:
+    """Move a batch to memory that the training process can read.
 
-    The loader does so itself, in a thread whose errors it only prints: the training then waits for
-    ever.
+    The loader would do so too, but in a thread that only prints its errors: the training process
+    would then wait forever.
     """
     try:
         for tensor in batch:
@@ -158,18 +157,19 @@ def _share(batch: Batch) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"no shared memory for the pictures that are read ahead ({reason}); {_MORE_SHARED}"
+            f"shared memory is too small for the images that are read ahead ({reason}); "
+            f"{_MORE_SHARED}"
         ) from None
 
 
 @contextmanager
-def lost_readers_named() -> Iterator[None]:
-    """Say what to do when a process that reads pictures was ended.
+def report_killed_workers() -> Iterator[None]:
+    """Report a killed data loading process with what to do about it.
 
-    Torch tells of it by a signal, at whatever line the block is.
+    PyTorch reports it by a signal, so its error may be raised at any line of the block.
 
     Raises:
-        DataError: in place of torch's error.
+        DataError: instead of PyTorch's error.
     """
     try:
         yield
@@ -178,13 +178,13 @@ def lost_readers_named() -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"a process that reads pictures was ended, often for want of memory ({reason}); "
+            f"a data loading process was killed, often because memory ran out ({reason}); "
             f"{_MORE_SHARED}"
         ) from None
 
 
 def _leave_group(worker_id: int) -> None:
-    """Ctrl-C and torchrun signal whole process groups: the training decides when reading ends."""
+    """Leave the process group, which Ctrl-C and torchrun signal; the training ends the loading."""
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,7 +1,7 @@
-"""Zip files from strangers, unpacked with nothing written outside the target.
+"""Unpack zip and tar files from untrusted sources; nothing is written outside the target.
 
-Every entry is judged before the first byte is written, and the sizes it declares are held to
-while it is written.
+The entries of a zip file are all checked before the first byte is written, those of a tar archive
+one by one. Entries may not exceed their declared size.
 """
 
 import re
@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sg3flow.data.readers.storage import ZIP_DAMAGE
-from sg3flow.data.readers.tar_reader import damage_named
+from sg3flow.data.readers.tar_reader import report_damage
 from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
 from sg3flow.files import check_room
@@ -24,16 +24,17 @@ from sg3flow.progress import progress, tracked
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED_FLAGS = 0x41
 _CHUNK_BYTES = 1 << 20
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a zip file may hold."""
+    """How much an archive may contain."""
 
     entries: int = 1_000_000
     total_bytes: int = 128 << 30
-    ratio: int = 100  # unpacked bytes to bytes of the zip file
-    free_bytes: int = 256 << 20  # the ratio holds beyond this; small drawings pack very well
+    ratio: int = 100  # maximum of unpacked bytes per byte of the archive
+    free_bytes: int = 256 << 20  # the ratio applies beyond this; small drawings compress very well
 
 
 def extract_zip(
@@ -42,12 +43,12 @@ def extract_zip(
     """Unpack a zip file into the existing, empty folder ``target``.
 
     Args:
-        workers: processes that unpack; 0: one a CPU, or none for a few files.
+        workers: number of processes; 0: one per CPU, or just this one for a few files.
 
     Raises:
-        DataError: no zip file, damaged, encrypted, with links or names that lead out of the
-            target, or larger than the limits or the disk; nothing has been written if an entry was
-            refused.
+        DataError: the file is not a zip file, damaged or encrypted, contains links or names that
+            lead out of the target, or exceeds the limits or the free disk space. Nothing is
+            written if an entry is refused.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -64,25 +65,27 @@ def extract_zip(
                 pass
     except ZIP_DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is no whole zip file: {reason}; fetch it again") from None
+        raise DataError(f"{path} is not a complete zip file: {reason}; fetch it again") from None
 
 
 def _checked_entries(
     archive: zipfile.ZipFile, path: Path, limits: Limits
 ) -> dict[str, zipfile.ZipInfo]:
-    """The files of a zip by their cleaned names, every entry found harmless."""
+    """The files of a zip by normalized name, after every entry has passed the checks."""
     entries = archive.infolist()
     if len(entries) > limits.entries:
-        raise DataError(f"{path} has {len(entries):,} entries; at most {limits.entries:,} are read")
+        raise DataError(
+            f"{path} has {len(entries):,} entries; at most {limits.entries:,} are accepted"
+        )
     files: dict[str, zipfile.ZipInfo] = {}
     for info in entries:
-        # zipfile cuts names at a NUL; the name as it stands in the file is what is judged.
+        # zipfile cuts names at a NUL; the name as stored in the file is checked.
         name = check_name(info.orig_filename, path)
         _check_kind(info, path)
         if info.is_dir():
             continue
         if name in files:
-            raise DataError(f"{path} holds the entry '{name}' twice; pack it anew")
+            raise DataError(f"{path} holds the entry '{name}' twice; create it again")
         files[name] = info
     _check_tree(files, path)
     _check_sizes(files.values(), path, limits)
@@ -90,10 +93,10 @@ def _checked_entries(
 
 
 def check_name(name: str, path: Path) -> str:
-    """The name of an entry of the archive ``path``, cleaned.
+    """Check and normalize the name of an entry of the archive ``path``.
 
     Raises:
-        DataError: it leads out of the folder that it is unpacked into, or is not portable.
+        DataError: it leads out of the target folder, or is not portable.
     """
     if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{path} has an entry that leads out of its folder: {name!r}; refused")
@@ -109,28 +112,29 @@ def _check_kind(info: zipfile.ZipInfo, path: Path) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DataError(
-            f"{path} has a link or special file: '{info.filename}'; only plain files are accepted"
+            f"{path} contains a link or special file: '{info.filename}'; only regular files are "
+            "accepted"
         )
     if info.flag_bits & _ENCRYPTED_FLAGS:
-        raise DataError(f"{path} is encrypted ('{info.filename}'); give one without a password")
+        raise DataError(f"{path} is encrypted ('{info.filename}'); pass one without a password")
     if info.compress_type not in _METHODS:
         raise DataError(
             f"'{info.filename}' in {path} is compressed by method {info.compress_type}, "
-            "which is not supported; pack it anew with deflate"
+            "which is not supported; create it again with deflate"
         )
 
 
 def _check_tree(files: dict[str, zipfile.ZipInfo], path: Path) -> None:
     folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
     for name in folders & files.keys():
-        raise DataError(f"'{name}' is both a file and a folder in {path}; pack it anew")
+        raise DataError(f"'{name}' is both a file and a folder in {path}; create it again")
 
 
 def _check_sizes(files: Iterable[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
-    """Refuse zip bombs: too large, too well packed, or entries that share their bytes."""
+    """Refuse zip bombs: too large, compressed too well, or with entries that share bytes."""
     files, size = list(files), path.stat().st_size
     if any(not 0 <= info.header_offset < size for info in files):
-        raise zipfile.BadZipFile("an entry is said to lie outside the file")
+        raise zipfile.BadZipFile("an entry lies outside the file")
     unpacked, packed = sum(f.file_size for f in files), sum(f.compress_size for f in files)
     if unpacked > limits.total_bytes:
         raise DataError(
@@ -138,23 +142,23 @@ def _check_sizes(files: Iterable[zipfile.ZipInfo], path: Path, limits: Limits) -
         )
     if unpacked > limits.free_bytes + limits.ratio * size:
         raise DataError(
-            f"{path} has {size:,} bytes and claims {unpacked:,} unpacked: "
-            f"more than {limits.ratio} times as much looks like a zip bomb; refused"
+            f"{path} has {size:,} bytes and declares {unpacked:,} unpacked, more than "
+            f"{limits.ratio} times as many; refused as a zip bomb"
         )
     if packed > size:
-        raise DataError(f"the entries of {path} overlap, as in a zip bomb; refused")
+        raise DataError(f"the entries of {path} overlap; refused as a zip bomb")
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One entry: where it stands in the archive, and its cleaned name."""
+    """One entry: its offset in the archive and its normalized name."""
 
     offset: int
     name: str
 
 
 class _Archive:
-    """An archive and its target, for processes that each open it for themselves."""
+    """An archive and its target; each worker process opens the archive itself."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path, self.target = path, target
@@ -179,25 +183,21 @@ def _extract(shared: _Archive, job: _Job) -> None:
             writer.write(chunk)
     if written != info.file_size:
         raise DataError(
-            f"'{info.filename}' in {shared.path} has another size than it declares; refused"
+            f"the size of '{info.filename}' in {shared.path} is not the declared one; refused"
         )
 
 
-_TAR_CHUNK_BYTES = 1 << 20
-_MIB = 1 << 20
-
-
 def extract_tar(path: Path, target: Path, limits: Limits | None = None) -> None:
-    """Unpack a plain or compressed tar archive into the existing, empty folder ``target``.
+    """Unpack a tar archive, compressed or not, into the existing, empty folder ``target``.
 
     Raises:
-        DataError: no tar archive, damaged, with links, special files or names that lead out of the
-            target, or larger than the limits or the disk.
+        DataError: the file is not a tar archive or damaged, contains links, special files or names
+            that lead out of the target, or exceeds the limits or the free disk space.
     """
     limits, size = limits or Limits(), path.stat().st_size
     most = min(limits.total_bytes, limits.free_bytes + limits.ratio * size)
     written = shown = 0
-    with damage_named(path), path.open("rb") as stream:
+    with report_damage(path), path.open("rb") as stream:
         with progress(f"unpacking {path.name} (MiB)", -(-size // _MIB)) as advance:
             with tarfile.open(fileobj=stream) as archive:
                 for number, member in enumerate(archive, 1):
@@ -207,7 +207,7 @@ def extract_tar(path: Path, target: Path, limits: Limits | None = None) -> None:
                     if written > most:
                         raise DataError(
                             f"{path} has {size:,} bytes and holds more than {most:,} unpacked; "
-                            "that looks like a bomb; refused"
+                            "refused as a tar bomb"
                         )
                     _extract_member(archive, member, target, path)
                     advance(stream.tell() // _MIB - shown)
@@ -222,17 +222,18 @@ def _extract_member(
     name = check_name(member.name, path)
     if not member.isreg():
         raise DataError(
-            f"{path} has a link or special file: '{member.name}'; only plain files are accepted"
+            f"{path} contains a link or special file: '{member.name}'; only regular files are "
+            "accepted"
         )
     file = target / name
     if file.exists() or any((target / parent).is_file() for parent in Path(name).parents):
-        raise DataError(f"{path} holds the entry '{name}' twice; pack it anew")
+        raise DataError(f"{path} holds the entry '{name}' twice; create it again")
     check_room(target, member.size)
     file.parent.mkdir(parents=True, exist_ok=True)
     reader = archive.extractfile(member)
     assert reader is not None
     with reader, file.open("xb") as writer:
-        while chunk := reader.read(_TAR_CHUNK_BYTES):
+        while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
     if file.stat().st_size != member.size:
         raise DataError(f"'{name}' in {path} is cut off; fetch it again")

@@ -1,4 +1,4 @@
-"""Public data sets by name: where they are, how to know them, and on which terms they come."""
+"""Fetch raw images: known data sets, files, folders and URLs, or the drawn starter set."""
 
 import shutil
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from sg3flow.data.extraction import extract_tar, extract_zip
 from sg3flow.data.raw_images import (
     FORMAT,
     SOURCE_NAME,
-    count_pictures,
+    count_images,
     folder_digest,
     inherited_terms,
-    plain_files,
+    regular_files,
 )
-from sg3flow.data.readers.listing import is_form
+from sg3flow.data.readers.listing import is_single_file_source
 from sg3flow.data.readers.tar_reader import is_tar
 from sg3flow.data.starter.drawing import draw_starter
 from sg3flow.downloads import cached_from, checked_digest, proving
@@ -30,17 +30,17 @@ from sg3flow.transfers import RetryPolicy
 _AFHQ_CITATION = (
     "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains, CVPR 2020"
 )
-_AFHQ_LICENCE = "CC BY-NC 4.0 (NAVER Corp.)"
+_AFHQ_LICENSE = "CC BY-NC 4.0 (NAVER Corp.)"
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A zip file that can be fetched by name; counts are its pictures by folder."""
+    """A zip file that can be fetched by name; ``counts`` is its number of images per folder."""
 
     name: str
     url: str
     file_name: str
-    sha256: str | None  # None: not public; the first download's is held on to
+    sha256: str | None  # None: not published; later downloads must match the first
     size: str
     license: str
     citation: str
@@ -54,7 +54,7 @@ KNOWN_SETS = {
         file_name="afhq.zip",
         sha256="7f63dcc14ef58c0e849b59091287e1844da97016073aac20403ae6c6132b950f",
         size="729,484,677 bytes",
-        license=_AFHQ_LICENCE,
+        license=_AFHQ_LICENSE,
         citation=_AFHQ_CITATION,
         counts={
             "afhq/train/cat": 5153,
@@ -65,14 +65,14 @@ KNOWN_SETS = {
             "afhq/val/wild": 500,
         },
     ),
-    # Unlike version 1 it has no top folder, and "test" stands where version 1 says "val".
+    # Unlike version 1, it has no top folder, and its second split is "test", not "val".
     "afhqv2": KnownSet(
         name="afhqv2",
         url="https://www.dropbox.com/s/vkzjokiwof5h8w6/afhq_v2.zip?dl=1",
         file_name="afhq_v2.zip",
         sha256=None,
         size="about 7 GB",
-        license=_AFHQ_LICENCE,
+        license=_AFHQ_LICENSE,
         citation=_AFHQ_CITATION,
         counts={
             "test/cat": 493,
@@ -87,19 +87,19 @@ KNOWN_SETS = {
 
 
 def known_by_digest(sha256: str) -> KnownSet | None:
-    """The public set whose zip file has this SHA-256: a mirror's copy is as good."""
+    """The known set whose zip file has this SHA-256, wherever it came from."""
     return next((known for known in KNOWN_SETS.values() if known.sha256 == sha256), None)
 
 
-_STARTER_LICENCE = "Apache-2.0"
+_STARTER_LICENSE = "Apache-2.0"
 
 
 def check_request(dest: Path, config: FetchConfig) -> None:
-    """Find at once, before any work, what can be wrong with the settings alone.
+    """Check the settings before any work starts.
 
     Raises:
-        ConfigError: the dataset is no known name, and no file, folder or address either.
-        DataError: something that an earlier fetch did not make stands at ``dest``.
+        ConfigError: the dataset is no known name, existing file or folder, or URL.
+        DataError: ``dest`` exists and was not made by an earlier fetch.
     """
     is_ours = folder_marked(SOURCE_NAME, FORMAT)
     check_replaceable(dest.resolve(), is_ours, "a folder of fetched pictures", "--dest")
@@ -111,21 +111,21 @@ def check_request(dest: Path, config: FetchConfig) -> None:
             raise ConfigError(_unknown(config.dataset))
 
 
-def fetch_pictures(
+def fetch_images(
     dest: Path, config: FetchConfig, policy: RetryPolicy | None = None
 ) -> dict[str, Any]:
-    """Bring raw pictures to the folder ``dest`` and return what its ``SOURCE.json`` says.
+    """Fetch raw images into the folder ``dest``; returns the content of its ``SOURCE.json``.
 
-    An earlier fetch at ``dest`` is replaced; any other content there is an error. What stands in
-    the source stands below ``dest`` under the same relative path.
+    An earlier fetch at ``dest`` is replaced; any other content there is an error. Files keep their
+    paths relative to the source.
 
     Raises:
         ConfigError: as ``check_request``.
-        DataError: also where the source cannot be had, is not the expected one, or cannot be
-            trusted.
+        DataError: as ``check_request``; also if the source is unreachable, is not the expected one
+            or is unsafe.
     """
     check_request(dest, config)
-    dest = dest.resolve()  # a link to a larger disk stays a link
+    dest = dest.resolve()  # keep a link, e.g. to a larger disk
     expected = checked_digest(config.sha256) if config.sha256 else None
     if config.dataset == "starter":
         return _fetch_starter(dest, config, expected)
@@ -137,7 +137,7 @@ def fetch_pictures(
 
 
 def _local_source(dataset: str) -> Path | None:
-    """The file or folder that ``dataset`` means; None: it is an address on the network."""
+    """The file or folder that ``dataset`` names; None: it is a URL on the network."""
     if dataset.lower().startswith("file://"):
         return local_path(dataset)
     return None if is_url(dataset) else _expanded(dataset)
@@ -146,7 +146,7 @@ def _local_source(dataset: str) -> Path | None:
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # "~somebody" that there is not
+    except RuntimeError:  # "~name" of an unknown user
         return Path(path)
 
 
@@ -156,8 +156,8 @@ def _fetch_starter(dest: Path, config: FetchConfig, expected: str | None) -> dic
         origin = (
             f"drawn: images {config.images}, resolution {config.resolution}, seed {config.seed}"
         )
-        files = plain_files(work)
-        terms = {"licence": _STARTER_LICENCE, "citation": None}
+        files = regular_files(work)
+        terms = {"licence": _STARTER_LICENSE, "citation": None}
         return _finish(work, "starter", origin, *folder_digest(work, files), terms, expected)
 
 
@@ -174,8 +174,8 @@ def _fetch_known(
     except DataError as error:
         digest_hint = f", SHA-256 {known.sha256}" if known.sha256 else ""
         raise DataError(
-            f"{error}; or give a copy of {known.file_name} ({known.size}{digest_hint}) from "
-            "elsewhere: --dataset FILE.zip, FOLDER or the URL of a mirror"
+            f"{error}; or pass your own copy of {known.file_name} ({known.size}{digest_hint}): "
+            "--dataset FILE.zip, a folder, or the URL of a mirror"
         ) from None
     with proving(path):
         return _unpack(dest, path, shown_url(url), known.file_name, expected, known)
@@ -196,9 +196,9 @@ def _fetch_local(dest: Path, source: Path, expected: str | None) -> dict[str, An
     if source.is_dir():
         return _copy_folder(dest, source, expected)
     if not source.is_file():
-        raise DataError(f"{source} is neither a file nor a folder")
+        raise DataError(f"{source} is neither a file nor a folder; pass another --dataset")
     if dest in source.parents:
-        raise DataError(f"{source} lies in the folder to be replaced, {dest}; move it out first")
+        raise DataError(f"{source} is inside {dest}, which would be replaced; move it out first")
     return _unpack(dest, source, source.name, source.name, expected, None)
 
 
@@ -210,13 +210,13 @@ def _unpack(
     expected: str | None,
     known: KnownSet | None,
 ) -> dict[str, Any]:
-    """Bring the file ``path``, which is called ``file_name`` where it comes from, to ``dest``."""
+    """Unpack the file ``path``, whose name at its origin is ``file_name``, into ``dest``."""
     name = PurePosixPath(file_name).stem.removesuffix(".tar")
     digest = sha256_file(path)
     _check_digest(origin, digest, expected)
     known = known or known_by_digest(digest)
     with atomic_folder(dest) as work:
-        _take_apart(path, file_name, work)
+        _extract(path, file_name, work)
         terms = inherited_terms(work, origin)
         if known:
             name = known.name
@@ -224,19 +224,19 @@ def _unpack(
         source = _finish(work, name, origin, path.stat().st_size, digest, terms, expected)
         if known and source["counts"] != known.counts:
             raise DataError(
-                f"{path} is not the whole set {known.name}: it holds {source['counts']} pictures, "
-                f"not {known.counts}; remove it and fetch it again"
+                f"{path} is not the whole set {known.name}: it holds {source['counts']} images, "
+                f"not {known.counts}; remove it and fetch again"
             )
     return source
 
 
-def _take_apart(path: Path, file_name: str, work: Path) -> None:
-    """Unpack an archive; a file that is a source by itself is copied as it is."""
-    called = PurePosixPath(file_name)
-    if is_form(called) or called.suffix.lower() == ".parquet":
+def _extract(path: Path, file_name: str, work: Path) -> None:
+    """Unpack an archive; copy a file that is a source by itself (Parquet, CIFAR-10, MNIST)."""
+    name = PurePosixPath(file_name)
+    if is_single_file_source(name) or name.suffix.lower() == ".parquet":
         check_room(work, path.stat().st_size)
         shutil.copyfile(path, work / file_name)
-    elif is_tar(called):
+    elif is_tar(name):
         extract_tar(path, work)
     else:
         extract_zip(path, work)
@@ -244,8 +244,8 @@ def _take_apart(path: Path, file_name: str, work: Path) -> None:
 
 def _copy_folder(dest: Path, source: Path, expected: str | None) -> dict[str, Any]:
     if dest == source or dest in source.parents or source in dest.parents:
-        raise DataError(f"the source {source} and the target {dest} must not contain each other")
-    files = plain_files(source)
+        raise DataError(f"{source} and {dest} must not contain each other; pass another --dest")
+    files = regular_files(source)
     with atomic_folder(dest) as work:
         for name in tracked(files, f"copying {source.name}", len(files)):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -264,11 +264,11 @@ def _finish(
     terms: Mapping[str, str | None],
     expected: str | None,
 ) -> dict[str, Any]:
-    """Check and count what was gathered, and write its SOURCE.json."""
+    """Check and count the fetched images, and write their SOURCE.json."""
     _check_digest(origin, digest, expected)
     try:
-        counts = count_pictures(work)
-    except DataError as error:  # it names the temporary folder
+        counts = count_images(work)
+    except DataError as error:  # the message names the temporary folder
         raise DataError(str(error).replace(str(work), origin)) from None
     source = {
         "format": FORMAT,
@@ -285,17 +285,19 @@ def _finish(
 
 def _check_digest(origin: str, digest: str, expected: str | None) -> None:
     if expected and digest != expected:
-        raise DataError(f"the SHA-256 of {origin} is {digest}, not {expected} as expected")
+        raise DataError(
+            f"the SHA-256 of {origin} is {digest}, not {expected} as expected; fetch it again"
+        )
 
 
 def _unknown(dataset: str) -> str:
     names = ("starter", *KNOWN_SETS)
     if "://" in dataset and not is_url(dataset):
         shown = shown_url(dataset)
-        return f"cannot fetch from '{shown}'; give an https://, http:// or file:// address"
+        return f"cannot fetch from '{shown}'; give an https://, http:// or file:// URL"
     if "/" in dataset or PurePosixPath(dataset).suffix:
-        return f"there is no file or folder {dataset} to fetch from"
+        return f"there is no file or folder {dataset}; pass an existing one as --dataset"
     return (
-        f"'{dataset}' is no known dataset{nearest(dataset, names)} and no file or folder; "
+        f"'{dataset}' is neither a known data set{nearest(dataset, names)} nor a file or folder; "
         f"give one of {', '.join(names)}, a folder, a zip, tar or Parquet file, or its URL"
     )

@@ -1,4 +1,4 @@
-"""The manifest of a packed set: a Parquet file with a row for every picture of the source."""
+"""The manifest of a packed set: a Parquet file with one row per image of the source."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,23 +19,24 @@ _GROUP_ROWS = 16_384
 
 @dataclass(slots=True)
 class ManifestRow:
-    """One picture of the source.
+    """One image of the source.
 
-    path: below the source, with "/" between folders.
-    split: train, val or test, from the path; "": none.
+    path: relative to the source, with "/" between folders.
+    split: train, val, validation or test, from the path; "": none.
     label, class_name: its class in the packed set; None and "": none.
-    in_subset: whether it lies in the part of the source that was to be packed.
-    packed, entry: whether and under which name it stands in the packed set.
-    left_out: why it does not stand there; "": it does.
+    in_subset: whether it is in the part of the source to pack.
+    packed, entry: whether it is in the packed set, and its name there.
+    left_out: why it is not in the packed set; "": it is.
     kind: the kind of that reason: outside the subset, unreadable, duplicate, not square, too small,
         beyond max_images.
-    same_as: for a duplicate that was left out, the path of the picture it repeats.
+    same_as: for a duplicate that was left out, the path of the image that it duplicates.
     problem: why it cannot be used at all; "": it can.
     bytes, file_sha256: length and digest of its file.
-    pixel_sha256, width, height, mode, mean, contrast, look: see ``images.Measures``; of the raw
-        picture.
-    changes: rules by which it became plain RGB or gray, with ", " between; see
-        ``plain_pictures.py``.
+    pixel_sha256, width, height, mode, mean, contrast: of the raw image; see ``Measures`` in
+        ``image_transform.py``.
+    look: the perceptual hash of the raw image.
+    changes: rules that converted it to RGB or gray, separated by ", "; see
+        ``image_decoding.py``.
     packed_sha256: digest of the RGB pixels of its entry in the packed set.
     """
 
@@ -64,7 +65,7 @@ class ManifestRow:
 
 
 def counted_changes(changes: Iterable[str]) -> dict[str, int]:
-    """How many pictures became plain by which rule, from their ``changes``."""
+    """Number of images per conversion rule, from their ``changes``."""
     counts = Counter(rule for text in changes for rule in text.split(", ") if rule)
     return dict(sorted(counts.items()))
 
@@ -84,23 +85,24 @@ def _schema() -> Any:
 
 
 def write_manifest(stream: BinaryIO, rows: Iterable[ManifestRow]) -> None:
-    """Write the rows, sorted by path, as Parquet; equal rows give equal bytes."""
+    """Write the rows as Parquet, sorted by path; equal rows give equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     ordered = iter(sorted(rows, key=lambda row: row.path))
     with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
-        # In pieces: as dictionaries, the rows take many times their memory.
-        while piece := [asdict(row) for row in islice(ordered, _GROUP_ROWS)]:
-            writer.write_table(pa.Table.from_pylist(piece, schema=_schema()))
+        # In groups: as dictionaries, the rows take many times their memory.
+        while group := [asdict(row) for row in islice(ordered, _GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=_schema()))
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
-    """The rows of a manifest, one column for each member of ``ManifestRow``; whole numbers that
-    may be missing have pandas' nullable type.
+    """Read a manifest: one column per field of ``ManifestRow``.
+
+    Columns of whole numbers that may be missing have pandas' nullable type.
 
     Raises:
-        DataError: it is missing or not a manifest of this project.
+        DataError: it is missing or not a manifest written by this project.
     """
     import pandas as pd
     import pyarrow.parquet as pq
@@ -109,7 +111,7 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     table = pq.read_table(path)
     missing = [name for name in ManifestRow.__annotations__ if name not in table.column_names]
     if missing:
-        raise DataError(f"{path} has no column {missing[0]}; pack the set again")
+        raise DataError(f"manifest {path} has no column {missing[0]}; pack the set again")
     nullable = {"label": "Int64", "width": "Int64", "height": "Int64"}
     frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True).astype(nullable)
     return frame
@@ -125,13 +127,15 @@ def check_is_manifest(path: Path) -> None:
     import pyarrow.parquet as pq
 
     if not path.exists():
-        raise DataError(f"there is no manifest {path}; stages/pack.py writes it")
+        raise DataError(f"there is no manifest {path}; the pack stage writes it")
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a manifest ({error})") from None
+        raise DataError(
+            f"{path} is not a manifest ({error}); pass what the pack stage wrote"
+        ) from None
     if metadata.get(b"format") != FORMAT.encode():
-        raise DataError(f"{path} is not a manifest of this project (format {FORMAT})")
+        raise DataError(f"{path} is not a manifest written by this project (format {FORMAT})")
 
 
 def is_manifest(path: Path) -> bool:

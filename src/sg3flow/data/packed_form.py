@@ -1,7 +1,7 @@
-"""The packed form that the public StyleGAN2/3 tools read: names, digest and deterministic writing.
+"""The packed set as the public StyleGAN2/3 tools read it: entry names, digest, writers, PNGs.
 
-A zip of stored entries, or a folder: ``00000/img00000000.png`` and so on, PNGs without compression
-(they decode fastest), and ``dataset.json`` with the labels.
+It is a zip file of stored entries or a folder: ``00000/img00000000.png`` and so on, PNGs without
+compression (they decode fastest), and ``dataset.json`` with the labels.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,55 @@ from sg3flow.data.readers.storage import open_storage
 from sg3flow.errors import DataError
 from sg3flow.files import atomic_folder, atomic_write
 
-_PICTURE_NAME = re.compile(r"\d{5}/img\d{8}\.png")
+_IMAGE_NAME = re.compile(r"\d{5}/img\d{8}\.png")
 
 
 def entry_name(index: int) -> str:
-    """Name of the picture with this number: the first five of eight digits are its folder."""
+    """Name of the image with this number: the first five of eight digits are its folder."""
     digits = f"{index:08d}"
     return f"{digits[:5]}/img{digits}.png"
 
 
-class ContentDigest:
-    """SHA-256 over the names and bytes of files, equal for a zip and a folder that hold the same.
+class ImageForm(NamedTuple):
+    """Size and mode that all images of a packed set share."""
 
-    Every file adds its name's and its content's length (8 bytes, little endian) before each, so
-    that no two different sets feed the same bytes. Files must come sorted by name.
+    width: int
+    height: int
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {'color' if self.mode == 'RGB' else 'gray'}"
+
+    def remedy(self, other: "ImageForm") -> str:
+        """The option that gives images of two forms the same one."""
+        if self.mode != other.mode:
+            return "pass --mode rgb or --mode grey"
+        size = f"{self.width}x{self.height}"
+        return f"pass --resolution {size} (with --transform center-crop to keep the aspect ratio)"
+
+
+def check_side(path: str, form: ImageForm) -> None:
+    """Check that the image ``path`` is a square whose side is a power of two.
+
+    Raises:
+        DataError: it is not; the message gives the resolution to pass.
+    """
+    width, height, _ = form
+    if width == height and not width & (width - 1):
+        return
+    side = 1 << (min(width, height).bit_length() - 1)
+    crop = "" if width == height else " (with --transform center-crop to keep the aspect ratio)"
+    raise DataError(
+        f"{path} is {width}x{height}; packed images must be square, with a power of two as their "
+        f"side: pass --resolution {side}x{side}{crop}"
+    )
+
+
+class ContentDigest:
+    """SHA-256 over the names and contents of files; a zip and a folder of equal files agree.
+
+    Each name and each content is preceded by its length (8 bytes, little endian), so that no two
+    different sets hash the same bytes. Files must be added in the order of their names.
     """
 
     def __init__(self) -> None:
@@ -55,7 +90,7 @@ class ContentDigest:
 
 
 class PackedWriter(Protocol):
-    """Takes the entries of a packed set in the order of their names."""
+    """Writes the entries of a packed set, which must come in the order of their names."""
 
     digest: ContentDigest
 
@@ -90,7 +125,7 @@ class _FolderWriter:
 
 @contextmanager
 def packed_writer(dest: Path) -> Iterator[PackedWriter]:
-    """Write a packed set that takes the place of ``dest`` when the block ends without an error.
+    """Write a packed set that replaces ``dest`` once the block ends without an error.
 
     ``dest`` becomes a zip file if its name ends in ``.zip``, else a folder.
     """
@@ -110,6 +145,21 @@ def labels_json(labels: list[Any] | None, extra: dict[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode()
 
 
+def refuse_overlap(source: Path, dest: Path, manifest: Path) -> None:
+    """Check that writing ``dest`` and ``manifest`` leaves the source and each other alone.
+
+    Raises:
+        DataError: one would overwrite the other or the source.
+    """
+    inner, outer = source.resolve(), dest.resolve()
+    if outer == inner or outer in inner.parents:
+        raise DataError(f"{dest} would overwrite its own source {source}; pass another --dest")
+    if dest.suffix.lower() != ".zip" and inner in outer.parents:
+        raise DataError(f"{dest} is inside its source {source}; pass a --dest outside it")
+    if outer in manifest.resolve().parents:
+        raise DataError(f"{manifest} is inside {dest}; pass a --manifest outside it")
+
+
 def is_packed_set(path: Path) -> bool:
     """Whether ``path`` is a packed set, a zip file or a folder as its name asks, or empty."""
     if path.is_dir() == (path.suffix.lower() == ".zip"):
@@ -121,23 +171,26 @@ def is_packed_set(path: Path) -> bool:
     if path.is_dir() and not names:
         return True
     return LABELS_NAME in names and all(
-        name == LABELS_NAME or _PICTURE_NAME.fullmatch(name) for name in names
+        name == LABELS_NAME or _IMAGE_NAME.fullmatch(name) for name in names
     )
 
 
 _BLOCK_BYTES = 0xFFFF  # the longest stored block of deflate
-_COLOUR_TYPES = {1: 0, 3: 2}  # by channels: gray, RGB
+_COLOR_TYPES = {1: 0, 3: 2}  # by channels: gray, RGB
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A PNG without filters and compression, the same bytes with every library.
+    """Encode a PNG without filters and compression.
+
+    Written here, not by an image library: the packed bytes must not depend on its version, nor on
+    that of zlib.
 
     Args:
         pixels: uint8 [H, W] or [H, W, 1] (gray), or [H, W, 3] (RGB).
     """
     height, width = pixels.shape[:2]
-    kind = _COLOUR_TYPES[pixels.size // (height * width)]
-    # Each row starts with the number of its filter; 0 is none.
+    kind = _COLOR_TYPES[pixels.size // (height * width)]
+    # Each row starts with its filter type; 0 is none.
     rows = np.zeros((height, 1 + pixels.size // height), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)

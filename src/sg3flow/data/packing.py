@@ -1,7 +1,7 @@
-"""Packing: from any source of pictures to a packed set and its manifest.
+"""Pack the images of any source into a packed set, and write its manifest.
 
-Every picture of the source is read, also those outside the subset that is packed: the manifest
-must know them to find pictures that stand in two splits.
+Images outside the packed subset are read too: the manifest lists them, so that images that occur in
+two splits are found.
 """
 
 from collections import Counter
@@ -22,13 +22,16 @@ from sg3flow.data.manifest import (
     write_manifest,
 )
 from sg3flow.data.packed_form import (
+    ImageForm,
     PackedWriter,
+    check_side,
     entry_name,
     is_packed_set,
     labels_json,
     packed_writer,
+    refuse_overlap,
 )
-from sg3flow.data.raw_images import Source, SourcePicture, open_source, shown_name, split_of
+from sg3flow.data.raw_images import Source, SourceImage, open_source, shown_name, split_of
 from sg3flow.data.readers.labels import LABELS_NAME
 from sg3flow.data.readers.storage import check_exists
 from sg3flow.data.worker_pool import (
@@ -37,7 +40,7 @@ from sg3flow.data.worker_pool import (
     Scanned,
     ScanTask,
     ordered_map,
-    scan_picture,
+    scan_image,
     workers_for,
 )
 from sg3flow.errors import DataError
@@ -50,11 +53,11 @@ OUTSIDE = "outside the subset"
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What packing made.
+    """The result of packing.
 
-    ``left_out`` counts pictures by kind of reason (see ``ManifestRow``), ``changes`` the packed by
-    the rule that made them plain; ``mean`` and ``contrast`` are those of the packed pictures' raw
-    files, of 255.
+    ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
+    images by conversion rule; ``mean`` and ``contrast`` are averages over the raw files of the
+    packed images, in gray values of 0 to 255.
     """
 
     num_source: int
@@ -72,20 +75,20 @@ class PackSummary:
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
-        kind = "colour" if self.channels == 3 else "grey"
-        told = "".join(
+        kind = "color" if self.channels == 3 else "gray"
+        details = "".join(
             f"; {words}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
             for words, counts in (("left out", self.left_out), ("changed", self.changes))
             if counts
         )
         return (
-            f"packed {self.num_packed} of {self.num_source} pictures into {dest} "
+            f"packed {self.num_packed} of {self.num_source} images into {dest} "
             f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
-            f"SHA-256 {self.digest[:16]}){told}"
+            f"SHA-256 {self.digest[:16]}){details}"
         )
 
     def profile(self) -> dict[str, Any]:
-        """The set in numbers, for the tracking of the data set."""
+        """Figures and terms of the set, as tracking records them."""
         return {
             "num_images": self.num_packed,
             "resolution": self.resolution,
@@ -101,18 +104,18 @@ class PackSummary:
 
 
 def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) -> None:
-    """Find at once, before any work, what can be wrong with the settings and paths alone.
+    """Check settings and paths before any work starts.
 
     Raises:
-        ConfigError: a transform and a resolution that do not go together, or no color.
-        DataError: no source, outputs that would replace it or one another, or that exist and are
-            not ours.
+        ConfigError: the transform does not fit the resolution, or the background is no color.
+        DataError: the source is missing, or an output would overwrite the source, the other output
+            or a file that packing did not write.
     """
     check_transform(config.transform, parse_resolution(config.resolution))
     parse_color(config.background)
     check_exists(source)
     check_distinct({"--dest": dest, "--manifest": manifest})
-    _refuse_overlap(source, dest, manifest)
+    refuse_overlap(source, dest, manifest)
     check_replaceable(dest, is_packed_set, "a packed set", "--dest")
     check_replaceable(manifest, is_manifest, "a manifest", "--manifest")
 
@@ -120,21 +123,21 @@ def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) 
 def pack_images(
     source: Path, dest: Path, manifest: Path, config: PackConfig, *, workers: int = 0
 ) -> PackSummary:
-    """Pack the pictures of a source; the result does not depend on ``workers``.
+    """Pack the images of a source; the result does not depend on ``workers``.
 
     Args:
-        source: folder, zip or tar file, searched recursively, in the order of the paths; or a form
-            of the public sets (see ``listing.py``).
-        dest: the packed set to write: a zip file if it ends in ``.zip``, else a folder.
+        source: folder, zip or tar file, searched recursively and read in path order; or a public
+            data set in its own format (see ``listing.py``).
+        dest: the packed set to write: a zip file if the name ends in ``.zip``, else a folder.
         manifest: the manifest to write.
         config: what to pack, and how.
-        workers: processes to use; 0: one a CPU.
+        workers: number of processes; 0: one per CPU.
 
     Raises:
         ConfigError: as ``check_request``.
-        DataError: also where there is nothing to pack, too many pictures are unusable or some are
-            of different form, or the result is not square with a power of two as its side. Nothing
-            is written then.
+        DataError: as ``check_request``; also if there is nothing to pack, too many images are
+            unusable, images differ in size or mode, or the result is not a square whose side is a
+            power of two. Nothing is written then.
     """
     check_request(source, dest, manifest, config)
     opened = open_source(source, config)
@@ -149,29 +152,19 @@ def pack_images(
     )
     with atomic_write(manifest) as stream, packed_writer(dest) as writer:
         packing = _Packing(opened, config, writer)
-        jobs, total = packing.jobs(), len(opened.pictures)
-        scanned = ordered_map(scan_picture, task, jobs, workers_for(total, workers))
+        jobs, total = packing.jobs(), len(opened.images)
+        scanned = ordered_map(scan_image, task, jobs, workers_for(total, workers))
         with closing(scanned):
-            for picture in tracked(scanned, "packing", total):
-                packing.take(picture)
+            for image in tracked(scanned, "packing", total):
+                packing.take(image)
         packing.finish()
         write_manifest(stream, packing.rows)
     return packing.summary()
 
 
-def _refuse_overlap(source: Path, dest: Path, manifest: Path) -> None:
-    inner, outer = source.resolve(), dest.resolve()
-    if outer == inner or outer in inner.parents:
-        raise DataError(f"{dest} would replace its own source {source}; pass another --dest")
-    if dest.suffix.lower() != ".zip" and inner in outer.parents:
-        raise DataError(f"{dest} lies inside its source {source}; pass a --dest beside it")
-    if outer in manifest.resolve().parents:
-        raise DataError(f"{manifest} lies inside {dest}; pass a --manifest beside it")
-
-
 @dataclass
 class _Packing:
-    """The state of one packing, while the results of the scan come in one by one."""
+    """Collects the scanned images one by one and writes the packed set."""
 
     source: Source
     config: PackConfig
@@ -181,38 +174,38 @@ class _Packing:
     labels: list[Any] = field(default_factory=list)
     rejects: list[ManifestRow] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
-    form: tuple[int, int, str] | None = None  # width, height, mode of the first packed picture
+    form: ImageForm | None = None  # of the first packed image
 
     def __post_init__(self) -> None:
-        self._pictures = {picture.path: picture for picture in self.source.pictures}
+        self._images = {image.path: image for image in self.source.images}
         self._outside: dict[str, list[ManifestRow]] = {}
         self._packed_paths: dict[str, str] = {}
         for name, why in self.source.unlisted.items():
             self._take_unlisted(name, why)
 
     def jobs(self) -> Iterator[ScanJob]:
-        """First what lies outside the subset: a picture of the subset may stand there too."""
-        for picture in self.source.pictures:
-            if not picture.in_subset:
-                yield ScanJob(picture.path, is_wanted=False)
-        for picture in self.source.pictures:
-            if picture.in_subset:
-                yield ScanJob(picture.path, is_wanted=not self._is_full())
+        """Images outside the subset first: images of the subset may be duplicates of them."""
+        for image in self.source.images:
+            if not image.in_subset:
+                yield ScanJob(image.path, is_wanted=False)
+        for image in self.source.images:
+            if image.in_subset:
+                yield ScanJob(image.path, is_wanted=not self._is_full())
 
     def take(self, scanned: Scanned) -> None:
-        """Decide on one picture, and write it if it is to be packed."""
-        picture = self._pictures[scanned.name]
-        row = _row(picture, scanned)
+        """Decide whether to pack one image, and write it if so."""
+        image = self._images[scanned.name]
+        row = _row(image, scanned)
         self.rows.append(row)
-        kind, reason = self._why_not(row, scanned)
+        kind, reason = self._reason_to_leave_out(row, scanned)
         if kind:
             self._leave_out(row, kind, reason)
         else:
             assert scanned.encoded is not None
-            self._pack(row, picture, scanned.encoded)
+            self._pack(row, image, scanned.encoded)
 
     def _take_unlisted(self, name: str, why: str) -> None:
-        """A folder that cannot be looked into counts as one picture that cannot be used."""
+        """Count a folder that cannot be listed as one unusable image."""
         row = ManifestRow(shown_name(name), split_of(name), None, "", False, problem=why)
         row.in_subset = f"{name}/".startswith(self.source.folder)
         self.rows.append(row)
@@ -227,8 +220,8 @@ class _Packing:
         if kind in REJECTS:
             self.rejects.append(row)
 
-    def _why_not(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
-        """Kind of reason and reason to leave a picture out; empty: pack it."""
+    def _reason_to_leave_out(self, row: ManifestRow, scanned: Scanned) -> tuple[str, str]:
+        """The kind of reason to leave an image out, and the reason; empty: pack it."""
         if not row.in_subset:
             if row.pixel_sha256:
                 self._outside.setdefault(row.pixel_sha256, []).append(row)
@@ -236,62 +229,62 @@ class _Packing:
         if row.problem:
             return "unreadable", f"unreadable: {row.problem}"
         if self.config.duplicates == "leave-out":
-            row.same_as = self._equal_picture(row)
+            row.same_as = self._equal_image(row)
             if row.same_as:
                 return "duplicate", f"same picture as {row.same_as}"
         if self._is_full():
             return "beyond max_images", "beyond max_images"
         return scanned.unwanted, scanned.why
 
-    def _equal_picture(self, row: ManifestRow) -> str:
-        """Path of an equal picture in a split that is not packed, or packed before; "": none."""
+    def _equal_image(self, row: ManifestRow) -> str:
+        """Path of an equal image in another split, or already packed; empty: none."""
         assert row.pixel_sha256 is not None
-        elsewhere = (
+        in_other_split = (
             other.path
             for other in self._outside.get(row.pixel_sha256, [])
             if other.split != row.split
         )
-        return next(elsewhere, "") or self._packed_paths.get(row.pixel_sha256, "")
+        return next(in_other_split, "") or self._packed_paths.get(row.pixel_sha256, "")
 
     def _is_full(self) -> bool:
         return 0 < self.config.max_images <= len(self.packed)
 
-    def _pack(self, row: ManifestRow, picture: SourcePicture, encoded: Encoded) -> None:
+    def _pack(self, row: ManifestRow, image: SourceImage, encoded: Encoded) -> None:
         self._check_form(row, encoded)
         row.packed, row.entry = True, entry_name(len(self.packed))
         row.packed_sha256 = encoded.pixel_sha256
         assert row.pixel_sha256 is not None
         self._packed_paths.setdefault(row.pixel_sha256, row.path)
         self.packed.append(row)
-        self.labels.append(picture.label)
+        self.labels.append(image.label)
         self.writer.add(row.entry, encoded.png)
 
     def _check_form(self, row: ManifestRow, encoded: Encoded) -> None:
-        form = (encoded.width, encoded.height, encoded.mode)
+        form = ImageForm(encoded.width, encoded.height, encoded.mode)
         if self.form is None:
-            _check_side(row.path, encoded.width, encoded.height)
+            check_side(row.path, form)
             self.form = form
         elif form != self.form:
             first = self.packed[0].path
             raise DataError(
-                f"pictures differ: {first} is {_words(self.form)}, {row.path} is {_words(form)}; "
-                + _remedy(self.form, form)
+                f"images differ: {first} is {self.form}, {row.path} is {form}; "
+                f"{self.form.remedy(form)}"
             )
 
     def finish(self) -> None:
-        """Settle the labels, write them, and refuse a set with too many unusable pictures."""
+        """Check the number of unusable images, then assign and write the labels."""
         if len(self.rejects) > self.config.max_rejects:
             first = self.rejects[0]
             raise DataError(
-                f"{len(self.rejects)} of {len(self.rows)} pictures cannot be used (max_rejects is "
-                f"{self.config.max_rejects}), the first is {first.path}: "
+                f"{len(self.rejects)} of {len(self.rows)} images cannot be used (max_rejects is "
+                f"{self.config.max_rejects}); the first is {first.path}: "
                 f"{first.problem or first.left_out}; repair or remove them, or raise max_rejects "
                 "to leave them out"
             )
         if not self.packed:
             first = next((row for row in self.rows if row.in_subset), self.rows[0])
             raise DataError(
-                f"none of the {len(self.rows)} pictures could be packed; the first, {first.path}: "
+                f"none of the {len(self.rows)} images could be packed; the first, {first.path}: "
                 f"{first.left_out}"
             )
         labels, class_names = self._final_labels()
@@ -316,15 +309,15 @@ class _Packing:
         return [list(pair) for pair in zip(entries, self.labels, strict=True)], class_names
 
     def summary(self) -> PackSummary:
-        """What was made; to be asked after ``finish``."""
+        """The result; call it after ``finish``."""
         assert self.form is not None
         names = Counter(row.class_name or str(row.label) for row in self.packed)
         count = len(self.packed)
         return PackSummary(
             num_source=len(self.rows),
             num_packed=count,
-            resolution=self.form[0],
-            channels=len(self.form[2]),
+            resolution=self.form.width,
+            channels=len(self.form.mode),
             digest=self.writer.digest.hexdigest(),
             license=self.source.license,
             citation=self.source.citation,
@@ -336,13 +329,13 @@ class _Packing:
         )
 
 
-def _row(picture: SourcePicture, scanned: Scanned) -> ManifestRow:
+def _row(image: SourceImage, scanned: Scanned) -> ManifestRow:
     row = ManifestRow(
-        shown_name(picture.path),
-        picture.split,
-        picture.label if isinstance(picture.label, int) else None,
-        picture.class_name,
-        picture.in_subset,
+        shown_name(image.path),
+        image.split,
+        image.label if isinstance(image.label, int) else None,
+        image.class_name,
+        image.in_subset,
         problem=scanned.problem,
         bytes=scanned.num_bytes,
         file_sha256=scanned.file_sha256,
@@ -352,28 +345,5 @@ def _row(picture: SourcePicture, scanned: Scanned) -> ManifestRow:
     if scanned.measures is not None:
         row.width, row.height = scanned.measures.width, scanned.measures.height
         row.mean, row.contrast = scanned.measures.mean, scanned.measures.contrast
-        row.pixel_sha256, row.look = scanned.measures.pixel_sha256, scanned.measures.look
+        row.pixel_sha256, row.look = scanned.measures.pixel_sha256, scanned.measures.perceptual_hash
     return row
-
-
-def _check_side(path: str, width: int, height: int) -> None:
-    if width == height and not width & (width - 1):
-        return
-    side = 1 << (min(width, height).bit_length() - 1)
-    crop = "" if width == height else " (with --transform center-crop to keep the aspect)"
-    raise DataError(
-        f"{path} is {width}x{height}; packed pictures are square with a power of two as their "
-        f"side: pass --resolution {side}x{side}{crop}"
-    )
-
-
-def _remedy(first: tuple[int, int, str], other: tuple[int, int, str]) -> str:
-    if first[2] != other[2]:
-        return "pass --mode rgb or --mode grey"
-    return (
-        f"pass --resolution {first[0]}x{first[1]} (with --transform center-crop to keep the aspect)"
-    )
-
-
-def _words(form: tuple[int, int, str]) -> str:
-    return f"{form[0]}x{form[1]} {'colour' if form[2] == 'RGB' else 'grey'}"

@@ -1,9 +1,8 @@
-"""Pictures that look the same: a perceptual hash, and the pairs within a small distance.
+"""Near-duplicate images: a perceptual hash, and the pairs with similar hashes.
 
-The hash is that of a discrete cosine transform (pHash, Zauner 2010, Sec. 3.2.1), with 256 bits in
-place of 64: aligned faces share their coarse structure. It is computed in whole numbers below 2^53,
-which float64 holds exactly in whatever order they are added, so that it is the same on every
-machine.
+The hash is based on a discrete cosine transform (pHash, Zauner 2010, Sec. 3.2.1), with 256 bits
+instead of 64 because aligned faces share their coarse structure. It uses whole numbers below 2^53,
+which float64 represents exactly in any order of summation, so it is the same on every machine.
 """
 
 from collections.abc import Iterator
@@ -13,23 +12,22 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-_SIDE = 64  # of the picture that is transformed
-_KEPT = 16  # lowest frequencies, each way
-_SCALE = 1 << 12  # of the cosines
+_SIDE = 64  # of the image before the transform
+_KEPT = 16  # lowest frequencies in each direction
+_SCALE = 1 << 12  # factor of the cosines
 HASH_BITS = _KEPT * _KEPT
 
 
-def perceptual_hash(grey: Image.Image) -> str:
-    """64 hexadecimal digits; pictures that look alike differ in few of the 256 bits.
+def perceptual_hash(gray: Image.Image) -> str:
+    """Hash a gray image (mode L) to 64 hexadecimal digits.
 
-    Args:
-        gray: a picture of mode L.
+    Images that look alike differ in few of the 256 bits.
     """
     box = Image.Resampling.BOX
-    small = np.asarray(grey.resize((_SIDE, _SIDE), box, reducing_gap=1.0), np.float64)
+    small = np.asarray(gray.resize((_SIDE, _SIDE), box, reducing_gap=1.0), np.float64)
     basis = _cosines()
     frequencies = basis @ small @ basis.T  # [_KEPT, _KEPT]
-    frequencies[0, 0] = 0  # brightness is no part of the look
+    frequencies[0, 0] = 0  # ignore the brightness
     middle = np.partition(frequencies, HASH_BITS // 2, axis=None)[HASH_BITS // 2]
     bits = frequencies >= middle
     return np.packbits(bits).tobytes().hex()
@@ -46,9 +44,9 @@ def _cosines() -> np.ndarray:
 def near_pairs(hashes: list[str], distance: int) -> Iterator[tuple[int, int, int]]:
     """Pairs of hashes that differ in at most ``distance`` bits: (first, second, bits).
 
-    Of many equal ones, the first stands for all: it is paired with each of them, and it alone with
-    others. Two hashes that differ in d bits are equal in at least one of d + 1 pieces, so only
-    those with a common piece are compared.
+    The first of several equal hashes represents them: it is paired with each of them, and only it
+    with other hashes. Hashes that differ in d bits agree in at least one of d + 1 pieces, so only
+    hashes with an equal piece are compared.
     """
     firsts: dict[str, int] = {}
     for number, each in enumerate(hashes):
@@ -73,7 +71,7 @@ def _near_distinct(hashes: list[str], distance: int) -> Iterator[tuple[int, int,
 
 
 def _equal_rows(piece: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers of rows that are equal, group by group, of at least two; sorted in a group."""
+    """Groups of two or more equal rows, as sorted row numbers."""
     keys = np.ascontiguousarray(piece).view(f"V{piece.shape[1]}").ravel()
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
@@ -84,35 +82,38 @@ def _equal_rows(piece: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _close(table: np.ndarray, group: np.ndarray, distance: int) -> Iterator[tuple[int, int, int]]:
-    for place, first in enumerate(group[:-1]):
-        others = group[place + 1 :]
+    for number, first in enumerate(group[:-1]):
+        others = group[number + 1 :]
         bits = np.bitwise_count(table[others] ^ table[first]).sum(axis=1)
         for other in np.flatnonzero(bits <= distance):
             yield int(first), int(others[other]), int(bits[other])
 
 
-_Partners = dict[int, tuple[int, str]]  # by the place of an entry: bits that differ, the partner
+_Partners = dict[int, tuple[int, str]]  # by row of the entry: differing bits, path of the partner
 
 
 def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contrast: float) -> None:
-    """Add to the table of entries its nearest look-alikes, of equal pictures none.
+    """Add the nearest near-duplicate of each entry; images with equal pixels do not count.
 
-    Columns: ``near_here`` (an earlier one in the set) and ``near_elsewhere`` (one in another
-    split that was not packed), each with ``_bits`` in which the hashes differ; missing: there is
-    none.
+    Adds the columns ``near_here`` (an earlier image of the set) and ``near_elsewhere`` (an image of
+    another split that was not packed), and for each ``_bits``, by how many the hashes differ.
+    Missing values: there is none.
 
     Args:
-        entries: with ``path``, the path in the manifest.
+        entries: the table of entries, with ``path``, the path in the manifest.
         rows: the manifest.
-        min_contrast: pictures with less are blank: they all look the same, and are told elsewhere.
+        min_contrast: images with less contrast are skipped: blank images all look alike, and
+            another check reports them.
     """
-    places = {path: place for place, path in enumerate(entries["path"]) if isinstance(path, str)}
+    positions = {
+        path: position for position, path in enumerate(entries["path"]) if isinstance(path, str)
+    }
     known = [
         row
         for row in rows.to_dict("records")
         if isinstance(row["look"], str)
         and row["contrast"] >= min_contrast
-        and (row["path"] in places or not row["in_subset"])
+        and (row["path"] in positions or not row["in_subset"])
     ]
     near_here: _Partners = {}
     near_elsewhere: _Partners = {}
@@ -120,24 +121,24 @@ def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contr
         one, other = known[first], known[second]
         if one["pixel_sha256"] == other["pixel_sha256"]:
             continue
-        if one["path"] in places and other["path"] in places:
-            later, earlier = sorted((one, other), key=lambda row: -places[row["path"]])
-            _keep_nearest(near_here, places[later["path"]], bits, earlier["path"])
+        if one["path"] in positions and other["path"] in positions:
+            later, earlier = sorted((one, other), key=lambda row: -positions[row["path"]])
+            _keep_nearest(near_here, positions[later["path"]], bits, earlier["path"])
         elif one["split"] != other["split"]:
             for row, partner in ((one, other), (other, one)):
-                if row["path"] in places:
-                    _keep_nearest(near_elsewhere, places[row["path"]], bits, partner["path"])
+                if row["path"] in positions:
+                    _keep_nearest(near_elsewhere, positions[row["path"]], bits, partner["path"])
     for column, partners in (("near_here", near_here), ("near_elsewhere", near_elsewhere)):
-        _add_column(entries, column, {place: name for place, (_, name) in partners.items()})
+        _add_column(entries, column, {position: name for position, (_, name) in partners.items()})
         _add_column(entries, f"{column}_bits", {p: bits for p, (bits, _) in partners.items()})
 
 
-def _keep_nearest(partners: _Partners, place: int, bits: int, name: str) -> None:
-    partners[place] = min(partners.get(place, (bits, name)), (bits, name))
+def _keep_nearest(partners: _Partners, position: int, bits: int, name: str) -> None:
+    partners[position] = min(partners.get(position, (bits, name)), (bits, name))
 
 
 def _add_column(
     entries: pd.DataFrame, column: str, values: dict[int, str] | dict[int, int]
 ) -> None:
-    listed = [values.get(place) for place in range(len(entries))]
+    listed = [values.get(position) for position in range(len(entries))]
     entries[column] = pd.Series(listed, index=entries.index, dtype="object")

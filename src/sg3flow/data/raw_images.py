@@ -1,4 +1,4 @@
-"""What is known of fetched pictures: their SOURCE.json, counts, digest and terms."""
+"""The raw images of a source: their list, splits and labels, and the SOURCE.json of fetching."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ from sg3flow.errors import DataError, nearest
 
 SOURCE_NAME = "SOURCE.json"
 FORMAT = "sg3flow-source-1"
-# A set of a thousand class folders would drown the run's other metrics.
+# A set with a thousand class folders would bury the run's other metrics.
 _MAX_FOLDER_METRICS = 50
 
 
 def source_metrics(source: dict[str, Any]) -> dict[str, float]:
-    """Numbers of a SOURCE.json for a tracking run: bytes, pictures in all and by folder."""
+    """Metrics of a SOURCE.json for tracking: bytes, total images, and images per folder."""
     counts: dict[str, int] = source["counts"]
     metrics: dict[str, float] = {"num_images": sum(counts.values()), "bytes": source["bytes"]}
     if len(counts) <= _MAX_FOLDER_METRICS:
@@ -36,7 +36,7 @@ def source_metrics(source: dict[str, Any]) -> dict[str, float]:
 
 
 def read_source(folder: Path) -> dict[str, Any] | None:
-    """What the SOURCE.json at the top of a folder says; None: it has none of ours."""
+    """The content of the SOURCE.json that fetching wrote to a folder; None: there is none."""
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads((folder / SOURCE_NAME).read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("format") == FORMAT:
@@ -45,30 +45,30 @@ def read_source(folder: Path) -> dict[str, Any] | None:
 
 
 def inherited_terms(work: Path, origin: str) -> dict[str, str | None]:
-    """License and citation that the source's own SOURCE.json names: they travel with the copy.
+    """License and citation from the SOURCE.json of the source, which its copy keeps.
 
     Raises:
-        DataError: the source holds a SOURCE.json of another kind, which ours would overwrite.
+        DataError: the source has a SOURCE.json of another kind, which fetching would overwrite.
     """
     content = read_source(work)
     if content is None and (work / SOURCE_NAME).exists():
-        raise DataError(f"{origin} has a {SOURCE_NAME} of another kind; rename it there first")
+        raise DataError(f"{origin} contains a {SOURCE_NAME} of another kind; rename it there first")
     content = content or {}
     return {key: content.get(key) for key in ("licence", "citation")}
 
 
-def plain_files(folder: Path) -> list[str]:
-    """Relative paths of the files in a folder, sorted, hidden ones left out.
+def regular_files(folder: Path) -> list[str]:
+    """Relative paths of the files in a folder, sorted, without hidden ones.
 
     Raises:
-        DataError: a link, a special file, or a name that is not UTF-8.
+        DataError: the folder contains a link, a special file or a name that is not UTF-8.
     """
     names = [path.relative_to(folder).as_posix() for path in _walk(folder)]
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise DataError(f"the name {name!r} in {folder} is no UTF-8; rename it") from None
+            raise DataError(f"the name {name!r} in {folder} is not UTF-8; rename it") from None
     return sorted(names)
 
 
@@ -84,12 +84,12 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
             else:
                 raise DataError(
-                    f"{entry.path} is a link or a special file; give a folder of plain files"
+                    f"{entry.path} is a link or a special file; replace it by a regular file"
                 )
 
 
 def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
-    """Bytes in all, and the SHA-256 over the sorted names and contents, each with its length."""
+    """Total bytes, and the SHA-256 over the sorted names and contents, each with its length."""
     total, digest = 0, hashlib.sha256()
     for name in files:
         size = (folder / name).stat().st_size
@@ -102,11 +102,11 @@ def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
     return total, digest.hexdigest()
 
 
-def count_pictures(folder: Path) -> dict[str, int]:
-    """Number of pictures by the folder that holds them; "." is ``folder`` itself.
+def count_images(folder: Path) -> dict[str, int]:
+    """Number of images per folder; "." is ``folder`` itself.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no images.
     """
     counts = Counter(PurePosixPath(name).parent.as_posix() for name in open_listing(folder).names)
     return dict(sorted(counts.items()))
@@ -116,11 +116,11 @@ _SPLITS = ("train", "val", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class SourcePicture:
-    """One raw picture: its path below the source, its split ("": none), and its label.
+class SourceImage:
+    """One raw image: its path in the source, its split ("": none) and its label.
 
-    ``label`` is a class number or a vector from the source's own labels, else None;
-    ``class_name`` is "" where there is none.
+    ``label`` is a class number or vector from the source's own labels, None without them;
+    ``class_name`` is "" if there is none.
     """
 
     path: str
@@ -132,14 +132,14 @@ class SourcePicture:
 
 @dataclass(frozen=True)
 class Source:
-    """Every picture of a source, sorted by path, and what is known of them together.
+    """All images of a source, sorted by path, with their class names, license and citation.
 
-    ``unlisted`` names what below the source could not be looked into, and why.
+    ``unlisted`` holds the folders that could not be listed, with the reason.
     """
 
     storage: Storage
     folder: str
-    pictures: list[SourcePicture]
+    images: list[SourceImage]
     class_names: list[str] | None
     license: str | None
     citation: str | None
@@ -147,16 +147,16 @@ class Source:
 
 
 def open_source(path: Path, config: PackConfig) -> Source:
-    """List the pictures of a source.
+    """List the images of a source.
 
     Args:
-        path: any form that ``open_listing`` knows.
-        config: its ``subset`` is a folder whose pictures are to be packed (empty: all); its
-            ``labels`` say where they come from.
+        path: any source that ``open_listing`` reads.
+        config: ``subset`` is the folder to pack (empty: all); ``labels`` says where the labels
+            come from.
 
     Raises:
-        DataError: the source is missing or damaged, holds no pictures (below ``subset``), or its
-            labels do not fit its pictures.
+        DataError: the source is missing or damaged, has no images (below ``subset``), or its
+            labels do not match its images.
     """
     listing = open_listing(path)
     names = listing.names
@@ -165,14 +165,14 @@ def open_source(path: Path, config: PackConfig) -> Source:
     content = _labels(listing, config)
     values = content.array(chosen)
     own = {} if values is None else dict(zip(chosen, values.tolist(), strict=True))
-    pictures = [_picture(name, folder, config, own.get(name), content) for name in names]
+    images = [_image(name, folder, config, own.get(name), content) for name in names]
     if config.labels == "folders":
-        _require_folders(pictures, path)
+        _require_folders(images, path)
     terms = _terms(path)
     return Source(
         listing.storage,
         folder,
-        pictures,
+        images,
         content.class_names if own else None,
         terms.get("licence") or content.license,
         terms.get("citation") or content.citation,
@@ -181,13 +181,13 @@ def open_source(path: Path, config: PackConfig) -> Source:
 
 
 def split_of(name: str) -> str:
-    """The first folder in a path that is named like a split; "": there is none."""
+    """The first folder in a path with the name of a split; "": there is none."""
     folders = PurePosixPath(name).parts[:-1]
     return next((part for part in folders if part in _SPLITS), "")
 
 
 def shown_name(name: str) -> str:
-    """A path as text: bytes in it that are no UTF-8 (old archives, other systems) as ``\\xNN``."""
+    """A path as text, with bytes that are not UTF-8 (from old archives) as ``\\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -199,44 +199,46 @@ def _labels(listing: Listing, config: PackConfig) -> LabelsFile:
     try:
         return listing.own_labels(config.label_column)
     except DataError as error:
-        raise DataError(f"{error}; repair it, or pack with --labels none") from None
+        raise DataError(f"{error}; repair it, or pass --labels none") from None
 
 
 def _subset_folder(subset: str, names: list[str], path: Path) -> str:
-    """The beginning of the paths that belong to ``subset``."""
+    """The prefix of the paths that belong to ``subset``."""
     folder = PurePosixPath(subset).as_posix().strip("/")
     if folder in ("", "."):
         return ""
     if not any(name.startswith(folder + "/") for name in names):
         folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-        raise DataError(f"no pictures below {folder} in {path}{nearest(folder, sorted(folders))}")
+        raise DataError(f"no images below {folder} in {path}{nearest(folder, sorted(folders))}")
     return folder + "/"
 
 
-def _picture(
+def _image(
     name: str, folder: str, config: PackConfig, label: Any, content: LabelsFile
-) -> SourcePicture:
+) -> SourceImage:
     class_name, names = "", content.class_names
     if config.labels == "folders":
         class_name = shown_name(PurePosixPath(name).parent.name)
     elif names is not None and isinstance(label, int) and label < len(names):
         class_name = names[label]
-    return SourcePicture(name, split_of(name), name.startswith(folder), label, class_name)
+    return SourceImage(name, split_of(name), name.startswith(folder), label, class_name)
 
 
-def _require_folders(pictures: list[SourcePicture], path: Path) -> None:
-    for picture in pictures:
-        if picture.in_subset and not picture.class_name:
-            raise DataError(f"{picture.path} lies in no folder of {path} that could be its class")
+def _require_folders(images: list[SourceImage], path: Path) -> None:
+    for image in images:
+        if image.in_subset and not image.class_name:
+            raise DataError(
+                f"{image.path} is in no folder of {path}, so it has no class; move it into one"
+            )
 
 
 def _terms(path: Path) -> Mapping[str, str | None]:
-    """License and citation of the SOURCE.json that fetching wrote, at or above the source."""
-    place = path.resolve()
-    # Above too: the source may be one class of what was fetched, and its terms still hold.
-    for parent in (place, *place.parents) if place.is_dir() else place.parents:
+    """License and citation from the SOURCE.json that fetching wrote, in or above the source."""
+    source = path.resolve()
+    # Above too: the source may be one class folder of a fetched set, under the same terms.
+    for parent in (source, *source.parents) if source.is_dir() else source.parents:
         content = read_source(parent)
         if content is not None:
-            told = {key: content.get(key) for key in ("licence", "citation")}
-            return {key: value for key, value in told.items() if isinstance(value, str)}
+            terms = {key: content.get(key) for key in ("licence", "citation")}
+            return {key: value for key, value in terms.items() if isinstance(value, str)}
     return {}

@@ -1,4 +1,8 @@
-"""Ordered, memory-bounded work over processes."""
+"""A pool of worker processes, and the work on single images that they do.
+
+Not ``multiprocessing.Pool``: results come in order while only a few jobs are in flight, and one
+queue for all results took a fifth of the time.
+"""
 
 import hashlib
 import multiprocessing
@@ -20,9 +24,9 @@ from sg3flow.data.image_decoding import (
     Color,
     Decoded,
     UnusableImageError,
-    decode_picture,
-    picture_endings,
-    plain_picture,
+    decode_image,
+    image_endings,
+    to_rgb_or_gray,
 )
 from sg3flow.data.image_transform import (
     ExcludedImageError,
@@ -41,14 +45,14 @@ Shared = TypeVar("Shared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_CHUNK_JOBS = 4  # sent together: a message costs the sender a tenth of a picture's work
-_CHUNKS_AHEAD = 3  # a worker: enough to keep it busy, few enough to bound the memory
-_FEW_JOBS = 32  # done before the processes would have started
-_PIPE_BYTES = 1 << 20  # a result of some pictures in one piece: fewer switches between processes
+_CHUNK_JOBS = 4  # sent in one message: sending one costs a tenth of the work on an image
+_CHUNKS_AHEAD = 3  # per worker: enough to keep it busy, few enough to bound the memory
+_FEW_JOBS = 32  # finished sooner than processes would start
+_PIPE_BYTES = 1 << 20  # the results of a chunk fit: fewer context switches
 
 
 def workers_for(num_jobs: int, workers: int = 0) -> int:
-    """How many processes to use: those asked for; 0: one a CPU, or none for a few jobs."""
+    """Number of processes: as requested; for 0 one per CPU, or just this one for a few jobs."""
     if workers > 0:
         return workers
     return 1 if num_jobs <= _FEW_JOBS else available_cpus()
@@ -60,27 +64,24 @@ def ordered_map(
     jobs: Iterable[Job],
     workers: int,
 ) -> Generator[Result, None, None]:
-    """``function(shared, job)`` over processes, in the order of ``jobs`` and a few jobs ahead.
+    """Yield ``function(shared, job)`` for every job, in order, computed by worker processes.
 
-    The processes take the jobs in turn, each over a pipe of its own: a pool's one queue for all
-    results cost a fifth of the work.
+    The processes take chunks of jobs in turn, each over its own pipe. Wrap the generator in
+    ``contextlib.closing`` if it may not be read to its end: closing it ends the processes.
 
     Args:
-        function: a function of a module, which the processes import.
+        function: a module-level function, which the processes import.
         shared: sent to every process once.
-        jobs: taken one by one, so a generator may look at the results that have come back so far.
-        workers: number of processes; 1: everything happens in this one.
-
-    To be closed (``contextlib.closing``) where it may not be read to its end: that ends the
-    processes.
+        jobs: taken a few at a time, so a generator may depend on the results so far.
+        workers: number of processes; 1: work in this process.
 
     Raises:
-        DataError: a process was killed from outside.
+        DataError: a process was killed.
     """
     if workers == 1:
         yield from (function(shared, job) for job in jobs)
         return
-    started = [_started(function, shared) for _ in range(workers)]
+    started = [_start(function, shared) for _ in range(workers)]
     pending: deque[_Worker] = deque()
     try:
         remaining = iter(jobs)
@@ -101,14 +102,14 @@ def ordered_map(
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process that works, and the ends of the pipes to and from it."""
+    """A worker process, and our ends of its two pipes."""
 
     process: SpawnProcess
     jobs: Connection
     results: Connection
 
     def send(self, chunk: list[Any]) -> None:
-        with suppress(BrokenPipeError):  # ``receive`` says that the process is gone
+        with suppress(BrokenPipeError):  # ``receive`` reports that the process is gone
             self.jobs.send(chunk)
 
     def receive(self) -> list[Any]:
@@ -116,7 +117,7 @@ class _Worker:
             results = self.results.recv()
         except (EOFError, ConnectionResetError):
             raise DataError(
-                "a worker process was killed (often by a lack of memory); run again with "
+                "a worker process was killed, often because memory ran out; run again with "
                 "--workers 1"
             ) from None
         if isinstance(results, BaseException):
@@ -124,13 +125,13 @@ class _Worker:
         return list(results)
 
     def end(self) -> None:
-        """Close the pipes: the process ends when it comes to them, at the latest after a chunk."""
+        """Close the pipes; the process ends after its current chunk at the latest."""
         self.jobs.close()
         self.results.close()
         self.process.join()
 
 
-def _started(function: Callable[[Any, Any], Any], shared: Any) -> _Worker:
+def _start(function: Callable[[Any, Any], Any], shared: Any) -> _Worker:
     # Not fork: the caller may have threads (torch, MLflow), and a forked copy of their locks hangs.
     context = multiprocessing.get_context("spawn")
     job_reader, job_writer = context.Pipe(duplex=False)
@@ -140,12 +141,12 @@ def _started(function: Callable[[Any, Any], Any], shared: Any) -> _Worker:
     process = context.Process(target=_work, args=arguments, daemon=True)
     process.start()
     job_reader.close()
-    result_writer.close()  # else its end would not be seen when the process is gone
+    result_writer.close()  # otherwise reading would not end when the process dies
     return _Worker(process, job_writer, result_reader)
 
 
 def _widen(pipe: Connection) -> None:
-    with suppress(ImportError, AttributeError, OSError):  # Linux alone, and as far as it allows
+    with suppress(ImportError, AttributeError, OSError):  # Linux only, and up to its limit
         import fcntl
 
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -154,16 +155,16 @@ def _widen(pipe: Connection) -> None:
 def _work(
     function: Callable[[Any, Any], Any], shared: Any, jobs: Connection, results: Connection
 ) -> None:
-    """Work until the parent closes the pipes, or ends; Ctrl-C is left to the parent."""
+    """Work until the parent closes the pipes or dies; the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             chunk = jobs.recv()
             try:
-                answer: Any = [function(shared, job) for job in chunk]
+                result: Any = [function(shared, job) for job in chunk]
             except Exception as error:
-                answer = error
-            results.send(answer)
+                result = error
+            results.send(result)
 
 
 _MODES = {"rgb": "RGB", "grey": "L"}
@@ -171,7 +172,7 @@ _MODES = {"rgb": "RGB", "grey": "L"}
 
 @dataclass(frozen=True, slots=True)
 class ScanTask:
-    """What is the same for all pictures of a source; ``mode`` is keep, rgb or gray."""
+    """What is common to all images of a source; ``mode`` is keep, rgb or grey."""
 
     storage: Storage
     transform: str
@@ -184,7 +185,7 @@ class ScanTask:
 
 @dataclass(frozen=True, slots=True)
 class ScanJob:
-    """One picture, and whether it is to be packed (else it is only measured)."""
+    """One image, and whether to pack it; otherwise it is only measured."""
 
     name: str
     is_wanted: bool
@@ -192,7 +193,7 @@ class ScanJob:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture in the form in which it is packed."""
+    """An image as it goes into the packed set."""
 
     png: bytes
     width: int
@@ -203,11 +204,11 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What became of one picture.
+    """The result for one image.
 
-    ``problem`` says why it cannot be used (then there are no measures); ``unwanted`` is the kind of
-    reason for which the settings leave it out, and ``why`` the reason; all are "" otherwise.
-    ``changes`` names the rules by which it became plain.
+    ``problem`` says why it cannot be used (it then has no measures); ``unwanted`` is the kind of
+    reason for which the settings leave it out, and ``why`` the reason; otherwise they are "".
+    ``changes`` names the rules that converted it to RGB or gray.
     """
 
     name: str
@@ -222,69 +223,69 @@ class Scanned:
     why: str = ""
 
 
-def scan_picture(task: ScanTask, job: ScanJob) -> Scanned:
-    """Read and measure one picture, and bring it into packed form if it is wanted."""
+def scan_image(task: ScanTask, job: ScanJob) -> Scanned:
+    """Read and measure one image, and encode it if it is to be packed."""
     try:
         content = task.storage.read(job.name)
     except DataError as error:
-        # The manifest must not depend on where the source stands.
+        # The manifest must not depend on the location of the source.
         problem = str(error).replace(f"{task.storage.path}/", "")
         problem = problem.replace(f" of {task.storage.path}", "")
         return Scanned(job.name, task.storage.size(job.name), problem=problem)
     num_bytes, digest = len(content), hashlib.sha256(content).hexdigest()
     try:
-        decoded = decode_picture(content)
-        plain = plain_picture(decoded.picture, task.background)
+        decoded = decode_image(content)
+        converted = to_rgb_or_gray(decoded.image, task.background)
     except UnusableImageError as error:
         return Scanned(job.name, num_bytes, digest, problem=str(error))
-    picture = plain.picture
-    measures = measure(picture)
+    image = converted.image
+    measures = measure(image)
     encoded, unwanted, why = None, "", ""
     if job.is_wanted:
         try:
-            _check_wanted(picture, task)
-            encoded = _encode(_colored(fit(picture, task.transform, task.size), task.mode))
+            _check_wanted(image, task)
+            encoded = _encode(_colored(fit(image, task.transform, task.size), task.mode))
         except ExcludedImageError as error:
             unwanted, why = error.kind, str(error)
-    changes = (*_misnamed(job.name, decoded), *decoded.changes, *plain.changes)
-    mode = decoded.picture.mode
+    changes = (*_misnamed(job.name, decoded), *decoded.changes, *converted.changes)
+    mode = decoded.image.mode
     return Scanned(job.name, num_bytes, digest, mode, measures, changes, encoded, "", unwanted, why)
 
 
 def _misnamed(name: str, decoded: Decoded) -> tuple[str, ...]:
-    """Whether a file's ending is that of another format; what counts is the content."""
-    said = picture_endings().get(PurePosixPath(name).suffix.lower())
-    found = decoded.picture.format
-    is_same = said is None or said == found or {said, found} == {"JPEG", "MPO"}
+    """The rule for a file name suffix of another format; the content decides the format."""
+    named = image_endings().get(PurePosixPath(name).suffix.lower())
+    found = decoded.image.format
+    is_same = named is None or named == found or {named, found} == {"JPEG", "MPO"}
     return () if is_same else ("wrong ending",)
 
 
-def _check_wanted(picture: Image.Image, task: ScanTask) -> None:
-    width, height = picture.size
+def _check_wanted(image: Image.Image, task: ScanTask) -> None:
+    width, height = image.size
     if task.aspect == "square" and width != height:
         raise ExcludedImageError("not square", f"{width}x{height} is not square")
     if min(width, height) < task.min_side:
         raise ExcludedImageError("too small", f"{width}x{height} is below min_side {task.min_side}")
 
 
-def _colored(picture: Image.Image, mode: str) -> Image.Image:
-    wanted = _MODES.get(mode, picture.mode)
-    return picture if picture.mode == wanted else picture.convert(wanted)
+def _colored(image: Image.Image, mode: str) -> Image.Image:
+    wanted = _MODES.get(mode, image.mode)
+    return image if image.mode == wanted else image.convert(wanted)
 
 
-def _encode(picture: Image.Image) -> Encoded:
-    pixels = np.asarray(picture)
+def _encode(image: Image.Image) -> Encoded:
+    pixels = np.asarray(image)
     digest = pixel_digest(pixels)
-    return Encoded(encode_png(pixels), picture.width, picture.height, picture.mode, digest)
+    return Encoded(encode_png(pixels), image.width, image.height, image.mode, digest)
 
 
 def inspect_entry(storage: Storage, name: str) -> dict[str, Any]:
-    """Read and measure one entry of a packed set: its row in the table of entries."""
+    """Read and measure one entry of a packed set; returns its row of the table of entries."""
     try:
-        picture = decode_picture(storage.read(name)).picture
+        image = decode_image(storage.read(name)).image
     except (DataError, UnusableImageError) as error:
         return {"entry": name, "problem": str(error)}
-    row = {"entry": name, "mode": picture.mode, "width": picture.width, "height": picture.height}
-    if picture.mode not in ("RGB", "L"):  # then only its name counts: a check says it is wrong
+    row = {"entry": name, "mode": image.mode, "width": image.width, "height": image.height}
+    if image.mode not in ("RGB", "L"):  # a check reports the mode; there is nothing to measure
         return row
-    return row | asdict(measure(picture)) | asdict(quality(picture))
+    return row | asdict(measure(image)) | asdict(quality(image))

@@ -13,7 +13,7 @@ from PIL import Image
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
-from sg3flow.data.archive import PackedSet, content_digest, picture_names
+from sg3flow.data.archive import PackedSet, content_digest, image_names
 from sg3flow.data.readers.storage import open_storage
 from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import DataError, MetricError
@@ -156,7 +156,7 @@ class PictureSet:
         self.path = Path(path)
         self.name = self.path.name
         self._storage = open_storage(self.path)
-        self._names = picture_names(self._storage)
+        self._names = image_names(self._storage)
         self.num_images = len(self._names)
         if not self._names:
             raise DataError(f"{self.path} holds no pictures (PNG, JPEG, BMP or WebP)")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sg3flow.data.image_decoding import UnusableImageError, decode_picture, plain_picture
+from sg3flow.data.image_decoding import UnusableImageError, decode_image, to_rgb_or_gray
 from sg3flow.data.readers.storage import Storage
 from sg3flow.data.validation.checks import FORMAT, Check, Offender, Report
 from sg3flow.errors import DataError
@@ -92,7 +92,7 @@ def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
 
 def thumbnails(report: Report) -> dict[str, str]:
     """Small pictures of offenders as data URIs, by path or entry: the first 160 asked for."""
-    sources, found = report.pictures, dict[str, str]()
+    sources, found = report.images, dict[str, str]()
     entries = frozenset(sources.packed.names)
     files = frozenset(sources.raw.names) if sources.raw else frozenset()
     for offenders in [*(check.offenders for check in report.checks), report.left_out]:
@@ -114,7 +114,7 @@ def contact_sheet(report: Report) -> list[dict[str, Any]]:
 
     Chosen by the digests of their names: as good as at random, and without a seed.
     """
-    sources, groups = report.pictures, []
+    sources, groups = report.images, []
     classes = list(sources.classes.items())[:_MOST_CLASSES_ON_SHEET]
     each = max(_MOST_ON_SHEET // max(len(classes), 1), 1)
     for name, entries in classes:
@@ -129,10 +129,10 @@ def contact_sheet(report: Report) -> list[dict[str, Any]]:
 
 def _sheet_words(report: Report, sheet: list[dict[str, Any]]) -> str:
     shown = sum(len(group["pictures"]) for group in sheet)
-    total = sum(map(len, report.pictures.classes.values()))
+    total = sum(map(len, report.images.classes.values()))
     if shown == total:
         return f"All {total:,} packed pictures."
-    left = len(report.pictures.classes) - len(sheet)
+    left = len(report.images.classes) - len(sheet)
     words = f"; {left:,} more classes are not shown" if left else ""
     return f"{shown} of the {total:,} packed pictures, the same sample every time{words}."
 
@@ -143,7 +143,7 @@ def _digest(name: str) -> bytes:
 
 def _thumbnail(storage: Storage, name: str, side: int) -> str:
     try:
-        return data_uri(plain_picture(decode_picture(storage.read(name)).picture).picture, side)
+        return data_uri(to_rgb_or_gray(decode_image(storage.read(name)).image).image, side)
     except (DataError, UnusableImageError):
         return ""
 

@@ -90,7 +90,8 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
 
 # Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
-    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
+    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
+    | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
 
 # Calls whose texts are messages.

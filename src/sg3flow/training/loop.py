@@ -39,7 +39,7 @@ class LoopSettings:
     kimg: int
     tick: int
     snap: int
-    max_repairs: int
+    max_nonfinite_updates: int
 
 
 @dataclass
@@ -173,11 +173,12 @@ class TrainingLoop:
             raise self._diverged(f"{name} is no longer finite", first_bad[name])
         repaired = {n: round(s.num * s.mean) for n, s in stats.items() if n.startswith("Repairs/")}
         count = sum(repaired.values())
-        if count > self.settings.max_repairs > 0:
+        if count > self.settings.max_nonfinite_updates > 0:
             name = max(repaired, key=lambda name: repaired[name])
             raise self._diverged(
-                f"{name.removeprefix('Repairs/')} and other phases had non-finite gradients in "
-                f"{count} updates since the last report (max_repairs {self.settings.max_repairs})",
+                f"the gradients of {name.removeprefix('Repairs/')} and others were not finite in "
+                f"{count} updates since the last report "
+                f"(max_nonfinite_updates {self.settings.max_nonfinite_updates})",
                 min(first_bad.values()),
             )
         return stats

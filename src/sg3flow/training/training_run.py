@@ -16,7 +16,7 @@ from torch import nn
 from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import WindowedShuffle, endless_batches, lost_readers_named
+from sg3flow.data.dataset import WindowedShuffle, endless_batches, report_killed_workers
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.ops.backend import backend_name
@@ -86,7 +86,7 @@ def train(
         distributed.process_group(device),
         flushed_denormals(),
         stop_requests() as stop_asked,
-        lost_readers_named(),
+        report_killed_workers(),
     ):
         _check_processes(config.gpus)
         job = prepare(config, data)

@@ -1,6 +1,6 @@
-"""Data sets that come as arrays in one file: CIFAR-10 and MNIST, read like files in a folder.
+"""Read data sets that store images as records: CIFAR-10, MNIST and LMDB (LSUN).
 
-Nothing in them is executed: CIFAR-10's pickles may build arrays and plain values, no more.
+Nothing in them is executed: the unpickler for CIFAR-10 builds only arrays and primitives.
 """
 
 import importlib
@@ -18,7 +18,7 @@ import numpy as np
 
 from sg3flow.data.readers.labels import LabelsFile
 from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
-from sg3flow.data.readers.tar_reader import damage_named, unpacked
+from sg3flow.data.readers.tar_reader import report_damage, unpacked
 from sg3flow.errors import DataError
 
 CIFAR_NAME = "cifar-10-python.tar.gz"
@@ -31,7 +31,7 @@ _MNIST_PAD = 2  # pixels at every border: 32 is a power of two
 
 
 class RecordStorage:
-    """Records of one length in a file; ``as_picture`` makes a record a picture file."""
+    """Records of one length in a file; ``as_image`` turns a record into an image file."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class RecordStorage:
         names: list[str],
         header: int,
         length: int,
-        as_picture: Callable[[bytes], bytes],
+        as_image: Callable[[bytes], bytes],
     ) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         self.names = names
-        self._places = {name: header + i * length for i, name in enumerate(names)}
-        self._length, self._as_picture = length, as_picture
-        self._scratch = scratch  # kept: the file goes with the object
+        self._offsets = {name: header + i * length for i, name in enumerate(names)}
+        self._length, self._as_image = length, as_image
+        self._scratch = scratch  # keeps the temporary file alive
         self._file = PositionFile(scratch.path)
 
     def read(self, name: str) -> bytes:
-        return self._as_picture(self._file.read(self._length, self._places[name]))
+        return self._as_image(self._file.read(self._length, self._offsets[name]))
 
     def size(self, name: str) -> int:
         return self._length
@@ -59,42 +59,42 @@ class RecordStorage:
 
 @dataclass(frozen=True)
 class Records:
-    """Pictures in the order of their names, and the labels that come with them."""
+    """Images in the order of their names, and their labels."""
 
     storage: RecordStorage
     labels: LabelsFile
 
 
 def is_mnist(path: PurePath) -> bool:
-    """Whether a file's name is one of MNIST's picture files."""
+    """Whether a file has the name of an MNIST image file."""
     return path.name.lower().endswith(("-images-idx3-ubyte.gz", "-images-idx3-ubyte"))
 
 
 def read_mnist(path: Path) -> Records:
-    """MNIST's picture file, padded to 32 px, with the labels of the file beside it, if it is there.
+    """Read an MNIST image file, padded to 32 px, and the labels file beside it, if any.
 
     Raises:
-        DataError: it is damaged, or the two files do not belong together.
+        DataError: a file is damaged, or the two files do not match.
     """
-    with damage_named(path):
-        scratch = _plain(path)
+    with report_damage(path):
+        scratch = _uncompressed(path)
         with scratch.path.open("rb") as stream:
             header = stream.read(_MNIST_HEADER)
         if len(header) < _MNIST_HEADER or struct.unpack(">I", header[:4])[0] != _MNIST_MARK:
-            raise DataError(f"{path} is no picture file of MNIST (IDX with three dimensions)")
+            raise DataError(f"{path} is not an image file of MNIST (IDX with three dimensions)")
         count, height, width = struct.unpack(">3I", header[4:])
         if (height, width) != (_MNIST_SIDE, _MNIST_SIDE):
-            raise DataError(f"{path} holds pictures of {width}x{height}; MNIST's are 28x28")
+            raise DataError(f"{path} holds images of {width}x{height}; MNIST's are 28x28")
         if scratch.path.stat().st_size != _MNIST_HEADER + count * _MNIST_BYTES:
-            raise DataError(f"{path} is cut off: it should hold {count:,} pictures")
+            raise DataError(f"{path} is cut off: it should hold {count:,} images; fetch it again")
     names = [f"{row:08d}" for row in range(count)]
     labels = _mnist_labels(path, count)
     by_name = dict(zip(names, labels, strict=True)) if labels is not None else None
-    storage = RecordStorage(path, scratch, names, _MNIST_HEADER, _MNIST_BYTES, _mnist_picture)
+    storage = RecordStorage(path, scratch, names, _MNIST_HEADER, _MNIST_BYTES, _mnist_image)
     return Records(storage, LabelsFile(path, by_name))
 
 
-def _plain(path: Path) -> Scratch:
+def _uncompressed(path: Path) -> Scratch:
     if path.suffix.lower() == ".gz":
         return unpacked(path)
     scratch = Scratch()
@@ -106,32 +106,35 @@ def _mnist_labels(path: Path, count: int) -> list[int] | None:
     beside = path.with_name(path.name.replace("-images-idx3-", "-labels-idx1-"))
     if beside == path or not beside.exists():
         return None
-    with damage_named(beside):
-        scratch = _plain(beside)
+    with report_damage(beside):
+        scratch = _uncompressed(beside)
         labels = list(scratch.path.read_bytes()[_MNIST_LABELS_HEADER:])
     if len(labels) != count:
-        raise DataError(f"{beside} holds {len(labels):,} labels for {count:,} pictures of {path}")
+        raise DataError(
+            f"{beside} holds {len(labels):,} labels for {count:,} images of {path}; "
+            "fetch both again"
+        )
     return labels
 
 
-def _mnist_picture(record: bytes) -> bytes:
+def _mnist_image(record: bytes) -> bytes:
     pixels = np.frombuffer(record, np.uint8).reshape(_MNIST_SIDE, _MNIST_SIDE)
     padded = np.pad(pixels, _MNIST_PAD)
     return b"P5 %d %d 255\n" % padded.shape[::-1] + padded.tobytes()  # PGM
 
 
 def read_cifar10(path: Path) -> Records:
-    """CIFAR-10's training pictures with their labels and class names.
+    """Read CIFAR-10's training images with their labels and class names.
 
-    The test batch is left out, as the public packing tool leaves it out.
+    Like the public packing tool, this leaves out the test batch.
 
     Raises:
-        DataError: it is damaged or something else.
+        DataError: the file is damaged or not CIFAR-10.
     """
     scratch = Scratch()
     names: list[str] = []
     labels: list[int] = []
-    with damage_named(path), tarfile.open(path) as archive, scratch.path.open("wb") as writer:
+    with report_damage(path), tarfile.open(path) as archive, scratch.path.open("wb") as writer:
         for batch in _CIFAR_BATCHES:
             content = _member(archive, batch, path)
             pixels, numbers = _checked_batch(path, batch, content)
@@ -139,13 +142,13 @@ def read_cifar10(path: Path) -> Records:
             names += [f"{batch}/{row:05d}" for row in range(len(numbers))]
             labels += numbers
         class_names = _member(archive, "batches.meta", path).get("label_names")
-    storage = RecordStorage(path, scratch, names, 0, _CIFAR_BYTES, _cifar_picture)
+    storage = RecordStorage(path, scratch, names, 0, _CIFAR_BYTES, _cifar_image)
     is_named = isinstance(class_names, list) and all(isinstance(n, str) for n in class_names)
     by_name = dict(zip(names, labels, strict=True))
     return Records(storage, LabelsFile(path, by_name, class_names if is_named else None))
 
 
-def _cifar_picture(record: bytes) -> bytes:
+def _cifar_image(record: bytes) -> bytes:
     pixels = np.frombuffer(record, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
     return b"P6 32 32 255\n" + pixels.tobytes()  # PPM
 
@@ -161,7 +164,7 @@ def _checked_batch(path: Path, batch: str, content: dict[str, Any]) -> tuple[np.
         and all(isinstance(number, int) for number in numbers)
     ):
         return pixels, numbers
-    raise DataError(f"{batch} of {path} does not hold CIFAR-10's pictures; fetch it again")
+    raise DataError(f"{batch} of {path} does not hold CIFAR-10's images; fetch it again")
 
 
 def _member(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
@@ -170,18 +173,20 @@ def _member(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
     except KeyError:
         stream = None
     if stream is None:
-        raise DataError(f"{path} holds no {_CIFAR_FOLDER}/{name}; it is not CIFAR-10 for Python")
+        raise DataError(
+            f"{path} has no {_CIFAR_FOLDER}/{name}, so it is not the Python version of CIFAR-10"
+        )
     try:
         content = _ArrayUnpickler(io.BytesIO(stream.read()), encoding="latin1").load()
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle raises anything
+    except Exception as error:  # damaged pickles raise any exception
         raise DataError(f"{name} of {path} is damaged ({error}); fetch it again") from None
     return content if isinstance(content, dict) else {}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays and plain values; any other name in a pickle is refused, never called."""
+    """Builds arrays and primitives; any other name in a pickle is refused and never called."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (
@@ -193,7 +198,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):
             return _latin1
-        raise DataError(f"a pickle asks for {module}.{name}; only arrays are read")
+        raise DataError(f"a pickle refers to {module}.{name}; only arrays are read")
 
 
 def _new_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
@@ -210,7 +215,7 @@ def is_lmdb(path: Path) -> bool:
 
 
 class LmdbStorage:
-    """The values of an LMDB database by their keys; every process opens it for itself.
+    """The values of an LMDB database by key; every process opens the database itself.
 
     Raises:
         DataError: the package ``lmdb`` is missing, or the database is damaged.
@@ -239,11 +244,11 @@ class LmdbStorage:
             raise DataError(f"entry {name} of {self.path} cannot be read ({error})") from None
 
     def size(self, name: str) -> int:
-        return 0  # known only by reading
+        return 0  # unknown without reading
 
     def _begin(self, buffers: bool = False) -> Any:
         lmdb = _package()
-        # An environment must not be used on the other side of a fork.
+        # An environment must not be used in a forked process.
         if self._environment is None or self._environment[0] != os.getpid():
             try:
                 opened = lmdb.open(

@@ -1,9 +1,9 @@
-"""What kind of source a path is: its pictures by name, and the labels that come with them."""
+"""Recognize the kind of a source, and list its images and labels."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sg3flow.data.image_decoding import picture_endings
+from sg3flow.data.image_decoding import image_endings
 from sg3flow.data.readers.array_reader import (
     CIFAR_NAME,
     LmdbStorage,
@@ -21,10 +21,10 @@ from sg3flow.errors import DataError
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a source, sorted by name.
+    """The images of a source, sorted by name.
 
-    ``labels`` are those of a form that brings them along (CIFAR-10, MNIST); None: they stand in a
-    ``dataset.json``, in columns, or nowhere.
+    ``labels`` are those of a format that contains them (CIFAR-10, MNIST); None: they are in a
+    ``dataset.json``, in a Parquet column, or there are none.
     """
 
     storage: Storage
@@ -32,13 +32,13 @@ class Listing:
     labels: LabelsFile | None = None
 
     def own_labels(self, column: str) -> LabelsFile:
-        """The labels that the source itself brings.
+        """The labels that the source itself contains.
 
         Args:
-            column: of Parquet files; empty: ``label`` or ``labels``.
+            column: label column of Parquet files; empty: ``label`` or ``labels``.
 
         Raises:
-            DataError: they are damaged, or there is no such column.
+            DataError: the labels are damaged, or there is no such column.
         """
         if self.labels is not None:
             return self.labels
@@ -48,13 +48,14 @@ class Listing:
 
 
 def open_listing(path: Path) -> Listing:
-    """List a folder of pictures, a zip or tar file of them, or one of the forms of public sets:
-    ``cifar-10-python.tar.gz``, MNIST's ``*-images-idx3-ubyte.gz``, Parquet files, an LMDB folder.
+    """List the images of a source.
 
-    A folder without pictures that holds one of these forms (as fetching leaves it) is that form.
+    A source is a folder, zip or tar file of images, or a public data set in its own format:
+    ``cifar-10-python.tar.gz``, MNIST's ``*-images-idx3-ubyte.gz``, Parquet files or an LMDB folder.
+    A folder that contains no images but one of these, as fetching leaves it, counts as that one.
 
     Raises:
-        DataError: the source is missing, damaged, or holds no pictures.
+        DataError: the source is missing or damaged, or contains no images.
     """
     check_exists(path)
     if path.is_dir():
@@ -75,27 +76,27 @@ def _folder(path: Path) -> Listing:
         lmdb = LmdbStorage(path)
         return Listing(lmdb, lmdb.names)
     storage = FolderStorage(path)
-    if _pictures(storage):
+    if _images(storage):
         return _of_files(storage)
-    inner = _form_within(path, storage.names)
+    inner = _source_within(path, storage.names)
     if inner is not None:
         return open_listing(inner)
     return _parquet(path) if parquet_files(path) else _of_files(storage)
 
 
-def _form_within(path: Path, names: list[str]) -> Path | None:
-    """The one file or folder below ``path`` that is a source of another form; None: none."""
-    found = [path / name for name in names if is_form(PurePosixPath(name))]
+def _source_within(path: Path, names: list[str]) -> Path | None:
+    """The only file or folder below ``path`` that is a source by itself; None: none."""
+    found = [path / name for name in names if is_single_file_source(PurePosixPath(name))]
     if len(found) > 1:
         listed = ", ".join(file.relative_to(path).as_posix() for file in found[:4])
-        raise DataError(f"{path} holds several sources ({listed}); give the one to pack")
+        raise DataError(f"{path} holds several sources ({listed}); pass the one to pack")
     if not found:
         return None
     return found[0].parent if found[0].name == "data.mdb" else found[0]
 
 
-def is_form(name: PurePosixPath) -> bool:
-    """Whether a file is a whole source by itself (Parquet aside, which may be many files)."""
+def is_single_file_source(name: PurePosixPath) -> bool:
+    """Whether a file is a source by itself; not Parquet, which may be several files."""
     return name.name in (CIFAR_NAME, "data.mdb") or (is_mnist(name) and "train" in name.name)
 
 
@@ -105,14 +106,16 @@ def _parquet(path: Path) -> Listing:
 
 
 def _of_files(storage: Storage) -> Listing:
-    names = _pictures(storage)
+    names = _images(storage)
     if not names:
-        raise DataError(f"no pictures below {storage.path} (files are known by their endings)")
+        raise DataError(
+            f"no images below {storage.path}; image files are recognized by their suffix"
+        )
     return Listing(storage, names)
 
 
-def _pictures(storage: Storage) -> list[str]:
-    endings = picture_endings()
+def _images(storage: Storage) -> list[str]:
+    endings = image_endings()
     return [
         name
         for name in storage.names

@@ -1,8 +1,8 @@
-"""Pictures in Parquet files, as the Hugging Face hub distributes them.
+"""Read images from Parquet files, as the Hugging Face hub distributes them.
 
-A picture is a struct ``{bytes, path}`` or plain binary; columns beside it may hold its label. Row
-groups are read as a stream of a few rows, so that memory stays bounded whatever their size; names
-sort in the order of the rows, and reading them in that order reads every file once.
+An image is a struct ``{bytes, path}`` or a binary value; another column may hold its label. Row
+groups are read in batches of a few rows, which bounds the memory for row groups of any size. Names
+sort in the order of the rows, so reading in the order of names reads every file once.
 """
 
 import json
@@ -17,76 +17,76 @@ from sg3flow.data.readers.labels import LabelsFile
 from sg3flow.data.readers.storage import check_entry_size, is_hidden
 from sg3flow.errors import DataError, nearest
 
-_ROWS = 16  # read at a time
+_ROWS = 16  # per read
 _BUFFER_BYTES = 1 << 20
 _SPLIT_FILE = re.compile(r"(train|val|validation|test)-(\d.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _RowLocation:
     file: Path
     group: int
     row: int  # within its group
 
 
 class ParquetStorage:
-    """The pictures in one or many Parquet files.
+    """The images in one or many Parquet files.
 
     Args:
-        path: a Parquet file, or a folder with some below it.
+        path: a Parquet file, or a folder that contains some.
 
     Raises:
-        DataError: one is damaged, or no column of theirs can hold pictures.
+        DataError: a file is damaged, or has no column of images.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         self.files = parquet_files(path)
-        self.column = _picture_column(self.files[0])
-        self._places: dict[str, _Place] = {}
+        self.column = _image_column(self.files[0])
+        self._locations: dict[str, _RowLocation] = {}
         for file in self.files:
             _check_column(_schema(file), file, self.column, self.files[0])
-            self._places |= dict(_named_places(path, file, self.column))
-        self.names = sorted(self._places)
+            self._locations |= dict(_named_rows(path, file, self.column))
+        self.names = sorted(self._locations)
         self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_stream": None}  # a place in a file, of this process alone
+        return self.__dict__ | {"_stream": None}  # a position in a file, valid in this process only
 
     def read(self, name: str) -> bytes:
-        place = self._places[name]
-        content = self._content(place)
+        location = self._locations[name]
+        content = self._content(location)
         if content is None:
             raise DataError(f"row {name} of {self.path} holds no bytes, only a path")
         check_entry_size(f"row {name} of {self.path}", len(content))
         return content
 
     def size(self, name: str) -> int:
-        return 0  # known only by reading
+        return 0  # unknown without reading
 
     def rows(self) -> Iterator[tuple[str, Path, int]]:
-        """Every name with its file and the number of its row there, in the order of the files."""
+        """Every name with its file and row number, in the order of the files."""
         number = {file: 0 for file in self.files}
-        for name, place in self._places.items():
-            yield name, place.file, number[place.file]
-            number[place.file] += 1
+        for name, location in self._locations.items():
+            yield name, location.file, number[location.file]
+            number[location.file] += 1
 
-    def _content(self, place: _Place) -> bytes | None:
-        with _damage_named(place.file):
+    def _content(self, location: _RowLocation) -> bytes | None:
+        with _report_damage(location.file):
             file, group, row, values = self._stream or (Path(), -1, 0, iter(()))
-            if (file, group) != (place.file, place.group) or row > place.row:
-                row, values = 0, _values(place, self.column)
-            for _ in range(place.row - row):
+            if (file, group) != (location.file, location.group) or row > location.row:
+                row, values = 0, _values(location, self.column)
+            for _ in range(location.row - row):
                 next(values)
             value = next(values)
-        self._stream = (place.file, place.group, place.row + 1, values)
+        self._stream = (location.file, location.group, location.row + 1, values)
         content: bytes | None = value["bytes"] if isinstance(value, dict) else value
         return content
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """A Parquet file, or those below a folder, sorted."""
+    """``path`` itself if it is a file, else the Parquet files below it, sorted."""
     if path.is_file():
         return [path]
     files = (file for file in path.rglob("*.parquet") if file.is_file())
@@ -94,11 +94,13 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
-    """The labels in a column: class numbers (with the names that the file gives them), vectors,
-    or texts, which become classes in the order of the alphabet.
+    """Read a column of labels.
+
+    Labels are class numbers, with the names that the file gives them, vectors, or texts, which
+    become classes in alphabetical order.
 
     Args:
-        column: its name; empty: ``label`` or ``labels``, if there is one.
+        column: its name; empty: ``label`` or ``labels``, if present.
 
     Raises:
         DataError: there is no such column.
@@ -122,31 +124,31 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
     return LabelsFile(storage.path, labels, names)
 
 
-def _values(place: _Place, column: str) -> Iterator[Any]:
+def _values(location: _RowLocation, column: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    # With a buffer and without reading ahead, a row group need not fit into memory.
-    file = pq.ParquetFile(place.file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    batches = file.iter_batches(_ROWS, row_groups=[place.group], columns=[column])
+    # With a buffer and without prefetching, a row group need not fit into memory.
+    file = pq.ParquetFile(location.file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    batches = file.iter_batches(_ROWS, row_groups=[location.group], columns=[column])
     for batch in batches:
         yield from batch.column(0).to_pylist()
 
 
-def _named_places(root: Path, file: Path, column: str) -> Iterator[tuple[str, _Place]]:
-    """A name for every row: the file, the row, and what the picture was called before."""
+def _named_rows(root: Path, file: Path, column: str) -> Iterator[tuple[str, _RowLocation]]:
+    """A name for every row, from its file, its row number and the original file name."""
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         reader = pq.ParquetFile(file)
         folder, number = _folder(root, file), 0
         for group in range(reader.num_row_groups):
-            paths = _old_names(reader, group, column)
+            paths = _original_names(reader, group, column)
             for row in range(reader.metadata.row_group(group).num_rows):
-                yield f"{folder}{number:08d}{paths[row]}", _Place(file, group, row)
+                yield f"{folder}{number:08d}{paths[row]}", _RowLocation(file, group, row)
                 number += 1
 
 
-def _old_names(reader: Any, group: int, column: str) -> list[str]:
+def _original_names(reader: Any, group: int, column: str) -> list[str]:
     import pyarrow as pa
 
     kind = reader.schema_arrow.field(column).type
@@ -159,7 +161,7 @@ def _old_names(reader: Any, group: int, column: str) -> list[str]:
 
 
 def _folder(root: Path, file: Path) -> str:
-    """``train-00000-of-00002.parquet`` as ``train/00000-of-00002/``; a lone file needs none."""
+    """``train/00000-of-00002/`` for ``train-00000-of-00002.parquet``; empty for a single file."""
     if root == file:
         return ""
     inner = file.relative_to(root).with_suffix("")
@@ -167,7 +169,7 @@ def _folder(root: Path, file: Path) -> str:
     return (inner.parent / match[1] / match[2] if match else inner).as_posix() + "/"
 
 
-def _picture_column(file: Path) -> str:
+def _image_column(file: Path) -> str:
     import pyarrow as pa
 
     schema = _schema(file)
@@ -179,62 +181,62 @@ def _picture_column(file: Path) -> str:
         if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
             return str(field.name)
     raise DataError(
-        f"{file} has no column of pictures (binary, or a struct with 'bytes'): it has "
+        f"{file} has no column of images (binary, or a struct with 'bytes'); its columns are "
         f"{', '.join(schema.names)[:200]}"
     )
 
 
 def _check_column(schema: Any, file: Path, column: str, first: Path) -> None:
-    """Make sure that a file has a column of the first one.
+    """Check that a file has the column that the first file has.
 
     Raises:
-        DataError: it has none, or one of another kind.
+        DataError: it does not, or its column is of another kind.
     """
     if column not in schema.names:
         raise DataError(
-            f"{file} has no column {column}, which {first} has: it has "
-            f"{', '.join(schema.names)[:200]}; take it out, or pack the two apart"
+            f"{file} has no column {column}, unlike {first}; its columns are "
+            f"{', '.join(schema.names)[:200]}; remove the file, or pack the two separately"
         )
     found, wanted = schema.field(column).type, _schema(first).field(column).type
     if _kind(found) != _kind(wanted):
         raise DataError(
-            f"column {column} of {file} holds {str(found)[:60]}, that of {first} "
-            f"{str(wanted)[:60]}; write both alike, or pack the two apart"
+            f"column {column} of {file} has the type {str(found)[:60]}, that of {first} "
+            f"{str(wanted)[:60]}; convert one of them, or pack the two separately"
         )
 
 
 def _kind(kind: Any) -> str:
-    """What a column is to us: numbers of any width are the same."""
+    """The kind of a column's type; numbers of all widths are one kind."""
     import pyarrow as pa
 
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if is_text or pa.types.is_dictionary(kind):
         return "text"
     if pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return "pictures"
+        return "images"
     return "numbers"
 
 
 def _schema(file: Path) -> Any:
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         return pq.read_schema(file)
 
 
 def _column(file: Path, column: str) -> list[Any]:
     import pyarrow.parquet as pq
 
-    with _damage_named(file):
+    with _report_damage(file):
         values: list[Any] = pq.read_table(file, columns=[column]).column(0).to_pylist()
         return values
 
 
 def _class_names(file: Path, column: str) -> list[str] | None:
-    """The names of the classes, where the Hugging Face library wrote them into the file."""
+    """The class names that the Hugging Face library stores in the file, if any."""
     try:
-        told = json.loads((_schema(file).metadata or {})[b"huggingface"])
-        names = told["info"]["features"][column]["names"]
+        metadata = json.loads((_schema(file).metadata or {})[b"huggingface"])
+        names = metadata["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -242,7 +244,7 @@ def _class_names(file: Path, column: str) -> list[str] | None:
 
 
 @contextmanager
-def _damage_named(file: Path) -> Iterator[None]:
+def _report_damage(file: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:

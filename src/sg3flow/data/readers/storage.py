@@ -1,4 +1,7 @@
-"""Bytes of a file by their position, from any process and thread, without a lock."""
+"""Read files of a folder or a zip file, from any process and thread without locks.
+
+The messages of errors while reading one file are stored in manifests.
+"""
 
 import os
 import stat
@@ -17,9 +20,9 @@ from sg3flow.errors import DataError
 
 
 class PositionFile:
-    """A file that is read by position (``os.pread``): it may be pickled, forked and shared.
+    """A file read by offset (``os.pread``), which may be pickled, forked and shared.
 
-    Reads share no offset and take no lock; every process opens the file for itself.
+    Reads share no file position and take no lock; every process opens the file itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,18 +34,18 @@ class PositionFile:
         self._handle: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None}  # a handle means nothing in another process
+        return self.__dict__ | {"_handle": None}  # a handle is not valid in another process
 
     def read(self, size: int, offset: int) -> bytes:
-        """Up to ``size`` bytes from ``offset`` on; fewer where the file ends.
+        """Read up to ``size`` bytes from ``offset``; fewer at the end of the file.
 
         Raises:
-            DataError: the file is not the one that was opened first.
+            DataError: the file was changed or replaced since it was opened first.
         """
         if self._handle is None:
             self._handle = self._open()
         pieces = []
-        while size > 0:  # one call gives at most 2 GiB, and less on some network file systems
+        while size > 0:  # one call reads at most 2 GiB, on some network file systems less
             piece = os.pread(self._handle, size, offset)
             if not piece:
                 break
@@ -63,9 +66,9 @@ class PositionFile:
 
 
 class Scratch:
-    """A temporary file that is removed with the object that made it, or when the process ends.
+    """A temporary file that is removed with the object, or when the process ends.
 
-    Copies in other processes only name the file.
+    Copies of the object in other processes do not remove it.
     """
 
     def __init__(self) -> None:
@@ -76,21 +79,21 @@ class Scratch:
 
 
 def _remove_own(path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked copy must not take it from its parent
+    if os.getpid() == owner:  # a forked copy must not remove the file of its parent
         with suppress(OSError):
             path.unlink()
 
 
 def _stamp(file: Path | int) -> tuple[int, int]:
-    """What tells that a file was changed or replaced: its size and time of change."""
+    """Size and modification time, which change when a file is changed or replaced."""
     status = os.stat(file)
     return status.st_size, status.st_mtime_ns
 
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
 _ENCRYPTED = 0x1
-_MAX_BYTES = 1 << 30  # no picture is larger; whole files are held in memory
-# All that the reader of the standard library raises over damaged files.
+_MAX_BYTES = 1 << 30  # no image is larger; files are read whole into memory
+# Every exception that zipfile raises for damaged files.
 ZIP_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -105,24 +108,24 @@ ZIP_DAMAGE = (
 
 
 class Storage(Protocol):
-    """Files below one root, by their posix path relative to it."""
+    """Files below one root, named by their POSIX path relative to it."""
 
     path: Path
     names: list[str]
-    problems: dict[str, str]  # what below the root could not be listed, and why
+    problems: dict[str, str]  # folders that could not be listed, with the reason
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; DataError if they cannot be had whole."""
+        """Read one file; DataError if it cannot be read completely."""
 
     def size(self, name: str) -> int:
-        """Its length in bytes."""
+        """Length of one file in bytes; 0: unknown."""
 
 
 def open_storage(path: Path) -> Storage:
     """Open a zip file or a folder.
 
     Raises:
-        DataError: there is neither at ``path``, or it cannot be listed as a whole.
+        DataError: ``path`` is neither, or cannot be listed completely.
     """
     check_exists(path)
     storage: Storage = FolderStorage(path) if path.is_dir() else ZipStorage(path)
@@ -132,22 +135,22 @@ def open_storage(path: Path) -> Storage:
 
 
 def check_exists(path: Path) -> None:
-    """Raise DataError where there is neither a file nor a folder, or one that may not be read."""
-    if not os.path.exists(path):  # not path.exists(): that raises where a folder above is closed
+    """Raise DataError if ``path`` is neither a file nor a folder, or is not readable."""
+    if not os.path.exists(path):  # path.exists() raises if a parent folder is not accessible
         raise DataError(
-            f"there is no file or folder {path}, or a folder above it may not be opened"
+            f"there is no file or folder {path}, or a folder above it is not accessible"
         )
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-        raise DataError(f"{path} may not be read; change its permissions, or run as its owner")
+        raise DataError(f"{path} is not readable; change its permissions, or run as its owner")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is a system's litter (``.DS_Store``, ``__MACOSX/``), not data."""
+    """Whether a file is hidden or a system file (``.DS_Store``, ``__MACOSX/``), not data."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 class FolderStorage:
-    """The files below a folder; links are followed, but not in a circle."""
+    """The files below a folder; links are followed, except in a cycle."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,7 +160,7 @@ class FolderStorage:
     def read(self, name: str) -> bytes:
         try:
             status = (self.path / name).stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would block forever
                 raise DataError(f"{self.path / name} is not a plain file")
             check_entry_size(f"{self.path / name}", status.st_size)
             return (self.path / name).read_bytes()
@@ -196,12 +199,12 @@ def _walk(root: Path, problems: dict[str, str]) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and not (entry.is_symlink() and is_hidden(entry.name))
-    except OSError:  # a link to itself; reading it says so
+    except OSError:  # a link to itself; reading it reports the error
         return False
 
 
 def check_entry_size(what: str, size: int) -> None:
-    """Raise DataError where one file is larger than any picture."""
+    """Raise DataError if a file is larger than any image can be."""
     if size > _MAX_BYTES:
         raise DataError(f"{what} has {size:,} bytes; at most {_MAX_BYTES:,} are read")
 
@@ -216,7 +219,7 @@ class _Entry:
 
 
 class ZipStorage:
-    """The entries of a zip file; its directory is read once, when it is opened."""
+    """The entries of a zip file; its directory is read once, on opening."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -246,7 +249,7 @@ class ZipStorage:
         if entry.method == zipfile.ZIP_STORED:
             return stored
         try:
-            # One byte more than promised is enough to see that an entry lies about its size.
+            # One byte more than declared is enough to detect a wrong size.
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, entry.size + 1)
         except zlib.error as error:
             raise DataError(f"entry {name} of {self.path} is damaged ({error})") from None
@@ -258,14 +261,14 @@ def _zip_entries(path: Path) -> dict[str, _Entry]:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
     except ZIP_DAMAGE as error:
-        raise DataError(f"{path} is not a whole zip file ({error})") from None
+        raise DataError(f"{path} is not a complete zip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     entries: dict[str, _Entry] = {}
     for info in infos:
         name = info.filename
         if name in entries:
-            raise DataError(f"{path} holds two entries named {name}; make it again")
+            raise DataError(f"{path} holds two entries named {name}; create it again")
         if info.flag_bits & _ENCRYPTED:
             raise DataError(f"entry {name} of {path} is encrypted; unpack it first")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -274,7 +277,7 @@ def _zip_entries(path: Path) -> dict[str, _Entry]:
                 "only stored and deflated entries can be read"
             )
         if not 0 <= info.header_offset <= length - info.compress_size:
-            raise DataError(f"{path} is not a whole zip file (entry {name} lies outside of it)")
+            raise DataError(f"{path} is not a complete zip file (entry {name} lies outside of it)")
         entries[name] = _Entry(
             info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
         )

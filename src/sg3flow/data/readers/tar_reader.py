@@ -1,4 +1,4 @@
-"""The files of a tar archive, read by position like those of a zip file."""
+"""Read the files of a tar archive by offset, like those of a zip file."""
 
 import bz2
 import errno
@@ -17,7 +17,7 @@ from sg3flow.files import check_room
 from sg3flow.progress import progress
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-# All that the readers of the standard library raise over damaged archives.
+# Every exception that tarfile and the decompressors raise for damaged archives.
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _CHUNK_BYTES = 1 << 20
@@ -25,30 +25,30 @@ _MIB = 1 << 20
 
 
 def is_tar(path: PurePath) -> bool:
-    """Whether a file's name says that it is a tar archive."""
+    """Whether a file name has a suffix of tar archives."""
     return path.name.lower().endswith(TAR_SUFFIXES)
 
 
 class TarStorage:
-    """The plain files of a tar archive; links and devices in it do not count.
+    """The regular files of a tar archive; links and devices are ignored.
 
-    A compressed one has no positions: it is unpacked once, into a temporary file.
+    A compressed archive has no offsets to read from, so it is unpacked to a temporary file once.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
-        with damage_named(path):
+        with report_damage(path):
             if path.suffix.lower() == ".tar":
                 self._file = PositionFile(path)
             else:
-                self._scratch = unpacked(path)  # kept: the file goes with the object
+                self._scratch = unpacked(path)  # keeps the temporary file alive
                 self._file = PositionFile(self._scratch.path)
-            self._places = _places(path, self._file.path)
-        self.names = sorted(self._places)
+            self._locations = _locations(path, self._file.path)
+        self.names = sorted(self._locations)
 
     def read(self, name: str) -> bytes:
-        offset, size = self._places[name]
+        offset, size = self._locations[name]
         check_entry_size(f"entry {name} of {self.path}", size)
         content = self._file.read(size, offset)
         if len(content) != size:
@@ -56,54 +56,56 @@ class TarStorage:
         return content
 
     def size(self, name: str) -> int:
-        return self._places[name][1]
+        return self._locations[name][1]
 
 
-def _places(path: Path, plain: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length of every file by its name; a later entry of a name replaces it."""
-    places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(plain, "r:") as archive:
+def _locations(path: Path, unpacked_tar: Path) -> dict[str, tuple[int, int]]:
+    """Offset and length of every file by name; a later entry replaces one of the same name."""
+    locations: dict[str, tuple[int, int]] = {}
+    with tarfile.open(unpacked_tar, "r:") as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if not member.isreg() or name.startswith("/") or ".." in name.split("/"):
                 continue
             if member.sparse is not None:
-                raise DataError(f"entry {name} of {path} is sparse; pack it with plain tar")
-            places[name] = (member.offset_data, member.size)
-    return places
+                raise DataError(
+                    f"entry {name} of {path} is sparse; create the archive without --sparse"
+                )
+            locations[name] = (member.offset_data, member.size)
+    return locations
 
 
 def unpacked(path: Path) -> Scratch:
-    """A gzip, bzip2 or xz file, unpacked into a temporary file, chunk by chunk.
+    """Unpack a gzip, bzip2 or xz file to a temporary file, chunk by chunk.
 
     Raises:
-        DataError: the disk has too little room.
+        DataError: the disk has too little free space.
     """
     scratch, total = Scratch(), path.stat().st_size
     check_room(scratch.path.parent, total)
-    with path.open("rb") as packed, scratch.path.open("wb") as writer:
+    with path.open("rb") as compressed, scratch.path.open("wb") as writer:
         with progress(f"unpacking {path.name} (MiB)", -(-total // _MIB)) as advance:
             shown = 0
-            with _opener(path)(packed) as reader:
+            with _opener(path)(compressed) as reader:
                 while chunk := reader.read(_CHUNK_BYTES):
                     check_room(scratch.path.parent, len(chunk))
                     writer.write(chunk)
-                    advance(packed.tell() // _MIB - shown)
-                    shown = packed.tell() // _MIB
+                    advance(compressed.tell() // _MIB - shown)
+                    shown = compressed.tell() // _MIB
     return scratch
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn what damaged archives raise into one line that names the file."""
+def report_damage(path: Path) -> Iterator[None]:
+    """Turn the exceptions of damaged archives into one line that names the file."""
     try:
         yield
     except TAR_DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged ({reason}); fetch it again") from None
-    except OSError as error:  # gzip and bzip2 raise it over wrong bytes, without a number
+    except OSError as error:  # gzip and bzip2 raise it for wrong bytes, without errno
         if error.errno in _DISK_ERRORS and str(error.filename) != str(path):
-            raise  # of where it is unpacked to
+            raise  # an error of the disk that it is unpacked to
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be read ({reason})") from None
 

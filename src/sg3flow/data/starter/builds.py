@@ -1,6 +1,6 @@
 """The shapes of the starter animals: skull, ears, eyes and muzzle.
 
-Lengths are in the frame [-1, 1] x [-1, 1] of an upright face that fills the picture: x to the
+Lengths are in the frame [-1, 1] x [-1, 1] of an upright face that fills the image: x to the
 right, y down, the eyes a little above the middle.
 """
 

@@ -1,8 +1,8 @@
 """The starter set: animal faces drawn by this project, in AFHQ's layout.
 
-It exists so that the whole pipeline runs anywhere in minutes, without a download. Every byte is
-fixed by the arguments: the drawing uses exact arithmetic only (see ``animal_shapes.py``), and the
-PNGs are stored without compression, whose result would differ between zlib versions.
+With it, the whole pipeline runs anywhere in minutes, without a download. The arguments determine
+every byte: drawing uses only exact arithmetic (see ``shapes.py``), and the PNGs are stored without
+compression, whose output differs between zlib versions.
 """
 
 import math
@@ -43,25 +43,25 @@ from sg3flow.progress import tracked
 
 CLASSES = ("cat", "dog", "wild")
 
-# Every tenth picture of a class is for validation, whatever the number of pictures.
+# Every tenth image of a class belongs to the validation split, for any number of images.
 _VAL_EVERY = 10
 
 
 def draw_starter(dest: Path, *, images: int, resolution: int, seed: int) -> dict[str, Any]:
     """Draw the starter set below ``dest``: ``starter/{train,val}/{cat,dog,wild}/*.png``.
 
-    A picture depends on the seed, its class and its number alone: a larger set holds the pictures
-    of a smaller one, in the same split.
+    An image depends only on the seed, its class and its number, so a larger set contains the
+    images of a smaller one, in the same split.
 
     Args:
-        images: pictures in all, shared equally by the classes.
+        images: total number of images, divided equally among the classes.
         resolution: side in pixels.
 
     Returns:
-        Number of pictures by folder, say ``{"starter/train/cat": 180, ...}``.
+        Number of images per folder, e.g. ``{"starter/train/cat": 180, ...}``.
 
     Raises:
-        ConfigError: fewer pictures than classes, or a resolution below 16.
+        ConfigError: fewer images than classes, or a resolution below 16.
     """
     if images < len(CLASSES) or resolution < 16:
         raise ConfigError(
@@ -102,11 +102,11 @@ _BACKGROUNDS: tuple[tuple[Color, Color], ...] = (
 
 
 def draw_face(class_name: str, resolution: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """One picture of an animal of a class, the same for the same arguments on every machine.
+    """Draw one animal; equal arguments give equal pixels on every machine.
 
     Args:
         class_name: cat, dog or wild.
-        resolution: side in pixels; below 128 the picture is drawn twice as large and averaged.
+        resolution: side in pixels; below 128, the image is drawn at twice the size and averaged.
 
     Returns:
         uint8 RGB, [resolution, resolution, 3].
@@ -128,7 +128,7 @@ def draw_face(class_name: str, resolution: int, seed: tuple[int, ...]) -> npt.ND
 
 
 def _choose(dice: Dice, kind: Kind, canvas: Canvas) -> Face:
-    """Roll pose, build and colors of one animal."""
+    """Choose the pose, build and colors of one animal at random."""
     size = dice.between(1.08, 1.34)
     shift = dice.between(-0.07, 0.07), dice.between(0.04, 0.16)
     tilt = dice.between(-0.13, 0.13) + dice.between(-0.10, 0.10)
@@ -207,7 +207,7 @@ def _draw_body(face: Face) -> None:
         bib = ellipse(plane, (0, 1.15), (0.44, 0.75)) + face.hair * 0.10
         canvas.paint(smooth(0.16, -0.16, bib) * cover, face.light)
     shade = 0.62 + 0.11 * face.hair + 0.25 * dome(plane, (0, 1.25), (width, 0.95), face.sun)
-    # The head throws its shadow on the chest.
+    # The head casts its shadow on the chest.
     shade = shade * (1 - 0.35 * smooth(0.25, -0.2, ellipse(plane, (0, 0.45), (0.55, 0.5))))
     canvas.shade(1 + cover * (shade - 1))
 
@@ -235,7 +235,7 @@ def _head_distance(face: Face) -> Floats:
     outline = np.minimum(outline, jaw)
     if build.fluff:
         for side in (1, -1):
-            tuft = plane.uploading(side)
+            tuft = plane.mirrored(side)
             reach = width + build.fluff
             cheek = capsule(tuft, (0.2, 0.12), (reach, 0.30 + build.fluff), (0.30, 0.02), 0.02)
             outline = np.minimum(outline, cheek)
@@ -265,7 +265,7 @@ def _shade_head(face: Face, inner: Plane, distance: Floats, cover: Floats) -> No
     shade = shade - 0.16 * smooth(-0.22, 0.02, distance)
     x, y = build.eye_at
     for side in (1, -1):
-        socket = ellipse(inner.uploading(side), (x * 0.9, y - 0.01), (0.25, 0.19))
+        socket = ellipse(inner.mirrored(side), (x * 0.9, y - 0.01), (0.25, 0.19))
         shade = shade - 0.12 * smooth(0.10, -0.14, socket)
     bridge = capsule(inner, (0, y - 0.25), (0, build.nose_at), (0.09, 0.11))
     shade = shade + 0.09 * smooth(0.08, -0.10, bridge) * (0.5 + build.snout)
@@ -273,7 +273,7 @@ def _shade_head(face: Face, inner: Plane, distance: Floats, cover: Floats) -> No
 
 
 def _light_up(dice: Dice, canvas: Canvas) -> None:
-    """Overall exposure and color of the light, a slight vignette."""
+    """Apply overall exposure, the color of the light and a slight vignette."""
     x, y = canvas.plane.x, canvas.plane.y
     warm = dice.between(-0.04, 0.05)
     exposure = dice.between(0.94, 1.10)

@@ -25,18 +25,18 @@ _EARS_IN_FRONT = ("floppy", "folded")
 
 @dataclass(frozen=True)
 class Face:
-    """One animal as rolled by the dice, and the canvas it is painted on."""
+    """One animal as chosen at random, and the canvas it is painted on."""
 
     canvas: Canvas
     dice: Dice
-    plane: Plane  # upright: tilt, size and turn are already in it
+    plane: Plane  # upright: tilt, size and turn are already applied
     build: Build
     coat: Coat
     base: Color
     light: Color
     dark: Color
     iris: Color
-    turn: float  # -1 to 1: to its right, to its left
+    turn: float  # -1 to 1: to its right or to its left
     sun: tuple[float, float, float]
     hair: Floats  # long strands, about [-1, 1], [S, S]
     down: Floats  # short strands
@@ -55,7 +55,7 @@ def draw_ears(face: Face, behind: bool) -> None:
     for side in (1, -1):
         x, y = face.build.ear_at
         lean = face.build.ear_lean + side * perk + face.dice.between(-0.05, 0.05)
-        plane = face.at_depth(-0.05).uploading(side).moved(x, y).turned(lean)
+        plane = face.at_depth(-0.05).mirrored(side).moved(x, y).turned(lean)
         _EARS[face.build.ear](face, plane)
 
 
@@ -158,7 +158,7 @@ def _draw_eye(face: Face, side: int, gaze: tuple[float, float], pupil: float) ->
     half_width, half_height = build.eye_size
     x, y = build.eye_at
     plane = face.at_depth(0.055).moved(side * x, y)
-    lids = plane.uploading(side).turned(-build.eye_slant)
+    lids = plane.mirrored(side).turned(-build.eye_slant)
     eye = almond(lids, half_width, half_height)
     canvas.paint(smooth(0.045, -0.005, eye) * 0.85, _mixed((0.07, 0.05, 0.05), face.dark, 0.15))
     ball = canvas.fill(eye)
@@ -248,7 +248,7 @@ def _draw_mouth(face: Face, plane: Plane) -> None:
     line = capsule(plane, (0, build.nose_at), (0, low), (thick, thick))
     for side in (1, -1):
         lip = capsule(
-            plane.uploading(side),
+            plane.mirrored(side),
             (0, low),
             (width * 1.12, low + height * 0.20),
             (thick, thick * 0.6),
@@ -285,7 +285,7 @@ def _draw_nose(face: Face, plane: Plane) -> None:
     canvas.shade(1 + cover * (0.22 * smooth(h, -h, plane.y) - 0.10))
     for side in (1, -1):
         hole = capsule(
-            plane.uploading(side), (w * 0.36, h * 0.10), (w * 0.66, -h * 0.02), (h * 0.20, h * 0.11)
+            plane.mirrored(side), (w * 0.36, h * 0.10), (w * 0.66, -h * 0.02), (h * 0.20, h * 0.11)
         )
         canvas.paint(canvas.fill(hole, 0.01) * cover * 0.8, _mixed(color, (0, 0, 0), 0.75))
     shine = ellipse(plane, (face.sun[0] * w * 0.5, -h * 0.46), (w * 0.42, h * 0.17))
@@ -300,7 +300,7 @@ def draw_whiskers(face: Face) -> None:
     width, height = build.muzzle_size
     plane = face.at_depth(0.08)
     for side in (1, -1):
-        half = plane.uploading(side)
+        half = plane.mirrored(side)
         for row in range(4):
             root = (width * dice.between(0.7, 1.1), build.muzzle_at + height * (row - 1.5) * 0.28)
             reach = dice.between(0.42, 0.66)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sg3flow.data.starter import builds as builds
+from sg3flow.data.starter import builds
 from sg3flow.data.starter.shapes import Color
 
 
@@ -16,8 +16,8 @@ class Coat:
     marks: tuple[str, ...]
     nose: Color
     inner_ear: Color
-    ear: Color | None  # None: as the base
-    eyes: tuple[Color, ...]  # empty: the kind's own
+    ear: Color | None  # None: the base color
+    eyes: tuple[Color, ...]  # empty: those of the kind
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from sg3flow.data.starter.shapes import (
 
 @dataclass(frozen=True)
 class Skin:
-    """What a marking needs to know: the face, its coat, and a grain that frays the edges."""
+    """What a marking is painted with: the face, its coat, and a grain that frays the edges."""
 
     canvas: Canvas
     dice: Dice
-    plane: Plane  # of the face, moved with its turn
+    plane: Plane  # of the face, shifted as the head turns
     build: Build
     base: Color
     light: Color
@@ -70,14 +70,14 @@ def _blaze(skin: Skin) -> None:
 def _cheeks(skin: Skin) -> None:
     spread, height = skin.dice.near(0.42, 0.12), skin.dice.near(0.34, 0.1)
     for side in (1, -1):
-        plane = skin.plane.uploading(side).moved(spread, height + 0.06).turned(-0.5)
+        plane = skin.plane.mirrored(side).moved(spread, height + 0.06).turned(-0.5)
         skin.mark(ellipse(plane, (0, 0), (0.36, 0.27)), 0.07, skin.light, 0.95)
 
 
 def _brows(skin: Skin) -> None:
     x, y = skin.build.eye_at
     for side in (1, -1):
-        plane = skin.plane.uploading(side).moved(x * 0.86, y - 0.19).turned(-0.35)
+        plane = skin.plane.mirrored(side).moved(x * 0.86, y - 0.19).turned(-0.35)
         skin.mark(ellipse(plane, (0, 0), (0.12, 0.065)), 0.05, skin.light, 0.9)
 
 
@@ -94,7 +94,7 @@ def _mask(skin: Skin) -> None:
     skin.mark(ellipse(skin.plane, at, (width * 1.55, height * 1.75)), 0.10, skin.dark, 0.95)
     x, y = skin.build.eye_at
     for side in (1, -1):
-        around = ellipse(skin.plane.uploading(side), (x, y + 0.02), (0.22, 0.18))
+        around = ellipse(skin.plane.mirrored(side), (x, y + 0.02), (0.22, 0.18))
         skin.mark(around, 0.10, skin.dark, skin.dice.between(0.3, 0.7))
 
 
@@ -142,7 +142,7 @@ def _scattered(skin: Skin, cells: float, radius: float, jitter: float) -> None:
     amount = smooth(radius + 0.07, radius - 0.07, distance + skin.grain * 0.05)
     amount = amount * smooth(-0.02, 0.12, clear)
     for side in (1, -1):
-        eye = ellipse(skin.plane.uploading(side), (x, y), (0.17, 0.13))
+        eye = ellipse(skin.plane.mirrored(side), (x, y), (0.17, 0.13))
         amount = amount * smooth(0.0, 0.04, eye)
     skin.canvas.paint(amount * skin.cover * 0.92, skin.dark)
 
@@ -164,7 +164,7 @@ def _tears(skin: Skin) -> None:
     width, _ = skin.build.muzzle_size
     for side in (1, -1):
         start, end = (x - 0.11, y + 0.03), (width * 0.95, skin.build.muzzle_at + 0.02)
-        line = capsule(skin.plane.uploading(side), start, end, (0.028, 0.022), -0.04)
+        line = capsule(skin.plane.mirrored(side), start, end, (0.028, 0.022), -0.04)
         skin.mark(line, 0.02, skin.dark, 0.95)
 
 

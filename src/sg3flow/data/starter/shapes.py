@@ -1,8 +1,8 @@
-"""Soft shapes, noise and fur on a square of pixels: what the animal faces are drawn with.
+"""Soft shapes, noise and fur on a square of pixels, from which the animal faces are drawn.
 
-Only additions, products, quotients, square roots and comparisons are used, one array operation at
-a time. IEEE 754 fixes their result to the last bit, so a picture is the same on every machine;
-sines, powers and sums over an axis are not, and stay out.
+This uses only additions, products, quotients, square roots and comparisons, one array operation at
+a time. IEEE 754 defines their results to the last bit, so an image is the same on every machine.
+Sines, powers and sums over an axis are avoided: their last bits differ between machines.
 """
 
 import math
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Random choices of one picture, all made from uniform doubles of one generator."""
+    """Random choices for one image, all made from uniform doubles of one generator."""
 
     def __init__(self, *seed: int) -> None:
         self._rng = np.random.Generator(np.random.PCG64(list(seed)))
@@ -30,7 +30,7 @@ class Dice:
         return low + (high - low) * float(self._rng.random())
 
     def near(self, value: float, spread: float) -> float:
-        """``value`` times a factor in [1 - spread, 1 + spread), the middle more often."""
+        """``value`` times a factor in [1 - spread, 1 + spread), more often near 1."""
         return value * (1 + spread * (self.between(-0.5, 0.5) + self.between(-0.5, 0.5)))
 
     def chance(self, probability: float) -> bool:
@@ -42,7 +42,7 @@ class Dice:
         return items[int(self.between(0, len(items)))]
 
     def tint(self, color: Color, spread: float = 0.05) -> Color:
-        """A color near ``color``: other brightness, slightly other hue."""
+        """A color near ``color``: with another brightness and a slightly different hue."""
         light = self.between(-spread, spread)
         red, green, blue = (
             min(max(c + light + self.between(-spread, spread) / 4, 0.02), 0.98) for c in color
@@ -56,7 +56,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates of every pixel, [S, S] each: x to the right, y down, and a pixel's side."""
+    """Coordinates of every pixel, [S, S] each: x to the right, y down; and the side of a pixel."""
 
     x: Floats
     y: Floats
@@ -66,7 +66,7 @@ class Plane:
         """The plane on which a shape drawn at (0, 0) appears at (dx, dy)."""
         return Plane(self.x - dx, self.y - dy, self.pixel)
 
-    def uploading(self, side: int) -> "Plane":
+    def mirrored(self, side: int) -> "Plane":
         """The plane itself for side 1, mirrored left to right for side -1."""
         return self if side > 0 else Plane(-self.x, self.y, self.pixel)
 
@@ -206,19 +206,19 @@ def fur(dice: Dice, plane: Plane, root: Point, strand: float) -> Floats:
 
 
 class Canvas:
-    """An RGB picture in [0, 1] that shapes are painted on, [S, S, 3]."""
+    """An RGB image in [0, 1] that shapes are painted on, [S, S, 3]."""
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.rgb = np.zeros((*plane.x.shape, 3), dtype=np.float32)
 
     def paint(self, cover: Floats, color: Color | Floats) -> None:
-        """Lay a color (one, or [S, S, 3]) over the picture where ``cover`` [S, S] is above 0."""
+        """Lay a color (one, or [S, S, 3]) over the image where ``cover`` [S, S] is above 0."""
         ink = np.asarray(color, dtype=np.float32)
         self.rgb += (ink - self.rgb) * cover[..., None]
 
     def shade(self, factor: Floats) -> None:
-        """Multiply the picture by ``factor`` [S, S]."""
+        """Multiply the image by ``factor`` [S, S]."""
         self.rgb *= factor[..., None]
 
     def fill(self, distance: Floats, soft: float = 0.0) -> Floats:

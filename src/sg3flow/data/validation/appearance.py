@@ -1,4 +1,4 @@
-"""What is expected of the look of the pictures, and of their likeness to an earlier set.
+"""Checks of visible defects, near duplicates, and drift from a reference set.
 
 Importing this module imports Great Expectations (3 s).
 """
@@ -16,15 +16,15 @@ from sg3flow.data.validation.expectations import (
     gxe,
 )
 
-_WORDS = {"mean": "brightness", "contrast": "contrast", "sharpness": "sharpness"}
+_DISPLAY_NAMES = {"mean": "brightness", "contrast": "contrast", "sharpness": "sharpness"}
 
 
 def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
-    """Warnings about single pictures, and the near-duplicates."""
+    """Checks of visible defects and near duplicates; they warn by default."""
     checks = [
         PlannedCheck(
             "not_enlarged",
-            "no picture had to be enlarged",
+            "no image was enlarged",
             "manifest",
             gxe.ExpectColumnValuesToBeNull(column="enlarged"),
             lambda row: str(row["enlarged"]),
@@ -32,7 +32,7 @@ def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_blurred",
-            f"edges of every picture are sharp (at least {config.min_sharpness:g})",
+            f"every image is sharp (sharpness at least {config.min_sharpness:g})",
             "packed",
             gxe.ExpectColumnValuesToBeBetween(column="sharpness", min_value=config.min_sharpness),
             lambda row: f"sharpness {row['sharpness']:.2f}",
@@ -41,29 +41,29 @@ def appearance_checks(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         _at_most(
             "no_bars",
-            "no picture has bars at its borders",
+            "no image has uniform bars at its borders",
             "bars",
             config.max_bars,
-            "of it are bars",
+            "of the image are bars",
         ),
         _at_most(
             "not_one_colour",
-            "no picture is mostly of one colour",
+            "no image consists mostly of one color",
             "one_colour",
             config.max_one_color,
-            "of it has one colour",
+            "of the image has one color",
         ),
     ]
     return checks + (_near(config) if config.near_duplicates != "off" else [])
 
 
-def _at_most(name: str, words: str, column: str, most: float, told: str) -> PlannedCheck:
+def _at_most(name: str, words: str, column: str, most: float, finding: str) -> PlannedCheck:
     return PlannedCheck(
         name,
         f"{words} (at most {most:.0%})",
         "packed",
         gxe.ExpectColumnValuesToBeBetween(column=column, max_value=most),
-        lambda row: f"{row[column]:.0%} {told}",
+        lambda row: f"{row[column]:.0%} {finding}",
         most,
         only_warns=True,
     )
@@ -72,7 +72,7 @@ def _at_most(name: str, words: str, column: str, most: float, told: str) -> Plan
 def _near(config: ValidateConfig) -> list[PlannedCheck]:
     def reason(column: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda row: (
-            f"looks like {row[column]} ({row[f'{column}_bits']} of {HASH_BITS} bits differ)"
+            f"similar to {row[column]} ({row[f'{column}_bits']} of {HASH_BITS} bits differ)"
         )
 
     return [
@@ -87,10 +87,10 @@ def _near(config: ValidateConfig) -> list[PlannedCheck]:
             only_warns=config.near_duplicates == "warn",
         )
         for name, words, column in (
-            ("look_unique", "no two pictures of the set look the same", "near_here"),
+            ("look_unique", "no two images of the set look alike", "near_here"),
             (
                 "look_not_in_other_split",
-                "no picture looks like one in another split",
+                "no image looks like one in another split",
                 "near_elsewhere",
             ),
         )
@@ -98,11 +98,11 @@ def _near(config: ValidateConfig) -> list[PlannedCheck]:
 
 
 def drift_checks(config: ValidateConfig, profile: Mapping[str, Any]) -> list[PlannedCheck]:
-    """The set against the profile of an earlier one."""
+    """Checks that the set is distributed like a reference set, given by its profile."""
     checks = [
         PlannedCheck(
-            f"drift_{_WORDS[name]}",
-            f"{_WORDS[name]} is distributed as in the reference set",
+            f"drift_{_DISPLAY_NAMES[name]}",
+            f"the distribution of {_DISPLAY_NAMES[name]} is close to the reference",
             "packed",
             ExpectColumnDistributionToBeNear(
                 column=name, **profile[name], max_value=config.max_drift
@@ -117,7 +117,7 @@ def drift_checks(config: ValidateConfig, profile: Mapping[str, Any]) -> list[Pla
         checks.append(
             PlannedCheck(
                 "drift_classes",
-                "the classes are mixed as in the reference set",
+                "the class distribution is close to the reference",
                 "packed",
                 ExpectColumnMixToBeNear(
                     column="class_name",

@@ -1,6 +1,6 @@
-"""What is expected of a packed set and its manifest: every check, in words and as an expectation.
+"""Checks of the form, content, labels and manifest of a packed set, as expectations.
 
-What concerns the look of the pictures stands in ``look_plan.py``.
+Checks of visible defects and of drift are in ``appearance.py``.
 
 Importing this module imports Great Expectations (3 s).
 """
@@ -22,20 +22,21 @@ Reason = Callable[[Mapping[str, Any]], str]
 
 @dataclass(frozen=True)
 class PlannedCheck:
-    """One check before it is run.
+    """One check before it runs.
 
     Attributes:
-        name: stable, for machines.
-        words: the same for people.
-        table: which of ``Tables``: packed, manifest, classes or folders.
+        name: stable identifier.
+        words: what the check requires, as a phrase for people.
+        table: the table of ``Tables`` to check: packed, manifest, classes or folders.
         expectation: the expectation of Great Expectations that decides.
-        reason: says for one offending row what is wrong with it.
-        threshold: the limit that holds; None: there is none to choose.
-        partner: column that names an equal or similar picture.
-        only_warns: a failure is reported but does not count.
-        lists_column: every row with a value in the expectation's column offends, where it only
-            counts them.
-        level: raw (the manifest), packed (the decoded set) or reference (an earlier set).
+        reason: describes what is wrong with one offending row.
+        threshold: the limit from the settings; None: the check has none.
+        partner: column with the path of an equal or similar image; None: there is no such column.
+        only_warns: a failure is a warning and does not fail validation.
+        lists_column: for an expectation that only counts values: every row with a value in its
+            column is an offender.
+        level: raw (the manifest), packed (the decoded set) or reference (an earlier set); empty:
+            follows from the table.
     """
 
     name: str
@@ -50,19 +51,19 @@ class PlannedCheck:
     level: str = ""
 
     def __post_init__(self) -> None:
-        """What is asked of the manifest is about the raw pictures, unless it is said otherwise."""
+        """Checks of the manifest are about the raw images unless ``level`` says otherwise."""
         is_raw = self.table in ("manifest", "folders")
         object.__setattr__(self, "level", self.level or ("raw" if is_raw else "packed"))
 
 
 def planned_checks(
-    config: ValidateConfig, num_classes: int, is_labelled: bool
+    config: ValidateConfig, num_classes: int, is_labeled: bool
 ) -> list[PlannedCheck]:
-    """All checks of form, labels and agreement that apply, in the order of the report."""
+    """All checks of form, content, labels and manifest that apply, in report order."""
     checks = [*_decoding(), *_form(), *_content(config), *_agreement(config)]
     if config.source_counts:
         checks += _counts(config)
-    if is_labelled:
+    if is_labeled:
         checks += _labels(config, num_classes)
     if config.classes:
         checks.append(
@@ -82,7 +83,7 @@ def _decoding() -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "entries_decode",
-            "every entry is whole (CRC-32) and decodes",
+            "every entry is intact (CRC-32) and can be decoded",
             "packed",
             gxe.ExpectColumnValuesToBeNull(column="problem"),
             lambda row: str(row["problem"]),
@@ -101,29 +102,33 @@ def _form() -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "square",
-            "every picture is square",
+            "every image is square",
             "packed",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="width", column_B="height", ignore_row_if="either_value_is_missing"
             ),
             size,
         ),
-        PlannedCheck("one_size", "all pictures have one size", "packed", same(column="size"), size),
+        PlannedCheck(
+            "one_size", "all images have the same size", "packed", same(column="size"), size
+        ),
         PlannedCheck(
             "power_of_two",
-            "sides are powers of two",
+            "the sides are powers of two",
             "packed",
             ExpectColumnValuesToBePowerOfTwo(column="width"),
             size,
         ),
         PlannedCheck(
             "rgb_or_grey",
-            "every picture is RGB or grey (mode RGB or L)",
+            "every image is RGB or gray (mode RGB or L)",
             "packed",
             gxe.ExpectColumnValuesToBeInSet(column="mode", value_set=["RGB", "L"]),
             mode,
         ),
-        PlannedCheck("one_mode", "all pictures have one mode", "packed", same(column="mode"), mode),
+        PlannedCheck(
+            "one_mode", "all images have the same mode", "packed", same(column="mode"), mode
+        ),
     ]
 
 
@@ -132,7 +137,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "enough_pictures",
-            f"the set has at least {config.min_images} pictures",
+            f"the set has at least {config.min_images} images",
             "packed",
             gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images),
             lambda row: "",
@@ -140,7 +145,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_blank",
-            f"grey values of every picture deviate by at least {config.min_contrast:g} of 255",
+            f"no image is blank (contrast at least {config.min_contrast:g})",
             "packed",
             gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast),
             lambda row: f"contrast {row['contrast']:.2f}",
@@ -148,7 +153,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "unique",
-            "no picture stands in the set twice",
+            "no two images have the same pixels",
             "packed",
             gxe.ExpectColumnValuesToBeUnique(column="pixel_sha256"),
             lambda row: f"same pixels as {row['equal_here']}",
@@ -157,7 +162,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "not_in_other_split",
-            "no picture also stands in another split, outside the set",
+            "no image is also in another split, outside the set",
             "packed",
             gxe.ExpectColumnValuesToBeNull(column="equal_elsewhere"),
             lambda row: f"same pixels as {row['equal_elsewhere']}",
@@ -171,14 +176,14 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "paths_unique",
-            "every picture of the source stands in the manifest once",
+            "every image of the source is in the manifest exactly once",
             "manifest",
             gxe.ExpectColumnValuesToBeUnique(column="path"),
             lambda row: "listed more than once",
         ),
         PlannedCheck(
             "few_rejects",
-            f"packing left out at most {config.max_rejects} pictures as unreadable or unfit",
+            f"packing left out at most {config.max_rejects} images as unusable",
             "manifest",
             ExpectColumnNonNullCountToBeAtMost(column="reject", max_value=config.max_rejects),
             lambda row: str(row["reject"]),
@@ -187,7 +192,7 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "entries_found",
-            "every picture that the manifest calls packed is in the set",
+            "every image that the manifest lists as packed is in the set",
             "manifest",
             gxe.ExpectColumnValuesToBeInSet(column="found", value_set=[True]),
             lambda row: f"{row['entry']} is not in the set",
@@ -201,14 +206,14 @@ def _agreement(config: ValidateConfig) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "pixels_as_packed",
-            "every entry has the pixels that the manifest recorded",
+            "the pixels of every entry match the manifest",
             "packed",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="pixel_sha256",
                 column_B="expected_sha256",
                 ignore_row_if="either_value_is_missing",
             ),
-            lambda row: "other pixels than were packed",
+            lambda row: "pixels differ from the packed ones",
         ),
     ]
 
@@ -217,12 +222,12 @@ def _counts(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "source_counts",
-            "folders of the source hold as many usable pictures as they must",
+            "folders of the source hold the expected number of usable images",
             "folders",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="found", column_B="expected", ignore_row_if="either_value_is_missing"
             ),
-            lambda row: f"{row['folder']} holds {row['found']} pictures, not {row['expected']}",
+            lambda row: f"{row['folder']} holds {row['found']} images, not {row['expected']}",
         )
     ]
 
@@ -231,21 +236,21 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "labels_complete",
-            "every picture has a label",
+            "every image has a label",
             "packed",
             gxe.ExpectColumnValuesToNotBeNull(column="label_kind"),
             lambda row: "no label",
         ),
         PlannedCheck(
             "labels_one_kind",
-            "all labels are classes, or all vectors of one length",
+            "labels are all classes, or all vectors of the same length",
             "packed",
             ExpectColumnValuesToEqualTheMostCommon(column="label_kind"),
-            lambda row: f"label is {row['label_kind']}",
+            lambda row: f"the kind of its label is {row['label_kind']}",
         ),
         PlannedCheck(
             "labels_in_range",
-            "class numbers start at 0 and every one has a name, if any has",
+            "class numbers are below the number of classes",
             "packed",
             gxe.ExpectColumnValuesToBeBetween(
                 column="label", min_value=0, max_value=max(num_classes - 1, 0)
@@ -254,19 +259,19 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "labels_as_packed",
-            "every class is the one that the manifest recorded",
+            "the class of every image matches the manifest",
             "packed",
             gxe.ExpectColumnPairValuesToBeEqual(
                 column_A="label", column_B="expected_label", ignore_row_if="either_value_is_missing"
             ),
-            lambda row: f"class {row['label']}, recorded {row['expected_label']}",
+            lambda row: f"class {row['label']}, but {row['expected_label']} in the manifest",
         ),
         PlannedCheck(
             "enough_a_class",
-            f"every class has at least {config.min_class_images} pictures",
+            f"every class has at least {config.min_class_images} images",
             "classes",
             gxe.ExpectColumnValuesToBeBetween(column="pictures", min_value=config.min_class_images),
-            lambda row: f"class {row['class_name']} has {row['pictures']} pictures",
+            lambda row: f"class {row['class_name']} has {row['pictures']} images",
             config.min_class_images,
         ),
     ]

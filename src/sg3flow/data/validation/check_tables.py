@@ -1,4 +1,4 @@
-"""The tables that validation judges: the manifest, the decoded packed set, and its classes."""
+"""The tables that validation checks: manifest, decoded packed set, classes, source folders."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from sg3flow.config import ValidateConfig
-from sg3flow.data.archive import content_digest, picture_names
+from sg3flow.data.archive import content_digest, image_names
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.perceptual_hash import add_near
 from sg3flow.data.readers.labels import MAX_CLASSES, is_vector, read_labels
@@ -22,24 +22,27 @@ from sg3flow.progress import tracked
 
 @dataclass(frozen=True)
 class Tables:
-    """What is known of a packed set.
+    """Everything that the checks need to know about a packed set.
+
+    Every table has the column ``row``, its row number. Values that do not apply are missing.
 
     Attributes:
         storage: the packed set.
-        digest: of its content; None if some of it cannot be read.
-        manifest: the manifest, with ``row`` (its number), ``found`` (a picture said to be packed is
-            there; missing for the others) and ``enlarged`` (how, if it was; missing: it was not).
-        packed: a row an entry: ``row``, ``entry``, its ``path`` in the manifest, ``problem`` (why
-            it does not decode), ``size`` in words, mode, measures, ``expected_sha256`` (of its
-            pixels, by the manifest), ``label``, ``label_kind`` (class, vector, other; missing:
-            none), ``expected_label``, ``class_name``, ``equal_here`` (an equal picture in the set)
-            and ``equal_elsewhere`` (one in another split that was not packed), and those of
-            ``add_near``. What does not apply is missing.
-        num_classes: how many there should be: as many as have names, or as are counted.
-        folders: a row a folder whose pictures are counted: ``row``, ``folder``, ``expected``,
-            ``found``.
-        classes: a row a class: ``row``, ``class_name``, ``pictures``; none for unlabeled sets.
-        license: of the pictures, if the set carries one.
+        digest: digest of its content; None: some of it cannot be read.
+        manifest: the manifest, with ``found`` (for packed images: the entry is in the set) and
+            ``enlarged`` (for enlarged images: how).
+        packed: one row per entry: ``entry``, its ``path`` in the manifest, ``problem`` (why it
+            cannot be decoded), ``size`` as text, mode, measures, ``expected_sha256`` (of its
+            pixels, from the manifest), ``label``, ``label_kind`` (class, vector of N or other),
+            ``expected_label``, ``class_name``, ``equal_here`` (an equal image in the set),
+            ``equal_elsewhere`` (an equal image in a split that was not packed), and the columns of
+            ``add_near``.
+        classes: one row per class: ``class_name``, ``pictures`` (number of images); empty for
+            unlabeled sets.
+        folders: one row per folder whose images are counted: ``folder``, ``expected``, ``found``.
+        num_classes: number of class names, or without names, of classes that occur.
+        is_labeled: whether the set has labels.
+        license: license of the images; None: the set has none.
     """
 
     storage: Storage
@@ -49,16 +52,16 @@ class Tables:
     classes: pd.DataFrame
     folders: pd.DataFrame
     num_classes: int
-    is_labelled: bool
+    is_labeled: bool
     license: str | None
 
 
 def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: int = 0) -> Tables:
-    """Decode every entry of a packed set and set it beside its manifest.
+    """Decode every entry of a packed set and join it with the manifest.
 
     Raises:
         ConfigError: ``source_counts`` is not of the form FOLDER=NUMBER.
-        DataError: a file is missing or of another kind, or the labels file is damaged.
+        DataError: a file is missing or of the wrong kind, or the labels file is damaged.
     """
     counts = parse_counts(config.source_counts)
     rows = read_manifest(manifest)
@@ -110,7 +113,7 @@ _ENTRY_COLUMNS = {
 
 
 def _decoded(storage: Storage, workers: int) -> pd.DataFrame:
-    names = picture_names(storage)
+    names = image_names(storage)
     inspected = ordered_map(inspect_entry, storage, names, workers_for(len(names), workers))
     with closing(inspected):
         rows = list(tracked(inspected, "validating", len(names)))
@@ -153,7 +156,7 @@ def _kind(label: Any) -> str | None:
 
 
 def _add_equals(entries: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Find the partners of duplicates: within the set, and in splits that were not packed."""
+    """Find duplicates within the set, and between it and splits that were not packed."""
     groups: dict[str, list[str]] = {}
     names = [path or entry for path, entry in zip(entries["path"], entries["entry"], strict=True)]
     for name, digest in zip(names, entries["pixel_sha256"], strict=True):
@@ -179,13 +182,13 @@ def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":
     bars = dict(zip(entries["entry"], entries["bars"], strict=True))
 
     def is_enlarged(row: Mapping[Hashable, Any]) -> bool:
-        # center-crop-wide enlarges nothing: a picture too low for the square stands between bars.
+        # center-crop-wide enlarges nothing: it puts bars above and below a low image.
         if row["width"] >= side and bars.get(row["entry"], 0) > 0:
             return False
         return bool(min(row["width"], row["height"]) < side)
 
     words = [
-        f"{row['width']}x{row['height']} was enlarged to {side} px"
+        f"enlarged from {row['width']}x{row['height']} to {side} px"
         if row["packed"] and is_enlarged(row)
         else None
         for row in rows.to_dict("records")
@@ -194,16 +197,16 @@ def _enlarged(rows: pd.DataFrame, entries: pd.DataFrame) -> "pd.Series[Any]":
 
 
 def parse_counts(texts: Sequence[str]) -> dict[str, int]:
-    """``FOLDER=NUMBER`` as numbers by folder.
+    """Parse ``FOLDER=NUMBER`` texts; returns the numbers by folder.
 
     Raises:
-        ConfigError: a text is not of that form.
+        ConfigError: a text is malformed.
     """
     counts = {}
     for text in texts:
         folder, equals, number = text.rpartition("=")
         if not equals or not number.strip().isdecimal():
-            raise ConfigError(f"source_counts takes FOLDER=NUMBER, not '{text}'")
+            raise ConfigError(f"source_counts must be FOLDER=NUMBER, not '{text}'")
         counts[folder.strip().strip("/")] = int(number)
     return counts
 
@@ -226,10 +229,12 @@ def _names_of(labels: "pd.Series[Any]", classes: pd.DataFrame) -> "pd.Series[Any
 def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     counts = Counter(int(label) for label in entries["label"].dropna())
     number = max(len(names), max(counts, default=-1) + 1)
-    number = min(number, len(names) + len(entries))  # a stray label must not make a million rows
+    number = min(
+        number, len(names) + len(entries)
+    )  # one stray label must not create a million rows
     labels = [names[i] if i < len(names) else str(i) for i in range(number)]
-    pictures = [counts.get(i, 0) for i in range(number)]
-    return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": pictures})
+    images = [counts.get(i, 0) for i in range(number)]
+    return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": images})
 
 
 def _digest(storage: Storage) -> str | None:

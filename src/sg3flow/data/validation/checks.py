@@ -1,4 +1,4 @@
-"""Validation of a packed set against what training needs and what its manifest says."""
+"""Validate a packed set: run all checks on it and its manifest, and collect the report."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from sg3flow.data.manifest import REJECTS, check_is_manifest, counted_changes
 from sg3flow.data.raw_images import read_source
 from sg3flow.data.readers.listing import open_listing
 from sg3flow.data.readers.storage import Storage, check_exists
-from sg3flow.data.validation.expectations import profile_of, read_reference
 from sg3flow.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,10 +25,10 @@ _EXPECTED_REASONS = ("outside the subset", "beyond max_images")
 
 @dataclass(frozen=True)
 class Offender:
-    """A picture (or class) that a check complains about, and why.
+    """An image (or class) that violates a check, with the reason.
 
-    ``path`` is that of the raw picture, or the entry's name if the manifest does not know it;
-    ``other`` names an equal or similar one in the same way ("": there is none).
+    ``path`` is that of the raw image, or the name of an entry that the manifest lacks; ``other`` is
+    the path of an equal or similar image ("": none).
     """
 
     path: str
@@ -40,8 +39,11 @@ class Offender:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; ``status`` is passed, warning, failed, or error (it crashed),
-    ``level`` raw, packed or reference."""
+    """The result of one check.
+
+    ``status`` is passed, warning, failed, or error if the check itself crashed; ``level`` is raw,
+    packed or reference.
+    """
 
     name: str
     level: str
@@ -54,14 +56,13 @@ class Check:
 
 
 @dataclass(frozen=True)
-class PictureSources:
-    """Where the pictures that a report names can be read.
+class ImageSources:
+    """Where to read the images that a report names.
 
     Attributes:
-        packed, raw: the packed set, and its source; None: that was not given.
-        entries: entries of the packed set by the raw paths of their pictures.
-        classes: the entries that decode, by the name of their class, in the order of the classes;
-            "": those without.
+        packed, raw: the packed set and its source; None: the source was not given.
+        entries: entries of the packed set by raw path.
+        classes: entries that can be decoded by class name, in class order; "": without a class.
     """
 
     packed: Storage
@@ -72,10 +73,10 @@ class PictureSources:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything validation found out.
+    """The results of validation.
 
-    ``pictures`` and ``source`` (what the SOURCE.json of the raw pictures says; empty: there is
-    none) are for people's eyes: ``to_json`` leaves them out.
+    ``images`` and ``source`` (the SOURCE.json of the raw images; empty: there is none) serve the
+    HTML page only: ``to_json`` leaves them out.
     """
 
     checks: list[Check]
@@ -83,7 +84,7 @@ class Report:
     left_out_counts: dict[str, int]
     left_out: list[Offender]
     profile: dict[str, Any]
-    pictures: PictureSources
+    images: ImageSources
     source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -93,11 +94,11 @@ class Report:
 
     @property
     def success(self) -> bool:
-        """Whether the set may be trained on."""
+        """Whether the set passes, so that training may use it."""
         return not self.failed
 
     def metrics(self) -> dict[str, float]:
-        """The outcome in numbers, for the tracking."""
+        """Numbers of passed, failed and warning checks and of images, for tracking."""
         statuses = Counter(check.status for check in self.checks)
         return {
             "checks_passed": statuses["passed"],
@@ -116,16 +117,16 @@ class Report:
             "checks": [asdict(check) for check in self.checks],
             "left_out": {
                 "counts": self.left_out_counts,
-                "pictures": [asdict(picture) for picture in self.left_out],
+                "pictures": [asdict(image) for image in self.left_out],
             },
         }
 
 
 def check_inputs(manifest: Path, packed: Path, raw: Path | None) -> None:
-    """Find at once, before any work, an input that is missing.
+    """Check the inputs before any work starts.
 
     Raises:
-        DataError: it is missing, or the manifest is something else.
+        DataError: an input is missing, or the manifest is something else.
     """
     check_is_manifest(manifest)
     for path in (packed, raw):
@@ -136,72 +137,71 @@ def check_inputs(manifest: Path, packed: Path, raw: Path | None) -> None:
 def validate_packed(
     manifest: Path, packed: Path, raw: Path | None, config: ValidateConfig, *, workers: int = 0
 ) -> Report:
-    """Decode a whole packed set and judge it and its manifest by Great Expectations.
+    """Decode a whole packed set, and check it and its manifest with Great Expectations.
 
     Args:
-        manifest: what packing wrote beside the set.
+        manifest: the manifest that packing wrote.
         packed: the packed set, a zip file or a folder.
-        raw: the source it was packed from, only for the report's thumbnails and for the name of
-            the set; None: without them.
+        raw: the source of the set, used only for the thumbnails and the name in the report; None:
+            leave these out.
         config: the thresholds.
-        workers: processes that decode; 0: one a CPU. The report does not depend on it.
+        workers: number of decoding processes; 0: one per CPU. The report does not depend on it.
 
     Raises:
         ConfigError: ``source_counts`` is not of the form FOLDER=NUMBER.
-        DataError: an input is missing or of another kind. A failed check is no error here.
+        DataError: an input is missing or of the wrong kind. A failed check raises nothing here.
     """
+    check_inputs(manifest, packed, raw)  # before the imports, which take seconds
     from sg3flow.data.validation.appearance import appearance_checks, drift_checks
     from sg3flow.data.validation.check_plan import planned_checks
     from sg3flow.data.validation.check_tables import read_tables
+    from sg3flow.data.validation.expectations import profile_of, read_reference
 
-    check_inputs(manifest, packed, raw)
     reference = read_reference(config.reference)
     sources = open_listing(raw).storage if raw else None  # before the long work
     tables = read_tables(manifest, packed, config, workers)
-    told = zip(tables.manifest["kind"], tables.manifest["left_out"], strict=True)
-    tables.manifest["reject"] = [reason if kind in REJECTS else None for kind, reason in told]
-    plan = planned_checks(config, tables.num_classes, tables.is_labelled) + appearance_checks(
-        config
-    )
+    reasons = zip(tables.manifest["kind"], tables.manifest["left_out"], strict=True)
+    tables.manifest["reject"] = [reason if kind in REJECTS else None for kind, reason in reasons]
+    plan = planned_checks(config, tables.num_classes, tables.is_labeled) + appearance_checks(config)
     plan += drift_checks(config, reference) if reference else []
     checks = _run(plan, tables)
     counts, left_out = _left_out(tables.manifest)
     profile = profile_of(tables.packed, tables.classes)
-    pictures = _sources(tables, sources)
+    images = _sources(tables, sources)
     source = (read_source(raw) if raw else None) or {}
-    return Report(checks, _summary(packed, tables), counts, left_out, profile, pictures, source)
+    return Report(checks, _summary(packed, tables), counts, left_out, profile, images, source)
 
 
 def require_success(report: Report, html_path: Path) -> str:
-    """One line for people that says how validation went.
+    """Summarize a successful validation in one line.
 
     Raises:
-        DataError: it failed; the message names the failed checks and the first offender.
+        DataError: validation failed; the message names the failed checks and the first offender.
     """
     if report.success:
         warnings = [check.name for check in report.checks if check.status == "warning"]
-        noted = f", warnings: {', '.join(warnings)}" if warnings else ""
+        warned = f", warnings: {', '.join(warnings)}" if warnings else ""
         count = report.summary["num_images"]
-        return f"{count} pictures passed {len(report.checks)} checks{noted}; see {html_path}"
+        return f"{count} images passed {len(report.checks)} checks{warned}; see {html_path}"
     names = ", ".join(check.name for check in report.failed)
     first = next((check for check in report.failed if check.offenders), report.failed[0])
     offender = (
         f"{first.offenders[0].path}: {first.offenders[0].reason}"
         if first.offenders
-        else f"{first.words}, found {first.observed}"
+        else f"required: {first.words}; found: {first.observed}"
     )
     raise DataError(
-        f"validation failed ({names}); first {offender}. All of it, with pictures: {html_path}"
+        f"validation failed ({names}); first: {offender}; all results and images: {html_path}"
     )
 
 
-def _sources(tables: "Tables", raw: Storage | None) -> PictureSources:
+def _sources(tables: "Tables", raw: Storage | None) -> ImageSources:
     entries = tables.packed
     classes: dict[str, list[str]] = {str(name): [] for name in tables.classes["class_name"]}
     for row in entries[entries["problem"].isna()].to_dict("records"):
         classes.setdefault(_text(row["class_name"]), []).append(str(row["entry"]))
     paths = zip(entries["path"], entries["entry"], strict=True)
-    return PictureSources(
+    return ImageSources(
         tables.storage,
         raw,
         {str(path): str(entry) for path, entry in paths if path},
@@ -210,14 +210,16 @@ def _sources(tables: "Tables", raw: Storage | None) -> PictureSources:
 
 
 def _run(plan: "list[PlannedCheck]", tables: "Tables") -> list[Check]:
-    from sg3flow.data.validation.expectations import judge
+    from sg3flow.data.validation.expectations import run_expectations
 
     results: dict[str, Any] = {}
     for name in ("packed", "manifest", "classes", "folders"):
         planned = [check for check in plan if check.table == name]
         if planned:
-            judged = judge(name, getattr(tables, name), [check.expectation for check in planned])
-            results |= {check.name: result for check, result in zip(planned, judged, strict=True)}
+            outcomes = run_expectations(
+                name, getattr(tables, name), [check.expectation for check in planned]
+            )
+            results |= {check.name: result for check, result in zip(planned, outcomes, strict=True)}
     return [_check(planned, results[planned.name], tables) for planned in plan]
 
 
@@ -234,15 +236,15 @@ def _check(planned: "PlannedCheck", result: Any, tables: "Tables") -> Check:
         bool(result.success),
         "passed" if result.success else failure,
         crash
-        or (f"{len(offenders)} of {len(frame)} offend" if observed is None else str(observed)),
+        or (f"{len(offenders)} of {len(frame)} violate it" if observed is None else str(observed)),
         planned.threshold,
         offenders,
     )
 
 
 def _crash(info: dict[str, Any]) -> str:
-    """Why an expectation could not be evaluated; "": it was. Its own result only says 'failed'."""
-    # Flat for an expectation that ran; one dictionary a metric for one that did not.
+    """Why an expectation could not be evaluated; "": it was. Its result would only say 'failed'."""
+    # Flat for an expectation that ran, nested by metric for one that crashed.
     nested = [value for value in info.values() if isinstance(value, dict)]
     for details in nested or [info]:
         if details.get("raised_exception"):
@@ -265,8 +267,8 @@ def _offenders(
 
 def _offender(planned: "PlannedCheck", row: Mapping[Any, Any]) -> Offender:
     entry = _text(row.get("entry"))
-    place = _text(row.get("class_name")) or _text(row.get("folder"))
-    path = _text(row.get("path")) or entry or place
+    group = _text(row.get("class_name")) or _text(row.get("folder"))
+    path = _text(row.get("path")) or entry or group
     other = _text(row[planned.partner]) if planned.partner else ""
     return Offender(path, entry, planned.reason(row), other)
 
@@ -276,7 +278,7 @@ def _text(value: Any) -> str:
 
 
 def _left_out(manifest: "pd.DataFrame") -> tuple[dict[str, int], list[Offender]]:
-    """How many pictures were not packed, by kind, and those whose reason a person should see."""
+    """Number of images that were not packed, by kind, and those with unexpected reasons."""
     counts: Counter[str] = Counter()
     listed = []
     for row in manifest[~manifest["packed"]].to_dict("records"):
@@ -321,7 +323,7 @@ def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
 
 
 def _spread(values: "pd.Series[float]") -> dict[str, Any]:
-    """Least, median and greatest of gray measures, and how many lie in each sixteenth of 0..255."""
+    """Minimum, median and maximum of values, and their counts in 16 equal bins of 0 to 255."""
     known = values.dropna()
     if known.empty:
         return {"min": None, "median": None, "max": None, "counts": [0] * 16}

@@ -1,21 +1,53 @@
-"""The profile of a packed set: what its pictures are like, to hold a later set against."""
+"""The profile of a packed set, and the expectations that Great Expectations lacks.
+
+Importing this module imports Great Expectations (3 s).
+"""
 
 import json
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sg3flow.errors import DataError
 
-if TYPE_CHECKING:
-    import pandas as pd
+# Great Expectations reads this on import; no usage statistics leave the machine.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it imports modules that Python has deprecated
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import (
+        ColumnAggregateExpectation,
+        ColumnMapExpectation,
+    )
+    from great_expectations.expectations.metrics import (
+        ColumnAggregateMetricProvider,
+        ColumnMapMetricProvider,
+        column_aggregate_value,
+        column_condition_partial,
+    )
+
+__all__ = [
+    "PROFILED",
+    "ExpectColumnDistributionToBeNear",
+    "ExpectColumnMixToBeNear",
+    "ExpectColumnNonNullCountToBeAtMost",
+    "ExpectColumnValuesToBePowerOfTwo",
+    "ExpectColumnValuesToEqualTheMostCommon",
+    "gxe",
+    "profile_of",
+    "read_reference",
+    "run_expectations",
+]
 
 PROFILED = ("mean", "contrast", "sharpness")
-# Of 255; sharpness has no upper end and is told apart by factors.
+# Gray values of 0 to 255; sharpness is unbounded, so its bins are logarithmic.
 _EDGES: dict[str, list[float]] = {
     "mean": [8 * i for i in range(33)],
     "contrast": [4 * i for i in range(33)],
@@ -23,11 +55,11 @@ _EDGES: dict[str, list[float]] = {
 }
 
 
-def profile_of(entries: "pd.DataFrame", classes: "pd.DataFrame") -> dict[str, Any]:
-    """Share of the pictures in each bin of brightness, contrast and sharpness, and in each class.
+def profile_of(entries: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
+    """Fractions of images per bin of brightness, contrast and sharpness, and per class.
 
     Args:
-        entries: the table of entries, with a column for each of ``PROFILED``.
+        entries: the table of entries, with the columns ``PROFILED``.
         classes: the table of classes; empty for an unlabeled set.
     """
     counts = dict(zip(classes["class_name"], classes["pictures"], strict=True))
@@ -45,7 +77,7 @@ def _histogram(values: "pd.Series[float]", edges: list[float]) -> dict[str, Any]
 
 
 def binned_shares(values: np.ndarray, edges: list[float]) -> np.ndarray:
-    """Share of the values in each bin; what lies beyond the edges counts to the outer bins."""
+    """Fraction of values per bin; values beyond the edges count in the outer bins."""
     inside = np.clip(values, edges[0], np.nextafter(edges[-1], -np.inf))
     counts, _ = np.histogram(inside, edges)
     shares: np.ndarray = counts / max(len(values), 1)
@@ -53,10 +85,10 @@ def binned_shares(values: np.ndarray, edges: list[float]) -> np.ndarray:
 
 
 def read_reference(path: str) -> dict[str, Any] | None:
-    """The profile in the ``validation.json`` of an earlier set; None for the empty path.
+    """Read the profile from the ``validation.json`` of an earlier set; None for an empty path.
 
     Raises:
-        DataError: there is no such file, or it holds no profile.
+        DataError: the file is missing or contains no profile.
     """
     if not path:
         return None
@@ -72,38 +104,8 @@ def read_reference(path: str) -> dict[str, Any] | None:
         raise DataError(f"the reference {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
-            f"the reference {path} holds no profile; give the validation.json of an earlier set"
+            f"the reference {path} contains no profile; pass the validation.json of an earlier set"
         ) from None
-
-
-# Read when the package is imported: no usage statistics leave the machine.
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it imports modules that Python has marked as old
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-    from great_expectations.execution_engine import PandasExecutionEngine
-    from great_expectations.expectations.expectation import (
-        ColumnAggregateExpectation,
-        ColumnMapExpectation,
-    )
-    from great_expectations.expectations.metrics import (
-        ColumnAggregateMetricProvider,
-        ColumnMapMetricProvider,
-        column_aggregate_value,
-        column_condition_partial,
-    )
-
-__all__ = [
-    "ExpectColumnDistributionToBeNear",
-    "ExpectColumnMixToBeNear",
-    "ExpectColumnNonNullCountToBeAtMost",
-    "ExpectColumnValuesToBePowerOfTwo",
-    "ExpectColumnValuesToEqualTheMostCommon",
-    "gxe",
-    "judge",
-]
 
 
 class _PowerOfTwo(ColumnMapMetricProvider):  # type: ignore[misc]
@@ -116,7 +118,7 @@ class _PowerOfTwo(ColumnMapMetricProvider):  # type: ignore[misc]
 
 
 class ExpectColumnValuesToBePowerOfTwo(ColumnMapExpectation):  # type: ignore[misc]
-    """Expect every value to be 1, 2, 4, 8, ...; missing values do not count."""
+    """Expect every value to be 1, 2, 4, 8, ...; missing values are ignored."""
 
     map_metric = "column_values.power_of_two"
     success_keys = ("mostly",)
@@ -127,24 +129,24 @@ class _MostCommon(ColumnMapMetricProvider):  # type: ignore[misc]
 
     @column_condition_partial(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]
     def _pandas(cls, column: Any, **kwargs: Any) -> Any:
-        # mode() is sorted, so that a tie falls the same way every time.
+        # mode() is sorted, so ties are resolved deterministically.
         return column == column.mode().iloc[0] if len(column) else column.astype(bool)
 
 
 class ExpectColumnValuesToEqualTheMostCommon(ColumnMapExpectation):  # type: ignore[misc]
-    """Expect every value to be the same; those unlike the most common one are unexpected."""
+    """Expect all values to be equal; those unlike the most common one are unexpected."""
 
     map_metric = "column_values.equal_most_common"
     success_keys = ("mostly",)
 
 
 class _NumberAtMost:
-    """The verdict of an expectation that holds one number against ``max_value``."""
+    """Mixin for expectations that compare one number with ``max_value``."""
 
     max_value: float
 
     def number(self, metrics: dict[str, Any]) -> float:
-        """The number to judge, from the metrics that the expectation asked for."""
+        """The number to compare, from the metrics of the expectation."""
         raise NotImplementedError
 
     def _validate(
@@ -158,7 +160,7 @@ class _NumberAtMost:
 
 
 class ExpectColumnNonNullCountToBeAtMost(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
-    """Expect at most ``max_value`` values that are there (of a column that holds complaints)."""
+    """Expect at most ``max_value`` values that are not missing."""
 
     max_value: int
 
@@ -181,12 +183,12 @@ class _BinShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
 class ExpectColumnDistributionToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
     """Expect values to be distributed as in a reference.
 
-    The distance is that of Kolmogorov and Smirnov over bins: the largest difference between the
-    shares of values below an edge, 0 (the same) to 1. Without values there is nothing to judge.
+    The distance is the Kolmogorov-Smirnov statistic over bins: the largest difference between the
+    fractions of values below an edge, from 0 (equal) to 1. A column without values passes.
     """
 
     edges: list[float]
-    shares: list[float]  # of the reference, one a bin
+    shares: list[float]  # of the reference, one per bin
     max_value: float
 
     metric_dependencies = ("column.bin_shares",)
@@ -207,9 +209,9 @@ class _ValueShares(ColumnAggregateMetricProvider):  # type: ignore[misc]
 
 
 class ExpectColumnMixToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # type: ignore[misc]
-    """Expect the shares of the values (classes, say) to be those of a reference.
+    """Expect the frequencies of categorical values, e.g. classes, to be those of a reference.
 
-    The distance is the total variation: the share that would have to change, 0 to 1.
+    The distance is the total variation: the fraction of values that would have to change, 0 to 1.
     """
 
     shares: dict[str, float]
@@ -221,15 +223,15 @@ class ExpectColumnMixToBeNear(_NumberAtMost, ColumnAggregateExpectation):  # typ
     def number(self, metrics: dict[str, Any]) -> float:
         found = metrics["column.value_shares"]
         names = {*found, *self.shares}
-        changed = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names))
-        return round(float(changed) / 2, 6)
+        total = sum(abs(found.get(n, 0.0) - self.shares.get(n, 0.0)) for n in sorted(names))
+        return round(float(total) / 2, 6)
 
 
-def judge(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:
-    """Run expectations on a table with a column ``row``; results in the order of ``expectations``.
+def run_expectations(name: str, frame: pd.DataFrame, expectations: list[Any]) -> list[Any]:
+    """Run expectations on a table with a column ``row``; returns results in the same order.
 
-    Each result is one of Great Expectations, with every unexpected row under
-    ``result["unexpected_index_list"]``. Nothing is written to the disk.
+    Each is a result of Great Expectations, with all unexpected rows in
+    ``result["unexpected_index_list"]``. Nothing is written to disk.
     """
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)

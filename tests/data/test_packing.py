@@ -79,7 +79,7 @@ def test_golden_pixels(golden, photos, tmp_path, name):
             assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest, entry
 
 
-def test_bytes_depend_on_nothing_but_the_pictures(tmp_path):
+def test_bytes_depend_on_nothing_but_the_images(tmp_path):
     for i in range(40):
         save(tmp_path / "raw" / "abc"[i % 3] / f"{i}.png", i)
     results = []
@@ -145,7 +145,7 @@ def test_labels_from_folders_and_splits(tmp_path):
     assert below.license == "CC BY-NC 4.0"
 
 
-def test_labels_from_json_follow_their_pictures(tmp_path):
+def test_labels_from_json_follow_their_images(tmp_path):
     for name in "ab":
         save(tmp_path / "raw" / f"{name}.png", ord(name))
     labels = tmp_path / "raw" / "dataset.json"
@@ -181,7 +181,7 @@ def test_leaked_dogs_of_the_sample_are_left_out(photos, tmp_path):
     }
 
 
-def test_of_two_equal_pictures_the_first_stays(tmp_path):
+def test_of_two_equal_images_the_first_stays(tmp_path):
     for name, seed in (("train/a.png", 1), ("train/b.png", 1), ("val/c.png", 1)):
         save(tmp_path / "raw" / name, seed)
     dest = tmp_path / "set.zip"
@@ -191,7 +191,7 @@ def test_of_two_equal_pictures_the_first_stays(tmp_path):
     assert pack(tmp_path / "raw", dest).num_packed == 3
 
 
-def test_max_images_counts_packed_pictures(tmp_path):
+def test_max_images_counts_packed_images(tmp_path):
     for i in range(50):
         save(tmp_path / "raw" / f"{i:02d}.png", i)
     dest = tmp_path / "set.zip"
@@ -202,18 +202,18 @@ def test_max_images_counts_packed_pictures(tmp_path):
 
 _BAD = {
     "empty.png": (b"", "the file is empty"),
-    "text.png": (b"this is no picture", "not a picture"),
+    "text.png": (b"this is no image", "not a picture"),
     "cut.png": (None, "cannot be decoded"),
 }
 
 
 @pytest.mark.parametrize("name", _BAD)
-def test_bad_pictures_are_named_or_left_out(tmp_path, name):
+def test_bad_images_are_named_or_left_out(tmp_path, name):
     good = save(tmp_path / "raw" / "a.png", 1, 64, 64, 3)
     content, words = _BAD[name]
     (tmp_path / "raw" / name).write_bytes(good.read_bytes()[:2000] if content is None else content)
     dest = tmp_path / "set.zip"
-    with pytest.raises(DataError, match=rf"1 of 2 pictures .*{name}: {words}"):
+    with pytest.raises(DataError, match=rf"1 of 2 images .*{name}: {words}"):
         pack(tmp_path / "raw", dest)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
     assert pack(tmp_path / "raw", dest, max_rejects=1).num_packed == 1
@@ -223,11 +223,11 @@ def test_bad_pictures_are_named_or_left_out(tmp_path, name):
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((32, 32, 3), r"a\.png is 16x16 colour, b\.png is 32x32 colour; pass --resolution 16x16"),
-        ((16, 16), r"a\.png is 16x16 colour, b\.png is 16x16 grey"),
+        ((32, 32, 3), r"a\.png is 16x16 color, b\.png is 32x32 color; pass --resolution 16x16"),
+        ((16, 16), r"a\.png is 16x16 color, b\.png is 16x16 gray"),
     ],
 )
-def test_pictures_of_different_form_are_named(tmp_path, shape, words):
+def test_images_of_different_form_are_named(tmp_path, shape, words):
     save(tmp_path / "raw" / "a.png", 1)
     save(tmp_path / "raw" / "b.png", 2, *shape)
     with pytest.raises(DataError, match=words):
@@ -253,7 +253,7 @@ def test_side_that_is_no_power_of_two_says_what_to_pass(tmp_path):
     ],
 )
 def test_impossible_transforms(tmp_path, config):
-    with pytest.raises(ConfigError, match=r"resolution|square|no colour"):
+    with pytest.raises(ConfigError, match=r"resolution|square|not a color"):
         pack(tmp_path, tmp_path / "set.zip", **config)
 
 
@@ -296,7 +296,7 @@ def test_foreign_outputs_are_refused(tmp_path):
 
 def test_nothing_to_pack(tmp_path):
     (tmp_path / "raw").mkdir()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         pack(tmp_path / "raw", tmp_path / "set.zip")
     save(tmp_path / "raw" / "train" / "a.png", 1)
     with pytest.raises(DataError, match="did you mean 'train'"):
@@ -329,7 +329,7 @@ def test_two_outputs_never_share_a_path(tmp_path):
 
 
 @pytest.mark.parametrize("config", [{"max_images": 2}, {"subset": "00000"}])
-def test_a_part_of_a_labelled_set_keeps_all_classes(tmp_path, config):
+def test_a_part_of_a_labeled_set_keeps_all_classes(tmp_path, config):
     for i in range(6):
         save(tmp_path / "raw" / "abc"[i // 2] / f"{i}.png", i)
     pack(tmp_path / "raw", tmp_path / "one.zip", labels="folders")
@@ -357,7 +357,7 @@ def test_linked_class_folders_are_packed(tmp_path):
         PackedSet(tmp_path / "real")
 
 
-def test_a_pipe_among_the_pictures_is_named(tmp_path):
+def test_a_pipe_among_the_images_is_named(tmp_path):
     save(tmp_path / "raw" / "a.png", 1)
     os.mkfifo(tmp_path / "raw" / "b.png")
     with pytest.raises(DataError, match=r"b\.png is not a plain file"):

@@ -1,4 +1,4 @@
-"""Packing under bad conditions: odd names, what may not be read, a kill, and many pictures."""
+"""Packing under bad conditions: odd names, what may not be read, a kill, and many images."""
 
 import os
 import shutil
@@ -61,14 +61,14 @@ def test_paths_longer_than_the_system_takes(raw, tmp_path):
         os.close(here)
         here = inner
     os.close(here)
-    with pytest.raises(DataError, match=r"1 of 4 pictures cannot be used .*name too long"):
+    with pytest.raises(DataError, match=r"1 of 4 images cannot be used .*name too long"):
         pack(raw, tmp_path / "set.zip")
     assert pack(raw, tmp_path / "set.zip", max_rejects=1).num_packed == 3
 
 
-def test_that_nothing_can_be_packed_is_told_of_the_first_picture(raw, tmp_path):
+def test_if_nothing_can_be_packed_the_error_names_the_first_image(raw, tmp_path):
     (raw / "2.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"none of the 3 pictures .*first, 0\.png: .*min_side 99"):
+    with pytest.raises(DataError, match=r"none of the 3 images .*first, 0\.png: .*min_side 99"):
         pack(raw, tmp_path / "set.zip", min_side=99, max_rejects=3)
 
 
@@ -91,20 +91,20 @@ def test_folders_and_files_that_may_not_be_read(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", guarded_read)
     summary = pack(raw, tmp_path / "set.zip", max_rejects=2)
     assert summary.num_packed == 2 and summary.left_out == {"unreadable": 2}
-    told = problems(tmp_path / "set.zip")
-    assert told["closed"] == "unreadable: cannot be listed: Permission denied"
-    assert told["1.png"] == "unreadable: 1.png cannot be read: Permission denied"
+    found = problems(tmp_path / "set.zip")
+    assert found["closed"] == "unreadable: cannot be listed: Permission denied"
+    assert found["1.png"] == "unreadable: 1.png cannot be read: Permission denied"
     with pytest.raises(DataError, match="closed: cannot be listed"):
         PackedSet(raw)
 
 
 def test_a_source_that_may_not_be_read_is_named(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != raw)
-    with pytest.raises(DataError, match="raw may not be read; change its permissions"):
+    with pytest.raises(DataError, match="raw is not readable; change its permissions"):
         pack(raw, tmp_path / "set.zip")
 
 
-def test_the_manifest_does_not_tell_where_the_source_stands(raw, tmp_path, noise, png):
+def test_the_manifest_does_not_depend_on_the_location_of_the_source(raw, tmp_path, noise, png):
     good = png(noise(0))
     manifests = []
     for name in ("one", "two"):
@@ -118,8 +118,8 @@ def test_the_manifest_does_not_tell_where_the_source_stands(raw, tmp_path, noise
         (tmp_path / name / "raw.zip").write_bytes(damaged)
         pack(tmp_path / name / "raw.zip", tmp_path / name / "set.zip", max_rejects=1)
         manifests.append((tmp_path / name / "manifest.parquet").read_bytes())
-        told = problems(tmp_path / name / "set.zip")["b.png"]
-        assert told == "unreadable: entry b.png is damaged (CRC-32 does not match)"
+        found = problems(tmp_path / name / "set.zip")["b.png"]
+        assert found == "unreadable: entry b.png is damaged (CRC-32 does not match)"
     assert manifests[0] == manifests[1]
 
 
@@ -151,7 +151,7 @@ def test_every_kind_of_bad_file_at_once(raw, tmp_path, noise, png):
     ]
 
 
-def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
+def test_images_that_the_settings_leave_out(raw, tmp_path, noise, png):
     (raw / "wide.png").write_bytes(png(noise(5, 16, 32, 3)))
     (raw / "small.png").write_bytes(png(noise(6, 8, 8, 3)))
     config = {"resolution": "16x16", "aspect": "square", "min_side": 16}
@@ -159,8 +159,8 @@ def test_pictures_that_the_settings_leave_out(raw, tmp_path, noise, png):
         pack(raw, tmp_path / "set.zip", 2, max_rejects=1, **config)
     summary = pack(raw, tmp_path / "set.zip", 2, max_rejects=2, **config)
     assert summary.left_out == {"not square": 1, "too small": 1} and summary.num_packed == 3
-    told = problems(tmp_path / "set.zip")
-    assert told == {"wide.png": "32x16 is not square", "small.png": "8x8 is below min_side 16"}
+    found = problems(tmp_path / "set.zip")
+    assert found == {"wide.png": "32x16 is not square", "small.png": "8x8 is below min_side 16"}
 
 
 _PACK = """
@@ -222,8 +222,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.medium
-def test_memory_does_not_grow_with_the_pictures(tmp_path, noise, png):
-    """700 pictures of 128 px are 34 MB packed: what is held of each is its row."""
+def test_memory_does_not_grow_with_the_images(tmp_path, noise, png):
+    """700 images of 128 px are 34 MB packed: what is held of each is its row."""
     raw = tmp_path / "raw"
     raw.mkdir()
     contents = [png(noise(i, 128, 128, 3)) for i in range(10)]

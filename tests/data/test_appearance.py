@@ -1,4 +1,4 @@
-"""Validation of the look of pictures, of counts, and against an earlier set."""
+"""Checks of visible defects, near duplicates, source counts, and drift from an earlier set."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from sg3flow.data.validation.checks import Report, validate_packed
 from sg3flow.data.validation.expectations import (
     ExpectColumnDistributionToBeNear,
     ExpectColumnMixToBeNear,
-    judge,
+    run_expectations,
 )
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.reports.validation_page import html_page, thumbnails, write_reports
@@ -45,19 +45,19 @@ def spotted(seed: int) -> Image.Image:
     return canvas
 
 
-def write(folder: Path, pictures: dict[str, Image.Image]) -> Path:
-    for name, picture in pictures.items():
+def write(folder: Path, images: dict[str, Image.Image]) -> Path:
+    for name, image in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / name)
+        image.save(folder / name)
     return folder
 
 
 @pytest.fixture
 def validated(tmp_path) -> Callable[..., Report]:
-    """``validated(pictures, pack={...}, **thresholds)``: the report on the pictures packed."""
+    """``validated(images, pack={...}, **thresholds)``: the report on the images packed."""
 
-    def run(pictures: dict[str, Image.Image], pack: dict | None = None, **config: object) -> Report:
-        raw = write(tmp_path / "raw", pictures)
+    def run(images: dict[str, Image.Image], pack: dict | None = None, **config: object) -> Report:
+        raw = write(tmp_path / "raw", images)
         paths = raw, tmp_path / "set.zip", tmp_path / "m.parquet"
         settings = {"subset": "train", "labels": "folders"} | (pack or {})
         pack_images(*paths, PackConfig(**settings), workers=1)
@@ -83,12 +83,12 @@ def complaints(report: Report) -> dict[str, list[str]]:
         ("not_one_colour", lambda: spotted(50)),
     ],
 )
-def test_pictures_that_look_wrong_are_warned_of_with_a_thumbnail(validated, name, odd):
+def test_images_that_look_wrong_are_warned_of_with_a_thumbnail(validated, name, odd):
     report = validated(sound() | {"train/a/odd.png": odd()})
     assert report.success
     assert complaints(report) == {name: ["train/a/odd.png"]}
     assert list(thumbnails(report)) == ["train/a/odd.png"]
-    off = {"min_sharpness": 0.0, "max_bars": 1.0, "max_one_colour": 1.0}
+    off = {"min_sharpness": 0.0, "max_bars": 1.0, "max_one_color": 1.0}
     assert complaints(validated({}, **off)) == {}
 
 
@@ -101,9 +101,9 @@ def test_quality_of_plain_cases():
     assert quality(spotted(1)).bars == 0  # uniform all around: a background
 
 
-def as_jpeg(picture: Image.Image) -> Image.Image:
+def as_jpeg(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=60)
+    image.save(stream, "JPEG", quality=60)
     return Image.open(stream)
 
 
@@ -127,17 +127,17 @@ def test_near_duplicates_are_paired_within_and_across_splits(validated, how):
     assert page.count("<figure>") == 2 and page.count("<img") == 4  # pairs, side by side
 
 
-def test_enlarged_pictures_are_warned_of(validated):
+def test_enlarged_images_are_warned_of(validated):
     small = {"small": photo(9).resize((32, 32)), "flat": photo(10).resize((200, 32))}
-    pictures = sound() | {f"train/a/{name}.png": picture for name, picture in small.items()}
+    images = sound() | {f"train/a/{name}.png": image for name, image in small.items()}
     square = {"resolution": "64x64", "transform": "center-crop"}
-    found = complaints(validated(pictures, square, min_sharpness=0))
+    found = complaints(validated(images, square, min_sharpness=0))
     assert found == {"not_enlarged": ["train/a/flat.png", "train/a/small.png"]}
 
 
-def test_wide_pictures_between_bars_are_not_enlarged(validated):
+def test_wide_images_between_bars_are_not_enlarged(validated):
     wide = {"resolution": "64x32", "transform": "center-crop-wide"}
-    low = {name: picture.resize((100, 60)) for name, picture in sound().items()}
+    low = {name: image.resize((100, 60)) for name, image in sound().items()}
     assert "not_enlarged" not in complaints(validated(low, wide, min_sharpness=0))
 
 
@@ -148,7 +148,7 @@ def test_counts_of_the_source(validated):
     assert complaints(report) == {"source_counts": ["train/a"]}
     (check,) = [check for check in report.checks if check.name == "source_counts"]
     assert (check.status, check.level) == ("failed", "raw")
-    assert check.offenders[0].reason == "train/a holds 3 pictures, not 4"
+    assert check.offenders[0].reason == "train/a holds 3 images, not 4"
     with pytest.raises(ConfigError, match="FOLDER=NUMBER, not 'train'"):
         validated({}, source_counts=("train",))
 
@@ -162,14 +162,14 @@ def reference(validated, tmp_path) -> Path:
 def test_the_same_set_has_not_drifted(validated, reference):
     report = validated({}, reference=str(reference), max_drift=0.0, max_class_drift=0.0)
     assert report.success
-    told = {check.name: check.observed for check in report.checks if check.level == "reference"}
-    assert sorted(told) == [
+    observed = {check.name: check.observed for check in report.checks if check.level == "reference"}
+    assert sorted(observed) == [
         "drift_brightness",
         "drift_classes",
         "drift_contrast",
         "drift_sharpness",
     ]
-    assert set(told.values()) == {"0.0"}
+    assert set(observed.values()) == {"0.0"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_drift_is_found(validated, reference, tmp_path, name, change):
     (tmp_path / "raw/train/b").mkdir(exist_ok=True)
     report = validated({"train/b/x.png": photo(70)}, reference=str(reference), min_contrast=0)
     (found,) = [check for check in report.failed if check.name == name]
-    assert not found.offenders, "the set as a whole drifted, no picture of it"
+    assert not found.offenders, "the set as a whole drifted, no image of it"
     assert "drift" in html_page(report)
 
 
@@ -198,7 +198,7 @@ def test_drift_is_found(validated, reference, tmp_path, name, change):
 def test_what_is_no_reference_is_named(validated, tmp_path, content):
     if content is not None:
         (tmp_path / "old.json").write_text(content)
-    with pytest.raises(DataError, match=r"old\.json (cannot be read|holds no profile)"):
+    with pytest.raises(DataError, match=r"old\.json (cannot be read|contains no profile)"):
         validated(sound(), reference=str(tmp_path / "old.json"))
 
 
@@ -209,9 +209,9 @@ def test_the_profile_is_in_the_report(reference):
         assert sum(profile[name]["shares"]) == pytest.approx(1, abs=1e-4)
 
 
-def judged(expectation: object, values: list[object], dtype: str) -> tuple[bool, object]:
+def evaluated(expectation: object, values: list[object], dtype: str) -> tuple[bool, object]:
     frame = pd.DataFrame({"row": range(len(values)), "v": pd.array(values, dtype=dtype)})
-    result = judge("table", frame, [expectation])[0]
+    result = run_expectations("table", frame, [expectation])[0]
     return result.success, result.result["observed_value"]
 
 
@@ -220,7 +220,7 @@ def test_expectation_distribution():
         expectation = ExpectColumnDistributionToBeNear(
             column="v", edges=[0, 1, 2, 3], shares=[0.5, 0.5, 0.0], max_value=most
         )
-        return judged(expectation, values, "float64")
+        return evaluated(expectation, values, "float64")
 
     assert near([0.5, 1.5], 0.0) == (True, 0.0)
     assert near([0.5, 1.5, 1.5, 2.5], 0.2) == (False, 0.25)
@@ -234,7 +234,7 @@ def test_expectation_mix():
         expectation = ExpectColumnMixToBeNear(
             column="v", shares={"a": 0.5, "b": 0.5}, max_value=most
         )
-        return judged(expectation, values, "object")
+        return evaluated(expectation, values, "object")
 
     assert near(["a", "b", None], 0.0) == (True, 0.0)
     assert near(["a", "a", "a", "b"], 0.2) == (False, 0.25)

@@ -53,6 +53,16 @@ def test_a_setting_keeps_the_spelling_of_the_file(params):
     assert "map-depth: 4\n" in text and "map_depth" not in text
 
 
+def test_a_former_name_sets_the_same_setting(params):
+    set_values(params, ["train.max_repairs=5"])
+    assert "max_nonfinite_updates: 5\n" in params.read_text()
+    params.write_text(PARAMS.replace("  gamma", "  max_repairs: 1\n  gamma"))
+    set_values(params, ["train.max_nonfinite_updates=7"])
+    text = params.read_text()
+    assert "max_repairs: 7\n" in text and "max_nonfinite_updates" not in text
+    assert load_settings(TrainConfig, "train", params).max_nonfinite_updates == 7
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -62,7 +72,7 @@ def test_a_setting_keeps_the_spelling_of_the_file(params):
         ("train.gamma=-1", "at least 0"),
         ("gamma=2", "must be SECTION.NAME=VALUE"),
         ("train.gamma", "must be SECTION.NAME=VALUE"),
-        ("train.desc=[", "is no value"),
+        ("train.desc=[", "is not valid YAML"),
         (" ", "nothing to set"),
     ],
 )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sg3flow.data.packed_form import encode_png
 
-# Of a color picture of two stored blocks; the bytes depend on no library.
+# Of a color image of two stored blocks; the bytes depend on no library.
 _PINNED = "f2ae78af"
 
 
@@ -23,15 +23,15 @@ def draw(*shape: int) -> np.ndarray:
 @given(st.integers(1, 300), st.integers(1, 200), st.sampled_from([(), (1,), (3,)]))
 def test_files_give_back_the_pixels(height: int, width: int, channels: tuple[int, ...]) -> None:
     pixels = draw(height, width, *channels)
-    with Image.open(io.BytesIO(encode_png(pixels))) as picture:
-        assert picture.mode == ("RGB" if channels == (3,) else "L")
-        np.testing.assert_array_equal(np.asarray(picture), pixels.reshape(np.shape(picture)))
+    with Image.open(io.BytesIO(encode_png(pixels))) as image:
+        assert image.mode == ("RGB" if channels == (3,) else "L")
+        np.testing.assert_array_equal(np.asarray(image), pixels.reshape(np.shape(image)))
 
 
 def test_a_view_that_is_not_contiguous_is_written_as_it_looks() -> None:
     pixels = draw(40, 30, 3)[::-1, ::2]
-    with Image.open(io.BytesIO(encode_png(pixels))) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    with Image.open(io.BytesIO(encode_png(pixels))) as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 def test_the_fast_decoder_reads_them() -> None:

@@ -20,9 +20,9 @@ def shapes(seed: int) -> Image.Image:
     return Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC)
 
 
-def recompressed(picture: Image.Image) -> Image.Image:
+def recompressed(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=40)
+    image.save(stream, "JPEG", quality=40)
     return Image.open(stream)
 
 
@@ -35,13 +35,13 @@ def recompressed(picture: Image.Image) -> Image.Image:
         lambda p: ImageEnhance.Brightness(p).enhance(0.9),
     ],
 )
-def test_the_same_picture_in_another_form_is_near(change):
+def test_the_same_image_in_another_form_is_near(change):
     for seed in range(10):
-        picture = shapes(seed)
-        assert bits_apart(perceptual_hash(picture), perceptual_hash(change(picture))) <= 12
+        image = shapes(seed)
+        assert bits_apart(perceptual_hash(image), perceptual_hash(change(image))) <= 12
 
 
-def test_other_pictures_are_far():
+def test_other_images_are_far():
     hashes = [perceptual_hash(shapes(seed)) for seed in range(40)]
     assert list(near_pairs(hashes, 40)) == []
     assert all(len(each) == HASH_BITS // 4 for each in hashes)
