@@ -47,7 +47,7 @@ def parsed(stage: str, more: dict[str, str]) -> dict[str, object]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     arguments = words[3:]
-    parser = get_command(module.app)
+    parser = get_command(getattr(module, f"{stage}_app"))
     context = parser.make_context(stage, list(arguments))
     if hasattr(parser, "resolve_command"):
         name, parser, rest = parser.resolve_command(context, arguments)
