@@ -34,7 +34,7 @@ def test_file_addresses(tmp_path: Path) -> None:
     assert download(source.as_uri(), tmp_path / "out" / "x.zip") == DIGEST
     with pytest.raises(DataError, match="the file does not exist"):
         download((tmp_path / "missing").as_uri(), tmp_path / "y.zip")
-    with pytest.raises(DataError, match="no other machine"):
+    with pytest.raises(DataError, match="must not name another machine"):
         download("file://elsewhere/x", tmp_path / "y.zip")
     assert only(tmp_path / "out") == ["x.zip"]
 
