@@ -310,3 +310,16 @@ def test_a_rebuild_that_fails_is_an_error(compiler):
     compiler("echo 'x.cpp: error: no' >&2; exit 1")
     with pytest.raises(ConfigError, match=r"x\.cpp: error: no"):
         list(examine(rebuild=True))
+
+
+@pytest.mark.medium
+def test_the_self_check_of_new_kernels_runs_in_a_separate_process(library, tmp_path):
+    def check(path):
+        command = [sys.executable, "-W", "error", "-c", builds._SELF_CHECK, "cpu", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    passed = check(library)
+    assert (passed.returncode, passed.stderr) == (0, "")
+    (tmp_path / "kernels.so").write_bytes(b"no library")
+    failed = check(tmp_path / "kernels.so")
+    assert failed.returncode == 1 and "kernels.so" in failed.stderr.splitlines()[-1]
