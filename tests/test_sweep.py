@@ -35,7 +35,7 @@ def test_without_factor_1_the_first_is_what_others_are_compared_with():
 
 
 @pytest.mark.parametrize("asked", ["map-depth", "map_depth"])
-@pytest.mark.parametrize("spelt", ["map-depth", "map_depth"])
+@pytest.mark.parametrize("spelled", ["map-depth", "map_depth"])
 def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_path, asked, spelled):
     params = tmp_path / "params.yaml"
     params.write_text(f"train: {{cfg: stylegan3-t, gpus: 1, batch: 4, gamma: 1, {spelled}: 4}}\n")

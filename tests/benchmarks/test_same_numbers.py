@@ -49,7 +49,7 @@ def test_a_snapshot_with_other_bytes_and_equal_values_is_equal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weights", "broadcast"),
+    ("weights", "told"),
     [
         ({"weight": torch.tensor([1, 1, 1.0000001]), "bias": torch.zeros(2)}, "1.19e-07"),
         ({"weight": torch.ones(3), "bias": torch.tensor([0, -0.0])}, "changed: G.state_dict.bias"),

@@ -6,7 +6,7 @@ from sg3flow.metrics.names import parse_set_metrics
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "count", "neighbour"),
+    ("name", "kind", "count", "neighbor"),
     [
         ("fid50k_full", "fid", 50_000, 0),
         ("fid1k_full", "fid", 1000, 0),

@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import io
 import json
 import subprocess
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+
+from sg3flow.cli.stage_commands import evaluate_app
 
 STAGE = Path(__file__).parents[2] / "stages" / "evaluate.py"
 
@@ -62,10 +63,7 @@ def environment(project, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location("evaluate_stage", STAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
+    return evaluate_app
 
 
 def snapshot_arguments(project, *extra):

@@ -1,7 +1,6 @@
 """The render and register commands on a small training run with random weights."""
 
 import hashlib
-import importlib.util
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.rendering.images import RenderOptions, render_image
@@ -25,28 +25,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType"),
 ]
 
-_STAGES = Path(__file__).parents[2] / "stages"
 _SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
 _FAST = ("--seeds", "0-3", "--sweep-seeds", "0,1", "--sweep-truncs", "0,1", "--video-seeds", "0,1")
 
 
-def _stage(name: str):
-    spec = importlib.util.spec_from_file_location(f"stage_{name}", _STAGES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
-
-
 @pytest.fixture
 def render():
-    app = _stage("render")
-    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    return lambda *arguments: CliRunner().invoke(render_app, [str(a) for a in arguments])
 
 
 @pytest.fixture
 def register():
-    app = _stage("register")
-    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    return lambda *arguments: CliRunner().invoke(register_app, [str(a) for a in arguments])
 
 
 def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator) -> str:

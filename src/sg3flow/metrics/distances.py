@@ -75,7 +75,7 @@ class FeatureStats:
 class RunningStats:
     """Mean and covariance of features that come in batches, in float64.
 
-    Each batch is centerd before its products are summed and then merged (Chan et al. 1983), so a
+    Each batch is centered before its products are summed and then merged (Chan et al. 1983), so a
     mean far from zero costs no digits, and how the features are split into batches changes the
     result by rounding only.
     """
@@ -92,8 +92,8 @@ class RunningStats:
             raise MetricError(f"features [N, {len(self._mean)}] were expected, not {batch.shape}")
         if len(batch) > 0:
             mean = batch.mean(axis=0)
-            centerd = batch - mean
-            self._merge(len(batch), mean, centerd.T @ centerd)
+            centered = batch - mean
+            self._merge(len(batch), mean, centered.T @ centered)
 
     def merge(self, stats: FeatureStats) -> None:
         """Take in what others have taken statistics of."""
