@@ -103,7 +103,9 @@ def test_a_training_imports_no_numerics_that_are_not_listed():
         "import sg3flow.training.training_run, sg3flow.ops.product_registration\n"
         "print(*(m for m in sys.modules if m.startswith('sg3flow.')))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     listed = set(files_of(TRAINING_NUMERICS))
     loaded = {module_file(name) for name in done.stdout.split()}
     computing = {p for p in loaded if p is not None and p.parent.name in ("ops", "networks")}
@@ -116,7 +118,11 @@ def test_a_training_imports_no_numerics_that_are_not_listed():
     [
         ("x = 1  # one\n", "x = 1\n", True),
         ('def f():\n    """Doc."""\n    return 1\n', "def f():\n    return 1\n", False),
-        ('def f():\n    """Doc."""\n    return 1\n', 'def f():\n    """Other."""\n    return 1\n', True),
+        (
+            'def f():\n    """Doc."""\n    return 1\n',
+            'def f():\n    """Other."""\n    return 1\n',
+            True,
+        ),
         ("raise ValueError(f'no {x}')\n", "raise ValueError(f'{x} is missing')\n", False),
         ("raise ValueError('no')\n", "raise ValueError('none')\n", True),
         ("raise ValueError('no')\n", "raise TypeError('no')\n", False),
@@ -204,7 +210,9 @@ def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
         path.write_text(changed)
         try:
             relative = path.relative_to(project)
-            allowed = {n for n, deps in drawing.items() if any(relative.is_relative_to(d) for d in deps)}
+            allowed = {
+                n for n, deps in drawing.items() if any(relative.is_relative_to(d) for d in deps)
+            }
             assert status(project) == allowed
             assert "train" not in allowed
         finally:
@@ -216,7 +224,12 @@ def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
     [
         ("training/losses.py", "import ", "# a comment\nimport ", set()),
         ("training/losses.py", "pl_decay", "pl_decay_", {"train"}),
-        ("ops/bias_act.py", "_SLOPE = 0.2", "_SLOPE = 0.3", {"train", "evaluate", "render", "register"}),
+        (
+            "ops/bias_act.py",
+            "_SLOPE = 0.2",
+            "_SLOPE = 0.3",
+            {"train", "evaluate", "render", "register"},
+        ),
         ("data/packing.py", "OUTSIDE = ", "OUTSIDE = 1 and ", {"pack"}),
         ("config.py", "batch: int = setting(32,", "batch: int = setting(16,", {"evaluate"}),
     ],

@@ -31,8 +31,8 @@ class _Page(HTMLParser):
         assert not any(name.startswith("on") for name, _ in attributes), attributes
 
 
-def _page(runs, drawn=(), look=""):
-    return html_page(compare(runs), drawn, look)
+def _page(runs, drawn=(), caption=""):
+    return html_page(compare(runs), drawn, caption)
 
 
 def test_the_page_asks_for_nothing_and_shows_names_as_they_are(facts):

@@ -156,9 +156,9 @@ def test_only_whole_snapshots_are_taken_oldest_first(tmp_path):
 
 
 def test_no_run_and_no_snapshots(tmp_path):
-    with pytest.raises(MetricError, match="no training run at"):
+    with pytest.raises(MetricError, match="there is no training run at"):
         find_snapshots(tmp_path / "nothing")
-    with pytest.raises(MetricError, match="holds no network-snapshot"):
+    with pytest.raises(MetricError, match="has no network-snapshot"):
         find_snapshots(tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_a_network_that_does_not_fit(save_tiny, tiny_generator, small_set, pack,
     assert len(evaluate(run_dir, small_set, NAMES[:1])) == 1
     with pytest.raises(MetricError, match="no input transform"):
         evaluate(run_dir, small_set)
-    with pytest.raises(MetricError, match=r"draws 32x32x3, .* holds 64x64x3"):
+    with pytest.raises(MetricError, match=r"generates 32x32x3, .* has 64x64x3"):
         evaluate(run_dir, pack(draw_faces(4, seed=0), "large"), NAMES[:1])
 
 

@@ -88,7 +88,7 @@ def test_running_stats_do_not_depend_on_the_split(cuts, offset):
 
 def test_running_stats_refuse_other_features_and_nothing():
     running = RunningStats(4)
-    with pytest.raises(MetricError, match="no features"):
+    with pytest.raises(MetricError, match="there are no features"):
         running.result()
-    with pytest.raises(MetricError, match=r"\[N, 4\] were expected, not \(2, 3\)"):
+    with pytest.raises(MetricError, match=r"expected features \[N, 4\], found \(2, 3\)"):
         running.add(np.zeros((2, 3)))

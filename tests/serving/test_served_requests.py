@@ -60,9 +60,9 @@ def test_a_post_returns_the_rendered_pictures(any_server):
     rows = [{"seed": 1, "class": 0}, {"seed": 4294967295, "class": 2}, {"seed": 1, "class": 0}]
     status, text = any_server.post(_records(*rows, psi=0.7, translate_x=0.1, rotate=15))
     assert status == 200, text
-    look = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=15)
+    options = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=15)
     expected = [
-        png_bytes(render_image(any_server.network, r["seed"], look, r["class"])) for r in rows
+        png_bytes(render_image(any_server.network, r["seed"], options, r["class"])) for r in rows
     ]
     answers = json.loads(text)["predictions"]
     assert [answer["seed"] for answer in answers] == [row["seed"] for row in rows]
@@ -290,14 +290,14 @@ def test_a_body_in_pieces_is_cut_at_the_limit(server):
 
 def test_vectors_formats_and_sizes_are_served(any_server):
     G = any_server.network
-    look = RenderOptions(psi=0.7)
+    options = RenderOptions(psi=0.7)
     z = seed_latent(5, G.z_dim)[0].tolist()
-    ws = seed_ws(G, 5, look, 1)[0].tolist()
+    ws = seed_ws(G, 5, options, 1)[0].tolist()
     rows = [{"seed": 5, "class": 1, "psi": 0.7}, {"z": z, "class": 1, "psi": 0.7}, {"w": ws}]
     status, text = any_server.post(_records(*rows, {"w": ws[0]}))
     assert status == 200, text
     answers = json.loads(text)["predictions"]
-    expected = base64.b64encode(png_bytes(render_image(G, 5, look, 1))).decode()
+    expected = base64.b64encode(png_bytes(render_image(G, 5, options, 1))).decode()
     assert answers == [{"seed": 5, "png": expected}, *[{"png": expected}] * 3]
     status, text = any_server.post(_records(_GOOD, format="webp", quality=80, size=8))
     assert status == 200, text

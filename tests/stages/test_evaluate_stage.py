@@ -236,8 +236,8 @@ def test_a_damaged_picture_is_named(app, two_sets):
 
 _IN_SMALL_CHUNKS = """
 import runpy, sys
-from sg3flow.metrics import generation, reference_set as reference, feature_collector as studio
-for module in (generation, reference, studio):
+from sg3flow.metrics import generation, reference_set as reference, feature_collector as collector
+for module in (generation, reference, collector):
     module.CHUNK = 8
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

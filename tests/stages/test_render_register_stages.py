@@ -122,8 +122,8 @@ def test_images_takes_class_place_and_ranges(render, run):
     result = render("images", "--network", network, "--seeds", "0,2-3", "--outdir", "o", *options)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in Path("o").iterdir()) == [f"seed000{i}.png" for i in (0, 2, 3)]
-    look = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
-    expected = render_image(load_networks(network).G_ema, 3, look, 1)
+    options = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
+    expected = render_image(load_networks(network).G_ema, 3, options, 1)
     np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
 
 

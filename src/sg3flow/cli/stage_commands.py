@@ -213,13 +213,13 @@ def snapshots(
     ),
 ) -> None:
     """Measure the snapshots of a training run and select the best."""
-    from sg3flow.metrics.evaluation_run import Outputs, evaluate_run, help_evaluate, plan_run
+    from sg3flow.metrics.evaluation_run import Outputs, assist_evaluation, evaluate_run, plan_run
     from sg3flow.reports.charts import metrics_chart
     from sg3flow.tracking.stage_run import tracked_stage
 
     plan = plan_run(config, run, data, Outputs(report, table, chart))
     if not plan.ranks.is_main_process:
-        help_evaluate(plan)
+        assist_evaluation(plan)
         return
     with tracked_stage("evaluate", config, training_run=run) as tracked:
         print(evaluate_run(plan, tracked, metrics_chart))

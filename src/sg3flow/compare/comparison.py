@@ -10,7 +10,7 @@ from sg3flow.metrics.estimates import (
     BETTER,
     WORSE,
     ComparisonResult,
-    judge_results,
+    compare_results,
     standard_error,
     why_not_comparable,
 )
@@ -115,15 +115,15 @@ def _table(by_run: Sequence[Mapping[str, Row]]) -> list[MetricRow]:
     table = []
     for metric in metrics:
         cells = tuple(rows.get(metric) for rows in by_run)
-        verdicts = (None, *(_judged(cell, cells[0]) for cell in cells[1:]))
+        verdicts = (None, *(_compared(cell, cells[0]) for cell in cells[1:]))
         table.append(MetricRow(metric, cells, verdicts))
     return table
 
 
-def _judged(cell: Row | None, base: Row | None) -> ComparisonResult:
+def _compared(cell: Row | None, base: Row | None) -> ComparisonResult:
     if base is None and cell is not None:
         return ComparisonResult(NO_BASE, f"{letter(0)} was not measured by this metric")
-    return judge_results(cell, base)
+    return compare_results(cell, base)
 
 
 def headline(rows: Sequence[MetricRow]) -> str:

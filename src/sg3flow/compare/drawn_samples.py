@@ -113,22 +113,22 @@ def draw_all(
     Raises:
         ConfigError: a seed, psi or device that no network could take.
     """
-    look = RenderOptions(psi=psi)
+    options = RenderOptions(psi=psi)
     pick_device(device)
     for seed in seeds:
         check_seed(seed)
-    return [_draw(run, seeds, look, class_index, device) for run in runs]
+    return [_draw(run, seeds, options, class_index, device) for run in runs]
 
 
 def _draw(
-    run: RunData, seeds: Sequence[int], look: RenderOptions, class_index: int | None, device: str
+    run: RunData, seeds: Sequence[int], options: RenderOptions, class_index: int | None, device: str
 ) -> Drawn:
     if run.snapshot is None:
         return Drawn(reason="no snapshot was found")
     try:
         model = load_model(run.snapshot.source, device)
         one = class_index if model.G.c_dim else None
-        drawn = pictures(model, seeds, one, look, f"drawing {run.name}")
+        drawn = pictures(model, seeds, one, options, f"drawing {run.name}")
         uris = tuple(map(_data_uri, drawn))
         return Drawn(uris, tuple(labels(model, seeds, one)), model.G.img_resolution)
     except (Sg3flowError, OSError) as error:

@@ -195,7 +195,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def read_folder(folder: Path, metric: str) -> RunData:
-    """The facts of a run folder.
+    """The data of a run folder.
 
     Args:
         metric: chooses the best snapshot; empty: the one its report was made with.
@@ -212,9 +212,9 @@ def read_folder(folder: Path, metric: str) -> RunData:
     notes: list[str] = []
     measured = read_measured(_report_beside(folder), metric, notes)
     measured = _own(measured, folder, notes)
-    facts = run_data_of_files(training, measured, "run folder", str(folder.resolve()))
+    data = run_data_of_files(training, measured, "run folder", str(folder.resolve()))
     run_id = load_offset(folder, tracking_uri()).run_id  # as noted here: no server is asked
-    return with_notes(replace(facts, run_id=run_id), notes)
+    return with_notes(replace(data, run_id=run_id), notes)
 
 
 def run_data_of_files(
@@ -245,9 +245,9 @@ def run_data_of_files(
     )
 
 
-def with_notes(facts: RunData, notes: list[str]) -> RunData:
-    """The same facts with more notes."""
-    return replace(facts, notes=(*facts.notes, *notes))
+def with_notes(data: RunData, notes: list[str]) -> RunData:
+    """The same data with more notes."""
+    return replace(data, notes=(*data.notes, *notes))
 
 
 def _file_environment(

@@ -1,4 +1,4 @@
-"""DVC experiments and git revisions as facts: what DVC has of them on this machine, by reading.
+"""DVC experiments and git revisions as data: what DVC has of them on this machine, by reading.
 
 DVC may run stages meanwhile: nothing here takes its locks or asks its remotes.
 """
@@ -73,7 +73,7 @@ def find_revision(root: Path, text: str) -> Revision | None:
 
 
 def read_revision(root: Path, revision: Revision, metric: str) -> RunData:
-    """The facts of a revision.
+    """The data of a revision.
 
     Args:
         root: folder of the DVC project.
@@ -101,8 +101,8 @@ def read_revision(root: Path, revision: Revision, metric: str) -> RunData:
     kind = "DVC experiment" if revision.is_experiment else "git revision"
     address = revision.commit[:12]
     training = TrainingFiles(files)
-    facts = run_data_of_files(training, measured, kind, address, name=revision.name)
-    return with_notes(_completed(facts, stages, revision), notes)
+    data = run_data_of_files(training, measured, kind, address, name=revision.name)
+    return with_notes(_completed(data, stages, revision), notes)
 
 
 def code_commit(root: Path, code: str) -> str:
@@ -115,7 +115,7 @@ def code_commit(root: Path, code: str) -> str:
     return f"{found.strip()[:12]}{space}{rest}" if found.strip() else code
 
 
-def _completed(facts: RunData, stages: Mapping[str, Any], revision: Revision) -> RunData:
+def _completed(data: RunData, stages: Mapping[str, Any], revision: Revision) -> RunData:
     """The settings of all stages, and the code, which the files do not tell."""
     locked = {
         f"{section}.{name}": canonical(value)
@@ -123,11 +123,11 @@ def _completed(facts: RunData, stages: Mapping[str, Any], revision: Revision) ->
         for section, values in stage.get("params", {}).get("params.yaml", {}).items()
         for name, value in (values if isinstance(values, Mapping) else {}).items()
     }
-    resolved = {name for name in facts.params if name.startswith("train.")}
+    resolved = {name for name in data.params if name.startswith("train.")}
     if resolved:  # what the training made of them says more than what was given
         locked = {k: v for k, v in locked.items() if not k.startswith("train.")}
-    environment = {"code": revision.baseline[:12]} | dict(facts.environment)
-    return replace(facts, params={**facts.params, **locked}, environment=environment)
+    environment = {"code": revision.baseline[:12]} | dict(data.environment)
+    return replace(data, params={**data.params, **locked}, environment=environment)
 
 
 def _locked_stages(text: str, revision: Revision) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""MLflow runs and registered versions as facts."""
+"""MLflow runs and registered versions as data."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _INFINITE = 1e300
 
 
 def read_tracked(asked: str, metric: str, folder: Path) -> RunData:
-    """The facts of an MLflow run.
+    """The data of an MLflow run.
 
     Args:
         asked: its id, the beginning of it, or its name.
@@ -44,11 +44,11 @@ def read_tracked(asked: str, metric: str, folder: Path) -> RunData:
     run = read_tracked_run(training_id(asked), folder)
     notes: list[str] = []
     measured = read_measured(run.report, metric, notes)
-    return with_notes(_facts(run, measured), notes)
+    return with_notes(_run_data(run, measured), notes)
 
 
 def read_version(asked: str, metric: str, folder: Path) -> RunData:
-    """The facts of a registered version: those of its run, judged and drawn as registered.
+    """The data of a registered version: those of its run, judged and drawn as registered.
 
     Args:
         metric: a note says that it chooses no other snapshot of a version; empty: none is wanted.
@@ -62,18 +62,18 @@ def read_version(asked: str, metric: str, folder: Path) -> RunData:
     snapshot = Snapshot(version.uri, age, "as registered")
     try:
         run = read_tracked_run(version.run_id, folder)
-        facts = _facts(run, read_measured(run.report, "", []))
+        data = _run_data(run, read_measured(run.report, "", []))
     except TrackingError as error:
-        facts = _without_run(version, f"the run that made it cannot be read: {error}")
+        data = _without_run(version, f"the run that made it cannot be read: {error}")
     chosen = version.tags.get("sg3flow.metric", "")
     rows = {name: row for name, row in version.results.items() if is_row(row)}
     best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
     address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
-    facts = replace(facts, kind="registered model", address=address, snapshot=snapshot, best=best)
+    data = replace(data, kind="registered model", address=address, snapshot=snapshot, best=best)
     notes = [] if best else ["no measurements were registered with it"]
     if metric and metric != chosen:
         notes.append(f"judged at the snapshot that was registered, not at the best by {metric}")
-    return with_notes(facts, notes)
+    return with_notes(data, notes)
 
 
 def _without_run(version: RegisteredVersion, note: str) -> RunData:
@@ -86,7 +86,7 @@ def _without_run(version: RegisteredVersion, note: str) -> RunData:
     )
 
 
-def _facts(run: TrackedRun, measured: Measured) -> RunData:
+def _run_data(run: TrackedRun, measured: Measured) -> RunData:
     params = dict(run.params)
     # A parameter cannot be changed: of a run that was made longer, the tag has the present length.
     params["kimg"] = run.tags.get("sg3flow.kimg", params.get("kimg", ""))
@@ -157,21 +157,21 @@ _HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
 
 
 def find_all(names: Sequence[str], root: Path, metric: str, folder: Path) -> list[RunData]:
-    """The facts of each run, their code named alike; arguments and errors as ``find_run_data``."""
+    """The data of each run, their code named alike; arguments and errors as ``find_run_data``."""
     from sg3flow.compare.revision_source import code_commit
 
     found = []
     for asked in names:
-        facts = find_run_data(asked, root, metric, folder)
-        environment = dict(facts.environment)
+        data = find_run_data(asked, root, metric, folder)
+        environment = dict(data.environment)
         if "code" in environment:
             environment["code"] = code_commit(root, environment["code"])
-        found.append(replace(facts, environment=environment))
+        found.append(replace(data, environment=environment))
     return found
 
 
 def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
-    """The facts of the run that ``asked`` names.
+    """The data of the run that ``asked`` names.
 
     In this order: a run folder; NAME@ALIAS, @ALIAS of the model in params.yaml, or models:/NAME/3;
     a DVC experiment; a git revision; an MLflow run by id, beginning of an id, or name.
@@ -203,7 +203,7 @@ def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
     if revision is not None and not _HEXADECIMAL.fullmatch(asked):
         return read_revision(root, revision, metric)
     try:
-        facts = read_tracked(asked, metric, folder)
+        data = read_tracked(asked, metric, folder)
     except TrackingError as error:
         if revision is not None:
             return read_revision(root, revision, metric)
@@ -212,7 +212,7 @@ def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
         raise DataError(
             f"{asked} begins both a commit and an MLflow run; write more of it, or runs:/ID"
         )
-    return facts
+    return data
 
 
 def _place(asked: str) -> Path:

@@ -69,20 +69,22 @@ def _plan(config: RenderConfig) -> dict[str, Any]:
 
 
 def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
-    seeds, look = plan["seeds"], RenderOptions(psi=config.trunc)
+    seeds, options = plan["seeds"], RenderOptions(psi=config.trunc)
     class_index = None if config.class_index < 0 else config.class_index
-    images = _written(folder, seeds, pictures(model, seeds, class_index, look, "rendering images"))
+    images = _written(
+        folder, seeds, pictures(model, seeds, class_index, options, "rendering images")
+    )
     sheet = seed_sheet(images, labels(model, seeds, class_index), model.G.img_resolution)
     write_bytes(folder / GRID_NAME, png_bytes(sheet))
     write_sweep(
-        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, look, plan["sweep_truncs"]
+        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, options, plan["sweep_truncs"]
     )
     with model.named():
         return write_interpolation(
             model.G,
             plan["video_seeds"],
             folder / VIDEO_NAME,
-            look=look,
+            options=options,
             classes=model.classes(plan["video_seeds"], class_index),
             grid=plan["video_grid"],
             frames_per_keyframe=config.video_frames,

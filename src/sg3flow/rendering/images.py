@@ -136,7 +136,7 @@ class RenderOptions:
 
 
 def render_image(
-    G: Generator, seed: int, look: RenderOptions, class_index: int | None = None
+    G: Generator, seed: int, options: RenderOptions, class_index: int | None = None
 ) -> Image:
     """The picture of a seed, [H, W, C] uint8.
 
@@ -145,18 +145,20 @@ def render_image(
             or one that does not exist; translation or rotation of a network that has none.
         CheckpointError: the network draws values that are not finite.
     """
-    ws = seed_ws(G, seed, look, class_index)
-    with placed_as(G, look):
-        return synthesize(G, ws, look.noise_mode, seed)
+    ws = seed_ws(G, seed, options, class_index)
+    with placed_as(G, options):
+        return synthesize(G, ws, options.noise_mode, seed)
 
 
-def seed_ws(G: Generator, seed: int, look: RenderOptions, class_index: int | None) -> torch.Tensor:
+def seed_ws(
+    G: Generator, seed: int, options: RenderOptions, class_index: int | None
+) -> torch.Tensor:
     """The w's of a seed, [1, num_ws, w_dim], truncated."""
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = class_label(G, class_index).to(device)
     with torch.no_grad():
-        return G.mapping(z, c, truncation_psi=look.psi)
+        return G.mapping(z, c, truncation_psi=options.psi)
 
 
 def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
@@ -200,15 +202,15 @@ def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
     return label
 
 
-def placed_as(G: Generator, look: RenderOptions) -> AbstractContextManager[None]:
-    """Let the network draw as moved as the look says while the block runs; see ``placed``.
+def placed_as(G: Generator, options: RenderOptions) -> AbstractContextManager[None]:
+    """Let the network draw as moved as the options says while the block runs; see ``placed``.
 
     Raises:
         ConfigError: on entry, if a network that cannot move anything should.
     """
-    if look.is_still and input_transform(G) is None:
+    if options.is_still and input_transform(G) is None:
         return nullcontext()
-    return placed(G, motion_matrix(look.translate, math.radians(look.rotate)))
+    return placed(G, motion_matrix(options.translate, math.radians(options.rotate)))
 
 
 def png_bytes(image: Image) -> bytes:

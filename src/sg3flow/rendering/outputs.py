@@ -48,10 +48,10 @@ class Model:
     source: str
     class_names: Sequence[str] = ()
 
-    def picture(self, seed: int, look: RenderOptions, class_index: int | None) -> Image:
+    def picture(self, seed: int, options: RenderOptions, class_index: int | None) -> Image:
         """The picture of a seed; errors as ``render_image``, and they name the network."""
         with self.named():
-            return render_image(self.G, seed, look, class_index)
+            return render_image(self.G, seed, options, class_index)
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -108,12 +108,12 @@ def render_images(
         DataError: a file of such a name stands there and is not ours.
     """
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
-    look = render_options_of(config, config.trunc)
+    options = render_options_of(config, config.trunc)
     paths = [outdir / seed_name(seed) for seed in seeds]
     refuse_foreign(*paths)
     model = load_model(source, config.device)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
-        write_bytes(path, png_bytes(model.picture(seed, look, class_index)))
+        write_bytes(path, png_bytes(model.picture(seed, options, class_index)))
     return paths
 
 
@@ -125,14 +125,14 @@ def render_grid(
     Raises:
         ConfigError, DataError: as ``render_images``.
     """
-    seeds, look, path = (
+    seeds, options, path = (
         parse_seeds(config.seeds),
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
     refuse_foreign(path)
     model = load_model(source, config.device)
-    images = pictures(model, seeds, class_index, look, "rendering grid")
+    images = pictures(model, seeds, class_index, options, "rendering grid")
     names = labels(model, seeds, class_index)
     sheet = seed_sheet(images, names, model.G.img_resolution, config.columns)
     write_bytes(path, png_bytes(sheet))
@@ -148,9 +148,9 @@ def render_sweep(
         ConfigError, DataError: as ``render_images``.
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
-    look, path = render_options_of(config), outdir / SWEEP_NAME
+    options, path = render_options_of(config), outdir / SWEEP_NAME
     refuse_foreign(path)
-    write_sweep(load_model(source, config.device), path, seeds, class_index, look, truncs)
+    write_sweep(load_model(source, config.device), path, seeds, class_index, options, truncs)
     return path
 
 
@@ -163,7 +163,7 @@ def render_video(
         ConfigError, DataError: as ``render_images``; DataError also when the encoder fails.
     """
     seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
-    look, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
+    options, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
     refuse_foreign(path)
     model = load_model(source, config.device)
     with model.named():
@@ -171,7 +171,7 @@ def render_video(
             model.G,
             seeds,
             path,
-            look=look,
+            options=options,
             classes=model.classes(seeds, class_index),
             grid=grid,
             frames_per_keyframe=config.w_frames,
@@ -184,13 +184,13 @@ def pictures(
     model: Model,
     seeds: Sequence[int],
     class_index: int | None,
-    look: RenderOptions,
+    options: RenderOptions,
     description: str,
 ) -> Iterator[Image]:
     """The pictures of seeds, drawn one after the other as they are asked for, with progress."""
     pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
     for seed, one in tracked(pairs, description, len(seeds)):
-        yield model.picture(seed, look, one)
+        yield model.picture(seed, options, one)
 
 
 def labels(model: Model, seeds: Sequence[int], class_index: int | None) -> list[str]:
@@ -205,14 +205,14 @@ def write_sweep(
     path: Path,
     seeds: Sequence[int],
     class_index: int | None,
-    look: RenderOptions,
+    options: RenderOptions,
     truncs: Sequence[float],
 ) -> None:
     """Write the sheet of seeds against truncation strengths."""
     classes = model.classes(seeds, class_index)
     cells = [(s, c, psi) for s, c in zip(seeds, classes, strict=True) for psi in truncs]
     images = (
-        model.picture(seed, replace(look, psi=psi), one)
+        model.picture(seed, replace(options, psi=psi), one)
         for seed, one, psi in tracked(cells, "rendering sweep", len(cells))
     )
     names, heads = labels(model, seeds, class_index), [f"psi {psi:g}" for psi in truncs]
@@ -220,7 +220,7 @@ def write_sweep(
 
 
 def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOptions:
-    """The look that settings ask for.
+    """The options that settings ask for.
 
     Raises:
         ConfigError: ``translate`` is not two numbers.

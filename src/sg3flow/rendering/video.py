@@ -35,7 +35,7 @@ def write_interpolation(
     seeds: Sequence[int],
     path: Path,
     *,
-    look: RenderOptions,
+    options: RenderOptions,
     classes: Sequence[int | None],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
@@ -64,13 +64,13 @@ def write_interpolation(
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
-    ws = [seed_ws(G, s, look, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
+    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
     keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
     curve = closed_curve(keyframes.swapaxes(0, 1))  # a point of it: [tiles, num_ws, w_dim]
     total = len(seeds) // tiles * frames_per_keyframe
     times = (i / frames_per_keyframe for i in range(total))
-    with placed_as(G, look):
-        frames = _frames(G, map(curve, times), grid, look.noise_mode)
+    with placed_as(G, options):
+        frames = _frames(G, map(curve, times), grid, options.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total
 

@@ -68,7 +68,7 @@ def write_comparison(request: Request) -> Path:
         drawn: list[Drawn] = []
         if seeds:
             drawn = draw_all(runs, seeds, request.psi, request.class_index, request.device)
-    write_text(request.out, html_page(comparison, drawn, _look(request)))
+    write_text(request.out, html_page(comparison, drawn, _caption(request)))
     print_comparison(comparison, Console())
     return request.out
 
@@ -83,13 +83,13 @@ def refuse_foreign(path: Path) -> None:
     refuse_foreign_page(path, _GENERATOR, words)
 
 
-def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
+def html_page(comparison: Comparison, drawn: Sequence[Drawn], caption: str) -> str:
     """The page.
 
     Args:
         comparison: what is said.
         drawn: the pictures of each run; empty: none were asked for.
-        look: how they were drawn, in words.
+        caption: how they were drawn, in words.
     """
     names = [run.name for run in comparison.runs]
     values = {
@@ -99,7 +99,7 @@ def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
         "charts": [(chart, curves_svg(chart, names)) for chart in comparison.charts],
         "seeds": _by_seed(drawn),
         "failures": [(index, each.reason) for index, each in enumerate(drawn) if each.reason],
-        "look": look,
+        "caption": caption,
         "few": _FEW,
         "kinds": _KINDS,
         "hues": HUES,
@@ -143,7 +143,7 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _look(request: Request) -> str:
+def _caption(request: Request) -> str:
     known = request.class_index
     classes = "classes in turn where a network knows any" if known is None else f"class {known}"
     return f"Seeds {request.seeds}, psi {request.psi:g}, {classes}; each run at its judged snapshot"

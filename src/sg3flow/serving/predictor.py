@@ -73,7 +73,7 @@ class Predictor:
         """The file of a request; its bytes do not depend on what is computed beside it.
 
         Raises:
-            ConfigError: the seed, the class or the look is not one this generator can serve, or
+            ConfigError: the seed, the class or the options is not one this generator can serve, or
                 vectors that it draws no finite picture from.
             CheckpointError: the generator draws values that are not finite.
         """
@@ -107,10 +107,10 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
 
 def _drawn(G: Generator, request: Request) -> Image:
     if request.seed is not None:
-        return render_image(G, request.seed, request.look, request.class_index)
-    with placed_as(G, request.look):
+        return render_image(G, request.seed, request.options, request.class_index)
+    with placed_as(G, request.options):
         try:
-            return synthesize(G, _vector_ws(G, request), request.look.noise_mode, 0)
+            return synthesize(G, _vector_ws(G, request), request.options.noise_mode, 0)
         except CheckpointError as error:
             # A client's own numbers may lead out of float32: no fault of the server.
             raise ConfigError(f"{error}, from this vector") from None
@@ -125,7 +125,7 @@ def _vector_ws(G: Generator, request: Request) -> torch.Tensor:
     z = torch.tensor([request.z], dtype=torch.float32, device=device)  # [1, z_dim]
     label = class_label(G, request.class_index).to(device)
     with torch.no_grad():
-        return G.mapping(z, label, truncation_psi=request.look.psi)
+        return G.mapping(z, label, truncation_psi=request.options.psi)
 
 
 def _twin(G: Generator) -> Generator:

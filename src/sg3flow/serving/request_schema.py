@@ -107,7 +107,7 @@ class Request:
 
     Args:
         seed: 0 to 2^32 - 1; None where a vector is given.
-        look: truncation (of a seed or a z), translation, rotation.
+        options: truncation (of a seed or a z), translation, rotation.
         class_index: the class of a labeled network; None for an unlabeled one, and for ws.
         z: a latent of z_dim numbers, in place of a seed.
         ws: one w for all layers, or one for each, of w_dim numbers; used as they are.
@@ -117,7 +117,7 @@ class Request:
     """
 
     seed: int | None
-    look: RenderOptions = field(default_factory=RenderOptions)
+    options: RenderOptions = field(default_factory=RenderOptions)
     class_index: int | None = None
     z: Vector | None = None
     ws: tuple[Vector, ...] | None = None
@@ -218,7 +218,7 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
         w = [w]
     return Request(
         seed=row["seed"],
-        look=RenderOptions(
+        options=RenderOptions(
             psi=row["psi"],
             translate=(row["translate_x"], row["translate_y"]),
             rotate=row["rotate"],
