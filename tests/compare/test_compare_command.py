@@ -166,7 +166,7 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
     other = compare("plain-run", "toy@champion", "--best-by", "kid9_full", "--seeds", "")
-    assert "B: judged at the snapshot that was registered, not at the best by" in other.stdout
+    assert "B: compared at the registered snapshot, not at the best by" in other.stdout
     store.client.update_run(tracked[0], name="toy@champion")  # runs are called as people like
     named = compare("better-run", "toy@champion", "--seeds", "")
     assert f"B  toy@champion (MLflow run {tracked[0]})" in named.stdout
