@@ -20,7 +20,7 @@ from sg3flow.serving.gateway import Gateway, Settings, Source
 
 pytestmark = pytest.mark.medium
 
-_SETTINGS = Settings(poll_sec=0.2, ping_sec=2.0, load_sec=600.0, patience_sec=600.0)
+_SETTINGS = Settings(poll_sec=0.2, ping_sec=2.0, load_sec=600.0, wait_sec=600.0)
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}]}
 
 

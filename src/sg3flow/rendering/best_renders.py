@@ -1,4 +1,4 @@
-"""The pipeline's pictures: what the best snapshot of a training run can draw."""
+"""The render stage: images, sheets and a video of the best snapshot of a run."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,13 +38,13 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
     The folder is replaced as a whole, and only if it is empty or one of ours.
 
     Returns:
-        the content of ``renders.json``.
+        The content of ``renders.json``.
 
     Raises:
-        ConfigError: bad settings.
+        ConfigError: invalid settings.
         MetricError, CheckpointError: the report or the snapshot is missing or damaged, or the
-            report was measured on another snapshot of that name.
-        DataError: ``outdir`` holds something else, or the video encoder failed.
+            report is about another snapshot of that name.
+        DataError: ``outdir`` has foreign files, or the video encoder failed.
     """
     plan = _plan(config)
     _refuse_foreign_folder(outdir)
@@ -58,7 +58,7 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
 
 
 def _plan(config: RenderConfig) -> dict[str, Any]:
-    """The settings that are lists, checked before any work."""
+    """Parse the settings that are lists, before any work starts."""
     return {
         "seeds": list(dict.fromkeys(parse_seeds(config.seeds))),
         "sweep_seeds": parse_seeds(config.sweep_seeds),
@@ -93,7 +93,7 @@ def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str
 
 
 def _written(folder: Path, seeds: Sequence[int], images: Iterable[Image]) -> Iterator[Image]:
-    """Pass the pictures on, each written to its file first: none is held, or drawn twice."""
+    """Write each image to its file and yield it, so that none is kept or rendered twice."""
     for seed, image in zip(seeds, images, strict=True):
         write_bytes(folder / seed_name(seed), png_bytes(image))
         yield image
