@@ -46,7 +46,7 @@ def test_use_never_loses_settings_made_by_hand(project):
     params = project / "params.yaml"
     params.write_text(params.read_text() + "# mine\n")
     result = invoke("use", "afhq-cat-256")
-    assert result.exit_code == 1 and "settings of your own" in result.stderr
+    assert result.exit_code == 1 and "uncommitted settings" in result.stderr
     assert "# mine" in params.read_text()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)

@@ -48,13 +48,13 @@ def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_pat
     ("setting", "factors", "words"),
     [
         ("gama", "1,2", "did you mean 'gamma'"),
-        ("cfg", "1,2", "train.cfg is no number"),
-        ("kimg", "0.3,1", "train.kimg is a whole number; 2 times 0.3 is none"),
+        ("cfg", "1,2", "train.cfg is not a number"),
+        ("kimg", "0.3,1", "train.kimg is a whole number; 2 times 0.3 is not"),
         ("seed", "1,2", "train.seed is 0, and so is every multiple"),
         ("gamma", "1", "factors must be 2 to 20 positive numbers"),
-        ("gamma", "1,x", "factors must be numbers like"),
+        ("gamma", "1,x", "factors must be numbers such as"),
         ("gamma", "1,-2", "positive numbers"),
-        ("gamma", "1,1.00000001", "give equal values"),
+        ("gamma", "1,1.00000001", "give the same value twice"),
     ],
 )
 def test_what_cannot_be_swept_is_one_line(setting, factors, words):

@@ -83,7 +83,7 @@ def test_without_a_first_measurement_nothing_is_said_of_the_others(facts):
     words = [verdict.word if verdict else "" for verdict in metric.results]
     assert words == ["", "nothing to compare with", "not measured"]
     assert comparison.headline == (
-        "A was not measured by fid9_full, so nothing is compared with it."
+        "A has no value of fid9_full, so nothing can be compared with it."
     )
 
 
@@ -119,7 +119,7 @@ def test_only_comparable_metrics_share_a_chart(facts, row):
     strange = [row(kimg, 1.0, detector_sha256="other") for kimg in (0, 4)]
     [chart] = metric_charts([facts(), facts(results=strange), facts(results=[]), facts()])
     assert [line.run for line in chart.lines] == [0, 3]
-    assert chart.notes == ("B left out: the detector differs", "C: not measured")
+    assert chart.notes == ("B excluded: the detector differs", "C: not measured")
     assert chart.lines[0].points[0].error == 0.1
 
 
@@ -127,7 +127,7 @@ def test_metrics_of_the_training_itself_are_drawn_with_what_they_lack(facts):
     during = {"fid50k_full": [Point(0, 90.0), Point(4, 40.0)]}
     [chart] = metric_charts([facts(results=[], trained=during), facts(results=[])])
     assert [line.run for line in chart.lines] == [0]
-    assert "without errors" in chart.notes[0] and chart.notes[1] == "B: not recorded"
+    assert "no standard errors" in chart.notes[0] and chart.notes[1] == "B: not recorded"
 
 
 def test_curves_of_augmentation_only_where_there_was_any(facts):

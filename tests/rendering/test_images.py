@@ -91,7 +91,7 @@ def test_classes_are_checked(make_generator, generator):
     for class_index in (None, 3, -1):
         with pytest.raises(ConfigError, match="0 to 2"):
             render_image(labelled, 1, RenderOptions(), class_index)
-    with pytest.raises(ConfigError, match="without classes"):
+    with pytest.raises(ConfigError, match="unconditional"):
         render_image(generator, 1, RenderOptions(), 0)
 
 

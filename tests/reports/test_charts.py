@@ -136,8 +136,8 @@ def test_a_histogram_has_a_bar_for_each_count():
     svg = ElementTree.fromstring(histogram_svg([0, 1200, 3], "Contrast", 16))
     told = _told(svg)["Contrast"]
     assert [each[2:] for each in told[:2]] == [
-        ["0 to 15", "0 pictures"],
-        ["16 to 31", "1,200 pictures"],
+        ["0 to 15", "0 images"],
+        ["16 to 31", "1,200 images"],
     ]
     assert len([p for p in svg.iter("path") if p.get("fill") == "var(--bar)"]) == 3
 

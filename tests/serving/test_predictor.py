@@ -173,5 +173,5 @@ def test_twins_share_the_weights_and_nothing_else(make_networks):
 def test_a_request_for_another_kind_of_model_is_refused(make_package):
     package, _ = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    with pytest.raises(ConfigError, match="without classes"):
+    with pytest.raises(ConfigError, match="unconditional"):
         predictor.predict(Request(1, class_index=0))

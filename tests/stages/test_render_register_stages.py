@@ -199,7 +199,7 @@ def test_a_network_that_draws_no_finite_values_is_named(render, tmp_path, comman
     torch.save(content, path)
     result = render(command, "--network", path, "--outdir", tmp_path / "o", *options)
     assert result.exit_code == 1
-    assert "broken.pkl: the network draws" in result.stderr and "not finite" in result.stderr
+    assert "broken.pkl: the network generates" in result.stderr and "not finite" in result.stderr
     assert not list((tmp_path / "o").glob("*"))
 
 

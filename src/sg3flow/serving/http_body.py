@@ -123,7 +123,7 @@ def checked_body(body: bytes) -> bytes:
         raise _bad(f"the request must hold one of {', '.join(FORMS)}, not {found}; {_ADVICE}")
     records = _records(forms[0], getattr(invocation, forms[0]))
     if not records:
-        raise _bad(f"the request holds no rows; {_ADVICE}")
+        raise _bad(f"the request has no rows; {_ADVICE}")
     if forms[0] == "dataframe_records":
         return body
     return json.dumps({"dataframe_records": records, "params": invocation.params}).encode()
@@ -161,7 +161,7 @@ def _check_split(table: SplitTable) -> None:
     if len(set(columns)) != len(columns) or any(len(row) != len(columns) for row in data):
         raise _bad("dataframe_split must hold a value for each column, each column once")
     if table.index is not None and len(table.index) != len(data):
-        raise _bad("dataframe_split must hold as many entries in index as rows in data")
+        raise _bad("dataframe_split must have as many entries in index as rows in data")
     _check_names("column", columns, COLUMNS)
 
 
@@ -240,7 +240,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "truth value", list: "list", str: "text", type(None): "null"}
+    kinds = {bool: "boolean", list: "list", str: "string", type(None): "null"}
     return kinds.get(type(value), "number")
 
 

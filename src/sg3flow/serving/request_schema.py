@@ -176,7 +176,7 @@ def shown(value: Any) -> str:
     if isinstance(item, int) and abs(item) >= 10**60:
         return "a huge number"  # converting it to text may take minutes
     if isinstance(item, list | tuple | dict | np.ndarray):
-        return f"a {'object' if isinstance(item, dict) else 'list'} of {len(item)}"
+        return f"{'an object' if isinstance(item, dict) else 'a list'} of {len(item)}"
     return ascii(item)[:60]
 
 
