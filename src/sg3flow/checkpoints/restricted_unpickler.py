@@ -31,6 +31,14 @@ _MARK = object()
 # Errors that a damaged pickle causes here, in the handlers and in pickletools: a pop from an empty
 # stack, a list instead of a tuple, a bad escape.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+Handler = Callable[[tuple[Any, ...]], Any]
+PersistentLoad = Callable[[Any], Any]
+_SIZED = (str, bytes, bytearray, list, tuple, dict)
+_ARGUMENT_OPCODES = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+).split()
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,6 @@ class Placeholder:
     """Replaces a harmless object whose value is not needed."""
 
     kind: str
-
-
-Handler = Callable[[tuple[Any, ...]], Any]
-PersistentLoad = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -240,12 +244,6 @@ def is_int64(value: Any) -> bool:
     return isinstance(value, int) and -(1 << 63) <= value < 1 << 63
 
 
-_SIZED = (str, bytes, bytearray, list, tuple, dict)
-_ARGUMENT_OPCODES = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-).split()
 # All other opcodes are refused. Sets become lists: no set is needed, and not all values are
 # hashable.
 _OPCODES: dict[str, Callable[[RestrictedUnpickler, Any], object]] = {

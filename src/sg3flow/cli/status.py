@@ -19,6 +19,21 @@ from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import read_whole_lines
 from sg3flow.settings import project_root, state_root
 
+_PLACES = """\
+images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
+             runs/train/fakes*.png
+data report: reports/validation.html
+environment: . .venv/bin/activate"""
+_LOCAL_UI = """\
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+_SERVER_UI = "MLflow UI:   {uri}"
+_SERVE = """\
+serve:       {variable}mlflow models serve \\
+               -m models:/{name}@champion --env-manager local --port 5001
+             curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
+               -d '{{"dataframe_records": [{record}]}}'"""
+
 
 def print_summary() -> None:
     """Print a table (stage, time, main results), the output files and the next commands."""
@@ -126,25 +141,6 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
     "render": _render,
     "register": _register,
 }
-
-
-_PLACES = """\
-images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
-             runs/train/fakes*.png
-data report: reports/validation.html
-environment: . .venv/bin/activate"""
-
-_LOCAL_UI = """\
-MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
-             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
-
-_SERVER_UI = "MLflow UI:   {uri}"
-
-_SERVE = """\
-serve:       {variable}mlflow models serve \\
-               -m models:/{name}@champion --env-manager local --port 5001
-             curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
-               -d '{{"dataframe_records": [{record}]}}'"""
 
 
 def examine(rebuild: bool = False) -> Iterator[str]:

@@ -17,6 +17,17 @@ from sg3flow.metrics.estimates import (
 
 # Order of the sections of params.yaml in tables.
 _SECTIONS = ("train", "pack", "fetch", "validate", "evaluate", "render", "register")
+Row = Mapping[str, Any]
+NO_BASE = "nothing to compare with"
+MAX_POINTS = 240  # per line; more would not be visible
+_STATISTICS = {
+    "Loss/G/loss": "generator loss",
+    "Loss/D/loss": "discriminator loss",
+    "Loss/r1_penalty": "R1 penalty (squared gradient norm of D at reals)",
+    "Loss/signs/real": "mean sign of D at reals (controlled by ADA)",
+    "Progress/augment": "ADA p (augmentation strength)",
+    "Timing/sec_per_kimg": "seconds per kimg",
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,6 @@ def not_recorded(runs: Sequence[RunData]) -> list[str]:
 def _section_rank(name: str) -> int:
     section = name.partition(".")[0]
     return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
-
-
-Row = Mapping[str, Any]
-NO_BASE = "nothing to compare with"
 
 
 @dataclass(frozen=True)
@@ -151,18 +158,6 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]} {verb}"
     return f"{', '.join(names[:-1])} and {names[-1]} {verb}"
-
-
-MAX_POINTS = 240  # per line; more would not be visible
-
-_STATISTICS = {
-    "Loss/G/loss": "generator loss",
-    "Loss/D/loss": "discriminator loss",
-    "Loss/r1_penalty": "R1 penalty (squared gradient norm of D at reals)",
-    "Loss/signs/real": "mean sign of D at reals (controlled by ADA)",
-    "Progress/augment": "ADA p (augmentation strength)",
-    "Timing/sec_per_kimg": "seconds per kimg",
-}
 
 
 @dataclass(frozen=True)

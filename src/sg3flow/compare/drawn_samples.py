@@ -20,6 +20,8 @@ from sg3flow.resources import pick_device
 
 _STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
 _NAMES, _CELL = 20, 15  # width in characters of the name column and of each run
+_LARGEST = 224  # side in pixels on the page; larger images are scaled down
+_AS_PNG = 96  # images up to this side are stored as PNG, which is lossless
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -78,10 +80,6 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield from comparison.gaps
     if comparison.headline:
         yield comparison.headline
-
-
-_LARGEST = 224  # side in pixels on the page; larger images are scaled down
-_AS_PNG = 96  # images up to this side are stored as PNG, which is lossless
 
 
 @dataclass(frozen=True)

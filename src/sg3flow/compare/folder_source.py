@@ -22,6 +22,7 @@ _SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.pkl")
 _DEVICE = re.compile(r"^device (\S+), ops (.+)$", re.MULTILINE)
 
 _DIGEST_SHOWN = 12
+_MARKS = ("run.json", "training_options.json", "stats.jsonl")
 
 
 @dataclass
@@ -184,9 +185,6 @@ def _kimg_of_row(row: Mapping[str, Any]) -> float | None:
 
 def _is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_MARKS = ("run.json", "training_options.json", "stats.jsonl")
 
 
 def is_run_folder(folder: Path) -> bool:

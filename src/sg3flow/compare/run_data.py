@@ -12,6 +12,8 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import standard_error
 from sg3flow.runs.best_snapshot import FORMAT, best_snapshot
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
 
 @dataclass(frozen=True)
 class Point:
@@ -81,9 +83,6 @@ class RunData:
 def letter(index: int) -> str:
     """The letter of run number ``index`` in a comparison: A, B, ..."""
     return chr(ord("A") + index)
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def canonical(value: Any) -> str:

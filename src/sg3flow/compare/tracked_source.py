@@ -28,6 +28,7 @@ from sg3flow.tracking.tracked_runs import (
 _STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
 # MLflow stores infinity as the largest float. The comparison below also excludes NaN.
 _INFINITE = 1e300
+_HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
 
 
 def read_tracked(asked: str, metric: str, folder: Path) -> RunData:
@@ -151,9 +152,6 @@ def _snapshot(run: TrackedRun, measured: Measured) -> Snapshot | None:
         return None
     kimg, _, uri = run.snapshots[-1]
     return Snapshot(uri, kimg, "the last snapshot, as the best is unknown")
-
-
-_HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
 
 
 def find_all(names: Sequence[str], root: Path, metric: str, folder: Path) -> list[RunData]:

@@ -22,6 +22,12 @@ _LANCZOS = 3  # lobes of the windows
 _FILTER_PIXELS = 2 * _LANCZOS  # two windows convolved reach twice as far
 _GRID_PIXELS = 64  # half the width of the grid for filter design
 _ROTATION_UP = 4
+_MAX_SHIFT = 1 / 8  # of the width and height
+_PEAK_TO_PEAK = 2.0
+_MIN_SQUARED_ERROR = 2.0**-46  # square of the rounding error of float32; limits values to 144.5 dB
+Inputs = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Array = NDArray[np.float64]
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,14 +161,6 @@ def _convolved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return convolved
 
 
-_MAX_SHIFT = 1 / 8  # of the width and height
-_PEAK_TO_PEAK = 2.0
-_MIN_SQUARED_ERROR = 2.0**-46  # square of the rounding error of float32; limits values to 144.5 dB
-
-Inputs = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Array = NDArray[np.float64]
-
-
 def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
     """Translation equivariance in dB: EQ-T, or EQ-T_frac with shifts between the pixels.
 
@@ -266,9 +264,6 @@ def require_movable(G: Generator) -> None:
             f"{type(G).__name__} has no input transform, so equivariance cannot be measured; "
             "remove eqt… and eqr… from the metrics of a StyleGAN2 network"
         )
-
-
-Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _shifted_whole(still: torch.Tensor, draw: Draw, tx: float, ty: float) -> tuple[float, float]:

@@ -12,6 +12,12 @@ from numpy.typing import ArrayLike
 from sg3flow.runs.best_snapshot import differing_conditions
 
 BLOCKS = 10  # blocks of generated images, for jackknife errors
+# Standard errors by which two values must differ: 1 in 40 pairs of equal networks would pass.
+ERRORS_APART = 2.0
+BETTER, WORSE, NOISE = "better", "worse", "within noise"
+NOT_COMPARABLE, NOT_MEASURED = "not comparable", "not measured"
+# A row without these keys does not record what it was measured against.
+_IDENTITY = ("reference_sha256", "detector_sha256", "higher_is_better")
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,6 @@ def jackknife_error(left_out: Sequence[float]) -> float | None:
         return None
     values = np.asarray(left_out, dtype=np.float64)
     return float(math.sqrt((len(values) - 1) * values.var()))
-
-
-# Standard errors by which two values must differ: 1 in 40 pairs of equal networks would pass.
-ERRORS_APART = 2.0
-
-BETTER, WORSE, NOISE = "better", "worse", "within noise"
-NOT_COMPARABLE, NOT_MEASURED = "not comparable", "not measured"
-
-# A row without these keys does not record what it was measured against.
-_IDENTITY = ("reference_sha256", "detector_sha256", "higher_is_better")
 
 
 @dataclass(frozen=True)

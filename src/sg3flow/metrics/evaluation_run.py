@@ -38,6 +38,7 @@ from sg3flow.metrics.report import (
 from sg3flow.resources import pick_device
 
 NONE = "none"
+DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
 
 
 class SnapshotMetrics:
@@ -95,9 +96,6 @@ def check_names(names: tuple[str, ...]) -> None:
         raise MetricError(f"train.metrics: 'none' excludes other metrics; found {', '.join(names)}")
     if names != (NONE,):
         parse_metrics(names)
-
-
-DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
 
 
 class Tracker(Protocol):

@@ -13,6 +13,8 @@ from sg3flow.errors import MetricError
 from sg3flow.networks.layers import to_uint8
 
 CHUNK = 1024  # latents per draw; another value would change the images of a seed
+R = TypeVar("R")
+_AHEAD = 2  # batches that may wait for ``work``
 
 
 class Generator(Protocol):
@@ -116,11 +118,6 @@ def generate_images(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Ten
     if not torch.isfinite(img).all():
         raise MetricError("the network generates values that are not finite")
     return to_uint8(img)
-
-
-R = TypeVar("R")
-
-_AHEAD = 2  # batches that may wait for ``work``
 
 
 def overlapped(

@@ -9,6 +9,11 @@ from sg3flow.errors import MetricError, nearest
 _COUNT = "([1-9][0-9]{0,8})(k?)"
 _COUNT_AND_NEIGHBOR = "([1-9][0-9]{0,8})(k|_)([1-9][0-9]?)"
 _DEFAULT_PAIRS = 50_000  # of path length, whose published name has no count
+_HIGHER = (("", True),)
+_PR = (("_precision", True), ("_recall", True))
+_DC = (("_density", True), ("_coverage", True))
+_MEM = (("_authentic", True), ("_distance", True))
+_NEED_A_NETWORK = ("ppl2_wend", "eqt_int", "eqt_frac", "eqr")
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,6 @@ class Kind:
     unit: str = ""
 
 
-_HIGHER = (("", True),)
-_PR = (("_precision", True), ("_recall", True))
-_DC = (("_density", True), ("_coverage", True))
-_MEM = (("_authentic", True), ("_distance", True))
 KINDS = {
     "fid": Kind("fid{N}_full", "inception"),
     "kid": Kind("kid{N}_full", "inception"),
@@ -51,7 +52,6 @@ KINDS = {
     "eqt_frac": Kind("eqt{N}_frac", None, _HIGHER, "dB"),
     "eqr": Kind("eqr{N}", None, _HIGHER, "dB"),
 }
-_NEED_A_NETWORK = ("ppl2_wend", "eqt_int", "eqt_frac", "eqr")
 
 
 @dataclass(frozen=True)

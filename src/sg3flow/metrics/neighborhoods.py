@@ -16,6 +16,9 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
 
 _BLOCK = 4096  # a block of distances is 64 MiB of float32
+CPU = torch.device("cpu")
+_GAP = 4
+_BACKGROUND = 255
 
 
 def checked_pair(
@@ -107,9 +110,6 @@ def _blocks(items: torch.Tensor, device: torch.device) -> Iterator[tuple[int, to
 
 def _starts(items: torch.Tensor) -> range:
     return range(0, len(items), _BLOCK)
-
-
-CPU = torch.device("cpu")
 
 
 def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[float, float]:
@@ -263,10 +263,6 @@ def memorization(
     order = found.argsort(stable=True)[:num_pairs].tolist()
     closest = [Pair(i, int(index[i]), float(found[i])) for i in order]
     return Memorization(authentic, mean_estimate(found.double().numpy() / unit), closest)
-
-
-_GAP = 4
-_BACKGROUND = 255
 
 
 def draw_closest_pairs(

@@ -32,6 +32,11 @@ from sg3flow.progress import progress
 
 _FORMAT = "sg3flow-stats-1"
 _ROWS = 4096
+T = TypeVar("T")
+_Chunks = Iterator[tuple[int, NDArray[np.float32]]]
+_DECODERS = 4
+_RULE = "all pictures, no flips, covariance divided by n"
+_FEATURES_RULE = "pictures in order, no flips"
 
 
 def stats_folder() -> Path:
@@ -109,14 +114,6 @@ def _sound_stats(arrays: Mapping[str, NDArray[Any]]) -> FeatureStats | None:
     size = stats.mean.shape[0] if stats.mean.ndim == 1 else -1
     finite = bool(np.isfinite(stats.mean).all() and np.isfinite(stats.cov).all())
     return stats if finite and stats.cov.shape == (size, size) and stats.count > 0 else None
-
-
-T = TypeVar("T")
-_Chunks = Iterator[tuple[int, NDArray[np.float32]]]
-
-_DECODERS = 4
-_RULE = "all pictures, no flips, covariance divided by n"
-_FEATURES_RULE = "pictures in order, no flips"
 
 
 class Pictures(Protocol):

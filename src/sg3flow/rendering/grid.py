@@ -14,6 +14,8 @@ _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128
 _GAP = 4
 _MAX_PIXELS = 200_000_000
+_SEEDS = range(12)
+_MAX_SIDE = 256
 
 
 def seed_sheet(
@@ -135,10 +137,6 @@ def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageD
     check_sheet_size(width, height)
     sheet = PillowImage.new("RGB", (width, height), _BACKGROUND)
     return sheet, ImageDraw.Draw(sheet)
-
-
-_SEEDS = range(12)
-_MAX_SIDE = 256
 
 
 def sample_sheet(G: Generator, class_names: Sequence[str] = ()) -> Image:

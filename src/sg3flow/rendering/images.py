@@ -20,6 +20,10 @@ MAX_SEED = 2**32 - 1
 MAX_SEEDS = 100_000
 
 _PART = re.compile(r"\s*(\d{1,20})\s*(?:-\s*(\d{1,20})\s*)?")
+NOISE_MODES = ("const", "random", "none")
+# Mark in our images; files without it are never overwritten.
+SOFTWARE = "sg3flow"
+Image = npt.NDArray[np.uint8]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -72,14 +76,6 @@ def _bounds(part: str, text: str) -> tuple[int, int]:
     if last < first:
         raise ConfigError(f"the range of seeds {first}-{last} is descending; write {last}-{first}")
     return first, last
-
-
-NOISE_MODES = ("const", "random", "none")
-
-# Mark in our images; files without it are never overwritten.
-SOFTWARE = "sg3flow"
-
-Image = npt.NDArray[np.uint8]
 
 
 class Generator(Protocol):

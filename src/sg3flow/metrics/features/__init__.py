@@ -13,6 +13,16 @@ from sg3flow.downloads import cached
 from sg3flow.errors import DataError, MetricError
 from sg3flow.transfers import RetryPolicy
 
+_SEED = 20200406
+_SIZE = 64
+_CHANNELS = (3, 24, 40, 60)
+_SLOPE = 0.2
+_FLOOR = 0.05
+_RULE = (
+    "x / 127.5 - 1 at 64x64; then 3 times: conv 3x3, stride 2, zero padding 1, no bias, leaky ReLU "
+    "0.2; features: per channel of x and of each layer, mean and log(0.05 + standard deviation)"
+)
+
 
 class FeatureExtractor(Protocol):
     """Computes feature vectors of images; extractors of equal ``digest`` give equal features.
@@ -68,17 +78,6 @@ def load_weights(
         ) from error
     tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return tensors
-
-
-_SEED = 20200406
-_SIZE = 64
-_CHANNELS = (3, 24, 40, 60)
-_SLOPE = 0.2
-_FLOOR = 0.05
-_RULE = (
-    "x / 127.5 - 1 at 64x64; then 3 times: conv 3x3, stride 2, zero padding 1, no bias, leaky ReLU "
-    "0.2; features: per channel of x and of each layer, mean and log(0.05 + standard deviation)"
-)
 
 
 class RandomFeatures:

@@ -25,6 +25,7 @@ WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129
 _WEIGHTS_BYTES = 95_628_359
 _SIZE = 299
 _ROWS = 4096  # features at a time whose probabilities are computed
+_SPLITS = 10
 
 
 class InceptionFeatures:
@@ -300,9 +301,6 @@ class Inception(nn.Module):
         features["logits_unbiased"] = features["f2048"] @ self.fc.weight.T
         features["logits"] = features["logits_unbiased"] + self.fc.bias
         return features
-
-
-_SPLITS = 10
 
 
 def inception_score(probabilities: torch.Tensor) -> Estimate:
