@@ -103,7 +103,7 @@ def test_a_damaged_model_folder_is_named(networks, tmp_path):
         ({"class_name": "Evil"}, "unknown network 'Evil'"),
         ({"init_kwargs": [1]}, "generator.safetensors"),
         ({"format": "sg3flow-generator-2"}, "does not describe a generator"),
-        ({"training_set": None}, "what the generator was trained on"),
+        ({"training_set": None}, "does not describe the training set"),
         (None, "does not describe a generator"),
     ],
 )

@@ -88,7 +88,9 @@ def test_a_report_counts_for_the_training_that_it_was_made_of(project, row):
     assert not any("not measured" in note for note in facts.notes)
     facts = committed(project, row, judged="0" * 32 + ".dir")
     assert facts.best == {} and facts.results == [] and facts.params["train.gamma"] == "2"
-    assert any("not measured: the evaluation in its dvc.lock is of another" in n for n in facts.notes)
+    assert any(
+        "not measured: the evaluation in its dvc.lock is of another" in n for n in facts.notes
+    )
 
 
 def test_what_is_not_in_the_cache_is_told_and_no_remote_is_asked(project, row):
@@ -119,7 +121,9 @@ def test_a_listing_that_is_missing_or_damaged(project, row, content):
         kept_at(project, name).parent.mkdir(parents=True, exist_ok=True)
         kept_at(project, name).write_bytes(content)
     facts = read(project, "HEAD")
-    assert "runs/train is not in DVC's cache; run dvc fetch to get it from the remote" in facts.notes
+    assert (
+        "runs/train is not in DVC's cache; run dvc fetch to get it from the remote" in facts.notes
+    )
     assert facts.curves == {} and facts.best == described.best != {}
 
 

@@ -216,7 +216,10 @@ _BAD_BODIES = [
     (b"\x00", "null byte"),
     (b'{"dataframe_records": [{"seed": 1, "class": 0}]}{}', "not valid JSON"),
     (_raw('{"dataframe_records": [{"seed": NaN, "class": 0}]}'), "NaN is not a JSON number"),
-    (_raw('{"dataframe_records": [{"seed": 1, "psi": -Infinity}]}'), "-Infinity is not a JSON number"),
+    (
+        _raw('{"dataframe_records": [{"seed": 1, "psi": -Infinity}]}'),
+        "-Infinity is not a JSON number",
+    ),
     (_raw('{"dataframe_records": [{"seed": 1, "seed": 2, "class": 0}]}'), "'seed' occurs twice"),
     (_raw('{"dataframe_records": ' + "[" * 20 + "]" * 20 + "}"), "nested more than 8 deep"),
     (_raw("[" * 100_000 + "]" * 100_000), "nested more than 8 deep"),
