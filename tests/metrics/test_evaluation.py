@@ -88,13 +88,13 @@ def test_a_metric_does_not_depend_on_its_company(run_dir, small_set):
         }
 
 
-def test_labelled_networks_get_labels_of_the_data(save_tiny, tiny_generator, pack, draw_faces):
-    labelled = pack(draw_faces(12, seed=0, size=32), labels=[0, 1, 2] * 4)
+def test_labeled_networks_get_labels_of_the_data(save_tiny, tiny_generator, pack, draw_faces):
+    labeled = pack(draw_faces(12, seed=0, size=32), labels=[0, 1, 2] * 4)
     run_dir = save_tiny(1, tiny_generator(c_dim=3)).parent
-    assert len(evaluate(run_dir, labelled, ("fd_random16_full", "eqr4"))) == 2
-    unlabelled = pack(draw_faces(12, seed=0, size=32), "unlabelled")
+    assert len(evaluate(run_dir, labeled, ("fd_random16_full", "eqr4"))) == 2
+    unlabeled = pack(draw_faces(12, seed=0, size=32), "unlabeled")
     with pytest.raises(MetricError, match=r"000001\.pkl: .*labels of length 3, the data has 0"):
-        evaluate(run_dir, unlabelled, ("fd_random16_full",))
+        evaluate(run_dir, unlabeled, ("fd_random16_full",))
 
 
 def test_one_network_of_any_name(run_dir, small_set, tmp_path):

@@ -102,7 +102,7 @@ def test_bad_rows_are_refused_in_words(row, words):
         ({"seed": 1}, {"class": 0, "seed": 3}, "unknown param 'seed'"),
     ],
 )
-def test_classes_of_a_labelled_model_are_checked(row, params, words):
+def test_classes_of_a_labeled_model_are_checked(row, params, words):
     with pytest.raises(ConfigError, match=words):
         read_requests([row], params, 3)
 
@@ -124,7 +124,7 @@ def test_vectors_formats_and_sizes_become_requests():
     assert {(r.kind, r.quality, r.size) for r in (first, second, third)} == {("jpeg", 70, 32)}
 
 
-def test_a_w_of_a_labelled_model_needs_no_class():
+def test_a_w_of_a_labeled_model_needs_no_class():
     (request,) = read_requests([{"w": [0, 0]}], {}, 3)
     assert request.class_index is None
 

@@ -208,9 +208,9 @@ def test_two_sets_of_one_content_are_at_zero_and_share_their_digest(app, project
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--metrics", "fid50k_full"], "no metric 'fid50k_full' of two sets of pictures"),
-        (["--metrics", "pr_random15"], "neighbour 15 needs more than 15 pictures"),
-        (["--metrics", "swd"], "swd wants pictures of 16x16, not 24x20"),
+        (["--metrics", "fid50k_full"], "no metric 'fid50k_full' between two sets of images"),
+        (["--metrics", "pr_random15"], "neighbor 15 needs more than 15 images"),
+        (["--metrics", "swd"], "swd needs images of 16x16, not 24x20"),
         (["--metrics", "fd_random", "--b", "no"], "there is no file or folder no"),
         (["--metrics", "fd_random", "--report", "a/sub/00.png"], "is no metrics report"),
     ],
