@@ -6,10 +6,10 @@
 #
 # The image holds the model's own copy of the code and runs the application that `sg3flow serve`
 # runs for each version. `mlflow models serve` checks less, and as a container's first process it
-# would not hear `docker stop`, and would be killed. docs/registry-and-serving.md says more.
+# ignores `docker stop` until docker kills it. docs/registry-and-serving.md has the details.
 
 FROM python:3.11.13-slim-bookworm AS build
-# The CPU build of torch is not on the index of all other packages.
+# The CPU build of torch is on a separate index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
@@ -21,10 +21,10 @@ COPY build/model/requirements.txt /tmp/requirements.txt
 RUN pip install --extra-index-url "$TORCH_INDEX" -c /tmp/constraints.txt \
     -r /tmp/requirements.txt ninja
 COPY build/model /model
-# Versions that sg3flow 0.1 registered put their checks into MLflow's application by themselves.
+# Versions registered by sg3flow 0.1 have no model_app.py: they patch MLflow's application when loaded.
 RUN app=/model/code/sg3flow/serving/model_app.py; test -e $app \
     || echo "from mlflow.pyfunc.scoring_server.app import app" > $app
-# The kernels are built here, where there is a compiler; the choice of instructions is made later.
+# The kernels are built here, where there is a compiler; the instruction set is chosen at run time.
 RUN SG3FLOW_KERNELS=/kernels PYTHONPATH=/model/code \
     python -c "from sg3flow.ops.backend import load_kernels; load_kernels('cpu')"
 

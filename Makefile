@@ -1,5 +1,5 @@
-# `make` alone lists the targets. Everything happens in .venv; paths are relative, so that a clone
-# whose path has a space works.
+# `make` without a target lists the targets. Everything runs in .venv. Paths are relative, so that
+# a clone whose path has a space works.
 PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
@@ -10,7 +10,7 @@ IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/installed ## make .venv and install what constraints.txt pins
+setup: .venv/installed ## make .venv and install the versions of constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
@@ -18,40 +18,40 @@ setup: .venv/installed ## make .venv and install what constraints.txt pins
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## run the whole pipeline on the starter set and show what came out
+demo: setup ## run the whole pipeline on the starter set and print a summary
 	@test -e .git || $(BIN)/python -m dvc config --local core.no_scm true
 	$(IN_VENV) dvc repro
 	@$(IN_VENV) sg3flow summary
 
-check: setup ## formatting, lint, layers, types
+check: setup ## check formatting, lint, layers and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# One process per core with one thread each: on tiny tensors more threads only wait for each other.
+# One process per core with one thread each: on tiny tensors more threads are not faster.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-test-fast: setup ## the tests to run after a change: those that take less than a second
+test-fast: setup ## run the short tests (less than a second each): use it after a change
 	$(PYTEST) -m "not gpu and not slow and not medium" $(PARALLEL)
 
-test: check ## checks and tests
+test: check ## run the checks and all tests except slow and gpu
 	$(PYTEST) $(PARALLEL)
 
-test-slow: setup ## the tests that take long: experiments, reproductions, mlflow run, real weights
+test-slow: setup ## run the slow tests: experiments, reproductions, mlflow run, real weights
 	$(PYTEST) -m "slow and not gpu" $(PARALLEL)
 
-crash-tests: setup ## kill trainings and MLflow servers; nothing may be lost (minutes)
+crash-tests: setup ## kill trainings and MLflow servers, check that nothing is lost (minutes)
 	$(PYTEST) -m slow tests/training tests/tracking
 
-smoke-gpu: setup ## train every configuration for 2 kimg at 64 px on a GPU; precisions must agree
+smoke-gpu: setup ## train each configuration for 2 kimg at 64 px on a GPU; compare precisions
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
 
-# Small cases: under these tools everything takes a hundred times as long.
+# Small cases only: with these tools everything takes a hundred times as long.
 SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py -k "half_precision and size0 or upfirdn2d or bias_act or empty"
 
-test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores; look for races
+test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores; check for races
 	$(BIN)/sg3flow doctor
 	$(BIN)/python -m pytest -m gpu tests/cuda
 	SG3FLOW_TENSOR_CORES=0 $(BIN)/python -m pytest -m gpu tests/cuda -k half_precision
@@ -60,17 +60,17 @@ test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores
 	  $(BIN)/python -m pytest $(SANITIZED); done; \
 	else echo "skipped memcheck and racecheck: no compute-sanitizer on PATH (part of the CUDA toolkit)"; fi
 
-kernels: setup ## build the kernels now (the first use would) and try them; compile the CUDA sources
+kernels: setup ## build and check the kernels now, not at first use; compile the CUDA sources
 	$(BIN)/sg3flow doctor
 	$(BIN)/python -m pytest -q tests/cuda/test_compile.py
 
-bench: setup ## time ops, generators and training steps against plain PyTorch and a naive baseline
+bench: setup ## time ops, generators and training steps against pure PyTorch and a naive baseline
 	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json
 	$(BIN)/python benchmarks/generator.py --json build/bench-generator.json
 	$(BIN)/python benchmarks/training.py --json build/bench-training.json
 
-bench-gpu: setup ## on a GPU: every layer's op and training steps against plain PyTorch
+bench-gpu: setup ## time each layer's op and training steps against pure PyTorch on a GPU
 	$(BIN)/python benchmarks/gpu.py --json build/bench-gpu.json
 
-team-env: ## make the passwords of a team server (docs/team.md); TEAM_HOST= names it
+team-env: ## write the passwords of a team server (docs/team.md); TEAM_HOST= is its name
 	@$(PYTHON) deploy/team/new_secrets.py --host "$(or $(TEAM_HOST),localhost)"

@@ -29,12 +29,14 @@ NOT_DECIDING = {
     "settings": "places and names",
     "transfers": "brings a file whose digest is checked",
     "checkpoints": "reads tensors as they are, or fails",
-    "data.labels": "labels of a packed set are part of its digest",
     "data.packed_form": "the packed set's own digest covers what it writes",
     "data.readers": "reads bytes as they are, or fails",
     "kernels.build": "builds by the plan; a wrong library fails its self-check",
     "kernels.watchdog": "ends a build that hangs",
-    "ops.self_check": "compares kernels with plain PyTorch, computes nothing",
+    "registry.history": "describes a version",
+    "output_checks": "decides what may be replaced, not what is written",
+    "runs.run_folder": "the form of a statistic in a report",
+    "tracking": "sends what is there to MLflow",
 }
 
 
@@ -58,7 +60,7 @@ def test_the_digests_are_made_anew_when_any_listed_file_changes():
     assert [p for p in listed if not any(p.is_relative_to(dep) for dep in deps)] == []
     below = {p for dep in deps for p in (dep.rglob("*") if dep.is_dir() else [dep]) if p.is_file()}
     sources = {p for p in below if p.suffix in (".py", ".h", ".cpp", ".cu", ".cuh")}
-    also = {PACKAGE / "config.py", PACKAGE / "runs/code_state.py", PACKAGE / "ops/self_check.py"}
+    also = {PACKAGE / "config.py", PACKAGE / "runs/code_state.py"}
     packages = {p for p in sources if p.name == "__init__.py"}
     assert sources - listed - also - packages - set((ROOT / "stages").glob("*.py")) == set()
 
@@ -109,7 +111,6 @@ def test_a_training_imports_no_numerics_that_are_not_listed():
     listed = set(files_of(TRAINING_NUMERICS))
     loaded = {module_file(name) for name in done.stdout.split()}
     computing = {p for p in loaded if p is not None and p.parent.name in ("ops", "networks")}
-    computing = {p for p in computing if p.name != "self_check.py"}
     assert computing and computing <= listed
 
 
@@ -117,13 +118,13 @@ def test_a_training_imports_no_numerics_that_are_not_listed():
     ("before", "after", "same"),
     [
         ("x = 1  # one\n", "x = 1\n", True),
-        ('def f():\n    """Doc."""\n    return 1\n', "def f():\n    return 1\n", False),
+        ('def f():\n    """Doc."""\n    return 1\n', "def f():\n    return 1\n", True),
         (
             'def f():\n    """Doc."""\n    return 1\n',
             'def f():\n    """Other."""\n    return 1\n',
             True,
         ),
-        ("raise ValueError(f'no {x}')\n", "raise ValueError(f'{x} is missing')\n", False),
+        ("raise ValueError(f'no {x}')\n", "raise ValueError(f'{x} is missing')\n", True),
         ("raise ValueError('no')\n", "raise ValueError('none')\n", True),
         ("raise ValueError('no')\n", "raise TypeError('no')\n", False),
         ("print('a', x)\n", "print('b', x)\n", True),
@@ -177,6 +178,7 @@ def edited(root: Path, name: str, before: str, after: str):
     return path, text
 
 
+DRAWING = {"train", "evaluate", "render", "register"}
 OUTSIDE = [
     ("tracking/uploader.py", '"""', '"""Changed. ', set()),
     ("progress.py", "_PLAIN_LINE_SEC = ", "_PLAIN_LINE_SEC = 1 + ", set()),
@@ -223,7 +225,7 @@ def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
     ("name", "before", "after", "stages"),
     [
         ("training/losses.py", "import ", "# a comment\nimport ", set()),
-        ("training/losses.py", "pl_decay", "pl_decay_", {"train"}),
+        ("training/losses.py", "pl_decay: float = 0.01", "pl_decay: float = 0.02", {"train"}),
         (
             "ops/bias_act.py",
             "_SLOPE = 0.2",

@@ -25,7 +25,7 @@ from sg3flow.downloads import (
     recorded_digest,
 )
 from sg3flow.errors import DataError
-from sg3flow.transfers import DiskFullError
+from sg3flow.files import DiskFullError
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -218,7 +218,7 @@ def test_a_complete_part_file_is_not_fetched_again(server: Server, tmp_path: Pat
         "address": address_mark(server.url),
         "etag": '"one"',
         "last_modified": "",
-        "all_reduce_sum": len(CONTENT),
+        "total": len(CONTENT),
         "is_encoded": False,
     }
     (tmp_path / "set.zip.part").write_bytes(CONTENT)
@@ -417,13 +417,13 @@ def test_no_secret_of_an_address_is_written_or_told(server: Server, cache: Path)
     once = RetryPolicy(connect_sec=2, read_sec=0.5, tries=1, pause_sec=0.01)
     with pytest.raises(DataError) as caught:
         cached(secret, "set.zip", policy=once)
-    told = str(caught.value) + (cache / "set.zip.part.json").read_text()
+    output = str(caught.value) + (cache / "set.zip.part.json").read_text()
     assert server.requests[0]["Authorization"].startswith("Basic ")
     server.answer = server.whole
     cached(secret, "set.zip", policy=once)
     assert "Range" in server.requests[-1]
-    told += (cache / "set.zip.json").read_text()
-    assert "hush" not in told and server.url in told
+    output += (cache / "set.zip.json").read_text()
+    assert "hush" not in output and server.url in output
     for bad in ("https://me:hu/sh@host/x", "ftp://me:hush@host/x", "https://hush@[/x?hush"):
         with pytest.raises(DataError) as caught:
             download(bad, cache / "x")
@@ -500,7 +500,7 @@ def test_a_server_that_understates_the_length_is_found_out(server: Server, tmp_p
 def test_a_file_that_changes_without_a_version_is_taken_whole(
     server: Server, tmp_path: Path
 ) -> None:
-    """Without ETag and date nothing tells whether it is the same file: it starts again."""
+    """Without ETag and date it may be another file: the download starts over."""
     other = CONTENT[::-1]
 
     def answer(to: BaseHTTPRequestHandler, number: int) -> None:
@@ -555,7 +555,7 @@ def test_a_server_that_trickles_is_given_up(server: Server, tmp_path: Path) -> N
                 break
 
     server.answer = answer
-    with pytest.raises(DataError, match=r"only \d+ bytes came in \d+ seconds"):
+    with pytest.raises(DataError, match=r"only \d+ bytes arrived in \d+ seconds"):
         download(server.url, tmp_path / "set.zip", policy=hurried)
     ended.set()
     assert len(server.requests) == 2
@@ -601,7 +601,7 @@ def test_pieces_that_do_not_fit_are_fetched_again_as_a_whole(server: Server, cac
         server.content, server.etag = (other, '"a"') if is_first else (CONTENT, '"b"')
         if not is_first and "Range" in to.headers:
             del to.headers["If-Range"]
-            to.headers["If-Range"] = '"b"'  # answers with the rest, whatever was asked
+            to.headers["If-Range"] = '"b"'  # always answers with the rest
         server.whole(to, number, cut=(1_500_000 if number == 1 else 0) if is_first else None)
 
     server.answer = answer
@@ -626,7 +626,7 @@ def test_without_a_digest_a_mirror_starts_anew(server: Server, cache: Path) -> N
 def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) -> None:
     server.answer = lambda to, number: server.head(to, 200, Content_Length=1 << 35)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DiskFullError, match="are needed in"):
-        patch.setattr("sg3flow.transfers.shutil.disk_usage", lambda path: _Usage())
+        patch.setattr("sg3flow.files.shutil.disk_usage", lambda path: _Usage())
         cached_from([server.url, server.url + "?2"], "set.zip", DIGEST, policy=QUICK)
     assert len(server.requests) == 1
 

@@ -65,7 +65,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def sg3flow(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", "from sg3flow.cli.commands import main; main()", *arguments)
+    return (sys.executable, "-c", "from sg3flow.cli import main; main()", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_file_addresses(tmp_path: Path) -> None:
     source = tmp_path / "with space.zip"
     source.write_bytes(CONTENT)
     assert download(source.as_uri(), tmp_path / "out" / "x.zip") == DIGEST
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         download((tmp_path / "missing").as_uri(), tmp_path / "y.zip")
     with pytest.raises(DataError, match="no other machine"):
         download("file://elsewhere/x", tmp_path / "y.zip")

@@ -184,7 +184,7 @@ def test_the_champion_is_made_again_from_the_remote(project):
         test_a_finished_pipeline_travels_by_a_remote(project)
     (project / "data" / "packed.zip").unlink()
     shutil.rmtree(project / ".dvc" / "cache")
-    program = "from sg3flow.cli.commands import main; main()"
+    program = "from sg3flow.cli import main; main()"
     done = python(project, "-c", program, "reproduce", "sg3flow-tiny@champion")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "network-snapshot-000001.pkl: equal" in done.stdout

@@ -2,9 +2,9 @@
 
     docker compose -f deploy/team/compose.yaml exec mlflow python add_user.py ana
 
-prints the lines for ana's ~/.mlflow/credentials. `--reset` sets a new password for a name that
-exists, `admin` among them. The admin's own password comes from MLFLOW_TRACKING_PASSWORD or
-TEAM_ADMIN_PASSWORD. Needs nothing but Python.
+prints the lines for ana's ~/.mlflow/credentials. `--reset` sets a new password for an existing
+user, also for `admin`. The admin's password comes from MLFLOW_TRACKING_PASSWORD or
+TEAM_ADMIN_PASSWORD. The script needs only Python.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import urllib.request
 
 
 def set_password(url: str, admin_password: str, name: str, password: str, *, reset: bool) -> None:
-    """Make a user, or change the password of one.
+    """Create a user, or change a user's password.
 
     Raises:
-        OSError: the server cannot be reached, or refuses; the text says why.
+        OSError: the server cannot be reached, or refuses; the message says why.
     """
     path, method = ("update-password", "PATCH") if reset else ("create", "POST")
     credentials = base64.b64encode(f"admin:{admin_password}".encode()).decode()
@@ -44,7 +44,9 @@ def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description="Add a user to the team's MLflow server.")
     parser.add_argument("name")
-    parser.add_argument("--reset", action="store_true", help="a new password for a known name")
+    parser.add_argument(
+        "--reset", action="store_true", help="set a new password for an existing user"
+    )
     port = os.environ.get("TEAM_PORT") or "5000"
     parser.add_argument("--url", default=f"http://127.0.0.1:{port}", help="default: %(default)s")
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
--- The login of the MLflow server and its two databases: runs, and users. Run as a superuser, with
--- TEAM_DB_PASSWORD in the environment; run again, it sets the password anew and changes nothing else.
+-- The login of the MLflow server and its two databases: runs, and users. Run it as a superuser, with
+-- TEAM_DB_PASSWORD in the environment. A second run sets the password again and changes nothing else.
 \set ON_ERROR_STOP on
 \set password ''
 \getenv password TEAM_DB_PASSWORD

@@ -2,8 +2,8 @@
 
     python deploy/team/new_secrets.py --host mlflow.example.org
 
-Compose reads the file by itself, systemd as EnvironmentFile; neither has a password of its own. An
-existing file is never overwritten: the databases keep the passwords they were made with.
+Compose reads the file by itself, systemd reads it as EnvironmentFile. An existing file is never
+overwritten, because the databases keep the passwords they were created with.
 """
 
 import argparse
@@ -18,10 +18,10 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 def settings_text(host: str) -> str:
-    """The lines of a settings file; every password is drawn anew.
+    """The lines of a settings file, with new random passwords.
 
     Args:
-        host: the name that people type into their browser, without port.
+        host: the server's name as people type it into the browser, without port.
     """
     values = {
         "TEAM_HOST": host,
@@ -40,12 +40,12 @@ def write_settings(path: Path, host: str) -> None:
     """Write a new settings file with mode 0600.
 
     Raises:
-        ValueError: the host is no host name.
+        ValueError: the host is not a host name.
         OSError: the file exists, or its folder cannot be written.
     """
     if not _HOST.fullmatch(host):
         raise ValueError(f"--host must be a name or an IPv4 address without port, not '{host}'")
-    # The mode is set as the file comes into being: there is no moment when others could read it.
+    # The file is created with its mode, so others can never read it, not even for a moment.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         stream.write(settings_text(host))
@@ -53,8 +53,8 @@ def write_settings(path: Path, host: str) -> None:
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Make the settings file of a team server.")
-    parser.add_argument("--host", default="localhost", help="name that people reach it by")
+    parser = argparse.ArgumentParser(description="Write the settings file of a team server.")
+    parser.add_argument("--host", default="localhost", help="host name of the server")
     parser.add_argument("--file", type=Path, default=_FILE, help="default: %(default)s")
     arguments = parser.parse_args()
     try:
@@ -65,7 +65,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.file} holds new passwords; keep it out of git and among your backups")
+    print(f"{arguments.file} holds new passwords; keep it out of git and in your backups")
     return 0
 
 

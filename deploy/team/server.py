@@ -1,8 +1,8 @@
 """Start the team's MLflow server: PostgreSQL, an S3 store, a login for everyone.
 
-The container, the systemd unit and the tests all start it by this file. It reads TEAM_* settings
-(`new_secrets.py` makes them), makes the buckets that are missing, and becomes `mlflow server`. No
-password stands on a command line or in a file but the settings'.
+The container, the systemd unit and the tests start the server with this file. It reads TEAM_*
+settings (`new_secrets.py` writes them), creates missing buckets, and then replaces itself by
+`mlflow server`. Passwords are in the settings file only, and never on a command line.
 """
 
 import argparse
@@ -32,21 +32,21 @@ _DEFAULTS = {
     "TEAM_DVC_BUCKET": "dvc",
 }
 _SHORTEST_SECRET = 16
-# Where and as whom, libpq takes from PG* variables. The driver is named: SQLAlchemy 2.1 would take
-# another one.
+# libpq takes host and user from PG* variables. The driver is named because SQLAlchemy 2.1 would
+# choose another one.
 _DATABASE = "postgresql+psycopg2:///mlflow"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 class SettingsError(Exception):
-    """A setting is missing or cannot be right; one line that names it."""
+    """A setting is missing or invalid; the message is one line that names it."""
 
 
 def read_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The TEAM_* settings in force, with defaults.
 
     Raises:
-        SettingsError: a secret is missing or short, or the host is no name.
+        SettingsError: a secret is missing or short, or the host is not a host name.
     """
     settings = _DEFAULTS | {
         name: value for name, value in environment.items() if name.startswith("TEAM_") and value
@@ -85,7 +85,7 @@ def server_environment(
     settings: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, str]:
     """The environment of the MLflow server: the secrets, as its libraries read them."""
-    # A session token or a profile of whoever starts the server must not mix with its own keys.
+    # A session token or profile of the person who starts the server must not mix with its own keys.
     kept = {
         name: value
         for name, value in environment.items()
@@ -105,13 +105,13 @@ def server_environment(
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings["TEAM_ADMIN_PASSWORD"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": settings["TEAM_SECRET_KEY"],
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Eight processes more, for evaluations of language models.
+        # It would start eight more processes, for evaluations of language models.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
 
 def ensure_buckets(settings: Mapping[str, str]) -> None:
-    """Make the buckets for MLflow's artifacts and for DVC, where they are missing.
+    """Create the buckets for MLflow's artifacts and for DVC if they are missing.
 
     Raises:
         SettingsError: the store cannot be reached or refuses the keys.
@@ -141,10 +141,12 @@ def ensure_buckets(settings: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """Becomes the server, or the upgrade; returns an exit status only if it cannot."""
+    """Replace this process by the server or the upgrade; returns an exit status only on failure."""
     parser = argparse.ArgumentParser(description="Start the team's MLflow server.")
     parser.add_argument(
-        "--upgrade-database", action="store_true", help="bring its tables to this MLflow and stop"
+        "--upgrade-database",
+        action="store_true",
+        help="upgrade its tables to this MLflow version and exit",
     )
     arguments = parser.parse_args()
     try:

@@ -1,4 +1,7 @@
-"""Addresses of files on the network, without the secrets that they may hold."""
+"""URLs: shown without the secrets in them, split, turned into file names and local paths.
+
+Short: a leaf that downloads, git and tracking share.
+"""
 
 import hashlib
 import re
@@ -9,17 +12,17 @@ from urllib.request import url2pathname
 
 from sg3flow.errors import DataError
 
-# Loads what a scheme names into a local file or folder: ``models`` and ``runs``, say.
+# Scheme, for example ``models`` or ``runs`` -> copies what a URL names to a local path.
 RESOLVERS: dict[str, Callable[[str], Path]] = {}
 
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
 def shown_url(url: str) -> str:
-    """``url`` as messages and records may hold it.
+    """``url`` without secrets, for messages and records.
 
-    User name and password are left out, and so are query and fragment: an address that was signed
-    for one download carries its key there. A path of this machine stays as it is.
+    User name, password, query and fragment are removed: a signed URL has its key in the query. A
+    local path is returned unchanged.
     """
     if "://" not in url:
         return url
@@ -28,19 +31,19 @@ def shown_url(url: str) -> str:
         parts.port  # noqa: B018 - raises where the port is no number
     except ValueError:
         return re.sub(r"(?<=://).*@", "", url, flags=re.DOTALL).partition("?")[0].partition("#")[0]
-    if not parts.netloc:  # sqlite:///FILE: urlunsplit would take two slashes away
+    if not parts.netloc:  # sqlite:///FILE: urlunsplit would remove two slashes
         return url.partition("?")[0].partition("#")[0]
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with every address in it as ``shown_url`` gives it."""
+    """``text`` with ``shown_url`` applied to every URL in it."""
     return _ADDRESS.sub(lambda found: shown_url(found[0]), text)
 
 
 def address_mark(url: str) -> str:
-    """A hexadecimal digest that tells addresses apart without telling their secrets."""
+    """A hexadecimal digest that identifies a URL without revealing its secrets."""
     return hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -48,31 +51,36 @@ _SCHEMES = ("https", "http", "file")
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` is an address that ``download`` takes."""
+    """Whether ``text`` is a URL that ``download`` takes."""
     return text.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
 
 
 def url_file_name(url: str) -> str:
-    """The last part of the address's path, made safe as a file name."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", _split(url).path.rstrip("/").rpartition("/")[2])
+    """The last part of the path of a URL, as a safe file name."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", split_url(url).path.rstrip("/").rpartition("/")[2])
     return name.lstrip(".") or "download"
 
 
 def local_path(url: str) -> Path:
-    """The file or folder that a file:// address names; it need not exist."""
-    parts = _split(url)
+    """The path that a file:// URL names; it need not exist."""
+    parts = split_url(url)
     if parts.netloc not in ("", "localhost"):
-        raise DataError(f"a file:// address names no other machine; '{parts.netloc}' was found")
+        raise DataError(f"a file:// URL must not name another machine, as '{parts.netloc}'")
     return Path(url2pathname(parts.path))
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
+    """The parts of an address that ``download`` takes.
+
+    Raises:
+        DataError: it is none.
+    """
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises where the port is no number
     except ValueError:
-        # Not the error's text: it may quote a piece of the password as the port.
-        raise DataError(f"'{shown_url(url)}' is not an address") from None
+        # Without the text of the error: it may quote a piece of the password as the port.
+        raise DataError(f"'{shown_url(url)}' is not a URL") from None
     if parts.scheme not in _SCHEMES:
         raise DataError(f"'{shown_url(url)}' does not start with https://, http:// or file://")
     return parts

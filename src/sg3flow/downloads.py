@@ -1,7 +1,7 @@
-"""Files from the network: whole and checked, or not there at all.
+"""Downloads: a file is complete and checked, or it is absent.
 
-``download`` writes into ``NAME.part`` beside the target, goes on where an earlier try broke off,
-and renames the file only when its length and digest are right. ``cached`` keeps files that many
+``download`` writes into ``NAME.part`` beside the target, continues an earlier attempt that broke
+off, and renames the file only if its length and digest are right. ``cached`` keeps files that many
 runs need in ``SG3FLOW_CACHE`` (``~/.cache/sg3flow`` by default).
 """
 
@@ -15,16 +15,22 @@ from typing import Any, BinaryIO
 
 from platformdirs import user_cache_path
 
-from sg3flow.addresses import _split, address_mark, local_path, shown_url
+from sg3flow.addresses import address_mark, local_path, shown_url, split_url
 from sg3flow.errors import DataError
-from sg3flow.files import file_lock, sha256_file, try_lock_open_file, write_json
-from sg3flow.transfers import (
+from sg3flow.files import (
     DiskFullError,
+    check_room,
+    check_size,
+    file_lock,
+    sha256_file,
+    try_lock_open_file,
+    write_json,
+)
+from sg3flow.settings import CACHE
+from sg3flow.transfers import (
     RetryPolicy,
     Transfer,
     TransferError,
-    check_room,
-    check_size,
 )
 
 MAX_BYTES = 64 << 30
@@ -38,28 +44,28 @@ def download(
     max_bytes: int = MAX_BYTES,
     policy: RetryPolicy | None = None,
 ) -> str:
-    """Bring the file at ``url`` to ``dest``, replacing what stands there, and return its SHA-256.
+    """Download ``url`` to ``dest``, replacing an existing file, and return its SHA-256.
 
-    A try that broke off is continued where the server still has the same file; with ``sha256`` also
-    where it broke off at another address (a mirror), and from its beginning if the pieces turn out
-    not to be of one file. An error leaves ``dest`` as it was.
+    An attempt that broke off is continued if the server still has the same file. With ``sha256`` an
+    attempt from another address of the file is continued too, and the download starts over if the
+    pieces turn out not to be of one file. An error leaves ``dest`` as it was.
 
     Args:
-        url: https://, http:// or file:// address.
-        sha256: expected hexadecimal digest; None: whatever comes.
-        max_bytes: a larger file is refused.
-        policy: timeouts and retries; None: the usual ones.
+        url: starts with https://, http:// or file://.
+        sha256: expected hexadecimal digest; None: any content.
+        max_bytes: maximum size of the file.
+        policy: timeouts and retries; None: the defaults.
 
     Raises:
-        DataError: the file cannot be had, is not the expected one, or is too large.
+        DataError: the file is not available, is not the expected one, or is too large.
     """
     sha256 = checked_digest(sha256) if sha256 else None
-    _split(url)
+    split_url(url)
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(dest.name + ".part")
     transfer = Transfer(url, part, max_bytes, policy or RetryPolicy(), is_checked=bool(sha256))
     if dest.is_dir():
-        raise DataError(f"cannot download to {dest}: a folder stands there")
+        raise DataError(f"cannot download to {dest}: it is a folder")
     with _own_part(part) as stream:
         try:
             _bring(url, stream, transfer)
@@ -88,10 +94,10 @@ def cached(
     max_bytes: int = MAX_BYTES,
     policy: RetryPolicy | None = None,
 ) -> Path:
-    """The file at ``url``, from the cache folder if it is there, else downloaded into it.
+    """The file at ``url`` in the cache folder, downloaded if it is not there.
 
-    A file put there by hand is taken if its digest fits, or if none is known. Any number of
-    processes may ask for the same file at once; one of them downloads it.
+    A file that a user put there is accepted if its digest matches, or if no digest is known. If
+    several processes need the same file at once, one of them downloads it.
 
     Args:
         name: file name in the cache folder.
@@ -102,7 +108,7 @@ def cached(
     path = cache_folder() / name
     sha256 = checked_digest(sha256) if sha256 else None
     if path.is_file() and _is_wanted(path, url, sha256):
-        return path  # before the lock: a shared cache may be there only to be read
+        return path  # before the lock: a shared cache may be read-only
     with file_lock(path.with_name(f".{name}.lock")):
         if path.is_file() and _is_wanted(path, url, sha256):
             return path
@@ -119,20 +125,20 @@ def cached_from(
     *,
     policy: RetryPolicy | None = None,
 ) -> tuple[Path, str]:
-    """As ``cached``, from the first of several addresses of one file that gives it.
+    """As ``cached``, from the first of several URLs of one file that works.
 
-    Without ``sha256`` the file is held to what an earlier download proved to be, from whichever of
-    the addresses it came.
+    Without ``sha256`` the file must have the digest of an earlier download that was proven, from
+    any of the URLs.
 
     Returns:
-        The file, and the address that gave it.
+        The file, and the URL it came from.
 
     Raises:
-        DataError: none of them gives it; the message says of each why.
+        DataError: no URL works; the message gives the reason for each.
     """
     known = sha256 or next(filter(None, (recorded_digest(url, name) for url in urls)), None)
     record = _read_record(cache_folder() / name)
-    # Where it came from last comes first: a file that is there need not be asked for again.
+    # The URL of the file in the cache comes first, so that it is not downloaded again.
     last = [url for url in urls if record.get("address") == address_mark(url)]
     reasons = []
     for url in dict.fromkeys([*last, *urls]):
@@ -147,12 +153,13 @@ def cached_from(
 
 @contextmanager
 def proving(path: Path) -> Iterator[None]:
-    """Use a file of the cache for the first time.
+    """Use a file of the cache for the first time, which proves that it is the right one.
 
-    A file that was downloaded with no digest to hold it to may be anything, say the page of a proxy
-    or a beginning without its end. If the block ends well, its digest counts from now on. If it
-    ends with a DataError (other than NoRoom), file and record are removed, and the next try
-    downloads it again. A file that was proven before, or put there by hand, stays as it is.
+    A file that was downloaded without a known digest may be anything, for example the page of a
+    proxy or an incomplete file. If the block ends without an error, its digest is the expected one
+    from now on. If it ends with a DataError (other than DiskFullError), file and record are removed
+    and the next attempt downloads it again. A file that is proven already, or that a user put
+    there, stays as it is.
     """
     record = _read_record(path)
     is_open = bool(record) and record.get("proven") is not True
@@ -166,12 +173,12 @@ def proving(path: Path) -> Iterator[None]:
             _record(path).unlink(missing_ok=True)
         raise
     if is_open:
-        with suppress(OSError):  # a cache that can only be read stays unproven
+        with suppress(OSError):  # a read-only cache stays unproven
             write_json(_record(path), record | {"proven": True})
 
 
 def recorded_digest(url: str, name: str) -> str | None:
-    """The SHA-256 of what came from ``url`` into the cache as ``name`` and proved to be usable."""
+    """The proven SHA-256 of the file ``name`` of the cache, if it came from ``url``."""
     record = _read_record(cache_folder() / name)
     is_ours = record.get("address") == address_mark(url) and record.get("proven") is True
     return _digest_of(record) if is_ours else None
@@ -182,8 +189,7 @@ def cache_folder() -> Path:
 
     ``XDG_CACHE_HOME`` moves it there; other systems have folders of their own.
     """
-    given = os.environ.get("SG3FLOW_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("sg3flow")
+    return CACHE.path() or user_cache_path("sg3flow")
 
 
 def checked_digest(text: str) -> str:
@@ -193,7 +199,7 @@ def checked_digest(text: str) -> str:
         DataError: it is not 64 hexadecimal digits.
     """
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
-        raise DataError(f"a SHA-256 has 64 hexadecimal digits; '{text}' is none")
+        raise DataError(f"a SHA-256 has 64 hexadecimal digits; found '{text}'")
     return text.strip().lower()
 
 
@@ -224,9 +230,9 @@ def _digest_of(record: dict[str, Any]) -> str | None:
 
 
 def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:
-    """Fill the part file; what cannot be continued later is removed after an error."""
+    """Fill the part file; after an error it is removed if it cannot be continued later."""
     try:
-        if _split(url).scheme == "file":
+        if split_url(url).scheme == "file":
             _copy_local(local_path(url), stream, transfer)
         else:
             transfer.run(stream)
@@ -240,7 +246,7 @@ def _bring(url: str, stream: BinaryIO, transfer: Transfer) -> None:
 
 def _copy_local(source: Path, stream: BinaryIO, transfer: Transfer) -> None:
     if not source.is_file():
-        raise DataError("there is no such file")
+        raise DataError("the file does not exist")
     size = source.stat().st_size
     check_size(size, transfer.max_bytes)
     check_room(transfer.part.parent, size)
@@ -253,14 +259,18 @@ def _copy_local(source: Path, stream: BinaryIO, transfer: Transfer) -> None:
 
 @contextmanager
 def _own_part(part: Path) -> Iterator[BinaryIO]:
-    """Open the part file for this process alone; another that has it open is an error."""
+    """Open the part file exclusively.
+
+    Raises:
+        DataError: another process has it open.
+    """
     while True:
-        # Not "a": the stream must be able to start again from the beginning.
+        # Not mode "a": the stream may have to start over.
         handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(handle, "r+b") as stream:
             if not try_lock_open_file(handle):
                 raise DataError(f"another process is downloading {part}; wait for it")
-            # Between the open and the lock its former owner may have renamed the file.
+            # Its former owner may have renamed the file between the open and the lock.
             if _same(handle, part):
                 yield stream
                 return

@@ -1,19 +1,19 @@
-"""Errors meant for people.
+"""The errors that this project raises on purpose, and how a process reports them to torchrun.
 
     Sg3flowError
-    |-- ConfigError       a setting is missing, unknown, of the wrong type or out of range
-    |-- DataError         a picture, a packed set or a download cannot be used
-    |-- CheckpointError   a snapshot, a state or a foreign pickle cannot be used
-    |-- MetricError       a metric cannot be computed, or two results cannot be compared
-    |-- TrackingError     the tracking server or the model registry cannot be used
-    |   `-- TrainingMissing   the server does not have the training run (yet)
-    |-- Diverged          a training whose numbers are no longer finite
-    |-- OutOfMemory       a training step that does not fit
-    |-- ProcessLost       a process of a training that has lost the others
-    |-- Interrupted       a training that was asked to stop, and can go on
+    |-- ConfigError         a setting is missing, unknown, of the wrong type or out of range
+    |-- DataError           an image, a packed set or a download cannot be used
+    |-- CheckpointError     a snapshot, a training state or a foreign pickle cannot be used
+    |-- MetricError         a metric cannot be computed, or two results cannot be compared
+    |-- TrackingError       the tracking server or the model registry cannot be used
+    |   `-- TrainingMissingError    the server does not have the training run yet
+    |-- DivergedError       the numbers of a training are no longer finite
+    |-- TrainingMemoryError a training step needs more memory than there is
+    |-- ProcessLostError    a process of a training has lost the others
+    `-- TrainingInterruptedError    a training was asked to stop; it can be resumed
 
-The message is one line that names the thing, the rule, the value found and the next step. A stage
-prints it and ends with a non-zero exit; the traceback appears only with ``--debug``.
+A message is one line that names the thing, the rule, the value found and the next step. A stage
+prints it and exits with a non-zero code; the traceback appears only with ``--debug``.
 """
 
 import difflib
@@ -26,10 +26,10 @@ from typing import Any
 
 
 class Sg3flowError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of all errors of this project."""
 
     def __init__(self, message: str = "") -> None:
-        # One line, whatever the names in it hold: those of files may have line breaks.
+        # Names of files in a message may hold line breaks.
         super().__init__(" ".join(message.splitlines()))
 
 
@@ -38,7 +38,7 @@ class ConfigError(Sg3flowError):
 
 
 class DataError(Sg3flowError):
-    """A picture, a packed set or a download cannot be used."""
+    """An image, a packed set or a download cannot be used."""
 
 
 class CheckpointError(Sg3flowError):
@@ -54,29 +54,29 @@ class TrackingError(Sg3flowError):
 
 
 class TrainingMissingError(TrackingError):
-    """What belongs to a training run cannot be sent before that run is on the server."""
+    """Data of a training run cannot be sent before the server has that run."""
 
 
 class DivergedError(Sg3flowError):
-    """A training whose numbers are no longer finite."""
+    """The numbers of a training are no longer finite."""
 
 
 class TrainingMemoryError(Sg3flowError):
-    """A training step that needs more memory than there is."""
+    """A training step needs more memory than there is."""
 
 
 class ProcessLostError(Sg3flowError):
-    """One of several processes of a training no longer hears from another."""
+    """A process of a training has lost contact with the others."""
 
 
 class TrainingInterruptedError(Sg3flowError):
-    """A training that was asked to stop before its end; the same command goes on from there."""
+    """A training was asked to stop before its end; the same command resumes it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the known name closest to ``name``, or an empty string.
 
-    Capitals do not count, but of names that differ in them alone the one closer to ``name`` wins.
+    Case does not count, except between known names that differ only in case.
     """
     by_lower: dict[str, list[str]] = {}
     for each in known:
@@ -88,25 +88,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{best}'?)"
 
 
-# Set by our own launcher: it says the error of its processes, so that they need not.
-LAUNCHED = "SG3FLOW_LAUNCHED"
-_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun, read by it when the process has failed
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun, which reads it after a failure
 
 
-def says_errors(error: BaseException) -> bool:
-    """Whether this process prints its error itself; else our launcher does, for all of them."""
-    if LAUNCHED not in os.environ or _ERROR_FILE not in os.environ:
+def prints_error(error: BaseException, *, has_launcher: bool) -> bool:
+    """Whether this process prints its error itself.
+
+    Args:
+        has_launcher: our launcher started this process; it prints one error for all processes.
+    """
+    if not has_launcher or _ERROR_FILE not in os.environ:
         return True
     return isinstance(error, TrainingInterruptedError) and os.environ.get("RANK") == "0"
 
 
-def tell_failure(error: BaseException, message: str) -> None:
-    """Leave the error where torchrun looks for it."""
+def report_failure(error: BaseException, message: str) -> None:
+    """Write the error to the file that torchrun reads."""
     if _ERROR_FILE in os.environ:
         content = {"message": message, "timestamp": int(time.time()), "kind": type(error).__name__}
         Path(os.environ[_ERROR_FILE]).write_text(json.dumps(content), encoding="utf-8")
 
 
 def failure_kind(content: Any) -> str:
-    """The class of the error that ``tell_failure`` left; empty if none did."""
+    """The class name of the error that ``report_failure`` wrote; empty: none."""
     return str(content.get("kind", "")) if isinstance(content, dict) else ""

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 _STALE_SEC = 24 * 3600
 _SYNC_THREADS = 8
+
+
+class DiskFullError(DataError):
+    """A disk has too little free space; the file itself may be right."""
 
 
 @contextmanager
@@ -101,6 +105,49 @@ def sha256_file(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class StreamDigest:
+    """The SHA-256 of a file, computed while it is written from its first byte on."""
+
+    def __init__(self) -> None:
+        self._hash, self._length = hashlib.sha256(), 0
+
+    def update(self, chunk: bytes) -> None:
+        """Add bytes that follow those added before."""
+        self._hash.update(chunk)
+        self._length += len(chunk)
+
+    def restart(self, stream: BinaryIO, length: int) -> None:
+        """Add the first ``length`` bytes of a file, unless exactly these were added already."""
+        if length == self._length:
+            return
+        self._hash, self._length = hashlib.sha256(), 0
+        stream.seek(0)
+        while self._length < length and (chunk := stream.read(_CHUNK_BYTES)):
+            self.update(chunk[: length - self._length])
+
+    def of(self, path: Path) -> str:
+        """The digest of the whole file; reads only what was not added while it was written."""
+        with path.open("rb") as stream:
+            self.restart(stream, path.stat().st_size)
+        return self._hash.hexdigest()
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise DataError if a file is larger than allowed."""
+    if size > max_bytes:
+        raise DataError(f"the file has {size:,} bytes or more; at most {max_bytes:,} are accepted")
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise DiskFullError if the disk of ``folder`` has less than ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFullError(
+            f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
+            "free some or choose another place"
+        )
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -193,16 +240,3 @@ def _sync_folder(folder: Path) -> None:
     """Make names in a folder durable, where folders can be synced."""
     with suppress(OSError):
         _sync_file(folder)
-
-
-def check_distinct(outputs: Mapping[str, Path]) -> None:
-    """Check that no two outputs, given by the options that name them, are one file.
-
-    Raises:
-        DataError: the second would replace the first.
-    """
-    options: dict[Path, str] = {}
-    for option, path in outputs.items():
-        other = options.setdefault(path.resolve(), option)
-        if other != option:
-            raise DataError(f"{other} and {option} are both {path}; pass different paths")

@@ -1,4 +1,4 @@
-"""Runs git in one way: whatever the user's environment says, and without waiting for a person."""
+"""Runs git without prompts and independent of the user's settings; reads commit and changes."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ _TIMEOUT_SEC = 60
 
 
 class GitError(DataError):
-    """git did not do what was asked; the message says why.
+    """git failed; the message gives the reason.
 
     Attributes:
-        refused: whether it answered at all: there is a git, and it was not too slow.
+        refused: git ran and reported an error; else it is missing or too slow.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
@@ -30,13 +30,13 @@ class GitError(DataError):
 def git(
     folder: Path, *arguments: str, content: bytes = b"", timeout_sec: float = _TIMEOUT_SEC
 ) -> bytes:
-    """What git answers in a folder.
+    """The output of git in a folder.
 
     Args:
-        content: what it reads from its standard input.
+        content: its standard input.
 
     Raises:
-        GitError: it refuses, takes too long, or is not there.
+        GitError: it reports an error, takes too long, or is missing.
     """
     try:
         done = subprocess.run(
@@ -58,15 +58,15 @@ def git(
 
 
 def git_text(folder: Path, *arguments: str) -> str:
-    """What git answers, as text; errors as ``git``."""
+    """The output of git as text; errors as ``git``."""
     return git(folder, *arguments).decode(errors="replace")
 
 
 def git_or_empty(folder: Path, *arguments: str) -> str:
-    """What git answers; empty where it refuses, say because there is no such thing.
+    """The output of git; empty if it reports an error, for example that a name does not exist.
 
     Raises:
-        GitError: it does not answer at all.
+        GitError: it takes too long, or is missing.
     """
     try:
         return git_text(folder, *arguments)
@@ -77,13 +77,13 @@ def git_or_empty(folder: Path, *arguments: str) -> str:
 
 
 def git_environment() -> dict[str, str]:
-    """The environment without what names another repository (in a git hook, say)."""
+    """The environment without variables that name another repository, as in a git hook."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # Reading must not take the index lock from somebody who commits at this moment.
+    # Reading must not take the index lock from a commit that runs now.
     return kept | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
-# A tracked file may hold a secret all the same; a change to one of these is never copied.
+# A tracked file may have a secret; changes of these files are never recorded.
 _SECRETS = (
     "**/.env*",
     "**/*.pem",
@@ -97,8 +97,8 @@ _SECRETS = (
     "**/*password*",
     "**/.dvc/config*",
 )
-# A password or a token in an address (`git@` alone is a user that everybody has), and the parts of
-# a query that let anyone in who has them.
+# A password or a token in a URL (`git@` is a user name without secret), and the parts of a query
+# that grant access.
 _SIGNATURES = (
     rb"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|signature|sig"
     rb"|key-pair-id|(?:access_|auth_|private_)?token|api_?key|password"
@@ -112,12 +112,12 @@ _SECRET_ADDRESS = re.compile(
 class GitTree:
     """A folder in a git repository with at least one commit.
 
-    Where git does not answer, what is asked of it raises GitError.
+    Its methods raise GitError if git fails.
 
     Attributes:
-        top: the repository's folder.
-        prefix: the folder, as seen from there; empty: it is the same.
-        commit: of HEAD.
+        top: the folder of the repository.
+        prefix: the folder relative to ``top``; empty: it is the same.
+        commit: HEAD.
     """
 
     top: Path
@@ -125,32 +125,32 @@ class GitTree:
     commit: str
 
     def branch(self) -> str:
-        """The branch that is checked out; empty: none is."""
+        """The current branch; empty: none."""
         return git_or_empty(self.top, "symbolic-ref", "--short", "-q", "HEAD").strip()
 
     def remote(self) -> str:
-        """Where it was cloned from, without secrets; empty: nowhere."""
+        """The URL of the first remote without secrets; empty: none."""
         name = git_or_empty(self.top, "remote").split("\n")[0].strip()
         url = git_or_empty(self.top, "remote", "get-url", name).strip() if name else ""
         return without_secrets(url)
 
     def changed(self) -> list[str]:
-        """Files of the code that are not as committed, staged or not.
+        """Files of the code with uncommitted changes, staged or not.
 
-        Settings, results and notes do not make other code.
+        Settings, results and notes do not count as code.
         """
         shown = ("diff", "HEAD", "--name-only", "-z", "--", *CODE)
         return git_text(self.top / self.prefix, *shown).split("\0")[:-1]
 
     def untracked(self, *folders: str) -> list[str]:
-        """Files below ``folders`` that git neither has nor ignores: they are in no diff."""
+        """Files below ``folders`` that git neither tracks nor ignores: no diff has them."""
         listed = ("ls-files", "--others", "--exclude-standard", "-z", "--", *folders)
         return git_text(self.top / self.prefix, *listed).split("\0")[:-1]
 
     def changes(self) -> "Changes":
-        """All changes of tracked files since the commit, but for those that may hold secrets.
+        """All changes of tracked files since the commit, except those that may have secrets.
 
-        The settings and the lock file of the pipeline do not count: they are recorded whole.
+        The settings and the lock file of the pipeline are excluded: a run records them whole.
         """
         left_out = [*_SECRETS, *(f"**/{name}" for name in PROJECT_FILES)]
         diff = git(self.top, *_DIFF, "--", ".", *(f":(exclude,glob){p}" for p in left_out))
@@ -167,8 +167,8 @@ class Changes:
     """Changes since a commit.
 
     Attributes:
-        diff: as ``git apply`` takes them; empty: none.
-        withheld: changed files that are not in it.
+        diff: input of ``git apply``; empty: no changes.
+        withheld: changed files that the diff does not have.
     """
 
     diff: bytes
@@ -176,16 +176,16 @@ class Changes:
 
     @property
     def sha256(self) -> str:
-        """Of the diff; empty for none."""
+        """SHA-256 of the diff; empty: no changes."""
         return diff_digest(self.diff)
 
 
 def _name(section: bytes) -> str:
-    """The file that a section of a diff is about."""
+    """The file of a section of a diff."""
     return section.splitlines()[0].partition(b" b/")[2].decode(errors="replace")
 
 
-# Whatever the user's own settings are, the same change gives the same bytes.
+# The same change gives the same bytes with any settings of the user.
 _DIFF = (
     *("-c", "core.quotePath=true", "-c", "diff.mnemonicPrefix=false", "-c", "diff.noprefix=false"),
     *("-c", "diff.algorithm=myers", "-c", "diff.renames=false", "-c", "diff.context=3"),
@@ -195,20 +195,20 @@ _DIFF = (
 
 
 def git_tree(folder: Path, tracked: Path | None = None) -> GitTree | None:
-    """The git tree that holds ``folder``, or None where there is none, or no commit, or no git.
+    """The git tree of ``folder``; None: there is no repository, commit or git.
 
     Args:
-        tracked: a file that git must have, or else the folder only lies inside the repository.
+        tracked: a file that git must track; else the folder is only inside a repository.
 
     Raises:
-        GitError: there is one, and git does not say what is asked.
+        GitError: there is a repository, and git fails.
     """
     if not folder.is_dir() or shutil.which("git") is None:
         return None
     try:
         top = git_text(folder, "rev-parse", "--show-toplevel").rstrip("\n")
     except GitError as error:
-        # Of a worktree whose repository is gone it says "not a git repository: PATH".
+        # For a worktree without its repository the message is "not a git repository: PATH".
         if "not a git repository (or any" in str(error):
             return None
         raise
@@ -222,5 +222,5 @@ def git_tree(folder: Path, tracked: Path | None = None) -> GitTree | None:
 
 
 def diff_digest(diff: bytes) -> str:
-    """SHA-256 of a diff; empty for no change."""
+    """SHA-256 of a diff; empty: no changes."""
     return hashlib.sha256(diff).hexdigest() if diff else ""

@@ -1,14 +1,109 @@
-"""Where the project is: the folder that holds params, state and the local tracking store."""
+"""The one table of environment variables, project places and MLflow tag names.
+
+Nothing is read at import: a variable is read whenever its value is asked for. ``docs/settings.md``
+lists the same variables for users.
+"""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+from sg3flow.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable of this project.
+
+    Attributes:
+        name: starts with ``SG3FLOW_``.
+        default: the value of an unset variable, as text; empty: none, or one that is computed.
+        meaning: one line.
+        least, most: bounds of a whole number.
+    """
+
+    name: str
+    default: str
+    meaning: str
+    least: int = 0
+    most: int = 0
+
+    def is_set(self) -> bool:
+        """Whether the environment has it, even if it is empty."""
+        return self.name in os.environ
+
+    def text(self) -> str:
+        """The value as text."""
+        return os.environ.get(self.name, self.default)
+
+    def path(self) -> Path | None:
+        """The value as a path with ``~`` expanded; None: not set, or empty."""
+        given = os.environ.get(self.name)
+        return Path(given).expanduser() if given else None
+
+    def seconds(self) -> float:
+        """The value as a number; one that cannot be read counts as not set."""
+        try:
+            return float(self.text())
+        except ValueError:
+            return float(self.default)
+
+    def whole_number(self) -> int:
+        """The value as a whole number.
+
+        Raises:
+            ConfigError: it is none, or is out of bounds.
+        """
+        text, low, high = self.text(), self.least, self.most
+        if not (text.isdecimal() and low <= int(text) <= high):
+            raise ConfigError(
+                f"{self.name} must be a whole number from {low} to {high}, not '{text[:40]}'"
+            )
+        return int(text)
+
+
+STATE_DIR = Variable("SG3FLOW_STATE_DIR", "", "folder of training states; unset: state/")
+CACHE = Variable("SG3FLOW_CACHE", "", "folder of downloads; unset: sg3flow in the user's cache")
+KERNELS = Variable("SG3FLOW_KERNELS", "", "folder of compiled kernels; unset: below the cache")
+OPS = Variable("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda")
+TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
+BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
+STALL_SEC = Variable("SG3FLOW_STALL_SEC", "10", "idle seconds after which a build counts as hung")
+TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
+DEVICE = Variable("SG3FLOW_DEVICE", "auto", "device of a served model: auto, cpu or cuda")
+LAUNCHED = Variable("SG3FLOW_LAUNCHED", "", "set by our launcher in the processes it starts")
+SERVE_MAX_PICTURES = Variable("SG3FLOW_SERVE_MAX_PICTURES", "64", "images per request", 1, 4096)
+SERVE_MAX_SIDE = Variable(
+    "SG3FLOW_SERVE_MAX_SIDE", "0", "largest side in pixels; 0: no limit", 0, 16384
+)
+SERVE_MAX_PIXEL_MIB = Variable(
+    "SG3FLOW_SERVE_MAX_PIXEL_MIB", "64", "MiB of uncompressed pixels per request", 1, 4096
+)
+SERVE_MAX_BODY_MIB = Variable(
+    "SG3FLOW_SERVE_MAX_BODY_MIB", "16", "MiB of the body of a request", 1, 1024
+)
+SERVE_TOGETHER = Variable(
+    "SG3FLOW_SERVE_TOGETHER", "1", "images computed at once, each on a share of the cores", 1, 64
+)
+
+VARIABLES = (
+    *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, BUILD_SEC, STALL_SEC),
+    *(TRACKING, DEVICE, LAUNCHED),
+    *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
+)
+
+
+# Files of the project that a run records whole.
+PROJECT_FILES = ("params.yaml", "dvc.lock")
+# What counts as code of the project: a change elsewhere does not change the code.
+CODE = ("src", "stages", "dvc.yaml")
 
 
 def project_root() -> Path:
     """The DVC project's folder: ``DVC_ROOT``, else the nearest parent with ``.dvc``, else here.
 
-    ``DVC_ROOT`` stays the main checkout inside DVC's temporary experiment folders, so what stands
-    below this folder (training state, tracking store) is shared by all experiments.
+    ``DVC_ROOT`` stays the main checkout inside DVC's temporary experiment folders, so all
+    experiments share what is below this folder (training state, tracking store).
     """
     named = os.environ.get("DVC_ROOT")
     if named:
@@ -22,9 +117,74 @@ def project_root() -> Path:
 
 def state_root() -> Path:
     """Where training state lives: ``SG3FLOW_STATE_DIR``, else ``state/`` of the project."""
-    named = os.environ.get("SG3FLOW_STATE_DIR")
+    named = os.environ.get(STATE_DIR.name)
     return Path(named).resolve() if named else project_root() / "state"
 
 
-PROJECT_FILES = ("params.yaml", "dvc.lock")
-CODE = ("src", "stages", "dvc.yaml")  # of the project: a change elsewhere makes no other code
+def stage_times_path() -> Path:
+    """JSON lines with the duration of each stage under ``dvc repro``."""
+    return state_root() / "stage-times.jsonl"
+
+
+def tracking_state() -> Path:
+    """Where the run folders of stages other than train are."""
+    return state_root() / "tracking"
+
+
+def offsets_folder() -> Path:
+    """Where the tracking keeps how far it has sent each run folder."""
+    return state_root() / "sent"
+
+
+def local_tracking_uri() -> str:
+    """The tracking database of a project that names no server."""
+    return f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def local_artifacts() -> Path:
+    """The artifacts that belong to ``local_tracking_uri``."""
+    return project_root() / "mlruns"
+
+
+class Tag:
+    """Names of tags on MLflow runs, models and versions. Servers hold them: never rename one.
+
+    A name that ends with a dot is the start of names.
+    """
+
+    # What a run is.
+    UID = "sg3flow.uid"
+    STAGE = "sg3flow.stage"
+    FINGERPRINT = "sg3flow.fingerprint"
+    COMMAND = "sg3flow.command"
+    KIMG = "sg3flow.kimg"
+    ERROR = "sg3flow.error"
+    # Where it comes from.
+    REPRODUCE = "sg3flow.reproduce"
+    DVC_EXP = "sg3flow.dvc_exp"
+    GIT_DIRTY = "sg3flow.git_dirty"
+    VERSION = "sg3flow.version."
+    PYTHON = "sg3flow.python"
+    MACHINE = "sg3flow.machine"
+    CPU = "sg3flow.cpu"
+    MEMORY_GIB = "sg3flow.memory_gib"
+    GPU = "sg3flow.gpu"
+    DRIVER = "sg3flow.driver"
+    CUDA = "sg3flow.cuda"
+    OPS = "sg3flow.ops"
+    THREADS = "sg3flow.threads"
+    SEED = "sg3flow.seed"
+    DATA = "sg3flow.data"
+    LICENSE = "sg3flow.licence"
+    SOURCE = "sg3flow.source"
+    # Snapshots and registered versions.
+    SNAPSHOT = "sg3flow.snapshot"
+    SHA256 = "sg3flow.sha256"
+    SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
+    WEIGHTS_SHA256 = "sg3flow.weights_sha256"
+    METRIC = "sg3flow.metric"
+    VALUE = "sg3flow.value"
+    RESULT = "sg3flow.result."
+    COMMIT = "sg3flow.commit"
+    # Changes of aliases, on the registered model.
+    ALIAS_CHANGE = "sg3flow.move."

@@ -1,9 +1,7 @@
-"""How long a transfer may take: timeouts, retries with growing pauses, and a least speed."""
+"""One download over HTTP: a part file that later attempts continue, retries, a stall timeout."""
 
-import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -17,10 +15,20 @@ from urllib3.util import Retry
 
 from sg3flow.addresses import address_mark, without_secrets
 from sg3flow.errors import DataError
-from sg3flow.files import write_json
+from sg3flow.files import StreamDigest, check_room, check_size, write_json
 from sg3flow.progress import progress
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+_CHUNK_BYTES = 1 << 20
+_MIB = 1 << 20
+_PAGE_START = 512  # bytes by which a web page is recognized
+_RETRIED_ERRORS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,  # while the body is read
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +38,17 @@ class RetryPolicy:
     connect_sec: float = 10.0
     read_sec: float = 60.0
     tries: int = 5  # in a row without progress
-    pause_sec: float = 1.0  # before the second try; doubles each time
-    max_pause_sec: float = 120.0  # also where a busy server asks for a longer pause
-    stall_bytes_sec: float = 1024.0  # fewer bytes per second than this, over stall_sec, are a stall
+    pause_sec: float = 1.0  # before the second attempt; doubles each time
+    max_pause_sec: float = 120.0  # also when a busy server asks for a longer pause
+    stall_bytes_sec: float = 1024.0  # a lower speed over stall_sec is a stall
     stall_sec: float = 30.0
 
     def retries(self) -> Retry:
-        """Counts the tries without progress, and knows the pause after each.
+        """Counts the attempts without progress, and gives the pause after each.
 
-        A transfer increments it itself, for urllib3 retries a request only up to its headers: that
-        does not resume a part file, counts no progress, and reads the body of a refused answer to
-        its end, however long that is.
+        A transfer increments it itself, because urllib3 retries a request only up to its headers:
+        that does not resume a part file, does not count progress, and reads the whole body of a
+        refused answer, however long it is.
         """
         return Retry(
             total=self.tries - 1,
@@ -52,7 +60,7 @@ class RetryPolicy:
 
 
 class TransferError(Exception):
-    """The transfer broke off, and another try may resume it, after ``wait_sec`` at least."""
+    """The transfer broke off; another attempt may resume it, after at least ``wait_sec``."""
 
     def __init__(self, message: str, wait_sec: float = 0.0) -> None:
         super().__init__(message)
@@ -60,11 +68,11 @@ class TransferError(Exception):
 
 
 class StalledError(TransferError):
-    """The server sends, but so little that the transfer would never end."""
+    """The server sends so slowly that the transfer would never end."""
 
 
 class StallTimeout:
-    """Watches the speed of a transfer, from one stretch of ``stall_sec`` to the next."""
+    """Watches the speed of a transfer over periods of ``stall_sec``."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy, self.start, self.received = policy, time.monotonic(), 0
@@ -73,83 +81,40 @@ class StallTimeout:
         """Count received bytes.
 
         Raises:
-            StalledError: they are too few for the time they took.
+            StalledError: the transfer is too slow.
         """
         self.received += received
         passed = time.monotonic() - self.start
         if passed < self.policy.stall_sec:
             return
         if self.received < passed * self.policy.stall_bytes_sec:
-            raise StalledError(f"only {self.received:,} bytes came in {passed:.0f} seconds")
+            raise StalledError(f"only {self.received:,} bytes arrived in {passed:.0f} seconds")
         self.start, self.received = time.monotonic(), 0
-
-
-_CHUNK_BYTES = 1 << 20
-_MIB = 1 << 20
-_PAGE_START = 512  # bytes in which a web page shows itself
-_RETRIED_ERRORS = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-    urllib3.exceptions.HTTPError,  # of what is read behind the headers
-)
 
 
 @dataclass(frozen=True)
 class Version:
-    """Which bytes a part file holds pieces of."""
+    """Identifies the bytes that a part file has a piece of."""
 
-    address: str  # mark of where it comes from: the address itself may hold a password
+    address: str  # digest of the address: the address itself may hold a password
     etag: str
     last_modified: str
     total: int | None  # bytes of the whole file; None: the server does not say
-    # On its way packed by the server: the part file holds other bytes than a Range would count.
+    # Compressed by the server: a Range would not count the bytes of the part file.
     is_encoded: bool
 
     def condition(self) -> str:
         """The If-Range value that names this version, or an empty string."""
-        # A weak ETag names equal meaning, not equal bytes (RFC 9110, Sec. 13.1.5).
+        # A weak ETag stands for equal content, not for equal bytes (RFC 9110, Sec. 13.1.5).
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
-class DiskFullError(DataError):
-    """A disk has too little room: the file itself may be right."""
-
-
-class StreamDigest:
-    """The SHA-256 of a file, made while it is written from its beginning."""
-
-    def __init__(self) -> None:
-        self._hash, self._length = hashlib.sha256(), 0
-
-    def update(self, chunk: bytes) -> None:
-        """Take what was written behind all that was taken before."""
-        self._hash.update(chunk)
-        self._length += len(chunk)
-
-    def restart(self, stream: BinaryIO, length: int) -> None:
-        """Take the first ``length`` bytes of a file, unless just these were taken already."""
-        if length == self._length:
-            return
-        self._hash, self._length = hashlib.sha256(), 0
-        stream.seek(0)
-        while self._length < length and (chunk := stream.read(_CHUNK_BYTES)):
-            self.update(chunk[: length - self._length])
-
-    def of(self, path: Path) -> str:
-        """The digest of the whole file, read again only where it was not taken while written."""
-        with path.open("rb") as stream:
-            self.restart(stream, path.stat().st_size)
-        return self._hash.hexdigest()
-
-
 class Transfer:
-    """The way of one file from ``url`` into ``part``; ``note`` remembers the version.
+    """The download of ``url`` into ``part``; the file ``note`` holds its version.
 
     Attributes:
-        is_checked: the caller knows the file's digest; a part of any address is continued then.
-        is_patched: the file was put together of pieces; if it is wrong, one of them may be.
+        is_checked: the caller knows the digest, so a part from any address can be continued.
+        is_patched: the file was assembled from pieces; if it is wrong, one of them may be.
     """
 
     def __init__(
@@ -164,8 +129,8 @@ class Transfer:
         """Fill the part file, opened as ``stream`` for reading and writing.
 
         Raises:
-            DataError: the server refuses, sends a page instead of a file, or more than allowed.
-            TransferError: it could not be completed; the part file stays for the next time.
+            DataError: the server refuses, sends a web page, or more than allowed.
+            TransferError: the download is incomplete; the part file stays for the next attempt.
         """
         furthest, retries = 0, self.policy.retries()
         while True:
@@ -184,7 +149,7 @@ class Transfer:
             time.sleep(max(self.policy.pause_sec, retries.get_backoff_time(), asked_sec))
 
     def can_continue(self) -> bool:
-        """Whether the part file holds a beginning that a later try may go on with."""
+        """Whether a later attempt can continue the part file."""
         version = self._noted_version()
         has_start = self.part.is_file() and self.part.stat().st_size > 0
         return has_start and version is not None and self._is_continuable(version)
@@ -195,7 +160,7 @@ class Transfer:
         self.note.unlink(missing_ok=True)
 
     def forget(self, stream: BinaryIO) -> None:
-        """Empty the part file, so that the next ``run`` starts from the beginning."""
+        """Empty the part file, so that the next ``run`` starts at the first byte."""
         stream.truncate(0)
         self.note.unlink(missing_ok=True)
 
@@ -208,7 +173,7 @@ class Transfer:
         else:
             self.is_patched = True
             if done == version.total:
-                return  # the whole file came, and the process ended before it was renamed
+                return  # complete: the process ended before the rename
             headers |= {"Range": f"bytes={done}-"}
             if self._is_own(version) and version.condition():
                 headers |= {"If-Range": version.condition()}
@@ -217,7 +182,7 @@ class Transfer:
             self._receive(response, stream, version, done)
 
     def _version_to_continue(self, done: int) -> Version | None:
-        """The version of which the part file holds a beginning to go on with; None: start anew."""
+        """The version that the part file is the first piece of; None: start at the first byte."""
         version = self._noted_version()
         if version is None or not 0 < done <= (version.total or done):
             return None
@@ -234,7 +199,7 @@ class Transfer:
         if response.status_code == 206:
             if version is None or not self._continues(response, version, done):
                 self.note.unlink(missing_ok=True)
-                raise TransferError("the server sent another part than was asked for")
+                raise TransferError("the server sent another part than requested")
             if not self._is_own(version):
                 version = replace(self._version_of(response), total=version.total)
                 write_json(self.note, asdict(version))
@@ -263,7 +228,7 @@ class Transfer:
             raise DataError("the server sends a web page instead of the file")
 
     def _asked(self, response: requests.Response) -> float:
-        """Seconds that a busy server asks to wait, as far as the policy allows them."""
+        """Seconds that a busy server asks to wait, limited by the policy."""
         try:
             return self.policy.retries().get_retry_after(response.raw) or 0.0
         except urllib3.exceptions.InvalidHeader:
@@ -293,7 +258,7 @@ class Transfer:
         with bar as advance:
             advance(done // _MIB)
             for chunk in self._chunks(response):
-                if done == len(start) < _PAGE_START:  # from the beginning on, in whatever pieces
+                if done == len(start) < _PAGE_START:  # the first bytes, in any number of chunks
                     start += chunk[:_PAGE_START]
                     if _is_page(start):
                         stream.truncate(0)
@@ -307,10 +272,10 @@ class Transfer:
                 check_size(done, self.max_bytes)
         stream.flush()
         if total is not None and done != total:
-            raise TransferError(f"only {done:,} of {total:,} bytes came")
+            raise TransferError(f"only {done:,} of {total:,} bytes arrived")
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """What comes, as it comes: a whole chunk of a server that trickles may take for ever."""
+        """The bytes as they arrive: a slow server may never fill a whole chunk."""
         stall = StallTimeout(self.policy)
         while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
             yield chunk
@@ -323,11 +288,11 @@ class Transfer:
         return None
 
     def _is_own(self, version: Version) -> bool:
-        """Whether a version is one of this address, whose ETag and date mean something here."""
+        """Whether a version is of this address, so that its ETag and date can be compared."""
         return version.address == address_mark(self.url)
 
     def _continues(self, response: requests.Response, version: Version, done: int) -> bool:
-        """Does the answer start where the part file ends, in a file of the same size?"""
+        """Whether the answer starts where the part file ends, in a file of the same size."""
         etag = response.headers.get("ETag")
         if _is_encoded(response):
             return False
@@ -336,22 +301,6 @@ class Transfer:
         span, _, total = response.headers.get("Content-Range", "").partition("/")
         is_same_size = total == "*" or version.total in (None, _number(total))
         return span.startswith(f"bytes {done}-") and is_same_size
-
-
-def check_size(size: int, max_bytes: int) -> None:
-    """Raise DataError where a file is larger than allowed."""
-    if size > max_bytes:
-        raise DataError(f"the file has {size:,} bytes or more; at most {max_bytes:,} are accepted")
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raise NoRoom where the disk of ``folder`` has less than ``needed`` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskFullError(
-            f"{needed:,} bytes are needed in {folder}, {free:,} are free; "
-            "free some or choose another place"
-        )
 
 
 def _is_encoded(response: requests.Response) -> bool:
@@ -371,11 +320,15 @@ def _size(stream: BinaryIO) -> int:
 
 
 def _no_progress(steps: int) -> None:
-    """Without a known length there is nothing to show."""
+    """Shows nothing: the length is not known."""
 
 
 def _counted(retries: Retry, error: Exception) -> Retry:
-    """``retries`` after one more try without progress; TransferError where it was the last."""
+    """``retries`` after one more attempt without progress.
+
+    Raises:
+        TransferError: it was the last one.
+    """
     try:
         return retries.increment("GET", error=error)
     except urllib3.exceptions.MaxRetryError:
@@ -383,7 +336,7 @@ def _counted(retries: Retry, error: Exception) -> Retry:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause in few words: requests nests its errors three deep."""
+    """The innermost cause, shortened: requests nests its errors three deep."""
     cause: Any = error
     while inner := [a for a in (getattr(cause, "reason", None), *cause.args) if _is_error(a)]:
         cause = inner[-1]

@@ -45,7 +45,7 @@ def test_path_text_and_file_url(saved):
 
 def test_a_file_url_of_another_machine_is_refused(saved):
     path, _ = saved
-    with pytest.raises(DataError, match="names no other machine; 'otherhost'"):
+    with pytest.raises(DataError, match="must not name another machine, as 'otherhost'"):
         load_networks(f"file://otherhost{path}")
 
 

@@ -13,7 +13,7 @@ from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.tracking.mlflow_store import connect, training_run_id
 from sg3flow.tracking.outbox import Outbox, open_outbox
 from sg3flow.tracking.stage_run import StageRun
-from sg3flow.tracking.upload_process import noted
+from sg3flow.tracking.upload_process import recorded
 from sg3flow.tracking.uploader import Uploader
 
 pytestmark = [
@@ -112,16 +112,16 @@ def tracked(project, run_folder):
     ids = []
     for name, value in (("plain", 5.0), ("better", 4.0)):
         folder = run_folder(name, value=value, gamma=value)
-        with noted(Outbox(folder)):
+        with recorded(Outbox(folder)):
             reporter = JsonlReporter(folder)
             reporter.snapshot(folder / "network-snapshot-000000.pkl", 0, "0" * 64)
             reporter.snapshot(folder / "network-snapshot-000004.pkl", 4000, "1" * 64)
             reporter.metric(folder / "network-snapshot-000004.pkl", "fid9_full", value, 4000)
         Uploader(folder).send()
-        journal = open_outbox("evaluate", {}, folder)
-        with noted(journal):
-            StageRun(journal).artifact(folder / "metrics.json")
-        Uploader(journal.folder).send()
+        outbox = open_outbox("evaluate", {}, folder)
+        with recorded(outbox):
+            StageRun(outbox).artifact(folder / "metrics.json")
+        Uploader(outbox.folder).send()
         ids.append(training_run_id(folder))
     return ids
 
@@ -230,4 +230,5 @@ def test_a_bad_look_stops_and_a_foreign_page_stays(project, run_folder):
     assert psi.exit_code == 1 and "psi must be a finite number" in psi.stderr
     (project / "mine.html").write_text("mine")
     foreign = compare(folder, folder, "--out", "mine.html")
-    assert foreign.exit_code == 1 and (project / "mine.html").read_text() == "mine"
+    assert foreign.exit_code == 1 and "not a comparison page made by" in foreign.stderr
+    assert (project / "mine.html").read_text() == "mine"

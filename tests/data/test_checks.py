@@ -26,9 +26,9 @@ from sg3flow.data.validation.expectations import (
 )
 from sg3flow.errors import DataError
 from sg3flow.reports.validation_page import (
+    check_report_paths,
     contact_sheet,
     html_page,
-    refuse_foreign_reports,
     thumbnails,
     write_reports,
 )
@@ -226,7 +226,7 @@ def test_reports_are_deterministic_and_offline(packed, tmp_path):
     assert not content["success"]
     unique = next(check for check in content["checks"] if check["name"] == "unique")
     assert [o["path"] for o in unique["offenders"]] == ["train/a/0.png", "train/a/2.png"]
-    refuse_foreign_reports(tmp_path / "one.json", tmp_path / "one.html")
+    check_report_paths(tmp_path / "one.json", tmp_path / "one.html")
 
 
 def test_names_are_escaped(tmp_path):
@@ -240,9 +240,9 @@ def test_names_are_escaped(tmp_path):
 def test_foreign_reports_are_refused(tmp_path):
     (tmp_path / "v.json").write_text("{}")
     with pytest.raises(DataError, match="not replaced"):
-        refuse_foreign_reports(tmp_path / "v.json", tmp_path / "v.html")
+        check_report_paths(tmp_path / "v.json", tmp_path / "v.html")
     with pytest.raises(DataError, match="--report and --html are both"):
-        refuse_foreign_reports(tmp_path / "v", tmp_path / "v")
+        check_report_paths(tmp_path / "v", tmp_path / "v")
 
 
 def test_thumbnails_are_capped(tmp_path):

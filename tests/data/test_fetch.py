@@ -169,10 +169,10 @@ def test_a_foreign_target_is_refused_and_ours_replaced(tmp_path: Path) -> None:
     fetch(dest, "starter", images=3, resolution=16)
     assert not (dest / "extra.txt").exists()
     (dest / "SOURCE.json").unlink()
-    with pytest.raises(DataError, match="was not fetched by this project"):
+    with pytest.raises(DataError, match="not a folder of fetched pictures"):
         fetch(dest, "starter", images=3, resolution=16)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="was not fetched by this project"):
+    with pytest.raises(DataError, match="not a folder of fetched pictures"):
         fetch(tmp_path / "file", "starter", images=3, resolution=16)
     assert (tmp_path / "file").read_text() == "x"
 

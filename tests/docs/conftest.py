@@ -1,9 +1,9 @@
-"""The commands that README and docs show, and what this machine cannot give them.
+"""The shell commands in README and docs.
 
-A block that opens with ```sh is run by a test. Words after `sh` say why one is not: it needs a
-`gpu`, the `network` (packages, downloads, other machines) or a container `engine`, or it takes
-`long` and has a test of its own. A block marked `server` is run in the background until its page
-ends. The blocks of a page run in order, in one folder.
+A test runs each block that opens with ```sh. Words after `sh` say why a block is not run: it needs
+a `gpu`, the `network` (packages, downloads, other machines) or a container `engine`, or it takes
+`long` and has a separate test. A block marked `server` runs in the background until the end of its
+page. The blocks of a page run in order, in one folder.
 """
 
 import re
@@ -38,7 +38,7 @@ class Block:
         return "server" in self.marks
 
     def commands(self) -> list[list[str]]:
-        """The words of each command, without the settings of the environment before it."""
+        """The words of each command, without the environment variables before it."""
         text = re.sub(r"(^|\s)#\s[^\"\n]*$", "", self.text.replace("\\\n", " "), flags=re.MULTILINE)
         split = [_without_settings(words) for words in _split(text)]
         return [words for words in split if words]

@@ -1,4 +1,4 @@
-"""Every command that README and docs show names things that exist, with options that are taken."""
+"""Every command in README and docs names things that exist and options that are accepted."""
 
 import importlib.util
 import re
@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 import typer.main
 
 from sg3flow.cli import commands
 
 ROOT = Path(__file__).parents[2]
-# Commands of others, whose options are not looked at here.
+# Commands of other programs, whose options are not checked here.
 _OTHERS = set(
     """
     . apt aws cat cd chmod cp curl docker export git install mkdir pip psql python3 runuser set
@@ -55,7 +56,7 @@ def _check(words: list[str]) -> None:
 
 
 def _parse(command, words: list[str]) -> None:
-    """As the command line does, down to the subcommand's options; nothing is run."""
+    """Parse as the command line does, down to the subcommand's options; nothing runs."""
     context = command.make_context(command.name or "command", list(words))
     if hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
@@ -69,7 +70,9 @@ def _stage(script: str):
     spec = importlib.util.spec_from_file_location(f"documented_{Path(script).stem}", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return typer.main.get_command(module.app)
+    apps = [value for value in vars(module).values() if isinstance(value, typer.Typer)]
+    assert len(apps) == 1, f"{script} imports {len(apps)} command apps, expected 1"
+    return typer.main.get_command(apps[0])
 
 
 @cache

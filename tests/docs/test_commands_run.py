@@ -1,4 +1,4 @@
-"""The commands of README and docs, run in a clone whose pipeline has run on tiny settings."""
+"""The commands of README and docs, run in a clone after a pipeline run with tiny settings."""
 
 import os
 import re
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 LONGEST_SEC = 900
-# The starter recipe, small: what the pages say of it holds but for sizes and numbers.
+# The starter recipe, made small: the commands of the pages work; sizes and numbers differ.
 TINY = {
     "fetch": {"images": 40, "resolution": 32},
     "pack": {"resolution": "16x16"},
@@ -33,7 +33,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """As in an activated environment on a machine of one's own."""
+    """The environment variables of a new user in an activated environment."""
     dropped = ("MLFLOW_", "SG3FLOW_", "DVC_", "GIT_")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     home = tmp_path_factory.mktemp("home")
@@ -55,7 +55,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, environment) -> Path:
-    """The project as it stands here, in a repository of its own, after `dvc repro`."""
+    """A copy of this project in a separate repository, after `dvc repro`."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -67,7 +67,7 @@ def clone(tmp_path_factory, environment) -> Path:
     folder = tmp_path_factory.mktemp("documented") / "sg3flow"
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # deleted here, not yet in git
+        with suppress(FileNotFoundError):  # deleted here, but still in the index
             shutil.copy(ROOT / name, folder / name)
     environment["PYTHONPATH"] = str(folder / "src")
     _make_tiny(folder / "params.yaml")
@@ -115,7 +115,7 @@ def _run(text: str, folder: Path, environment: dict[str, str], where: str = "pre
 
 @contextmanager
 def _serving(text: str, folder: Path, environment: dict[str, str]):
-    """Runs a server until the block ends; waits for its port to answer first."""
+    """Run a server until the block ends; first wait until its port answers."""
     port = re.search(r"--port[ =](\d+)", text)
     assert port, f"a server without a port: {text}"
     log = (folder / "state" / "documented-server.log").open("wb")

@@ -1,4 +1,4 @@
-"""What docs/troubleshooting.md quotes is what the code prints."""
+"""docs/troubleshooting.md quotes messages that the code prints."""
 
 import re
 from functools import cache
@@ -12,7 +12,7 @@ QUOTED = re.compile(r"^\| `(.+)` \| ", re.MULTILINE)
 
 @cache
 def _printed() -> str:
-    """The text of all sources, with strings that are split over lines put together."""
+    """The text of all sources, with strings that are split over lines joined."""
     folders = (ROOT / "src", ROOT / "stages")
     sources = (p.read_text(encoding="utf-8") for f in folders for p in sorted(f.rglob("*.py")))
     return re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))

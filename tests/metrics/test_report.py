@@ -96,11 +96,11 @@ def test_files_are_written_and_replaced(tmp_path):
 def test_foreign_files_are_refused(tmp_path, content):
     path = tmp_path / "mine.json"
     path.write_text(content)
-    with pytest.raises(DataError, match="no metrics report"):
+    with pytest.raises(DataError, match="not a metrics report made by sg3flow"):
         check_outputs(path)
-    with pytest.raises(DataError, match="no metrics table"):
+    with pytest.raises(DataError, match="not a metrics table made by sg3flow"):
         check_outputs(tmp_path / "new.json", path)
-    with pytest.raises(DataError, match="no metrics report"):
+    with pytest.raises(DataError, match="not a metrics report made by sg3flow"):
         check_outputs(tmp_path)
 
 
@@ -125,8 +125,10 @@ def test_what_compares_with_other_pictures_is_marked_and_never_the_best():
 def test_pictures_are_replaced_and_foreign_ones_refused(tmp_path):
     path = tmp_path / "metrics.png"
     for _ in range(2):
-        check_outputs(tmp_path / "m.json", pictures=[path])
+        check_outputs(tmp_path / "m.json", chart=path, pairs=[path])
         write_picture(path, Image.new("RGB", (8, 8)))
     Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(DataError, match="no picture of ours"):
-        check_outputs(tmp_path / "m.json", pictures=[path])
+    with pytest.raises(DataError, match=r"not a metrics chart made by sg3flow.* --chart"):
+        check_outputs(tmp_path / "m.json", chart=path)
+    with pytest.raises(DataError, match=r"not a picture of closest pairs made by.* --report"):
+        check_outputs(tmp_path / "m.json", pairs=[path])

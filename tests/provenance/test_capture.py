@@ -1,4 +1,4 @@
-"""What a training writes down when it starts."""
+"""The provenance that a training writes when it starts."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from sg3flow.runs.provenance import (
     installed_packages,
     parse_packages,
     read_packages,
-    read_provenance,
 )
+from sg3flow.runs.run_folder import read_provenance
 
 CPU = torch.device("cpu")
 TOLD = {"uid": "ab" * 16, "command": "python stages/train.py", "data": {}, "start_nimg": 0}
@@ -27,7 +27,7 @@ TOLD = {"uid": "ab" * 16, "command": "python stages/train.py", "data": {}, "star
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """A project to stand in, and a run's folder."""
+    """A project as the current folder, and a run folder."""
     project, work = tmp_path / "project", tmp_path / "work"
     project.mkdir()
     work.mkdir()
@@ -43,7 +43,7 @@ def with_changes(monkeypatch, diff: bytes):
     monkeypatch.setattr(module, "code_info", lambda: (told, diff))
 
 
-def test_everything_stands_in_the_folder(place, monkeypatch):
+def test_everything_is_in_the_folder(place, monkeypatch):
     project, work = place
     (project / "params.yaml").write_text(
         "fetch: {dataset: 'https://me:hunter2@host/a.zip?k=hunter2'}\n"
@@ -71,7 +71,7 @@ def test_everything_stands_in_the_folder(place, monkeypatch):
     assert read_packages(work)["torch"] == torch.__version__
 
 
-def test_a_start_that_differs_is_noted_and_an_equal_one_is_not(place, monkeypatch):
+def test_a_start_that_differs_is_recorded_and_an_equal_one_is_not(place, monkeypatch):
     _, work = place
     with_changes(monkeypatch, b"diff --git a/x b/x\n")
     capture(work, CPU, TOLD)
@@ -97,7 +97,7 @@ def test_too_large_a_diff_is_cut_and_says_so(place, monkeypatch):
 def test_the_running_code_is_found(monkeypatch, tmp_path):
     facts, diff = code_state.code_info()
     assert facts["version"] and isinstance(diff, bytes)
-    # Of an installed package the script's own folder tells.
+    # For an installed package it is the folder of the script.
     monkeypatch.setattr(code_state, "git_tree", lambda folder, tracked=None: None)
     script = tmp_path / "stages" / "train.py"
     monkeypatch.setattr(sys, "argv", [str(script)])
@@ -105,7 +105,7 @@ def test_the_running_code_is_found(monkeypatch, tmp_path):
     assert code_state.code_info()[0]["commit"] == ""
 
 
-def test_why_git_did_not_answer_is_recorded_and_told(place, monkeypatch, capsys):
+def test_the_error_of_git_is_recorded_and_printed(place, monkeypatch, capsys):
     project, work = place
     (project / ".git").write_text("gitdir: /nowhere\n")
     monkeypatch.setattr(code_state, "code_folder", lambda: project)

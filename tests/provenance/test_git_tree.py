@@ -1,4 +1,4 @@
-"""What is recorded of the code: commit, changes, and never a secret."""
+"""The record of the code: commit and changes, without secrets."""
 
 import subprocess
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_clean_tree_is_its_commit(repository):
     assert tree.changes().diff == b"" and tree.changes().sha256 == ""
 
 
-def test_changes_apply_elsewhere_and_secrets_stay_here(repository, tmp_path):
+def test_changes_apply_elsewhere_without_secrets(repository, tmp_path):
     (repository / "project" / "src" / "code.py").write_text("x = 2\n")
     (repository / "project" / "picture.bin").write_bytes(bytes(range(255, -1, -1)))
     (repository / "project" / "src" / "staged.py").write_text("y = 1\n")
@@ -96,7 +96,7 @@ def test_a_file_with_a_secret_address_is_withheld(repository, line, withheld):
     assert (line.encode() in changes.diff) is not withheld and b"x = 2" in changes.diff
 
 
-def test_settings_and_notes_make_no_other_code(repository):
+def test_settings_and_notes_are_not_code(repository):
     project = repository / "project"
     (project / "params.yaml").write_text("train: {kimg: 2}\n")
     (project / "mirror.py").write_text("URL = '/a'\n")
@@ -106,13 +106,13 @@ def test_settings_and_notes_make_no_other_code(repository):
     assert tree.changed() == ["project/src/code.py"]
 
 
-def test_a_git_that_fails_is_not_taken_for_none(repository):
+def test_a_failing_git_is_an_error(repository):
     (repository / ".git" / "config").write_text("[broken\n")
     with pytest.raises(GitError, match="bad config line"):
         git_tree(repository)
 
 
-def test_a_remote_is_told_without_its_password(repository):
+def test_a_remote_is_recorded_without_its_password(repository):
     git(repository, "remote", "add", "origin", "https://me:hunter2@host.example/a.git?token=x")
     tree = git_tree(repository)
     assert tree is not None and tree.remote() == "https://host.example/a.git"

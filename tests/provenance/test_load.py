@@ -1,4 +1,4 @@
-"""The machine's load: of this one, and of GPUs as a library of the same form tells them."""
+"""The load of this machine, and of GPUs that a stand-in for the NVML library reports."""
 
 import json
 import os
@@ -44,9 +44,9 @@ int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *degrees) { retu
 
 
 def test_load_of_this_machine(tmp_path):
-    sampler = SystemMonitor(tmp_path, torch.device("cpu"))
+    monitor = SystemMonitor(tmp_path, torch.device("cpu"))
     time.sleep(0.05)
-    stats = sampler.read()
+    stats = monitor.read()
     memory = psutil.virtual_memory()
     assert 0 <= stats["system/cpu_utilization_percentage"].mean <= 100
     used = stats["system/system_memory_usage_megabytes"]
@@ -59,31 +59,31 @@ def test_load_of_this_machine(tmp_path):
 def test_a_thread_samples_and_leaves(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_PERIOD_SEC", 0.01)
     monkeypatch.setattr(machine, "_SHORT_SEC", 3600)
-    sampler = SystemMonitor(tmp_path, torch.device("cpu"))
+    monitor = SystemMonitor(tmp_path, torch.device("cpu"))
     before = torch.get_rng_state()
-    with sampler.sampling():
+    with monitor.sampling():
         deadline = time.monotonic() + 30
-        while len(sampler._samples) < 3 and time.monotonic() < deadline:
+        while len(monitor._samples) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert sampler.read()["system/system_memory_usage_percentage"].num >= 3
+    assert monitor.read()["system/system_memory_usage_percentage"].num >= 3
     assert torch.equal(before, torch.get_rng_state())
-    shutil.rmtree(tmp_path)  # what cannot be looked at is left out, and nothing is raised
-    assert sampler.read() == {}
+    shutil.rmtree(tmp_path)  # what cannot be read is left out, without an error
+    assert monitor.read() == {}
 
 
 ASK = """
 import json, pathlib, torch
-from sg3flow.runs import machine as load, machine as nvml
+from sg3flow.runs import machine
 machine._gpu_uuids = lambda: ["1111"]
-stats = machine.LoadSampler(pathlib.Path("."), torch.device("cuda")).read()
+stats = machine.SystemMonitor(pathlib.Path("."), torch.device("cuda")).read()
 use = stats.get("system/gpu_0_utilization_percentage")
-found = [nvml.gpu_load("2222"), nvml.gpu_load("1111"), use.mean if use else None]
-print(json.dumps([nvml.driver_version(), *found]))
+found = [machine.gpu_load("2222"), machine.gpu_load("1111"), use.mean if use else None]
+print(json.dumps([machine.driver_version(), *found]))
 """
 
 
 def ask(folder: Path) -> list:
-    """What a process tells of its GPUs that finds the driver's library in ``folder``."""
+    """What a process reports of its GPUs that loads the driver's library from ``folder``."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True
@@ -108,6 +108,6 @@ def test_gpus_through_the_management_library(tmp_path):
     assert ask(tmp_path) == ["575.57.08", {}, known, 93.0]
 
 
-def test_without_a_driver_there_is_nothing_to_tell(tmp_path):
+def test_without_a_driver_nothing_is_reported(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     assert ask(tmp_path) == ["", {}, {}, None]

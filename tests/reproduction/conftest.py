@@ -50,7 +50,7 @@ class Project:
         return self.folder / out
 
     def reproduce(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        program = "from sg3flow.cli.commands import main; main()"
+        program = "from sg3flow.cli import main; main()"
         return self("python", "-c", program, "reproduce", *arguments, ok=ok)
 
 
@@ -70,7 +70,7 @@ def project(tmp_path_factory, make_project) -> Project:
 
 
 def write_set(path: Path, shade: int = 0) -> Path:
-    """A packed set of eight plain pictures of 16 x 16."""
+    """A packed set of eight images of one color, of 16 x 16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(8):

@@ -1,4 +1,4 @@
-"""The packed set of a run, brought back by DVC: from the cache, a remote, or made again."""
+"""DVC restores the packed set of a run from the cache or a remote, or makes it again."""
 
 import shutil
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sg3flow.data.archive import PackedSet
-from sg3flow.runs.provenance import FORMAT
 from sg3flow.runs.reproduction_inputs import find_data
+from sg3flow.runs.run_folder import PROVENANCE_FORMAT
 from sg3flow.runs.worktree import Record, Worktree, prepare_worktree, read_record
 
 pytestmark = pytest.mark.medium
@@ -23,14 +23,14 @@ stages:
 
 @pytest.mark.slow
 def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch):
-    # DVC breaks some of what it tells at 80 columns.
+    # DVC breaks some of its output at 80 columns.
     project = make_project(tmp_path / ("a long way down " * 4).strip() / "a clone")
     folder = project.folder
     write_packed(folder / "raw.zip")
     (folder / "data").mkdir()
     (folder / "dvc.yaml").write_text(PIPELINE)
     project("dvc", "repro", "-q")
-    # A path, which counts from the config it stands in: in the worktree it would lead elsewhere.
+    # The path is relative to the config file: in the worktree it would be another folder.
     project("dvc", "remote", "add", "-q", "-d", "store", "../remote")
     project.git("add", "-f", "raw.zip", "dvc.lock", "dvc.yaml", ".dvc/config")
     project.git("commit", "-qm", "data")
@@ -40,7 +40,13 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     data = {"path": "data/packed.zip", "digest": PackedSet(packed).digest, "name": "packed"}
     data |= {"num_images": 8, "resolution": 16}
     code = {"commit": project.git("rev-parse", "HEAD"), "prefix": ""}
-    provenance = {"format": FORMAT, "code": code, "data": data, "folder": ".", "files": {}}
+    provenance = {
+        "format": PROVENANCE_FORMAT,
+        "code": code,
+        "data": data,
+        "folder": ".",
+        "files": {},
+    }
     record = Record(folder, {"uid": "ab" * 16}, provenance, {}, "a run")
     monkeypatch.chdir(folder)
     for name in ("DVC_ROOT", "DVC_SITE_CACHE_DIR"):
@@ -65,9 +71,9 @@ def test_data_come_back_by_dvc(make_project, write_packed, tmp_path, monkeypatch
     assert path.is_relative_to(place.tree) and "again" not in said, said
     shutil.rmtree(cache)
     shutil.rmtree(folder.parent / "remote")
-    path, place, said = found()  # nobody has it: the recorded pipeline makes it
-    assert path.is_relative_to(place.tree) and "as the recorded pipeline did" in said
-    assert (place.project / "data" / "broadcast").read_text().strip() == str(place.state)
+    path, place, said = found()  # not found: the recorded pipeline makes it
+    assert path.is_relative_to(place.tree) and "by the recorded pipeline" in said
+    assert (place.project / "data" / "told").read_text().strip() == str(place.state)
     assert "data: dvc pull: " in said and "no reason given" not in said
     assert not packed.exists() and project.git("status", "--porcelain") == ""
 

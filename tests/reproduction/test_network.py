@@ -1,4 +1,4 @@
-"""The network that a run started from, found again."""
+"""Finding the network that a run started from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from sg3flow.errors import CheckpointError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.runs.provenance import network_digest, network_info
-from sg3flow.runs.reproduction_inputs import Start, find_network
+from sg3flow.runs.reproduction_inputs import InitialNetwork, find_network
 from sg3flow.runs.worktree import Record
 
 
@@ -26,11 +26,11 @@ def network(tmp_path) -> Path:
 
 def test_a_file_is_looked_for_where_the_run_had_it(tmp_path, network):
     record = record_of("nets/a.pkl", sha256_file(network))
-    assert find_network(record, tmp_path, "") == Start(str(network), str(network))
+    assert find_network(record, tmp_path, "") == InitialNetwork(str(network), str(network))
     moved = network.rename(tmp_path / "b.pkl")
     with pytest.raises(CheckpointError, match=r"no file .*nets/a\.pkl"):
         find_network(record, tmp_path, "")
-    assert find_network(record, tmp_path, str(moved)) == Start(str(moved), str(moved))
+    assert find_network(record, tmp_path, str(moved)) == InitialNetwork(str(moved), str(moved))
     moved.write_bytes(b"another")
     with pytest.raises(DataError, match="is not the network that the run started from"):
         find_network(record, tmp_path, str(moved))
@@ -39,23 +39,23 @@ def test_a_file_is_looked_for_where_the_run_had_it(tmp_path, network):
 def test_of_an_address_the_fingerprint_holds_the_text(tmp_path, network):
     source = "models:/cats@champion"
     found = find_network(record_of(source, sha256_file(network)), tmp_path, str(network))
-    assert found == Start(source, str(network))
+    assert found == InitialNetwork(source, str(network))
     assert found.kept_in(tmp_path) == str(network)
 
 
-def test_a_model_of_the_registry_is_kept_in_the_workplace(tmp_path):
+def test_a_model_of_the_registry_is_copied_into_the_worktree(tmp_path):
     model, place = tmp_path / "downloaded", tmp_path / "place"
     (model / "artifacts").mkdir(parents=True)
     weights = model / "artifacts" / "generator.safetensors"
     weights.write_bytes(b"weights")
     (model / "MLmodel").write_text("time: now\n")
     assert network_digest(model) == sha256_file(weights)
-    kept = Path(Start("models:/cats/1", str(model)).kept_in(place))
+    kept = Path(InitialNetwork("models:/cats/1", str(model)).kept_in(place))
     assert kept == place / "network" and network_digest(kept) == sha256_file(weights)
 
 
 def test_a_run_that_started_from_nothing(tmp_path, network):
-    assert find_network(record_of(""), tmp_path, "") == Start("", "")
-    assert Start("", "").kept_in(tmp_path) == ""
+    assert find_network(record_of(""), tmp_path, "") == InitialNetwork("", "")
+    assert InitialNetwork("", "").kept_in(tmp_path) == ""
     with pytest.raises(DataError, match="started from no network; leave out --resume"):
         find_network(record_of(""), tmp_path, str(network))

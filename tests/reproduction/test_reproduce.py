@@ -87,7 +87,7 @@ def test_a_tampered_record_is_found_out(project):
     assert not (place / "run").exists()
 
 
-def test_a_verdict_tells_what_was_not_as_recorded(project):
+def test_a_result_lists_the_differences_from_the_record(project):
     first = project.folder / "runs" / "first"
 
     def change(provenance):
@@ -97,15 +97,19 @@ def test_a_verdict_tells_what_was_not_as_recorded(project):
     assert compare(record, first, record.run["fingerprint"]).equal
     last = "network-snapshot-000001.pkl"
     other = dataclasses.replace(record, digests={**record.digests, last: "0" * 64})
-    verdict = compare(other, first, record.run["fingerprint"])
+    result = compare(other, first, record.run["fingerprint"])
     now = record.packages["torch"]
-    assert not verdict.equal and verdict.snapshots[last] == "differs"
-    assert verdict.snapshots["network-snapshot-000000.pkl"] == "equal"
-    assert verdict.differences[:2] == [f"torch 0.1 was, {now} is", "threads 64 was, 1 is"]
-    assert "NOT equal. Not as recorded: torch 0.1 was" in list(verdict.lines())[-1]
+    assert not result.equal and result.snapshots[last] == "differs"
+    assert result.snapshots["network-snapshot-000000.pkl"] == "equal"
+    assert result.differences[:2] == [
+        f"torch changed: 0.1 -> {now}",
+        "threads changed: 64 -> 1",
+    ]
+    line = list(result.lines())[-1]
+    assert "NOT equal. Differences from the record: torch changed: 0.1 -> " in line
     same = dataclasses.replace(other, provenance=read_record(first).provenance)
     [*_, line] = compare(same, first, record.run["fingerprint"]).lines()
-    assert "NOT equal, and nothing that was recorded differs" in line
+    assert "NOT equal, without a difference from the record" in line
     with pytest.raises(DataError, match="recorded no digest"):
         compare(dataclasses.replace(record, digests={}), first, "")
 
@@ -115,23 +119,23 @@ def test_equal_beginnings_say_nothing_of_an_end_that_was_not_recorded(project):
     record = read_record(first)
     begun = "network-snapshot-000000.pkl"
     known = dataclasses.replace(record, digests={begun: record.digests[begun]})
-    verdict = compare(known, first, record.run["fingerprint"])
-    assert verdict.snapshots[begun] == "equal" and not verdict.equal
-    assert list(verdict.lines())[-1] == (
-        "NOT compared to its end: the run recorded no digest of network-snapshot-000001.pkl"
+    result = compare(known, first, record.run["fingerprint"])
+    assert result.snapshots[begun] == "equal" and not result.equal
+    assert list(result.lines())[-1] == (
+        "NOT compared to the end: the run recorded no digest of network-snapshot-000001.pkl"
     )
 
 
 @pytest.mark.slow
 def test_a_tampered_setting_gives_another_result(project):
     folder = tampered(project, "trained")
-    done = project.reproduce(str(folder), "--anyway", ok=False)
+    done = project.reproduce(str(folder), "--force", ok=False)
     assert "network-snapshot-000000.pkl: equal" in done.stdout
     assert "network-snapshot-000001.pkl: differs" in done.stdout
-    assert "NOT equal. Not as recorded: fingerprint" in done.stdout
+    assert "NOT equal. Differences from the record: fingerprint changed" in done.stdout
 
 
-def test_other_packages_are_told(project):
+def test_other_packages_are_a_warning(project):
     def change(provenance):
         provenance["code"]["untracked"] = ["src/mine.py"]
 
@@ -139,7 +143,7 @@ def test_other_packages_are_told(project):
     packages = folder / "packages.txt"
     packages.write_text(packages.read_text().replace("torch==", "torch==0."))
     done = project.reproduce(str(folder), "--data", "dvc.yaml", ok=False)
-    assert "warning: files that git did not have are not here: src/mine.py" in done.stdout
+    assert "warning: files that git did not track are missing: src/mine.py" in done.stdout
     assert "1 packages differ from the run's: torch 0." in done.stdout
     assert "dvc.yaml is not the set of the run" in done.stderr
 
@@ -168,7 +172,7 @@ def test_a_network_from_the_tracking_server_is_brought_for_the_new_training(proj
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("runs", "runs is no run folder"),
+        ("runs", "runs is not a run folder"),
         ("nobody", "MLflow has no training 'nobody'; give a run id"),
         ("nobody@champion", "the registry is empty"),
         ("models:/nobody/3", "the registry is empty"),
@@ -214,7 +218,7 @@ def test_every_name_of_a_training_leads_to_it(project, monkeypatch, tmp_path):
         assert record.run == own.run and record.digests == own.digests
         assert record.provenance == own.provenance and record.packages == own.packages
     lone = client.create_run(store.experiment_id, tags={"sg3flow.stage": "fetch"}).info.run_id
-    with pytest.raises(TrackingError, match="is no training's"):
+    with pytest.raises(TrackingError, match="belongs to no training"):
         find_record(lone, tmp_path)
     client.create_run(
         store.experiment_id, tags={"sg3flow.stage": "train"}, run_name=own.run["name"]

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from sg3flow.errors import TrackingError
-from sg3flow.registry.alias_server import followed
+from sg3flow.registry.alias_server import registry_source
 from sg3flow.serving.gateway import Gateway, Settings, Source
 
 pytestmark = pytest.mark.medium
@@ -82,7 +82,7 @@ def test_a_worker_that_hangs_is_replaced_and_no_files_are_left(registry, version
     import mlflow
 
     async def live() -> None:
-        async with _answering(followed("toy@champion", versions)) as post:
+        async with _answering(registry_source("toy@champion", versions)) as post:
             assert (await post(_BODY))[2]["X-Sg3flow-Version"] == "2"
             first = _worker()
             first.send_signal(signal.SIGSTOP)
@@ -108,7 +108,7 @@ def test_a_worker_that_hangs_is_replaced_and_no_files_are_left(registry, version
 def test_a_fetch_that_breaks_off_leaves_nothing(registry, versions):
     import mlflow
 
-    source = followed("toy@champion", versions)
+    source = registry_source("toy@champion", versions)
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     model = client.get_model_version("toy", "2").source.removeprefix("models:/")
     files = Path(client.get_logged_model(model).artifact_location.removeprefix("file://"))
@@ -125,7 +125,7 @@ def test_a_fetch_that_breaks_off_leaves_nothing(registry, versions):
 @pytest.fixture
 def model(registry, versions) -> Path:
     """The files of version 2, fetched beforehand."""
-    fetched = followed("toy@champion", versions).fetch("2")
+    fetched = registry_source("toy@champion", versions).fetch("2")
     return fetched.rename(versions.with_name("model"))
 
 

@@ -212,7 +212,7 @@ def test_two_sets_of_one_content_are_at_zero_and_share_their_digest(app, project
         (["--metrics", "pr_random15"], "neighbor 15 needs more than 15 images"),
         (["--metrics", "swd"], "swd needs images of 16x16, not 24x20"),
         (["--metrics", "fd_random", "--b", "no"], "there is no file or folder no"),
-        (["--metrics", "fd_random", "--report", "a/sub/00.png"], "is no metrics report"),
+        (["--metrics", "fd_random", "--report", "a/sub/00.png"], "is not a metrics report made by"),
     ],
 )
 def test_errors_of_two_sets_are_one_line(app, two_sets, extra, message):

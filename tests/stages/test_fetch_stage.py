@@ -80,7 +80,7 @@ def test_a_foreign_target_is_left_alone(stage: Stage) -> None:
     (stage.folder / "raw").mkdir()
     (stage.folder / "raw" / "mine.txt").write_text("x")
     error = stage.fails("--dataset", "starter", "--images", "3", "--dest", "raw")
-    assert "was not fetched by this project" in error
+    assert "not a folder of fetched pictures made by sg3flow" in error
     assert [path.name for path in (stage.folder / "raw").iterdir()] == ["mine.txt"]
 
 

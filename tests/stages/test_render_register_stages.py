@@ -173,10 +173,12 @@ def test_our_pictures_are_replaced_and_foreign_ones_refused(render, run, command
     again = render(*arguments)
     assert again.exit_code == 0, again.output
     assert Path("o", name).read_bytes() == first
-    Path("o", name).write_bytes(b"holiday")
-    refused = render(*arguments)
-    assert refused.exit_code == 1 and "not made by sg3flow" in refused.stderr
-    assert Path("o", name).read_bytes() == b"holiday"
+    # The last one is whole but for its mark.
+    for foreign in (b"holiday", b"about sg3flow", first.replace(b"sg3flow", b"holiday")):
+        Path("o", name).write_bytes(foreign)
+        refused = render(*arguments)
+        assert refused.exit_code == 1 and "not a render made by sg3flow" in refused.stderr
+        assert Path("o", name).read_bytes() == foreign
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_best_refuses_a_foreign_folder_and_missing_parts(render, run):
     (foreign / "a.jpg").write_bytes(b"x")
     arguments = ("best", "--run", "run", "--metrics", "metrics.json")
     result = render(*arguments, "--outdir", foreign)
-    assert result.exit_code == 1 and "holds other files" in result.stderr
+    assert result.exit_code == 1 and "not a renders folder made by sg3flow" in result.stderr
     assert [p.name for p in foreign.iterdir()] == ["a.jpg"]
     for options, words in (
         (("--metrics", "no.json"), "run stages/evaluate.py first"),
@@ -350,7 +352,7 @@ def test_the_model_is_logged_onto_the_training_run(register, run):
         (("--metrics", "no.json"), "run stages/evaluate.py first"),
         (("--name", "a/b"), "register.name must be"),
         (("--run", "nowhere"), "which is not in nowhere"),
-        (("--report", "metrics.json"), "no report of register"),
+        (("--report", "metrics.json"), "not a registration report"),
     ],
 )
 def test_bad_register_options_end_in_one_line(register, run, options, words):

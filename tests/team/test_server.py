@@ -82,7 +82,7 @@ def bucket(team):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder of someone's, with a packed set of 20 pictures."""
+    """The project folder of a team member, with a packed set of 20 images."""
     folder = tmp_path_factory.mktemp("member") / "a project"
     (folder / ".dvc").mkdir(parents=True)
     random = np.random.RandomState(0)
@@ -101,9 +101,7 @@ def run(project, plain_environment):
 
     def run(who: dict[str, str], program: str, *arguments: object):
         script = ROOT / "stages" / f"{program}.py"
-        start = (
-            [script] if script.exists() else ["-c", "from sg3flow.cli.commands import main; main()"]
-        )
+        start = [script] if script.exists() else ["-c", "from sg3flow.cli import main; main()"]
         return subprocess.run(
             [sys.executable, *map(str, [*start, *arguments])],
             cwd=project,

@@ -1,4 +1,4 @@
-"""Run folders as a training leaves them, and tracking servers that can be hurt."""
+"""Run folders like those of a training, and tracking servers that can be stopped or killed."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import JsonlReporter, Stat, describe_run
 from sg3flow.tracking.mlflow_store import connect, find_run
 from sg3flow.tracking.outbox import Outbox
-from sg3flow.tracking.upload_process import noted
+from sg3flow.tracking.upload_process import recorded
 
 TICKS = 4
 
 
 @pytest.fixture(autouse=True)
 def own_project(tmp_path, monkeypatch, empty_database) -> Path:
-    """A project of its own for every test, in a path with a space, and no tracking settings."""
+    """A new project for each test, in a path with a space, and no tracking settings."""
     folder = tmp_path / "a project"
     (folder / ".dvc").mkdir(parents=True)
     shutil.copy(empty_database, folder)
@@ -40,7 +40,7 @@ def own_project(tmp_path, monkeypatch, empty_database) -> Path:
 
 
 def write_run(folder: Path, ticks: int = TICKS, snapshot_bytes: int = 7) -> Path:
-    """What a finished training leaves: statistics, pictures, files, a snapshot with its metric."""
+    """The folder of a finished training: statistics, images, files, a snapshot with its metric."""
     folder.mkdir(parents=True)
     content = {
         "fingerprint": "f" * 12,
@@ -50,16 +50,16 @@ def write_run(folder: Path, ticks: int = TICKS, snapshot_bytes: int = 7) -> Path
         "training_set": {"name": "set", "digest": "ab" * 32, "num_images": 3, "resolution": 16},
     }
     describe_run(folder, content)
-    with noted(Outbox(folder)):
+    with recorded(Outbox(folder)):
         reporter = JsonlReporter(folder)
         (folder / "networks.txt").write_text("layers")
         reporter.artifact(folder / "networks.txt")
         for tick in range(ticks):
-            picture = folder / f"fakes{tick:06d}.png"
-            Image.new("RGB", (8, 8), (tick, 0, 0)).save(picture)
+            image = folder / f"fakes{tick:06d}.png"
+            Image.new("RGB", (8, 8), (tick, 0, 0)).save(image)
             values = {"Loss/G/loss": Stat(8, tick / 10, 0.0), "Loss/D/loss": Stat(8, 1.0, 0.0)}
             reporter.stats(values, tick * 1000)
-            reporter.image(picture, "samples", tick * 1000)
+            reporter.image(image, "samples", tick * 1000)
         snapshot = folder / f"network-snapshot-{ticks - 1:06d}.pkl"
         snapshot.write_bytes(os.urandom(snapshot_bytes))
         reporter.snapshot(snapshot, (ticks - 1) * 1000, sha256_file(snapshot))
@@ -69,18 +69,18 @@ def write_run(folder: Path, ticks: int = TICKS, snapshot_bytes: int = 7) -> Path
 
 @pytest.fixture
 def run_folder(own_project) -> Path:
-    """A training's folder in its place."""
+    """The folder of a training in the state folder."""
     return write_run(own_project / "state" / "0123456789ab" / "run")
 
 
 @pytest.fixture
 def write_run_folder():
-    """`write_run`, for other folders."""
+    """The function `write_run`."""
     return write_run
 
 
 def check_complete(folder: Path, status: str = "FINISHED", ticks: int = TICKS) -> None:
-    """All that a folder of ``write_run`` holds is on the server, once."""
+    """Check that the server has the whole folder of ``write_run``, once."""
     store = connect()
     uid = json.loads((folder / "run.json").read_text())["uid"]
     run = store.client.get_run(find_run(store, uid))
@@ -93,9 +93,9 @@ def check_complete(folder: Path, status: str = "FINISHED", ticks: int = TICKS) -
     history = store.client.get_metric_history(run.info.run_id, "Loss/G/loss")
     assert sorted((m.step, m.value) for m in history) == [(t, t / 10) for t in range(ticks)]
     assert len(store.client.get_metric_history(run.info.run_id, "fid")) == 1
-    pictures = [a.path for a in store.client.list_artifacts(run.info.run_id, "images")]
-    steps = sorted(int(p.split("+")[2]) for p in pictures if p.endswith(".png"))
-    assert steps == list(range(ticks)) and len(pictures) == 2 * ticks
+    images = [a.path for a in store.client.list_artifacts(run.info.run_id, "images")]
+    steps = sorted(int(p.split("+")[2]) for p in images if p.endswith(".png"))
+    assert steps == list(range(ticks)) and len(images) == 2 * ticks
     assert [a.path for a in store.client.list_artifacts(run.info.run_id)] == [
         "images",
         "networks.txt",

@@ -3,7 +3,7 @@
 import pytest
 
 from sg3flow.errors import MetricError
-from sg3flow.registry.aliases import judge, require_comparable
+from sg3flow.registry.aliases import compare_with_champion, require_comparable
 
 _ROW = {
     "metric": "fd_random1k_full",
@@ -20,14 +20,14 @@ _ROW = {
 
 @pytest.mark.parametrize(("value", "wins"), [(4.9, True), (5.0, False), (5.1, False)])
 def test_a_lower_distance_wins_and_an_equal_one_does_not(value, wins):
-    won, why = judge(_ROW | {"value": value}, "3", _ROW)
+    won, why = compare_with_champion(_ROW | {"value": value}, "3", _ROW)
     assert won is wins and "version 3" in why
 
 
 @pytest.mark.parametrize(("value", "wins"), [(4.0, False), (6.0, True)])
 def test_where_higher_is_better_higher_wins(value, wins):
     current = _ROW | {"higher_is_better": True, "reference_sha256": None, "detector_sha256": None}
-    assert judge(current | {"value": value}, "3", current)[0] is wins
+    assert compare_with_champion(current | {"value": value}, "3", current)[0] is wins
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_where_higher_is_better_higher_wins(value, wins):
     ],
 )
 def test_values_under_other_conditions_are_not_compared(change, words):
-    won, why = judge(_ROW | {"value": 0.0} | change, "3", _ROW)
+    won, why = compare_with_champion(_ROW | {"value": 0.0} | change, "3", _ROW)
     assert not won
     assert "not comparable" in why and words in why and "version 3 stays champion" in why
 
@@ -53,7 +53,7 @@ def test_values_under_other_conditions_are_not_compared(change, words):
     ],
 )
 def test_values_of_another_meaning_are_an_error(change, words):
-    for decide in (judge, require_comparable):
+    for decide in (compare_with_champion, require_comparable):
         with pytest.raises(MetricError, match=f"version 3: {words} differ; register under"):
             decide(_ROW | {"value": 0.0} | change, "3", _ROW)
     require_comparable(_ROW | {"seed": 1}, "3", _ROW)
@@ -72,11 +72,11 @@ def test_values_of_another_meaning_are_an_error(change, words):
 )
 def test_a_difference_within_its_error_does_not_count(value, errors, wins):
     new = _ROW | {"value": value, "standard_error": errors[0]}
-    won, why = judge(new, "3", _ROW | {"standard_error": errors[1]})
+    won, why = compare_with_champion(new, "3", _ROW | {"standard_error": errors[1]})
     assert won is wins
     assert ("noise reaches" in why) == (not wins)
 
 
 def test_a_champion_not_measured_by_the_metric_stays():
-    won, why = judge(_ROW, "3", None)
+    won, why = compare_with_champion(_ROW, "3", None)
     assert not won and "was not measured by fd_random1k_full" in why

@@ -97,13 +97,13 @@ def check_all_there(folder: Path) -> None:
 
 
 def wait_for_rows(folder: Path, more: int) -> None:
-    """Until the run has reported so many times more."""
+    """Wait until the run has that many more reports."""
     rows = len(read_whole_lines(folder / "stats.jsonl"))
     wait_until(lambda: len(read_whole_lines(folder / "stats.jsonl")) > rows + more)
 
 
 def wait_for_points(folder: Path) -> None:
-    """Until the server has more of a run than it has now."""
+    """Wait until the server has more of a run than it has now."""
     known = points(folder)
     wait_until(lambda: points(folder) > known)
 
@@ -123,8 +123,9 @@ def live_through_outages(server, ticker) -> None:
     wait_for_rows(folder, 60)  # for more than the 10 s that a request may take
     server.signal(signal.SIGCONT)
     assert process.poll() is None
-    said = stop_ticking(process).splitlines()
-    assert all(line.endswith("the work goes on, will try again") for line in said), said
+    lines = stop_ticking(process).splitlines()
+    retried = "the stage continues, and the upload is retried"
+    assert all(line.endswith(retried) for line in lines), lines
     check_all_there(folder)
 
 
@@ -162,7 +163,7 @@ def test_postgres_takes_everything_once(make_server, postgres, run_folder, is_co
 
 
 def test_without_a_server_work_goes_on_and_one_line_says_what_is_left(run_folder, capfd):
-    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # nobody listens there
+    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # no server listens there
     with uploading(run_folder):
         pass
     [line] = capfd.readouterr().err.splitlines()
@@ -181,7 +182,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, run_folder, is_complete, 
         assert len(lines) == 2 and all("does not answer" in line for line in lines), lines
     finally:
         server.signal(signal.SIGCONT)
-    # Requests that were given up may be answered now, while the same things are sent again.
+    # Requests that timed out may succeed now, while the same data are sent again.
     assert sync().stdout.count("all sent") == 2
     assert sync().stdout.count("nothing to send") == 2
     is_complete(run_folder)

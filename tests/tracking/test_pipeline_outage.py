@@ -34,7 +34,7 @@ def run_stage(name: str) -> subprocess.CompletedProcess[str]:
 
 
 def sync() -> str:
-    program = "from sg3flow.cli.commands import main; main()"
+    program = "from sg3flow.cli import main; main()"
     command = [sys.executable, "-c", program, "sync"]
     done = subprocess.run(command, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr

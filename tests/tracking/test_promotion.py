@@ -16,7 +16,7 @@ from sg3flow.registry.aliases import (
     REGISTERED,
     ROLLED_BACK,
     AliasChange,
-    line_of_holders,
+    past_holders,
     read_alias_changes,
 )
 from sg3flow.tracking.mlflow_store import CHAMPION, connect
@@ -62,10 +62,10 @@ def run(*arguments):
 
 
 def _champion(store) -> str:
-    return aliases.standing(store, "toy")[CHAMPION]
+    return aliases.current_aliases(store, "toy")[CHAMPION]
 
 
-def test_promote_moves_champion_to_a_better_version_and_records_it(store):
+def test_promote_sets_champion_to_a_better_version_and_records_it(store):
     result = run("promote", "toy", 2, "--reason", "asked for by the team")
     assert result.exit_code == 0, result.output
     assert "champion of toy is version 2, before version 1" in result.output
@@ -121,7 +121,7 @@ def test_rollback_goes_back_through_the_champions(store):
     assert _champion(store) == "1"
 
 
-def test_rollback_passes_over_deleted_versions_and_moves_by_others(store):
+def test_rollback_skips_deleted_versions_and_changes_by_others(store):
     assert run("promote", "toy", 2).exit_code == 0
     store.client.set_registered_model_alias("toy", CHAMPION, "3")  # another tool
     store.client.delete_model_version("toy", "2")
@@ -129,7 +129,7 @@ def test_rollback_passes_over_deleted_versions_and_moves_by_others(store):
     assert "champion of toy is version 1 again, before version 3" in result.output
 
 
-def test_history_tells_versions_and_moves(store, monkeypatch):
+def test_history_shows_versions_and_changes(store, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert run("promote", "toy", 2, "--reason", "better fur").exit_code == 0
     assert run("rollback", "toy", "--reason", "green cats").exit_code == 0
@@ -143,8 +143,11 @@ def test_history_tells_versions_and_moves(store, monkeypatch):
     store.client.set_registered_model_alias("toy", CHAMPION, "3")
     store.client.set_registered_model_alias("toy", "canary", "3")
     out = run("history", "toy").output
-    assert "note: champion stands at version 3, not at 1: another tool moved it" in out
-    assert "note: canary stands at version 3 by no move of sg3flow" in out
+    assert (
+        "note: champion is at version 3, and the last recorded change set it to 1: another tool"
+        in out
+    )
+    assert "note: canary is at version 3, which sg3flow did not set" in out
 
 
 @pytest.mark.parametrize(
@@ -179,29 +182,29 @@ def test_no_registry_ends_in_one_line(tmp_path, monkeypatch, command):
     assert not (tmp_path / "none.db").exists()
 
 
-def test_moves_at_once_leave_all_their_records_and_the_last_one_stands(store, monkeypatch):
-    set_alias, one_at_a_time, moved = MlflowClient.set_registered_model_alias, Lock(), []
+def test_changes_at_once_leave_all_their_records_and_the_last_one_wins(store, monkeypatch):
+    set_alias, one_at_a_time, changed = MlflowClient.set_registered_model_alias, Lock(), []
 
     def noted(client, name, alias, version):
         with one_at_a_time:
             set_alias(client, name, alias, version)
-            moved.append(version)
+            changed.append(version)
 
-    def move(version: str) -> str:
+    def change(version: str) -> str:
         return aliases.change_alias(
             connect(), "toy", CHAMPION, version, how="promote", why="at once"
         )
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", noted)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(move, ["2", "3", "2", "3"]))
-    recorded = [move for move in read_alias_changes(store, "toy") if move.why == "at once"]
-    assert sorted(move.target for move in recorded) == sorted(moved)
-    assert set(moved) == {"2", "3"} and _champion(store) == moved[-1]
-    assert len({move.when for move in recorded}) == len(recorded)
+        list(pool.map(change, ["2", "3", "2", "3"]))
+    recorded = [c for c in read_alias_changes(store, "toy") if c.why == "at once"]
+    assert sorted(c.target for c in recorded) == sorted(changed)
+    assert set(changed) == {"2", "3"} and _champion(store) == changed[-1]
+    assert len({c.when for c in recorded}) == len(recorded)
 
 
-def test_who_is_overtaken_is_told(store, monkeypatch):
+def test_the_other_caller_gets_a_warning(store, monkeypatch):
     set_alias = store.client.set_registered_model_alias
 
     def overtaken(name, alias, version):
@@ -211,10 +214,10 @@ def test_who_is_overtaken_is_told(store, monkeypatch):
 
     monkeypatch.setattr(store.client, "set_registered_model_alias", overtaken)
     warning = aliases.change_alias(store, "toy", CHAMPION, "2", how="promote", why="slow")
-    assert "was moved at the same time" in warning and "it stands at version 3" in warning
+    assert "was changed at the same time" in warning and "it is at version 3" in warning
 
 
-def test_a_move_that_fails_leaves_no_record(store, monkeypatch):
+def test_a_change_that_fails_leaves_no_record(store, monkeypatch):
     def fails(*arguments):
         raise OSError("the disk is full")
 
@@ -230,22 +233,22 @@ def test_a_record_changed_by_hand_is_named(store):
     store.client.set_registered_model_tag("toy", key, "{}")
     result = run("history", "toy")
     assert result.exit_code == 1 and key in result.stderr and "delete that tag" in result.stderr
-    # What ends in an error has moved nothing.
+    # An error has changed nothing.
     assert run("promote", "toy", 2).exit_code == 1 and _champion(store) == "1"
     store.client.delete_registered_model_tag("toy", key)
     assert run("promote", "toy", 2).exit_code == 0 and _champion(store) == "2"
 
 
-def test_the_line_of_holders():
+def test_the_past_holders():
     base = AliasChange(CHAMPION, None, "1", REGISTERED, "me", "", "2026-01-01")
     line = [base, replace(base, origin="1", target="2"), replace(base, origin="2", target="3")]
-    assert line_of_holders(line, CHAMPION, "3") == ["1", "2", "3"]
+    assert past_holders(line, CHAMPION, "3") == ["1", "2", "3"]
     back = [*line, replace(base, origin="3", target="2", how=ROLLED_BACK)]
-    assert line_of_holders(back, CHAMPION, "2") == ["1", "2"]
-    assert line_of_holders(back, CHAMPION, "7") == ["1", "2", "7"]
-    assert line_of_holders([replace(base, origin="5")], CHAMPION, "1") == ["5", "1"]
-    # Another tool moved it from 2 to 5 in between.
+    assert past_holders(back, CHAMPION, "2") == ["1", "2"]
+    assert past_holders(back, CHAMPION, "7") == ["1", "2", "7"]
+    assert past_holders([replace(base, origin="5")], CHAMPION, "1") == ["5", "1"]
+    # Another tool changed it from 2 to 5 in between.
     foreign = [*line[:2], replace(base, origin="5", target="6")]
-    assert line_of_holders(foreign, CHAMPION, "6") == ["1", "2", "5", "6"]
-    assert line_of_holders([], CHAMPION, "4") == ["4"]
-    assert line_of_holders(line, "candidate", None) == []
+    assert past_holders(foreign, CHAMPION, "6") == ["1", "2", "5", "6"]
+    assert past_holders([], CHAMPION, "4") == ["4"]
+    assert past_holders(line, "candidate", None) == []

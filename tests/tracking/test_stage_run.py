@@ -1,4 +1,4 @@
-"""What a stage tells MLflow."""
+"""What a stage reports to MLflow."""
 
 import json
 import os
@@ -38,12 +38,12 @@ def test_a_run_of_a_stage_is_recorded(own_project):
 
 @pytest.fixture
 def send(monkeypatch):
-    """Sends what a stage has noted from this process: a sender of its own takes seconds."""
+    """Sends the outbox of a stage from this process: an upload process takes seconds."""
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
 
     def send() -> None:
-        [journal] = Path("state/tracking").iterdir()
-        Uploader(journal).send()
+        [outbox] = Path("state/tracking").iterdir()
+        Uploader(outbox).send()
 
     return send
 
@@ -52,7 +52,7 @@ def send(monkeypatch):
     ("error", "status"),
     [(DataError("no pictures"), "FAILED"), (TrainingInterruptedError("asked"), "KILLED")],
 )
-def test_an_end_before_its_time_is_recorded_as_one(send, error, status):
+def test_an_early_end_is_recorded(send, error, status):
     with pytest.raises(type(error)), tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
         raise error
@@ -72,17 +72,17 @@ def test_a_stage_that_needs_the_server_has_its_run_at_once():
     assert store.client.get_run(run_id).info.status == "FAILED"
 
 
-def test_a_journal_that_cannot_be_written_is_one_warning(own_project, capfd):
+def test_an_outbox_that_cannot_be_written_is_one_warning(own_project, capfd):
     (own_project / "state").write_text("a file where a folder should be")
     (own_project / "report.json").write_text("{}")
     with tracked_stage("pack", PackConfig()) as run:
         run.metrics({"images": 1})
         run.artifact(own_project / "report.json")
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith("warning: not tracked: ") and "the results stand" in line
+    assert line.startswith("warning: not tracked: ") and "the results are not affected" in line
 
 
-def test_a_run_of_mlflow_stands_above_ours(send, monkeypatch):
+def test_a_run_of_mlflow_is_the_parent_of_ours(send, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
     with tracked_stage("pack", PackConfig()):
         pass
@@ -92,7 +92,7 @@ def test_a_run_of_mlflow_stands_above_ours(send, monkeypatch):
     assert found.data.tags["mlflow.parentRunId"] == "f" * 32
 
 
-def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, send, monkeypatch):
+def test_a_training_is_the_parent_of_its_stages_in_any_case(run_folder, send, monkeypatch):
     """As under `mlflow run`, whose own run is then the parent of the training alone."""
     Uploader(run_folder).send()
     monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
@@ -106,7 +106,7 @@ def test_a_training_stands_above_its_stages_whatever_runs_them(run_folder, send,
 
 
 @pytest.mark.medium
-def test_a_stage_never_meets_the_client():
+def test_a_stage_does_not_import_the_client():
     """Its import takes a second, and a call to a server that hangs minutes."""
     program = (
         "import sys\n"
@@ -117,8 +117,8 @@ def test_a_stage_never_meets_the_client():
         "assert 'mlflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ.copy())
-    [journal] = Path("state/tracking").iterdir()
-    assert json.loads((journal / "run.json").read_text())["stage"] == "pack"
+    [outbox] = Path("state/tracking").iterdir()
+    assert json.loads((outbox / "run.json").read_text())["stage"] == "pack"
     store = connect()
     assert len(store.client.search_runs([store.experiment_id])) == 1
 

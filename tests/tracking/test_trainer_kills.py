@@ -25,12 +25,12 @@ SETTINGS = [
 
 @pytest.fixture
 def packed(own_project) -> Path:
-    """24 plain pictures of 16 x 16."""
+    """24 images of one color, of 16 x 16."""
     folder = own_project / "packed" / "00000"
     folder.mkdir(parents=True)
     for number in range(24):
-        picture = Image.new("RGB", (16, 16), (10 * number, 99, 255 - 10 * number))
-        picture.save(folder / f"img{number:08d}.png")
+        image = Image.new("RGB", (16, 16), (10 * number, 99, 255 - 10 * number))
+        image.save(folder / f"img{number:08d}.png")
     return folder.parent
 
 
@@ -46,7 +46,7 @@ def start(data: Path, kimg: int) -> subprocess.Popen[str]:
 
 
 def kill_again_and_again(data: Path, kimg: int, kills: int) -> None:
-    """Kill the training anywhere within its life; its sender too, every other time."""
+    """Kill the training at a random moment, and every other time its upload process, too."""
     moments = random.Random(kills)
     for number in range(kills):
         process = start(data, kimg)

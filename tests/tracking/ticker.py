@@ -1,6 +1,6 @@
 """A run that reports as a training does, tick by tick, until the file `stop` is there.
 
-Its networks are noise and its steps sleep: what it tells the world goes the way of a training's.
+It has no networks and its steps sleep; its reports take the same way as those of a training.
 """
 
 import os
@@ -20,9 +20,9 @@ with uploading(folder):
     nimg = 0
     while not Path("stop").exists():
         reporter.stats({"Loss/G/loss": Stat(8, nimg / 1000, 0.0)}, nimg)
-        picture = folder / f"fakes{nimg // 1000:06d}.png"
-        Image.new("RGB", (8, 8), (nimg // 1000 % 256, 0, 0)).save(picture)
-        reporter.image(picture, "samples", nimg)
+        image = folder / f"fakes{nimg // 1000:06d}.png"
+        Image.new("RGB", (8, 8), (nimg // 1000 % 256, 0, 0)).save(image)
+        reporter.image(image, "samples", nimg)
         if nimg % 20_000 == 0:
             snapshot = folder / f"network-snapshot-{nimg // 1000:06d}.pkl"
             snapshot.write_bytes(os.urandom(1000))

@@ -145,6 +145,15 @@ def test_a_folder_that_shows_something_else_is_left_alone(tmp_path):
     check_out(tmp_path, "other", run["uid"])
 
 
+def test_a_run_folder_never_takes_foreign_files(tmp_path):
+    (tmp_path / ".hidden").touch()
+    check_out(tmp_path, "key", "")
+    (tmp_path / "thesis.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(DataError, match=r"not a training run made by sg3flow.* --run-dir"):
+            check_out(path, "key", "")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "same"),
     [

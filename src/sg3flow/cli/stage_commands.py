@@ -124,12 +124,12 @@ def validate(
     """Validate a packed set and its manifest."""
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
     from sg3flow.reports.pages import tracking_place
-    from sg3flow.reports.validation_page import refuse_foreign_reports, write_reports
+    from sg3flow.reports.validation_page import check_report_paths, write_reports
     from sg3flow.tracking.stage_run import tracked_stage
 
     html = html or report.with_suffix(".html")
     check_inputs(manifest, packed, raw)  # before an MLflow run is created
-    refuse_foreign_reports(report, html)
+    check_report_paths(report, html)
     with tracked_stage("validate", config) as tracking:
         result = validate_packed(manifest, packed, raw, config, workers=workers)
         write_reports(result, report, html, tracking_place())

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from sg3flow.errors import Sg3flowError, says_errors, tell_failure
+from sg3flow.errors import Sg3flowError, prints_error, report_failure
 from sg3flow.params_file import load_settings
-from sg3flow.settings import state_root
+from sg3flow.settings import LAUNCHED, stage_times_path
 
 _given: list[str] = []  # arguments of the running command
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -140,8 +140,8 @@ class one_line_errors:
             raise typer.Exit(130) from None
         if isinstance(error, Exception):
             message = _describe(error)
-            tell_failure(error, message)
-            if says_errors(error):
+            report_failure(error, message)
+            if prints_error(error, has_launcher=LAUNCHED.is_set()):
                 _print_error(message)
             raise typer.Exit(1) from None
 
@@ -245,7 +245,7 @@ def _record_stage_time(section: str, start: float) -> None:
     """Record the duration of a stage that DVC runs, for the table of ``sg3flow summary``."""
     if "DVC_STAGE" not in os.environ:
         return
-    path = state_root() / "stage-times.jsonl"
+    path = stage_times_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     row = {"stage": section, "start": round(start), "sec": round(time.time() - start, 1)}
     with path.open("a", encoding="utf-8") as stream:

@@ -16,8 +16,8 @@ from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
-from sg3flow.runs.run_folder import read_whole_lines
-from sg3flow.settings import project_root, state_root
+from sg3flow.runs.run_folder import OPTIONS, STATS, read_whole_lines
+from sg3flow.settings import OPS, project_root, stage_times_path
 
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
@@ -41,7 +41,7 @@ def print_summary() -> None:
     from rich.table import Table
 
     root = project_root()
-    times = _stage_seconds(state_root() / "stage-times.jsonl")
+    times = _stage_seconds(stage_times_path())
     table = Table("stage", "time", "results")
     for stage, describe in _DESCRIPTIONS.items():
         seconds = f"{times[stage]:.0f} s" if stage in times else "-"
@@ -59,9 +59,7 @@ def print_summary() -> None:
 def _example_request(root: Path) -> str:
     """A request for the trained model; a conditional model needs a class."""
     try:
-        is_conditional = _json(root / "runs/train/training_options.json")["training_set"][
-            "label_dim"
-        ]
+        is_conditional = _json(root / "runs/train" / OPTIONS)["training_set"]["label_dim"]
     except (OSError, ValueError, KeyError):
         is_conditional = False
     return json.dumps({"seed": 1, "class": 0} if is_conditional else {"seed": 1})
@@ -105,8 +103,7 @@ def _validate(root: Path) -> str:
 
 
 def _train(root: Path) -> str:
-    lines = (root / "runs/train/stats.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
+    last = read_whole_lines(root / "runs/train" / STATS)[-1]
     return (
         f"{last['Progress/kimg']['mean']:.0f} kimg, "
         f"{last['Timing/sec_per_kimg']['mean']:.1f} s/kimg, "
@@ -152,7 +149,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
     Raises:
         ConfigError: the kernels of a device cannot be rebuilt.
     """
-    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    setting = OPS.text()
     capability = torch.backends.cpu.get_cpu_capability()
     yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
     yield f"SG3FLOW_OPS={setting}"
@@ -167,7 +164,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
 def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     if rebuild:
         make_build(name, clean=True)
-    setting = os.environ.get("SG3FLOW_OPS", "auto")
+    setting = OPS.text()
     try:
         if setting not in ("auto", name):
             backend_name(name)  # an unknown setting is an error

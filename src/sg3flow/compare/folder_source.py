@@ -15,10 +15,21 @@ from sg3flow.compare.run_data import Measured, Point, RunData, Snapshot, canonic
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.estimates import NOT_MEASURED
+from sg3flow.runs.run_folder import (
+    NETWORKS,
+    OPTIONS,
+    PROVENANCE,
+    RUN,
+    STATS,
+    is_metric_file,
+    is_run_folder,
+    parse_row,
+    snapshot_kimg,
+    whole_lines,
+)
 from sg3flow.tracking.mlflow_store import tracking_uri
 from sg3flow.tracking.outbox import load_offset
 
-_SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.pkl")
 _DEVICE = re.compile(r"^device (\S+), ops (.+)$", re.MULTILINE)
 
 _DIGEST_SHOWN = 12
@@ -39,15 +50,15 @@ class TrainingFiles:
 
     def described(self) -> dict[str, Any]:
         """The content of ``run.json``; for older runs, of ``training_options.json``."""
-        if "run.json" in self.files:
-            return self._json("run.json")
-        options = self._json("training_options.json")
+        if RUN in self.files:
+            return self._json(RUN)
+        options = self._json(OPTIONS)
         return {"params": options.get("resolved", {}), **options}
 
     def curves(self) -> dict[str, list[Point]]:
         """The mean values in ``stats.jsonl``, by name."""
         curves: dict[str, list[Point]] = {}
-        for row in self._lines("stats.jsonl"):
+        for row in self._lines(STATS):
             kimg = _kimg_of_row(row)
             if kimg is None:
                 continue
@@ -61,7 +72,7 @@ class TrainingFiles:
         """Metrics measured during training, by name."""
         found: dict[str, list[Point]] = {}
         for name in sorted(self.files):
-            if not re.fullmatch(r"metric-.+\.jsonl", name):
+            if not is_metric_file(name):
                 continue
             for row in self._lines(name):
                 kimg, results = _kimg_of_row(row), row.get("results")
@@ -72,18 +83,18 @@ class TrainingFiles:
 
     def snapshots(self) -> dict[int, Path]:
         """Snapshot files by kimg, oldest first."""
-        matches = {name: _SNAPSHOT.fullmatch(name) for name in self.files}
-        kimgs = {int(match[1]): self.files[name] for name, match in matches.items() if match}
-        return dict(sorted(kimgs.items()))
+        kimgs = {name: snapshot_kimg(name) for name in self.files}
+        found = {kimg: self.files[name] for name, kimg in kimgs.items() if kimg is not None}
+        return dict(sorted(found.items()))
 
     def device_and_ops(self) -> dict[str, str]:
         """Device and ops, from the last line of ``networks.txt``."""
-        match = _DEVICE.search(self._text("networks.txt"))
+        match = _DEVICE.search(self._text(NETWORKS))
         return {"device": match[1], "ops": match[2]} if match else {}
 
     def provenance(self) -> dict[str, str]:
         """Code, ops, GPU and machine from ``provenance.json``; older runs have no such file."""
-        content = self._json("provenance.json")
+        content = self._json(PROVENANCE)
         code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
         gpus = machine.get("gpus")
         known = [gpu for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
@@ -119,19 +130,14 @@ class TrainingFiles:
         return content
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        rows, damaged = [], 0
-        text = self._text(name)
-        for line in text[: text.rfind("\n") + 1].splitlines():  # an incomplete last line is dropped
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                damaged += 1
-        if damaged:
-            self.notes.append(f"{damaged} lines of {name} are damaged")
+        try:
+            lines = whole_lines(self.files[name]) if name in self.files else []
+        except OSError as error:
+            self.notes.append(f"{name} cannot be read ({error.strerror or error})")
+            return []
+        rows = [row for line in lines if (row := parse_row(line)) is not None]
+        if len(rows) < len(lines):
+            self.notes.append(f"{len(lines) - len(rows)} lines of {name} are damaged")
         return rows
 
 
@@ -187,11 +193,6 @@ def _is_finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether a folder is the run folder of a training."""
-    return any((folder / name).is_file() for name in _MARKS)
-
-
 def read_folder(folder: Path, metric: str) -> RunData:
     """The data of a run folder.
 
@@ -203,8 +204,8 @@ def read_folder(folder: Path, metric: str) -> RunData:
     """
     if not is_run_folder(folder):
         raise DataError(
-            f"{folder} is not a run folder: it has none of {', '.join(_MARKS)}; name the folder "
-            "with the snapshots, for example runs/train"
+            f"{folder} is not a run folder: it has none of {RUN}, {OPTIONS}, {STATS}; name the "
+            "folder with the snapshots, for example runs/train"
         )
     training = TrainingFiles({path.name: path for path in folder.iterdir() if path.is_file()})
     notes: list[str] = []

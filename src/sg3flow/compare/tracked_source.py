@@ -17,6 +17,7 @@ from sg3flow.compare.run_data import (
     read_measured,
 )
 from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.settings import Tag
 from sg3flow.tracking.tracked_runs import (
     RegisteredVersion,
     TrackedRun,
@@ -58,7 +59,7 @@ def read_version(asked: str, metric: str, folder: Path) -> RunData:
         TrackingError: there is no such version, or the server does not answer.
     """
     version = registered_version(asked)
-    kimg = version.tags.get("sg3flow.kimg", "")
+    kimg = version.tags.get(Tag.KIMG, "")
     age = float(kimg) if kimg.isdigit() else None
     snapshot = Snapshot(version.uri, age, "as registered")
     try:
@@ -66,7 +67,7 @@ def read_version(asked: str, metric: str, folder: Path) -> RunData:
         data = _run_data(run, read_measured(run.report, "", []))
     except TrackingError as error:
         data = _without_run(version, f"its training run cannot be read: {error}")
-    chosen = version.tags.get("sg3flow.metric", "")
+    chosen = version.tags.get(Tag.METRIC, "")
     rows = {name: row for name, row in version.results.items() if is_row(row)}
     best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
     address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
@@ -90,7 +91,7 @@ def _without_run(version: RegisteredVersion, note: str) -> RunData:
 def _run_data(run: TrackedRun, measured: Measured) -> RunData:
     params = dict(run.params)
     # Params are immutable in MLflow: if the training was extended, the tag has the new length.
-    params["kimg"] = run.tags.get("sg3flow.kimg", params.get("kimg", ""))
+    params["kimg"] = run.tags.get(Tag.KIMG, params.get("kimg", ""))
     curves = {name: _points(run, name) for name in run.histories if "/" in name}
     kimg = last_kimg({k: v for k, v in curves.items() if k.startswith(("Loss/", "Progress/"))})
     return RunData(
@@ -133,12 +134,12 @@ def _environment(run: TrackedRun, measured: Measured) -> dict[str, str]:
     measured_with = torch.pop() if len(torch) == 1 else None
     found: dict[str, Any] = {
         "data set": data_words(run.data),
-        "code": code_words(tags.get("mlflow.source.git.commit"), tags.get("sg3flow.git_dirty")),
-        "torch": tags.get("sg3flow.version.torch") or measured_with,
-        "ops": tags.get("sg3flow.ops"),
-        "GPU": tags.get("sg3flow.gpu"),
-        "machine": tags.get("sg3flow.machine", "").partition(",")[0],
-        "CPU": tags.get("sg3flow.cpu", "").partition(",")[0],
+        "code": code_words(tags.get("mlflow.source.git.commit"), tags.get(Tag.GIT_DIRTY)),
+        "torch": tags.get(f"{Tag.VERSION}torch") or measured_with,
+        "ops": tags.get(Tag.OPS),
+        "GPU": tags.get(Tag.GPU),
+        "machine": tags.get(Tag.MACHINE, "").partition(",")[0],
+        "CPU": tags.get(Tag.CPU, "").partition(",")[0],
     }
     return {name: str(value) for name, value in found.items() if value}
 
@@ -183,8 +184,9 @@ def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
     Raises:
         DataError, TrackingError: no run or several runs match, or the source cannot be read.
     """
-    from sg3flow.compare.folder_source import is_run_folder, read_folder
+    from sg3flow.compare.folder_source import read_folder
     from sg3flow.compare.revision_source import find_revision, read_revision
+    from sg3flow.runs.run_folder import is_run_folder
     from sg3flow.tracking.tracked_runs import split_version
 
     if not asked.strip():

@@ -18,8 +18,8 @@ from sg3flow.data.readers.storage import ZIP_DAMAGE
 from sg3flow.data.readers.tar_reader import damage_named
 from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
+from sg3flow.files import check_room
 from sg3flow.progress import progress, tracked
-from sg3flow.transfers import check_room
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED_FLAGS = 0x41

@@ -16,16 +16,16 @@ from sg3flow.data.raw_images import (
     folder_digest,
     inherited_terms,
     plain_files,
-    read_source,
 )
 from sg3flow.data.readers.listing import is_form
 from sg3flow.data.readers.tar_reader import is_tar
 from sg3flow.data.starter.drawing import draw_starter
 from sg3flow.downloads import cached_from, checked_digest, proving
 from sg3flow.errors import ConfigError, DataError, nearest
-from sg3flow.files import atomic_folder, sha256_file, write_json
+from sg3flow.files import atomic_folder, check_room, sha256_file, write_json
+from sg3flow.output_checks import check_replaceable, folder_marked
 from sg3flow.progress import tracked
-from sg3flow.transfers import RetryPolicy, check_room
+from sg3flow.transfers import RetryPolicy
 
 _AFHQ_CITATION = (
     "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains, CVPR 2020"
@@ -101,7 +101,8 @@ def check_request(dest: Path, config: FetchConfig) -> None:
         ConfigError: the dataset is no known name, and no file, folder or address either.
         DataError: something that an earlier fetch did not make stands at ``dest``.
     """
-    _check_replaceable(dest.resolve())
+    is_ours = folder_marked(SOURCE_NAME, FORMAT)
+    check_replaceable(dest.resolve(), is_ours, "a folder of fetched pictures", "--dest")
     if config.sha256:
         checked_digest(config.sha256)
     if config.dataset != "starter" and config.dataset not in KNOWN_SETS:
@@ -280,16 +281,6 @@ def _finish(
     }
     write_json(work / SOURCE_NAME, source)
     return source
-
-
-def _check_replaceable(dest: Path) -> None:
-    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
-        return
-    if not dest.is_dir() or read_source(dest) is None:
-        raise DataError(
-            f"{dest} exists and was not fetched by this project (no {SOURCE_NAME} of ours in it); "
-            "remove it or choose another --dest"
-        )
 
 
 def _check_digest(origin: str, digest: str, expected: str | None) -> None:

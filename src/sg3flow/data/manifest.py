@@ -134,14 +134,10 @@ def check_is_manifest(path: Path) -> None:
         raise DataError(f"{path} is not a manifest of this project (format {FORMAT})")
 
 
-def refuse_foreign_manifest(path: Path) -> None:
-    """Check that a manifest may be written to ``path``.
-
-    Raises:
-        DataError: something else than a manifest stands there.
-    """
-    if path.exists():
-        try:
-            check_is_manifest(path)
-        except DataError as error:
-            raise DataError(f"{error}; it is not replaced. Pass another --manifest") from None
+def is_manifest(path: Path) -> bool:
+    """Whether ``path`` holds a manifest."""
+    try:
+        check_is_manifest(path)
+    except DataError:
+        return False
+    return True

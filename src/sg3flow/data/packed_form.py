@@ -110,23 +110,10 @@ def labels_json(labels: list[Any] | None, extra: dict[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def refuse_foreign(dest: Path) -> None:
-    """Check that nothing but a packed set (or nothing at all) stands where one is to be written.
-
-    Raises:
-        DataError: something else stands there.
-    """
-    if not dest.exists():
-        return
-    is_zip = dest.suffix.lower() == ".zip"
-    if dest.is_dir() == is_zip or not _is_packed_set(dest):
-        raise DataError(
-            f"{dest} exists and is not a packed set; it is not replaced. Remove it, or pass "
-            "another --dest"
-        )
-
-
-def _is_packed_set(path: Path) -> bool:
+def is_packed_set(path: Path) -> bool:
+    """Whether ``path`` is a packed set, a zip file or a folder as its name asks, or empty."""
+    if path.is_dir() == (path.suffix.lower() == ".zip"):
+        return False
     try:
         names = open_storage(path).names
     except DataError:

@@ -18,15 +18,15 @@ from sg3flow.data.manifest import (
     REJECTS,
     ManifestRow,
     counted_changes,
-    refuse_foreign_manifest,
+    is_manifest,
     write_manifest,
 )
 from sg3flow.data.packed_form import (
     PackedWriter,
     entry_name,
+    is_packed_set,
     labels_json,
     packed_writer,
-    refuse_foreign,
 )
 from sg3flow.data.raw_images import Source, SourcePicture, open_source, shown_name, split_of
 from sg3flow.data.readers.labels import LABELS_NAME
@@ -41,7 +41,8 @@ from sg3flow.data.worker_pool import (
     workers_for,
 )
 from sg3flow.errors import DataError
-from sg3flow.files import atomic_write, check_distinct
+from sg3flow.files import atomic_write
+from sg3flow.output_checks import check_distinct, check_replaceable
 from sg3flow.progress import tracked
 
 OUTSIDE = "outside the subset"
@@ -112,8 +113,8 @@ def check_request(source: Path, dest: Path, manifest: Path, config: PackConfig) 
     check_exists(source)
     check_distinct({"--dest": dest, "--manifest": manifest})
     _refuse_overlap(source, dest, manifest)
-    refuse_foreign(dest)
-    refuse_foreign_manifest(manifest)
+    check_replaceable(dest, is_packed_set, "a packed set", "--dest")
+    check_replaceable(manifest, is_manifest, "a manifest", "--manifest")
 
 
 def pack_images(

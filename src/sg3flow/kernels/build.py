@@ -9,7 +9,6 @@ of a training, so that it must not depend on who came first.
 
 import hashlib
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -27,6 +26,7 @@ from sg3flow.files import atomic_folder, sha256_file, write_json
 from sg3flow.kernels.build_plan import BuildPlan, kernel_files, make_build_plan
 from sg3flow.kernels.watchdog import Heartbeat, limit_sec, locked, run_watched
 from sg3flow.progress import progress
+from sg3flow.settings import KERNELS
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"
@@ -74,8 +74,7 @@ def make_build(name: str, *, clean: bool = False) -> Path:
 
 def kernels_folder() -> Path:
     """Where builds are kept: ``SG3FLOW_KERNELS``, or ``kernels`` in the cache folder."""
-    given = os.environ.get("SG3FLOW_KERNELS")
-    return Path(given).expanduser() if given else cache_folder() / "kernels"
+    return KERNELS.path() or cache_folder() / "kernels"
 
 
 def is_whole(build: Path) -> bool:

@@ -19,8 +19,8 @@ from filelock import Timeout
 
 from sg3flow.errors import ConfigError
 from sg3flow.files import file_lock
+from sg3flow.settings import BUILD_SEC, STALL_SEC
 
-_LIMIT_SEC, _STALL_SEC = 600.0, 10.0
 _POLL_SEC = 0.1
 _QUIET_SEC = 2.0
 
@@ -30,19 +30,12 @@ Heartbeat = Callable[[], None]
 
 def limit_sec() -> float:
     """Seconds a build may take: ``SG3FLOW_BUILD_SEC``, or ten minutes."""
-    return _seconds("SG3FLOW_BUILD_SEC", _LIMIT_SEC)
+    return BUILD_SEC.seconds()
 
 
 def stall_sec() -> float:
     """Seconds without any work after which a program counts as hung: ``SG3FLOW_STALL_SEC``."""
-    return _seconds("SG3FLOW_STALL_SEC", _STALL_SEC)
-
-
-def _seconds(name: str, default: float) -> float:
-    try:
-        return float(os.environ.get(name, default))
-    except ValueError:
-        return default
+    return STALL_SEC.seconds()
 
 
 def run_watched(

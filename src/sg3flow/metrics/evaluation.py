@@ -4,7 +4,6 @@ Longer than most files: the three share their helpers.
 """
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,8 +36,7 @@ from sg3flow.metrics.names import Metric, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
-
-_SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")
+from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
 
 
 def evaluate_snapshots(
@@ -113,12 +111,12 @@ def find_snapshots(run_dir: Path) -> list[Path]:
     """
     if not run_dir.is_dir():
         raise MetricError(f"there is no training run at {run_dir}; train one with stages/train.py")
-    paths = [path for path in run_dir.iterdir() if _SNAPSHOT_NAME.fullmatch(path.name)]
+    paths = list_snapshots(run_dir)
     if not paths:
         raise MetricError(
             f"{run_dir} has no network-snapshot-*.pkl; train until the first snapshot (--snap)"
         )
-    return sorted(paths, key=lambda path: int(path.stem.rpartition("-")[2]))
+    return paths
 
 
 def _measure(
@@ -134,13 +132,8 @@ def _measure(
     network = network.to(evaluator.device)
     keep = partial(on_pairs, name) if on_pairs is not None else None
     return evaluator.measure(
-        network, name, _kimg(path), _network_digest(path), advance, on_pairs=keep
+        network, name, snapshot_kimg(path.name), _network_digest(path), advance, on_pairs=keep
     )
-
-
-def _kimg(path: Path) -> int | None:
-    match = _SNAPSHOT_NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
 
 
 def _network_digest(path: Path) -> str:

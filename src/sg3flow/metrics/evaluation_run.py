@@ -157,7 +157,7 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs
     metrics = parse_metrics(config.metrics)
     best_by = best_metric([name for metric in metrics for name in metric.outputs], config.best_by)
     pairs = _pair_places(outputs.report, metrics)
-    check_outputs(outputs.report, outputs.table, [outputs.chart, *pairs.values()])
+    check_outputs(outputs.report, outputs.table, outputs.chart, list(pairs.values()))
     find_snapshots(run_dir)
     packed = PackedSet(data)
     return RunPlan(config, run_dir, packed, outputs, best_by, Ranks.of_environment())
@@ -293,7 +293,7 @@ def _check_single(report: Path | None, metrics: Sequence[Metric]) -> dict[str, P
     if report is None:
         return {}
     pairs = _pair_places(report, metrics)
-    check_outputs(report, pictures=list(pairs.values()))
+    check_outputs(report, pairs=list(pairs.values()))
     return pairs
 
 

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sg3flow.errors import DataError, MetricError, nearest
+from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
 from sg3flow.metrics.compute import error_rule, reference_count
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.reference_set import Reference
+from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked
 from sg3flow.runs.best_snapshot import FORMAT, differing_meaning
 
 
@@ -112,42 +112,24 @@ def build_results(
 _MARK = "sg3flow evaluate"
 
 
-def check_outputs(report: Path, table: Path | None = None, pictures: Sequence[Path] = ()) -> None:
-    """Refuse places where something stands that an evaluation has not written.
+def check_outputs(
+    report: Path, table: Path | None = None, chart: Path | None = None, pairs: Sequence[Path] = ()
+) -> None:
+    """Check that the outputs of an evaluation may be written.
+
+    Args:
+        pairs: pictures of the closest pairs, which go beside the report.
 
     Raises:
-        DataError: such a place.
+        DataError: at one of the paths is something that an evaluation has not written.
     """
-    if report.exists() and not _is_report(report):
-        raise DataError(f"{report} exists and is no metrics report; move it or name another file")
-    if table is not None and table.exists() and not _is_table(table):
-        raise DataError(f"{table} exists and is no metrics table; move it or name another file")
-    for path in pictures:
-        if path.exists() and not _is_picture(path):
-            raise DataError(f"{path} exists and is no picture of ours; move it")
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def _is_table(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(5) == b"kimg,"
-
-
-def _is_picture(path: Path) -> bool:
-    try:
-        with Image.open(path) as picture:
-            return picture.info.get("Software") == _MARK
-    except (OSError, ValueError):
-        return False
+    check_replaceable(report, json_marked(FORMAT), "a metrics report", "--report")
+    if table is not None:
+        check_replaceable(table, begins_with(b"kimg,"), "a metrics table", "--table")
+    if chart is not None:
+        check_replaceable(chart, png_marked(_MARK), "a metrics chart", "--chart")
+    for path in pairs:
+        check_replaceable(path, png_marked(_MARK), "a picture of closest pairs", "--report")
 
 
 def best_metric(names: Sequence[str], best_by: str) -> str:

@@ -8,7 +8,6 @@ use of an op on each kind of device.
 import functools
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 
 from sg3flow.errors import ConfigError, nearest
 from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
+from sg3flow.settings import OPS
 
 _CHOICES = ("auto", "torch", "cpu", "cuda")
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def has_kernels(x: torch.Tensor) -> bool:
 
 
 def _served(device_type: str) -> str:
-    return _chosen(device_type, os.environ.get("SG3FLOW_OPS", "auto"))
+    return _chosen(device_type, OPS.text())
 
 
 # What torch.compiler.assume_constant_result sets; that function loads the whole compiler.

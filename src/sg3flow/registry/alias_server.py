@@ -1,4 +1,4 @@
-"""Running the server of `sg3flow serve` until somebody ends it."""
+"""Serves the version that an alias points to, until it is stopped: ``sg3flow serve``."""
 
 import asyncio
 import logging
@@ -11,24 +11,29 @@ from pathlib import Path
 
 from sg3flow.errors import ConfigError, TrackingError
 from sg3flow.serving.gateway import Gateway, Settings, Source
-from sg3flow.tracking.mlflow_store import find_version, open_registry, standing, tracking_errors
+from sg3flow.tracking.mlflow_store import (
+    current_aliases,
+    find_version,
+    open_registry,
+    tracking_errors,
+)
 from sg3flow.tracking.tracked_runs import split_version
 
 
 def serve(target: str, host: str, port: int, settings: Settings) -> None:
-    """Serve ``NAME@ALIAS`` at ``host:port``; SIGTERM and Ctrl-C end it when all is answered.
+    """Serve ``NAME@ALIAS`` at ``host:port``; SIGTERM and Ctrl-C end it after open requests.
 
     Raises:
-        ConfigError, TrackingError: there is nothing of that name to serve, or no such address.
-        CheckpointError: the version does not come up.
+        ConfigError, TrackingError: no such model or alias, or the address cannot be used.
+        CheckpointError: the version does not start.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # uvicorn ends well on SIGTERM and then raises it again: by default that would leave our own
-    # folders and processes behind.
+    # uvicorn ends on SIGTERM and then raises it again; by default that would leave our folders and
+    # processes behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listening(host, port) as address:
         with tempfile.TemporaryDirectory(prefix="sg3flow-versions-") as folder:
-            source = followed(target, Path(folder))
+            source = registry_source(target, Path(folder))
             asyncio.run(_serve(Gateway(source, settings), address))
 
 
@@ -43,7 +48,7 @@ async def _serve(gateway: Gateway, address: socket.socket) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Take the address before a model is loaded for it."""
+    """Bind the address before a model is loaded."""
     try:
         return socket.create_server((host, port))
     except OSError as error:
@@ -53,11 +58,11 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def followed(target: str, folder: Path) -> Source:
-    """The source that follows ``NAME@ALIAS``.
+def registry_source(target: str, folder: Path) -> Source:
+    """The source that gives the present version of ``NAME@ALIAS``.
 
     Args:
-        folder: where versions are copied to; a store that goes away later takes nothing with it.
+        folder: versions are copied here, so that the store may go away later.
 
     Raises:
         ConfigError: no such target, or no such alias.
@@ -66,7 +71,7 @@ def followed(target: str, folder: Path) -> Source:
     name, alias = split_version(target) or ("", "")
     if not alias.startswith("@"):
         raise ConfigError(
-            f"what to serve is NAME@ALIAS, say sg3flow-starter@champion, not '{target[:80]}'"
+            f"give NAME@ALIAS, for example sg3flow-starter@champion, not '{target[:80]}'"
         )
     store = open_registry()
     with tracking_errors(store.uri):
@@ -74,7 +79,7 @@ def followed(target: str, folder: Path) -> Source:
 
     def wanted() -> str:
         with tracking_errors(store.uri):
-            version = standing(store, name).get(alias[1:])
+            version = current_aliases(store, name).get(alias[1:])
         if version is None:
             raise TrackingError(f"{name} has no alias {alias[1:]} any more")
         return version

@@ -1,4 +1,4 @@
-"""The versions of a registered model and the moves of its aliases, as tables for a terminal."""
+"""The versions of a registered model and the changes of its aliases, as tables and as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import Any
 
 from sg3flow.registry.aliases import AliasChange, read_alias_changes
 from sg3flow.runs.best_snapshot import BestSnapshot
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     CHAMPION,
     Store,
+    current_aliases,
     open_registry,
     require_model,
     results_of,
-    standing,
     tracking_errors,
     versions_of,
     with_error,
@@ -23,7 +24,7 @@ _OPEN_END = "now"
 
 
 def print_history(name: str) -> None:
-    """Print a table of the versions and one of the moves.
+    """Print a table of the versions and one of the alias changes.
 
     Raises:
         TrackingError: no such model, or the registry cannot be used.
@@ -33,84 +34,86 @@ def print_history(name: str) -> None:
     store = open_registry()
     with tracking_errors(store.uri):
         require_model(store, name)
-        versions, moves = versions_of(store, name), read_alias_changes(store, name)
-        aliases = standing(store, name)
+        versions, changes = versions_of(store, name), read_alias_changes(store, name)
+        aliases = current_aliases(store, name)
         runs = {str(v.version): _run_name(store, v.run_id) for v in versions}
     console = Console()
-    console.print(_versions_table(versions, moves, aliases, runs))
-    if moves:
-        console.print(_moves_table(moves))
-    for line in disagreements(moves, aliases):
+    console.print(_versions_table(versions, changes, aliases, runs))
+    if changes:
+        console.print(_changes_table(changes))
+    for line in mismatches(changes, aliases):
         print(f"note: {line}")
 
 
-def held(moves: Sequence[AliasChange], version: str) -> list[tuple[str, str, str]]:
-    """(alias, from, until) of every time a version held an alias; the last one may be ``now``."""
+def holding_times(changes: Sequence[AliasChange], version: str) -> list[tuple[str, str, str]]:
+    """(alias, from, until) of each time that a version held an alias; the end may be ``now``."""
     spans = []
-    for i, move in enumerate(moves):
-        if move.target == version:
-            later = (m.when for m in moves[i + 1 :] if m.alias == move.alias)
-            spans.append((move.alias, move.when, next(later, _OPEN_END)))
+    for i, change in enumerate(changes):
+        if change.target == version:
+            later = (m.when for m in changes[i + 1 :] if m.alias == change.alias)
+            spans.append((change.alias, change.when, next(later, _OPEN_END)))
     return spans
 
 
-def disagreements(moves: Sequence[AliasChange], aliases: dict[str, str]) -> list[str]:
-    """In words, where the aliases do not stand where the last recorded move put them."""
-    last = {move.alias: move.target for move in moves}
+def mismatches(changes: Sequence[AliasChange], aliases: dict[str, str]) -> list[str]:
+    """A sentence for each alias that is not at the version of its last recorded change."""
+    last = {change.alias: change.target for change in changes}
     lines = []
     for alias in sorted(last.keys() | aliases.keys()):
         if alias not in last:
-            lines.append(f"{alias} stands at version {aliases[alias]} by no move of sg3flow")
+            lines.append(f"{alias} is at version {aliases[alias]}, which sg3flow did not set")
         elif aliases.get(alias) != last[alias]:
-            place = f"at version {aliases[alias]}" if alias in aliases else "nowhere"
+            state = f"is at version {aliases[alias]}" if alias in aliases else "does not exist"
             lines.append(
-                f"{alias} stands {place}, not at {last[alias]}: another tool moved it, or the "
-                "move was cut short"
+                f"{alias} {state}, and the last recorded change set it to {last[alias]}: another "
+                "tool changed it, or the change was interrupted"
             )
     return lines
 
 
 def _versions_table(
     versions: Sequence[Any],
-    moves: Sequence[AliasChange],
+    changes: Sequence[AliasChange],
     aliases: dict[str, str],
     runs: dict[str, str],
 ) -> Any:
     from rich.table import Column, Table
 
-    result_column = Column("result", overflow="fold")  # a name cut short is no name
+    result_column = Column("result", overflow="fold")  # names must not be truncated
     table = Table(
         "version", "registered", "run", "kimg", result_column, "aliases", "champion from, to"
     )
     for version in versions:
         number, tags = str(version.version), version.tags
-        metric = tags.get("sg3flow.metric", "")
+        metric = tags.get(Tag.METRIC, "")
         result = results_of(version).get(metric)
         registered = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
         table.add_row(
             number,
             _minute(registered.isoformat()),
             runs[number],
-            tags.get("sg3flow.kimg", "?"),
+            tags.get(Tag.KIMG, "?"),
             f"{metric}\n{with_error(result)}" if result else "?",
             ", ".join(sorted(alias for alias, at in aliases.items() if at == number)),
             "\n".join(
                 f"{_minute(start)}, {_minute(end)}"
-                for alias, start, end in held(moves, number)
+                for alias, start, end in holding_times(changes, number)
                 if alias == CHAMPION
             ),
         )
     return table
 
 
-def _moves_table(moves: Sequence[AliasChange]) -> Any:
+def _changes_table(changes: Sequence[AliasChange]) -> Any:
     from rich.table import Table
 
     table = Table("when (UTC)", "alias", "from", "to", "by", "who", "why")
-    for move in moves:
-        how = f"{move.how}, forced" if move.forced else move.how
-        origin = move.origin or "-"
-        table.add_row(_minute(move.when), move.alias, origin, move.target, how, move.who, move.why)
+    for change in changes:
+        how = f"{change.how}, forced" if change.forced else change.how
+        origin = change.origin or "-"
+        table.add_row(
+            _minute(change.when), change.alias, origin, change.target, how, change.who, change.why
+        )
     return table
 
 
@@ -129,15 +132,17 @@ def _minute(when: str) -> str:
 
 
 SAMPLES = "samples.png"
+_PATH = f"artifacts%2F{SAMPLES}"
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a version comes from.
+    """The origin of a version.
 
     Attributes:
-        run_id: run that made it; ``run_name`` and ``commit`` are that run's, empty if not known.
-        model_id: the LoggedModel that holds its files.
+        run_id: the run that made it.
+        model_id: the LoggedModel with its files.
+        run_name, commit: of that run; empty if unknown.
     """
 
     run_id: str
@@ -158,18 +163,18 @@ def describe(
     lines = [
         f"{best.snapshot}, {best.kimg} kimg, chosen by {best.metric}.",
         "",
-        "| metric | value | pictures |",
+        "| metric | value | images |",
         "| --- | --- | --- |",
         *(_row(metric, result) for metric, result in sorted(best.results.items())),
         "",
-        f"- trained on {training_set.get('num_images', '?')} pictures of "
-        f"{training_set.get('name', '?')}, digest {training_set.get('digest') or 'not known'}",
-        f"- licence: {training_set.get('licence') or 'not known'}{_citation(training_set)}",
-        f"- run {lineage.run_name or 'not named'} ({lineage.run_id}), commit "
-        f"{lineage.commit or 'not known'}, snapshot SHA-256 {snapshot_sha256}",
+        f"- trained on {training_set.get('num_images', '?')} images of "
+        f"{training_set.get('name', '?')}, digest {training_set.get('digest') or 'unknown'}",
+        f"- license: {training_set.get('licence') or 'unknown'}{_citation(training_set)}",
+        f"- run {lineage.run_name or 'unnamed'} ({lineage.run_id}), commit "
+        f"{lineage.commit or 'unknown'}, snapshot SHA-256 {snapshot_sha256}",
         f"- samples: `mlflow artifacts download -u models:/{name}/{version}/artifacts/{SAMPLES}`",
         "",
-        f"![seeds 0 to 11, psi 1]({_picture_address(lineage.model_id)})",
+        f"![seeds 0 to 11, psi 1]({_image_url(lineage.model_id)})",
     ]
     return "\n".join(lines)
 
@@ -182,11 +187,8 @@ def _citation(training_set: Mapping[str, Any]) -> str:
     return f"; cite: {training_set['citation']}" if training_set.get("citation") else ""
 
 
-def _picture_address(model_id: str) -> str:
-    # Relative: the same text is right on every server, and behind a prefix.
+def _image_url(model_id: str) -> str:
+    # Relative: the text is valid on every server, and behind a prefix.
     return (
         f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={_PATH}"
     )
-
-
-_PATH = f"artifacts%2F{SAMPLES}"

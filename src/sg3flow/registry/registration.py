@@ -1,4 +1,4 @@
-"""The best snapshot as a version in the MLflow registry; asking twice adds nothing."""
+"""Registers the best snapshot as a version in the MLflow registry; twice adds nothing."""
 
 import importlib.metadata
 import json
@@ -14,23 +14,28 @@ import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import Package, package_generator
 from sg3flow.config import RegisterConfig
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes, write_json
-from sg3flow.registry.aliases import REGISTERED, change_alias, judge, require_comparable
+from sg3flow.output_checks import check_replaceable, json_marked
+from sg3flow.registry.aliases import (
+    REGISTERED,
+    change_alias,
+    compare_with_champion,
+    require_comparable,
+)
 from sg3flow.registry.history import SAMPLES, Lineage, describe
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import Generator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
-from sg3flow.tracking.event_upload import note_output
+from sg3flow.settings import Tag
+from sg3flow.tracking.event_upload import record_output
 from sg3flow.tracking.mlflow_store import (
     CANDIDATE,
     CHAMPION,
-    RESULT_TAG,
-    WEIGHTS_TAG,
     Store,
     connect,
+    current_aliases,
     results_of,
-    standing,
     time_to_upload,
     tracking_errors,
     training_run_id,
@@ -40,17 +45,17 @@ from sg3flow.tracking.stage_run import tracked_now
 FORMAT = "sg3flow-registered-1"
 _MODEL_TYPE = "generator"
 
-# What the served code imports, directly or through the parts of sg3flow it uses.
+# What the served code imports, directly or through sg3flow.
 _REQUIREMENTS = (
     *("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas"),
-    "psutil",  # builds the kernels under watch
+    "psutil",  # watches builds of kernels
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A snapshot on its way into the registry."""
+    """A snapshot to register."""
 
     best: BestSnapshot
     snapshot_sha256: str
@@ -60,24 +65,24 @@ class _Candidate:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a version carries: digests, and every measurement with its conditions."""
-        rows = {f"{RESULT_TAG}{name}": json.dumps(row) for name, row in self.best.results.items()}
+        """The tags of a version: digests, and every measurement with its conditions."""
+        rows = {f"{Tag.RESULT}{name}": json.dumps(row) for name, row in self.best.results.items()}
         return rows | {
-            WEIGHTS_TAG: self.package.weights_sha256,
-            "sg3flow.snapshot_sha256": self.snapshot_sha256,
-            "sg3flow.snapshot": self.best.snapshot,
-            "sg3flow.kimg": str(self.best.kimg),
-            "sg3flow.metric": self.best.metric,
-            "sg3flow.value": repr(self.best.value),
-            "sg3flow.data": str(self.training_set.get("digest", "")),
-            "sg3flow.licence": str(self.training_set.get("licence") or "not known"),
+            Tag.WEIGHTS_SHA256: self.package.weights_sha256,
+            Tag.SNAPSHOT_SHA256: self.snapshot_sha256,
+            Tag.SNAPSHOT: self.best.snapshot,
+            Tag.KIMG: str(self.best.kimg),
+            Tag.METRIC: self.best.metric,
+            Tag.VALUE: repr(self.best.value),
+            Tag.DATA: str(self.training_set.get("digest", "")),
+            Tag.LICENSE: str(self.training_set.get("licence") or "not known"),
         }
 
 
 def register_best(
     run_dir: Path, metrics: Path, report: Path, config: RegisterConfig
 ) -> dict[str, Any]:
-    """Register the best snapshot, move the aliases, and write the report.
+    """Register the best snapshot, set the aliases, and write the report.
 
     ``candidate`` always points to it afterwards. ``champion`` does if there was none, or if the
     present one is worse by the same metric under the same conditions.
@@ -86,14 +91,14 @@ def register_best(
         the content of the report.
 
     Raises:
-        ConfigError: a name the registry cannot take.
+        ConfigError: the name is not valid in a registry.
         MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, or the
-            champion was measured against other pictures or by another detector.
-        DataError: ``report`` is a file of somebody else.
-        TrackingError: the registry cannot be used; it fails within seconds.
+            champion was measured against other images or by another detector.
+        DataError: ``report`` exists and was not written by this stage.
+        TrackingError: the registry cannot be used; raised within seconds.
     """
     _check_name(config.name)
-    _refuse_foreign(report)
+    check_replaceable(report, json_marked(FORMAT), "a registration report", "--report")
     best, path, digest = best_of_run(run_dir, metrics, config.metric)
     network, training_set = _read_snapshot(path)
     store = connect()
@@ -123,7 +128,7 @@ def _register(
         note = f"registered as version {version}"
     _describe(store, candidate, config.name, version)
     decision = _change_aliases(store, config.name, version, candidate)
-    aliases = standing(store, config.name)
+    aliases = current_aliases(store, config.name)
     return {
         "format": FORMAT,
         "name": config.name,
@@ -141,8 +146,10 @@ def _register(
 
 
 def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
-    """The version that holds these very weights, if there is one."""
-    wanted = f"name = '{name}' and tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    """The version with exactly these weights, if there is one."""
+    wanted = (
+        f"name = '{name}' and tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
+    )
     found = store.client.search_model_versions(wanted)
     numbers = [int(version.version) for version in found if version.status == "READY"]
     return str(min(numbers)) if numbers else None
@@ -151,10 +158,10 @@ def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None
 def _require_comparable(
     store: Store, name: str, version: str | None, candidate: _Candidate
 ) -> None:
-    """Refuse, before anything is registered, what could not be held against the champion."""
+    """Check, before anything is registered, that it can be compared with the champion."""
     if not store.client.search_registered_models(f"name = '{name}'"):
         return
-    champion = standing(store, name).get(CHAMPION)
+    champion = current_aliases(store, name).get(CHAMPION)
     if champion is not None and champion != version:
         result = candidate.best.results[candidate.best.metric]
         require_comparable(result, champion, _champion_result(store, name, champion, candidate))
@@ -163,7 +170,7 @@ def _require_comparable(
 def _champion_result(
     store: Store, name: str, champion: str, candidate: _Candidate
 ) -> dict[str, Any] | None:
-    """The champion's row for the metric that chose the candidate, if it was measured by it."""
+    """The champion's row for the metric that chose the candidate; None: not measured."""
     results = results_of(store.client.get_model_version(name, champion))
     return results.get(candidate.best.metric)
 
@@ -183,13 +190,13 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
 
 
 def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
-    """Say on a version what is known now.
+    """Set the tags and the description of a version.
 
-    It may have been measured again since, by another metric too, or its registration cut short.
+    A known version may have new measurements, or its registration was interrupted.
     """
     version = store.client.get_model_version(name, number)
     lineage = _lineage(store, version.source.removeprefix("models:/"))
-    for key, value in (candidate.tags | {"sg3flow.commit": lineage.commit}).items():
+    for key, value in (candidate.tags | {Tag.COMMIT: lineage.commit}).items():
         if version.tags.get(key) != value:
             store.client.set_model_version_tag(name, number, key, value)
     text = describe(
@@ -205,10 +212,10 @@ def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> No
 
 
 def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
-    """What an earlier start, cut short, has logged of these weights; a whole model first."""
-    wanted = f"tags.`{WEIGHTS_TAG}` = '{candidate.package.weights_sha256}'"
+    """The LoggedModel of these weights from an interrupted start; a complete one first."""
+    wanted = f"tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     wanted += f" AND model_type = '{_MODEL_TYPE}'"
-    if training is not None:  # equal weights of another training are that one's
+    if training is not None:  # another training may have equal weights
         wanted += f" AND source_run_id = '{training}'"
     found = store.client.search_logged_models([store.experiment_id], wanted)
     return min(found, key=lambda model: model.status != "READY", default=None)
@@ -219,19 +226,19 @@ def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
         store.experiment_id,
         name="generator",
         source_run_id=run_id,
-        tags={WEIGHTS_TAG: candidate.package.weights_sha256},
+        tags={Tag.WEIGHTS_SHA256: candidate.package.weights_sha256},
         params={"kimg": str(candidate.best.kimg)},
         model_type=_MODEL_TYPE,
     )
 
 
 def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
-    """Log the package as a pyfunc of the model's run, whose state (finished) stays as it is."""
+    """Log the package as a pyfunc of the model's run; the run stays finished."""
     import mlflow
 
     from sg3flow.serving import pyfunc_model
 
-    note_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
+    record_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
     with time_to_upload(candidate.package.weights):
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
@@ -249,15 +256,15 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
 
 
 def requirements() -> list[str]:
-    """What serving needs, pinned to what is installed here; any build of that torch will do."""
+    """The packages that serving needs, pinned to the installed versions, without torch's build."""
     versions = {name: importlib.metadata.version(name) for name in _REQUIREMENTS}
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
 def _change_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
-    """Point the aliases to the version as it deserves; says in words what became of champion."""
+    """Set the aliases; returns a sentence about ``champion``."""
     change_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
-    champion = standing(store, name).get(CHAMPION)
+    champion = current_aliases(store, name).get(CHAMPION)
     if champion == version:
         return f"version {version} is the champion already"
     if champion is None:
@@ -265,7 +272,7 @@ def _change_aliases(store: Store, name: str, version: str, candidate: _Candidate
     else:
         result = candidate.best.results[candidate.best.metric]
         row = _champion_result(store, name, champion, candidate)
-        wins, reason = judge(result, champion, row)
+        wins, reason = compare_with_champion(result, champion, row)
     if wins:
         warning = change_alias(store, name, CHAMPION, version, how=REGISTERED, why=reason)
         return f"{reason}; {warning}" if warning else reason
@@ -282,7 +289,7 @@ def _lineage(store: Store, model_id: str) -> Lineage:
 def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     networks = load_networks(path)
     if networks.G_ema is None:
-        raise CheckpointError(f"{path} holds no G_ema to register")
+        raise CheckpointError(f"{path} has no G_ema to register")
     return networks.G_ema, networks.training_set or {}
 
 
@@ -291,14 +298,3 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             f"register.name must be letters, digits and . _ - (at most 128), not '{name[:60]}'"
         )
-
-
-def _refuse_foreign(report: Path) -> None:
-    if not report.exists():
-        return
-    try:
-        content = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{report} exists and is no report of register; choose another --report")

@@ -1,14 +1,13 @@
 """The render stage: images, sheets and a video of the best snapshot of a run."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RenderConfig
-from sg3flow.errors import DataError
 from sg3flow.files import atomic_folder, write_bytes, write_json
+from sg3flow.output_checks import check_replaceable, folder_marked
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import Image, RenderOptions, parse_seeds, png_bytes
 from sg3flow.rendering.outputs import (
@@ -47,7 +46,7 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
         DataError: ``outdir`` has foreign files, or the video encoder failed.
     """
     plan = _plan(config)
-    _refuse_foreign_folder(outdir)
+    check_replaceable(outdir, folder_marked(MARKER_NAME, FORMAT), "a renders folder", "--outdir")
     best, path, digest = best_of_run(run_dir, metrics)
     model = as_model(load_networks(path), str(path), pick_device(config.device))
     with atomic_folder(outdir) as work:
@@ -115,22 +114,3 @@ def _marker(
         "video_frames": frames,
         "video_fps": config.video_fps,
     }
-
-
-def _refuse_foreign_folder(outdir: Path) -> None:
-    if not outdir.exists():
-        return
-    if not outdir.is_dir():
-        raise DataError(f"{outdir} exists and is no folder; choose another --outdir")
-    if any(outdir.iterdir()) and not _is_ours(outdir / MARKER_NAME):
-        raise DataError(
-            f"{outdir} holds other files and no {MARKER_NAME} of ours; choose another --outdir"
-        )
-
-
-def _is_ours(marker: Path) -> bool:
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT

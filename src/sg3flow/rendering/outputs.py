@@ -1,6 +1,7 @@
 """The render commands: from the source of a network to image files in a folder."""
 
 import mmap
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from sg3flow.config import (
     RenderSweepConfig,
     RenderVideoConfig,
 )
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes
+from sg3flow.output_checks import check_replaceable, png_marked
 from sg3flow.params_file import parse_pair
 from sg3flow.progress import tracked
 from sg3flow.rendering.grid import seed_sheet, table_sheet
@@ -110,7 +112,7 @@ def render_images(
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
     options = render_options_of(config, config.trunc)
     paths = [outdir / seed_name(seed) for seed in seeds]
-    refuse_foreign(*paths)
+    _check_replaceable(*paths)
     model = load_model(source, config.device)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
         write_bytes(path, png_bytes(model.picture(seed, options, class_index)))
@@ -130,7 +132,7 @@ def render_grid(
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
-    refuse_foreign(path)
+    _check_replaceable(path)
     model = load_model(source, config.device)
     images = pictures(model, seeds, class_index, options, "rendering grid")
     names = labels(model, seeds, class_index)
@@ -149,7 +151,7 @@ def render_sweep(
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
     options, path = render_options_of(config), outdir / SWEEP_NAME
-    refuse_foreign(path)
+    _check_replaceable(path)
     write_sweep(load_model(source, config.device), path, seeds, class_index, options, truncs)
     return path
 
@@ -164,7 +166,7 @@ def render_video(
     """
     seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
     options, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
-    refuse_foreign(path)
+    _check_replaceable(path)
     model = load_model(source, config.device)
     with model.named():
         write_interpolation(
@@ -260,27 +262,25 @@ def seed_name(seed: int) -> str:
     return f"seed{seed:04d}.png"
 
 
-def refuse_foreign(*paths: Path) -> None:
-    """Make sure that only our own files are replaced: those that carry our mark.
-
-    Raises:
-        DataError: something else stands under one of the names.
-    """
+def _check_replaceable(*paths: Path) -> None:
+    """Check that only renders are replaced: pictures, and the video, that carry our mark."""
     for path in paths:
-        if path.exists() and not _is_ours(path):
-            raise DataError(
-                f"{path} exists and was not made by {SOFTWARE}; choose another --outdir"
-            )
+        is_ours = _is_our_video if path.suffix == ".mp4" else png_marked(SOFTWARE)
+        check_replaceable(path, is_ours, "a render", "--outdir")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_our_video(path: Path) -> bool:
+    """Whether it is an MP4 whose comment is ``SOFTWARE``, as the encoder writes it."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
+    text = SOFTWARE.encode()
+    # The item "comment": its length and type, UTF-8 (1), no language (0), then the text.
+    comment = b"\xa9cmt" + struct.pack(">I4sII", 16 + len(text), b"data", 1, 0) + text
     with (
         path.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        return content.find(SOFTWARE.encode()) >= 0
+        return content[4:8] == b"ftyp" and content.find(comment) >= 0
 
 
 def _numbers(text: str, rule: str) -> list[float]:

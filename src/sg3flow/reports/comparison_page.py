@@ -12,12 +12,14 @@ from sg3flow.compare.run_data import letter, value_text
 from sg3flow.compare.tracked_source import find_all
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_text
+from sg3flow.output_checks import check_replaceable, html_marked
 from sg3flow.rendering.images import parse_seeds
 from sg3flow.reports.charts import DASHES, MAX_RUNS, curves_svg
-from sg3flow.reports.pages import HUES, refuse_foreign_page, render_page, tracking_place
+from sg3flow.reports.pages import HUES, render_page, tracking_place
 from sg3flow.settings import project_root
 
 _GENERATOR = "sg3flow compare"
+is_comparison_page = html_marked(_GENERATOR)
 _MAX_SEEDS = 64
 _FEW = 4  # up to this many runs, table heads show their names
 _AS_PIXELS = 96  # up to this side, the page shows sharp pixels
@@ -60,7 +62,7 @@ def write_comparison(request: Request) -> Path:
     seeds = _seeds(request.seeds)
     if not 2 <= len(request.runs) <= MAX_RUNS:
         raise ConfigError(f"name 2 to {MAX_RUNS} runs to compare, not {len(request.runs)}")
-    refuse_foreign(request.out)
+    check_replaceable(request.out, is_comparison_page, "a comparison page", "--out")
     root = project_root()
     with tempfile.TemporaryDirectory() as folder:
         runs = find_all(request.runs, root, request.best_by, Path(folder))
@@ -71,16 +73,6 @@ def write_comparison(request: Request) -> Path:
     write_text(request.out, html_page(comparison, drawn, _caption(request)))
     print_comparison(comparison, Console())
     return request.out
-
-
-def refuse_foreign(path: Path) -> None:
-    """Check that nothing but a page of this kind stands where one is to be written.
-
-    Raises:
-        DataError: something else stands there.
-    """
-    words = f"{path} exists and is no page of sg3flow compare; choose another --out"
-    refuse_foreign_page(path, _GENERATOR, words)
 
 
 def html_page(comparison: Comparison, drawn: Sequence[Drawn], caption: str) -> str:

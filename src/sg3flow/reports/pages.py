@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -20,8 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from sg3flow.addresses import shown_url
-from sg3flow.errors import DataError
-from sg3flow.settings import project_root
+from sg3flow.settings import local_tracking_uri
 from sg3flow.tracking.mlflow_store import tracking_uri
 
 # Colors of Okabe and Ito (2008), distinguishable with any color vision; lightness adjusted so that
@@ -34,7 +32,6 @@ SOFT, GRID, BAR = "#647084", "#e2e6ec", "#4c78dd"  # the same as in pages.css
 _VARIABLES = {SOFT: "var(--soft)", GRID: "var(--line)", BAR: "var(--bar)"} | {
     color: f"var(--r{index})" for index, color in enumerate(LIGHT)
 }
-_SEARCHED_BYTES = 4096  # the generator tag is at the top of a page, before the style
 
 
 def render_page(template: str, generator: str, title: str, values: dict[str, Any]) -> str:
@@ -42,7 +39,7 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
 
     Args:
         template: file name in ``templates/``.
-        generator: mark by which ``refuse_foreign_page`` recognizes the page.
+        generator: mark by which ``html_marked`` recognizes the page.
     """
     templates = _templates()
     style = templates.get_template("pages.css").render(light=LIGHT, dark=DARK, num_hues=HUES)
@@ -58,19 +55,6 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
     return page.render(**own, generator=generator, title=title, **values)
 
 
-def refuse_foreign_page(path: Path, generator: str, message: str) -> None:
-    """Check that nothing but a page of this kind stands where one is to be written.
-
-    Raises:
-        DataError: something else stands there; ``message`` says so.
-    """
-    mark = f'<meta name="generator" content="{generator}">'
-    if path.exists() and (
-        path.is_dir() or mark.encode() not in path.read_bytes()[:_SEARCHED_BYTES]
-    ):
-        raise DataError(message)
-
-
 def tracking_place() -> dict[str, str]:
     """How to open the tracking store in a browser.
 
@@ -82,7 +66,7 @@ def tracking_place() -> dict[str, str]:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         return {"address": shown_url(uri).rstrip("/"), "command": ""}
-    own = uri == f"sqlite:///{project_root() / 'mlflow.db'}"
+    own = uri == local_tracking_uri()
     shown = "sqlite:///mlflow.db" if own else shown_url(uri)
     return {"address": "", "command": f"mlflow server --backend-store-uri {shown} --port 5000"}
 

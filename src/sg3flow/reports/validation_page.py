@@ -10,9 +10,10 @@ from sg3flow.data.image_decoding import UnusableImageError, decode_picture, plai
 from sg3flow.data.readers.storage import Storage
 from sg3flow.data.validation.checks import FORMAT, Check, Offender, Report
 from sg3flow.errors import DataError
-from sg3flow.files import check_distinct, write_json, write_text
+from sg3flow.files import write_json, write_text
+from sg3flow.output_checks import check_distinct, check_replaceable, html_marked, json_marked
 from sg3flow.reports.charts import histogram_svg
-from sg3flow.reports.pages import data_uri, refuse_foreign_page, render_page
+from sg3flow.reports.pages import data_uri, render_page
 
 _GENERATOR = "sg3flow validation"
 _MAX_ROWS = 200
@@ -27,18 +28,15 @@ _BAR = 16  # gray values per bar of a histogram
 _BADGES = {"passed": "passed", "warning": "warning", "failed": "failed", "error": "crashed"}
 
 
-def refuse_foreign_reports(json_path: Path, html_path: Path) -> None:
-    """Check that nothing but reports of this kind stand where they are to be written.
+def check_report_paths(json_path: Path, html_path: Path) -> None:
+    """Check that the two reports may be written.
 
     Raises:
-        DataError: something else stands there, or both are one file.
+        DataError: something else is at one of the paths, or both are the same file.
     """
     check_distinct({"--report": json_path, "--html": html_path})
-    words = "exists and is no validation report; it is not replaced"
-    mark = f'"format": "{FORMAT}"'.encode()
-    if json_path.exists() and (json_path.is_dir() or mark not in json_path.read_bytes()[:4096]):
-        raise DataError(f"{json_path} {words}")
-    refuse_foreign_page(html_path, _GENERATOR, f"{html_path} {words}")
+    check_replaceable(json_path, json_marked(FORMAT), "a validation report", "--report")
+    check_replaceable(html_path, html_marked(_GENERATOR), "a validation page", "--html")
 
 
 def write_reports(

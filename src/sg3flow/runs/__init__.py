@@ -1,1 +1,1 @@
-"""What a training run leaves in its folder, where it comes from, and how to make it again."""
+"""Run folders: their schema, provenance, best snapshot, and the reproduction of a training."""

@@ -1,4 +1,4 @@
-"""Whether two results may be compared at all."""
+"""The best snapshot in a report of evaluate, and whether two results can be compared."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from typing import Any
 from sg3flow.errors import CheckpointError, MetricError, nearest
 from sg3flow.files import sha256_file
 
-# What a value means: values over other pictures or of another detector are other quantities.
+# What a value means: with other images or another detector it is another quantity.
 _MEANING = {"reference_sha256": "the reference set", "detector_sha256": "the detector"}
-# What it was measured under.
+# The conditions of a measurement.
 _CONDITIONS = {
     "num_generated": "the number of generated images",
     "num_reference": "the number of reference images",
@@ -21,16 +21,16 @@ _CONDITIONS = {
 
 
 def differing_meaning(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """In words, what makes two results of one metric different quantities; empty: nothing.
+    """What makes two results of one metric different quantities, as text; empty: nothing.
 
     Args:
-        a, b: rows of ``reports/metrics.json``; a name that is missing counts as null.
+        a, b: rows of ``reports/metrics.json``; a missing name counts as null.
     """
     return [words for key, words in _MEANING.items() if a.get(key) != b.get(key)]
 
 
 def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """In words, everything that keeps two results from being compared."""
+    """Everything that prevents a comparison of two results, as text."""
     return differing_meaning(a, b) + [
         words for key, words in _CONDITIONS.items() if a.get(key) != b.get(key)
     ]
@@ -41,13 +41,13 @@ FORMAT = "sg3flow-metrics-1"
 
 @dataclass(frozen=True)
 class BestSnapshot:
-    """A snapshot and what was measured on it.
+    """A snapshot and its results.
 
     Attributes:
         snapshot: file name in the training folder.
-        kimg: thousands of real images it had seen.
-        metric: the metric it is best in, and its ``value`` there.
-        results: every measurement of this snapshot, rows of the report, by metric name.
+        kimg: thousands of real images shown to D.
+        metric: the metric that it is best in, with its ``value``.
+        results: all rows of this snapshot in the report, by metric name.
     """
 
     snapshot: str
@@ -58,11 +58,11 @@ class BestSnapshot:
 
 
 def best_of_run(run_dir: Path, report: Path, metric: str = "") -> tuple[BestSnapshot, Path, str]:
-    """The best snapshot of a training run: what was measured, its file, and the file's SHA-256.
+    """The best snapshot of a training run, its file, and the SHA-256 of the file.
 
     Raises:
-        MetricError: as ``best_snapshot``, or the file is not the one that was measured.
-        CheckpointError: the run has no such file.
+        MetricError: as ``best_snapshot``, or the file has changed since it was measured.
+        CheckpointError: the run does not have the file.
     """
     best = best_snapshot(report, metric)
     path = run_dir / best.snapshot
@@ -77,10 +77,10 @@ def best_of_run(run_dir: Path, report: Path, metric: str = "") -> tuple[BestSnap
 
 
 def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
-    """Read the report of evaluate and choose by ``metric``; empty: by the one evaluate chose by.
+    """Read the report of evaluate and choose by ``metric``; empty: by the metric of the report.
 
     Raises:
-        MetricError: no report, none of ours, one of a single network, or one without that metric.
+        MetricError: the report is missing or damaged, is of a single network, or lacks that metric.
     """
     content = _read(report)
     try:
@@ -92,7 +92,7 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
             raise MetricError(f"{report} has no metric '{metric}'{hint}; it has {listed}")
         if not all(_is_of_run(row) for row in content["results"]):
             raise MetricError(
-                f"{report}: this report is of one network, not of a run; "
+                f"{report}: this report is of a single network, not of a run; "
                 "run stages/evaluate.py snapshots"
             )
         _require_one_meaning(report, rows)
@@ -124,10 +124,10 @@ def _require_one_meaning(report: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _is_of_run(row: dict[str, Any]) -> bool:
-    """Whether a row is of a snapshot in a run's folder, not of a network from anywhere."""
+    """Whether a row is of a snapshot in a run folder, not of another network."""
     name, kimg = row["snapshot"], row["kimg"]
     if not isinstance(row["network_sha256"], str):
-        raise TypeError("network_sha256 is no text")
+        raise TypeError("network_sha256 is not a text")
     return isinstance(kimg, int) and isinstance(name, str) and Path(name).name == name
 
 
@@ -139,5 +139,5 @@ def _read(report: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MetricError(f"cannot read {report}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MetricError(f"{report} is no report of evaluate (expected format {FORMAT})")
+        raise MetricError(f"{report} is not a report of evaluate (expected format {FORMAT})")
     return content

@@ -1,4 +1,4 @@
-"""What decides the numbers: the source files behind each stage's outputs, and digests over them.
+"""What decides the numbers: the source files of each stage, digests over them, and the commit.
 
 The one list of the project. The fingerprint of a training and the provenance record read it, and
 the ``code`` stage of ``dvc.yaml`` writes a file per stage, on which that stage depends: a stage
@@ -41,7 +41,7 @@ TRAINING_NUMERICS = (
     "training/losses.py",
     "training/step.py",
 )
-# Decides only where a training starts that has `resume` set.
+# Used only by a training with `resume` set.
 TRANSFER = ("training/transfer.py",)
 
 STAGE_FILES: dict[str, tuple[str, ...]] = {
@@ -68,7 +68,13 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "data/worker_pool.py",
     ),
     "train": (*TRAINING_NUMERICS, *TRANSFER),
-    "evaluate": (*_NETWORKS, "data/archive.py", "metrics/*.py", "metrics/features/*.py"),
+    "evaluate": (
+        *_NETWORKS,
+        "data/archive.py",
+        "metrics/*.py",
+        "metrics/features/*.py",
+        "runs/best_snapshot.py",
+    ),
     "render": (*_NETWORKS, "rendering/*.py", "runs/best_snapshot.py"),
     "register": (
         *_NETWORKS,
@@ -82,17 +88,17 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Settings that decide how long a training runs, where, and what it shows; not where it goes.
+# Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "max_repairs", "metrics"}
 )
 
-# Calls whose texts are read by people alone.
-_SPEAKING = frozenset(
+# Calls whose texts are messages.
+_MESSAGES = frozenset(
     {"print", "progress", "progress_of", "tracked", "warn"}
     | {"debug", "info", "warning", "error", "exception"}
 )
-# Literals are matched so that what looks like a comment inside them is none.
+# Literals are matched so that comment signs inside them do not count.
 _LITERAL_OR_COMMENT = re.compile(
     r"""R"([^ ()\\]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'"""
     r"""|//(?:\\\n|[^\n])*|/\*.*?\*/""",
@@ -101,7 +107,7 @@ _LITERAL_OR_COMMENT = re.compile(
 
 
 def package_folder() -> Path:
-    """The folder of the package that runs."""
+    """The folder of the running package."""
     return Path(sg3flow.__file__).parent
 
 
@@ -109,7 +115,7 @@ def files_of(patterns: tuple[str, ...]) -> list[Path]:
     """The source files that patterns of this module name, sorted.
 
     Raises:
-        ConfigError: a pattern names nothing, so the list and the tree have parted.
+        ConfigError: a pattern matches no file, so the list is out of date.
     """
     package = package_folder()
     found: set[Path] = set()
@@ -123,7 +129,7 @@ def files_of(patterns: tuple[str, ...]) -> list[Path]:
 
 @functools.cache
 def code_digest(patterns: tuple[str, ...]) -> str:
-    """SHA-256 over the meaning of the source files that ``patterns`` name."""
+    """SHA-256 over the meaning of the source files that ``patterns`` match."""
     digest = hashlib.sha256()
     for line in _lines(patterns):
         digest.update(line.encode())
@@ -131,20 +137,20 @@ def code_digest(patterns: tuple[str, ...]) -> str:
 
 
 def given_values(settings: Any) -> dict[str, Any]:
-    """The settings of a dataclass instance that are set at all.
+    """The settings of a dataclass instance that are set.
 
-    0, false and the empty text stand for "not set" everywhere (see ``config.py``). They are left
-    out, so that an option which a later version adds does not make every earlier training another.
+    0, false and the empty text mean "not set" everywhere (see ``config.py``). They are left out, so
+    that an option added by a later version does not change the fingerprint of earlier trainings.
     """
     return {name: value for name, value in dataclasses.asdict(settings).items() if value}
 
 
 def write_digests(folder: Path, project: Path) -> None:
-    """Write ``<stage>.txt`` for every stage: a digest and a name per line; equal files stay.
+    """Write ``<stage>.txt`` for every stage: a digest and a name per line.
 
     Args:
         folder: where to write.
-        project: the folder with ``stages/``, whose scripts count as well.
+        project: the folder with ``stages/``; its scripts are included.
     """
     for stage, patterns in STAGE_FILES.items():
         lines = [*_lines(patterns), *_script(project / "stages" / f"{stage}.py"), _defaults(stage)]
@@ -164,7 +170,7 @@ def _script(path: Path) -> Iterator[str]:
 
 
 def _defaults(stage: str) -> str:
-    """A line over the defaults of a stage's settings: what ``params.yaml`` leaves out."""
+    """A line over the defaults of a stage's settings, which ``params.yaml`` may leave out."""
     fields = dataclasses.fields(SECTIONS[stage])
     free = FREE_SETTINGS if stage == "train" else frozenset()
     given = {
@@ -177,7 +183,7 @@ def _defaults(stage: str) -> str:
 
 @functools.cache
 def meaning_digest(path: Path) -> str:
-    """SHA-256 over what a source file does, not over how it is written down."""
+    """SHA-256 over what a source file does; comments and formatting do not count."""
     source = path.read_text(encoding="utf-8")
     meaning = _python_meaning(source) if path.suffix == ".py" else _cpp_meaning(source)
     return hashlib.sha256(meaning.encode()).hexdigest()
@@ -193,29 +199,32 @@ def _python_meaning(source: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
-            body[0] = ast.Pass()
+            body[:1] = [] if len(body) > 1 else [ast.Pass()]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Raise) or _speaks(node):
-            _drop_texts(node)
+        if isinstance(node, ast.Raise) or _is_message(node):
+            _WithoutTexts().generic_visit(node)
     return repr(_shape(tree))
 
 
-def _speaks(node: ast.AST) -> bool:
+def _is_message(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else None
-    return (name or getattr(node.func, "id", "")) in _SPEAKING
+    return (name or getattr(node.func, "id", "")) in _MESSAGES
 
 
-def _drop_texts(node: ast.AST) -> None:
-    """Empty the string literals of a message; its other values may have side effects and stay."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            part.value = ""
+class _WithoutTexts(ast.NodeTransformer):
+    """Empties the texts of a message, formatted ones as a whole."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:
+        return ast.Constant("")
 
 
 def _shape(value: object) -> object:
-    """A syntax tree as nested tuples; `ast.dump` writes the same tree differently by version."""
+    """A syntax tree as nested tuples; the output of `ast.dump` depends on the Python version."""
     if isinstance(value, list):
         return [_shape(item) for item in value]
     if not isinstance(value, ast.AST):
@@ -239,29 +248,29 @@ _MOST_NAMES = 50
 def code_folder() -> Path:
     """The project's folder that the running code comes from.
 
-    That of the package, if git has it: with an editable installation it is what runs, wherever the
-    stage's script lies. Of an installed package: the folder of the script, or else this one.
+    It is the folder of the package if git tracks that, as with an editable installation. For an
+    installed package it is the folder of the script, or else the current one.
     """
     package = Path(sg3flow.__file__).resolve()
     script = Path(sys.argv[0]).resolve()
-    with suppress(GitError):  # `code_info` tells
+    with suppress(GitError):  # `code_info` reports it
         if git_tree(package.parent, tracked=package) is not None:
             return package.parents[2]
     return script.parents[1] if script.parent.name == "stages" else Path.cwd()
 
 
 def user_name() -> str:
-    """Who runs this, as far as the system says."""
+    """The name of the user; ``unknown`` if the system has none."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
+    except (OSError, KeyError):  # a user id without a name, in a container
         return "unknown"
 
 
 def code_info() -> tuple[dict[str, Any], bytes]:
-    """Version, commit and state of the code that runs, and its uncommitted changes.
+    """Version, commit and state of the running code, and its uncommitted changes.
 
-    ``git_error`` says why git did not answer; there then is no commit.
+    If git fails, ``git_error`` has the reason and the commit is empty.
     """
     folder = code_folder()
     package = Path(sg3flow.__file__).resolve()

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, GPUs, and what torch makes of them."""
+"""The machine: processor, memory, GPUs, the versions that decide a result, and the load."""
 
 import functools
 import os
@@ -19,14 +19,18 @@ import torch
 from sg3flow.ops.backend import backend_name
 from sg3flow.resources import available_cpus
 from sg3flow.runs.run_folder import Stat
+from sg3flow.settings import OPS
 
 _GIB = 2**30
+_MEGABYTE = 1e6
+_PERIOD_SEC = 5.0
+_SHORT_SEC = 1.0  # the use of the processor over less time means little
 
-# Variables that change what is computed, or with how many threads. Never the whole environment: it
-# holds passwords.
+# Variables that change the numbers or the number of threads. Never record the whole environment: it
+# has passwords.
 DECIDING_VARIABLES = frozenset(
     {
-        "SG3FLOW_OPS",
+        OPS.name,
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
         "MKL_CBWR",
@@ -56,7 +60,7 @@ def machine_info() -> dict[str, Any]:
 
 
 def compute_info(device: torch.device) -> dict[str, Any]:
-    """What decides the last bits of a result: versions, instruction sets, threads, the ops used."""
+    """What decides the last bits of a result: versions, instruction set, threads, ops."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -77,7 +81,7 @@ def _cudnn_version() -> str:
 
 
 def ops_used(device: torch.device) -> str:
-    """The implementation of the ops on ``device``; of compiled CPU kernels, for which processor."""
+    """The implementation of the ops on ``device``; for CPU kernels with the instruction set."""
     name = backend_name(device)
     if name != "cpu":
         return name
@@ -85,12 +89,12 @@ def ops_used(device: torch.device) -> str:
 
 
 def deciding_variables() -> dict[str, str]:
-    """Those environment variables that are set and change what is computed."""
+    """The environment variables that are set and change the numbers."""
     return {name: os.environ[name] for name in sorted(DECIDING_VARIABLES) if name in os.environ}
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """The name of the processor."""
     if sys.platform == "linux":
         for line in _lines(Path("/proc/cpuinfo")):
             key, _, value = line.partition(":")
@@ -115,12 +119,9 @@ def _gpu(index: int) -> dict[str, Any]:
     }
 
 
-_MEGABYTE = 1e6
-
-
 def driver_version() -> str:
-    """The driver's version; empty where there is none."""
-    return str(_ask("nvmlSystemGetDriverVersion") or "")
+    """The version of the GPU driver; empty: there is none."""
+    return str(_call_nvml("nvmlSystemGetDriverVersion") or "")
 
 
 def gpu_load(uuid: str) -> dict[str, float]:
@@ -130,25 +131,25 @@ def gpu_load(uuid: str) -> dict[str, float]:
         uuid: as ``torch.cuda.get_device_properties`` gives it.
     """
     name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    device = _ask("nvmlDeviceGetHandleByUUID", name)
+    device = _call_nvml("nvmlDeviceGetHandleByUUID", name)
     if device is None:
         return {}
     found: dict[str, float] = {}
-    if (use := _ask("nvmlDeviceGetUtilizationRates", device)) is not None:
+    if (use := _call_nvml("nvmlDeviceGetUtilizationRates", device)) is not None:
         found["utilization_percentage"] = float(use.gpu)
-    memory = _ask("nvmlDeviceGetMemoryInfo", device)
+    memory = _call_nvml("nvmlDeviceGetMemoryInfo", device)
     if memory is not None and memory.total:
         found["memory_usage_megabytes"] = memory.used / _MEGABYTE
         found["memory_usage_percentage"] = 100 * memory.used / memory.total
-    if (milliwatts := _ask("nvmlDeviceGetPowerUsage", device)) is not None:
+    if (milliwatts := _call_nvml("nvmlDeviceGetPowerUsage", device)) is not None:
         found["power_usage_watts"] = milliwatts / 1000
-    if (degrees := _ask("nvmlDeviceGetTemperature", device, 0)) is not None:  # 0: of the chip
+    if (degrees := _call_nvml("nvmlDeviceGetTemperature", device, 0)) is not None:  # 0: of the chip
         found["temperature_celsius"] = float(degrees)
     return found
 
 
-def _ask(function: str, *arguments: Any) -> Any:
-    """What a function of the library answers; None: there is no library, or it refuses."""
+def _call_nvml(function: str, *arguments: Any) -> Any:
+    """The result of a function of NVML; None: there is no library, or the call failed."""
     nvml = _library()
     if nvml is None:
         return None
@@ -160,10 +161,10 @@ def _ask(function: str, *arguments: Any) -> Any:
 
 @functools.cache
 def _library() -> ModuleType | None:
-    """The library's bindings, initialized once; None: there is no driver."""
+    """The bindings of NVML, initialized once; None: there is no driver."""
     try:
         import pynvml
-    except ImportError:  # not installed on macOS, for which there is no driver
+    except ImportError:  # not installed on macOS, which has no driver
         return None
     try:
         pynvml.nvmlInit()
@@ -173,15 +174,10 @@ def _library() -> ModuleType | None:
     return library
 
 
-_PERIOD_SEC = 5.0
-_SHORT_SEC = 1.0  # a share of the processor over less says little
-_MEGABYTE = 1e6
-
-
 class SystemMonitor:
-    """Samples the machine's load from a thread, and gives mean and deviation since the last look.
+    """Samples the load of the machine in a thread; gives mean and deviation since the last read.
 
-    It draws no random number and waits for nothing: a training computes the same with or without.
+    It draws no random numbers and does not synchronize, so it does not change a training.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -221,13 +217,13 @@ class SystemMonitor:
     def _sample(self) -> None:
         with self._lock:
             try:
-                found = self._look()
-            except (OSError, psutil.Error):  # nothing here is worth an interruption
+                found = self._measure()
+            except (OSError, psutil.Error):  # a missing sample must not stop the training
                 return
             self._samples.append({f"system/{name}": value for name, value in found.items()})
             self._sampled = time.monotonic()
 
-    def _look(self) -> dict[str, float]:
+    def _measure(self) -> dict[str, float]:
         memory, disk = psutil.virtual_memory(), shutil.disk_usage(self._folder)
         received, sent = _network_bytes()
         found = {
@@ -244,7 +240,7 @@ class SystemMonitor:
         return found
 
     def _cpu_percent(self) -> float:
-        """Of all processors since the last sample; psutil's own keeps a clock for each thread."""
+        """Of all processors since the last sample; psutil's function has a clock per thread."""
         (busy, total), self._cpu_times = self._cpu_times, _cpu_seconds()
         passed = self._cpu_times[1] - total
         return 100 * (self._cpu_times[0] - busy) / passed if passed > 0 else 0.0
@@ -253,7 +249,7 @@ class SystemMonitor:
 def _cpu_seconds() -> tuple[float, float]:
     """Busy seconds and all seconds of all processors since the machine started."""
     times = psutil.cpu_times()._asdict()
-    # Linux counts a guest's time in the user's too.
+    # On Linux the time of a guest is part of the user time.
     total = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))
     return total - times["idle"] - times.get("iowait", 0.0), total
 

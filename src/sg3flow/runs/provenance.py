@@ -1,14 +1,12 @@
-"""The files in a run's folder that tell where it comes from: their names, and reading them."""
+"""Writes the provenance of a run: code, packages, data, network, machine and settings."""
 
 import importlib.metadata
-import json
 import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +20,18 @@ from sg3flow.files import sha256_file, write_bytes, write_json, write_text
 from sg3flow.params_file import read_params
 from sg3flow.runs.code_state import MOST_DIFF_BYTES, code_folder, code_info, user_name
 from sg3flow.runs.machine import compute_info, deciding_variables, machine_info
+from sg3flow.runs.run_folder import (
+    DIFF,
+    PACKAGES,
+    PROVENANCE,
+    PROVENANCE_FORMAT,
+    read_provenance,
+)
 from sg3flow.settings import PROJECT_FILES
-
-FORMAT = "sg3flow-provenance-1"
-PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
-
-
-def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """What ``capture`` wrote, or None where there is none of ours."""
-    with suppress(OSError, ValueError):
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("format") == FORMAT:
-            return content
-    return None
 
 
 def read_packages(folder: Path) -> dict[str, str]:
-    """Version by name of what was installed where a training ran; empty where nobody noted it."""
+    """Version by name of the packages that a training used; empty: not recorded."""
     try:
         return parse_packages((folder / PACKAGES).read_text(encoding="utf-8"))
     except OSError:
@@ -56,12 +49,12 @@ def installed_packages() -> dict[str, str]:
 
 
 def format_packages(versions: Mapping[str, str]) -> str:
-    """A line a package, ``name==version``."""
+    """One line per package, ``name==version``."""
     return "".join(f"{name}=={version}\n" for name, version in versions.items())
 
 
 def parse_packages(text: str) -> dict[str, str]:
-    """What ``format_packages`` wrote."""
+    """The inverse of ``format_packages``."""
     return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
 
 
@@ -69,7 +62,7 @@ _SOURCE_KEYS = ("dataset", "origin", "sha256", "bytes", "licence", "citation", "
 
 
 def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
-    """Path, digest, counts and terms of a packed set, and of its source where that is at hand."""
+    """Path, digest, counts and license of a packed set, and of its source if that is known."""
     return {
         "path": str(packed.path),
         "name": packed.name,
@@ -85,7 +78,7 @@ def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
 
 
 def _class_counts(packed: PackedSet) -> dict[str, int]:
-    """Pictures by class, where labels are classes."""
+    """Number of images per class; empty: the labels are not classes."""
     if packed.label_dim > 1000:
         return {}
     labels = [packed.label(index) for index in range(packed.num_images)]
@@ -97,7 +90,7 @@ def _class_counts(packed: PackedSet) -> dict[str, int]:
 
 
 def _source_of(packed: Path) -> dict[str, Any]:
-    """What the SOURCE.json says of the folder that the pipeline made the set from."""
+    """The content of SOURCE.json in the folder that the pipeline packed."""
     for folder in _made_from(packed):
         if (content := read_source(folder)) is not None:
             known = {key: content[key] for key in _SOURCE_KEYS if content.get(key) is not None}
@@ -106,7 +99,7 @@ def _source_of(packed: Path) -> dict[str, Any]:
 
 
 def _made_from(packed: Path) -> list[Path]:
-    """Folders that ``dvc.lock``, in this folder, names as the source of ``packed``."""
+    """The dependencies of ``packed`` in the ``dvc.lock`` of the current folder."""
     for stage in locked_stages(Path("dvc.lock")).values():
         outs = [Path(out["path"]).resolve() for out in stage.get("outs", [])]
         if packed.resolve() in outs:
@@ -115,9 +108,7 @@ def _made_from(packed: Path) -> list[Path]:
 
 
 def locked_stages(path: Path) -> Mapping[str, Any]:
-    """The stages in a ``dvc.lock``; none where it is missing or no such file."""
-    from sg3flow.params_file import read_params
-
+    """The stages in a ``dvc.lock``; none if it is missing or damaged."""
     try:
         stages = read_params(path).get("stages")
     except (ConfigError, OSError):
@@ -126,9 +117,9 @@ def locked_stages(path: Path) -> Mapping[str, Any]:
 
 
 def network_info(source: str, digest: str) -> dict[str, Any]:
-    """What is recorded of the network that ``source`` names; empty: none.
+    """The record of the network that ``source`` names; empty: none.
 
-    ``shortened`` says that the address had more than a record may hold: a password, a query.
+    ``shortened``: a password or a query was removed from the URL.
     """
     if not source:
         return {}
@@ -137,28 +128,28 @@ def network_info(source: str, digest: str) -> dict[str, Any]:
 
 
 def network_digest(path: Path) -> str:
-    """SHA-256 of the network in a file, or in a folder that holds one; empty: not exactly one."""
+    """SHA-256 of a network file, or of the only one in a folder; empty: not exactly one."""
     files = [path] if path.is_file() else sorted(path.rglob("*.pkl"))
     files = files or sorted(path.rglob("*.safetensors"))
     return sha256_file(files[0]) if len(files) == 1 else ""
 
 
-# In YAML an address ends at a quote.
+# In YAML a URL ends at a quote.
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _NOTE = b"\nsg3flow: cut off here; the whole diff has %d bytes\n"
 
 
-def capture(work: Path, device: torch.device, told: Mapping[str, Any]) -> list[Path]:
-    """Write the provenance of the training that starts now; the files, the main one first.
+def capture(work: Path, device: torch.device, known: Mapping[str, Any]) -> list[Path]:
+    """Write the provenance of a training that starts; returns the files, the main one first.
 
     Args:
         work: the run's folder.
-        told: what the training itself knows: its data and the digest of its numerics, say.
+        known: from the training itself, for example its data and the digest of its numerics.
     """
-    known = read_provenance(work)
+    earlier = read_provenance(work)
     content: dict[str, Any] = {
-        "format": FORMAT,
-        "reproduce": f"sg3flow reproduce {told['uid']}" if "uid" in told else "",
+        "format": PROVENANCE_FORMAT,
+        "reproduce": f"sg3flow reproduce {known['uid']}" if "uid" in known else "",
         "script": Path(sys.argv[0]).name,
         "user": user_name(),
         "dvc_exp": os.environ.get("DVC_EXP_NAME", ""),
@@ -169,9 +160,9 @@ def capture(work: Path, device: torch.device, told: Mapping[str, Any]) -> list[P
         "variables": deciding_variables(),
         "machine": machine_info(),
         "files": _copy_project_files(work, Path.cwd()),
-        **told,
+        **known,
     }
-    content["setups"] = _setups(known, content)
+    content["setups"] = _setups(earlier, content)
     write_text(work / PACKAGES, format_packages(installed_packages()))
     write_json(work / PROVENANCE, content)
     names = (PROVENANCE, PACKAGES, DIFF, *PROJECT_FILES)
@@ -196,7 +187,7 @@ def _write_code(work: Path) -> dict[str, Any]:
 
 
 def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
-    """Copy what the pipeline says of itself, passwords left out; SHA-256 by name."""
+    """Copy the project files of the pipeline without passwords; SHA-256 by name."""
     digests = {}
     for name in PROJECT_FILES:
         (work / name).unlink(missing_ok=True)
@@ -205,7 +196,7 @@ def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
             write_text(work / name, _ADDRESS.sub(lambda found: shown_url(found[0]), text))
             if _is_readable(work / name):
                 digests[name] = sha256_file(work / name)
-            else:  # an address that ends in a bracket: better none than a broken one
+            else:  # no copy is better than a broken one, after a URL that ends in a bracket
                 (work / name).unlink()
     return digests
 
@@ -219,7 +210,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each start that differs from the one before in code or machine."""
+    """One row per start that differs from the start before in code or machine."""
     code, machine = content["code"], content["machine"]
     row = {
         "nimg": content.get("start_nimg", 0),
@@ -237,7 +228,7 @@ def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list
 
 
 def _relative(path: Path, base: Path) -> str:
-    """``path`` as seen from ``base`` if it lies there; it then says nothing of this machine."""
+    """``path`` relative to ``base`` if it is inside, so that it has no path of this machine."""
     if path.is_relative_to(base):
         return path.relative_to(base).as_posix()
     return str(path)

@@ -1,4 +1,4 @@
-"""Whether a training that was made again came out the same, and if not, what was not the same."""
+"""Reproduces a training in a worktree and compares the digests of its snapshots."""
 
 import json
 import os
@@ -14,9 +14,11 @@ from typing import Any
 from sg3flow.errors import DataError, Sg3flowError
 from sg3flow.files import sha256_file, write_json, write_text
 from sg3flow.runs.machine import DECIDING_VARIABLES
-from sg3flow.runs.provenance import installed_packages, read_packages, read_provenance
-from sg3flow.runs.reproduction_inputs import Say, find_data, find_network, last_line, shown_path
+from sg3flow.runs.provenance import installed_packages, read_packages
+from sg3flow.runs.reproduction_inputs import Log, find_data, find_network, last_line, shown_path
+from sg3flow.runs.run_folder import list_snapshots, read_provenance
 from sg3flow.runs.worktree import REPORT, Record, Worktree, prepare_worktree, read_report
+from sg3flow.settings import OPS
 
 EQUAL, DIFFERS, MISSING = "equal", "differs", "no recorded digest"
 
@@ -32,16 +34,22 @@ _WORDS = {
     "python": "Python",
 }
 
+_PARAMS = "params.json"  # JSON is YAML
+# Depends on the GPUs of this machine. Ops and threads are set to those of the run.
+_NOT_RESTORED = {"CUDA_VISIBLE_DEVICES"}
+# Packages that decide the numbers: a difference is a warning before days of training.
+_NUMERIC_PACKAGES = ("torch", "numpy", "pillow", "scipy", "pyspng")
+_MOST_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """The outcome of a comparison.
+    """The result of a comparison.
 
     Attributes:
-        equal: the last snapshot that was made, and every other one that the run has too, has the
-            recorded digest.
-        snapshots: how each of them compares, by file name, the oldest first.
-        differences: what was not as recorded, in words.
+        equal: the last snapshot, and every other one with a recorded digest, is equal.
+        snapshots: the result of each snapshot by file name, the oldest first.
+        differences: what differs from the record, as text.
     """
 
     equal: bool
@@ -49,21 +57,21 @@ class ReproductionResult:
     differences: list[str]
 
     def lines(self) -> Iterator[str]:
-        """The outcome for a person."""
+        """The result as text."""
         for name, outcome in self.snapshots.items():
             yield f"{name}: {outcome}"
         if self.equal:
             yield "equal: every snapshot has the recorded SHA-256"
         elif DIFFERS not in self.snapshots.values():
             yield (
-                f"NOT compared to its end: the run recorded no digest of {list(self.snapshots)[-1]}"
+                f"NOT compared to the end: the run recorded no digest of {list(self.snapshots)[-1]}"
             )
         elif self.differences:
-            yield f"NOT equal. Not as recorded: {'; '.join(self.differences)}"
+            yield f"NOT equal. Differences from the record: {'; '.join(self.differences)}"
         else:
             yield (
-                "NOT equal, and nothing that was recorded differs. Sums of a GPU may differ from "
-                "run to run; on a CPU this is worth a report"
+                "NOT equal, without a difference from the record. Sums on a GPU may differ between "
+                "runs; on a CPU please report this"
             )
 
 
@@ -71,19 +79,19 @@ def compare(record: Record, out: Path, fingerprint: str) -> ReproductionResult:
     """Compare the snapshots in ``out`` with those of the record.
 
     Args:
-        fingerprint: of the settings, data and code that made them.
+        fingerprint: of the settings, data and code of the reproduction.
 
     Raises:
         DataError: the two have no snapshot in common.
     """
-    made = sorted(out.glob("network-snapshot-*.pkl"), key=lambda p: (len(p.name), p.name))
+    made = list_snapshots(out)
     snapshots = {p.name: _outcome(record.digests.get(p.name), sha256_file(p)) for p in made}
     if all(outcome == MISSING for outcome in snapshots.values()):
         raise DataError(
             f"{record.origin} recorded no digest of any of these snapshots, so nothing can be "
-            f"compared; they are in {out}"
+            f"compared; the snapshots are in {out}"
         )
-    # The first snapshot is of untrained networks: it is equal whatever the training does.
+    # The first snapshot is of untrained networks: it says nothing about the training.
     equal = DIFFERS not in snapshots.values() and snapshots[made[-1].name] == EQUAL
     return ReproductionResult(
         equal, snapshots, [] if equal else list(_differences(record, out, fingerprint))
@@ -99,32 +107,24 @@ def _outcome(recorded: str | None, made: str) -> str:
 def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
     now: Mapping[str, Any] = read_provenance(out) or {}
     if fingerprint != record.run["fingerprint"]:
-        yield f"fingerprint {record.run['fingerprint']} was, {fingerprint} is"
-    was, has = record.provenance["compute"], now.get("compute", {})
+        yield f"fingerprint changed: {record.run['fingerprint']} -> {fingerprint}"
+    before, after = record.provenance["compute"], now.get("compute", {})
     for key, word in _WORDS.items():
-        if was.get(key) != has.get(key):
-            yield f"{word} {was.get(key)!s} was, {has.get(key)!s} is"
+        if before.get(key) != after.get(key):
+            yield f"{word} changed: {before.get(key)!s} -> {after.get(key)!s}"
     machine, mine = record.provenance.get("machine", {}), now.get("machine", {})
     if machine.get("cpu") != mine.get("cpu"):
-        yield f"processor {machine.get('cpu')} was, {mine.get('cpu')} is"
+        yield f"processor changed: {machine.get('cpu')} -> {mine.get('cpu')}"
     there, here = record.packages, read_packages(out)
     differing = [n for n in there if here.get(n) != there[n] and n != "torch"]
     if differing:
-        yield f"{len(differing)} packages, {', '.join(differing[:5])} among them"
-
-
-_PARAMS = "params.json"  # JSON is YAML
-# What follows from the machine's GPUs is left to it; the ops and threads are set by what was used.
-_NOT_RESTORED = {"CUDA_VISIBLE_DEVICES"}
-# What decides the numbers; a difference there is worth a warning before days of training.
-_NUMERIC_PACKAGES = ("torch", "numpy", "pillow", "scipy", "pyspng")
-_MOST_SHOWN = 8
+        yield f"{len(differing)} packages changed, for example {', '.join(differing[:5])}"
 
 
 def reproduce(
     record: Record,
     root: Path,
-    say: Say,
+    log: Log,
     *,
     data: Path | None = None,
     resume: str = "",
@@ -132,61 +132,61 @@ def reproduce(
     clean: bool = False,
     force: bool = False,
 ) -> ReproductionResult:
-    """Make the training of ``record`` again and compare the digests of its snapshots.
+    """Reproduce the training of ``record`` and compare the digests of its snapshots.
 
-    An attempt that was interrupted goes on.
+    An interrupted attempt is resumed.
 
     Args:
         root: the user's project: its repository has the commit, its caches may have the data;
             only ``reproductions/`` below it is written.
-        say: takes a line about what happens.
-        data: where the packed set is; None: it is looked for.
-        resume: where the network is that the run started from; empty: where the run had it.
-        kimg: stop after so many thousand images, an age of which the run recorded a snapshot;
-            None: train as long as the run did.
-        anew: remove an earlier attempt first.
-        anyway: train although the record contradicts itself.
+        log: prints a line about the progress.
+        data: path of the packed set; None: search for it.
+        resume: path of the network that the run started from; empty: where the run had it.
+        kimg: reproduce only the first N kimg; the run must have recorded a snapshot there. None:
+            the whole run.
+        clean: remove an earlier attempt first.
+        force: continue despite mismatches in the record.
 
     Raises:
-        DataError: the record, its commit, its changes, its data or its network cannot be used.
-        CheckpointError, TrackingError: the network it started from cannot be brought here.
+        DataError: the record, its commit, changes, data or network cannot be used.
+        CheckpointError, TrackingError: the network it started from is not available.
         Sg3flowError: the training failed.
     """
     kimg = _checked_length(record, kimg)
     network = find_network(record, root, resume)
-    place = prepare_worktree(record, root, clean=clean)
-    say(f"{record.origin}: commit {record.commit[:12]} in {shown_path(place.tree, root)}")
+    worktree = prepare_worktree(record, root, clean=clean)
+    log(f"{record.origin}: commit {record.commit[:12]} in {shown_path(worktree.tree, root)}")
     for warning in _warnings(record):
-        say(f"warning: {warning}")
-    packed = find_data(record, place, root, data, say)
-    _write_settings(record, place, kimg, network.recorded)
-    found = _fingerprint(record, place, packed)
+        log(f"warning: {warning}")
+    packed = find_data(record, worktree, root, data, log)
+    _write_settings(record, worktree, kimg, network.recorded)
+    found = _fingerprint(record, worktree, packed)
     if found != record.run["fingerprint"]:
         problem = _contradiction(record, found)
         if not force:
-            raise DataError(f"{problem}; --anyway trains all the same")
-        say(f"warning: {problem}")
-    _write_settings(record, place, kimg, network.kept_in(place.folder))
-    say(f"training into {shown_path(place.run, root)}")
-    _train(record, place, packed)
-    verdict = compare(record, place.run, found)
-    _note(place, record, verdict)
-    return verdict
+            raise DataError(f"{problem}; give --force to train despite that")
+        log(f"warning: {problem}")
+    _write_settings(record, worktree, kimg, network.kept_in(worktree.folder))
+    log(f"training into {shown_path(worktree.run, root)}")
+    _train(record, worktree, packed)
+    result = compare(record, worktree.run, found)
+    _write_report(worktree, record, result)
+    return result
 
 
 def _warnings(record: Record) -> Iterator[str]:
-    """What may keep the result from being equal, known before anything is trained."""
+    """Reasons, known before the training, why the result may not be equal."""
     code = record.provenance["code"]
     if code.get("untracked"):
         shown = ", ".join(code["untracked"][:3])
-        yield f"files that git did not have are not here: {shown}"
+        yield f"files that git did not track are missing: {shown}"
     if code.get("diff", {}).get("withheld"):
         yield f"changes of {', '.join(code['diff']['withheld'][:3])} were not recorded"
     if not code.get("package_in_tree", True):
         yield "the run used an installed package, not the code of its folder"
     setups = record.provenance.get("setups", [])
     if len(setups) > 1:
-        yield f"the run was trained in turns on {len(setups)} set-ups; the last is made again"
+        yield f"the run was trained on {len(setups)} set-ups; the last one is reproduced"
     here, there = installed_packages(), record.packages
     differing = [name for name in there if here.get(name) != there[name]]
     if differing:
@@ -196,7 +196,7 @@ def _warnings(record: Record) -> Iterator[str]:
 
 
 def _checked_length(record: Record, kimg: int | None) -> int:
-    """How long to train: to a snapshot whose digest is known, or nothing would be compared.
+    """The kimg to train, which must end at a snapshot with a recorded digest.
 
     Raises:
         DataError: there is no such snapshot.
@@ -204,48 +204,45 @@ def _checked_length(record: Record, kimg: int | None) -> int:
     longest = int(record.run["params"]["kimg"])
     length = longest if kimg is None else kimg
     if not 1 <= length <= longest:
-        raise DataError(f"--kimg must be within 1 and the run's {longest}, not {length}")
+        raise DataError(f"--kimg must be from 1 to {longest}, the length of the run, not {length}")
     name = record.snapshot_at(length)
     if name not in record.digests:
-        known = ", ".join(sorted(record.digests)[:_MOST_SHOWN]) or "none at all"
+        known = ", ".join(sorted(record.digests)[:_MOST_SHOWN]) or "none"
         raise DataError(
-            f"{record.origin} recorded no digest of {name}, so nothing after its start could be "
-            f"compared at {length} kimg; give --kimg of one that it recorded: {known}"
+            f"{record.origin} recorded no digest of {name}, so the result at {length} "
+            f"kimg could not be compared; give the --kimg of a recorded one: {known}"
         )
     return length
 
 
 def _contradiction(record: Record, found: str) -> str:
-    """Why the settings may have another fingerprint than the run had."""
+    """A sentence about a fingerprint that differs from that of the run."""
     if record.network.get("shortened"):
-        cause = (
-            "the address of the network it started from stands in the record without its password "
-            "or query"
-        )
+        cause = "the record has the URL of its initial network without password or query"
     else:
-        cause = "the record was edited, or code that git did not have took part"
+        cause = "the record was edited, or code that git did not track was used"
     return (
-        f"settings, data and code as recorded give fingerprint {found}, and the run had "
+        f"the recorded settings, data and code have fingerprint {found}, the run had "
         f"{record.run['fingerprint']}: {cause}"
     )
 
 
-def _write_settings(record: Record, place: Worktree, kimg: int, resume: str) -> None:
-    """The resolved settings as a params file: what was automatic then is not decided again."""
+def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) -> None:
+    """Write the resolved settings as a params file: nothing is left to automatic choice."""
     settings = {**record.run["params"], "kimg": kimg, "resume": resume}
     if "metrics" in settings:
-        settings["metrics"] = ["none"]  # measured while it trains, they change nothing
+        settings["metrics"] = ["none"]  # metrics during training do not change its numbers
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
-    write_text(place.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
+    write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
 
 
-def _fingerprint(record: Record, place: Worktree, packed: Path) -> str:
-    """What the checked-out code says of the settings, before anything is trained."""
+def _fingerprint(record: Record, worktree: Worktree, packed: Path) -> str:
+    """The fingerprint that the checked-out code computes, before the training."""
     done = subprocess.run(
-        [*_command(place, packed), "--dry-run"],
-        cwd=place.project,
-        env=_environment(record, place),
+        [*_command(worktree, packed), "--dry-run"],
+        cwd=worktree.project,
+        env=_environment(record, worktree),
         capture_output=True,
         text=True,
         check=False,
@@ -255,28 +252,26 @@ def _fingerprint(record: Record, place: Worktree, packed: Path) -> str:
     try:
         return str(json.loads(done.stdout)["fingerprint"])
     except (ValueError, KeyError):
-        raise Sg3flowError(
-            "the recorded code did not tell the fingerprint of its settings"
-        ) from None
+        raise Sg3flowError("the recorded code printed no fingerprint") from None
 
 
-def _train(record: Record, place: Worktree, packed: Path) -> None:
-    """Run the train stage; it writes to this terminal, and Ctrl-C lets it save its state."""
+def _train(record: Record, worktree: Worktree, packed: Path) -> None:
+    """Run the train stage in this terminal; after Ctrl-C it saves its state."""
     with subprocess.Popen(
-        _command(place, packed), cwd=place.project, env=_environment(record, place)
+        _command(worktree, packed), cwd=worktree.project, env=_environment(record, worktree)
     ) as stage:
-        with _waits_for_the_stage():
+        with _ignored_interrupt():
             code = stage.wait()
     if code != 0:
         raise Sg3flowError(
-            f"the training in {place.project} ended with exit code {code}; what is said above "
-            "tells why, and the same command goes on"
+            f"the training in {worktree.project} ended with exit code {code}; see the message "
+            "above; the same command resumes it"
         )
 
 
 @contextmanager
-def _waits_for_the_stage() -> Iterator[None]:
-    """A Ctrl-C reaches the stage too: it saves and ends, and only then do we."""
+def _ignored_interrupt() -> Iterator[None]:
+    """Ignore Ctrl-C here: the stage receives it too, saves and ends, and then we end."""
     import signal
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -286,44 +281,44 @@ def _waits_for_the_stage() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _command(place: Worktree, packed: Path) -> list[str]:
-    stage = place.project / "stages" / "train.py"
-    params = place.folder / _PARAMS
+def _command(worktree: Worktree, packed: Path) -> list[str]:
+    stage = worktree.project / "stages" / "train.py"
+    params = worktree.folder / _PARAMS
     return [
         *(sys.executable, str(stage), "--params", str(params)),
-        *("--data", str(packed), "--run-dir", str(place.run)),
+        *("--data", str(packed), "--run-dir", str(worktree.run)),
     ]
 
 
-def _environment(record: Record, place: Worktree) -> dict[str, str]:
-    """This environment, with what decided the numbers then, and nothing of the user's project."""
+def _environment(record: Record, worktree: Worktree) -> dict[str, str]:
+    """The present environment, the recorded variables, and nothing of the user's project."""
     recorded, compute = record.provenance.get("variables", {}), record.provenance["compute"]
     dropped = ("DVC_", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT", *DECIDING_VARIABLES - _NOT_RESTORED)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     restored = {k: v for k, v in recorded.items() if k not in _NOT_RESTORED}
     restored.setdefault("OMP_NUM_THREADS", str(compute["threads"]))
-    # Another one that the user asks for now wins.
-    restored["SG3FLOW_OPS"] = os.environ.get("SG3FLOW_OPS", compute["ops"].split(" ")[0])
+    # A present setting of the user takes precedence.
+    restored[OPS.name] = OPS.text() if OPS.is_set() else compute["ops"].split(" ")[0]
     return (
         kept
         | restored
-        | place.variables
+        | worktree.variables
         | {
             "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(place.project / "src"), os.environ.get("PYTHONPATH")])
+                filter(None, [str(worktree.project / "src"), os.environ.get("PYTHONPATH")])
             ),
         }
     )
 
 
-def _note(place: Worktree, record: Record, verdict: ReproductionResult) -> None:
-    known: Mapping[str, Any] = read_report(place.folder) or {}
+def _write_report(worktree: Worktree, record: Record, result: ReproductionResult) -> None:
+    known: Mapping[str, Any] = read_report(worktree.folder) or {}
     outcome = {
         "of": record.origin,
         "commit": record.commit,
         "time": round(time.time()),
-        "equal": verdict.equal,
-        "snapshots": verdict.snapshots,
-        "differences": verdict.differences,
+        "equal": result.equal,
+        "snapshots": result.snapshots,
+        "differences": result.differences,
     }
-    write_json(place.folder / REPORT, {**known, **outcome})
+    write_json(worktree.folder / REPORT, {**known, **outcome})

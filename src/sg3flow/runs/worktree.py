@@ -1,4 +1,4 @@
-"""What a run holds that is needed to make it again."""
+"""The record of a training, and the git worktree in which it is reproduced."""
 
 import json
 import math
@@ -11,10 +11,21 @@ from typing import Any
 from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
 from sg3flow.git import GitError, GitTree, diff_digest, git, git_or_empty, git_tree
-from sg3flow.runs.provenance import DIFF, PROVENANCE, read_packages, read_provenance
-from sg3flow.runs.run_folder import snapshot_digests
-from sg3flow.settings import PROJECT_FILES
+from sg3flow.output_checks import check_replaceable
+from sg3flow.runs.provenance import read_packages
+from sg3flow.runs.run_folder import (
+    DIFF,
+    PROVENANCE,
+    RUN,
+    read_provenance,
+    snapshot_digests,
+    snapshot_name,
+)
+from sg3flow.settings import PROJECT_FILES, STATE_DIR
 
+FORMAT = "sg3flow-reproduction-1"
+REPORT = "reproduction.json"
+_CHECKOUT_SEC = 600
 _SHOWN_ID = 12
 _NEEDED = {
     "run": ("uid", "fingerprint"),
@@ -27,14 +38,14 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class Record:
-    """One training, as its folder or the tracking server tells of it.
+    """The record of one training, from its folder or from the tracking server.
 
     Attributes:
-        folder: where its files are: run.json, provenance.json and those beside them.
+        folder: with run.json, provenance.json and the files beside them.
         run: content of run.json.
         provenance: content of provenance.json.
         digests: SHA-256 by file name of its snapshots.
-        origin: where it was found, in words.
+        origin: where it was found, for messages.
     """
 
     folder: Path
@@ -45,58 +56,58 @@ class Record:
 
     @property
     def short_id(self) -> str:
-        """The run's identity, short enough for a folder's name."""
+        """The start of the uid, for a folder name."""
         return str(self.run["uid"])[:_SHOWN_ID]
 
     @property
     def commit(self) -> str:
-        """Commit of the code that trained."""
+        """Commit of the code of the training."""
         return str(self.provenance["code"]["commit"])
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """What it was trained on."""
+        """The packed set of the training."""
         found: Mapping[str, Any] = self.provenance["data"]
         return found
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The network it started from, as ``network_info`` tells; empty: none, or not recorded."""
+        """The network it started from, as ``network_info`` records it; empty: none, or unknown."""
         found = self.provenance.get("network")
         return found if isinstance(found, Mapping) else {}
 
     @property
     def packages(self) -> dict[str, str]:
-        """Packages that were installed."""
+        """The installed packages of the training."""
         return read_packages(self.folder)
 
     def snapshot_at(self, kimg: int) -> str:
-        """File name of the snapshot that a training of ``kimg`` ends with."""
+        """File name of the last snapshot of a training of ``kimg``."""
         batch = int(self.run["params"]["batch"])
-        return f"network-snapshot-{math.ceil(kimg * 1000 / batch) * batch // 1000:06d}.pkl"
+        return snapshot_name(math.ceil(kimg * 1000 / batch) * batch)
 
     def diff(self) -> bytes:
-        """Changes that were not committed; empty: none.
+        """The uncommitted changes; empty: none.
 
         Raises:
-            DataError: they were not kept, or not as they were.
+            DataError: they are not in the record, or have changed.
         """
-        told = self.provenance["code"].get("diff", {})
-        if not told.get("bytes"):
+        recorded = self.provenance["code"].get("diff", {})
+        if not recorded.get("bytes"):
             return b""
-        if not told["complete"]:
+        if not recorded["complete"]:
             raise DataError(
-                f"the run had {told['bytes']} bytes of uncommitted changes, too many to be kept: "
-                "it cannot be made again from its record"
+                f"the run had {recorded['bytes']} bytes of uncommitted changes, too many to "
+                "record: it cannot be reproduced"
             )
         try:
             content = (self.folder / DIFF).read_bytes()
         except OSError:
             content = b""
-        if diff_digest(content) != told["sha256"]:
+        if diff_digest(content) != recorded["sha256"]:
             raise DataError(
                 f"{self.folder / DIFF} is missing or is not what the run recorded (SHA-256 "
-                f"{told['sha256'][:12]}…); take the run's folder from the machine that trained"
+                f"{recorded['sha256'][:12]}…); take the run's folder from the machine that trained"
             )
         return content
 
@@ -105,29 +116,29 @@ def read_record(folder: Path, digests: Mapping[str, str] | None = None, origin: 
     """Read the record in a folder.
 
     Args:
-        digests: of the snapshots, if they are known from elsewhere than ``digests.jsonl``.
-        origin: where the folder came from; empty: it is the run's own.
+        digests: of the snapshots; None: read ``digests.jsonl``.
+        origin: where the folder came from; empty: the folder itself.
 
     Raises:
-        DataError: it holds none, or one that is damaged.
+        DataError: the record is missing or damaged.
     """
     origin = origin or str(folder)
-    run = _read_json(folder / "run.json", origin)
+    run = _read_json(folder / RUN, origin)
     provenance = read_provenance(folder)
     if provenance is None:
         raise DataError(
-            f"{origin} has no readable {PROVENANCE}: it was trained by an earlier version, or not "
-            "all of it was sent (`sg3flow sync` on the machine that trained)"
+            f"{origin} has no readable {PROVENANCE}: it was trained by an earlier version, or is "
+            "not sent completely (run `sg3flow sync` on the machine that trained)"
         )
     digests = snapshot_digests(folder) if digests is None else digests
     record = Record(folder, run, provenance, dict(digests), origin)
     if missing := _missing(record):
-        raise DataError(f"the record of {origin} is damaged: it does not tell {missing[0]}")
+        raise DataError(f"the record of {origin} is damaged: it lacks {missing[0]}")
     return record
 
 
 def _missing(record: Record) -> list[str]:
-    """What a record must tell and does not."""
+    """The required values that a record lacks."""
     parts: dict[str, Any] = {"run": record.run}
     parts |= {name: record.provenance.get(name) for name in ("code", "data", "compute")}
     parts |= {"params": record.run.get("params")}
@@ -145,21 +156,16 @@ def _read_json(path: Path, origin: str) -> dict[str, Any]:
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):
-        raise DataError(f"{origin} has no readable {path.name}; it is no training of this project")
+        raise DataError(f"{origin} has no readable {path.name}; it is not a training")
     return content
-
-
-FORMAT = "sg3flow-reproduction-1"
-REPORT = "reproduction.json"
-_CHECKOUT_SEC = 600
 
 
 @dataclass(frozen=True)
 class Worktree:
-    """Where one training is made again.
+    """The folder in which a training is reproduced.
 
     Attributes:
-        folder: all of it.
+        folder: the whole folder.
         project: the project's folder in the worktree.
     """
 
@@ -168,51 +174,51 @@ class Worktree:
 
     @property
     def tree(self) -> Path:
-        """The worktree."""
+        """The git worktree."""
         return self.folder / "tree"
 
     @property
     def state(self) -> Path:
-        """State of the training: none but its own."""
+        """State of the training, separate from the user's."""
         return self.folder / "state"
 
     @property
     def run(self) -> Path:
-        """What comes out."""
+        """The run folder of the reproduction."""
         return self.folder / "run"
 
     @property
     def variables(self) -> dict[str, str]:
-        """What keeps a stage that runs here out of the user's state and tracking server."""
+        """Variables that keep a stage here from the user's state and tracking server."""
         return {
-            "SG3FLOW_STATE_DIR": str(self.state),
+            STATE_DIR.name: str(self.state),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
 
 
 def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
-    """Make the workplace of a record, or find the one of an attempt that was interrupted.
+    """Make the worktree of a record, or return the one of an interrupted attempt.
 
     Args:
-        root: folder of the project in whose repository the commit is looked for.
-        anew: remove an earlier attempt first.
+        root: folder of the project whose repository has the commit.
+        clean: remove an earlier attempt first.
 
     Raises:
-        DataError: no repository, no such commit there, or changes that do not apply; or what
-            stands in the place is not an attempt of ours, or was edited since.
+        DataError: there is no repository or commit, or the changes do not apply; or the folder
+            exists and is not an attempt of ours, or was edited since.
     """
     tree = _repository(record, root)
     folder = root / "reproductions" / record.short_id
-    place = Worktree(folder, folder / "tree" / record.provenance["code"]["prefix"])
+    worktree = Worktree(folder, folder / "tree" / record.provenance["code"]["prefix"])
     if folder.exists():
-        _check_ours(folder)
-        if not clean and _is_as_made(place, record):
-            return place
+        check_replaceable(folder, _is_reproduction, "a reproduction")
+        if not clean and _is_as_made(worktree, record):
+            return worktree
         if not clean:
             raise DataError(
-                f"{place.tree} is not the recorded code (any more); see what was changed there, "
-                "or give --anew to remove it and begin again"
+                f"{worktree.tree} is not the recorded code any more; check what was changed there, "
+                "or give --clean to remove it and start over"
             )
         remove_worktree(tree, folder)
     diff = record.diff()
@@ -220,24 +226,24 @@ def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
     made = {"format": FORMAT, "uid": record.run["uid"]}
     write_json(folder / REPORT, made)
     try:
-        _check_out(tree, place, record, diff)
-        checked_out = git_tree(place.tree)
+        _check_out(tree, worktree, record, diff)
+        checked_out = git_tree(worktree.tree)
         assert checked_out is not None
         write_json(folder / REPORT, made | {"changes": checked_out.changes().sha256})
     except BaseException:
         remove_worktree(tree, folder)
         raise
-    return place
+    return worktree
 
 
 def remove_worktree(tree: GitTree, folder: Path) -> None:
-    """Remove a workplace of ours, and git's note of its worktree."""
+    """Remove a worktree of ours, also from git's list."""
     shutil.rmtree(folder)
     git_or_empty(tree.top, "worktree", "prune")
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """What stands in the workplace's reproduction.json; None: it is not ours."""
+    """The content of reproduction.json in a worktree folder; None: the folder is not ours."""
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -254,10 +260,10 @@ def _repository(record: Record, root: Path) -> GitTree:
         )
     if not record.commit:
         why = record.provenance["code"].get("git_error", "was trained outside git")
-        raise DataError(f"{record.origin}: there is no commit to check out: {why}")
+        raise DataError(f"{record.origin}: no commit is recorded: {why}")
     if git_or_empty(tree.top, "cat-file", "-t", record.commit).strip() != "commit":
         remote = record.provenance["code"].get("remote")
-        hint = f"it came from {remote}: " if remote else "where it was made, push it; here, "
+        hint = f"it came from {remote}: " if remote else "push it where it was made; here, "
         raise DataError(
             f"commit {record.commit[:12]} of {record.origin} is not in this repository; {hint}"
             "`git fetch` it (in a shallow clone, `git fetch --unshallow`) and run again"
@@ -265,29 +271,28 @@ def _repository(record: Record, root: Path) -> GitTree:
     return tree
 
 
-def _check_ours(folder: Path) -> None:
-    if read_report(folder) is None:
-        raise DataError(f"{folder} exists and was not made by `sg3flow reproduce`; move it away")
+def _is_reproduction(folder: Path) -> bool:
+    return read_report(folder) is not None
 
 
-def _is_as_made(place: Worktree, record: Record) -> bool:
-    """Whether the worktree still is what was checked out for this record."""
-    tree = git_tree(place.tree)
-    if tree is None or tree.top != place.tree.resolve() or tree.commit != record.commit:
+def _is_as_made(worktree: Worktree, record: Record) -> bool:
+    """Whether the worktree is unchanged since it was checked out for this record."""
+    tree = git_tree(worktree.tree)
+    if tree is None or tree.top != worktree.tree.resolve() or tree.commit != record.commit:
         return False
-    return (read_report(place.folder) or {}).get("changes") == tree.changes().sha256
+    return (read_report(worktree.folder) or {}).get("changes") == tree.changes().sha256
 
 
-def _check_out(tree: GitTree, place: Worktree, record: Record, diff: bytes) -> None:
-    # A hook of the user's (`dvc install` makes one) has no business in this tree.
+def _check_out(tree: GitTree, worktree: Worktree, record: Record, diff: bytes) -> None:
+    # Without the hooks of the user, for example those of `dvc install`.
     quiet = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
-    # --force: git may still know this place, of an attempt whose folder was removed by hand.
-    add = ("worktree", "add", "--force", "--detach", str(place.tree), record.commit)
+    # --force: git may still list this path, from an attempt whose folder was deleted.
+    add = ("worktree", "add", "--force", "--detach", str(worktree.tree), record.commit)
     added = _git(tree.top, *quiet, *add)
     if added:
-        raise DataError(f"git cannot check out {record.commit[:12]} into {place.tree}: {added}")
+        raise DataError(f"git cannot check out {record.commit[:12]} into {worktree.tree}: {added}")
     if diff:
-        problem = _git(place.tree, "apply", "--whitespace=nowarn", "-", content=diff)
+        problem = _git(worktree.tree, "apply", "--whitespace=nowarn", "-", content=diff)
         if problem:
             raise DataError(
                 f"the run's uncommitted changes do not apply to its commit {record.commit[:12]}: "
@@ -295,11 +300,11 @@ def _check_out(tree: GitTree, place: Worktree, record: Record, diff: bytes) -> N
             )
     for name in PROJECT_FILES:
         if (record.folder / name).is_file() and name in record.provenance.get("files", {}):
-            copy_file(record.folder / name, place.project / name)
+            copy_file(record.folder / name, worktree.project / name)
 
 
 def _git(folder: Path, *arguments: str, content: bytes = b"") -> str:
-    """Run git; what it complains of, in one line, empty if it did what was asked."""
+    """Run git; returns its error in one line, empty: none."""
     try:
         git(folder, *arguments, content=content, timeout_sec=_CHECKOUT_SEC)
     except GitError as error:

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import queue
 from pathlib import Path
 from typing import cast
@@ -26,6 +25,7 @@ from sg3flow.rendering.images import (
 )
 from sg3flow.resources import pick_device
 from sg3flow.serving.request_schema import Limits, Request, Shapes
+from sg3flow.settings import DEVICE
 
 
 class Predictor:
@@ -58,7 +58,7 @@ class Predictor:
             ConfigError: there is no such device, or a limit in the environment is not a number.
         """
         together = Limits.from_environment().together
-        device = pick_device(os.environ.get("SG3FLOW_DEVICE", "auto"))
+        device = pick_device(DEVICE.text())
         network, _ = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
         return cls(cast(Generator, network), together)

@@ -10,7 +10,6 @@ Longer than most files: schema, limits and messages belong together.
 """
 
 import functools
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -28,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from sg3flow import settings
 from sg3flow.errors import ConfigError, nearest
 from sg3flow.rendering.images import MAX_SEED, RenderOptions
 
@@ -56,14 +56,6 @@ COLUMNS = (*SOURCES, *PARAMS)
 
 Vector = tuple[float, ...]
 _MIB = 1 << 20
-# Environment variable of a limit -> default, minimum, maximum.
-_VARIABLES = {
-    "SG3FLOW_SERVE_MAX_PICTURES": (64, 1, 4096),  # images per request
-    "SG3FLOW_SERVE_MAX_SIDE": (0, 0, 16384),  # pixels; larger images are scaled down; 0: any
-    "SG3FLOW_SERVE_MAX_PIXEL_MIB": (64, 1, 4096),  # all pixels of a request, uncompressed
-    "SG3FLOW_SERVE_MAX_BODY_MIB": (16, 1, 1024),
-    "SG3FLOW_SERVE_TOGETHER": (1, 1, 64),  # images computed concurrently
-}
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,13 @@ class Limits:
         Raises:
             ConfigError: a variable is not a number in its range.
         """
-        images, side, pixels, body, together = (_read_variable(name) for name in _VARIABLES)
-        return cls(images, side, pixels * _MIB, body * _MIB, together)
+        return cls(
+            settings.SERVE_MAX_PICTURES.whole_number(),
+            settings.SERVE_MAX_SIDE.whole_number(),
+            settings.SERVE_MAX_PIXEL_MIB.whole_number() * _MIB,
+            settings.SERVE_MAX_BODY_MIB.whole_number() * _MIB,
+            settings.SERVE_TOGETHER.whole_number(),
+        )
 
     def side_of(self, resolution: int) -> int:
         """The largest allowed side of an image for a network of ``resolution`` pixels."""
@@ -178,14 +175,6 @@ def shown(value: Any) -> str:
     if isinstance(item, list | tuple | dict | np.ndarray):
         return f"{'an object' if isinstance(item, dict) else 'a list'} of {len(item)}"
     return ascii(item)[:60]
-
-
-def _read_variable(name: str) -> int:
-    default, low, high = _VARIABLES[name]
-    text = os.environ.get(name, str(default))
-    if not (text.isdecimal() and low <= int(text) <= high):
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not '{text[:40]}'")
-    return int(text)
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -1,1 +1,1 @@
-"""The MLflow mirror of run folders."""
+"""Uploads run folders to MLflow, and finds runs and registered versions there."""

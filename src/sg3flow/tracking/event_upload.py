@@ -1,4 +1,4 @@
-"""One line of a journal as MLflow has it; sending a line twice is sending it once."""
+"""Sends one event of a run folder to MLflow; sending an event twice adds nothing."""
 
 import json
 import shutil
@@ -14,17 +14,19 @@ from mlflow.entities import DatasetInput, InputTag
 
 from sg3flow.errors import TrainingMissingError
 from sg3flow.files import sha256_file
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import Store, time_to_upload
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the lines of a journal go.
+    """Where the events of a run folder go.
 
     Attributes:
-        run_id: the run of the journal itself.
-        training_id: the training run it belongs to; None: the server does not have it (yet).
-        training_name: what to call that where it is missed.
+        folder: the run folder.
+        run_id: the run of that folder.
+        training_id: its training run; None: the server does not have that yet.
+        training_name: name of the training run, for messages.
     """
 
     store: Store
@@ -34,31 +36,31 @@ class Target:
     training_name: str
 
     def of(self, row: Mapping[str, Any]) -> str:
-        """The run a line is meant for.
+        """The run that an event belongs to.
 
         Raises:
-            TrainingMissing: it is the training run, and that is not there.
+            TrainingMissingError: it is the training run, which the server does not have.
         """
         if row.get("on") != "training":
             return self.run_id
         if self.training_id is None:
             raise TrainingMissingError(
                 f"the training run {self.training_name} is not on the server yet: run `sg3flow "
-                "sync FOLDER` with its folder (runs/train, say)"
+                "sync FOLDER` with its folder, for example runs/train"
             )
         return self.training_id
 
 
 def send_event(target: Target, row: Mapping[str, Any]) -> None:
-    """Tell the server what a line of ``events.jsonl`` says.
+    """Send an event, a line of ``events.jsonl``.
 
     Raises:
-        TrainingMissing: the training run it is about is not there.
-        Exception: whatever the client raises.
+        TrainingMissingError: the server does not have the training run that it belongs to.
+        Exception: any error of the client.
     """
-    sender = _SENDERS.get(row["kind"])
-    if sender is not None:  # begin and end make the run's status, which is sent by itself
-        sender(target, row)
+    handler = _HANDLERS.get(row["kind"])
+    if handler is not None:  # begin and end make the run's status, which is sent separately
+        handler(target, row)
 
 
 def _tags(target: Target, row: Mapping[str, Any]) -> None:
@@ -87,7 +89,7 @@ def _image(target: Target, row: Mapping[str, Any]) -> None:
     if path.is_file():
         with time_to_upload(path):
             kimg = row["nimg"] // 1000
-            log_picture(target.store.client, run_id, path, row["key"], kimg, _time_ms(row))
+            log_image(target.store.client, run_id, path, row["key"], kimg, _time_ms(row))
 
 
 def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
@@ -98,7 +100,7 @@ def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
 
 def _artifact(target: Target, row: Mapping[str, Any]) -> None:
     path, run_id = target.folder / row["file"], target.of(row)
-    if path.is_file():  # else somebody tidied up: there is nothing to send any more
+    if path.is_file():  # else it was deleted meanwhile
         with time_to_upload(path):
             target.store.client.log_artifact(run_id, str(path), row["key"] or None)
 
@@ -108,11 +110,11 @@ def _dataset(target: Target, row: Mapping[str, Any]) -> None:
 
 
 def _time_ms(row: Mapping[str, Any]) -> int:
-    # The time in the file is part of a point's identity: a replay adds nothing.
+    # The time in the file identifies the point: sending it again adds nothing.
     return int(row.get("timestamp", 0) * 1000)
 
 
-_SENDERS = {
+_HANDLERS = {
     "tags": _tags,
     "parent": _parent,
     "metric": _metric,
@@ -124,14 +126,14 @@ _SENDERS = {
 
 
 class PackedSetDataset(MetaDataset):  # type: ignore[misc]  # mlflow's classes are untyped here
-    """Metadata of a packed set: name, digest, where from, and counts as its profile."""
+    """Metadata of a packed set: name, digest, source, and counts as its profile."""
 
     def __init__(self, source: Any, name: str, digest: str, profile: Mapping[str, Any]) -> None:
         self._profile_values = dict(profile)
         super().__init__(source, name=name, digest=digest)
 
     def to_dict(self) -> dict[str, str]:
-        """What MLflow stores."""
+        """The fields that MLflow stores."""
         profile = json.dumps(self._profile_values, sort_keys=True)
         return {**super().to_dict(), "profile": profile}
 
@@ -139,57 +141,54 @@ class PackedSetDataset(MetaDataset):  # type: ignore[misc]  # mlflow's classes a
 def log_dataset(
     client: Any, run_id: str, *, name: str, digest: str, source: str, profile: Mapping[str, Any]
 ) -> None:
-    """Attach a data set to a run; the same set twice is one."""
+    """Attach a data set to a run; attaching it twice adds nothing."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
 
     # MLflow keeps at most 36 characters of a digest.
-    dataset = PackedSetDataset(
-        CodeDatasetSource({"sg3flow.source": source}), name, digest[:16], profile
-    )
+    dataset = PackedSetDataset(CodeDatasetSource({Tag.SOURCE: source}), name, digest[:16], profile)
     context = InputTag("mlflow.data.context", "training")
     client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [context])])
 
 
-_FOLDER = "images"  # where MLflow keeps the pictures of the slider
+_FOLDER = "images"  # where MLflow keeps the images of the slider
 _THUMBNAIL_SIDE = 256
 
 
-def log_picture(client: Any, run_id: str, path: Path, key: str, kimg: int, time_ms: int) -> None:
-    """Put a picture under the run's step slider ``key``; the same one twice is one.
+def log_image(client: Any, run_id: str, path: Path, key: str, kimg: int, time_ms: int) -> None:
+    """Add an image to the run's step slider ``key``; adding it twice adds nothing.
 
-    MLflow's own ``log_image`` gives every call a random name: a picture whose upload was answered
-    too late would be there twice. Under a name of its content it takes its own place.
+    MLflow's ``log_image`` chooses a random name at each call, so a repeated upload would appear
+    twice. Here the name derives from run, key, step and time.
 
     Args:
-        time_ms: when it was made; part of the name, as MLflow has it.
+        time_ms: when the image was made; part of the name that MLflow expects.
     """
     from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
     from PIL import Image
 
     mark = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{key}/{kimg}/{time_ms}")
     name = f"{key.replace('/', '~')}+step+{kimg}+timestamp+{time_ms}+{mark}"
-    with tempfile.TemporaryDirectory() as folder, Image.open(path) as picture:
+    with tempfile.TemporaryDirectory() as folder, Image.open(path) as image:
         full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
-        if picture.format == "PNG":
+        if image.format == "PNG":
             shutil.copyfile(path, full)
         else:
-            picture.save(full)
-        picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-        picture.save(small)
+            image.save(full)
+        image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        image.save(small)
         for each in (full, small):
             client.log_artifact(run_id, str(each), _FOLDER)
     client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, True)
 
 
 MODEL_TYPE = "checkpoint"
-SHA256_TAG = "sg3flow.sha256"
-_PAGE = 50  # a server gives no more at once
+_PAGE = 50  # the limit of a server
 
 
 def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
-    """The LoggedModel of a snapshot file of a run, made if it is missing.
+    """The LoggedModel of a snapshot of a run, created if it is missing.
 
-    Its metrics may come before its file does.
+    Metrics of a snapshot may be sent before its file.
     """
     known = _first_model(store, run_id, snapshot)
     if known is not None:
@@ -198,16 +197,16 @@ def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
         store.experiment_id,
         name=Path(snapshot).stem,
         source_run_id=run_id,
-        tags={"sg3flow.snapshot": snapshot},
+        tags={Tag.SNAPSHOT: snapshot},
         params={"kimg": str(kimg)},
         model_type=MODEL_TYPE,
     )
-    # Again: a request that was given up as lost may have been answered meanwhile.
+    # Look again: an earlier request that timed out may have succeeded meanwhile.
     return _first_model(store, run_id, snapshot) or str(made.model_id)
 
 
 def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
-    """Make the LoggedModel of a snapshot with its file; one that holds these bytes stays as it is.
+    """Upload a snapshot to its LoggedModel, unless that has the same bytes already.
 
     A resumed training writes the snapshots since its last state again, on a GPU with other bytes.
     """
@@ -215,19 +214,19 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
 
     model_id, digest = snapshot_model(store, run_id, path.name, kimg), sha256_file(path)
     model = store.client.get_logged_model(model_id)
-    if model.status == LoggedModelStatus.READY and model.tags.get(SHA256_TAG) == digest:
+    if model.status == LoggedModelStatus.READY and model.tags.get(Tag.SHA256) == digest:
         return model_id
-    note_output(store, run_id, model_id, kimg)
+    record_output(store, run_id, model_id, kimg)
     with time_to_upload(path):
         store.client.log_model_artifact(model_id, str(path))
-    # Last: whoever reads it, a delivery that was cut off too, may rely on it.
-    store.client.set_logged_model_tags(model_id, {SHA256_TAG: digest})
+    # Last: the tag means that the upload is complete.
+    store.client.set_logged_model_tags(model_id, {Tag.SHA256: digest})
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
 
 
-def note_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
-    """Note a LoggedModel as an output of a run; MLflow refuses to note it a second time."""
+def record_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
+    """Record a LoggedModel as an output of a run, once: MLflow refuses a second time."""
     from mlflow.entities import LoggedModelOutput
 
     outputs = store.client.get_run(run_id).outputs
@@ -250,14 +249,14 @@ def snapshot_models(store: Store, run: Any) -> Iterator[Any]:
 
 
 def delete_snapshot_models(store: Store, run: Any) -> None:
-    """Delete the LoggedModels of an MLflow run that is a second one of its training."""
+    """Delete the LoggedModels of an MLflow run that is a duplicate."""
     for model in list(snapshot_models(store, run)):
         store.client.delete_logged_model(model.model_id)
 
 
 def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
-    """The LoggedModel of a snapshot; of two, the one made first, and the other is deleted."""
-    wanted = f"source_run_id = '{run_id}' AND tags.`sg3flow.snapshot` = '{snapshot}'"
+    """The LoggedModel of a snapshot; of duplicates the first one, and the others are deleted."""
+    wanted = f"source_run_id = '{run_id}' AND tags.`{Tag.SNAPSHOT}` = '{snapshot}'"
     found = store.client.search_logged_models([store.experiment_id], wanted)
     models = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
     for model in models[1:]:

@@ -1,8 +1,8 @@
-"""The MLflow tracking server or database this project writes to.
+"""The MLflow tracking server or database: connection, runs, registered models, artifacts.
 
-``MLFLOW_TRACKING_URI`` names it; without it, an SQLite file in the project's folder, at one
-absolute place whatever the current folder is. The experiment is ``MLFLOW_EXPERIMENT_NAME`` or
-``sg3flow``.
+``MLFLOW_TRACKING_URI`` names it. The default is an SQLite file in the project's folder, at an
+absolute path that does not depend on the current folder. The experiment is
+``MLFLOW_EXPERIMENT_NAME`` or ``sg3flow``.
 """
 
 import json
@@ -17,12 +17,12 @@ from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import ConfigError, Sg3flowError, TrackingError, nearest
 from sg3flow.files import file_lock
 from sg3flow.runs.run_folder import read_run
-from sg3flow.settings import project_root
+from sg3flow.settings import Tag, local_artifacts, local_tracking_uri
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SLOW_BYTES_PER_SEC = 1 << 20  # an upload slower than this counts as hung
 
-# Every call answers or fails within seconds; with MLflow's own settings one takes 4 to 20 minutes.
+# Every call answers or fails within seconds; MLflow's defaults take 4 to 20 minutes.
 _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     _TIMEOUT: "10",
@@ -35,7 +35,7 @@ _CLIENT_SETTINGS = {
 
 @dataclass(frozen=True)
 class Store:
-    """An open connection: where runs go."""
+    """An open connection, and the experiment of the runs."""
 
     uri: str
     experiment_id: str
@@ -43,15 +43,15 @@ class Store:
 
 
 def tracking_uri() -> str:
-    """The tracking URI in force."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    """The tracking URI in use."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_tracking_uri()
 
 
 def connect() -> Store:
     """Connect to the tracking store and make sure that the experiment exists.
 
     Raises:
-        TrackingError: the store cannot be reached or refuses us; within seconds.
+        TrackingError: the store cannot be reached or denies access; raised within seconds.
     """
     for name, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -66,23 +66,23 @@ def connect() -> Store:
 
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn whatever the tracking client raises into one TrackingError."""
+    """Turn any error of the tracking client into a TrackingError."""
     try:
         yield
-    except Sg3flowError:  # has its words already
+    except Sg3flowError:  # has its message already
         raise
-    except Exception as error:  # the client lets SQL, HTTP and OS errors of many kinds through
+    except Exception as error:  # the client raises SQL, HTTP and OS errors of many kinds
         raise TrackingError(f"MLflow at {shown_url(uri)} {_in_short(error)}") from error
 
 
 def _in_short(error: Exception) -> str:
-    """What went wrong and what to do, in a line without secrets."""
+    """The problem and the next step, in a line without secrets."""
     text = without_secrets(" ".join(str(error).split()))
     for words, reason in _KNOWN_FAILURES.items():
         if any(word in text for word in words):
             return reason
     if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
-        reason = f"{type(error).__name__}: {text[:300]}"  # of our side: the server may be well
+        reason = f"{type(error).__name__}: {text[:300]}"  # a problem of the client
         return f"cannot be used: {reason}; check the MLFLOW_* variables, or report it to sg3flow"
     return f"failed: {text[:300]}; check MLFLOW_TRACKING_URI and that the server is up"
 
@@ -93,21 +93,21 @@ _KNOWN_FAILURES = {
     ),
     ("timed out", "timeout exception"): "does not answer; check that the server is not stuck",
     ("error code 401", "401 Client Error", "error code 403", "403 Client Error"): (
-        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and what that "
-        "user may do"
+        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the "
+        "permissions of that user"
     ),
     ("No space left on device", "too many 500 error", "too many 507 error"): (
-        "failed on its side; check its log and that its disk is not full"
+        "failed inside the server; check its log and that its disk is not full"
     ),
 }
 
 
 @contextmanager
 def time_to_upload(*files: Path) -> Iterator[None]:
-    """Give every request in the block the time that uploading these files may take.
+    """Extend the timeout of requests in the block by the time that these files may take.
 
-    A server that hands an artifact on to its own store answers only when all of it is there: the
-    seconds that do for everything else would cut a large snapshot off again and again.
+    A server that passes an artifact to its own store answers only when it has all of it: the usual
+    timeout would interrupt each upload of a large snapshot.
     """
     seconds = sum(path.stat().st_size for path in files) // _SLOW_BYTES_PER_SEC
     usual = os.environ[_TIMEOUT] if _TIMEOUT in os.environ else _CLIENT_SETTINGS[_TIMEOUT]
@@ -119,7 +119,7 @@ def time_to_upload(*files: Path) -> Iterator[None]:
 
 
 def training_run_id(run_dir: Path) -> str | None:
-    """The MLflow run of a training folder on the connected store, or None if it has none there."""
+    """The MLflow run of a training folder on the connected store; None: it has none."""
     described = read_run(run_dir)
     if described is None:
         return None
@@ -129,21 +129,20 @@ def training_run_id(run_dir: Path) -> str | None:
 
 
 def find_run(store: Store, uid: str) -> str | None:
-    """The run tagged with ``uid``: a tag, not a saved id, so that asking twice never makes two.
+    """The run with the tag ``uid``: a tag, not a saved id, so that no second run is created.
 
-    Should there be two after all (a request was answered after it had been given up as lost), the
-    same one is found by everybody.
+    If there are two (a request succeeded after its timeout), every process finds the same one.
     """
     found = sorted(run.info.run_id for run in runs_tagged(store, uid))
     return found[0] if found else None
 
 
 def runs_tagged(store: Store, uid: str, *, deleted: bool = False) -> list[Any]:
-    """All runs with this ``uid``; those that were deleted, if asked for."""
+    """All runs with this ``uid``; with ``deleted`` only deleted ones."""
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
-    wanted = f"tags.`sg3flow.uid` = '{uid}'"
+    wanted = f"tags.`{Tag.UID}` = '{uid}'"
     return list(store.client.search_runs([store.experiment_id], wanted, view))
 
 
@@ -153,15 +152,15 @@ def _experiment_id(client: Any) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sg3flow"
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # The default place of artifacts follows the current folder: name it, beside our database.
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else project_root() / "mlruns"
+        # MLflow's default for artifacts depends on the current folder: use one beside our database.
+        local = None if os.environ.get("MLFLOW_TRACKING_URI") else local_artifacts()
         return str(client.create_experiment(name, local.as_uri() if local else None))
     return str(experiment.experiment_id)
 
 
 @contextmanager
 def _creation_lock(uri: str) -> Iterator[None]:
-    """Two processes that create the same SQLite database at once break it: one at a time."""
+    """Lets one process at a time create an SQLite database: two at once would damage it."""
     if not uri.startswith("sqlite:///"):
         yield
         return
@@ -172,7 +171,7 @@ def _creation_lock(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Creating the database logs forty lines of schema migrations: nobody asked for them."""
+    """Silences the forty lines of schema migrations that a new database logs."""
     import logging
 
     names = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")
@@ -188,15 +187,12 @@ def _quiet_logs() -> Iterator[None]:
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 
-WEIGHTS_TAG = "sg3flow.weights_sha256"
-RESULT_TAG = "sg3flow.result."
-
 
 def open_registry() -> Store:
-    """Connect to a registry that exists: asking for a name must not make an empty database.
+    """Connect to an existing registry: a query must not create an empty database.
 
     Raises:
-        TrackingError: there is none, or it cannot be reached.
+        TrackingError: it does not exist, or cannot be reached.
     """
     uri = tracking_uri()
     path = uri.removeprefix("sqlite:///")
@@ -208,10 +204,10 @@ def open_registry() -> Store:
 
 
 def require_model(store: Store, name: str) -> None:
-    """Refuse a name that the registry does not know.
+    """Check that the registry has a model.
 
     Raises:
-        TrackingError: says which names there are.
+        TrackingError: it does not; the message lists the names that exist.
     """
     if "'" not in name and store.client.search_registered_models(f"name = '{name}'"):
         return
@@ -225,7 +221,7 @@ def require_model(store: Store, name: str) -> None:
 
 
 def versions_of(store: Store, name: str) -> list[Any]:
-    """All versions of a model as MLflow gives them, the first one first."""
+    """All versions of a model as MLflow gives them, the oldest first."""
     found = store.client.search_model_versions(f"name = '{name}'")
     return sorted(found, key=lambda version: int(version.version))
 
@@ -235,11 +231,11 @@ def find_version(store: Store, name: str, wanted: str) -> Any:
 
     Raises:
         TrackingError: there is no such model, version or alias.
-        ConfigError: neither a number nor the name of an alias.
+        ConfigError: it is neither a number nor an alias.
     """
     require_model(store, name)
     alias = wanted.removeprefix("@")
-    aliases = standing(store, name)
+    aliases = current_aliases(store, name)
     number = aliases.get(alias, alias)
     versions = {str(version.version): version for version in versions_of(store, name)}
     if number in versions:
@@ -256,34 +252,34 @@ def find_version(store: Store, name: str, wanted: str) -> Any:
 
 
 def results_of(version: Any) -> dict[str, dict[str, Any]]:
-    """What was measured on a version: rows of ``reports/metrics.json`` by metric."""
+    """The results of a version: rows of ``reports/metrics.json`` by metric."""
     return {
-        key.removeprefix(RESULT_TAG): dict(json.loads(value))
+        key.removeprefix(Tag.RESULT): dict(json.loads(value))
         for key, value in version.tags.items()
-        if key.startswith(RESULT_TAG)
+        if key.startswith(Tag.RESULT)
     }
 
 
 def with_error(result: dict[str, Any]) -> str:
-    """A result as people read it: the value, and its standard error if it has one."""
+    """A result as text: the value, and its standard error if it has one."""
     error = result.get("standard_error")
     return f"{float(result['value']):.4g}" + (f" ± {float(error):.2g}" if error else "")
 
 
-def standing(store: Store, name: str) -> dict[str, str]:
-    """Where the aliases stand: version by alias."""
-    # Versions are numbers from a database and texts from a server.
+def current_aliases(store: Store, name: str) -> dict[str, str]:
+    """The version of each alias."""
+    # A database gives versions as numbers, a server as text.
     found = store.client.get_registered_model(name).aliases
     return {str(alias): str(version) for alias, version in found.items()}
 
 
 def local_artifact(uri: str) -> Path:
-    """The file or folder behind a ``models:/`` or ``runs:/`` address, on this machine.
+    """A local file or folder with what a ``models:/`` or ``runs:/`` URI names.
 
-    It may be the store itself: it is read, never changed.
+    It may be inside the store itself: do not change it.
 
     Raises:
-        TrackingError: the tracking server or the registry failed, or has no such thing.
+        TrackingError: the server or the registry failed, or does not have it.
     """
     store = open_registry()
     try:

@@ -1,4 +1,8 @@
-"""Where a result comes from, as tags of an MLflow run."""
+"""The outbox of a run folder: tags and events to upload, and the offset of what was sent.
+
+The outbox is ``events.jsonl`` and ``stats.jsonl`` of the folder. An ``Offset`` says how many bytes
+of each a server has.
+"""
 
 import hashlib
 import importlib.metadata
@@ -18,16 +22,26 @@ from typing import Any
 from sg3flow.addresses import without_secrets
 from sg3flow.files import copy_file, file_lock, try_lock, write_json
 from sg3flow.runs.code_state import code_info, user_name
-from sg3flow.runs.provenance import read_provenance
-from sg3flow.runs.run_folder import RUN_FORMAT, append_row, read_run, read_whole_lines
-from sg3flow.settings import state_root
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    RUN,
+    RUN_FORMAT,
+    STATS,
+    append_row,
+    parse_row,
+    read_provenance,
+    read_run,
+    read_whole_lines,
+    whole_lines,
+)
+from sg3flow.settings import Tag, offsets_folder, tracking_state
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
 
 
 @cache
 def provenance_tags() -> dict[str, str]:
-    """Tags of a stage that runs now, here: commit, state of the tree, package versions, machine."""
+    """Tags of a stage that runs in this process: commit, package versions, machine."""
     code, _ = code_info()
     versions = {}
     for package in _PACKAGES:
@@ -37,9 +51,9 @@ def provenance_tags() -> dict[str, str]:
             continue
     tags = {
         "mlflow.source.name": os.path.basename(sys.argv[0]),
-        "sg3flow.python": platform.python_version(),
-        "sg3flow.machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "sg3flow.dvc_exp": os.environ.get("DVC_EXP_NAME", ""),
+        Tag.PYTHON: platform.python_version(),
+        Tag.MACHINE: f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        Tag.DVC_EXP: os.environ.get("DVC_EXP_NAME", ""),
     }
     return _filled(_common(code, user_name()) | tags | _version_tags(versions))
 
@@ -47,11 +61,11 @@ def provenance_tags() -> dict[str, str]:
 def recorded_tags(
     provenance: Mapping[str, Any] | None, versions: Mapping[str, str]
 ) -> dict[str, str]:
-    """Tags of a training, from what its folder holds of the machine that trained.
+    """Tags of a training, from the provenance in its folder.
 
     Args:
         provenance: content of the folder's ``provenance.json``; None: an old folder without one.
-        versions: version by name of the packages that were installed there.
+        versions: version by name of the packages that the training used.
     """
     if provenance is None:
         return {}
@@ -59,21 +73,21 @@ def recorded_tags(
     gpus = [gpu["name"] for gpu in machine["gpus"]]
     tags = {
         "mlflow.source.name": provenance["script"],
-        "sg3flow.reproduce": provenance["reproduce"],
-        "sg3flow.python": compute["python"],
-        "sg3flow.machine": f"{machine['system']} {machine['architecture']}",
-        "sg3flow.cpu": f"{machine['cpu']}, {machine['usable_cores']} cores used",
-        "sg3flow.memory_gib": str(machine["memory_gib"]),
-        "sg3flow.gpu": ", ".join(gpus),
-        "sg3flow.driver": machine["driver"],
-        "sg3flow.cuda": compute["cuda"],
-        "sg3flow.ops": compute["ops"],
-        "sg3flow.threads": str(compute["threads"]),
-        "sg3flow.seed": str(provenance["seed"]),
-        "sg3flow.data": data["digest"],
-        "sg3flow.licence": data["licence"],
-        "sg3flow.dvc_exp": provenance["dvc_exp"],
-        "mlflow.parentRunId": provenance["mlflow_run"],  # of `mlflow run`: ours stands below it
+        Tag.REPRODUCE: provenance["reproduce"],
+        Tag.PYTHON: compute["python"],
+        Tag.MACHINE: f"{machine['system']} {machine['architecture']}",
+        Tag.CPU: f"{machine['cpu']}, {machine['usable_cores']} cores used",
+        Tag.MEMORY_GIB: str(machine["memory_gib"]),
+        Tag.GPU: ", ".join(gpus),
+        Tag.DRIVER: machine["driver"],
+        Tag.CUDA: compute["cuda"],
+        Tag.OPS: compute["ops"],
+        Tag.THREADS: str(compute["threads"]),
+        Tag.SEED: str(provenance["seed"]),
+        Tag.DATA: data["digest"],
+        Tag.LICENSE: data["licence"],
+        Tag.DVC_EXP: provenance["dvc_exp"],
+        "mlflow.parentRunId": provenance["mlflow_run"],  # of `mlflow run`: its child
     }
     common = _common(provenance["code"], provenance["user"])
     return _filled(common | tags | _version_tags(versions))
@@ -86,28 +100,27 @@ def _common(code: Mapping[str, Any], user: str) -> dict[str, str]:
             "mlflow.source.git.commit": code["commit"],
             "mlflow.source.git.branch": code["branch"],
             "mlflow.source.git.repoURL": code["remote"],
-            "sg3flow.git_dirty": str(code["dirty"]).lower(),
+            Tag.GIT_DIRTY: str(code["dirty"]).lower(),
         }
     return tags
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    return {f"sg3flow.version.{name}": versions[name] for name in _PACKAGES if name in versions}
+    return {f"{Tag.VERSION}{name}": versions[name] for name in _PACKAGES if name in versions}
 
 
 def _filled(tags: Mapping[str, str]) -> dict[str, str]:
-    """Without tags that say nothing."""
+    """The tags that are not empty."""
     return {name: value for name, value in tags.items() if value}
 
 
-EVENTS, STATS = "events.jsonl", "stats.jsonl"
 FILE_KINDS = ("image", "artifact", "snapshot")
 
 
 class Outbox:
     """Appends to the events of a run folder.
 
-    A journal that cannot be written never stops the work it tells of: a warning says so, once.
+    An outbox that cannot be written does not stop the stage: it prints one warning.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,21 +128,21 @@ class Outbox:
         self._warned = False
 
     def begin(self) -> None:
-        """Note that a process works on the run from now on, and from what code, on what machine.
+        """Record that a process starts to work on the run, with its code and machine.
 
-        A training has written that down itself, and in more detail.
+        A training records code and machine itself, in ``provenance.json``.
         """
         self.note("begin")
         if read_provenance(self.folder) is not None:
             return
-        tags = dict(provenance_tags())  # a copy: it is made once for the process
+        tags = dict(provenance_tags())  # a copy: the function is cached
         has_parent = "training" in (read_run(self.folder) or {})
-        if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: ours stands below
+        if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: its child
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
         self.note("tags", values=tags)
 
     def end(self, status: str) -> None:
-        """Note how the work ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        """Record how the work ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self.note("end", status=status)
 
     def note(self, kind: str, *, key: str = "", file: str = "", nimg: int = 0, **rest: Any) -> None:
@@ -141,12 +154,12 @@ class Outbox:
             self._warn(error)
 
     def keep(self, path: Path, name: str) -> bool:
-        """Keep a file as it is now, below ``files/``; whether that worked."""
+        """Keep the present content of a file below ``files/``; whether that worked."""
         target = self.folder / "files" / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            # Every writer of this project replaces files: a link stays what it was.
+            # All writers of this project replace files, so a hard link keeps the content.
             try:
                 os.link(path, target)
             except OSError:  # another file system, or one without hard links
@@ -158,42 +171,42 @@ class Outbox:
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
-            print(f"warning: not tracked: {error}; the results stand", file=sys.stderr)
+            print(f"warning: not tracked: {error}; the results are not affected", file=sys.stderr)
         self._warned = True
 
 
 def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None) -> Outbox:
-    """A new run folder for one execution of a stage, in ``state/tracking/``.
+    """A new run folder, in ``state/tracking/``, for one execution of a stage.
 
     Args:
         stage: name of the stage and of its run.
         params: its settings as text.
-        training_run: the training folder it works on; its run becomes the parent.
+        training_run: the training folder that the stage reads; its run becomes the parent.
     """
     started, uid = time.time(), uuid.uuid4().hex
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
-    journal = Outbox(state_root() / "tracking" / f"{stamp}-{stage}-{uid[:8]}")
+    outbox = Outbox(tracking_state() / f"{stamp}-{stage}-{uid[:8]}")
     content: dict[str, Any] = {"format": RUN_FORMAT, "uid": uid, "started": started}
     content |= {"stage": stage, "name": stage, "params": dict(params)}
     training = read_run(training_run) if training_run else None
     if training is not None:
         content["training"] = {"uid": training["uid"], "name": training.get("name", "")}
-    with suppress(OSError):  # the first line of the journal fails, too, and warns
-        write_json(journal.folder / "run.json", content)
+    with suppress(OSError):  # the first event fails, too, and prints a warning
+        write_json(outbox.folder / RUN, content)
     if training is not None:
-        journal.note("parent")
-    return journal
+        outbox.note("parent")
+    return outbox
 
 
 def noted_end(folder: Path) -> tuple[str, float]:
-    """How the work on a run ended, and when; ``("", 0)``: it goes on, or was killed."""
+    """How the work on a run ended, and when; ``("", 0)``: it still runs, or was killed."""
     rows = [row for row in read_whole_lines(folder / EVENTS) if row["kind"] in ("begin", "end")]
     last = rows[-1] if rows else {}
     return last.get("status", ""), last["timestamp"] if "status" in last else 0.0
 
 
 def last_report(folder: Path) -> float:
-    """When a run last told anything, in seconds since 1970."""
+    """The time of the last line of a run, in seconds since 1970."""
     times = [
         row.get("timestamp", 0.0)
         for name in (EVENTS, STATS)
@@ -202,31 +215,22 @@ def last_report(folder: Path) -> float:
     return max(times, default=0.0) or time.time()
 
 
-def whole_lines(path: Path, start: int) -> list[bytes]:
-    """The complete lines from byte ``start`` on."""
-    if not path.exists():
-        return []
-    with path.open("rb") as stream:
-        stream.seek(start)
-        content = stream.read()
-    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-
-
 @dataclass
 class Offset:
-    """What a server has of a folder.
+    """How much of a run folder a server has.
 
-    Kept in ``state/sent/``, not in the folder: that may be an output of DVC's, or a copy on a disk
-    that cannot be written. Losing it costs time alone: everything goes again and adds nothing.
+    It is saved in ``state/sent/``, because the folder may be an output of DVC or read-only. Losing
+    it costs only time: everything is sent again, which adds nothing.
 
     Attributes:
         folder: the run folder.
-        uri: the server, without its password.
-        run_id: the run there.
-        stats: bytes of ``stats.jsonl`` that it has.
-        events: bytes of ``events.jsonl`` that it has.
-        ahead: begin and end of lines after that which it has too: one it refuses stops no other.
-        status: the status it was told.
+        uri: the server, without password.
+        run_id: the run on the server.
+        stats: bytes of ``stats.jsonl`` that the server has.
+        events: bytes of ``events.jsonl`` that the server has.
+        ahead: first and end byte of later lines that the server has: a refused line does not stop
+            the lines after it.
+        status: the run's status on the server.
     """
 
     folder: str
@@ -238,22 +242,22 @@ class Offset:
     status: str = ""
 
     def save(self) -> None:
-        """Remember it."""
+        """Write it to the disk."""
         write_json(_place(Path(self.folder), self.uri, "json"), asdict(self))
 
     def is_for(self, folder: Path, uri: str) -> bool:
-        """Whether this is about that folder and that server."""
+        """Whether this is the offset of that folder and server."""
         return (self.folder, self.uri) == (str(folder.resolve()), without_secrets(uri))
 
     def restart(self, run_id: str) -> None:
-        """Begin anew, with a run that has nothing yet as far as we know."""
+        """Set all offsets to 0, for a new run."""
         self.run_id, self.stats, self.events = run_id, 0, 0
         self.ahead, self.status = [], ""
 
     def events_left(self) -> list[tuple[int, bytes]]:
-        """Lines of ``events.jsonl`` that the server lacks, each with the byte it begins at."""
+        """Lines of ``events.jsonl`` that the server lacks, each with its first byte."""
         left, start = [], self.events
-        known = {begin for begin, _ in self.ahead}
+        known = {first for first, _ in self.ahead}
         for line in whole_lines(Path(self.folder) / EVENTS, start):
             if start not in known:
                 left.append((start, line))
@@ -261,16 +265,16 @@ class Offset:
         return left
 
     def sent(self, start: int, line: bytes) -> None:
-        """Note that the line which begins at ``start`` is there."""
+        """Record that the server has the line that starts at byte ``start``."""
         self.ahead.append([start, start + len(line)])
-        ends = {begin: end for begin, end in self.ahead}
+        ends = {first: end for first, end in self.ahead}
         while self.events in ends:
             self.events = ends.pop(self.events)
         self.ahead = [list(item) for item in ends.items()]
         self.save()
 
     def unsent(self) -> tuple[int, int]:
-        """Lines that the server lacks, and how many of them are files."""
+        """The number of lines that the server lacks, and how many of them are files."""
         events = [line for _, line in self.events_left()]
         files = [line for line in events if _is_file(line)]
         stats = whole_lines(Path(self.folder) / STATS, self.stats)
@@ -278,7 +282,7 @@ class Offset:
 
 
 def load_offset(folder: Path, uri: str) -> Offset:
-    """How far ``folder`` was sent to the server ``uri``, as far as this machine knows."""
+    """The saved offset of ``folder`` on the server ``uri``; a new one if none is saved."""
     shown = without_secrets(uri)
     blank = Offset(str(folder.resolve()), shown)
     try:
@@ -291,7 +295,7 @@ def load_offset(folder: Path, uri: str) -> Offset:
 
 @contextmanager
 def single_uploader(folder: Path, uri: str) -> Iterator[bool]:
-    """Whether this process alone sends ``folder`` to ``uri`` while the block runs."""
+    """Hold the lock on sending ``folder`` to ``uri``; yields whether this process has it."""
     lock = file_lock(_place(folder, without_secrets(uri), "lock"))
     is_ours = try_lock(lock)
     try:
@@ -301,14 +305,11 @@ def single_uploader(folder: Path, uri: str) -> Iterator[bool]:
 
 
 def _place(folder: Path, uri: str, suffix: str) -> Path:
-    described = read_run(folder) or {}  # made anew at the same path, a folder is another run
+    described = read_run(folder) or {}  # a new folder at the same path is another run
     identity = (str(described.get("uid")), uri, str(folder.resolve()))
     mark = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:24]
-    return state_root() / "sent" / f"{mark}.{suffix}"
+    return offsets_folder() / f"{mark}.{suffix}"
 
 
 def _is_file(line: bytes) -> bool:
-    try:
-        return json.loads(line)["kind"] in FILE_KINDS
-    except (ValueError, KeyError, TypeError):
-        return False
+    return (parse_row(line) or {}).get("kind") in FILE_KINDS

@@ -1,4 +1,4 @@
-"""The training that somebody means, by any name a person has for it."""
+"""Finds trainings and registered versions in MLflow by any of their names, and reads them."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError, nearest
-from sg3flow.runs.provenance import DIFF, PACKAGES, PROVENANCE
+from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
 from sg3flow.runs.worktree import Record, read_record
-from sg3flow.settings import PROJECT_FILES
-from sg3flow.tracking.event_upload import SHA256_TAG, snapshot_models
+from sg3flow.settings import PROJECT_FILES, Tag
+from sg3flow.tracking.event_upload import snapshot_models
 from sg3flow.tracking.mlflow_store import (
     Store,
     find_version,
@@ -39,23 +39,23 @@ def split_version(text: str) -> tuple[str, str] | None:
 
 
 def find_training(store: Store, text: str) -> Any:
-    """The MLflow run of the one training that a text names.
+    """The MLflow run of the training that a text names.
 
     Args:
-        text: a registered version as ``split_version`` takes it, if no run is called so; a run's
-            id with or without ``runs:/``, or the beginning of one; a run's name; the uid in
-            ``run.json``; the name of a DVC experiment. The run of a later stage stands for its
+        text: a registered version as ``split_version`` takes it, unless a run has that name; a
+            run id with or without ``runs:/``, or its first digits; a run's name; the uid in
+            ``run.json``; the name of a DVC experiment. The run of a later stage means its
             training.
 
     Raises:
-        TrackingError: none or several are called so, or it belongs to no training.
+        TrackingError: no run or several runs match, or the run belongs to no training.
         ConfigError: a model has no such version.
     """
     version = split_version(text)
     if version is not None and not is_run_name(store, text):
         run_id = find_version(store, *version).run_id
         if not run_id:
-            raise TrackingError(f"{text} does not say which run made it")
+            raise TrackingError(f"{text} has no record of the run that made it")
         return _training_of(store, get_run(store, run_id))
     text = text.removeprefix("runs:/")
     is_id = _RUN_ID.fullmatch(text) is not None
@@ -80,12 +80,12 @@ def find_training(store: Store, text: str) -> Any:
 
 
 def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any]]]:
-    """What the text may mean, and the trainings that it then names."""
-    yield "have the uid", [run for run in trainings if run.data.tags.get("sg3flow.uid") == text]
+    """Each meaning of the text, and the trainings that match it."""
+    yield "have the uid", [run for run in trainings if run.data.tags.get(Tag.UID) == text]
     yield "are called", [run for run in trainings if run.info.run_name == text]
     yield (
         "are of the experiment",
-        [run for run in trainings if run.data.tags.get("sg3flow.dvc_exp") == text],
+        [run for run in trainings if run.data.tags.get(Tag.DVC_EXP) == text],
     )
     if _ID_START.fullmatch(text):
         yield (
@@ -95,18 +95,18 @@ def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any
 
 
 def is_run_name(store: Store, text: str) -> bool:
-    """Whether a training is called so: people name runs as they like, ``cats@night`` say."""
+    """Whether a training has that name: a run may be called ``cats@night``."""
     if _ALIAS.fullmatch(text) is None:
         return False
-    wanted = f"tags.`sg3flow.stage` = 'train' AND attributes.run_name = '{text}'"
+    wanted = f"tags.`{Tag.STAGE}` = 'train' AND attributes.run_name = '{text}'"
     return bool(store.client.search_runs(_experiments(store), wanted, max_results=1))
 
 
 def get_run(store: Store, run_id: str) -> Any:
-    """A run by its whole id.
+    """A run by its full id.
 
     Raises:
-        TrackingError: MLflow does not know it.
+        TrackingError: MLflow does not have it.
     """
     run = _find_run(store, run_id)
     if run is None:
@@ -126,13 +126,13 @@ def _find_run(store: Store, run_id: str) -> Any | None:
 
 
 def _training_of(store: Store, run: Any) -> Any:
-    """The run itself, or of a later stage's run the training that it belongs to."""
-    if run.data.tags.get("sg3flow.stage", "train") == "train":
+    """The run itself; for the run of a later stage, its training."""
+    if run.data.tags.get(Tag.STAGE, "train") == "train":
         return run
     parent = run.data.tags.get("mlflow.parentRunId")
     training = get_run(store, parent) if parent else None
-    if training is None or training.data.tags.get("sg3flow.stage", "train") != "train":
-        raise TrackingError(f"run {run.info.run_name} ({run.info.run_id}) is no training's")
+    if training is None or training.data.tags.get(Tag.STAGE, "train") != "train":
+        raise TrackingError(f"run {run.info.run_name} ({run.info.run_id}) belongs to no training")
     return training
 
 
@@ -142,7 +142,7 @@ def _experiments(store: Store) -> list[str]:
 
 def _trainings(store: Store) -> Iterator[Any]:
     experiments = _experiments(store)
-    wanted, token = "tags.`sg3flow.stage` = 'train'", None
+    wanted, token = f"tags.`{Tag.STAGE}` = 'train'", None
     while True:
         page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
         yield from page
@@ -151,11 +151,11 @@ def _trainings(store: Store) -> Iterator[Any]:
             return
 
 
-_FILES = ("run.json", PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
+_FILES = (RUN, PROVENANCE, DIFF, PACKAGES, *PROJECT_FILES)
 
 
 def find_record(run: str, scratch: Path) -> Record:
-    """The record of a training: of a run folder where it stands, of any other name from the server.
+    """The record of a training, from a run folder or, for any other name, from the server.
 
     Args:
         run: a run folder, or what ``download_record`` takes.
@@ -165,21 +165,21 @@ def find_record(run: str, scratch: Path) -> Record:
         TrackingError, DataError: as ``download_record``.
     """
     folder = Path(run).expanduser()
-    if (folder / "run.json").is_file():
+    if (folder / RUN).is_file():
         return read_record(folder.resolve(), origin=run)
     if folder.is_dir():
-        raise DataError(f"{run} is no run folder: it holds no run.json")
+        raise DataError(f"{run} is not a run folder: it has no {RUN}")
     return download_record(run, scratch)
 
 
 def download_record(run: str, folder: Path) -> Record:
-    """Find a training and bring its record into ``folder``.
+    """Find a training and download its record into ``folder``.
 
     Args:
         run: any name that ``find_training`` takes.
 
     Raises:
-        TrackingError: there is no such training, or several; or the server does not answer.
+        TrackingError: no training or several match, or the server does not answer.
         DataError: the run has no record.
     """
     store = open_registry()
@@ -197,10 +197,10 @@ def download_record(run: str, folder: Path) -> Record:
 
 def _digests(store: Store, run: Any) -> dict[str, str]:
     tags = [model.tags for model in snapshot_models(store, run)]
-    return {tag["sg3flow.snapshot"]: tag[SHA256_TAG] for tag in tags if SHA256_TAG in tag}
+    return {tag[Tag.SNAPSHOT]: tag[Tag.SHA256] for tag in tags if Tag.SHA256 in tag}
 
 
-# Statistics of the machine, a request each: nobody compares runs by them.
+# Statistics of the machine: they cost a request each, and no comparison shows them.
 _LEFT_OUT = re.compile(r"(Resources|Repairs|system)/.*|Timing/(?!sec_per_kimg$).*")
 
 
@@ -209,10 +209,10 @@ class TrackedRun:
     """A training run as MLflow has it.
 
     Attributes:
-        params, tags: as texts.
+        params, tags: as text.
         histories: (step, value) by metric, in order of the steps.
-        data: the data set: name, digest (its first 16 digits), and what its profile says.
-        report: a copy of the report of its last evaluation; None: it has none.
+        data: the data set: name, first 16 digits of the digest, and its profile.
+        report: a copy of the report of its last evaluation; None: there is none.
         snapshots: (kimg, file name, model URI), the oldest first.
     """
 
@@ -234,7 +234,7 @@ class RegisteredVersion:
     Attributes:
         uri: ``models:/NAME/VERSION``.
         run_id: of the run that made it; empty: not recorded.
-        tags: as texts.
+        tags: as text.
         results: its rows of ``reports/metrics.json``, by metric.
     """
 
@@ -262,10 +262,10 @@ def registered_version(text: str) -> RegisteredVersion:
 
 
 def training_id(text: str) -> str:
-    """The id of the one training run that a text names, as ``find_training`` takes it.
+    """The id of the training run that a text names, as ``find_training`` takes it.
 
     Raises:
-        TrackingError: none or several are called so, or the server does not answer.
+        TrackingError: no training or several match, or the server does not answer.
     """
     store = open_registry()
     with tracking_errors(store.uri):
@@ -273,10 +273,10 @@ def training_id(text: str) -> str:
 
 
 def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
-    """Everything that is compared of a training run.
+    """All data of a training run that a comparison uses.
 
     Args:
-        folder: where a copy of its report may be put.
+        folder: for a copy of its report.
 
     Raises:
         TrackingError: the run is gone, or the server does not answer.
@@ -299,7 +299,7 @@ def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
 
 
 def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
-    # Of several values at a step, say of an evaluation that ran twice, the last one holds.
+    # Of several values at a step, for example after a second evaluation, the last one counts.
     points = store.client.get_metric_history(run_id, name)
     by_step = {p.step: p.value for p in sorted(points, key=lambda p: (p.step, p.timestamp))}
     return [(float(step), float(value)) for step, value in by_step.items()]
@@ -317,7 +317,7 @@ def _data(run: Any) -> dict[str, Any]:
 def _report(store: Store, run: Any, folder: Path) -> Path | None:
     """The report of the last evaluation that belongs to a training run."""
     parent = run.info.run_id
-    wanted = f"tags.`sg3flow.stage` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
+    wanted = f"tags.`{Tag.STAGE}` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
     order = ["attributes.start_time DESC"]
     for child in store.client.search_runs([run.info.experiment_id], wanted, order_by=order):
         names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
@@ -330,7 +330,7 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
 def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
     found = []
     for model in snapshot_models(store, run):
-        file, kimg = model.tags.get("sg3flow.snapshot"), model.params.get("kimg", "")
+        file, kimg = model.tags.get(Tag.SNAPSHOT), model.params.get("kimg", "")
         if file and kimg.isdigit():
             found.append((int(kimg), str(file), f"models:/{model.model_id}"))
     return sorted(found)

@@ -1,7 +1,9 @@
-"""Sends what a run folder holds and a tracking server lacks; sending again adds nothing.
+"""Sends what a tracking server lacks of a run folder; sending twice adds nothing.
 
-The run is found by a tag, a metric point with the same time and value is one point, a picture's
-name is made of its content, a snapshot's model is looked up before it is made.
+The run is found by a tag, a metric point with the same time and value is one point, the name of an
+image derives from its key and time, and the model of a snapshot is looked up before it is created.
+
+MLflow is imported only to send: a stage imports this module, and MLflow's import takes a second.
 """
 
 import time
@@ -11,9 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissingError
-from sg3flow.runs.provenance import read_packages, read_provenance
-from sg3flow.runs.run_folder import read_row, read_run
-from sg3flow.tracking.event_upload import delete_snapshot_models
+from sg3flow.runs.provenance import read_packages
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    RUN,
+    STATS,
+    read_provenance,
+    read_row,
+    read_run,
+    whole_lines,
+)
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
@@ -23,25 +33,22 @@ from sg3flow.tracking.mlflow_store import (
     tracking_uri,
 )
 from sg3flow.tracking.outbox import (
-    EVENTS,
-    STATS,
     Offset,
     last_report,
     load_offset,
     noted_end,
     recorded_tags,
-    whole_lines,
 )
 
-_BATCH_METRICS = 1000  # MLflow takes no more in one request
-_REFUSED_WAIT_SEC = 300.0  # what it refuses may be a large file: not every few seconds again
+_BATCH_METRICS = 1000  # the limit of MLflow for one request
+_REFUSED_WAIT_SEC = 300.0  # a refused file may be large: do not retry every few seconds
 
 
 class Uploader:
     """Sends one run folder to the tracking server in force.
 
     Attributes:
-        live: whether the work it tells of goes on; without an end it was killed otherwise.
+        live: whether the stage still runs; else a run without an end was killed.
     """
 
     def __init__(
@@ -49,15 +56,15 @@ class Uploader:
     ) -> None:
         self.folder, self.live = folder, live
         self._on_progress = on_progress
-        self._position: Offset | None = None
+        self._offset: Offset | None = None
         self._sent_state: object = None
-        self._refused: dict[int, tuple[float, TrackingError]] = {}  # when, and why, by first byte
+        self._refused: dict[int, tuple[float, TrackingError]] = {}  # time and reason by first byte
 
     def send(self) -> None:
         """Send everything that is new.
 
         Raises:
-            TrackingError: something could not be sent; what could be is remembered.
+            TrackingError: something could not be sent; the offset has what was sent.
         """
         state = self._state()
         if state == self._sent_state:
@@ -71,12 +78,12 @@ class Uploader:
         except TrainingMissingError:
             raise
         except TrackingError:
-            self._position = None  # it may be that the run is gone: look for it next time
+            self._offset = None  # the run may be gone: look it up next time
             raise
         self._sent_state = state
 
     def send_own(self) -> None:
-        """Send all but what has to wait for the training run, which ``sg3flow sync`` sends later.
+        """Send everything but what waits for the training run; ``sg3flow sync`` sends that later.
 
         Raises:
             TrackingError: as ``send``.
@@ -98,7 +105,7 @@ class Uploader:
             return find_run(store, self._described()["uid"]) == offset.run_id
 
     def is_deleted(self) -> bool:
-        """Whether somebody has deleted the run on the server: it should not come back."""
+        """Whether a user has deleted the run on the server: it must not come back."""
         store = connect()
         uid = self._described()["uid"]
         with tracking_errors(store.uri):
@@ -106,17 +113,17 @@ class Uploader:
 
     def run_id(self) -> str:
         """The run on the server, after ``send``."""
-        assert self._position is not None
-        return self._position.run_id
+        assert self._offset is not None
+        return self._offset.run_id
 
     def _described(self) -> dict[str, Any]:
         described = read_run(self.folder)
         if described is None:
-            raise TrackingError(f"{self.folder}/run.json is missing or damaged: nothing to send")
+            raise TrackingError(f"{self.folder}/{RUN} is missing or damaged: cannot send it")
         return described
 
     def _state(self) -> object:
-        """Changes whenever there may be something new to send."""
+        """A value that changes whenever there may be something new to send."""
         files = (self.folder / name for name in (EVENTS, STATS))
         sizes = [path.stat().st_size if path.exists() else 0 for path in files]
         return tracking_uri(), self.live, sizes
@@ -133,14 +140,14 @@ class Uploader:
                 return problems
 
     def _open(self, store: Store) -> Offset:
-        """Find or make the run, describe it, and see how far it was sent."""
-        if self._position is None or not self._position.is_for(self.folder, store.uri):
+        """Find or create the run, describe it, and load its offset."""
+        if self._offset is None or not self._offset.is_for(self.folder, store.uri):
             offset = load_offset(self.folder, store.uri)
             run_id = find_or_create_run(store, self.folder, self._described())
             if offset.run_id != run_id:
                 offset.restart(run_id)
-            self._position = offset
-        return self._position
+            self._offset = offset
+        return self._offset
 
     def _send_stats(self, store: Store, offset: Offset) -> None:
         batch: list[Any] = []
@@ -162,7 +169,7 @@ class Uploader:
         self._on_progress()
 
     def _send_events(self, store: Store, offset: Offset) -> list[TrackingError]:
-        """Send line by line; what the server refuses is passed over, and tried again later."""
+        """Send line by line; a line that the server refuses is skipped and retried later."""
         from sg3flow.tracking.event_upload import Target, send_event
 
         training = self._described().get("training")
@@ -179,7 +186,7 @@ class Uploader:
                 with tracking_errors(store.uri):
                     send_event(target, read_row(line, self.folder / EVENTS, f"byte {start}"))
             except TrackingError as error:
-                if error.__cause__ is not None:  # the server's doing: does it answer at all?
+                if error.__cause__ is not None:  # from the server: does it still answer?
                     _require_answer(store)
                     self._refused[start] = (time.monotonic(), error)
                 problems.append(error)
@@ -189,15 +196,15 @@ class Uploader:
         return problems
 
     def _send_status(self, store: Store, offset: Offset) -> bool:
-        """Set the run's status; False if all must go to another run instead."""
+        """Set the run's status; False: everything must be sent to another run."""
         status = self._status()
         if status == offset.status:
             return True
         if status == "RUNNING":
             store.client.update_run(offset.run_id, status=status)
         elif find_or_create_run(store, self.folder, self._described()) != offset.run_id:
-            # A request that was answered too late had made the run a second time.
-            self._position = None
+            # A request that was answered late has created the run a second time.
+            self._offset = None
             return False
         else:
             ended = noted_end(self.folder)[1] or last_report(self.folder)
@@ -208,23 +215,26 @@ class Uploader:
 
 
 def _require_answer(store: Store) -> None:
-    """Raise what the client does, unless the server still answers."""
+    """Raise the error of the client if the server does not answer."""
     try:
         store.client.get_experiment(store.experiment_id)
-    except Exception:  # a refused upload may have broken the connection: a new one then
+    except Exception:  # a refused upload may have broken the connection: try a new one
         store.client.get_experiment(store.experiment_id)
 
 
 def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) -> str:
-    """The MLflow run of a run folder, made if it is missing, with all that describes it.
+    """The MLflow run of a run folder, created if it is missing, with its description.
 
-    The description is sent whenever a delivery begins: an earlier one may have been cut off between
-    making the run and describing it.
+    The description is sent by every new uploader: an earlier one may have been interrupted between
+    creating the run and describing it.
     """
-    tags = {"sg3flow.uid": described["uid"], "sg3flow.stage": described.get("stage", "train")}
-    tags |= {f"sg3flow.{k}": described[k] for k in ("fingerprint", "command") if k in described}
+    from sg3flow.tracking.event_upload import delete_snapshot_models
+
+    tags = {Tag.UID: described["uid"], Tag.STAGE: described.get("stage", "train")}
+    known = {"fingerprint": Tag.FINGERPRINT, "command": Tag.COMMAND}
+    tags |= {tag: described[key] for key, tag in known.items() if key in described}
     if "kimg" in described["params"]:
-        tags["sg3flow.kimg"] = str(described["params"]["kimg"])
+        tags[Tag.KIMG] = str(described["params"]["kimg"])
     tags |= recorded_tags(read_provenance(folder), read_packages(folder))
     uid = described["uid"]
     if find_run(store, uid) is None:
@@ -232,7 +242,7 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
         store.client.create_run(store.experiment_id, start_ms, tags, run_name=described["name"])
     run_id = find_run(store, uid)
     if run_id is None:
-        raise TrackingError("MLflow made a run and cannot find it; try again later")
+        raise TrackingError("MLflow created a run and does not find it; try again later")
     for run in runs_tagged(store, uid):
         if run.info.run_id != run_id:
             delete_snapshot_models(store, run)
@@ -247,8 +257,8 @@ def _describe_run(
 ) -> None:
     from mlflow.entities import Param, RunTag
 
-    # A parameter cannot be changed: a run that was made longer keeps its first kimg there, and has
-    # the present one as a tag.
+    # A parameter cannot be changed: after an extension of a run it has the first kimg, and a tag
+    # has the present one.
     sent = store.client.get_run(run_id).data.params
     params = [Param(k, str(v)) for k, v in described["params"].items() if k not in sent]
     store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
@@ -278,7 +288,7 @@ def _attach_data(store: Store, run_id: str, folder: Path, described: dict[str, A
 def _metrics_of(row: dict[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
-    # The time in the file is part of the point's identity: a replay adds nothing.
+    # The time in the file identifies the point: sending it again adds nothing.
     time_ms, step = int(row["timestamp"] * 1000), row["nimg"] // 1000
     return [
         Metric(name, value["mean"], time_ms, step)

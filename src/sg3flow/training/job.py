@@ -29,8 +29,8 @@ from sg3flow.runs.code_state import (
     code_digest,
     given_values,
 )
-from sg3flow.runs.provenance import data_info, read_provenance
-from sg3flow.runs.run_folder import read_run
+from sg3flow.runs.provenance import data_info
+from sg3flow.runs.run_folder import RUN, list_snapshots, read_provenance, read_run
 from sg3flow.settings import project_root, state_root
 from sg3flow.training.assembly import resolve
 from sg3flow.training.batch_size_finder import cached_batch_gpu
@@ -74,7 +74,7 @@ def other_code_note(root: Path, config: TrainConfig, data_digest: str, key: str)
     """
     wanted = deciding_settings(given_values(config))
     found: dict[Path, int] = {}
-    for described in root.glob("*/run/run.json"):
+    for described in root.glob(f"*/run/{RUN}"):
         base = described.parents[1]
         run = read_run(described.parent)
         if run is None or base.name.partition("-")[0] == key or "params" not in run:
@@ -89,7 +89,7 @@ def other_code_note(root: Path, config: TrainConfig, data_digest: str, key: str)
         return ""
     base = max(found, key=lambda each: found[each])
     version = ((read_provenance(base / "run") or {}).get("code") or {}).get("version", "")
-    snapshot = max((base / "run").glob("network-snapshot-*.pkl"), default=None)
+    snapshot = next(reversed(list_snapshots(base / "run")), None)
     advice = f"; --resume {snapshot} starts from its last network" if snapshot else ""
     made_by = f"sg3flow {version}" if version else "another version of the code"
     return (

@@ -20,13 +20,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sg3flow import distributed
 from sg3flow.errors import (
-    LAUNCHED,
     ProcessLostError,
     Sg3flowError,
     TrainingInterruptedError,
     failure_kind,
 )
 from sg3flow.resources import available_cpus
+from sg3flow.settings import LAUNCHED
 
 # Between the wish to stop and the end of a step that is under way and of saving its state.
 _SHUTDOWN_SEC = 300
@@ -41,7 +41,7 @@ def launch(count: int, command: Sequence[str]) -> None:
     Raises:
         Sg3flowError: what ended the first of them.
     """
-    os.environ[LAUNCHED] = "1"
+    os.environ[LAUNCHED.name] = "1"
     # Each process with all cores would have them wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

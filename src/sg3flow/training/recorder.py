@@ -18,7 +18,15 @@ from sg3flow.files import atomic_write
 from sg3flow.networks.layers import to_uint8
 from sg3flow.params_file import parse_pair
 from sg3flow.runs.machine import SystemMonitor
-from sg3flow.runs.run_folder import DIGESTS, Reporter, Stat
+from sg3flow.runs.run_folder import (
+    DIGESTS,
+    STATS,
+    Reporter,
+    Stat,
+    fakes_name,
+    metric_file,
+    snapshot_name,
+)
 from sg3flow.training.assembly import Parts
 from sg3flow.training.work_folder import RunFolder
 
@@ -158,7 +166,7 @@ class RunRecord:
             if name in values
         ]
         print(" ".join(columns), flush=True)
-        self.folder.publish("stats.jsonl")
+        self.folder.publish(STATS)
 
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
         """The networks and a grid of samples."""
@@ -179,7 +187,7 @@ class RunRecord:
         self.folder.publish(DIGESTS)
 
     def _save_fakes(self, parts: Parts, nimg: int) -> None:
-        name = f"fakes{nimg // 1000:06d}.png" if nimg else "fakes_init.png"
+        name = fakes_name(nimg)
         path = self.folder.work / name
         save_fakes(path, parts.G_ema, self.grid, self.config.batch_gpu, parts.device)
         self.reporter.image(path, "samples", nimg)
@@ -187,7 +195,7 @@ class RunRecord:
 
     def snapshot_path(self, nimg: int) -> Path:
         """Where the snapshot of this moment stands."""
-        return self.folder.work / f"network-snapshot-{nimg // 1000:06d}.pkl"
+        return self.folder.work / snapshot_name(nimg)
 
     def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
         """Whether an earlier start of this run has measured the snapshot already."""
@@ -199,7 +207,7 @@ class RunRecord:
         for name, value in values.items():
             print(f"{snapshot.name}: {name} {value:.4f}", flush=True)
             self.reporter.metric(snapshot, name, value, nimg)
-            self.folder.publish(f"metric-{name}.jsonl")
+            self.folder.publish(metric_file(name))
 
     def state_is_due(self) -> bool:
         """Whether it is time to save a state between two reports."""

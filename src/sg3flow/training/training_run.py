@@ -20,8 +20,18 @@ from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.resources import flushed_denormals, pick_device
 from sg3flow.runs.machine import SystemMonitor
-from sg3flow.runs.provenance import capture, network_info, read_provenance
-from sg3flow.runs.run_folder import JsonlReporter, describe_run, read_uid
+from sg3flow.runs.provenance import capture, network_info
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    NETWORKS,
+    OPTIONS,
+    REALS,
+    RUN,
+    JsonlReporter,
+    describe_run,
+    read_provenance,
+    read_uid,
+)
 from sg3flow.settings import state_root
 from sg3flow.training.assembly import Parts, build
 from sg3flow.training.batch_size_finder import out_of_memory_advice
@@ -202,9 +212,9 @@ def _lead(
         print(f"a longer run of this training has been here already (in {folder.work})")
         folder.publish_all(job.final_nimg)
         return
-    write_json(folder.work / "training_options.json", job.options())
+    write_json(folder.work / OPTIONS, job.options())
     describe_run(folder.work, job.description())
-    folder.publish("run.json")
+    folder.publish(RUN)
     loop = _assemble(job, device, folder, measure_for)
     folder.publish_all(job.final_nimg)
     total = job.config.kimg * 1000
@@ -216,7 +226,7 @@ def _lead(
         folder.publish_all(job.final_nimg)
         if not complete:
             raise _interrupted(loop)
-    folder.publish("events.jsonl")  # with its end
+    folder.publish(EVENTS)  # with its end
 
 
 def _follow(
@@ -282,14 +292,14 @@ def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) 
     reporter = JsonlReporter(folder.work)
     size = grid_size(config.grid, items.packed.resolution)
     grid = choose_samples(items, size, parts.G.z_dim, config.seed)
-    reals = folder.work / "reals.png"
+    reals = folder.work / REALS
     if not reals.exists():
         save_reals(reals, items, grid)
     reporter.image(reals, "reals", 0)
-    summary = folder.work / "networks.txt"
+    summary = folder.work / NETWORKS
     write_text(summary, _summary(parts, config))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
-    options, described = folder.work / "training_options.json", folder.work / "run.json"
+    options, described = folder.work / OPTIONS, folder.work / RUN
     for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)

@@ -24,7 +24,17 @@ from sg3flow.files import (
     write_text,
 )
 from sg3flow.ops.backend import backend_name
-from sg3flow.runs.run_folder import read_run, read_uid, read_whole_lines
+from sg3flow.output_checks import check_replaceable
+from sg3flow.runs.run_folder import (
+    RUN,
+    kimg_of,
+    list_snapshots,
+    read_run,
+    read_uid,
+    read_whole_lines,
+    snapshot_kimg,
+    snapshot_name,
+)
 from sg3flow.training.assembly import Parts
 
 _log = logging.getLogger(__name__)
@@ -207,9 +217,9 @@ class RunFolder:
 
     def publish_all(self, final_nimg: int) -> None:
         """Show everything that starts of this run have made up to ``final_nimg`` images."""
-        self.publish("run.json")  # first: it tells whose folder this is
+        self.publish(RUN)  # first: it tells whose folder this is
         for path in sorted(self.work.iterdir()):
-            kimg = _kimg_of(path.name)
+            kimg = kimg_of(path.name)
             if kimg is not None and kimg > final_nimg // 1000:
                 (self.out / path.name).unlink(missing_ok=True)
             elif not path.name.startswith("."):
@@ -222,8 +232,8 @@ class RunFolder:
 
         In the work folder: DVC removes the output folder when the stage runs again.
         """
-        newest = max(self.work.glob("network-snapshot-*.pkl"), default=None)
-        return newest if newest is not None and _kimg_of(newest.name) else None
+        newest = next(reversed(list_snapshots(self.work)), None)
+        return newest if newest is not None and snapshot_kimg(newest.name) else None
 
     def close(self) -> None:
         """Let others use the work folder."""
@@ -242,7 +252,7 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
     """
     base = state_root / key
     past = StateFolder(base / "states").latest_nimg() > final_nimg
-    if past and not (base / "run" / f"network-snapshot-{final_nimg // 1000:06d}.pkl").exists():
+    if past and not (base / "run" / snapshot_name(final_nimg)).exists():
         base = state_root / f"{key}-{final_nimg}"
     work, states = base / "run", StateFolder(base / "states")
     work.mkdir(parents=True, exist_ok=True)
@@ -261,12 +271,6 @@ def open_run_folder(state_root: Path, key: str, final_nimg: int) -> RunFolder:
     for left in (*work.glob(".*.tmp"), *states.folder.glob(".*.tmp")):
         left.unlink()  # of a start that was killed while it wrote
     return RunFolder(work, states, lock)
-
-
-def _kimg_of(name: str) -> int | None:
-    """The thousands of images in the name of a snapshot or sample grid."""
-    match = re.fullmatch(r"(?:network-snapshot-|fakes)(\d{6,})\.(?:pkl|png)", name)
-    return int(match[1]) if match else None
 
 
 def _cut(path: Path, final_nimg: int) -> None:
@@ -290,13 +294,8 @@ def check_out(out: Path, key: str, uid: str) -> None:
     Raises:
         DataError: it holds something else; nothing is touched.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file; a training writes a folder: choose another --run-dir")
+    check_replaceable(out, _is_run_folder, "a training run", "--run-dir")
     run = read_run(out)
-    if run is None and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise DataError(f"{out} holds other files and no run.json; choose an empty folder")
     if run is not None and run["uid"] != uid:
         what = "another training ({}; settings or data differ)"
         if run["fingerprint"] == key:
@@ -304,6 +303,11 @@ def check_out(out: Path, key: str, uid: str) -> None:
         raise DataError(
             f"{out} shows {what.format(run['name'])}; choose another folder or remove that one"
         )
+
+
+def _is_run_folder(path: Path) -> bool:
+    """Whether a run is shown there, or nothing but hidden files."""
+    return read_run(path) is not None or all(each.name.startswith(".") for each in path.iterdir())
 
 
 def numbered_out(outdir: Path, name: str, uid: str) -> Path:

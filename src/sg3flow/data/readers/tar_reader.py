@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
 from sg3flow.errors import DataError
+from sg3flow.files import check_room
 from sg3flow.progress import progress
-from sg3flow.transfers import check_room
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # All that the readers of the standard library raise over damaged archives.

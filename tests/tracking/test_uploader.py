@@ -16,7 +16,7 @@ from sg3flow.config import EvaluateConfig
 from sg3flow.errors import TrackingError, TrainingMissingError
 from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import JsonlReporter
-from sg3flow.tracking.event_upload import SHA256_TAG
+from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import connect, time_to_upload, tracking_uri, training_run_id
 from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
 from sg3flow.tracking.stage_run import tracked_stage
@@ -103,7 +103,7 @@ def test_a_copy_goes_to_another_server_from_another_project(
 
 @pytest.fixture
 def evaluated(run_folder, monkeypatch):
-    """A training nobody has heard of, and an evaluation of it."""
+    """A training that no server has, and an evaluation of it."""
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
     report = Path("report.json")
     report.write_text("first")
@@ -113,11 +113,11 @@ def evaluated(run_folder, monkeypatch):
         stage.training_metrics({"kid": 0.5}, 3, snapshot="network-snapshot-000003.pkl")
         stage.training_image(run_folder / "fakes000003.png", "render/grid", 3)
         stage.artifact(report)
-    # As every writer of the project does it: the journal keeps the first.
+    # As every writer of the project does it: the outbox keeps the first content.
     report.with_suffix(".new").write_text("second")
     os.replace(report.with_suffix(".new"), report)
-    [journal] = Path("state/tracking").iterdir()
-    return journal
+    [outbox] = Path("state/tracking").iterdir()
+    return outbox
 
 
 def check_evaluated(run_folder: Path):
@@ -143,7 +143,7 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
     store = connect()
     [run] = store.client.search_runs([store.experiment_id])
     assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
-    assert load_offset(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, picture
+    assert load_offset(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, image
     result = sync(evaluated)
     assert result.exit_code == 1 and "3 lines left: the training run" in result.stdout
     result = sync()  # trainings first
@@ -173,7 +173,7 @@ def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
 
 
 def test_a_run_made_twice_becomes_one(run_folder, is_complete):
-    """As after a request that was answered when it had been given up and made again."""
+    """As after a request that succeeded after its timeout, and was repeated."""
     Uploader(run_folder).send()
     store = connect()
     tags = {"sg3flow.uid": json.loads((run_folder / "run.json").read_text())["uid"]}
@@ -195,7 +195,7 @@ def test_a_snapshot_written_again_replaces_its_bytes(run_folder, is_complete):
     is_complete(run_folder)
     store = connect()
     [model] = store.client.search_logged_models([store.experiment_id])
-    assert model.tags[SHA256_TAG] == sha256_file(snapshot)
+    assert model.tags[Tag.SHA256] == sha256_file(snapshot)
     found = download_artifacts(f"models:/{model.model_id}")
     assert Path(found, snapshot.name).read_bytes() == snapshot.read_bytes()
 
@@ -213,18 +213,18 @@ def test_a_damaged_line_is_named(run_folder, write_run_folder, own_project):
     with (run_folder / "events.jsonl").open("a") as stream:
         stream.write('{"kind": "metr{"kind": "end"}\n')
     result = sync()
-    assert result.exit_code == 1 and "is damaged: delete that line to go on" in result.stdout
-    assert "all sent" in result.stdout  # of the other
+    assert result.exit_code == 1 and "is damaged: delete that line to continue" in result.stdout
+    assert "all sent" in result.stdout  # of the other run
 
 
-def test_a_database_made_anew_gets_everything_again(run_folder, is_complete, empty_database):
-    delivery = Uploader(run_folder)
-    delivery.send()
+def test_a_new_database_gets_everything_again(run_folder, is_complete, empty_database):
+    uploader = Uploader(run_folder)
+    uploader.send()
     shutil.copy(empty_database, "mlflow.db")
     Outbox(run_folder).note("metric", key="late", value=1.0)
     with pytest.raises(TrackingError, match="not found"):
-        delivery.send()
-    delivery.send()
+        uploader.send()
+    uploader.send()
     is_complete(run_folder)
 
 
@@ -258,16 +258,16 @@ def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
 
     monkeypatch.setattr(MlflowClient, "log_metric", counted)
     Uploader(run_folder).send()
-    journal, delivery = Outbox(run_folder), Uploader(run_folder, live=True)
-    journal.note("metric", key="no#such*name", value=1.0)
+    outbox, uploader = Outbox(run_folder), Uploader(run_folder, live=True)
+    outbox.note("metric", key="no#such*name", value=1.0)
     for value in range(3):
-        journal.note("metric", key="late", value=float(value))
+        outbox.note("metric", key="late", value=float(value))
         with pytest.raises(TrackingError, match="no#such"):
-            delivery.send()
+            uploader.send()
     assert (tried.count("no#such*name"), tried.count("late")) == (1, 3)
-    delivery.live = False  # the end: once more
+    uploader.live = False  # the end: once more
     with pytest.raises(TrackingError, match="no#such"):
-        delivery.send()
+        uploader.send()
     assert tried.count("no#such*name") == 2
 
 
@@ -282,17 +282,17 @@ def test_a_killed_run_is_marked_as_one(run_folder):
 
 
 @pytest.mark.medium
-def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
+def test_the_upload_process_of_a_killed_stage_sends_everything_and_ends(run_folder):
     program = (
         "import os, pathlib, signal, sys, time\n"
-        "from sg3flow.tracking.upload_process import mirrored\n"
-        "with mirrored(pathlib.Path(sys.argv[1])):\n"
+        "from sg3flow.tracking.upload_process import uploading\n"
+        "with uploading(pathlib.Path(sys.argv[1])):\n"
         "    time.sleep(0.5)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(run_folder)], capture_output=True)
     assert done.returncode == -9
-    # Its output ends when the last process that holds it does: the sender.
+    # Its output ends with the last process that has it open: the upload process.
     assert done.stderr == b""
     run = connect().client.get_run(training_run_id(run_folder))
     assert run.info.status == "KILLED" and "Loss/G/loss" in run.data.metrics
@@ -301,11 +301,11 @@ def test_the_sender_of_a_killed_process_sends_what_stands_and_ends(run_folder):
 def test_one_process_sends_at_a_time(run_folder):
     with single_uploader(run_folder, tracking_uri()) as alone:
         assert alone
-        assert "by another process" in sync().stdout
+        assert "another process is sending" in sync().stdout
     assert "all sent" in sync().stdout
 
 
-def test_a_training_that_goes_on_sends_by_itself(run_folder):
+def test_sync_leaves_a_running_training_alone(run_folder):
     program = (
         "import sys; from pathlib import Path\n"
         "from sg3flow.training.work_folder import open_run_folder\n"
@@ -325,11 +325,11 @@ def test_one_run_that_cannot_be_read_stops_no_other(run_folder, write_run_folder
     broken = write_run_folder(own_project / "state" / "0" / "run")
     (broken.parent / ".lock").mkdir()
     result = sync()
-    assert result.exit_code == 1 and "1 of 2 runs are not sent completely" in result.stderr
+    assert result.exit_code == 1 and "1 of 2 runs are incomplete on the server" in result.stderr
     assert "14 lines left" in result.stdout and "all sent" in result.stdout
 
 
-def test_tracking_can_be_switched_off_and_made_up_for(run_folder, is_complete, monkeypatch, capfd):
+def test_tracking_can_be_off_and_sync_sends_later(run_folder, is_complete, monkeypatch, capfd):
     monkeypatch.setenv("SG3FLOW_TRACKING", "off")
     with uploading(run_folder):
         pass

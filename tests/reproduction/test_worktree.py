@@ -1,4 +1,4 @@
-"""What cannot be made again says why, and leaves nothing behind."""
+"""A record that cannot be reproduced gives the reason, and leaves nothing behind."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.medium
 
 @pytest.fixture
 def copy(project, tmp_path, monkeypatch) -> Path:
-    """A copy of the first run's folder, to be damaged, under an identity of its own."""
+    """A copy of the first run's folder to damage, with a new uid."""
     folder = tmp_path / "run"
     shutil.copytree(project.folder / "runs" / "first", folder)
     monkeypatch.chdir(project.folder)
@@ -41,7 +41,7 @@ def refused(project, folder: Path, **options) -> str:
     return str(caught.value)
 
 
-def place_of(project, folder: Path) -> Path:
+def folder_of(project, folder: Path) -> Path:
     return project.folder / "reproductions" / read_record(folder).short_id
 
 
@@ -52,7 +52,7 @@ def test_a_commit_that_is_not_here(project, copy):
     assert "https://host.example/a.git" in message and "git fetch" in message
     change_code(copy, commit="")
     assert "was trained outside git" in refused(project, copy)
-    assert not place_of(project, copy).exists()
+    assert not folder_of(project, copy).exists()
 
 
 def test_outside_git(project, copy, tmp_path):
@@ -71,9 +71,9 @@ def test_changes_that_do_not_apply(project, copy):
     (copy / "code.diff").write_bytes(diff)
     assert "uncommitted changes do not apply to its commit" in refused(project, copy)
     change_code(copy, diff=told | {"complete": False})
-    assert "too many to be kept" in refused(project, copy)
-    assert not place_of(project, copy).exists()
-    assert str(place_of(project, copy)) not in project.git("worktree", "list")
+    assert "too many to record" in refused(project, copy)
+    assert not folder_of(project, copy).exists()
+    assert str(folder_of(project, copy)) not in project.git("worktree", "list")
 
 
 def test_data_that_is_gone_or_another_set(project, copy, write_packed, tmp_path):
@@ -81,7 +81,7 @@ def test_data_that_is_gone_or_another_set(project, copy, write_packed, tmp_path)
     change(copy, "provenance.json", data=dict(data) | {"path": "data/gone.zip"})
     message = refused(project, copy)
     assert "data/gone.zip (not there)" in message and "--data PATH" in message
-    assert f"8 pictures of 16 px, digest {data['digest'][:12]}" in message
+    assert f"8 images of 16 px, digest {data['digest'][:12]}" in message
     other = write_packed(tmp_path / "other.zip", shade=9)
     assert "is not the set of the run" in refused(project, copy, data=other)
     change(copy, "provenance.json", data=dict(data) | {"path": str(other)})
@@ -90,20 +90,22 @@ def test_data_that_is_gone_or_another_set(project, copy, write_packed, tmp_path)
 
 def test_a_length_without_a_recorded_snapshot_is_refused_before_anything_is_made(project, copy):
     params = json.loads((copy / "run.json").read_text())["params"]
-    assert "--kimg must be within 1 and the run's 1, not 2" in refused(project, copy, kimg=2)
+    assert "--kimg must be from 1 to 1, the length of the run, not 2" in refused(
+        project, copy, kimg=2
+    )
     change(copy, "run.json", params=params | {"kimg": 10})
     for options in ({"kimg": 5}, {}):  # the run was stopped before its 10 kimg
         message = refused(project, copy, **options)
         assert f"no digest of network-snapshot-{options.get('kimg', 10):06d}.pkl" in message
-        assert "it recorded: network-snapshot-000000.pkl, network-snapshot-000001.pkl" in message
-    assert not place_of(project, copy).exists()
+        assert "a recorded one: network-snapshot-000000.pkl, network-snapshot-000001.pkl" in message
+    assert not folder_of(project, copy).exists()
 
 
 def test_an_address_that_lost_its_query_is_named_as_the_cause(project, copy):
     facts = network_info("https://host.example/a.pkl?key=x", "1" * 64)
     assert facts["shortened"] and "key" not in str(facts)
     change(copy, "provenance.json", network=facts)
-    assert "without its password or query" in _contradiction(read_record(copy), "0" * 12)
+    assert "without password or query" in _contradiction(read_record(copy), "0" * 12)
 
 
 def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy, monkeypatch):
@@ -111,7 +113,7 @@ def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy,
     for name in ("MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES", "OTHER"):
         monkeypatch.setenv(name, "0")
     record = read_record(copy)
-    place = Worktree(place_of(project, copy), place_of(project, copy) / "tree")
+    place = Worktree(folder_of(project, copy), folder_of(project, copy) / "tree")
     found = _environment(record, place)
     assert found["MKL_CBWR"] == "COMPATIBLE" and found["OTHER"] == "0"
     assert found["CUDA_VISIBLE_DEVICES"] == "0"  # which GPUs there are is this machine's
@@ -119,7 +121,7 @@ def test_variables_that_decide_are_those_of_the_run_and_no_others(project, copy,
     assert found["OMP_NUM_THREADS"] == str(record.provenance["compute"]["threads"])
 
 
-def test_an_attempt_that_was_removed_by_hand_begins_again(project, copy):
+def test_an_attempt_whose_folder_was_deleted_starts_over(project, copy):
     record = read_record(copy)
     place = prepare_worktree(record, project.folder, clean=False)
     shutil.rmtree(place.folder)
@@ -127,12 +129,12 @@ def test_an_attempt_that_was_removed_by_hand_begins_again(project, copy):
     assert (place.tree / "dvc.yaml").is_file()
 
 
-def test_a_place_that_is_not_ours_or_was_edited(project, copy):
+def test_a_folder_that_is_not_ours_or_was_edited(project, copy):
     record = read_record(copy)
-    folder = place_of(project, copy)
+    folder = folder_of(project, copy)
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="was not made by `sg3flow reproduce`"):
+    with pytest.raises(DataError, match="not a reproduction made by sg3flow"):
         prepare_worktree(record, project.folder, clean=True)
     assert (folder / "thesis.txt").read_text() == "mine"
     shutil.rmtree(folder)
@@ -149,10 +151,10 @@ def test_a_place_that_is_not_ours_or_was_edited(project, copy):
 def test_folders_without_a_record(copy):
     told = json.loads((copy / "provenance.json").read_text())
     change(copy, "provenance.json", compute={})
-    with pytest.raises(DataError, match=r"is damaged: it does not tell compute\.device"):
+    with pytest.raises(DataError, match=r"is damaged: it lacks compute\.device"):
         read_record(copy)
     change(copy, "provenance.json", compute=told["compute"], data=[1])
-    with pytest.raises(DataError, match=r"it does not tell data\.path"):
+    with pytest.raises(DataError, match=r"it lacks data\.path"):
         read_record(copy)
     (copy / "provenance.json").unlink()
     with pytest.raises(DataError, match=r"no readable provenance.json.*sg3flow sync"):
