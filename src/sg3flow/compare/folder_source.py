@@ -33,7 +33,6 @@ from sg3flow.tracking.outbox import load_offset
 _DEVICE = re.compile(r"^device (\S+), ops (.+)$", re.MULTILINE)
 
 _DIGEST_SHOWN = 12
-_MARKS = ("run.json", "training_options.json", "stats.jsonl")
 
 
 @dataclass
