@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from sg3flow.metrics.features.inception import Inception
-from sg3flow.metrics.generation import Generator, draw_pictures, exact_float32, meanwhile
+from sg3flow.metrics.generation import Generator, exact_float32, generate_images, overlapped
 from sg3flow.networks import StyleGAN3Generator
 
 
@@ -34,7 +34,7 @@ class Contest:
         c = torch.zeros(self.batch, 0, device=self.device)
         for _ in range(self.images // self.batch):
             z = torch.randn(self.batch, 512, generator=random).to(self.device)
-            yield draw_pictures(self.G, z, c)
+            yield generate_images(self.G, z, c)
 
     @torch.inference_mode()
     def look(self, images: torch.Tensor) -> torch.Tensor:
@@ -45,7 +45,7 @@ class Contest:
     def run(self, threaded: bool) -> tuple[float, torch.Tensor]:
         """Images per second, and the features."""
         start = time.perf_counter()
-        features = torch.cat(list(meanwhile(self.pictures(), self.look, self.device, threaded)))
+        features = torch.cat(list(overlapped(self.pictures(), self.look, self.device, threaded)))
         return self.images / (time.perf_counter() - start), features
 
 

@@ -1,9 +1,10 @@
-r"""Measure the quality of snapshots, of any one network, or of any set of pictures.
+r"""Measure the quality of snapshots, of one network, or of any set of images.
 
-In: a training run with snapshots (or a network from anywhere), and the packed set to compare with;
-or two folders or zip files of pictures.
-Out: a report with every number, its error and what it compares; a table for plots; pictures of
-every metric against kimg, and of generated pictures over the training pictures nearest to them.
+In: a training run with snapshots (or a network from any source) and the packed set to compare with;
+or two folders or zip files of images.
+Out: a JSON report with every value, its standard error and what it was measured against; a CSV
+table for plots; charts of every metric over kimg, and the generated images beside their nearest
+training images.
 
     python stages/evaluate.py snapshots --run runs/train --data data/packed.zip \
         --report reports/metrics.json --table reports/metrics.csv --chart reports/metrics.png \
@@ -12,9 +13,9 @@ every metric against kimg, and of generated pictures over the training pictures 
         --metrics fid50k_full
     python stages/evaluate.py images --a FOLDER --b FOLDER --metrics fid,kid
 
-On several GPUs: torchrun --nproc-per-node N -- stages/evaluate.py …, with the same numbers.
-Time a snapshot: fd_random1k_full takes what drawing 1000 pictures takes, its features a second on
-one CPU core; fid50k_full draws 50,000 pictures and wants a GPU.
+On several GPUs: torchrun --nproc-per-node N -- stages/evaluate.py …; the values are the same.
+Time per snapshot: fd_random1k_full takes the time to generate 1000 images, plus a second on one CPU
+core for their features; fid50k_full generates 50,000 images and needs a GPU.
 """
 
 from sg3flow.cli.stage_commands import evaluate_app

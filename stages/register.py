@@ -1,12 +1,12 @@
 r"""Register the best snapshot in the MLflow registry.
 
-In: a training run and its metrics. Out: a version of the registered model with the aliases
-`candidate` and, if it is better than the present one, `champion`; and a report.
+In: a training run and its metrics. Out: a version of the registered model with the alias
+`candidate`, and `champion` if it is better than the current champion; and a JSON report.
 
     python stages/register.py --run runs/train --metrics reports/metrics.json \
         --report reports/registered.json --params params.yaml
 
-A few seconds; running it again adds nothing.
+Takes a few seconds. A second run registers nothing new.
 """
 
 from sg3flow.cli.stage_commands import register_app

@@ -1,4 +1,4 @@
-r"""Render pictures and videos from a generator.
+r"""Render images and videos from a generator.
 
 In: a network (our snapshot, a public pickle, a URL, models:/NAME@ALIAS or runs:/…), or with `best`
 the best snapshot of a training run. Out: PNGs `seed0002.png`, a labeled `grid.png`, a sheet
@@ -9,7 +9,7 @@ the best snapshot of a training run. Out: PNGs `seed0002.png`, a labeled `grid.p
     python stages/render.py best --run runs/train --metrics reports/metrics.json \
         --outdir renders --params params.yaml
 
-About 0.1 s a picture of 128 x 128 on a CPU core; a video has hundreds of pictures.
+About 0.1 s per image of 128 x 128 on one CPU core; a video has hundreds of frames.
 """
 
 from sg3flow.cli.stage_commands import render_app

@@ -6,8 +6,8 @@ In: a packed set (zip). Out: a folder with snapshots `network-snapshot-<kimg>.pk
     python stages/train.py --outdir mods --cfg stylegan3-t --data data/afhq-256x256.zip \
         --gpus 1 --batch 16 --gamma 8.2 --kimg 10 --snap 10
 
-The same command again goes on where an interrupted training was. Changing gamma, batch or the data
-starts a new one; changing kimg, tick or snap goes on.
+The same command resumes an interrupted training. Other values of gamma, batch or data start a new
+training; other values of kimg, tick or snap continue the same one.
 """
 
 from sg3flow.cli.stage_commands import train_app

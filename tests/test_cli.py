@@ -1,14 +1,18 @@
 """The sg3flow command."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import sg3flow
+from sg3flow.cli import main
 from sg3flow.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
+STAGES = ("code", "fetch", "pack", "validate", "train", "evaluate", "render", "register")
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_use_never_loses_settings_made_by_hand(project):
     params = project / "params.yaml"
     params.write_text(params.read_text() + "# mine\n")
     result = invoke("use", "afhq-cat-256")
-    assert result.exit_code == 1 and "settings of your own" in result.stderr
+    assert result.exit_code == 1 and "uncommitted settings" in result.stderr
     assert "# mine" in params.read_text()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -66,3 +70,60 @@ def test_summary_says_what_has_not_run_yet(project):
 def test_sync_without_runs_is_an_error(project):
     result = invoke("sync", str(project))
     assert result.exit_code == 1 and "no run folder" in result.stderr
+
+
+def test_without_arguments_the_help_is_printed():
+    bare, asked = invoke(), invoke("--help")
+    assert bare.exit_code == 0 and "dvc repro" in bare.stdout
+    assert bare.stdout.split() == asked.stdout.split()
+    listed = [line.split()[0] for line in bare.stdout.partition("Commands:")[2].splitlines()[1:]]
+    assert listed[:8] == list(STAGES)
+    assert {"compare", "doctor", "reproduce", "serve", "summary", "sweep", "sync"} <= {*listed}
+
+
+def test_version():
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"sg3flow {sg3flow.__version__}\n")
+
+
+@pytest.mark.parametrize("name", [*STAGES, "reproduce", "compare"])
+def test_h_is_help(name):
+    short, long = invoke(name, "-h"), invoke(name, "--help")
+    assert short.exit_code == long.exit_code == 0 and "Usage:" in short.stdout
+    assert short.stdout == long.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "code"])
+def test_a_script_and_its_command_have_the_same_options(name):
+    script = [sys.executable, str(ROOT / "stages" / f"{name}.py"), "-h"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    texts = (done.stdout, invoke(name, "-h").stdout)  # wrapped at different widths
+    options, same = ("".join(text.partition("Options:")[2].split()) for text in texts)
+    assert options and options == same
+
+
+def test_options_of_reproduce():
+    shown = invoke("reproduce", "-h").stdout
+    assert "--clean" in shown and "--force" in shown and "--any" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["sg3flow", "train", "--desc=a b"], "sg3flow train '--desc=a b'"),
+        (["stages/train.py", "--gpus=1"], "python stages/train.py --gpus=1"),
+    ],
+)
+def test_the_recorded_command_is_the_one_that_was_given(monkeypatch, arguments, command):
+    from sg3flow.training.job import Job
+
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert Job(None, None, None, "").command == command
+
+
+def test_the_command_is_called_by_its_name_not_by_its_path(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/sg3flow", "train", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and sys.argv[0] == "sg3flow"
+    assert capsys.readouterr().out.startswith("Usage: sg3flow train ")

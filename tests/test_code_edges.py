@@ -145,7 +145,7 @@ def test_only_what_a_file_does_counts(tmp_path, before, after, same):
 def project(commit_copy, tmp_path_factory):
     """A clone whose pipeline counts as run: every output stands, and DVC has recorded it."""
     root = commit_copy(tmp_path_factory.mktemp("edges"))
-    run(root, sys.executable, "stages/code.py", "--dest", "code")
+    run(root, sys.executable, "-m", "sg3flow", "code", "--dest", "code")
     for stage in pipeline().values():
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             path = root / (out if isinstance(out, str) else next(iter(out)))

@@ -35,7 +35,7 @@ def test_without_factor_1_the_first_is_what_others_are_compared_with():
 
 
 @pytest.mark.parametrize("asked", ["map-depth", "map_depth"])
-@pytest.mark.parametrize("spelt", ["map-depth", "map_depth"])
+@pytest.mark.parametrize("spelled", ["map-depth", "map_depth"])
 def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_path, asked, spelled):
     params = tmp_path / "params.yaml"
     params.write_text(f"train: {{cfg: stylegan3-t, gpus: 1, batch: 4, gamma: 1, {spelled}: 4}}\n")
@@ -48,13 +48,13 @@ def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_pat
     ("setting", "factors", "words"),
     [
         ("gama", "1,2", "did you mean 'gamma'"),
-        ("cfg", "1,2", "train.cfg is no number"),
-        ("kimg", "0.3,1", "train.kimg is a whole number; 2 times 0.3 is none"),
+        ("cfg", "1,2", "train.cfg is not a number"),
+        ("kimg", "0.3,1", "train.kimg is a whole number; 2 times 0.3 is not"),
         ("seed", "1,2", "train.seed is 0, and so is every multiple"),
         ("gamma", "1", "factors must be 2 to 20 positive numbers"),
-        ("gamma", "1,x", "factors must be numbers like"),
+        ("gamma", "1,x", "factors must be numbers such as"),
         ("gamma", "1,-2", "positive numbers"),
-        ("gamma", "1,1.00000001", "give equal values"),
+        ("gamma", "1,1.00000001", "give the same value twice"),
     ],
 )
 def test_what_cannot_be_swept_is_one_line(setting, factors, words):

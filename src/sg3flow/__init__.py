@@ -1,6 +1,6 @@
 """sg3flow: from a folder of images to a StyleGAN3 model in the MLflow registry.
 
-The public names below load on first use: ``import sg3flow`` itself loads neither torch nor MLflow.
+The public names below load on first use; ``import sg3flow`` imports neither torch nor MLflow.
 """
 
 import importlib
@@ -44,5 +44,5 @@ def _from_mlflow(uri: str) -> Path:
     return path
 
 
-# Checkpoints are read below the tracking layer; here the two meet.
+# The checkpoints layer is below the tracking layer and may not import it: register it here.
 RESOLVERS.update(models=_from_mlflow, runs=_from_mlflow)

@@ -194,10 +194,16 @@ STORAGES = {
     "a text as its type": (storage_id(kind=b"VFloatStorage\n"), "not a storage of torch"),
     "a number as its key": (storage_id(key=b"K\x00"), "not a storage of torch"),
     "a call as its type": (storage_id(kind=b"cos\nsystem\n"), "the file names os.system"),
-    "longer than it is": (storage_id(count=b"K\x05"), "not as long as it says"),
-    "shorter than it is": (storage_id(count=b"K\x03"), "not as long as it says"),
-    "a negative length": (storage_id(count=b"J\xff\xff\xff\xff"), "not as long as it says"),
-    "another type": (storage_id(kind=b"ctorch\nDoubleStorage\n"), "not as long as it says"),
+    "longer than it is": (storage_id(count=b"K\x05"), "does not have its declared length"),
+    "shorter than it is": (storage_id(count=b"K\x03"), "does not have its declared length"),
+    "a negative length": (
+        storage_id(count=b"J\xff\xff\xff\xff"),
+        "does not have its declared length",
+    ),
+    "another type": (
+        storage_id(kind=b"ctorch\nDoubleStorage\n"),
+        "does not have its declared length",
+    ),
     "no such entry": (storage_id(key=b"V7\n"), "damaged"),
     "a key that leaves its folder": (storage_id(key=b"V../../0\n"), "damaged"),
     "two types": (
@@ -220,7 +226,7 @@ def test_archives_that_hold_code_are_refused(tmp_path):
     for extra in (script, script[:1], script[1:]):
         for content in (model, empty):
             refused(
-                tmp_path / "a.pkl", saved(content, extra), "archive of TorchScript, which holds"
+                tmp_path / "a.pkl", saved(content, extra), "archive of TorchScript, which contains"
             )
     package = [("a/.data/extern_modules", "os"), ("a/model/model.pkl", empty)]
     refused(tmp_path / "a.pkl", saved(model, package), r"names __torch__\.Model")
@@ -289,7 +295,7 @@ def test_nested_archives_hold_one_storage_and_nothing_else(tmp_path):
         (legacy(keys=["1"]), "not one storage"),
         (legacy(magic=3), "not one storage"),
         (legacy(numbers=b""), "cut off"),
-        (legacy(numbers=b"\0" * 17), "longer than it says"),
+        (legacy(numbers=b"\0" * 17), "longer than declared"),
         (legacy(count=5), "cut off"),
         (legacy(count=-1), "impossible size"),
         (modern.getvalue(), "damaged|cut off|opcode"),
@@ -335,7 +341,7 @@ def test_torch_archives_with_calls_are_refused(canary, tmp_path):
     for modern in (True, False):
         stream = io.BytesIO()
         torch.save({"G": attack}, stream, _use_new_zipfile_serialization=modern)
-        message = "posix.system" if modern else "bytes follow the end|holds no G"
+        message = "posix.system" if modern else "bytes follow the end|has no G"
         for name in ("a.pkl", "a.pt", "a.safetensors", "a.png", "a.json"):
             refused(tmp_path / name, stream.getvalue(), message)
 
@@ -378,8 +384,8 @@ def test_other_files_are_refused(content, tmp_path):
 def test_folders_and_special_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="name the file"):
         load_networks(tmp_path)
-    with pytest.raises(CheckpointError, match="no file"):
+    with pytest.raises(CheckpointError, match="is not a file"):
         load_networks("/dev/null")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="no file"):
+    with pytest.raises(CheckpointError, match="is not a file"):
         load_networks(tmp_path / "pipe")

@@ -192,7 +192,7 @@ def test_primitives_are_counted_and_not_nested_deep(
     if depth <= 32:
         assert load_networks(path).progress == value
     monkeypatch.setattr(network_entries, "MAX_PRIMITIVES", limit)
-    message = "is nested too deep or holds too many values"
+    message = "is nested too deep or has too many values"
     refused(path, path.read_bytes(), f"progress {message}")
     with pytest.raises(CheckpointError, match=f"progress {message}"):
         save_snapshot(path, G=G, D=D, G_ema=G, progress=value, **rest)
@@ -246,7 +246,7 @@ def test_the_pickle_of_an_archive_is_short(monkeypatch, tmp_path):
 
 def test_an_archive_is_as_large_as_its_file(tmp_path):
     compressed = archive(pickle.dumps(["x"] * 99), zipfile.ZIP_DEFLATED)
-    refused(tmp_path / "a.pkl", compressed, "it holds compressed entries")
+    refused(tmp_path / "a.pkl", compressed, "it has compressed entries")
     stream = io.BytesIO(archive(pickle.dumps(["x"] * 99)))
     with zipfile.ZipFile(stream, "a") as file:
         for number in range(9):  # names for the same bytes

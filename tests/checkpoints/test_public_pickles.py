@@ -127,8 +127,8 @@ def damaged_contents(public, G, D):
     for _ in range(50):
         deep = stored("SynthesisLayer", {"_modules": {"x" * 90: deep}})
     return [
-        ({"x": 1}, "holds no G"),
-        ([1], "holds no G"),
+        ({"x": 1}, "has no G"),
+        ([1], "has no G"),
         ({"G": 3}, "G is a int"),
         ({"G": stored("MappingNetwork", {})}, "of no known architecture"),
         ({"G": stored("Generator", {})}, "of no known architecture"),

@@ -53,9 +53,9 @@ def test_a_missing_file_names_the_nearest(saved):
     path, _ = saved
     with pytest.raises(CheckpointError, match=r"did you mean 'network-snapshot-000010\.pkl'"):
         load_networks(path.with_name("network-snapshot-00010.pkl"))
-    with pytest.raises(CheckpointError, match=r"there are: network-snapshot-000010\.pkl"):
+    with pytest.raises(CheckpointError, match=r"found: network-snapshot-000010\.pkl"):
         load_networks(path.with_name("x"))
-    with pytest.raises(CheckpointError, match="no folder"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_networks(path.parent / "nowhere" / "a.pkl")
     with pytest.raises(CheckpointError, match="expected a path, https"):
         load_networks("s3://bucket/a.pkl")
@@ -103,7 +103,7 @@ def test_a_damaged_model_folder_is_named(networks, tmp_path):
         ({"class_name": "Evil"}, "unknown network 'Evil'"),
         ({"init_kwargs": [1]}, "generator.safetensors"),
         ({"format": "sg3flow-generator-2"}, "does not describe a generator"),
-        ({"training_set": None}, "what the generator was trained on"),
+        ({"training_set": None}, "does not describe the training set"),
         (None, "does not describe a generator"),
     ],
 )

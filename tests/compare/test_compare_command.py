@@ -63,9 +63,9 @@ def test_broken_runs_are_shown_with_what_is_wrong(project, run_folder):
     page = page_of(project)
     for words in (
         "unfinished: 2 of 4 kimg",
-        "not measured: no reports/metrics.json; run stages/evaluate.py",
+        "not measured: there is no reports/metrics.json; run stages/evaluate.py",
         "1 lines of stats.jsonl are damaged",
-        "the report beside it is of other snapshots",
+        "the report here is about other snapshots",
         "no snapshot was found",
     ):
         assert words in page
@@ -145,7 +145,7 @@ def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     assert "MLflow run" in page and "run folder" in page
     assert f"MLflow run <code>{second}</code>" in page  # of the folder, by what was sent of it
     # The same data set, though MLflow keeps less of its digest: no difference.
-    assert "train.gamma" in page and "set, 3 pictures" not in page
+    assert "train.gamma" in page and "set, 3 images" not in page
 
 
 @pytest.mark.medium
@@ -166,7 +166,7 @@ def test_registered_versions_are_judged_as_registered(project, tracked):
     assert "B, C and D are better than A" in result.stdout
     assert page_of(project).count("as registered") == 3
     other = compare("plain-run", "toy@champion", "--best-by", "kid9_full", "--seeds", "")
-    assert "B: judged at the snapshot that was registered, not at the best by" in other.stdout
+    assert "B: compared at the registered snapshot, not at the best by" in other.stdout
     store.client.update_run(tracked[0], name="toy@champion")  # runs are called as people like
     named = compare("better-run", "toy@champion", "--seeds", "")
     assert f"B  toy@champion (MLflow run {tracked[0]})" in named.stdout
@@ -181,7 +181,7 @@ def test_what_is_not_found_is_one_line(project, tracked, run_folder):
     for asked, words in {
         "plain-rum": "MLflow has no training 'plain-rum' (did you mean 'plain-run'?)",
         "0" * 32: "MLflow has no run 0000",
-        str(project): "is no run folder: it holds none of run.json",
+        str(project): "is not a run folder: it has none of run.json",
         "": "a RUN is empty",
         "~nobody-here/x": "is no folder, no DVC",
         ".dvc": "'.dvc' is no folder of a run, no DVC",

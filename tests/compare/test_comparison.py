@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3flow.compare.comparison import (
-    MOST_POINTS,
+    MAX_POINTS,
     compare,
     differing,
     metric_charts,
@@ -69,7 +69,7 @@ def test_verdicts_are_against_the_first_run(facts, row):
     runs = [facts(), facts(value=4.0), facts(value=6.0), facts(value=5.1), other, facts(best={})]
     comparison = compare(runs)
     [metric] = comparison.metrics
-    words = [verdict.word if verdict else "" for verdict in metric.verdicts]
+    words = [verdict.word if verdict else "" for verdict in metric.results]
     assert words == ["", "better", "worse", "within noise", "not comparable", "not measured"]
     assert comparison.headline == (
         "By fid9_full, B is better than A; C is worse than A; D is within noise of A; "
@@ -80,10 +80,10 @@ def test_verdicts_are_against_the_first_run(facts, row):
 def test_without_a_first_measurement_nothing_is_said_of_the_others(facts):
     comparison = compare([facts(best={}), facts(), facts(best={})])
     [metric] = comparison.metrics
-    words = [verdict.word if verdict else "" for verdict in metric.verdicts]
+    words = [verdict.word if verdict else "" for verdict in metric.results]
     assert words == ["", "nothing to compare with", "not measured"]
     assert comparison.headline == (
-        "A was not measured by fid9_full, so nothing is compared with it."
+        "A has no value of fid9_full, so nothing can be compared with it."
     )
 
 
@@ -92,7 +92,7 @@ def test_runs_are_also_held_together_at_the_same_age(facts, row):
     run = facts("long", results=long, best={"fid9_full": long[2]})
     age, [at_age] = compare([facts(), run]).common
     assert age == 4 and [cell["value"] for cell in at_age.cells] == [5.0, 5.0]
-    assert at_age.verdicts[1].word == "within noise"
+    assert at_age.results[1].word == "within noise"
     assert compare([facts(), facts()]).common is None
     assert compare([facts(), facts(results=[], best={})]).common is None
 
@@ -106,7 +106,7 @@ def test_nothing_measured_is_said_plainly(facts):
 def test_many_points_become_few_and_keep_their_range(pairs):
     points = [Point(kimg, value) for kimg, value in pairs]
     line = thinned(0, points)
-    assert len(line.points) == min(len(points), MOST_POINTS)
+    assert len(line.points) == min(len(points), MAX_POINTS)
     assert list(line.points) == sorted(line.points, key=lambda point: point.kimg)
     if line.low:
         assert min(line.low) == min(v for _, v in pairs)
@@ -119,7 +119,7 @@ def test_only_comparable_metrics_share_a_chart(facts, row):
     strange = [row(kimg, 1.0, detector_sha256="other") for kimg in (0, 4)]
     [chart] = metric_charts([facts(), facts(results=strange), facts(results=[]), facts()])
     assert [line.run for line in chart.lines] == [0, 3]
-    assert chart.notes == ("B left out: the detector differs", "C: not measured")
+    assert chart.notes == ("B excluded: the detector differs", "C: not measured")
     assert chart.lines[0].points[0].error == 0.1
 
 
@@ -127,7 +127,7 @@ def test_metrics_of_the_training_itself_are_drawn_with_what_they_lack(facts):
     during = {"fid50k_full": [Point(0, 90.0), Point(4, 40.0)]}
     [chart] = metric_charts([facts(results=[], trained=during), facts(results=[])])
     assert [line.run for line in chart.lines] == [0]
-    assert "without errors" in chart.notes[0] and chart.notes[1] == "B: not recorded"
+    assert "no standard errors" in chart.notes[0] and chart.notes[1] == "B: not recorded"
 
 
 def test_curves_of_augmentation_only_where_there_was_any(facts):

@@ -28,8 +28,8 @@ class _Page(HTMLParser):
         assert not any(name.startswith("on") for name, _ in attributes), attributes
 
 
-def _page(runs, drawn=(), look=""):
-    return html_page(compare(runs), drawn, look)
+def _page(runs, drawn=(), caption=""):
+    return html_page(compare(runs), drawn, caption)
 
 
 def test_the_page_asks_for_nothing_and_shows_names_as_they_are(facts):
@@ -63,7 +63,7 @@ def test_the_page_has_every_part(facts):
     runs = [facts("first"), facts("second", value=3.0, params={"train.gamma": "0.4"})]
     drawn = [Drawn(("data:image/png;base64,AA==",) * 2, ("seed 0", "seed 1"), 256), Drawn()]
     text = _page(runs, drawn, "Seeds 0-1")
-    for words in ("B is better than A", "5 ± 0.1", "train.gamma", "Surroundings that differ"):
+    for words in ("B is better than A", "5 ± 0.1", "train.gamma", "Different conditions"):
         assert words in text
     assert text.count('<svg class="chart"') == 2 and "B did not record train.batch" in text
     assert len(text) < 60_000
@@ -86,7 +86,7 @@ def test_runs_are_linked_where_the_server_has_an_address(facts, monkeypatch, pro
 def test_a_page_of_runs_about_which_nothing_is_known(facts):
     bare = facts(params={}, environment={}, curves={}, results=[], best={})
     text = _page([bare] * 10, [Drawn(reason="no snapshot was found")] * 10)
-    for words in ("No run was measured", "No run has two reports yet", "no snapshot was found"):
+    for words in ("No run was measured", "No run has two data points yet", "no snapshot was found"):
         assert words in text
 
 

@@ -88,7 +88,9 @@ def test_a_report_counts_for_the_training_that_it_was_made_of(project, row):
     assert not any("not measured" in note for note in facts.notes)
     facts = committed(project, row, judged="0" * 32 + ".dir")
     assert facts.best == {} and facts.results == [] and facts.params["train.gamma"] == "2"
-    assert any("not measured: its dvc.lock has the evaluation of another" in n for n in facts.notes)
+    assert any(
+        "not measured: the evaluation in its dvc.lock is of another" in n for n in facts.notes
+    )
 
 
 def test_what_is_not_in_the_cache_is_told_and_no_remote_is_asked(project, row):
@@ -101,9 +103,9 @@ def test_what_is_not_in_the_cache_is_told_and_no_remote_is_asked(project, row):
     kept_at(project, described["md5"]).unlink()
     kept_at(project, lock["evaluate"]["outs"][0]["md5"]).unlink()
     assert read(project, "HEAD").notes == (
-        "not in DVC's cache: run.json; run dvc fetch for it",
-        "reports/metrics.json is not in DVC's cache; dvc fetch brings it from the remote",
-        "not measured: no reports/metrics.json; run stages/evaluate.py",
+        "not in DVC's cache: run.json; run dvc fetch",
+        "reports/metrics.json is not in DVC's cache; run dvc fetch to get it from the remote",
+        "not measured: there is no reports/metrics.json; run stages/evaluate.py",
     )
 
 
@@ -119,7 +121,9 @@ def test_a_listing_that_is_missing_or_damaged(project, row, content):
         kept_at(project, name).parent.mkdir(parents=True, exist_ok=True)
         kept_at(project, name).write_bytes(content)
     facts = read(project, "HEAD")
-    assert "runs/train is not in DVC's cache; dvc fetch brings it from the remote" in facts.notes
+    assert (
+        "runs/train is not in DVC's cache; run dvc fetch to get it from the remote" in facts.notes
+    )
     assert facts.curves == {} and facts.best == described.best != {}
 
 
@@ -139,5 +143,5 @@ def test_revisions_that_hold_no_training(project, row):
         read(project, "HEAD~1")
     git(project, "rm", "-q", "--cached", "dvc.lock")
     git(project, "commit", "-qm", "without")
-    with pytest.raises(DataError, match=r"has no dvc\.lock: commit it after dvc repro"):
+    with pytest.raises(DataError, match=r"has no dvc\.lock; commit it after dvc repro"):
         read(project, "HEAD")

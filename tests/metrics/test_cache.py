@@ -8,7 +8,7 @@ import torch
 
 from sg3flow.metrics.distances import FeatureStats
 from sg3flow.metrics.features import RandomFeatures
-from sg3flow.metrics.reference_set import Reference, cached_stats, picture_batches, stats_folder
+from sg3flow.metrics.reference_set import Reference, cached_stats, image_batches, stats_folder
 
 CPU = torch.device("cpu")
 KEY = {"data": "d", "detector": "e"}
@@ -72,7 +72,7 @@ def test_damaged_file_is_computed_again(damage):
 def test_a_folder_that_cannot_be_written_is_a_warning(cache, capsys):
     cache.write_text("a file where the folder should be")
     assert cached_stats(KEY, counted([])).count == 7
-    assert "warning: statistics not kept" in capsys.readouterr().err
+    assert "warning: cannot write to the cache" in capsys.readouterr().err
 
 
 @pytest.mark.medium
@@ -109,7 +109,7 @@ def test_a_changed_picture_changes_the_key(pack, draw_faces):
 
 @pytest.mark.parametrize("batch", [1, 7, 48, 100])
 def test_reference_does_not_depend_on_the_batch(small_set, batch, monkeypatch, tmp_path):
-    whole = RandomFeatures()(torch.cat(list(picture_batches(small_set, 48)))).double().numpy()
+    whole = RandomFeatures()(torch.cat(list(image_batches(small_set, 48)))).double().numpy()
     stats = reference_stats(small_set, RandomFeatures(), batch)
     assert stats.count == 48
     assert np.abs(stats.mean - whole.mean(axis=0)).max() < 1e-6
@@ -117,7 +117,7 @@ def test_reference_does_not_depend_on_the_batch(small_set, batch, monkeypatch, t
 
 
 def test_pictures_come_in_order(small_set):
-    batches = list(picture_batches(small_set, 20))
+    batches = list(image_batches(small_set, 20))
     assert [len(batch) for batch in batches] == [20, 20, 8]
     pictures = torch.cat(batches).permute(0, 2, 3, 1).numpy()
     assert all(np.array_equal(pictures[i], small_set.image(i)) for i in range(48))

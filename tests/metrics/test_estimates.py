@@ -101,7 +101,7 @@ def test_inception_score_in_closed_form():
     assert inception_score(sure).value == pytest.approx(4)
     assert inception_score(sure).standard_error == pytest.approx(0, abs=1e-12)
     assert inception_score(torch.full((40, 4), 0.25)).value == pytest.approx(1)
-    with pytest.raises(MetricError, match="at least 10 pictures"):
+    with pytest.raises(MetricError, match="at least 10 images"):
         inception_score(sure[:9])
 
 

@@ -88,13 +88,13 @@ def test_a_metric_does_not_depend_on_its_company(run_dir, small_set):
         }
 
 
-def test_labelled_networks_get_labels_of_the_data(save_tiny, tiny_generator, pack, draw_faces):
-    labelled = pack(draw_faces(12, seed=0, size=32), labels=[0, 1, 2] * 4)
+def test_labeled_networks_get_labels_of_the_data(save_tiny, tiny_generator, pack, draw_faces):
+    labeled = pack(draw_faces(12, seed=0, size=32), labels=[0, 1, 2] * 4)
     run_dir = save_tiny(1, tiny_generator(c_dim=3)).parent
-    assert len(evaluate(run_dir, labelled, ("fd_random16_full", "eqr4"))) == 2
-    unlabelled = pack(draw_faces(12, seed=0, size=32), "unlabelled")
+    assert len(evaluate(run_dir, labeled, ("fd_random16_full", "eqr4"))) == 2
+    unlabeled = pack(draw_faces(12, seed=0, size=32), "unlabeled")
     with pytest.raises(MetricError, match=r"000001\.pkl: .*labels of length 3, the data has 0"):
-        evaluate(run_dir, unlabelled, ("fd_random16_full",))
+        evaluate(run_dir, unlabeled, ("fd_random16_full",))
 
 
 def test_one_network_of_any_name(run_dir, small_set, tmp_path):
@@ -156,9 +156,9 @@ def test_only_whole_snapshots_are_taken_oldest_first(tmp_path):
 
 
 def test_no_run_and_no_snapshots(tmp_path):
-    with pytest.raises(MetricError, match="no training run at"):
+    with pytest.raises(MetricError, match="there is no training run at"):
         find_snapshots(tmp_path / "nothing")
-    with pytest.raises(MetricError, match="holds no network-snapshot"):
+    with pytest.raises(MetricError, match="has no network-snapshot"):
         find_snapshots(tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_a_network_that_does_not_fit(save_tiny, tiny_generator, small_set, pack,
     assert len(evaluate(run_dir, small_set, NAMES[:1])) == 1
     with pytest.raises(MetricError, match="no input transform"):
         evaluate(run_dir, small_set)
-    with pytest.raises(MetricError, match=r"draws 32x32x3, .* holds 64x64x3"):
+    with pytest.raises(MetricError, match=r"generates 32x32x3, .* has 64x64x3"):
         evaluate(run_dir, pack(draw_faces(4, seed=0), "large"), NAMES[:1])
 
 

@@ -82,13 +82,13 @@ def test_running_stats_do_not_depend_on_the_split(cuts, offset):
     found, exact = running.result(), features.astype(np.longdouble)
     assert found.count == 40
     assert_allclose(found.mean, exact.mean(axis=0).astype(float), rtol=1e-14, atol=1e-14)
-    centerd = (exact - exact.mean(axis=0)).astype(float)
-    assert_allclose(found.cov, centerd.T @ centerd / 40, rtol=1e-9, atol=1e-12)
+    centered = (exact - exact.mean(axis=0)).astype(float)
+    assert_allclose(found.cov, centered.T @ centered / 40, rtol=1e-9, atol=1e-12)
 
 
 def test_running_stats_refuse_other_features_and_nothing():
     running = RunningStats(4)
-    with pytest.raises(MetricError, match="no features"):
+    with pytest.raises(MetricError, match="there are no features"):
         running.result()
-    with pytest.raises(MetricError, match=r"\[N, 4\] were expected, not \(2, 3\)"):
+    with pytest.raises(MetricError, match=r"expected features \[N, 4\], found \(2, 3\)"):
         running.add(np.zeros((2, 3)))

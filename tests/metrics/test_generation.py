@@ -5,7 +5,7 @@ import torch
 from sg3flow.distributed import ALONE
 from sg3flow.errors import MetricError
 from sg3flow.metrics.feature_collector import FeatureCollector
-from sg3flow.metrics.generation import draw_pictures, latent_batches
+from sg3flow.metrics.generation import generate_images, latent_batches
 
 
 class Labels:
@@ -60,9 +60,9 @@ def test_refuses_labels_of_another_length():
 
 def test_refuses_values_that_are_not_finite():
     z = torch.zeros(2, 3)
-    assert draw_pictures(Plain(), z, z[:, :0]).unique().tolist() == [128]
+    assert generate_images(Plain(), z, z[:, :0]).unique().tolist() == [128]
     with pytest.raises(MetricError, match="not finite"):
-        draw_pictures(Plain(fill=float("nan")), z, z[:, :0])
+        generate_images(Plain(fill=float("nan")), z, z[:, :0])
 
 
 def test_single_pictures_are_those_that_were_judged(tiny_generator, small_set):
@@ -70,7 +70,7 @@ def test_single_pictures_are_those_that_were_judged(tiny_generator, small_set):
     studio = FeatureCollector(G, small_set, 3, 8, torch.device("cpu"), ALONE)
     numbers = [1025, 2, 0, 1024, 2]
     batches = latent_batches(G, small_set, 1026, 400, seed=3)
-    judged = [draw_pictures(G, z[:3], c[:3]) for z, c in batches if len(z) != 224]
+    judged = [generate_images(G, z[:3], c[:3]) for z, c in batches if len(z) != 224]
     # Batches of 400, 400, 224, and the 2 of the next chunk.
     expected = {0: judged[0][0], 2: judged[0][2], 1024: judged[2][0], 1025: judged[2][1]}
     for number, found in zip(numbers, studio.pictures(numbers), strict=True):

@@ -92,7 +92,7 @@ def test_probabilities_leave_the_bias_out(cache, monkeypatch, state, network):
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8).byte()])
 def test_refuses_what_is_no_picture(network, images):
-    with pytest.raises(MetricError, match="pictures uint8"):
+    with pytest.raises(MetricError, match="images uint8"):
         network(images)
 
 

@@ -37,5 +37,5 @@ def test_seed_decides_the_subsets():
 def test_refuses_what_it_cannot_compare():
     with pytest.raises(MetricError, match="two sets of features"):
         kernel_distance(np.zeros((5, 3)), np.zeros((5, 4)), 1, 5, seed=0)
-    with pytest.raises(MetricError, match="at least 1 of 2"):
+    with pytest.raises(MetricError, match="at least 1 subset of 2"):
         kernel_distance(np.zeros((5, 3)), np.zeros((1, 3)), 1, 5, seed=0)

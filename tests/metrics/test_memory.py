@@ -9,7 +9,7 @@ import pytest
 _SCRIPT = """
     import resource, sys
     import numpy as np, torch
-    from sg3flow.metrics import neighborhoods as neighbours
+    from sg3flow.metrics import neighborhoods
     from sg3flow.metrics.neighborhoods import density_coverage_estimates
     from sg3flow.metrics.distances import kernel_estimate
     from sg3flow.metrics.neighborhoods import memorisation
@@ -24,7 +24,7 @@ _SCRIPT = """
         memorisation(real, gen, 4)
         kernel_estimate(real.numpy(), gen.numpy(), 2, 200, 0)
 
-    neighbours._BLOCK = block = 512
+    neighborhoods._BLOCK = block = 512
     features, count = 32, 9000
     real, gen = torch.randn(2, count, features)
     measure(real[:600], gen[:600])  # libraries and pools

@@ -6,7 +6,7 @@ from sg3flow.metrics.names import parse_set_metrics
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "count", "neighbour"),
+    ("name", "kind", "count", "neighbor"),
     [
         ("fid50k_full", "fid", 50_000, 0),
         ("fid1k_full", "fid", 1000, 0),
@@ -49,7 +49,7 @@ def test_what_comes_out_and_which_way_is_better():
 
 def test_what_a_metric_needs():
     needs = {
-        name: (metric.judges_pictures, metric.has_reference, metric.moves_input)
+        name: (metric.uses_only_images, metric.has_reference, metric.is_equivariance)
         for name in ("fid1k_full", "is1k", "ppl2_wend1k", "eqr1k")
         for metric in [parse_metric(name)]
     }
@@ -80,9 +80,9 @@ def test_unknown_name_gets_the_nearest(name, near):
 
 def test_lists_of_names():
     assert [m.name for m in parse_metrics(("eqr9", "fid9_full"))] == ["eqr9", "fid9_full"]
-    with pytest.raises(MetricError, match="no metrics"):
+    with pytest.raises(MetricError, match="no metric given"):
         parse_metrics(())
-    with pytest.raises(MetricError, match="stands twice"):
+    with pytest.raises(MetricError, match="is given twice"):
         parse_metrics(("fid9_full", "fid9_full"))
 
 
@@ -95,8 +95,8 @@ def test_metrics_of_two_sets_need_no_count():
         ("dc_random", 70, 12),
     ]
     for name, near in (("kd", "kid"), ("pr", "pr3")):
-        with pytest.raises(MetricError, match=f"no metric '{name}' of two sets.*'{near}'"):
+        with pytest.raises(MetricError, match=f"no metric '{name}' between two sets.*'{near}'"):
             parse_set_metrics((name,), 70)
     for name in ("eqr", "fid50k_full"):
-        with pytest.raises(MetricError, match=f"no metric '{name}' of two sets of pictures"):
+        with pytest.raises(MetricError, match=f"no metric '{name}' between two sets of images"):
             parse_set_metrics((name,), 70)

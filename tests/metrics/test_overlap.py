@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sg3flow.metrics.generation import meanwhile
+from sg3flow.metrics.generation import overlapped
 
 CPU = torch.device("cpu")
 
@@ -17,9 +17,9 @@ def batches(count, drawn):
 @pytest.mark.parametrize("threaded", [False, True])
 def test_results_come_in_order(threaded):
     drawn = []
-    found = list(meanwhile(batches(20, drawn), lambda x: int(x) ** 2, CPU, threaded))
+    found = list(overlapped(batches(20, drawn), lambda x: int(x) ** 2, CPU, threaded))
     assert found == [i**2 for i in range(20)]
-    assert list(meanwhile(batches(0, drawn), int, CPU, threaded)) == []
+    assert list(overlapped(batches(0, drawn), int, CPU, threaded)) == []
 
 
 def test_the_next_batches_are_drawn_while_one_is_worked_on():
@@ -36,7 +36,7 @@ def test_the_next_batches_are_drawn_while_one_is_worked_on():
                 third.set()
             yield x
 
-    for index in meanwhile(watched(), work, CPU, threaded=True):
+    for index in overlapped(watched(), work, CPU, threaded=True):
         assert len(drawn) <= index + 5  # memory stays bounded
     assert len(drawn) == 30
 
@@ -46,11 +46,11 @@ def test_an_error_of_either_side_comes_through():
         raise RuntimeError("the worker's")
 
     with pytest.raises(RuntimeError, match="the worker's"):
-        list(meanwhile(batches(5, []), fail, CPU, threaded=True))
+        list(overlapped(batches(5, []), fail, CPU, threaded=True))
 
     def broken():
         yield torch.zeros(1)
         raise RuntimeError("the drawer's")
 
     with pytest.raises(RuntimeError, match="the drawer's"):
-        list(meanwhile(broken(), int, CPU, threaded=True))
+        list(overlapped(broken(), int, CPU, threaded=True))

@@ -83,5 +83,5 @@ def test_size_of_the_picture_matters_little(extractor, draw_faces):
 def test_grey_is_repeated_and_others_refused(extractor):
     grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
-    with pytest.raises(MetricError, match="pictures uint8"):
+    with pytest.raises(MetricError, match="images uint8"):
         extractor(torch.zeros(1, 4, 8, 8, dtype=torch.uint8))

@@ -68,7 +68,7 @@ def test_sets_of_different_size_meet_at_their_quantiles():
 
 
 def test_sizes_without_a_pyramid_are_refused():
-    with pytest.raises(MetricError, match=r"16, 32, 64… pixels a side, not 48"):
+    with pytest.raises(MetricError, match=r"16, 32, 64… pixels per side, not 48"):
         PatchFeatures(48)
     with pytest.raises(MetricError, match="64x64, not 32x64"):
         PatchFeatures(64)(torch.zeros(1, 3, 64, 32, dtype=torch.uint8))

@@ -83,15 +83,14 @@ def test_random_noise_is_the_seeds_own_and_leaves_the_global_state_alone(generat
 
 
 def test_classes_are_checked(make_generator, generator):
-    labelled = make_generator(c_dim=3)
+    labeled = make_generator(c_dim=3)
     assert (
-        render_image(labelled, 1, RenderOptions(), 0)
-        != render_image(labelled, 1, RenderOptions(), 2)
+        render_image(labeled, 1, RenderOptions(), 0) != render_image(labeled, 1, RenderOptions(), 2)
     ).any()
     for class_index in (None, 3, -1):
         with pytest.raises(ConfigError, match="0 to 2"):
-            render_image(labelled, 1, RenderOptions(), class_index)
-    with pytest.raises(ConfigError, match="without classes"):
+            render_image(labeled, 1, RenderOptions(), class_index)
+    with pytest.raises(ConfigError, match="unconditional"):
         render_image(generator, 1, RenderOptions(), 0)
 
 

@@ -33,12 +33,12 @@ def test_any_text_is_seeds_or_a_worded_error(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "like 0,3-7,2"),
-        ("1,,2", "like 0,3-7,2"),
-        ("-1", "like 0,3-7,2"),
-        ("1.5", "like 0,3-7,2"),
-        ("a", "like 0,3-7,2"),
-        ("7-3", "runs backwards"),
+        ("", "such as 0,3-7,2"),
+        ("1,,2", "such as 0,3-7,2"),
+        ("-1", "such as 0,3-7,2"),
+        ("1.5", "such as 0,3-7,2"),
+        ("a", "such as 0,3-7,2"),
+        ("7-3", "is descending"),
         (str(MAX_SEED + 1), str(MAX_SEED)),
         (f"0-{MAX_SEED}", "more than 100000"),
     ],

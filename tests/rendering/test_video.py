@@ -46,7 +46,12 @@ def _frames(path):
 
 def test_the_file_plays_loops_and_comes_out_the_same_again(generator, tmp_path):
     path = tmp_path / "a b" / "walk.mp4"
-    arguments = {"look": RenderOptions(psi=0.7), "classes": [None] * 4, "grid": (2, 1), "fps": 10}
+    arguments = {
+        "options": RenderOptions(psi=0.7),
+        "classes": [None] * 4,
+        "grid": (2, 1),
+        "fps": 10,
+    }
     total = write_interpolation(generator, [0, 1, 2, 3], path, frames_per_keyframe=3, **arguments)
     frames = _frames(path)
     assert total == 6 and frames.shape == (6, 256, 512, 3)
@@ -65,7 +70,7 @@ def test_seeds_that_do_not_fill_the_tiles_are_refused(generator, tmp_path):
             generator,
             [0, 1, 2],
             tmp_path / "x.mp4",
-            look=RenderOptions(),
+            options=RenderOptions(),
             classes=[None] * 3,
             grid=(2, 1),
         )
@@ -75,7 +80,12 @@ def test_frames_too_large_are_refused_before_anything_is_drawn(generator, tmp_pa
     seeds, path = list(range(10_000)), tmp_path / "x.mp4"
     with pytest.raises(ConfigError, match="25600 x 25600 pixels is too large"):
         write_interpolation(
-            generator, seeds, path, look=RenderOptions(), classes=[None] * 10_000, grid=(100, 100)
+            generator,
+            seeds,
+            path,
+            options=RenderOptions(),
+            classes=[None] * 10_000,
+            grid=(100, 100),
         )
     assert not path.exists()
 
@@ -86,7 +96,7 @@ def test_odd_sides_are_made_even():
 
 def _run_broken(generator, path):
     write_interpolation(
-        generator, [0], path, look=RenderOptions(), classes=[None], frames_per_keyframe=40
+        generator, [0], path, options=RenderOptions(), classes=[None], frames_per_keyframe=40
     )
 
 

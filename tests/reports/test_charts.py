@@ -14,7 +14,7 @@ from sg3flow.compare.run_data import Point
 from sg3flow.metrics.report import MetricResult
 from sg3flow.reports.charts import (
     HEIGHT,
-    MOST_RUNS,
+    MAX_RUNS,
     WIDTH,
     Scale,
     curves_svg,
@@ -93,7 +93,7 @@ def _told(svg):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(_points, min_size=1, max_size=10))
-@example([[Point(4, value)] for value in range(MOST_RUNS)])
+@example([[Point(4, value)] for value in range(MAX_RUNS)])
 def test_whatever_is_drawn_stays_within_the_chart(curves):
     lines = tuple(thinned(index, points) for index, points in enumerate(curves))
     names = [f"run {index}" for index in range(len(lines))]
@@ -136,8 +136,8 @@ def test_a_histogram_has_a_bar_for_each_count():
     svg = ElementTree.fromstring(histogram_svg([0, 1200, 3], "Contrast", 16))
     told = _told(svg)["Contrast"]
     assert [each[2:] for each in told[:2]] == [
-        ["0 to 15", "0 pictures"],
-        ["16 to 31", "1,200 pictures"],
+        ["0 to 15", "0 images"],
+        ["16 to 31", "1,200 images"],
     ]
     assert len([p for p in svg.iter("path") if p.get("fill") == "var(--bar)"]) == 3
 

@@ -136,7 +136,7 @@ def test_a_page_is_shown_whole_and_asks_for_nothing(
     if name == "validation":
         assert seen["images"] >= 8 and seen["charts"] == 3
         assert len(seen["links"]) >= 4 and all(seen["links"])
-        assert "not fit to train on" in seen["verdict"]
+        assert "not ready for training" in seen["verdict"]
     else:
         assert (seen["images"], seen["charts"]) == (4, 3)
         assert "are better than A" in seen["verdict"]
@@ -202,7 +202,7 @@ def test_a_value_of_a_histogram_is_shown(browser: Any, pages: dict[str, Path]) -
     browser.ask(f"{_CHART % 'Brightness'}.focus()")
     browser.press("ArrowRight")
     [told] = browser.ask(f"{_TIP}innerText)")
-    assert told.startswith("Brightness") and "pictures" in told
+    assert told.startswith("Brightness") and "images" in told
 
 
 def test_the_probe_sees_what_a_page_asks_for_and_what_is_cut_off(

@@ -20,7 +20,7 @@ from sg3flow.serving.gateway import Gateway, Settings, Source
 
 pytestmark = pytest.mark.medium
 
-_SETTINGS = Settings(poll_sec=0.2, ping_sec=2.0, load_sec=600.0, patience_sec=600.0)
+_SETTINGS = Settings(poll_sec=0.2, ping_sec=2.0, load_sec=600.0, wait_sec=600.0)
 _BODY = {"dataframe_records": [{"seed": 1, "class": 0}]}
 
 
@@ -101,8 +101,8 @@ def test_a_worker_that_hangs_is_replaced_and_no_files_are_left(registry, version
         client.set_registered_model_alias("toy", "champion", "2")
     said = capfd.readouterr().err
     assert "a word of the worker" in said.splitlines() and "POST /invocations" not in said
-    assert "version 2 does not answer any more; its process is killed" in caplog.text
-    assert "its process ended; its last words: a word of the worker" in caplog.text
+    assert "version 2 does not respond; its process is killed" in caplog.text
+    assert "its process ended; its last output: a word of the worker" in caplog.text
 
 
 def test_a_fetch_that_breaks_off_leaves_nothing(registry, versions):

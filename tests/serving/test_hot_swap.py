@@ -124,7 +124,7 @@ def test_a_version_that_fails_leaves_the_old_one_serving(registry, server, move)
     finally:
         broken.write_bytes(content)
     warning = [line for line in said().splitlines() if "cannot be" in line]
-    assert len(warning) == 1 and "version 2 goes on serving" in warning[0]
+    assert len(warning) == 1 and "version 2 continues to serve" in warning[0]
     move("promote", "toy", "2")
 
 

@@ -22,11 +22,11 @@ for path in map(Path, sys.argv[1:]):
         path.write_text(f"{error.status} {error}")
 """
 _BODIES = {
-    "quotes": (b'"' + b'\\"' * 500_000, "no valid JSON: Unterminated string"),
-    "backslashes": (b'{"seed": "' + b"\\" * 1_000_001, "no valid JSON"),
+    "quotes": (b'"' + b'\\"' * 500_000, "not valid JSON: Unterminated string"),
+    "backslashes": (b'{"seed": "' + b"\\" * 1_000_001, "not valid JSON"),
     "doubled key": (
         b"{" + b"".join(b'"%d":1,' % i for i in range(100_000)) + b'"99999":1}',
-        "the key '99999' stands twice",
+        "the key '99999' occurs twice",
     ),
     "brackets": (b"[{" * 500_000, "nested more than 8 deep"),
 }

@@ -14,7 +14,7 @@ import pytest
 from sg3flow.serving.model_worker import Worker
 
 ROOT = Path(__file__).parents[2]
-_OLD_COMMIT = "cf2abc6"  # the last one before serving/ was made anew
+_OLD_COMMIT = "cf2abc6"  # the last one before serving/ was rewritten
 
 # All of it runs with the old code.
 _SAVE = """

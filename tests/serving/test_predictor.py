@@ -84,17 +84,17 @@ def test_a_model_that_draws_no_finite_values_is_a_500(make_networks):
 def test_predictions_are_the_rendered_pictures(make_package):
     package, G = make_package(c_dim=3)
     predictor = Predictor.load(package.weights, package.description)
-    look = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=20)
-    assert predictor.predict(Request(5, look, 2)) == png_bytes(render_image(G, 5, look, 2))
+    options = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=20)
+    assert predictor.predict(Request(5, options, 2)) == png_bytes(render_image(G, 5, options, 2))
 
 
 def test_many_threads_get_what_one_gets(make_package):
     package, _ = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    looks = [
+    options_list = [
         RenderOptions(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)
     ]
-    requests = [Request(seed, look) for seed in range(10) for look in looks]
+    requests = [Request(seed, options) for seed in range(10) for options in options_list]
     expected = [predictor.predict(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(predictor.predict, requests)) == expected
@@ -104,11 +104,11 @@ def test_many_threads_get_what_one_gets(make_package):
 def test_vectors_give_the_picture_of_their_seed(make_package, num_ws):
     package, G = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    look = RenderOptions(psi=0.7, rotate=20)
-    expected = predictor.predict(Request(5, look))
+    options = RenderOptions(psi=0.7, rotate=20)
+    expected = predictor.predict(Request(5, options))
     z = tuple(seed_latent(5, G.z_dim)[0])
-    assert predictor.predict(Request(None, look, z=z)) == expected
-    ws = tuple(map(tuple, seed_ws(G, 5, look, None)[0][:num_ws].tolist()))
+    assert predictor.predict(Request(None, options, z=z)) == expected
+    ws = tuple(map(tuple, seed_ws(G, 5, options, None)[0][:num_ws].tolist()))
     assert predictor.predict(Request(None, RenderOptions(rotate=20), ws=ws)) == expected
 
 
@@ -150,16 +150,16 @@ def test_pictures_side_by_side_are_those_made_alone(make_networks):
     G, _ = make_networks(c_dim=3)
     threads = torch.get_num_threads()
     predictor = Predictor(G, together=4)
-    looks = [
+    options_list = [
         RenderOptions(psi=0.5 + 0.1 * i, translate=(0.05 * i, 0), rotate=15 * i) for i in range(4)
     ]
-    requests = [Request(seed, look, seed % 3) for seed in range(6) for look in looks]
+    requests = [Request(seed, options, seed % 3) for seed in range(6) for options in options_list]
     try:
         with ThreadPoolExecutor(8) as pool:
             together = list(pool.map(predictor.predict, requests))
     finally:
         torch.set_num_threads(threads)
-    alone = [png_bytes(render_image(G, r.seed, r.look, r.class_index)) for r in requests]
+    alone = [png_bytes(render_image(G, r.seed, r.options, r.class_index)) for r in requests]
     assert together == alone
 
 
@@ -173,5 +173,5 @@ def test_twins_share_the_weights_and_nothing_else(make_networks):
 def test_a_request_for_another_kind_of_model_is_refused(make_package):
     package, _ = make_package()
     predictor = Predictor.load(package.weights, package.description)
-    with pytest.raises(ConfigError, match="without classes"):
+    with pytest.raises(ConfigError, match="unconditional"):
         predictor.predict(Request(1, class_index=0))

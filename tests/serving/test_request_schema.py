@@ -65,11 +65,11 @@ _BAD_ROWS = [
     ({"z": [0, 0, 0, 1e6]}, r"z\[3\] must be a number from -1000 to 1000, not 1000000.0"),
     ({"z": [[0, 0, 0, 0]]}, "z must be a list of 4 numbers, not 1"),
     ({"w": []}, "w must be a list of 2 numbers, not 0"),
-    ({"w": [[0, 0], [0, 0]]}, "w must hold one list or 3, not 2 of them"),
+    ({"w": [[0, 0], [0, 0]]}, "w must be one list or a list of 3 lists, not of 2"),
     ({"w": [[0, 0], [0, 0], [0]]}, r"w\[2\] must be a list of 2 numbers, not 1"),
     ({"w": [[0, 0], [0, 0], 7]}, r"w\[2\] must be a list of 2 numbers, not 7"),
-    ({"w": [0, 0], "psi": 0.5}, "psi does nothing to a w"),
-    ({"w": [0, 0], "class": 0}, "class does nothing to a w"),
+    ({"w": [0, 0], "psi": 0.5}, "psi has no effect on a w"),
+    ({"w": [0, 0], "class": 0}, "class has no effect on a w"),
     ({"seed": 1, "format": "gif"}, "format must be one of png, jpeg, webp, not 'gif'"),
     ({"seed": 1, "format": "jpg"}, r"not 'jpg' \(did you mean 'jpeg'\?\)"),
     ({"seed": 1, "format": 1}, "format must be one of"),
@@ -102,14 +102,14 @@ def test_bad_rows_are_refused_in_words(row, words):
         ({"seed": 1}, {"class": 0, "seed": 3}, "unknown param 'seed'"),
     ],
 )
-def test_classes_of_a_labelled_model_are_checked(row, params, words):
+def test_classes_of_a_labeled_model_are_checked(row, params, words):
     with pytest.raises(ConfigError, match=words):
         read_requests([row], params, 3)
 
 
 def test_the_size_of_a_batch_is_limited():
     assert len(read_requests([{"seed": 1}] * 64, {}, 0)) == 64
-    with pytest.raises(ConfigError, match="at most 64 pictures a request, not 65"):
+    with pytest.raises(ConfigError, match="at most 64 images per request, not 65"):
         read_requests([{"seed": 1}] * 65, {}, 0)
     with pytest.raises(ConfigError, match="no rows"):
         read_requests([], {}, 0)
@@ -124,7 +124,7 @@ def test_vectors_formats_and_sizes_become_requests():
     assert {(r.kind, r.quality, r.size) for r in (first, second, third)} == {("jpeg", 70, 32)}
 
 
-def test_a_w_of_a_labelled_model_needs_no_class():
+def test_a_w_of_a_labeled_model_needs_no_class():
     (request,) = read_requests([{"w": [0, 0]}], {}, 3)
     assert request.class_index is None
 
@@ -133,7 +133,7 @@ def test_pictures_and_pixels_are_bounded_by_the_server():
     small = Limits(max_pictures=2, max_side=16, max_pixel_bytes=16 * 16 * 3)
     (request,) = read_requests([{"seed": 1}], {}, 0, small)
     assert request.size == 16  # what the network draws is scaled down without being asked to
-    with pytest.raises(ConfigError, match="at most 2 pictures"):
+    with pytest.raises(ConfigError, match="at most 2 images"):
         read_requests([{"seed": 1}] * 3, {}, 0, small)
     with pytest.raises(ConfigError, match="size must be a whole number from 1 to 16, not 32"):
         read_requests([{"seed": 1, "size": 32}], {}, 0, small)

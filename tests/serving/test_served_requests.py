@@ -60,9 +60,9 @@ def test_a_post_returns_the_rendered_pictures(any_server):
     rows = [{"seed": 1, "class": 0}, {"seed": 4294967295, "class": 2}, {"seed": 1, "class": 0}]
     status, text = any_server.post(_records(*rows, psi=0.7, translate_x=0.1, rotate=15))
     assert status == 200, text
-    look = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=15)
+    options = RenderOptions(psi=0.7, translate=(0.1, 0.0), rotate=15)
     expected = [
-        png_bytes(render_image(any_server.network, r["seed"], look, r["class"])) for r in rows
+        png_bytes(render_image(any_server.network, r["seed"], options, r["class"])) for r in rows
     ]
     answers = json.loads(text)["predictions"]
     assert [answer["seed"] for answer in answers] == [row["seed"] for row in rows]
@@ -113,7 +113,7 @@ _BAD_VALUES = [
     (_records({"seed": None, "class": 0}), _ONE),
     (_records(_GOOD, {"class": 2}), f"row 1: {_ONE}"),
     (_records({"seed": 1, "z": _W, "class": 0}), "not seed and z"),
-    (_records(*[_GOOD] * 65), "at most 64 pictures a request, not 65"),
+    (_records(*[_GOOD] * 65), "at most 64 images per request, not 65"),
     (_records({"seed": -1, "class": 0}), "not -1"),
     (_records({"seed": 1.5, "class": 0}), "not 1.5"),
     (_records({"seed": True, "class": 0}), "not True"),
@@ -124,7 +124,7 @@ _BAD_VALUES = [
     (_records({"seed": 10**300, "class": 0}), "not a huge number"),
     (_raw('{"dataframe_records": [{"seed": 1e400}]}'), "not inf"),
     (_records({"seed": [1], "class": 0}), "not a list of 1"),
-    (_records({"seed": {"a": 1}, "class": 0}), "not a object of 1"),
+    (_records({"seed": {"a": 1}, "class": 0}), "not an object of 1"),
     (_records({"seed": 1}), "class is missing; give one from 0 to 2"),
     (_records({"seed": 1, "class": 3}), "class must be a whole number from 0 to 2, not 3"),
     (_records({"seed": 1, "class": "cat"}), "not 'cat'"),
@@ -146,11 +146,11 @@ _BAD_VALUES = [
     (_records({"z": [None] * 16, "class": 0}), "z[0] must be a number"),
     (_records({"z": [1e30] * 16, "class": 0}), "z[0] must be a number from -1000 to 1000"),
     (_records({"z": {"0": 1}, "class": 0}), "z must be a list of 16 numbers"),
-    (_records({"w": [_W, _W]}), "w must hold one list or"),
+    (_records({"w": [_W, _W]}), "w must be one list or"),
     (_records({"w": [[_W]]}), "w must"),
     (_records({"w": []}), "w must be a list of 16 numbers, not 0"),
-    (_records({"w": _W, "class": 1}), "class does nothing to a w"),
-    (_records({"w": _W}, psi=0.5), "psi does nothing to a w"),
+    (_records({"w": _W, "class": 1}), "class has no effect on a w"),
+    (_records({"w": _W}, psi=0.5), "psi has no effect on a w"),
     (_records(_GOOD, rotate=1e6), "rotate must be a number"),
     (_records(_GOOD, format="bmp"), "format must be one of"),
     (_records(_GOOD, size=10**30), "size"),
@@ -160,8 +160,8 @@ _BAD_VALUES = [
 _BAD_BODIES = [
     ({"instances": [_GOOD, _GOOD | {"seed": True}]}, "row 1: seed must be a whole number"),
     ({"inputs": {"seed": [1, True], "class": [0, 0]}}, "row 1: seed must be a whole number"),
-    ({"inputs": {"seed": [], "class": []}}, "holds no rows"),
-    (_records(), "the request holds no rows"),
+    ({"inputs": {"seed": [], "class": []}}, "has no rows"),
+    (_records(), "the request has no rows"),
     (_records({}), "row 0 is empty"),
     ({"dataframe_records": [1, 2]}, "must be a list of rows"),
     ({"dataframe_records": {"seed": [1]}}, "must be a list of rows"),
@@ -169,11 +169,11 @@ _BAD_BODIES = [
     ({"dataframe_records": "seed"}, "must be a list of rows"),
     ({"inputs": "a"}, "must be a list of rows"),
     ({"inputs": [[1, 0]]}, "must be a list of rows"),
-    ({"inputs": {"seed": [1, 2], "class": [0]}}, "lists of one length"),
-    ({"inputs": {"seed": 1, "class": 0}}, "lists of one length"),
+    ({"inputs": {"seed": [1, 2], "class": [0]}}, "lists of equal length"),
+    ({"inputs": {"seed": 1, "class": 0}}, "lists of equal length"),
     ({"instances": [1]}, "must be a list of rows"),
-    ({"instances": [{"seed": 1}, _GOOD]}, "every row of instances needs the same columns"),
-    ({"inputs": [_GOOD, {"seed": 1}]}, "every row of inputs needs the same columns"),
+    ({"instances": [{"seed": 1}, _GOOD]}, "rows of instances must have the same columns"),
+    ({"inputs": [_GOOD, {"seed": 1}]}, "rows of inputs must have the same columns"),
     ({"dataframe_split": [1]}, "must be an object of columns and data"),
     ({"dataframe_split": {"columns": ["seed"]}}, "must hold columns"),
     ({"dataframe_split": {"columns": ["seed", "class"], "data": [[1]]}}, "value for each column"),
@@ -185,7 +185,7 @@ _BAD_BODIES = [
     ({"dataframe_split": {"columns": ["seed"], "data": [[1]], "rows": 1}}, "an object of columns"),
     ({"dataframe_split": None}, "must be an object of columns and data"),
     ({"dataframe_split": {"columns": ["sede"], "data": [[1]]}}, "unknown column 'sede'"),
-    ({"dataframe_split": {"columns": [], "data": []}}, "holds no rows"),
+    ({"dataframe_split": {"columns": [], "data": []}}, "has no rows"),
     (_raw('{"dataframe_records": [{"seed": 1' + "0" * 5000 + "}]}"), "digits is too long"),
     (_records(_GOOD | {"pssi": 1}), "unknown column 'pssi' (did you mean 'psi'?)"),
     (_records(_GOOD, pssi=0.5), "unknown param 'pssi' (did you mean 'psi'?)"),
@@ -203,26 +203,29 @@ _BAD_BODIES = [
     (_records(_GOOD, format=1), "format"),
     (_records(_GOOD, size=1.5), "size"),
     (_records(_GOOD, format="jpeg", quality="90"), "quality"),
-    (b"{", "no valid JSON"),
-    (b"", "no valid JSON"),
+    (b"{", "not valid JSON"),
+    (b"", "not valid JSON"),
     (b"null", "a JSON object, not a null"),
-    (b"true", "a JSON object, not a truth value"),
+    (b"true", "a JSON object, not a boolean"),
     (b"[]", "a JSON object, not a list"),
-    (b'"seed"', "a JSON object, not a text"),
+    (b'"seed"', "a JSON object, not a string"),
     (b"1", "a JSON object, not a number"),
-    (b"seed=1", "no valid JSON"),
+    (b"seed=1", "not valid JSON"),
     (b"\xff", "not UTF-8"),
     (b'{"dataframe_records": [{"seed": 1}]}\xc3', "not UTF-8"),
     (b"\x00", "null byte"),
-    (b'{"dataframe_records": [{"seed": 1, "class": 0}]}{}', "no valid JSON"),
-    (_raw('{"dataframe_records": [{"seed": NaN, "class": 0}]}'), "NaN is no JSON number"),
-    (_raw('{"dataframe_records": [{"seed": 1, "psi": -Infinity}]}'), "-Infinity is no JSON number"),
-    (_raw('{"dataframe_records": [{"seed": 1, "seed": 2, "class": 0}]}'), "'seed' stands twice"),
+    (b'{"dataframe_records": [{"seed": 1, "class": 0}]}{}', "not valid JSON"),
+    (_raw('{"dataframe_records": [{"seed": NaN, "class": 0}]}'), "NaN is not a JSON number"),
+    (
+        _raw('{"dataframe_records": [{"seed": 1, "psi": -Infinity}]}'),
+        "-Infinity is not a JSON number",
+    ),
+    (_raw('{"dataframe_records": [{"seed": 1, "seed": 2, "class": 0}]}'), "'seed' occurs twice"),
     (_raw('{"dataframe_records": ' + "[" * 20 + "]" * 20 + "}"), "nested more than 8 deep"),
     (_raw("[" * 100_000 + "]" * 100_000), "nested more than 8 deep"),
     (_raw('{"a":' * 50_000 + "1" + "}" * 50_000), "nested more than 8 deep"),
-    (_raw('{"dataframe_records": [{"seed": 1}'), "no valid JSON"),
-    (_raw("{'dataframe_records': []}"), "no valid JSON"),
+    (_raw('{"dataframe_records": [{"seed": 1}'), "not valid JSON"),
+    (_raw("{'dataframe_records': []}"), "not valid JSON"),
 ]
 
 
@@ -290,14 +293,14 @@ def test_a_body_in_pieces_is_cut_at_the_limit(server):
 
 def test_vectors_formats_and_sizes_are_served(any_server):
     G = any_server.network
-    look = RenderOptions(psi=0.7)
+    options = RenderOptions(psi=0.7)
     z = seed_latent(5, G.z_dim)[0].tolist()
-    ws = seed_ws(G, 5, look, 1)[0].tolist()
+    ws = seed_ws(G, 5, options, 1)[0].tolist()
     rows = [{"seed": 5, "class": 1, "psi": 0.7}, {"z": z, "class": 1, "psi": 0.7}, {"w": ws}]
     status, text = any_server.post(_records(*rows, {"w": ws[0]}))
     assert status == 200, text
     answers = json.loads(text)["predictions"]
-    expected = base64.b64encode(png_bytes(render_image(G, 5, look, 1))).decode()
+    expected = base64.b64encode(png_bytes(render_image(G, 5, options, 1))).decode()
     assert answers == [{"seed": 5, "png": expected}, *[{"png": expected}] * 3]
     status, text = any_server.post(_records(_GOOD, format="webp", quality=80, size=8))
     assert status == 200, text

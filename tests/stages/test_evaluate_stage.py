@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import io
 import json
 import subprocess
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+
+from sg3flow.cli.stage_commands import evaluate_app
 
 STAGE = Path(__file__).parents[2] / "stages" / "evaluate.py"
 
@@ -62,10 +63,7 @@ def environment(project, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location("evaluate_stage", STAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
+    return evaluate_app
 
 
 def snapshot_arguments(project, *extra):
@@ -210,9 +208,9 @@ def test_two_sets_of_one_content_are_at_zero_and_share_their_digest(app, project
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--metrics", "fid50k_full"], "no metric 'fid50k_full' of two sets of pictures"),
-        (["--metrics", "pr_random15"], "neighbour 15 needs more than 15 pictures"),
-        (["--metrics", "swd"], "swd wants pictures of 16x16, not 24x20"),
+        (["--metrics", "fid50k_full"], "no metric 'fid50k_full' between two sets of images"),
+        (["--metrics", "pr_random15"], "neighbor 15 needs more than 15 images"),
+        (["--metrics", "swd"], "swd needs images of 16x16, not 24x20"),
         (["--metrics", "fd_random", "--b", "no"], "there is no file or folder no"),
         (["--metrics", "fd_random", "--report", "a/sub/00.png"], "is not a metrics report made by"),
     ],
@@ -238,8 +236,8 @@ def test_a_damaged_picture_is_named(app, two_sets):
 
 _IN_SMALL_CHUNKS = """
 import runpy, sys
-from sg3flow.metrics import generation, reference_set as reference, feature_collector as studio
-for module in (generation, reference, studio):
+from sg3flow.metrics import generation, reference_set as reference, feature_collector as collector
+for module in (generation, reference, collector):
     module.CHUNK = 8
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

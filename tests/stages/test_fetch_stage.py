@@ -49,7 +49,7 @@ def test_starter_from_params_and_tracked(stage: Stage) -> None:
     params.write_text("fetch:\n  dataset: starter\n  images: 9\n  resolution: 16\n")
     done = stage("--params", params, "--dest", "data/raw")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "9 pictures of starter in data/raw\n"
+    assert done.stdout == "9 images of starter in data/raw\n"
     source = json.loads((stage.folder / "data/raw/SOURCE.json").read_text())
     assert source["counts"]["starter/train/cat"] == 3
     with closing(sqlite3.connect(stage.folder / "mlflow.db")) as store:

@@ -1,7 +1,6 @@
 """The render and register commands on a small training run with random weights."""
 
 import hashlib
-import importlib.util
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.rendering.images import RenderOptions, render_image
@@ -25,28 +25,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType"),
 ]
 
-_STAGES = Path(__file__).parents[2] / "stages"
 _SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
 _FAST = ("--seeds", "0-3", "--sweep-seeds", "0,1", "--sweep-truncs", "0,1", "--video-seeds", "0,1")
 
 
-def _stage(name: str):
-    spec = importlib.util.spec_from_file_location(f"stage_{name}", _STAGES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
-
-
 @pytest.fixture
 def render():
-    app = _stage("render")
-    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    return lambda *arguments: CliRunner().invoke(render_app, [str(a) for a in arguments])
 
 
 @pytest.fixture
 def register():
-    app = _stage("register")
-    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    return lambda *arguments: CliRunner().invoke(register_app, [str(a) for a in arguments])
 
 
 def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator) -> str:
@@ -132,8 +122,8 @@ def test_images_takes_class_place_and_ranges(render, run):
     result = render("images", "--network", network, "--seeds", "0,2-3", "--outdir", "o", *options)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in Path("o").iterdir()) == [f"seed000{i}.png" for i in (0, 2, 3)]
-    look = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
-    expected = render_image(load_networks(network).G_ema, 3, look, 1)
+    options = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
+    expected = render_image(load_networks(network).G_ema, 3, options, 1)
     np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
 
 
@@ -211,7 +201,7 @@ def test_a_network_that_draws_no_finite_values_is_named(render, tmp_path, comman
     torch.save(content, path)
     result = render(command, "--network", path, "--outdir", tmp_path / "o", *options)
     assert result.exit_code == 1
-    assert "broken.pkl: the network draws" in result.stderr and "not finite" in result.stderr
+    assert "broken.pkl: the network generates" in result.stderr and "not finite" in result.stderr
     assert not list((tmp_path / "o").glob("*"))
 
 

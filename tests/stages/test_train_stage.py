@@ -1,6 +1,5 @@
-"""The train stage: what a person sees when something is wrong, and what a dry run tells."""
+"""The train stage: one-line errors, and the output of a dry run."""
 
-import importlib.util
 import io
 import json
 import zipfile
@@ -11,17 +10,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-STAGE = Path(__file__).parents[2] / "stages" / "train.py"
+from sg3flow.cli.stage_commands import train_app
+
 SETTINGS = ["--cfg=stylegan3-t", "--gpus=1", "--batch=4", "--gamma=0.1", "--device=cpu"]
 
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location("train_stage", STAGE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
+    return train_app
 
 
 @pytest.fixture(autouse=True)

@@ -232,7 +232,9 @@ def test_a_record_changed_by_hand_is_named(store):
     (key,) = (k for k in store.client.get_registered_model("toy").tags if "move." in k)
     store.client.set_registered_model_tag("toy", key, "{}")
     result = run("history", "toy")
-    assert result.exit_code == 1 and key in result.stderr and "delete it to continue" in result.stderr
+    assert (
+        result.exit_code == 1 and key in result.stderr and "delete it to continue" in result.stderr
+    )
     # An error has changed nothing.
     assert run("promote", "toy", 2).exit_code == 1 and _champion(store) == "1"
     store.client.delete_registered_model_tag("toy", key)

@@ -1,4 +1,4 @@
-"""Reading networks from anywhere, safely, and writing our own snapshots."""
+"""Safe loading of networks from any source, and writing of snapshots."""
 
 from sg3flow.checkpoints.loading import Networks, load_networks
 from sg3flow.checkpoints.snapshots import save_snapshot

@@ -1,4 +1,9 @@
-"""Where networks come from: a path, a URL, the model registry or a run of the tracking server."""
+"""Loading networks from any source, and the packaged form of a generator.
+
+``load_networks`` reads a path, a URL or an address of the model registry: a snapshot, a public
+pickle, or a packaged generator. A registered model contains the packaged form: weights as
+safetensors and a description as JSON. Nothing that is read is executed.
+"""
 
 import hashlib
 import json
@@ -22,20 +27,71 @@ from sg3flow.errors import CheckpointError, ConfigError, nearest
 from sg3flow.files import write_bytes, write_json
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
 
+FORMAT = "sg3flow-generator-1"
+WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
 _MAX_NAMES = 5
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The content of a checkpoint; None for parts that it does not have.
+
+    The networks are in evaluation mode on the CPU. ``augment_pipe`` has the strength ``p`` of that
+    moment; ``training_set`` and ``progress`` are primitives.
+    """
+
+    G: nn.Module | None = None
+    D: nn.Module | None = None
+    G_ema: nn.Module | None = None
+    augment_pipe: AugmentPipe | None = None
+    training_set: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packaged generator: its two files, and the SHA-256 of the weights."""
+
+    weights: Path
+    description: Path
+    weights_sha256: str
+
+
+def load_networks(source: str | os.PathLike[str]) -> Networks:
+    """Read networks from a path, a URL, ``models:/…`` or ``runs:/…``; nothing read is executed.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, damaged or hostile, or weights that do not
+            fit their architecture; the message names the file and the problem.
+        DataError: a download failed.
+        TrackingError: the tracking server or the registry failed.
+    """
+    path = local_copy(source)
+    if path.is_dir():
+        return _from_folder(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file")
+    try:
+        with path.open("rb") as stream:
+            is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    return _from_snapshot(path) if is_archive else _from_public_pickle(path)
 
 
 def local_copy(source: str | os.PathLike[str]) -> Path:
-    """A file or folder on this machine that holds what ``source`` names.
+    """A local file or folder with the content of ``source``.
 
     Args:
-        source: a path; ``http://``, ``https://`` (kept in a cache) or ``file://`` URL;
+        source: a path; an ``http://``, ``https://`` (cached) or ``file://`` URL;
             ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/RUN_ID/PATH``.
 
     Raises:
-        CheckpointError: there is no such file, or a scheme we do not know.
+        CheckpointError: there is no such file, or the scheme is unknown.
         DataError: the download failed, or a ``file://`` URL names another machine.
         TrackingError: the tracking server or the registry failed.
     """
@@ -54,44 +110,6 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
     raise CheckpointError(f"cannot read networks from {shown_url(name)}: expected {known}")
 
 
-def _existing(path: Path) -> Path:
-    if path.exists():
-        return path
-    folder = path.parent
-    if not folder.is_dir():
-        raise CheckpointError(f"no file {path}: there is no folder {folder} either")
-    names = sorted(entry.name for entry in folder.iterdir())
-    hint = nearest(path.name, names)
-    pickles = [name for name in names if name.endswith(".pkl")][-_MAX_NAMES:]
-    if not hint and pickles:
-        hint = f"; there are: {', '.join(pickles)}"
-    raise CheckpointError(f"no file {path}{hint}")
-
-
-def _downloaded(url: str) -> Path:
-    # Two addresses may end in the same file name: the address itself is part of ours.
-    return cached(url, f"{address_mark(url)[:12]}-{url_file_name(url)}")
-
-
-def _resolved(kind: str, uri: str) -> Path:
-    if kind not in RESOLVERS:
-        raise CheckpointError(f"nothing here resolves {kind}:/ addresses, as in {shown_url(uri)}")
-    return RESOLVERS[kind](uri)
-
-
-FORMAT = "sg3flow-generator-1"
-WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
-
-
-@dataclass(frozen=True)
-class Package:
-    """A packaged generator: its two files, and the SHA-256 of the weights."""
-
-    weights: Path
-    description: Path
-    weights_sha256: str
-
-
 def package_generator(
     network: nn.Module,
     folder: Path,
@@ -104,16 +122,16 @@ def package_generator(
 
     Args:
         network: a generator of ``sg3flow.networks``.
-        training_set: what it was trained on, as the snapshot tells, its license included.
-        metrics: what was measured on it, by metric name.
-        snapshot_sha256: digest of the snapshot it comes from.
+        training_set: description of the training set from the snapshot, with its license.
+        metrics: its metrics, by name.
+        snapshot_sha256: digest of its snapshot.
 
     Raises:
-        CheckpointError: a value that is not a primitive.
-        OSError: the disk.
+        CheckpointError: a value is not a primitive.
+        OSError: writing failed.
     """
     entry = network_entry(network)
-    # A scalar buffer has no layout to share: safetensors refuses tensors that do.
+    # Contiguous, because safetensors refuses other layouts.
     weights = save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
     digest = hashlib.sha256(weights).hexdigest()
     description = {
@@ -146,64 +164,6 @@ def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str
         raise CheckpointError(f"{weights} is not the file that {description.name} describes")
     entry = {key: content.get(key) for key in ("class_name", "init_kwargs")}
     return build_network(entry | {"state_dict": state}, str(weights)), content
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(_unusable(path, error)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} does not describe a generator (format {FORMAT})")
-    if not isinstance(content.get("training_set"), dict):
-        raise CheckpointError(f"{path} does not say what the generator was trained on")
-    return content
-
-
-def _unusable(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return f"{path.parent} holds no usable generator: {path.name}: {reason}"
-
-
-_ZIP_MAGIC = b"PK\x03\x04"
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What a checkpoint holds; None for what it does not hold.
-
-    The networks are in evaluation mode on the CPU. ``augment_pipe`` carries the strength ``p`` at
-    that moment; ``training_set`` and ``progress`` are primitives.
-    """
-
-    G: nn.Module | None = None
-    D: nn.Module | None = None
-    G_ema: nn.Module | None = None
-    augment_pipe: AugmentPipe | None = None
-    training_set: dict[str, Any] | None = None
-    progress: dict[str, Any] | None = None
-
-
-def load_networks(source: str | os.PathLike[str]) -> Networks:
-    """Read networks from a path, a URL, ``models:/…`` or ``runs:/…``; never executes what it reads.
-
-    Raises:
-        CheckpointError: no such file, no checkpoint, a damaged or hostile one, or weights that do
-            not fit their architecture; the message names the file and what is wrong.
-        DataError: a download failed.
-        TrackingError: the tracking server or the registry failed.
-    """
-    path = local_copy(source)
-    if path.is_dir():
-        return _from_folder(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is no file to read networks from")
-    try:
-        with path.open("rb") as stream:
-            is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    return _from_snapshot(path) if is_archive else _from_public_pickle(path)
 
 
 def _from_snapshot(path: Path) -> Networks:
@@ -247,7 +207,7 @@ def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> Augment
 
 
 def _from_folder(folder: Path) -> Networks:
-    """A registered model (``artifacts/generator.json``), or a folder around one snapshot."""
+    """A registered model (``artifacts/generator.json``), or a folder with one snapshot."""
     package = folder / "artifacts"
     if (package / DESCRIPTION_NAME).is_file():
         G_ema, description = load_packaged(package / WEIGHTS_NAME, package / DESCRIPTION_NAME)
@@ -256,7 +216,51 @@ def _from_folder(folder: Path) -> Networks:
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"
         raise CheckpointError(
-            f"{folder} holds no artifacts/{DESCRIPTION_NAME} and not exactly one *.pkl ({found}); "
+            f"{folder} has neither artifacts/{DESCRIPTION_NAME} nor exactly one *.pkl ({found}); "
             "name the file"
         )
     return load_networks(snapshots[0])
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    folder = path.parent
+    if not folder.is_dir():
+        raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
+    names = sorted(entry.name for entry in folder.iterdir())
+    hint = nearest(path.name, names)
+    pickles = [name for name in names if name.endswith(".pkl")][-_MAX_NAMES:]
+    if not hint and pickles:
+        hint = f"; found: {', '.join(pickles)}"
+    raise CheckpointError(f"no file {path}{hint}")
+
+
+def _downloaded(url: str) -> Path:
+    # Different addresses can have the same file name, so the cached name includes a digest.
+    return cached(url, f"{address_mark(url)[:12]}-{url_file_name(url)}")
+
+
+def _resolved(kind: str, uri: str) -> Path:
+    if kind not in RESOLVERS:
+        raise CheckpointError(
+            f"{kind}:/ addresses need MLflow, which is not loaded: {shown_url(uri)}"
+        )
+    return RESOLVERS[kind](uri)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(_unusable(path, error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} does not describe a generator (format {FORMAT})")
+    if not isinstance(content.get("training_set"), dict):
+        raise CheckpointError(f"{path} does not describe the training set of the generator")
+    return content
+
+
+def _unusable(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"{path.parent} has no usable generator: {path.name}: {reason}"

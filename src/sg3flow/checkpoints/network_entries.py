@@ -1,11 +1,11 @@
-"""One network as a dict, ``{class_name, init_kwargs, state_dict}``, and back.
+"""Conversion between a network and a dict ``{class_name, init_kwargs, state_dict}``.
 
-Building takes no more memory than the given tensors: the module is first made on torch's meta
-device (without storage), its names and shapes are compared, and only then does it take the tensors.
+Building needs no more memory than the given tensors: the module is first created on torch's meta
+device (without storage), names and shapes are compared, and then it takes over the tensors.
 
-Beside tensors an entry holds primitives: None, booleans, integers, floats, strings, lists, and
-dicts with string keys. Their canonical form makes equal values equal bytes under pickle, which
-remembers objects by identity and not by value.
+Besides tensors an entry has primitives: None, booleans, integers, floats, strings, lists, and dicts
+with string keys. Their canonical form gives equal bytes for equal values; pickle alone would not,
+because it compares objects by identity.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ CLASSES: dict[str, type[nn.Module]] = {
     "Discriminator": Discriminator,
 }
 
-# Primitives in one value, and how deep they may be nested.
+# Maximum number of primitives in one value, and their maximum nesting.
 MAX_PRIMITIVES = 200_000
 MAX_DEPTH = 32
-MAX_TAPS = 1024  # of one filter
-# Arguments that cost time or memory in the constructor itself, before any shape is compared.
+MAX_TAPS = 1024  # per filter
+# Limits of arguments that cost time or memory in the constructor, before shapes are compared.
 _LIMITS = {
     "num_layers": 256,
     "filter_size": 64,
@@ -43,7 +43,7 @@ _MAX_LISTED = 5
 
 
 def network_entry(network: nn.Module) -> dict[str, Any]:
-    """A network as a dict of primitives and of tensors that share no memory with it."""
+    """A network as a dict of primitives and copied tensors."""
     kwargs = to_primitives(network.init_kwargs, f"init_kwargs of {type(network).__name__}")
     state = {interned(name): _stored(tensor) for name, tensor in network.state_dict().items()}
     return {
@@ -57,7 +57,7 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
     """Check the form of an untrusted entry, and that its tensors fit its class and arguments.
 
     Raises:
-        CheckpointError: says what is missing, unexpected or of another shape.
+        CheckpointError: the message says what is missing, unexpected or of another shape.
     """
     if not isinstance(entry, Mapping) or set(entry) != {"class_name", "init_kwargs", "state_dict"}:
         raise CheckpointError(f"{where} must hold class_name, init_kwargs and state_dict")
@@ -71,11 +71,11 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
 
 
 def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module:
-    """The network of an entry, in evaluation mode, on the CPU; draws no random numbers.
+    """The network of an entry, in evaluation mode, on the CPU; uses no random numbers.
 
     Args:
-        entry: ``{class_name, init_kwargs, state_dict}``; its tensors become the network's own.
-        where: what the entry is, for messages.
+        entry: ``{class_name, init_kwargs, state_dict}``; the network takes over its tensors.
+        where: description of the entry, for messages.
 
     Raises:
         CheckpointError: an unknown class, refused arguments, or tensors that do not fit.
@@ -91,17 +91,17 @@ def to_primitives(value: Any, where: str) -> Any:
 
     Args:
         value: nested primitives; numpy and torch scalars count as numbers.
-        where: what the value is, for the message.
+        where: description of the value, for messages.
 
     Raises:
-        CheckpointError: another type, a key that is not a string, or a value that is nested too
-            deep or too large (a small file may hold the same list in many places).
+        CheckpointError: another type, a key that is not a string, or a value that is too deep or
+            too large (a small file can refer to the same list many times).
     """
     return _PrimitiveCopier(where).copy(value, 0)
 
 
 def primitive_dict(value: Any, where: str) -> dict[str, Any]:
-    """As ``to_primitives``, for a value that must be a dict."""
+    """Like ``to_primitives``, for a value that must be a dict."""
     if not isinstance(value, Mapping):
         raise CheckpointError(f"{where} must be a dict, not {type(value).__name__}")
     copied: dict[str, Any] = to_primitives(value, where)
@@ -109,7 +109,7 @@ def primitive_dict(value: Any, where: str) -> dict[str, Any]:
 
 
 def interned(value: str) -> str:
-    """The one object that stands for this string in the whole process."""
+    """The interned object of this string: one per process."""
     return sys.intern(str.__str__(value))
 
 
@@ -121,7 +121,7 @@ class _PrimitiveCopier:
     def copy(self, value: Any, depth: int) -> Any:
         self.left -= 1
         if self.left < 0 or depth > MAX_DEPTH:
-            raise CheckpointError(f"{self.where} is nested too deep or holds too many values")
+            raise CheckpointError(f"{self.where} is nested too deep or has too many values")
         if isinstance(value, Mapping):
             return self._copy_mapping(value, depth)
         if isinstance(value, list | tuple):
@@ -148,11 +148,11 @@ class _PrimitiveCopier:
                 return kind(value)
         if isinstance(value, str):
             return interned(value)
-        raise CheckpointError(f"{self.where} holds {describe(value)}, which is not a primitive")
+        raise CheckpointError(f"{self.where} contains {describe(value)}, which is not a primitive")
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with a storage and layout of its own, so that equal values are equal bytes."""
+    """A copy with its own storage and standard layout, so that equal values give equal bytes."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return torch.empty(tensor.shape, dtype=dtype, device="cpu").copy_(tensor.detach())
 
@@ -186,7 +186,7 @@ def _is_dense_float_tensor(value: Any) -> bool:
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and value.is_floating_point()
-        # Strides of 0 would let a small file stand for a huge tensor.
+        # With strides of 0 a small file could describe a huge tensor.
         and _size(value) <= value.untyped_storage().nbytes()
     )
 
@@ -196,7 +196,7 @@ def _size(tensor: torch.Tensor) -> int:
 
 
 def _meta_network(entry: Mapping[str, Any], where: str) -> nn.Module:
-    """The module without storage: every parameter and buffer is on the meta device."""
+    """The module without storage: all parameters and buffers are on the meta device."""
     network_type, kwargs = CLASSES[entry["class_name"]], entry["init_kwargs"]
     where = f"{where} ({entry['class_name']})"
     _check_limits(kwargs, where)
@@ -206,7 +206,7 @@ def _meta_network(entry: Mapping[str, Any], where: str) -> nn.Module:
         inspect.signature(network_type).bind(**kwargs)
         with torch.device("meta"):
             return network_type(**kwargs)
-    # A hostile argument may reach any computation there.
+    # A hostile argument can cause any of these errors in the constructor.
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{where} refuses its init_kwargs: {reason}") from None

@@ -1,7 +1,7 @@
-"""Public StyleGAN3 and StyleGAN2-ADA-PyTorch pickles: read as data, without the code they name.
+"""Reads public StyleGAN3 and StyleGAN2-ADA-PyTorch pickles as data, without running their code.
 
-Such a file holds the source text of its classes and calls to run it. Here weights go into this
-project's networks by class name, arguments and parameter name; the text is never looked at.
+Such a file contains the source text of its classes and calls to run it. Here the weights are put
+into this project's networks by class name, arguments and parameter name; the text is ignored.
 """
 
 import mmap
@@ -17,26 +17,26 @@ from sg3flow.checkpoints.restricted_unpickler import RestrictedUnpickler
 from sg3flow.errors import CheckpointError
 
 _MAX_FILE_BYTES = 8 << 30
-MAX_NAMES = 20_000  # of layers and tensors in one network; the largest public ones have hundreds
+MAX_NAMES = 20_000  # layers and tensors per network; the largest public ones have hundreds
 _MAX_NAME_LENGTH = 100
 _MAX_PREFIX_LENGTH = 400
 
-# Arguments that change the speed, not the function.
+# Arguments that affect speed only.
 _SPEED_ONLY = ("fused_modconv_default", "fp16_channels_last")
-# Arguments of StyleGAN2-ADA that this project knows with one value only.
+# Arguments of StyleGAN2-ADA for which this project supports one value only.
 _ALWAYS = {"activation": "lrelu"}
 
 
 def read_public_pickle(path: Path) -> dict[str, Any]:
-    """Read a public network pickle; nothing that it holds is executed.
+    """Read a public network pickle; nothing in it is executed.
 
     Returns:
-        ``G``, ``D``, ``G_ema``: ``{class_name, init_kwargs, state_dict}`` in the terms of
+        ``G``, ``D``, ``G_ema``: ``{class_name, init_kwargs, state_dict}`` for the classes of
         ``sg3flow.networks``, or None; ``augment_pipe``: ``{init_kwargs, p}`` or None;
         ``training_set_kwargs``: primitives or None.
 
     Raises:
-        CheckpointError: the file is not such a pickle, is damaged, or names what is not allowed.
+        CheckpointError: the file is not such a pickle, is damaged, or uses a forbidden global.
     """
     try:
         return _read(Path(path))
@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _contents(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict) or not {"G", "D", "G_ema"} & set(values):
-        raise CheckpointError("it holds no G, D or G_ema")
+        raise CheckpointError("it has no G, D or G_ema")
     training_set = values.get("training_set_kwargs")
     if training_set is not None:
         training_set = primitive_dict(training_set, "training_set_kwargs")
@@ -94,7 +94,7 @@ def _class_name(module: StoredModule, key: str) -> str:
         return "Discriminator"
     synthesis = _children(module).get("synthesis")
     layers = _children(synthesis) if synthesis else {}
-    # Both generations call it Generator: the layers tell which one it is.
+    # Both versions of StyleGAN call it Generator; the layers show which one it is.
     if module.class_name == "Generator" and "input" in layers:
         return "StyleGAN3Generator"
     if module.class_name == "Generator" and "b4" in layers:
@@ -142,7 +142,7 @@ def _tensors(root: StoredModule) -> Iterator[tuple[str, torch.Tensor]]:
         buffers, children = _named(module, "_buffers"), _children(module)
         non_persistent = _non_persistent_buffers(module)
         named = {**_named(module, "_parameters"), **buffers}
-        # A small file may hold the same layers many times over, even within themselves.
+        # A small file can contain the same layers many times, even recursively.
         names_left -= 1 + len(named) + len(children) + len(non_persistent)
         if names_left < 0 or len(prefix) > _MAX_PREFIX_LENGTH:
             raise CheckpointError("refused: too many layers, or layers nested too deep")

@@ -1,4 +1,4 @@
-"""Handlers of the globals in a public pickle: tensors, numpy numbers, modules as data."""
+"""Handlers for the globals in a public pickle: tensors, numpy numbers, and modules as data."""
 
 import io
 import math
@@ -45,14 +45,14 @@ STORAGES = {
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _NUMPY_NUMBER = re.compile(r"[fiu][1248]|b1")
-_MAX_HEADER_OPCODES = 200  # in each of the small pickles before the numbers of a storage
+_MAX_HEADER_OPCODES = 200  # per small pickle in front of the values of a storage
 _MAX_DIMENSIONS = 8
-MAX_ELEMENTS = 1 << 40  # of a storage, and in one dimension of a tensor
+MAX_ELEMENTS = 1 << 40  # per storage, and per dimension of a tensor
 
 
 @dataclass(frozen=True)
 class StoredModule:
-    """A stored network or layer: the name of its class, and its attributes as data."""
+    """A stored network or layer: its class name, and its attributes as data."""
 
     class_name: str
     state: dict[str, Any]
@@ -83,7 +83,7 @@ def _module(arguments: tuple[Any, ...]) -> StoredModule:
 
 
 def _dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """OrderedDict() and EasyDict(); the older form of OrderedDict gives its items as a list."""
+    """OrderedDict() and EasyDict(); the older form of OrderedDict stores its items as a list."""
     pairs = arguments[0] if arguments else []
     if type(pairs) is not list or any(len(pair) != 2 for pair in pairs):
         raise CheckpointError("refused: a dict that is not made of pairs")
@@ -115,10 +115,10 @@ def _device(arguments: tuple[Any, ...]) -> Placeholder:
 
 
 def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
-    """A storage as torch saves it inside a pickle, as a 1-D tensor.
+    """A storage that torch saved inside a pickle, as a 1-D tensor.
 
-    The form is that of torch before its zip archives: a magic number, a version, the machine, the
-    storage's description, the list of keys, each as a pickle; then the count and the numbers.
+    The format is that of torch before zip archives: a magic number, a version, the machine, the
+    description of the storage, and the list of keys, each as a pickle; then count and values.
     """
     (content,) = arguments
     if not isinstance(content, bytes):
@@ -138,7 +138,7 @@ def _storage(arguments: tuple[Any, ...]) -> torch.Tensor:
     given = memoryview(content)[stream.tell() :]
     numbers = given[len(expected) :]
     if given[: len(expected)] != expected or len(numbers) != described.count * dtype.itemsize:
-        raise CheckpointError("a tensor's storage is cut off, or longer than it says")
+        raise CheckpointError("the storage of a tensor is cut off or longer than declared")
     if not numbers:
         return torch.empty(0, dtype=dtype)
     return torch.frombuffer(bytearray(numbers), dtype=dtype)

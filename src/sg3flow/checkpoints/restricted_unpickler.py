@@ -1,16 +1,16 @@
-"""Restricted unpickler: reads a pickle as data and calls nothing that the file names.
+"""Restricted unpickler: reads a pickle as data and never calls the functions it names.
 
-A global in the file is looked up in an allow-list of handlers that build primitive values. Any
-other global, opcode or call is refused by name, before anything is done with it. Nothing is
-recursive, and memory is bounded by the size of the file and the number of opcodes.
+Each global in the file is looked up in an allow-list of handlers that build primitive values. Any
+other global, opcode or call is refused before it has an effect, and the message names it. Nothing
+is recursive, and memory is bounded by the size of the file and the number of opcodes.
 
-Why this is not a subclass of ``pickle.Unpickler`` with a ``find_class`` of its own: that class has
-no hook for opcodes other than those that look up names. Measured with Python 3.11: a file of a few
-bytes took a gigabyte of memory, a few more bytes doubled the time of another, memory for each byte
-of a file was 80 bytes without a limit, and methods of the values that ``find_class`` gave were
-called. Only a pass over all opcodes that keeps a stack, as this module does, could refuse such
-files. ``pickle._Unpickler``, written in Python, is private; ``pickletools.genops``, which decodes
-the opcodes here, is public.
+Why not a subclass of ``pickle.Unpickler`` with its own ``find_class``: that class has no hook for
+opcodes other than those that look up globals. Measured with Python 3.11: a file of a few bytes took
+a gigabyte of memory; in another one, each additional byte doubled the time; memory was 80 bytes per
+byte of the file without a limit; and methods of the values returned by ``find_class`` were called.
+Only a pass over all opcodes that tracks the stack, like this module, can refuse such files.
+``pickle._Unpickler``, written in Python, is private; ``pickletools.genops``, which decodes the
+opcodes here, is public.
 """
 
 import io
@@ -22,15 +22,23 @@ from typing import Any
 
 from sg3flow.errors import CheckpointError
 
-# Opcodes in one pickle; the largest public files have about a tenth.
+# Maximum opcodes per pickle; the largest public files have about a tenth.
 MAX_OPCODES = 1_000_000
-# Bytes and items that calls may copy per byte of the file: protocol 2 stores bytes as text.
+# Maximum bytes and items copied by calls, per byte of the file; protocol 2 stores bytes as text.
 MAX_COPIES = 4
 
 _MARK = object()
-# What a damaged pickle causes here, in the handlers and in pickletools: a pop from an empty stack,
-# a list in place of a tuple, a bad escape.
+# Errors that a damaged pickle causes here, in the handlers and in pickletools: a pop from an empty
+# stack, a list instead of a tuple, a bad escape.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+Handler = Callable[[tuple[Any, ...]], Any]
+PersistentLoad = Callable[[Any], Any]
+_SIZED = (str, bytes, bytearray, list, tuple, dict)
+_ARGUMENT_OPCODES = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+).split()
 
 
 @dataclass(frozen=True)
@@ -46,23 +54,19 @@ class GlobalName:
 
 @dataclass(frozen=True)
 class Placeholder:
-    """Stands for a harmless object whose value is not needed."""
+    """Replaces a harmless object whose value is not needed."""
 
     kind: str
 
 
-Handler = Callable[[tuple[Any, ...]], Any]
-PersistentLoad = Callable[[Any], Any]
-
-
 @dataclass(frozen=True)
 class AllowList:
-    """The globals that a pickle may name.
+    """The globals that a pickle may use.
 
     Args:
-        functions: functions and classes, each with the handler that is called in its place.
+        functions: functions and classes, each with the handler that is called instead.
         constants: globals that are values and cannot be called.
-        persistent_load: returns the object of a persistent id; None: the file may have no such ids.
+        persistent_load: returns the object of a persistent ID; None: such IDs are refused.
     """
 
     functions: Mapping[GlobalName, Handler]
@@ -83,9 +87,9 @@ class RestrictedUnpickler:
     """Reads the pickle at the stream's position.
 
     Args:
-        stream: in memory, so that a read beyond the end returns what is left.
-        allowed: the globals that the pickle may name.
-        max_opcodes: None: ``MAX_OPCODES``.
+        stream: in memory, so that a read beyond the end returns the available bytes.
+        allowed: the globals that the pickle may use.
+        max_opcodes: limit; None: ``MAX_OPCODES``.
     """
 
     def __init__(
@@ -99,10 +103,10 @@ class RestrictedUnpickler:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Return the value; the stream's position is then behind the pickle.
+        """Return the value; afterwards the position of the stream is behind the pickle.
 
         Raises:
-            CheckpointError: the pickle is damaged, too long, or holds what is not allowed.
+            CheckpointError: the pickle is damaged, too long, or contains something forbidden.
         """
         try:
             for opcode, argument in self._opcodes():
@@ -115,7 +119,7 @@ class RestrictedUnpickler:
         raise CheckpointError("the pickle is cut off: it has no end")
 
     def _opcodes(self) -> Iterator[tuple[str, Any]]:
-        # `genops` decodes arguments and never acts on them.
+        # `genops` only decodes arguments.
         opcodes = pickletools.genops(self._stream)  # type: ignore[arg-type]
         for count, (opcode, argument, _) in enumerate(opcodes):
             if count >= self._max_opcodes:
@@ -195,7 +199,7 @@ class RestrictedUnpickler:
             raise CheckpointError(f"refused: the file calls {function}, which is a constant")
         if type(arguments) is not tuple:
             raise ValueError(f"a call of {function} without arguments")
-        # Calls copy their arguments, and the memo can give the same large one many times.
+        # Calls copy their arguments, and the memo can supply the same large one many times.
         self._copies_left -= sum(len(part) for part in arguments if isinstance(part, _SIZED))
         if self._copies_left < 0:
             raise CheckpointError("refused: the pickle copies the same values too often")
@@ -219,7 +223,7 @@ class RestrictedUnpickler:
 
 
 def checked_keys(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
-    """Pass on pairs whose keys are strings or integers: the hash of a nested key may never end."""
+    """Accept only keys that are strings or integers: hashing a nested key may never end."""
     for key, value in pairs:
         if not isinstance(key, str | int):
             raise CheckpointError(f"refused: a dict with a key of type {type(key).__name__}")
@@ -227,7 +231,7 @@ def checked_keys(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, 
 
 
 def describe(value: Any) -> str:
-    """A value of an untrusted file in a message; only the type of one that is long to print."""
+    """An untrusted value for a message; long values are described by their type only."""
     if isinstance(value, str):
         return repr(value[:80])
     if value is None or isinstance(value, float) or is_int64(value):
@@ -236,18 +240,12 @@ def describe(value: Any) -> str:
 
 
 def is_int64(value: Any) -> bool:
-    """Whether this is an integer of at most 64 bits: one of many digits cannot be printed."""
+    """Whether this is an integer of at most 64 bits; larger ones may be too long to print."""
     return isinstance(value, int) and -(1 << 63) <= value < 1 << 63
 
 
-_SIZED = (str, bytes, bytearray, list, tuple, dict)
-_ARGUMENT_OPCODES = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-).split()
-# Opcodes that are not here are refused. Sets become lists: no set is needed, and a set cannot hold
-# every value.
+# All other opcodes are refused. Sets become lists: no set is needed, and not all values are
+# hashable.
 _OPCODES: dict[str, Callable[[RestrictedUnpickler, Any], object]] = {
     **dict.fromkeys(_ARGUMENT_OPCODES, RestrictedUnpickler._push),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), RestrictedUnpickler._recall),

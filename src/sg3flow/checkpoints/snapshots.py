@@ -1,13 +1,13 @@
-"""Our snapshots: the networks of one moment of training, as tensors and primitives.
+"""Snapshots of sg3flow: the networks at one point of training, as tensors and primitives.
 
 A snapshot is a ``torch.save``d dict that loads with ``weights_only=True``:
 ``format``, ``G``, ``D``, ``G_ema`` (each ``{class_name, init_kwargs, state_dict}``), ``augment_p``,
-``training_set``, ``progress``. The same values give the same bytes, whatever the process, the path
-or the history, so that the SHA-256 of a file tells whether two runs agree.
+``training_set``, ``progress``. Equal values give equal bytes, independent of process, path and
+history, so the SHA-256 of a file shows whether two runs agree.
 
 The zip archive of ``torch.save`` is read by the restricted unpickler. ``torch.load`` with
-``weights_only=True`` runs no foreign code either, but in it a small file can take much memory and
-time. Here nothing grows beyond the size of the file.
+``weights_only=True`` runs no foreign code either, but a small file can make it use much memory and
+time. Here memory is bounded by the size of the file.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from sg3flow.errors import CheckpointError
 from sg3flow.files import atomic_write
 
 FORMAT = "sg3flow-snapshot-1"
-# Of the pickle in an archive; the tensors are stored beside it.
+# Limit of the pickle in an archive; tensors are stored beside it.
 MAX_PICKLE_BYTES = 16 << 20
 
 _NETWORKS = ("G", "D", "G_ema")
@@ -60,11 +60,11 @@ def save_snapshot(
     training_set: dict[str, Any],
     progress: dict[str, Any],
 ) -> str:
-    """Write a snapshot in one step and return the SHA-256 of its bytes.
+    """Write a snapshot atomically and return its SHA-256.
 
     Args:
-        path: the file; one that stands there is replaced.
-        G, D, G_ema: networks of ``sg3flow.networks``; they are stored in float32.
+        path: the file; an existing one is replaced.
+        G, D, G_ema: networks of ``sg3flow.networks``; stored in float32.
         augment_p: current strength of the augmentation.
         training_set: primitives; at least name, resolution, channels, label_dim, num_images,
             digest and mirror.
@@ -72,7 +72,7 @@ def save_snapshot(
 
     Raises:
         CheckpointError: a value that is not a primitive.
-        OSError: the disk; ``path`` is then as it was.
+        OSError: writing failed; ``path`` is unchanged.
     """
     content = {
         interned("format"): interned(FORMAT),
@@ -85,7 +85,7 @@ def save_snapshot(
     }
     with atomic_write(Path(path)) as stream:
         hashing = _HashingStream(stream)
-        # A stream, not a path: torch.save would put the file's name into the archive.
+        # A stream, not a path: torch.save would store the file name in the archive.
         torch.save(content, hashing)  # type: ignore[arg-type]
     return hashing.sha256.hexdigest()
 
@@ -94,10 +94,10 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     """Read and check a snapshot; nothing in the file is executed.
 
     Returns:
-        the dict of ``save_snapshot``, its primitives copied, its tensors float32 on the CPU.
+        the dict of ``save_snapshot`` with copied primitives and float32 tensors on the CPU.
 
     Raises:
-        CheckpointError: not a snapshot, a damaged one, another format, or tensors that do not fit.
+        CheckpointError: not a snapshot, damaged, another format, or tensors that do not fit.
     """
     path = Path(path)
     content = _load(path)
@@ -129,7 +129,7 @@ def _load(path: Path) -> Any:
 
 
 class _HashingStream:
-    """Passes bytes on to a stream and hashes them on the way."""
+    """Forwards bytes to a stream and hashes them."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -144,11 +144,11 @@ class _HashingStream:
 
 
 def read_archive(path: Path) -> Any:
-    """The value that ``torch.save`` wrote: primitives, and tensors on the CPU.
+    """The value written by ``torch.save``: primitives, and tensors on the CPU.
 
     Raises:
-        CheckpointError: the archive is damaged, was not written by ``torch.save``, or names what
-            is not allowed; the message tells the name.
+        CheckpointError: the archive is damaged, was not written by ``torch.save``, or uses a
+            global that is not allowed; the message names it.
         OSError: the file cannot be read.
     """
     try:
@@ -156,14 +156,14 @@ def read_archive(path: Path) -> Any:
             _check_end(stream, path)
             _check_entries(archive.infolist(), path)
             return _SavedArchive(archive, path).value()
-    # What a damaged archive makes of zipfile; it compares the checksums while it reads.
+    # Errors of zipfile for damaged archives; it verifies checksums while reading.
     except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{path} is damaged, cut off or not a snapshot: {reason}") from None
 
 
 def _check_end(stream: BinaryIO, path: Path) -> None:
-    # torch.save writes no comment; what follows the end of a zip may be read as another file.
+    # torch.save writes no comment; bytes after the end of a zip could be another file.
     stream.seek(-_END_BYTES, io.SEEK_END)
     if not stream.read().startswith(_END_MAGIC):
         raise CheckpointError(f"{path} is not a snapshot: bytes follow the end of its archive")
@@ -172,13 +172,13 @@ def _check_end(stream: BinaryIO, path: Path) -> None:
 def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
     # torch.save compresses nothing; a compressed entry could grow a thousandfold when read.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(f"{path} is not a snapshot: it holds compressed entries")
+        raise CheckpointError(f"{path} is not a snapshot: it has compressed entries")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise CheckpointError(f"{path} is not a snapshot: its entries claim more bytes than it has")
     code = [e.filename for e in entries if "/code/" in e.filename or "constants.pkl" in e.filename]
     if code:
         raise CheckpointError(
-            f"{path} is not a snapshot: refused: an archive of TorchScript, which holds code "
+            f"{path} is not a snapshot: refused: an archive of TorchScript, which contains code "
             f"({code[0][:100]})"
         )
 
@@ -214,7 +214,7 @@ class _SavedArchive:
         return value
 
     def storage(self, described: Any) -> torch.Tensor:
-        """The numbers that a persistent id names, as a 1-D tensor: each key has one."""
+        """The storage of a persistent ID as a 1-D tensor; each key has one storage."""
         parts = described if isinstance(described, tuple) and len(described) == 5 else (None,) * 5
         tag, kind, key, _location, count = parts
         if tag != "storage" or not isinstance(kind, GlobalName) or not isinstance(key, str):
@@ -223,7 +223,9 @@ class _SavedArchive:
         if key not in self.storages:
             content = self.archive.read(f"{self.root}data/{key}")
             if type(count) is not int or len(content) != count * dtype.itemsize:
-                raise CheckpointError(f"the storage {describe(key)} is not as long as it says")
+                raise CheckpointError(
+                    f"the storage {describe(key)} does not have its declared length"
+                )
             self.storages[key] = _numbers(content, dtype)
         if self.storages[key].dtype != dtype:
             raise CheckpointError(f"refused: the storage {describe(key)} with two types of numbers")

@@ -1,12 +1,15 @@
-"""The `sg3flow` command: what is not a stage."""
+"""The `sg3flow` command: every stage as a subcommand, and the commands that are not stages."""
 
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from sg3flow import __version__
 from sg3flow.cli.stage_commands import (
+    code_app,
     evaluate_app,
     fetch_app,
     pack_app,
@@ -17,8 +20,21 @@ from sg3flow.cli.stage_commands import (
 )
 from sg3flow.cli.stage_options import one_line_errors, stage_app
 
-app = stage_app("The stages of the pipeline, and everything around them.")
-for _stage in (fetch_app, pack_app, validate_app, train_app, register_app):
+_ABOUT = """Train, evaluate, register and serve StyleGAN3 models with DVC and MLflow.
+
+Each stage of the pipeline is a command, and `dvc repro` runs all of them in order.
+"""
+_STAGES = ("code", "fetch", "pack", "validate", "train", "evaluate", "render", "register")
+
+
+class _StagesFirst(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the help: the stages of the pipeline, then the others."""
+        return [*_STAGES, *(name for name in self.commands if name not in _STAGES)]
+
+
+app = stage_app(_ABOUT)
+for _stage in (code_app, fetch_app, pack_app, validate_app, train_app, register_app):
     app.registered_commands += _stage.registered_commands
 app.add_typer(
     evaluate_app, name="evaluate", help="Measure snapshots, a network, or a set of images."
@@ -28,18 +44,36 @@ app.add_typer(render_app, name="render", help="Render images, grids and videos o
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
 
-@app.callback()
-def _commands() -> None:
-    """The stages of the pipeline, and everything around them."""
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"sg3flow {__version__}")
+        raise typer.Exit
+
+
+@app.callback(cls=_StagesFirst, invoke_without_command=True)
+def _print_help(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="show the version and exit"
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
 def use(
     recipe: Annotated[str, typer.Argument(help="name of a file in recipes/, without .yaml")],
-    force: Annotated[bool, typer.Option("--force", help="overwrite changed params")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite uncommitted settings")] = False,
     debug: Debug = False,
 ) -> None:
-    """Copy a recipe over params.yaml; settings you changed by hand are not overwritten."""
+    """Copy a recipe to params.yaml.
+
+    Refuses to overwrite settings that are not committed, unless --force is given.
+    """
     with one_line_errors(debug):
         from sg3flow.cli.sweep import use_recipe
 
@@ -48,10 +82,12 @@ def use(
 
 @app.command("set")
 def set_settings(
-    assignments: Annotated[list[str], typer.Argument(help="SECTION.NAME=VALUE, train.gamma=2 say")],
+    assignments: Annotated[
+        list[str], typer.Argument(help="SECTION.NAME=VALUE, for example train.gamma=2")
+    ],
     debug: Debug = False,
 ) -> None:
-    """Change settings in params.yaml; comments stay."""
+    """Change settings in params.yaml and keep its comments."""
     with one_line_errors(debug):
         from sg3flow.params_file import set_values
         from sg3flow.settings import project_root
@@ -61,7 +97,7 @@ def set_settings(
 
 @app.command()
 def summary(debug: Debug = False) -> None:
-    """Show what the pipeline made: a table of the stages, the pictures, the commands to go on."""
+    """Show the results of the pipeline and the next commands."""
     with one_line_errors(debug):
         from sg3flow.cli.status import print_summary
 
@@ -71,11 +107,11 @@ def summary(debug: Debug = False) -> None:
 @app.command()
 def sync(
     folder: Annotated[
-        Path | None, typer.Argument(help="folder of a run, or of several; without: all in state/")
+        Path | None, typer.Argument(help="folder of one or more runs; default: all runs in state/")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Send to MLflow what stages could not send while the server was away."""
+    """Upload to MLflow what was recorded while it was unreachable."""
     with one_line_errors(debug):
         from sg3flow.settings import state_root
         from sg3flow.tracking.upload_process import sync_folder
@@ -88,28 +124,35 @@ def sync(
 def reproduce(
     run: Annotated[
         str,
-        typer.Argument(help="run folder, run id or name, NAME@champion, models:/NAME/3"),
+        typer.Argument(help="run folder, run ID or name, NAME@champion, or models:/NAME/3"),
     ],
-    data: Annotated[Path | None, typer.Option(help="where its packed set is now")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="path of the packed set, if it has moved")
+    ] = None,
     resume: Annotated[
-        str, typer.Option(help="where the network it started from is now; empty: where it was")
+        str, typer.Option(help="source of the initial network, if it has moved")
     ] = "",
-    kimg: Annotated[int | None, typer.Option(help="make only the first so many again")] = None,
-    clean: Annotated[bool, typer.Option("--anew", help="remove an earlier attempt")] = False,
-    force: Annotated[bool, typer.Option("--anyway", help="despite a contradiction")] = False,
+    kimg: Annotated[int | None, typer.Option(help="reproduce only the first N kimg")] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="remove an earlier attempt and start over")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="continue despite mismatches")] = False,
     debug: Debug = False,
 ) -> None:
-    """Make a training again from its record, in a work tree of its own: is it equal?"""
+    """Repeat a training from its record and compare the snapshots.
+
+    The recorded code runs in a git worktree of its own, below reproductions/.
+    """
     with one_line_errors(debug):
         import tempfile
 
-        from sg3flow.runs.reproduce import reproduce as make_again
+        from sg3flow.runs.reproduce import reproduce as reproduce_run
         from sg3flow.settings import project_root
         from sg3flow.tracking.tracked_runs import find_record
 
         with tempfile.TemporaryDirectory() as scratch:
             record = find_record(run, Path(scratch))
-            verdict = make_again(
+            result = reproduce_run(
                 record,
                 project_root(),
                 lambda line: print(line, flush=True),
@@ -119,17 +162,17 @@ def reproduce(
                 clean=clean,
                 force=force,
             )
-        print("\n".join(verdict.lines()))
-        if not verdict.equal:
+        print("\n".join(result.lines()))
+        if not result.equal:
             raise typer.Exit(1)
 
 
 @app.command()
 def doctor(
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="build the kernels anew")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="rebuild the kernels")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show which kernels run on this machine, and why; build them if they are not there."""
+    """Show which kernels this machine uses; build missing ones."""
     with one_line_errors(debug):
         from sg3flow.cli.status import examine
 
@@ -143,43 +186,43 @@ Name = Annotated[str, typer.Argument(help="name of the registered model")]
 @app.command()
 def promote(
     name: Name,
-    version: Annotated[str, typer.Argument(help="number of the version, or an alias")],
+    version: Annotated[str, typer.Argument(help="version number or alias")],
     metric: Annotated[
-        str, typer.Option(help="compare by this one; empty: by what the version was chosen by")
+        str, typer.Option(help="metric to compare by; default: the one the version was chosen by")
     ] = "",
-    force: Annotated[bool, typer.Option("--force", help="whatever the gate says")] = False,
-    reason: Annotated[str, typer.Option(help="recorded with the move; --force needs it")] = "",
+    force: Annotated[bool, typer.Option("--force", help="promote even if the gate fails")] = False,
+    reason: Annotated[str, typer.Option(help="recorded in the history; required by --force")] = "",
     debug: Debug = False,
 ) -> None:
-    """Make a version the champion if it is better than the present one."""
+    """Make a version the champion if it beats the current one."""
     with one_line_errors(debug):
-        from sg3flow.registry.aliases import promote as move
+        from sg3flow.registry.aliases import promote as promote_version
 
-        _tell(move(name, version, metric=metric, force=force, reason=reason))
+        _print_change(promote_version(name, version, metric=metric, force=force, reason=reason))
 
 
 @app.command()
 def rollback(
     name: Name,
-    reason: Annotated[str, typer.Option(help="recorded with the move")] = "",
+    reason: Annotated[str, typer.Option(help="recorded in the history")] = "",
     debug: Debug = False,
 ) -> None:
-    """Give champion back to the version that held it before; twice goes back by two."""
+    """Restore the previous champion; repeat it to go back further."""
     with one_line_errors(debug):
-        from sg3flow.registry.aliases import rollback as move_back
+        from sg3flow.registry.aliases import rollback as restore_previous
 
-        _tell(move_back(name, reason=reason))
+        _print_change(restore_previous(name, reason=reason))
 
 
-def _tell(moved: Any) -> None:
-    print(moved.text)
-    if moved.warning:
-        print(f"warning: {moved.warning}", file=sys.stderr)
+def _print_change(change: Any) -> None:
+    print(change.text)
+    if change.warning:
+        print(f"warning: {change.warning}", file=sys.stderr)
 
 
 @app.command()
 def history(name: Name, debug: Debug = False) -> None:
-    """Show the versions of a model, and who moved its aliases, when and why."""
+    """Show the versions of a model and all changes of its aliases."""
     with one_line_errors(debug):
         from sg3flow.registry.history import print_history
 
@@ -188,21 +231,25 @@ def history(name: Name, debug: Debug = False) -> None:
 
 @app.command()
 def serve(
-    target: Annotated[str, typer.Argument(help="NAME@ALIAS, say sg3flow-starter@champion")],
-    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen at")] = 5001,
+    target: Annotated[str, typer.Argument(help="NAME@ALIAS, for example sg3flow-starter@champion")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5001,
     poll: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="seconds between two looks at the registry")
+        float, typer.Option(min=0.1, max=3600, help="seconds between checks of the registry")
     ] = 5.0,
     load_timeout: Annotated[
-        float, typer.Option(min=1, max=86400, help="seconds a version may take to come up")
+        float, typer.Option(min=1, max=86400, help="seconds a version may take to load")
     ] = 300.0,
     max_waiting: Annotated[
-        int, typer.Option(min=1, max=100_000, help="requests at once; more are answered by 503")
+        int,
+        typer.Option(min=1, max=100_000, help="maximum concurrent requests; more get status 503"),
     ] = 256,
     debug: Debug = False,
 ) -> None:
-    """Serve the version an alias stands at, and the next one as soon as the alias moves."""
+    """Serve the version that an alias points to.
+
+    When the alias changes, the new version is loaded beside the old one and takes over.
+    """
     with one_line_errors(debug):
         from sg3flow.registry.alias_server import serve as run_server
         from sg3flow.serving.gateway import Settings
@@ -219,25 +266,29 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN RUN...",
-            help="MLflow run (id, beginning of it, or name), NAME@ALIAS, @ALIAS, models:/NAME/3, "
-            "DVC experiment, git revision, or run folder; the others are held against the first",
+            help="MLflow run (ID, prefix of an ID, or name), NAME@ALIAS, @ALIAS, models:/NAME/3, "
+            "DVC experiment, git revision, or run folder; all are compared with the first",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="page to write")] = Path("reports/compare.html"),
+    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("reports/compare.html"),
     best_by: Annotated[
-        str, typer.Option(help="metric that picks each best snapshot; empty: that of its report")
+        str,
+        typer.Option(help="metric that selects each best snapshot; default: that of its report"),
     ] = "",
     seeds: Annotated[
-        str, typer.Option(help="seeds drawn side by side: 0,3-7; empty: no pictures")
+        str, typer.Option(help="seeds to show side by side, such as 0,3-7; empty: no images")
     ] = "0-5",
-    psi: Annotated[float, typer.Option(help="truncation strength of the pictures")] = 1.0,
+    psi: Annotated[float, typer.Option(help="truncation psi of the images")] = 1.0,
     class_index: Annotated[
-        int | None, typer.Option("--class", help="class of the pictures; without: in turn")
+        int | None, typer.Option("--class", help="class of the images; default: all in turn")
     ] = None,
-    device: Annotated[str, typer.Option(help="where to draw: auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="device to render on: auto, cpu or cuda")] = "auto",
     debug: Debug = False,
 ) -> None:
-    """Compare runs: settings, curves, metrics with verdicts, the same seeds; a table and a page."""
+    """Compare the settings, metrics, curves and images of runs.
+
+    Prints a table and writes an HTML page.
+    """
     with one_line_errors(debug):
         from sg3flow.reports.comparison_page import Request, write_comparison
 
@@ -247,13 +298,16 @@ def compare(
 
 @app.command()
 def sweep(
-    setting: Annotated[str, typer.Argument(help="a number in the train section, gamma say")],
+    setting: Annotated[str, typer.Argument(help="a number in the train section, such as gamma")],
     factors: Annotated[
-        str, typer.Option(help="what its present value is multiplied by")
+        str, typer.Option(help="factors to multiply the current value by")
     ] = "0.25,0.5,1,2,4",
     debug: Debug = False,
 ) -> None:
-    """Print the commands that try a setting at multiples of its value; `| sh -e` runs them."""
+    """Print the commands of a sweep over one setting.
+
+    `sg3flow sweep gamma | sh -e` runs them.
+    """
     with one_line_errors(debug):
         from sg3flow.cli.sweep import sweep_commands
         from sg3flow.settings import project_root

@@ -1,4 +1,7 @@
-"""The stages as commands: each parses its options, calls the library and reports."""
+"""The stages as commands: each parses its options, calls the library and reports.
+
+The scripts in ``stages/`` and the subcommands of ``sg3flow`` run the same functions.
+"""
 
 import dataclasses
 import json
@@ -37,7 +40,7 @@ def code(
     dest: Annotated[Path, typer.Option(help="folder to write <stage>.txt into")] = Path("code"),
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
-    """Write the digests of the code that decides the outputs of each stage."""
+    """Write digests of the code that each stage depends on."""
     with one_line_errors(debug):
         from sg3flow.runs.code_state import write_digests
 
@@ -50,21 +53,21 @@ fetch_app = stage_app("")
 @stage_command(fetch_app, "fetch", FetchConfig)
 def fetch(
     config: FetchConfig,
-    dest: Annotated[Path, typer.Option(help="folder to put the pictures in")] = Path("data/raw"),
+    dest: Annotated[Path, typer.Option(help="folder for the images")] = Path("data/raw"),
 ) -> None:
-    """Fetch raw pictures into one folder."""
+    """Fetch raw images into one folder."""
     from sg3flow.addresses import shown_url
     from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
     from sg3flow.tracking.stage_run import tracked_stage
 
-    check_request(dest, config)  # a misspelled name needs no run in MLflow
+    check_request(dest, config)  # before an MLflow run is created
     shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
-    with tracked_stage("fetch", shown) as tracking:  # without the password in an address
+    with tracked_stage("fetch", shown) as tracking:  # no password in an address
         source = fetch_images(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)
-    print(f"{sum(source['counts'].values())} pictures of {source['dataset']} in {dest}")
+    print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}")
 
 
 pack_app = stage_app("")
@@ -73,20 +76,22 @@ pack_app = stage_app("")
 @stage_command(pack_app, "pack", PackConfig)
 def pack(
     config: PackConfig,
-    source: Annotated[Path, typer.Option(help="folder, zip, tar, Parquet, ... of pictures")],
-    dest: Annotated[Path, typer.Option(help="packed set to write: NAME.zip, or a folder")],
+    source: Annotated[
+        Path, typer.Option(help="folder, zip, tar, Parquet file or other set of images")
+    ],
+    dest: Annotated[Path, typer.Option(help="packed set to write: NAME.zip or a folder")],
     manifest: Annotated[
         Path | None, typer.Option(help="manifest to write; default: NAME.manifest.parquet")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes; 0: one per CPU")] = 0,
 ) -> None:
-    """Pack pictures from any source."""
+    """Pack images from any source."""
     from sg3flow.data.packing import check_request, pack_images
     from sg3flow.tracking.stage_run import tracked_stage
 
     stem = dest.stem if dest.suffix.lower() == ".zip" else dest.name
     manifest = manifest or dest.with_name(f"{stem}.manifest.parquet")
-    check_request(source, dest, manifest, config)  # a misspelled path needs no run in MLflow
+    check_request(source, dest, manifest, config)  # before an MLflow run is created
     with tracked_stage("pack", config) as tracking:
         summary = pack_images(source, dest, manifest, config, workers=workers)
         tracking.metrics({"num_source": summary.num_source, "num_packed": summary.num_packed})
@@ -103,18 +108,18 @@ validate_app = stage_app("")
 @stage_command(validate_app, "validate", ValidateConfig)
 def validate(
     config: ValidateConfig,
-    manifest: Annotated[Path, typer.Option(help="manifest that packing wrote")],
+    manifest: Annotated[Path, typer.Option(help="manifest written by `pack`")],
     packed: Annotated[Path, typer.Option(help="packed set to validate")],
     raw: Annotated[
-        Path | None, typer.Option(help="source it was packed from, for thumbnails and the name")
+        Path | None, typer.Option(help="source of the packed set, for thumbnails and its name")
     ] = None,
-    report: Annotated[Path, typer.Option(help="report for machines to write")] = Path(
+    report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
         "reports/validation.json"
     ),
     html: Annotated[
-        Path | None, typer.Option(help="report for people; default: beside --report, as .html")
+        Path | None, typer.Option(help="HTML report to write; default: --report with suffix .html")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a CPU")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="number of processes; 0: one per CPU")] = 0,
 ) -> None:
     """Validate a packed set and its manifest."""
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
@@ -123,7 +128,7 @@ def validate(
     from sg3flow.tracking.stage_run import tracked_stage
 
     html = html or report.with_suffix(".html")
-    check_inputs(manifest, packed, raw)  # a misspelled path needs no run in MLflow
+    check_inputs(manifest, packed, raw)  # before an MLflow run is created
     check_report_paths(report, html)
     with tracked_stage("validate", config) as tracking:
         result = validate_packed(manifest, packed, raw, config, workers=workers)
@@ -146,10 +151,14 @@ train_app = stage_app("")
 @stage_command(train_app, "train", TrainConfig)
 def train(
     config: TrainConfig,
-    data: Annotated[Path, typer.Option(help="packed set: a zip or a folder")],
-    outdir: Annotated[Path | None, typer.Option(help="make a numbered run folder here")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="the run folder itself")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the settings and stop")] = False,
+    data: Annotated[Path, typer.Option(help="packed set: a zip file or a folder")],
+    outdir: Annotated[Path | None, typer.Option(help="create a numbered run folder here")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="run folder to write, instead of --outdir")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the resolved settings and exit")
+    ] = False,
 ) -> None:
     """Train a GAN on a packed set."""
     from sg3flow.distributed import is_launched
@@ -166,7 +175,7 @@ def train(
     if config.gpus > 1 and not is_launched():
         from sg3flow.training.launcher import launch
 
-        # What is wrong is said once, and at once.
+        # Check here, so that an error appears once and not in every process.
         check_output(run_dir, outdir)
         check(config, data)
         launch(config.gpus, ["-m", "sg3flow", "train", *given_arguments()])
@@ -187,7 +196,7 @@ def train(
 
 evaluate_app = stage_app("")
 
-Data = Annotated[Path, typer.Option(help="packed set to compare with: a zip or a folder")]
+Data = Annotated[Path, typer.Option(help="packed set to compare with: a zip file or a folder")]
 
 
 @stage_command(evaluate_app, "evaluate", EvaluateConfig, name="snapshots")
@@ -203,14 +212,14 @@ def snapshots(
         "reports/metrics.png"
     ),
 ) -> None:
-    """Measure the snapshots of a training run and name the best."""
-    from sg3flow.metrics.evaluation_run import Outputs, evaluate_run, help_evaluate, plan_run
+    """Measure the snapshots of a training run and select the best."""
+    from sg3flow.metrics.evaluation_run import Outputs, assist_evaluation, evaluate_run, plan_run
     from sg3flow.reports.charts import metrics_chart
     from sg3flow.tracking.stage_run import tracked_stage
 
     plan = plan_run(config, run, data, Outputs(report, table, chart))
     if not plan.ranks.is_main_process:
-        help_evaluate(plan)
+        assist_evaluation(plan)
         return
     with tracked_stage("evaluate", config, training_run=run) as tracked:
         print(evaluate_run(plan, tracked, metrics_chart))
@@ -219,11 +228,11 @@ def snapshots(
 @stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
 def network(
     config: EvaluateNetworkConfig,
-    network: Annotated[str, typer.Option(help="a file, a URL, models:/… or runs:/…")],
+    network: Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")],
     data: Data,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
 ) -> None:
-    """Measure one network from anywhere."""
+    """Measure one network from a file, URL, registry or run."""
     from sg3flow.metrics.evaluation_run import evaluate_one
 
     if text := evaluate_one(config, network, data, report):
@@ -233,11 +242,11 @@ def network(
 @stage_command(evaluate_app, "images", EvaluateImagesConfig, params=False)
 def image_sets(
     config: EvaluateImagesConfig,
-    a: Annotated[Path, typer.Option(help="pictures to judge: a folder or a zip")],
-    b: Annotated[Path, typer.Option(help="pictures to hold them to: a folder or a zip")],
+    a: Annotated[Path, typer.Option(help="images to measure: a folder or a zip file")],
+    b: Annotated[Path, typer.Option(help="images to compare with: a folder or a zip file")],
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
 ) -> None:
-    """Compare two sets of pictures of any size."""
+    """Measure one set of images against another, each of any size."""
     from sg3flow.metrics.evaluation_run import evaluate_images
 
     print(evaluate_images(config, a, b, report))
@@ -245,14 +254,14 @@ def image_sets(
 
 render_app = stage_app("")
 
-Network = Annotated[str, typer.Option(help="file, URL, models:/… or runs:/…")]
+Network = Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")]
 Outdir = Annotated[Path, typer.Option(help="folder to write into")]
 ClassOrNone = Annotated[
-    int | None, typer.Option("--class", min=0, help="class of a labelled network")
+    int | None, typer.Option("--class", min=0, help="class of a conditional network")
 ]
 ClassOrAll = Annotated[
     int | None,
-    typer.Option("--class", min=0, help="class of a labelled network; without: all in turn"),
+    typer.Option("--class", min=0, help="class of a conditional network; default: all in turn"),
 ]
 
 
@@ -260,18 +269,18 @@ ClassOrAll = Annotated[
 def images(
     config: RenderImagesConfig, network: Network, outdir: Outdir, class_index: ClassOrNone = None
 ) -> None:
-    """Write one PNG a seed, named as the public tools name them."""
+    """Write one PNG per seed, seed0002.png and so on."""
     from sg3flow.rendering.outputs import render_images
 
     paths = render_images(network, outdir, config, class_index)
-    print(f"{len(paths)} pictures in {outdir}, the last is {paths[-1].name}")
+    print(f"{len(paths)} images in {outdir}, the last is {paths[-1].name}")
 
 
 @stage_command(render_app, "grid", RenderGridConfig, params=False)
 def grid(
     config: RenderGridConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:
-    """Write grid.png: pictures with their seeds."""
+    """Write grid.png: images labeled with their seeds."""
     from sg3flow.rendering.outputs import render_grid
 
     print(render_grid(network, outdir, config, class_index))
@@ -281,7 +290,7 @@ def grid(
 def sweep(
     config: RenderSweepConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:
-    """Write truncation.png: a row a seed, a column a truncation psi."""
+    """Write truncation.png: one row per seed, one column per psi."""
     from sg3flow.rendering.outputs import render_sweep
 
     print(render_sweep(network, outdir, config, class_index))
@@ -301,12 +310,12 @@ def video(
 def best(
     config: RenderConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report of evaluate")] = Path(
+    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
         "reports/metrics.json"
     ),
     outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
 ) -> None:
-    """Render everything from the best snapshot of a training run; the stage of dvc.yaml."""
+    """Render all outputs of the stage from the best snapshot of a run."""
     from sg3flow.rendering.best_renders import render_best
     from sg3flow.tracking.stage_run import tracked_stage
 
@@ -315,7 +324,7 @@ def best(
         for path in sorted(outdir.iterdir()):
             tracking.artifact(path, "renders")
         tracking.training_image(outdir / "grid.png", key="render/grid", kimg=content["kimg"])
-    print(f"pictures of {content['snapshot']} in {outdir}")
+    print(f"images of {content['snapshot']} in {outdir}")
 
 
 register_app = stage_app("")
@@ -325,19 +334,22 @@ register_app = stage_app("")
 def register(
     config: RegisterConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report of evaluate")] = Path(
+    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
         "reports/metrics.json"
     ),
-    report: Annotated[Path, typer.Option(help="where to write what was registered")] = Path(
+    report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
         "reports/registered.json"
     ),
 ) -> None:
-    """Register the best snapshot as a servable model; `champion` moves only if it is better."""
+    """Register the best snapshot as a model that MLflow can serve.
+
+    The alias `champion` changes only if the new version is better than the current champion.
+    """
     from sg3flow.errors import TrackingError
     from sg3flow.registry.registration import register_best
 
     try:
         content = register_best(run, metrics, report, config)
-    except TrackingError as error:  # a registry cannot be made up for later, as a run can
+    except TrackingError as error:  # unlike tracking, registration cannot be deferred
         raise TrackingError(f"{error}; then run the same command again") from error
     print(f"{content['name']}: {content['note']}; {content['decision']}")

@@ -1,6 +1,6 @@
-"""What the stage commands share: options made from settings, and errors turned into one line.
+"""Shared parts of all commands: options generated from settings, and one-line errors.
 
-Imports typer and the standard library only: ``--help`` must answer at once.
+Imports no heavy library, so that ``--help`` answers at once.
 """
 
 import dataclasses
@@ -23,18 +23,21 @@ from sg3flow.errors import Sg3flowError, prints_error, report_failure
 from sg3flow.params_file import load_settings
 from sg3flow.settings import LAUNCHED, stage_times_path
 
-_given: list[str] = []  # what the last command was called with
+_given: list[str] = []  # arguments of the running command
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def stage_app(help: str | None) -> typer.Typer:
-    """A typer application that takes ``--snap_every`` for ``--snap-every`` too."""
+    """A typer application that also accepts ``--snap_every`` for ``--snap-every``, and ``-h``."""
     return typer.Typer(
         help=help,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+        context_settings={
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+            "help_option_names": ["-h", "--help"],
+        },
     )
 
 
@@ -46,12 +49,12 @@ def stage_command(
     name: str | None = None,
     params: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function a command whose options are its own and every setting of ``config_type``.
+    """Turn a function into a command with its own options and those of ``config_type``.
 
     The function takes the settings as its first argument, then its paths as keyword arguments.
     ``--params FILE`` reads the settings from that file's ``section``; options on the command line
-    win over it. Without ``--params`` the defaults of ``config_type`` hold. A command that no params
-    file has a section for is made with ``params=False``.
+    override it. Without ``--params`` the defaults of ``config_type`` apply. ``params=False`` is for
+    commands without a section in the params file.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +69,7 @@ def stage_command(
                 for key, value in settings.items()
                 if value is not None and value != []
             }
-            _wait_politely()
+            _limit_spinning()
             with one_line_errors(debug):
                 config = load_settings(config_type, section, params_path, overrides)
                 start = time.time()
@@ -86,29 +89,30 @@ def stage_command(
 
 
 def given_arguments() -> list[str]:
-    """The command line of the command that runs, without its program."""
+    """The arguments of the running command, without the program."""
     return list(_given)
 
 
-def _wait_politely() -> None:
-    """Let OpenMP threads spin only briefly before they sleep; read when torch is loaded.
+def _limit_spinning() -> None:
+    """Let OpenMP threads spin only briefly before they sleep; torch reads this when it loads.
 
-    With libgomp's own setting a step took three times as long as soon as anything else ran on the
-    machine, the process that reads the pictures, say; on an idle one it is some percent faster.
+    With libgomp's default a training step took three times as long as soon as another process used
+    the CPU, such as the data loader; on an idle machine the default is a few percent faster.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
-def run(app: typer.Typer, help: str | None = None) -> None:
+def run(app: typer.Typer, help: str | None = None, program: str | None = None) -> None:
     """Run a command-line application; a wrong option ends in one line and exit code 2.
 
     Args:
-        help: what ``--help`` says of the whole; None: what the application has.
+        help: description for ``--help``; None: the application's own.
+        program: name of the program for ``--help``; None: as it was called.
     """
     if help is not None:
         app.info.help = help
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name=program)
     except typer.TyperException as error:
         _print_error(error.format_message())
         sys.exit(error.exit_code)
@@ -132,7 +136,7 @@ class one_line_errors:
         if self.debug:
             traceback.print_exception(error)
         if isinstance(error, KeyboardInterrupt):
-            _print_error("interrupted; run the same command again to go on")
+            _print_error("interrupted; run the same command again to continue")
             raise typer.Exit(130) from None
         if isinstance(error, Exception):
             message = _describe(error)
@@ -145,12 +149,14 @@ class one_line_errors:
 def _describe(error: Exception) -> str:
     if isinstance(error, Sg3flowError):
         return str(error)
-    # torch.save, for one, wraps what the disk said into an error of its own.
+    # Some libraries wrap the error of the disk in their own; torch.save does.
     disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
     if disk is not None:
         where = f" {disk.filename}" if disk.filename else ""
         if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return f"no space left on the disk for{where or ' the output'}; free some and run again"
+            return (
+                f"no space left on the disk for{where or ' the output'}; free space and run again"
+            )
         return f"{disk.strerror or disk}:{where or ' (no file named)'}"
     # By name: torch must not be imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -159,7 +165,7 @@ def _describe(error: Exception) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, the last first."""
+    """An error and its causes, from the last to the first."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -173,7 +179,7 @@ _PARAMS_OPTION = inspect.Parameter(
     "params",
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
-    annotation=Annotated[Path | None, typer.Option(help="read the settings from this file")],
+    annotation=Annotated[Path | None, typer.Option(help="params file to read the settings from")],
 )
 _DEBUG_OPTION = inspect.Parameter(
     "debug",
@@ -206,29 +212,29 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
 
 
 class _Command(TyperCommand):
-    """A command whose switches also take a value, ``--mirror=1``, as StyleGAN users write it."""
+    """A command whose flags also accept a value, as StyleGAN users write it: ``--mirror=1``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _given[:] = args
-        switches = {name for param in self.params if param.secondary_opts for name in param.opts}
-        return super().parse_args(ctx, _plain_switches(args, switches))
+        flags = {name for param in self.params if param.secondary_opts for name in param.opts}
+        return super().parse_args(ctx, _without_values(args, flags))
 
 
-def _plain_switches(args: Sequence[str], switches: set[str]) -> list[str]:
+def _without_values(args: Sequence[str], flags: set[str]) -> list[str]:
     """``--mirror=1`` and ``--mirror 1`` become ``--mirror``; with 0, ``--no-mirror``."""
-    plain: list[str] = []
+    rewritten: list[str] = []
     pending = list(args)
     while pending:
         argument = pending.pop(0)
         name, equals, word = argument.partition("=")
         name = name.replace("_", "-")
-        if name in switches:
+        if name in flags:
             if not equals and pending and pending[0].lower() in _BOOL_WORDS:
                 word = pending.pop(0)
             if word.lower() in _BOOL_WORDS:
                 argument = name if _BOOL_WORDS[word.lower()] else f"--no-{name[2:]}"
-        plain.append(argument)
-    return plain
+        rewritten.append(argument)
+    return rewritten
 
 
 def _split_commas(values: list[str]) -> list[str]:
@@ -236,7 +242,7 @@ def _split_commas(values: list[str]) -> list[str]:
 
 
 def _record_stage_time(section: str, start: float) -> None:
-    """Under ``dvc repro``, note how long the stage took, for the table of ``sg3flow summary``."""
+    """Record the duration of a stage that DVC runs, for the table of ``sg3flow summary``."""
     if "DVC_STAGE" not in os.environ:
         return
     path = stage_times_path()

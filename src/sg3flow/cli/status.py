@@ -1,4 +1,7 @@
-"""What the pipeline made, for a person at a terminal."""
+"""Reports for a terminal: the results of the pipeline, and the kernels of this machine.
+
+`sg3flow summary` prints the first, `sg3flow doctor` the second.
+"""
 
 import json
 import os
@@ -16,15 +19,30 @@ from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import OPTIONS, STATS, read_whole_lines
 from sg3flow.settings import OPS, project_root, stage_times_path
 
+_PLACES = """\
+images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
+             runs/train/fakes*.png
+data report: reports/validation.html
+environment: . .venv/bin/activate"""
+_LOCAL_UI = """\
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+_SERVER_UI = "MLflow UI:   {uri}"
+_SERVE = """\
+serve:       {variable}mlflow models serve \\
+               -m models:/{name}@champion --env-manager local --port 5001
+             curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
+               -d '{{"dataframe_records": [{record}]}}'"""
+
 
 def print_summary() -> None:
-    """Print a table (stage, time, main numbers), where things are, and how to go on."""
+    """Print a table (stage, time, main results), the output files and the next commands."""
     from rich.console import Console
     from rich.table import Table
 
     root = project_root()
     times = _stage_seconds(stage_times_path())
-    table = Table("stage", "time", "main numbers")
+    table = Table("stage", "time", "results")
     for stage, describe in _DESCRIPTIONS.items():
         seconds = f"{times[stage]:.0f} s" if stage in times else "-"
         table.add_row(stage, seconds, _described(describe, root))
@@ -39,12 +57,12 @@ def print_summary() -> None:
 
 
 def _example_request(root: Path) -> str:
-    """A request that the trained model answers: a conditional one wants a class."""
+    """A request for the trained model; a conditional model needs a class."""
     try:
-        labelled = _json(root / "runs/train" / OPTIONS)["training_set"]["label_dim"]
+        is_conditional = _json(root / "runs/train" / OPTIONS)["training_set"]["label_dim"]
     except (OSError, ValueError, KeyError):
-        labelled = False
-    return json.dumps({"seed": 1, "class": 0} if labelled else {"seed": 1})
+        is_conditional = False
+    return json.dumps({"seed": 1, "class": 0} if is_conditional else {"seed": 1})
 
 
 def _described(describe: Callable[[Path], str], root: Path) -> str:
@@ -55,7 +73,7 @@ def _described(describe: Callable[[Path], str], root: Path) -> str:
 
 
 def _stage_seconds(path: Path) -> dict[str, float]:
-    """Duration of the last execution of each stage."""
+    """Duration of the last run of each stage."""
     rows = read_whole_lines(path)
     return {row["stage"]: row["sec"] for row in rows}
 
@@ -66,7 +84,7 @@ def _json(path: Path) -> Any:
 
 def _fetch(root: Path) -> str:
     source = _json(root / "data/raw/SOURCE.json")
-    return f"{sum(source['counts'].values())} pictures of {source['dataset']}"
+    return f"{sum(source['counts'].values())} images of {source['dataset']}"
 
 
 def _pack(root: Path) -> str:
@@ -75,7 +93,7 @@ def _pack(root: Path) -> str:
     path = root / "data/packed.zip"
     packed = PackedSet(path)
     side = packed.resolution
-    return f"{packed.num_images} pictures of {side}x{side}, {path.stat().st_size / 1e6:.1f} MB"
+    return f"{packed.num_images} images of {side}x{side}, {path.stat().st_size / 1e6:.1f} MB"
 
 
 def _validate(root: Path) -> str:
@@ -122,30 +140,11 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
 }
 
 
-_PLACES = """\
-pictures:    renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
-             runs/train/fakes*.png
-data report: reports/validation.html
-first:       . .venv/bin/activate"""
-
-_LOCAL_UI = """\
-MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
-             then http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
-
-_SERVER_UI = "MLflow UI:   {uri}"
-
-_SERVE = """\
-serve:       {variable}mlflow models serve \\
-               -m models:/{name}@champion --env-manager local --port 5001
-             curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
-               -d '{{"dataframe_records": [{record}]}}'"""
-
-
 def examine(rebuild: bool = False) -> Iterator[str]:
-    """Lines about this machine, each kind of device, and whether its kernels compute rightly.
+    """Lines about this machine: torch, and for CPU and GPU the kernels that run and their check.
 
     Args:
-        rebuild: build the kernels anew first, whatever came of it before.
+        rebuild: rebuild the kernels first, even if an earlier build failed.
 
     Raises:
         ConfigError: the kernels of a device cannot be rebuilt.
@@ -169,17 +168,17 @@ def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     try:
         if setting not in ("auto", name):
             backend_name(name)  # an unknown setting is an error
-            yield f"{name}: plain PyTorch, because SG3FLOW_OPS={setting}"
+            yield f"{name}: pure PyTorch, because SG3FLOW_OPS={setting}"
             return
         library = load_kernels(name)
     except ConfigError as error:
-        outcome = "plain PyTorch" if setting == "auto" else "every op is an error"
+        outcome = "pure PyTorch" if setting == "auto" else "every op fails"
         yield f"{name}: {outcome}, because {error}"
         return
     yield f"{name}: compiled kernels{_details(name, library)}"
     yield f"  {library}"
     size = largest_error(name, torch.float32)
-    yield f"  differ from plain PyTorch by {size:.0e}: rounding"
+    yield f"  largest difference from pure PyTorch: {size:.0e}, rounding"
 
 
 def _details(name: str, library: Path) -> str:
@@ -193,9 +192,9 @@ def _cuda_of_torch() -> str:
 
 
 def _toolkit() -> str:
-    """What the kernels of a GPU would be built with."""
+    """Whether kernels for a GPU could be built here, and by which CUDA."""
     try:
         nvcc, (major, minor) = find_nvcc(torch.version.cuda)
     except ConfigError as error:
-        return f"on a GPU plain PyTorch would compute, because {error}"
+        return f"on a GPU the ops would run in pure PyTorch, because {error}"
     return f"kernels for a GPU could be built: {nvcc} is CUDA {major}.{minor}"

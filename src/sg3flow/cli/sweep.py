@@ -1,6 +1,7 @@
-"""A sweep of one training setting around its present value, as commands that anyone can read.
+"""Changing settings: copy a recipe to params.yaml, and print the commands of a sweep.
 
-The commands are printed, not run: they are DVC's own, and a shell runs them.
+The commands of a sweep are plain DVC commands. They are printed and not run, so that the user can
+read them first.
 """
 
 import math
@@ -23,25 +24,25 @@ def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
 
     Args:
         params: the params file whose ``train`` section has the present value.
-        setting: a setting of the training that is a number, ``gamma`` say.
-        factors: what the value is multiplied by, joined by commas. The experiment of factor 1 is
-            what the others are compared with, or the first one where 1 is not among them.
+        setting: a numeric setting of the training, such as ``gamma``.
+        factors: comma-separated factors for the current value. The others are compared with the
+            experiment of factor 1, or with the first one if 1 is not among the factors.
 
     Raises:
-        ConfigError: no such number in the params file, or factors that cannot be used.
+        ConfigError: the params file has no such number, or the factors cannot be used.
     """
     load_settings(TrainConfig, "train", params)
-    name, present = _present_value(params, setting)
-    values = {factor: _product(name, present, factor) for factor in _factors(factors)}
+    name, current = _current_value(params, setting)
+    values = {factor: _product(name, current, factor) for factor in _factors(factors)}
     names = {factor: f"{name}-{value}" for factor, value in values.items()}
     if len(set(names.values())) < len(names):
-        raise ConfigError(f"factors {factors} of {name} {present:g} give equal values")
+        raise ConfigError(f"factors {factors} of {name} {current:g} give the same value twice")
     for value in values.values():
-        load_settings(TrainConfig, "train", params, {name: type(present)(value)})
+        load_settings(TrainConfig, "train", params, {name: type(current)(value)})
     base = 1.0 if 1.0 in names else next(iter(names))
     others = [each for factor, each in names.items() if factor != base]
     return [
-        f"# {name} {present:g} of {params.name} times {', '.join(f'{f:g}' for f in values)}",
+        f"# {name} {current:g} of {params.name} times {', '.join(f'{f:g}' for f in values)}",
         *(
             f"dvc exp run --queue --name {names[f]} -S train.{name}={value}"
             for f, value in values.items()
@@ -52,8 +53,8 @@ def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
     ]
 
 
-def _present_value(params: Path, setting: str) -> tuple[str, int | float]:
-    """The setting as the file spells it, map_depth or map-depth, and its value there."""
+def _current_value(params: Path, setting: str) -> tuple[str, int | float]:
+    """The setting as spelled in the file, map_depth or map-depth, and its value."""
     section = read_params(params).get("train")
     known = section if isinstance(section, dict) else {}
     numbers = {
@@ -64,13 +65,13 @@ def _present_value(params: Path, setting: str) -> tuple[str, int | float]:
     field = setting.replace("-", "_")
     if field not in numbers:
         raise ConfigError(
-            f"train.{setting} is no number in {params}{nearest(field, numbers)}; it has "
+            f"train.{setting} is not a number in {params}{nearest(field, numbers)}; numbers are "
             f"{', '.join(numbers) or 'none'}"
         )
     name, value = numbers[field]
     if value == 0:
-        raise ConfigError(f"train.{name} is 0, and so is every multiple of it; set it first")
-    kind = typing.get_type_hints(TrainConfig)[field]  # `gamma: 2` is a float too
+        raise ConfigError(f"train.{name} is 0, and so is every multiple; set another value first")
+    kind = typing.get_type_hints(TrainConfig)[field]  # `gamma: 2` is a float
     return name, float(value) if kind is float else value
 
 
@@ -78,46 +79,43 @@ def _factors(text: str) -> list[float]:
     try:
         factors = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"factors must be numbers like 0.5,1,2, not '{text[:60]}'") from None
+        raise ConfigError(f"factors must be numbers such as 0.5,1,2, not '{text[:60]}'") from None
     if not all(math.isfinite(f) and f > 0 for f in factors) or not 2 <= len(factors) <= _MOST:
         raise ConfigError(f"factors must be 2 to {_MOST} positive numbers, not '{text[:60]}'")
     return factors
 
 
-def _product(setting: str, present: int | float, factor: float) -> str:
-    value = present * factor
-    if isinstance(present, float):
+def _product(setting: str, current: int | float, factor: float) -> str:
+    value = current * factor
+    if isinstance(current, float):
         return f"{value:.6g}"
     if value != int(value):
-        raise ConfigError(f"train.{setting} is a whole number; {present} times {factor:g} is none")
+        raise ConfigError(f"train.{setting} is a whole number; {current} times {factor:g} is not")
     return str(int(value))
 
 
 def use_recipe(name: str, *, force: bool = False) -> str:
-    """Copy ``recipes/<name>.yaml`` over ``params.yaml``; returns what was done, in words.
+    """Copy ``recipes/<name>.yaml`` to ``params.yaml``; returns a message for the user.
 
     Raises:
-        ConfigError: no such recipe, or params.yaml holds settings that stand nowhere else.
+        ConfigError: there is no such recipe, or params.yaml has settings that would be lost.
     """
     root = project_root()
     recipes = {path.stem: path for path in sorted((root / "recipes").glob("*.yaml"))}
     name = name.removesuffix(".yaml")
     if name not in recipes:
         known = ", ".join(recipes) or "none"
-        raise ConfigError(f"no recipe '{name}'{nearest(name, recipes)}; there are: {known}")
+        raise ConfigError(f"no recipe '{name}'{nearest(name, recipes)}; known: {known}")
     params = root / "params.yaml"
     read_params(recipes[name])
-    if params.exists() and not force and not _is_kept_elsewhere(params, list(recipes.values())):
-        raise ConfigError(
-            "params.yaml has settings of your own that are not committed; commit or copy it, or "
-            "use --force"
-        )
+    if params.exists() and not force and not _is_saved_elsewhere(params, list(recipes.values())):
+        raise ConfigError("params.yaml has uncommitted settings; commit or copy it, or use --force")
     copy_file(recipes[name], params)
     return f"params.yaml is now recipes/{name}.yaml; run `dvc repro`"
 
 
-def _is_kept_elsewhere(params: Path, recipes: list[Path]) -> bool:
-    """Whether overwriting loses nothing: the file equals a recipe, or git has it as it is."""
+def _is_saved_elsewhere(params: Path, recipes: list[Path]) -> bool:
+    """Whether overwriting loses nothing: the file equals a recipe or is committed unchanged."""
     content = params.read_bytes()
     if any(content == recipe.read_bytes() for recipe in recipes):
         return True

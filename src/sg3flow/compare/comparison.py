@@ -1,4 +1,4 @@
-"""Settings and surroundings in which runs differ."""
+"""The comparison of runs: what differs, the metrics with their significance, and the curves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,33 @@ from sg3flow.metrics.estimates import (
     BETTER,
     WORSE,
     ComparisonResult,
-    judge_results,
+    compare_results,
     standard_error,
     why_not_comparable,
 )
 
-# The order in which sections of params.yaml are read.
+# Order of the sections of params.yaml in tables.
 _SECTIONS = ("train", "pack", "fetch", "validate", "evaluate", "render", "register")
+Row = Mapping[str, Any]
+NO_BASE = "nothing to compare with"
+MAX_POINTS = 240  # per line; more would not be visible
+_STATISTICS = {
+    "Loss/G/loss": "generator loss",
+    "Loss/D/loss": "discriminator loss",
+    "Loss/r1_penalty": "R1 penalty (squared gradient norm of D at reals)",
+    "Loss/signs/real": "mean sign of D at reals (controlled by ADA)",
+    "Progress/augment": "ADA p (augmentation strength)",
+    "Timing/sec_per_kimg": "seconds per kimg",
+}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which runs differ.
+    """A setting or condition that differs between runs.
 
     Attributes:
-        name: of the setting.
-        values: of each run; None: not recorded.
+        name: name of the setting.
+        values: one per run; None: not recorded.
     """
 
     name: str
@@ -33,25 +44,25 @@ class Difference:
 
 
 def differing(recorded: Sequence[Mapping[str, str]]) -> list[Difference]:
-    """The names that have at least two different values among those who recorded them."""
+    """The names with at least two different recorded values."""
     names = list(dict.fromkeys(name for values in recorded for name in values))
     rows = [Difference(name, tuple(each.get(name) for each in recorded)) for name in names]
     return [row for row in rows if len(set(row.values) - {None}) > 1]
 
 
 def differing_params(runs: Sequence[RunData]) -> list[Difference]:
-    """Settings that differ, those of the training first."""
+    """Settings that differ; those of the training come first."""
     found = differing([run.params for run in runs])
     return sorted(found, key=lambda row: (_section_rank(row.name), row.name))
 
 
 def differing_environment(runs: Sequence[RunData]) -> list[Difference]:
-    """Surroundings that differ: data, code, torch, ops, device."""
+    """Other conditions that differ: data, code, torch, ops, device."""
     return differing([run.environment for run in runs])
 
 
 def not_recorded(runs: Sequence[RunData]) -> list[str]:
-    """A line for each run that lacks settings which another one recorded in the same section."""
+    """One line per run that lacks settings which another run recorded in the same section."""
     every = dict.fromkeys(name for run in runs for name in run.params)
     lines = []
     for index, run in enumerate(runs):
@@ -68,34 +79,30 @@ def _section_rank(name: str) -> int:
     return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
 
 
-Row = Mapping[str, Any]
-NO_BASE = "nothing to compare with"
-
-
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric over all runs.
+    """A metric of all runs.
 
     Attributes:
         metric: its name.
         cells: the result of each run; None: not measured.
-        verdicts: of each run against the first one; None for the first one itself.
+        results: the comparison of each run with the first one; None for the first one.
     """
 
     metric: str
     cells: tuple[Row | None, ...]
-    verdicts: tuple[ComparisonResult | None, ...]
+    results: tuple[ComparisonResult | None, ...]
 
 
 def at_best(runs: Sequence[RunData]) -> list[MetricRow]:
-    """Every metric at each run's own best snapshot."""
+    """All metrics at the best snapshot of each run."""
     return _table([run.best for run in runs])
 
 
 def at_common_age(runs: Sequence[RunData]) -> tuple[int, list[MetricRow]] | None:
-    """Every metric at the greatest age at which all runs were measured; None: there is none.
+    """All metrics at the largest kimg at which all runs were measured.
 
-    None as well where that is every run's best snapshot already.
+    None if there is no such kimg, or if it is the best snapshot of every run.
     """
     ages = [
         {row["kimg"] for row in run.results if isinstance(row.get("kimg"), int)} for run in runs
@@ -115,28 +122,28 @@ def _table(by_run: Sequence[Mapping[str, Row]]) -> list[MetricRow]:
     table = []
     for metric in metrics:
         cells = tuple(rows.get(metric) for rows in by_run)
-        verdicts = (None, *(_judged(cell, cells[0]) for cell in cells[1:]))
-        table.append(MetricRow(metric, cells, verdicts))
+        results = (None, *(_compared(cell, cells[0]) for cell in cells[1:]))
+        table.append(MetricRow(metric, cells, results))
     return table
 
 
-def _judged(cell: Row | None, base: Row | None) -> ComparisonResult:
+def _compared(cell: Row | None, base: Row | None) -> ComparisonResult:
     if base is None and cell is not None:
-        return ComparisonResult(NO_BASE, f"{letter(0)} was not measured by this metric")
-    return judge_results(cell, base)
+        return ComparisonResult(NO_BASE, f"{letter(0)} has no value of this metric")
+    return compare_results(cell, base)
 
 
 def headline(rows: Sequence[MetricRow]) -> str:
-    """The first metric's outcome as a sentence; empty: nothing was measured."""
+    """The result of the first metric as a sentence; empty: nothing was measured."""
     if not rows:
         return ""
     row = rows[0]
     if row.cells[0] is None:
-        return f"{letter(0)} was not measured by {row.metric}, so nothing is compared with it."
+        return f"{letter(0)} has no value of {row.metric}, so nothing can be compared with it."
     words: dict[str, list[str]] = {}
-    for index, verdict in enumerate(row.verdicts):
-        if verdict is not None:
-            words.setdefault(verdict.word, []).append(letter(index))
+    for index, result in enumerate(row.results):
+        if result is not None:
+            words.setdefault(result.word, []).append(letter(index))
     parts = [f"{_listed(names)} {_phrase(word)}" for word, names in words.items()]
     return f"By {row.metric}, {'; '.join(parts)}." if parts else ""
 
@@ -153,27 +160,15 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]} {verb}"
 
 
-MOST_POINTS = 240  # a line: more than its pixels would not be seen
-
-_STATISTICS = {
-    "Loss/G/loss": "generator loss",
-    "Loss/D/loss": "discriminator loss",
-    "Loss/r1_penalty": "R1 penalty (squared gradient norm of D at reals)",
-    "Loss/signs/real": "sign of D at reals, mean (what ADA holds to its target)",
-    "Progress/augment": "ADA p (augmentation strength)",
-    "Timing/sec_per_kimg": "seconds per kimg",
-}
-
-
 @dataclass(frozen=True)
 class Line:
-    """One run's part of a chart.
+    """The line of one run in a chart.
 
     Attributes:
-        run: its number in the comparison.
-        points: what is drawn, in order of age.
-        low, high: least and greatest value around each point, where points stand for several;
-            empty otherwise.
+        run: index of the run in the comparison.
+        points: points to draw, by kimg.
+        low, high: minimum and maximum of the values that each point averages; empty if points are
+            single values.
     """
 
     run: int
@@ -187,11 +182,11 @@ class Chart:
     """Lines over kimg with one value axis.
 
     Attributes:
-        title: what the values are.
-        name: of the quantity in its file.
-        lines: of the runs that have it.
+        title: description of the values.
+        name: name of the quantity in its file.
+        lines: lines of the runs that have it.
         notes: which runs are missing, and why.
-        may_be_log: whether values over decades are drawn by their ratios.
+        may_be_log: whether values over several decades get a logarithmic axis.
     """
 
     title: str
@@ -202,13 +197,13 @@ class Chart:
 
 
 def statistic_charts(runs: Sequence[RunData]) -> list[Chart]:
-    """Losses, ADA p and speed, as far as a run has them."""
+    """Losses, ADA p and speed, of the runs that recorded them."""
     charts = []
     for name, title in _STATISTICS.items():
         lines = [thinned(i, _recorded(run, name)) for i, run in enumerate(runs)]
         drawn = tuple(line for line in lines if line.points)
         if name == "Progress/augment" and not any(p.value for line in drawn for p in line.points):
-            continue  # trained without
+            continue  # no run used ADA
         if any(len(line.points) > 1 for line in drawn):
             absent = [letter(line.run) for line in lines if not line.points]
             notes = (f"{', '.join(absent)}: not recorded",) if absent else ()
@@ -218,14 +213,14 @@ def statistic_charts(runs: Sequence[RunData]) -> list[Chart]:
 
 def _recorded(run: RunData, name: str) -> Sequence[Point]:
     points = run.curves.get(name, ())
-    # Before the first picture nothing has a speed: that report divides by nothing.
+    # The report at kimg 0 has no valid speed: no image was processed before it.
     return [p for p in points if p.kimg > 0] if name.startswith("Timing/") else points
 
 
 def metric_charts(runs: Sequence[RunData]) -> list[Chart]:
-    """Each metric with its errors over the age of the snapshots.
+    """Each metric with its errors over kimg.
 
-    What cannot be compared with the first run that has it is left out, and a note says why.
+    Results that are not comparable with the first run that has the metric are excluded with a note.
     """
     metrics = list(dict.fromkeys(str(row["metric"]) for run in runs for row in run.results))
     charts = [_reported(runs, metric) for metric in metrics]
@@ -243,7 +238,7 @@ def _reported(runs: Sequence[RunData], metric: str) -> Chart:
         alike = [row for row in own if not why_not_comparable(row, base)]
         if reasons:
             part = " in part" if alike else ""
-            notes.append(f"{letter(index)} left out{part}: {reasons[0]}")
+            notes.append(f"{letter(index)} excluded{part}: {reasons[0]}")
         elif not own:
             notes.append(f"{letter(index)}: not measured")
         points = tuple(Point(r["kimg"], float(r["value"]), standard_error(r)) for r in alike)
@@ -262,7 +257,7 @@ def _rows_of(run: RunData, metric: str) -> list[Mapping[str, Any]]:
 def _trained(runs: Sequence[RunData], name: str) -> Chart:
     lines = [thinned(index, run.trained.get(name, ())) for index, run in enumerate(runs)]
     absent = [letter(line.run) for line in lines if not line.points]
-    notes = ["measured during training: without errors, and against each run's own data set"]
+    notes = ["measured during training: no standard errors, and each run against its own data set"]
     notes += [f"{', '.join(absent)}: not recorded"] if absent else []
     drawn = tuple(line for line in lines if line.points)
     title = f"{name} (measured during training)"
@@ -270,11 +265,11 @@ def _trained(runs: Sequence[RunData], name: str) -> Chart:
 
 
 def thinned(run: int, points: Sequence[Point]) -> Line:
-    """A line of at most ``MOST_POINTS`` points; of more, means with the range they stand for."""
+    """A line of at most ``MAX_POINTS`` points: longer ones are averaged and keep their range."""
     ordered = sorted(points, key=lambda point: point.kimg)
-    if len(ordered) <= MOST_POINTS:
+    if len(ordered) <= MAX_POINTS:
         return Line(run, tuple(ordered))
-    edges = [len(ordered) * i // MOST_POINTS for i in range(MOST_POINTS + 1)]
+    edges = [len(ordered) * i // MAX_POINTS for i in range(MAX_POINTS + 1)]
     groups = [ordered[a:b] for a, b in pairwise(edges)]
     means = tuple(Point(_mean(g, _kimg), _mean(g, _value)) for g in groups)
     low = tuple(min(map(_value, group)) for group in groups)
@@ -292,22 +287,24 @@ def _value(point: Point) -> float:
 
 def _mean(points: Sequence[Point], key: Callable[[Point], float]) -> float:
     values = [key(point) for point in points]
-    return min(max(sum(values) / len(values), min(values)), max(values))  # rounding must not leave
+    return min(
+        max(sum(values) / len(values), min(values)), max(values)
+    )  # within the range despite rounding
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs and what is to be said of them; the first one is what the others are held against.
+    """The comparison of several runs with the first one.
 
     Attributes:
-        runs: in the order given.
-        headline: the outcome in a sentence; empty: nothing was measured.
-        metrics: at each run's best snapshot.
-        common: the age at which all were measured, and the metrics there; None: see
+        runs: in the given order.
+        headline: the result as a sentence; empty: nothing was measured.
+        metrics: metrics at the best snapshot of each run.
+        common: kimg at which all runs were measured, with the metrics there; None: see
             ``at_common_age``.
-        params, environment: what differs.
-        gaps: settings that some did not record, in words.
-        charts: curves laid over each other.
+        params, environment: settings and other conditions that differ.
+        gaps: sentences about settings that some runs did not record.
+        charts: curves of all runs.
     """
 
     runs: tuple[RunData, ...]
@@ -321,7 +318,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunData]) -> Comparison:
-    """Hold runs against the first of them."""
+    """Compare runs with the first one."""
     metrics = at_best(runs)
     return Comparison(
         runs=tuple(runs),

@@ -1,4 +1,4 @@
-"""A comparison for a terminal: a line a run, and tables of what differs and how it was judged."""
+"""A comparison in the terminal, and the images of its runs for the page."""
 
 import base64
 import io
@@ -19,12 +19,14 @@ from sg3flow.rendering.outputs import labels, load_model, pictures
 from sg3flow.resources import pick_device
 
 _STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
-_NAMES, _CELL = 20, 15  # columns of text that a table's names and each of its runs want
+_NAMES, _CELL = 20, 15  # width in characters of the name column and of each run
+_LARGEST = 224  # side in pixels on the page; larger images are scaled down
+_AS_PNG = 96  # images up to this side are stored as PNG, which is lossless
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the runs, what differs, and the verdicts; wide comparisons as several tables."""
-    # Text, not str: names and settings are shown as they are, never as markup.
+    """Print the runs, what differs, and the metrics; wide comparisons as several tables."""
+    # Text, not str: rich must not interpret names and settings as markup.
     for index, run in enumerate(comparison.runs):
         line = f"{letter(index)}  {run.name} ({run.kind} {run.address}), {run.state}"
         console.print(Text(line), soft_wrap=True)
@@ -40,7 +42,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _groups(count: int, width: int) -> Iterator[list[int]]:
-    """The runs of each table; the first one, with which all are compared, is in every table."""
+    """The runs of each table; the first run, the baseline, is in every table."""
     others = max((width - _NAMES) // _CELL - 1, 1)
     for start in range(1, count, others):
         yield [0, *range(start, min(start + others, count))]
@@ -60,10 +62,10 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, Sequence[Text]]]:
 
 def _metric_cells(row: MetricRow) -> list[Text]:
     cells = []
-    for cell, verdict in zip(row.cells, row.verdicts, strict=True):
+    for cell, result in zip(row.cells, row.results, strict=True):
         text = Text(value_text(cell) if cell else "-")
-        if verdict is not None:
-            text.append(f"\n{verdict.word}", _STYLES.get(verdict.word, "yellow"))
+        if result is not None:
+            text.append(f"\n{result.word}", _STYLES.get(result.word, "yellow"))
         cells.append(text)
     return cells
 
@@ -72,27 +74,23 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for index, run in enumerate(comparison.runs):
         yield from (f"{letter(index)}: {note}" for note in run.notes)
     for row in comparison.metrics:
-        for index, verdict in enumerate(row.verdicts):
-            if verdict is not None and verdict.word == "not comparable":
-                yield f"{letter(index)}: {row.metric} is not comparable, {verdict.reason}"
+        for index, result in enumerate(row.results):
+            if result is not None and result.word == "not comparable":
+                yield f"{letter(index)}: {row.metric} is not comparable, {result.reason}"
     yield from comparison.gaps
     if comparison.headline:
         yield comparison.headline
 
 
-_LARGEST = 224  # pixels of a side on the page; larger pictures are brought down to it
-_AS_PNG = 96  # up to this side every pixel counts, and a PNG is small
-
-
 @dataclass(frozen=True)
 class Drawn:
-    """What one run draws.
+    """The images of one run.
 
     Attributes:
-        pictures: data URIs, one a seed; empty: none could be drawn.
-        captions: one a picture.
-        side: pixels of a side as the network draws it.
-        reason: why there are none; empty: there are.
+        pictures: data URIs, one per seed; empty: none could be generated.
+        captions: one per image.
+        side: resolution of the network in pixels.
+        reason: why there are no images; empty: there are.
     """
 
     pictures: tuple[str, ...] = ()
@@ -104,31 +102,31 @@ class Drawn:
 def draw_all(
     runs: Sequence[RunData], seeds: Sequence[int], psi: float, class_index: int | None, device: str
 ) -> list[Drawn]:
-    """The pictures of every run; one whose snapshot fails says why and stops nothing.
+    """The images of all runs; if a snapshot fails, its entry has the reason.
 
     Args:
-        psi: truncation strength.
-        class_index: for networks that know classes; None: their classes in turn.
+        psi: truncation psi.
+        class_index: class for conditional networks; None: all classes in turn.
 
     Raises:
-        ConfigError: a seed, psi or device that no network could take.
+        ConfigError: a seed, psi or device is invalid.
     """
-    look = RenderOptions(psi=psi)
+    options = RenderOptions(psi=psi)
     pick_device(device)
     for seed in seeds:
         check_seed(seed)
-    return [_draw(run, seeds, look, class_index, device) for run in runs]
+    return [_draw(run, seeds, options, class_index, device) for run in runs]
 
 
 def _draw(
-    run: RunData, seeds: Sequence[int], look: RenderOptions, class_index: int | None, device: str
+    run: RunData, seeds: Sequence[int], options: RenderOptions, class_index: int | None, device: str
 ) -> Drawn:
     if run.snapshot is None:
-        return Drawn(reason="no snapshot was found")
+        return Drawn(reason="no snapshot found")
     try:
         model = load_model(run.snapshot.source, device)
         one = class_index if model.G.c_dim else None
-        drawn = pictures(model, seeds, one, look, f"drawing {run.name}")
+        drawn = pictures(model, seeds, one, options, f"rendering {run.name}")
         uris = tuple(map(_data_uri, drawn))
         return Drawn(uris, tuple(labels(model, seeds, one)), model.G.img_resolution)
     except (Sg3flowError, OSError) as error:

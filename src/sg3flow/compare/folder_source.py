@@ -1,6 +1,6 @@
-"""What the files of a training folder say, wherever they lie: in the folder, or in DVC's cache.
+"""Run data from the files of a training, in its folder or in DVC's cache.
 
-Files may be missing, torn, or of an older version: what cannot be read is noted and left out.
+Files may be missing, incomplete or from an older version: unreadable parts become notes.
 """
 
 import json
@@ -37,25 +37,25 @@ _DIGEST_SHOWN = 12
 
 @dataclass
 class TrainingFiles:
-    """The readable content of a training's files.
+    """The readable content of the files of a training.
 
     Attributes:
-        files: where each lies, by its name in the folder.
-        notes: what could not be read, in words.
+        files: path of each file, by its name in the run folder.
+        notes: sentences about what could not be read.
     """
 
     files: Mapping[str, Path]
     notes: list[str] = field(default_factory=list)
 
     def described(self) -> dict[str, Any]:
-        """The content of ``run.json``; of an older run, what its options say."""
+        """The content of ``run.json``; for older runs, of ``training_options.json``."""
         if RUN in self.files:
             return self._json(RUN)
         options = self._json(OPTIONS)
         return {"params": options.get("resolved", {}), **options}
 
     def curves(self) -> dict[str, list[Point]]:
-        """The means of ``stats.jsonl`` by name."""
+        """The mean values in ``stats.jsonl``, by name."""
         curves: dict[str, list[Point]] = {}
         for row in self._lines(STATS):
             kimg = _kimg_of_row(row)
@@ -68,7 +68,7 @@ class TrainingFiles:
         return curves
 
     def trained_metrics(self) -> dict[str, list[Point]]:
-        """Metrics that were measured while training went on, by name."""
+        """Metrics measured during training, by name."""
         found: dict[str, list[Point]] = {}
         for name in sorted(self.files):
             if not is_metric_file(name):
@@ -81,18 +81,18 @@ class TrainingFiles:
         return found
 
     def snapshots(self) -> dict[int, Path]:
-        """Snapshot files by their kimg, the oldest first."""
+        """Snapshot files by kimg, oldest first."""
         kimgs = {name: snapshot_kimg(name) for name in self.files}
         found = {kimg: self.files[name] for name, kimg in kimgs.items() if kimg is not None}
         return dict(sorted(found.items()))
 
     def device_and_ops(self) -> dict[str, str]:
-        """The last line of ``networks.txt``: where and by which kernels was computed."""
+        """Device and ops, from the last line of ``networks.txt``."""
         match = _DEVICE.search(self._text(NETWORKS))
         return {"device": match[1], "ops": match[2]} if match else {}
 
     def provenance(self) -> dict[str, str]:
-        """Code, ops, GPU and machine of ``provenance.json``, which older runs do not have."""
+        """Code, ops, GPU and machine from ``provenance.json``; older runs have no such file."""
         content = self._json(PROVENANCE)
         code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
         gpus = machine.get("gpus")
@@ -141,32 +141,32 @@ class TrainingFiles:
 
 
 def code_words(commit: Any, dirty: Any) -> str:
-    """A commit in short, and whether its tree had been changed."""
+    """A short commit, and whether the tree had uncommitted changes."""
     changed = str(dirty).lower() == "true"
     return f"{str(commit)[:12]}{' with changes' * changed}" if commit else ""
 
 
 def train_params(described: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a training as text: ``train.gamma`` and so on."""
+    """The settings of a training as text, by name: ``train.gamma`` and so on."""
     params = described.get("params")
     items = params.items() if isinstance(params, Mapping) else ()
     return {f"train.{name}": canonical(value) for name, value in items}
 
 
 def data_words(training_set: Any) -> str:
-    """A training set in one line: its name, its count and the beginning of its digest."""
+    """A training set in one line: name, number of images and short digest."""
     if not isinstance(training_set, Mapping) or not training_set.get("digest"):
         return ""
     count = training_set.get("num_images")
-    size = f", {count} pictures" if count is not None else ""
+    size = f", {count} images" if count is not None else ""
     digest = str(training_set["digest"])[:_DIGEST_SHOWN]
     return f"{training_set.get('name', 'unnamed')}{size}, {digest}"
 
 
 def state_words(kimg: float | None, wanted: Any) -> str:
-    """How far a training is, by its reports and its settings."""
+    """The progress of a training, from its reports and settings."""
     if kimg is None:
-        return "no reports were found"
+        return "no progress recorded"
     if isinstance(wanted, int | float) and not isinstance(wanted, bool):
         done = kimg >= wanted
         return f"finished at {kimg:g} kimg" if done else f"unfinished: {kimg:g} of {wanted:g} kimg"
@@ -174,7 +174,7 @@ def state_words(kimg: float | None, wanted: Any) -> str:
 
 
 def last_kimg(curves: Mapping[str, Sequence[Point]]) -> float | None:
-    """The age at the last report; None: there is none."""
+    """The kimg of the last report; None: there is none."""
     return max((points[-1].kimg for points in curves.values() if points), default=None)
 
 
@@ -193,26 +193,28 @@ def _is_finite(value: Any) -> TypeGuard[int | float]:
 
 
 def read_folder(folder: Path, metric: str) -> RunData:
-    """The facts of a run folder.
+    """The data of a run folder.
 
     Args:
-        metric: chooses the best snapshot; empty: the one its report was made with.
+        metric: metric that selects the best snapshot; empty: that of the report.
 
     Raises:
-        DataError: it is no folder of a training.
+        DataError: it is not the run folder of a training.
     """
     if not is_run_folder(folder):
         raise DataError(
-            f"{folder} is no run folder: it holds none of {RUN}, {OPTIONS}, {STATS}; name the "
-            "folder with the snapshots, runs/train say"
+            f"{folder} is not a run folder: it has none of {RUN}, {OPTIONS}, {STATS}; name the "
+            "folder with the snapshots, for example runs/train"
         )
     training = TrainingFiles({path.name: path for path in folder.iterdir() if path.is_file()})
     notes: list[str] = []
     measured = read_measured(_report_beside(folder), metric, notes)
     measured = _own(measured, folder, notes)
-    facts = run_data_of_files(training, measured, "run folder", str(folder.resolve()))
-    run_id = load_offset(folder, tracking_uri()).run_id  # as noted here: no server is asked
-    return with_notes(replace(facts, run_id=run_id), notes)
+    data = run_data_of_files(training, measured, "run folder", str(folder.resolve()))
+    run_id = load_offset(
+        folder, tracking_uri()
+    ).run_id  # as recorded here, without contacting the server
+    return with_notes(replace(data, run_id=run_id), notes)
 
 
 def run_data_of_files(
@@ -222,7 +224,7 @@ def run_data_of_files(
     address: str,
     name: str = "",
 ) -> RunData:
-    """What a training's files and its report say; names as in ``RunData``."""
+    """The data of a training from its files and its report; arguments as in ``RunData``."""
     described, curves = training.described(), training.curves()
     params = described.get("params")
     wanted = params.get("kimg") if isinstance(params, dict) else None
@@ -243,15 +245,15 @@ def run_data_of_files(
     )
 
 
-def with_notes(facts: RunData, notes: list[str]) -> RunData:
-    """The same facts with more notes."""
-    return replace(facts, notes=(*facts.notes, *notes))
+def with_notes(data: RunData, notes: list[str]) -> RunData:
+    """The same data with more notes."""
+    return replace(data, notes=(*data.notes, *notes))
 
 
 def _file_environment(
     training: TrainingFiles, described: dict[str, Any], measured: Measured
 ) -> dict[str, str]:
-    """What besides the settings decided the result, as far as the files tell."""
+    """Conditions besides the settings that the files record."""
     environment = {"data set": data_words(described.get("training_set"))}
     environment |= training.device_and_ops() | training.provenance()
     torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
@@ -261,22 +263,22 @@ def _file_environment(
 
 
 def _report_beside(folder: Path) -> Path | None:
-    """The report in the folder, or that of the project whose ``runs/train`` this is."""
+    """The report in the folder, or that of the project if the folder is its ``runs/train``."""
     places = [folder / "metrics.json", folder.resolve().parent.parent / "reports/metrics.json"]
     return next((path for path in places if path.is_file()), None)
 
 
 def _own(measured: Measured, folder: Path, notes: list[str]) -> Measured:
-    """The report, if it was measured on this folder's snapshots: another training may have."""
+    """The report if it belongs to the snapshots in this folder, not to another training."""
     if not measured.results:
         return measured
-    # Where no best one is known, the last one that was measured tells whose report it is.
+    # Without a best snapshot, the last measured one shows whether the report belongs here.
     rows = list(measured.best.values()) or measured.results[-1:]
     path = folder / Path(str(rows[0].get("snapshot"))).name
     if path.is_file() and {row.get("network_sha256") for row in rows} == {sha256_file(path)}:
         return measured
     notes.append(
-        f"{NOT_MEASURED}: the report beside it is of other snapshots; run stages/evaluate.py"
+        f"{NOT_MEASURED}: the report here is about other snapshots; run stages/evaluate.py"
     )
     return Measured()
 
@@ -287,4 +289,4 @@ def _snapshot(measured: Measured, snapshots: dict[int, Path]) -> Snapshot | None
     if not snapshots:
         return None
     kimg, path = list(snapshots.items())[-1]
-    return Snapshot(str(path), kimg, "the last one; none is known to be the best")
+    return Snapshot(str(path), kimg, "the last snapshot, as the best is unknown")

@@ -1,4 +1,4 @@
-"""What is known of a run that is compared, wherever it was found."""
+"""The data of a run for a comparison, independent of its source."""
 
 import ast
 import json
@@ -12,15 +12,17 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import standard_error
 from sg3flow.runs.best_snapshot import FORMAT, best_snapshot
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
 
 @dataclass(frozen=True)
 class Point:
-    """A value at an age of the run.
+    """A value at a point of the training.
 
     Attributes:
         kimg: thousands of real images seen in training.
         value: what was measured.
-        error: its standard error; None: not known.
+        error: its standard error; None: unknown.
     """
 
     kimg: float
@@ -30,12 +32,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The snapshot whose pictures are shown.
+    """The snapshot whose images are shown.
 
     Attributes:
-        source: what ``load_networks`` takes.
-        kimg: its age; None: not known.
-        chosen: why this one, in words.
+        source: source for ``load_networks``.
+        kimg: its kimg; None: unknown.
+        chosen: why this snapshot was selected.
     """
 
     source: str
@@ -45,22 +47,22 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as found. What an older version did not record is left out, never an error.
+    """The data of one run. Values that an older version did not record are left out.
 
     Attributes:
-        kind: what that turned out to be: ``MLflow run``, ``DVC experiment``, ...
-        name: of the run.
-        address: its id, commit or path.
-        state: how far it is, in words.
+        kind: type of the source: ``MLflow run``, ``DVC experiment``, ...
+        name: name of the run.
+        address: its ID, commit or path.
+        state: its progress, as text.
         params: settings as text, by section and name: ``train.gamma``.
-        environment: what else decides the result, as text: ``torch``, ``data set``, ...
-        curves: statistics of the training over its age, by their names in ``stats.jsonl``.
-        trained: metrics measured during training, without what it takes to compare them.
+        environment: other conditions of the result, as text: ``torch``, ``data set``, ...
+        curves: statistics of the training over kimg, by their names in ``stats.jsonl``.
+        trained: metrics measured during training, which cannot be compared reliably.
         results: rows of ``reports/metrics.json``.
-        best: of them, those of the snapshot that is judged, by metric.
-        snapshot: the one whose pictures are shown; None: there is none.
-        notes: what is missing, in words.
-        run_id: of its run in MLflow, as far as that is known here; empty: it is not.
+        best: the rows of the best snapshot, by metric.
+        snapshot: the snapshot whose images are shown; None: there is none.
+        notes: sentences about missing data.
+        run_id: ID of its MLflow run; empty: unknown.
     """
 
     kind: str
@@ -79,15 +81,12 @@ class RunData:
 
 
 def letter(index: int) -> str:
-    """The letter by which a comparison calls its run number ``index``: A, B, ..."""
+    """The letter of run number ``index`` in a comparison: A, B, ..."""
     return chr(ord("A") + index)
 
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
 def canonical(value: Any) -> str:
-    """A setting as text: equal for equal values, whether they come as values or as texts."""
+    """A setting as text; equal values give equal text, whether given as values or as text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -120,21 +119,21 @@ def _number(value: float) -> str:
 
 
 def value_text(row: Mapping[str, Any]) -> str:
-    """A result with its standard error: ``4.272 ± 0.18``; as many digits as the error deserves."""
+    """A result with its standard error, for example ``4.272 ± 0.18``."""
     error = standard_error(row)
     return f"{row['value']:.4g}" + (f" ± {error:.2g}" if error is not None else "")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A report as far as it can be used.
+    """The usable content of a report.
 
     Attributes:
         results: its rows.
-        best: rows of the snapshot that is judged, by metric.
-        snapshot: that snapshot's file name; empty: none is known to be the best.
-        chosen: why that one, in words.
-        kimg: its age.
+        best: the rows of the best snapshot, by metric.
+        snapshot: file name of the best snapshot; empty: unknown.
+        chosen: why it was selected.
+        kimg: its kimg.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -145,25 +144,25 @@ class Measured:
 
 
 def read_measured(report: Path | None, metric: str, notes: list[str]) -> Measured:
-    """Read a report; what is wrong with it becomes a note.
+    """Read a report; problems become notes.
 
     Args:
-        report: ``reports/metrics.json``, or a copy of it; None: there is none.
-        metric: chooses the best snapshot; empty: the one the report was made with.
-        notes: takes what is wrong.
+        report: ``reports/metrics.json`` or a copy of it; None: there is none.
+        metric: metric that selects the best snapshot; empty: that of the report.
+        notes: problems are appended here.
     """
     if report is None:
-        notes.append("not measured: no reports/metrics.json; run stages/evaluate.py")
+        notes.append("not measured: there is no reports/metrics.json; run stages/evaluate.py")
         return Measured()
     results = _rows(report)
     try:
         best = best_snapshot(report, metric)
     except MetricError as error:
-        notes.append(f"its best snapshot is not known: {error}")
+        notes.append(f"the best snapshot is unknown: {error}")
         return Measured(results)
     chosen = f"best by {best.metric}"
     rows = {name: row for name, row in best.results.items() if is_row(row)}
-    # The metric that chose comes first: it is the one the headline is about.
+    # The metric that selected the best comes first: the headline is about it.
     rows = {name: rows[name] for name in sorted(rows, key=lambda name: name != best.metric)}
     return Measured(results, rows, best.snapshot, chosen, best.kimg)
 
@@ -180,7 +179,7 @@ def _rows(report: Path) -> list[dict[str, Any]]:
 
 
 def is_row(row: Any) -> bool:
-    """Whether a row has at least a metric and a number."""
+    """Whether a row has at least a metric and a numeric value."""
     return (
         isinstance(row, Mapping)
         and isinstance(row.get("metric"), str)

@@ -1,4 +1,4 @@
-"""MLflow runs and registered versions as facts."""
+"""Run data of MLflow runs and registered versions, and the search for a run by any name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,32 +27,33 @@ from sg3flow.tracking.tracked_runs import (
 )
 
 _STATES = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running or lost"}
-# MLflow keeps an infinite value as the greatest number there is. NaN is not below it either.
+# MLflow stores infinity as the largest float. The comparison below also excludes NaN.
 _INFINITE = 1e300
+_HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
 
 
 def read_tracked(asked: str, metric: str, folder: Path) -> RunData:
-    """The facts of an MLflow run.
+    """The data of an MLflow run.
 
     Args:
-        asked: its id, the beginning of it, or its name.
-        metric: chooses the best snapshot; empty: the one its report was made with.
-        folder: where files may be put until the comparison is written.
+        asked: its ID, a prefix of the ID, or its name.
+        metric: metric that selects the best snapshot; empty: that of the report.
+        folder: temporary folder for downloaded files.
 
     Raises:
-        TrackingError: no run or several are called so, or the server does not answer.
+        TrackingError: no run or several runs match, or the server does not answer.
     """
     run = read_tracked_run(training_id(asked), folder)
     notes: list[str] = []
     measured = read_measured(run.report, metric, notes)
-    return with_notes(_facts(run, measured), notes)
+    return with_notes(_run_data(run, measured), notes)
 
 
 def read_version(asked: str, metric: str, folder: Path) -> RunData:
-    """The facts of a registered version: those of its run, judged and drawn as registered.
+    """The data of a registered version: its run, with the registered snapshot and metrics.
 
     Args:
-        metric: a note says that it chooses no other snapshot of a version; empty: none is wanted.
+        metric: has no effect on the snapshot of a version; a note says so unless it is empty.
 
     Raises:
         TrackingError: there is no such version, or the server does not answer.
@@ -63,18 +64,18 @@ def read_version(asked: str, metric: str, folder: Path) -> RunData:
     snapshot = Snapshot(version.uri, age, "as registered")
     try:
         run = read_tracked_run(version.run_id, folder)
-        facts = _facts(run, read_measured(run.report, "", []))
+        data = _run_data(run, read_measured(run.report, "", []))
     except TrackingError as error:
-        facts = _without_run(version, f"the run that made it cannot be read: {error}")
+        data = _without_run(version, f"its training run cannot be read: {error}")
     chosen = version.tags.get(Tag.METRIC, "")
     rows = {name: row for name, row in version.results.items() if is_row(row)}
     best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
     address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
-    facts = replace(facts, kind="registered model", address=address, snapshot=snapshot, best=best)
-    notes = [] if best else ["no measurements were registered with it"]
+    data = replace(data, kind="registered model", address=address, snapshot=snapshot, best=best)
+    notes = [] if best else ["no metrics were registered with it"]
     if metric and metric != chosen:
-        notes.append(f"judged at the snapshot that was registered, not at the best by {metric}")
-    return with_notes(facts, notes)
+        notes.append(f"compared at the registered snapshot, not at the best by {metric}")
+    return with_notes(data, notes)
 
 
 def _without_run(version: RegisteredVersion, note: str) -> RunData:
@@ -87,9 +88,9 @@ def _without_run(version: RegisteredVersion, note: str) -> RunData:
     )
 
 
-def _facts(run: TrackedRun, measured: Measured) -> RunData:
+def _run_data(run: TrackedRun, measured: Measured) -> RunData:
     params = dict(run.params)
-    # A parameter cannot be changed: of a run that was made longer, the tag has the present length.
+    # Params are immutable in MLflow: if the training was extended, the tag has the new length.
     params["kimg"] = run.tags.get(Tag.KIMG, params.get("kimg", ""))
     curves = {name: _points(run, name) for name in run.histories if "/" in name}
     kimg = last_kimg({k: v for k, v in curves.items() if k.startswith(("Loss/", "Progress/"))})
@@ -115,7 +116,7 @@ def _points(run: TrackedRun, name: str) -> list[Point]:
 
 
 def _trained(run: TrackedRun, measured: Measured) -> dict[str, list[Point]]:
-    """Metrics without a report that says what they were measured against."""
+    """Metrics of the run that no report describes."""
     reported = {str(row["metric"]) for row in measured.results}
     names = [name for name in run.histories if "/" not in name and name not in reported]
     return {name: points for name in names if (points := _points(run, name))}
@@ -130,11 +131,11 @@ def _state(run: TrackedRun, kimg: float | None, wanted: str) -> str:
 def _environment(run: TrackedRun, measured: Measured) -> dict[str, str]:
     tags = run.tags
     torch = {str(row["torch"]) for row in measured.results if row.get("torch")}
-    measured_by = torch.pop() if len(torch) == 1 else None
+    measured_with = torch.pop() if len(torch) == 1 else None
     found: dict[str, Any] = {
         "data set": data_words(run.data),
         "code": code_words(tags.get("mlflow.source.git.commit"), tags.get(Tag.GIT_DIRTY)),
-        "torch": tags.get(f"{Tag.VERSION}torch") or measured_by,
+        "torch": tags.get(f"{Tag.VERSION}torch") or measured_with,
         "ops": tags.get(Tag.OPS),
         "GPU": tags.get(Tag.GPU),
         "machine": tags.get(Tag.MACHINE, "").partition(",")[0],
@@ -151,41 +152,37 @@ def _snapshot(run: TrackedRun, measured: Measured) -> Snapshot | None:
     if not run.snapshots:
         return None
     kimg, _, uri = run.snapshots[-1]
-    return Snapshot(uri, kimg, "the last one; none is known to be the best")
-
-
-_HEXADECIMAL = re.compile(r"[0-9a-f]{4,40}")
+    return Snapshot(uri, kimg, "the last snapshot, as the best is unknown")
 
 
 def find_all(names: Sequence[str], root: Path, metric: str, folder: Path) -> list[RunData]:
-    """The facts of each run, their code named alike; arguments and errors as ``find_run_data``."""
+    """The data of each run, with comparable code commits; see ``find_run_data``."""
     from sg3flow.compare.revision_source import code_commit
 
     found = []
     for asked in names:
-        facts = find_run_data(asked, root, metric, folder)
-        environment = dict(facts.environment)
+        data = find_run_data(asked, root, metric, folder)
+        environment = dict(data.environment)
         if "code" in environment:
             environment["code"] = code_commit(root, environment["code"])
-        found.append(replace(facts, environment=environment))
+        found.append(replace(data, environment=environment))
     return found
 
 
 def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
-    """The facts of the run that ``asked`` names.
+    """The data of the run that ``asked`` names.
 
-    In this order: a run folder; NAME@ALIAS, @ALIAS of the model in params.yaml, or models:/NAME/3;
-    a DVC experiment; a git revision; an MLflow run by id, beginning of an id, or name.
+    Tried in this order: a run folder; NAME@ALIAS, @ALIAS of the model in params.yaml, or
+    models:/NAME/3; a DVC experiment; a git revision; an MLflow run by ID, prefix of an ID, or name.
     ``runs:/ID`` is always an MLflow run.
 
     Args:
         root: folder of the DVC project.
-        metric: chooses the best snapshot; empty: the one each report was made with.
-        folder: where files may be put until the comparison is written.
+        metric: metric that selects the best snapshot; empty: that of each report.
+        folder: temporary folder for downloaded files.
 
     Raises:
-        DataError, TrackingError: there is no such run, there are several, or where it is recorded
-            cannot be read.
+        DataError, TrackingError: no run or several runs match, or the source cannot be read.
     """
     from sg3flow.compare.folder_source import read_folder
     from sg3flow.compare.revision_source import find_revision, read_revision
@@ -193,28 +190,28 @@ def find_run_data(asked: str, root: Path, metric: str, folder: Path) -> RunData:
     from sg3flow.tracking.tracked_runs import split_version
 
     if not asked.strip():
-        raise DataError("a RUN is empty; name a run id, a run name, an experiment or a folder")
+        raise DataError("a RUN is empty; give a run ID, a run name, an experiment or a folder")
     if asked.startswith("@"):
         asked = f"{_registered_name(root)}{asked}"
     place = _place(asked)
     if is_run_folder(place) or ("/" in asked and place.is_dir()):
         return read_folder(place, metric)
-    if split_version(asked) is not None and not _is_called_so(asked):
+    if split_version(asked) is not None and not _is_run_name(asked):
         return read_version(asked, metric, folder)
     revision = None if asked.startswith("runs:/") else find_revision(root, asked)
     if revision is not None and not _HEXADECIMAL.fullmatch(asked):
         return read_revision(root, revision, metric)
     try:
-        facts = read_tracked(asked, metric, folder)
+        data = read_tracked(asked, metric, folder)
     except TrackingError as error:
         if revision is not None:
             return read_revision(root, revision, metric)
-        raise TrackingError(f"{_what_it_is_not(asked, root)}; {error}") from None
+        raise TrackingError(f"{_describe_failure(asked, root)}; {error}") from None
     if revision is not None:
         raise DataError(
-            f"{asked} begins both a commit and an MLflow run; write more of it, or runs:/ID"
+            f"{asked} is a prefix of both a commit and an MLflow run; give more digits, or runs:/ID"
         )
-    return facts
+    return data
 
 
 def _place(asked: str) -> Path:
@@ -224,8 +221,8 @@ def _place(asked: str) -> Path:
         return Path(asked)
 
 
-def _is_called_so(asked: str) -> bool:
-    """Whether a training has this very name, though it reads like NAME@ALIAS."""
+def _is_run_name(asked: str) -> bool:
+    """Whether a training run has this exact name, although it looks like NAME@ALIAS."""
     from sg3flow.tracking.mlflow_store import connect, tracking_errors
     from sg3flow.tracking.tracked_runs import is_run_name
 
@@ -240,11 +237,11 @@ def _registered_name(root: Path) -> str:
     section = read_params(root / "params.yaml").get("register")
     name = section.get("name") if isinstance(section, dict) else None
     if not name:
-        raise DataError("params.yaml names no model (register.name); write NAME@ALIAS")
+        raise DataError("params.yaml has no model name (register.name); give NAME@ALIAS")
     return str(name)
 
 
-def _what_it_is_not(asked: str, root: Path) -> str:
+def _describe_failure(asked: str, root: Path) -> str:
     from sg3flow.compare.revision_source import experiment_names
 
     hint = nearest(asked, experiment_names(root))

@@ -1,4 +1,4 @@
-"""Quality metrics: distances between feature clouds, and equivariance."""
+"""Quality metrics: distances between distributions of features, and equivariance."""
 
 from sg3flow.distributed import Ranks
 from sg3flow.metrics.distances import FeatureStats, RunningStats, frechet_distance, kernel_distance

@@ -1,4 +1,4 @@
-"""From features to numbers: what each kind of metric makes of what its detector saw."""
+"""From features to values: the computation of each kind of metric over images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from sg3flow.metrics.reference_set import Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 
 EVERYTHING = 1 << 40
-# Most reference pictures that a metric takes; the others take all.
+# Maximum number of reference images of a metric; other metrics use all.
 _LIMITS = {"pr": 200_000, "pr_random": 200_000, "dc": 200_000, "dc_random": 200_000, "swd": 8192}
 _KID_SUBSETS, _KID_SIZE = 100, 1000
 _PAIRS = 8
@@ -50,7 +50,7 @@ _ERROR_RULES = {
 
 @dataclass(frozen=True)
 class MetricOutcome:
-    """The estimates of a metric, one an output, and the closest pairs where it looks for them."""
+    """The estimates of a metric, one per output, and its closest pairs if it finds any."""
 
     estimates: list[Estimate]
     pairs: list[Pair] = field(default_factory=list)
@@ -58,13 +58,13 @@ class MetricOutcome:
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What a metric of pictures has to judge by.
+    """Inputs of a metric over images.
 
     Attributes:
         generated: features ``[N, F]``.
-        reference: None for metrics that compare with nothing.
+        reference: the reference set; None for metrics without one.
         extractor: the detector.
-        seed: of what is drawn.
+        seed: seed of random subsets and directions.
         device: where to compute.
     """
 
@@ -75,21 +75,21 @@ class MetricInputs:
     device: torch.device
 
 
-def compute_metric(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    """Judge generated pictures by their features.
+def compute_metric(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    """Compute a metric from features.
 
     Raises:
-        MetricError: too few pictures for this metric.
+        MetricError: too few images for this metric.
     """
-    return _JUDGES[_base(metric)](metric, evidence)
+    return _METRICS[_base(metric)](metric, inputs)
 
 
 def prepare_reference(metric: Metric, reference: Reference) -> None:
-    """Have a reference compute what ``compute_metric`` will ask of it.
+    """Compute what ``compute_metric`` needs from a reference.
 
     Raises:
-        MetricError: features that are not finite.
-        DataError: a picture cannot be read.
+        MetricError: features are not finite.
+        DataError: an image cannot be read.
     """
     if wants_only_stats(metric):
         reference.prepare_stats()
@@ -98,23 +98,23 @@ def prepare_reference(metric: Metric, reference: Reference) -> None:
 
 
 def wants_only_stats(metric: Metric) -> bool:
-    """Whether mean and covariance of a reference are all that a metric asks of it."""
+    """Whether a metric needs only mean and covariance of its reference."""
     return _base(metric) in ("fid", "fd")
 
 
 def reference_limit(metric: Metric) -> int:
-    """Most pictures of the reference set that a metric takes."""
+    """Maximum number of reference images of a metric."""
     return _LIMITS.get(metric.kind, EVERYTHING)
 
 
 def reference_count(metric: Metric, reference: Reference) -> int:
-    """How many of them it took."""
+    """Number of reference images that a metric uses."""
     return reference.count(reference_limit(metric))
 
 
 def error_rule(metric: Metric, output: str) -> str:
-    """How the standard error of an output was estimated, in words."""
-    if metric.moves_input:
+    """How the standard error of an output was estimated; part of the reports."""
+    if metric.is_equivariance:
         return _ERROR_RULES["eq"]
     ending = output.removeprefix(metric.name)
     return _ERROR_RULES.get(metric.kind) or _ERROR_RULES[_base(metric) + ending]
@@ -124,68 +124,66 @@ def _base(metric: Metric) -> str:
     return metric.kind.removesuffix("_random")
 
 
-def _frechet(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    return MetricOutcome([frechet_estimate(evidence.generated, _reference(evidence).stats())])
+def _frechet(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    return MetricOutcome([frechet_estimate(inputs.generated, _reference(inputs).stats())])
 
 
-def _kernel(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    real = _reference(evidence).features(reference_limit(metric)).numpy()
-    estimate = kernel_estimate(
-        real, evidence.generated, _KID_SUBSETS, _KID_SIZE, seed=evidence.seed
-    )
+def _kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    real = _reference(inputs).features(reference_limit(metric)).numpy()
+    estimate = kernel_estimate(real, inputs.generated, _KID_SUBSETS, _KID_SIZE, seed=inputs.seed)
     return MetricOutcome([estimate])
 
 
-def _score(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    extractor = evidence.extractor
+def _score(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    extractor = inputs.extractor
     assert isinstance(extractor, InceptionFeatures)
-    return MetricOutcome([inception_score(extractor.probabilities(_tensor(evidence)))])
+    return MetricOutcome([inception_score(extractor.probabilities(_tensor(inputs)))])
 
 
-def _neighborhood(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    reference, limit = _reference(evidence), reference_limit(metric)
+def _neighborhood(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    reference, limit = _reference(inputs), reference_limit(metric)
     estimates = precision_recall_estimates if _base(metric) == "pr" else density_coverage_estimates
     found = estimates(
         reference.features(limit),
-        _tensor(evidence),
+        _tensor(inputs),
         metric.neighbor,
         real_radii=reference.radii(limit, metric.neighbor),
-        device=evidence.device,
+        device=inputs.device,
     )
     return MetricOutcome(list(found))
 
 
-def _memory(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    reference, limit = _reference(evidence), reference_limit(metric)
+def _memory(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    reference, limit = _reference(inputs), reference_limit(metric)
     found = memorization(
         reference.features(limit),
-        _tensor(evidence),
+        _tensor(inputs),
         _PAIRS,
         real_radii=reference.radii(limit, 1),
-        device=evidence.device,
+        device=inputs.device,
     )
     return MetricOutcome([found.authentic, found.distance], found.closest)
 
 
-def _sliced(metric: Metric, evidence: MetricInputs) -> MetricOutcome:
-    real, extractor = _reference(evidence).features(reference_limit(metric)), evidence.extractor
+def _sliced(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    real, extractor = _reference(inputs).features(reference_limit(metric)), inputs.extractor
     assert isinstance(extractor, PatchFeatures)
     estimate = sliced_wasserstein(
-        real, _tensor(evidence), extractor.num_levels, evidence.seed, evidence.device
+        real, _tensor(inputs), extractor.num_levels, inputs.seed, inputs.device
     )
     return MetricOutcome([estimate])
 
 
-def _reference(evidence: MetricInputs) -> Reference:
-    assert evidence.reference is not None
-    return evidence.reference
+def _reference(inputs: MetricInputs) -> Reference:
+    assert inputs.reference is not None
+    return inputs.reference
 
 
-def _tensor(evidence: MetricInputs) -> torch.Tensor:
-    return torch.from_numpy(evidence.generated)
+def _tensor(inputs: MetricInputs) -> torch.Tensor:
+    return torch.from_numpy(inputs.generated)
 
 
-_JUDGES: dict[str, Callable[[Metric, MetricInputs], MetricOutcome]] = {
+_METRICS: dict[str, Callable[[Metric, MetricInputs], MetricOutcome]] = {
     "fid": _frechet,
     "fd": _frechet,
     "kid": _kernel,
@@ -198,15 +196,15 @@ _JUDGES: dict[str, Callable[[Metric, MetricInputs], MetricOutcome]] = {
 
 
 def load_extractor(detector: str, device: torch.device, resolution: int) -> FeatureExtractor:
-    """The extractor of a name that ``Metric.detector`` gives.
+    """The extractor that ``Metric.detector`` names.
 
     Args:
         detector: ``inception``, ``vgg16``, ``random`` or ``patches``.
         device: where features are computed.
-        resolution: side of the pictures, where they have one.
+        resolution: side of the images in pixels; only ``patches`` needs it.
 
     Raises:
-        MetricError: the network's weights cannot be had, or pictures of that side do not suit.
+        MetricError: weights are not available, or the resolution is unsuitable.
     """
     if detector == "inception":
         from sg3flow.metrics.features.inception import InceptionFeatures

@@ -1,4 +1,4 @@
-"""Frechet distance between two feature clouds seen as Gaussians (Heusel et al. 2017, Eq. 6)."""
+"""Frechet distance (Heusel et al. 2017, Eq. 6) and kernel distance (KID) between features."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: 
     """``|mu_a - mu_b|^2 + tr(cov_a + cov_b - 2 sqrt(cov_a cov_b))`` in float64.
 
     With ``cov = F F^T`` the trace of the root is the sum of the singular values of ``F_a^T F_b``.
-    Where a covariance is singular (fewer samples than features) its factor has as many columns as
-    its rank; so nothing is lost there, and no complex numbers turn up.
+    The factor of a singular covariance (fewer samples than features) has as many columns as its
+    rank, so no precision is lost and no complex numbers appear.
 
     Args:
         mu_a, mu_b: means, ``[F]``.
         cov_a, cov_b: covariances, ``[F, F]``, symmetric and positive semi-definite.
 
     Raises:
-        MetricError: shapes that do not belong together, or values that are not finite.
+        MetricError: inconsistent shapes, or values that are not finite.
     """
     mean_a, mean_b = (np.asarray(mu, dtype=np.float64) for mu in (mu_a, mu_b))
     matrix_a, matrix_b = (np.asarray(cov, dtype=np.float64) for cov in (cov_a, cov_b))
@@ -36,22 +36,22 @@ def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: 
     root_trace = np.linalg.svd(_factor(matrix_a).T @ _factor(matrix_b), compute_uv=False).sum()
     offset = mean_a - mean_b
     distance = offset @ offset + np.trace(matrix_a) + np.trace(matrix_b) - 2 * root_trace
-    return max(float(distance), 0.0)  # equal clouds may end a rounding error below zero
+    return max(float(distance), 0.0)  # rounding may leave equal inputs just below zero
 
 
 def _check(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> None:
     size = mean_a.shape[0] if mean_a.ndim == 1 else 0
     shapes = [array.shape for array in (mean_a, cov_a, mean_b, cov_b)]
     if size == 0 or shapes != [(size,), (size, size), (size,), (size, size)]:
-        raise MetricError(f"two means [F] and two covariances [F, F] were expected, not {shapes}")
+        raise MetricError(f"expected two means [F] and two covariances [F, F], found {shapes}")
     if not all(np.isfinite(array).all() for array in (mean_a, cov_a, mean_b, cov_b)):
-        raise MetricError("a mean or covariance holds values that are not finite")
+        raise MetricError("a mean or covariance has values that are not finite")
 
 
 def _factor(cov: Array) -> Array:
     """``F`` of ``[F, rank]`` with ``F F^T = cov``, by Cholesky with pivots (Higham 2002, Ch. 10).
 
-    It ends where no pivot is larger than what rounding leaves of zero: the root of such a pivot
+    It stops when all remaining pivots are within rounding error of zero: the root of such a pivot
     would not be small.
     """
     bound = cov.diagonal().max() * len(cov) * np.finfo(np.float64).eps
@@ -65,7 +65,7 @@ def _factor(cov: Array) -> Array:
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Mean ``[F]`` and covariance ``[F, F]``, divided by ``count``, of a cloud of features."""
+    """Mean ``[F]`` and covariance ``[F, F]`` (divided by ``count``) of a set of features."""
 
     count: int
     mean: Array
@@ -73,11 +73,10 @@ class FeatureStats:
 
 
 class RunningStats:
-    """Mean and covariance of features that come in batches, in float64.
+    """Mean and covariance of features that arrive in batches, in float64.
 
-    Each batch is centerd before its products are summed and then merged (Chan et al. 1983), so a
-    mean far from zero costs no digits, and how the features are split into batches changes the
-    result by rounding only.
+    Each batch is centered before its products are summed and then merged (Chan et al. 1983). A mean
+    far from zero costs no precision, and the batch size changes the result by rounding only.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -86,17 +85,17 @@ class RunningStats:
         self._scatter = np.zeros((num_features, num_features))
 
     def add(self, features: ArrayLike) -> None:
-        """Take in features ``[N, F]``; ``N`` may be 0."""
+        """Add features ``[N, F]``; ``N`` may be 0."""
         batch = np.asarray(features, dtype=np.float64)
         if batch.ndim != 2 or batch.shape[1] != len(self._mean):
-            raise MetricError(f"features [N, {len(self._mean)}] were expected, not {batch.shape}")
+            raise MetricError(f"expected features [N, {len(self._mean)}], found {batch.shape}")
         if len(batch) > 0:
             mean = batch.mean(axis=0)
-            centerd = batch - mean
-            self._merge(len(batch), mean, centerd.T @ centerd)
+            centered = batch - mean
+            self._merge(len(batch), mean, centered.T @ centered)
 
     def merge(self, stats: FeatureStats) -> None:
-        """Take in what others have taken statistics of."""
+        """Add the features that other statistics are of."""
         self._merge(stats.count, stats.mean, stats.cov * stats.count)
 
     def _merge(self, count: int, mean: Array, scatter: Array) -> None:
@@ -108,22 +107,22 @@ class RunningStats:
         self.count = total
 
     def result(self) -> FeatureStats:
-        """What has come in so far; the covariance is divided by the count, not by one less.
+        """Statistics of all features so far; the covariance is divided by N, not by N - 1.
 
         Raises:
-            MetricError: nothing has come in.
+            MetricError: there are none.
         """
         if self.count == 0:
-            raise MetricError("no features to take statistics of")
+            raise MetricError("there are no features to compute statistics of")
         return FeatureStats(self.count, self._mean.copy(), self._scatter / self.count)
 
 
 def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> Estimate:
-    """Distance of generated features ``[N, F]`` to a reference, with its error.
+    """Distance of generated features ``[N, F]`` to a reference, with its standard error.
 
-    The error comes from leaving out blocks of the generated pictures. More pictures make the
-    distance itself smaller too (Chong and Forsyth 2020): that bias is the same for all networks
-    judged over as many pictures, and is no part of the error.
+    The error is a jackknife over blocks of generated images. More images also reduce the distance
+    itself (Chong and Forsyth 2020): that bias is equal for all networks measured with the same
+    number of images and is not part of the error.
 
     Raises:
         MetricError: values that are not finite.
@@ -140,7 +139,7 @@ def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> 
 
 def _stats(features: NDArray[np.float32]) -> FeatureStats:
     running = RunningStats(features.shape[1])
-    for start in range(0, len(features), _ROWS):  # float64 copies of a few rows at a time
+    for start in range(0, len(features), _ROWS):  # limits the float64 copies
         running.add(features[start : start + _ROWS])
     return running.result()
 
@@ -153,7 +152,7 @@ def _merged(parts: Sequence[FeatureStats]) -> FeatureStats:
 
 
 def _without(whole: FeatureStats, part: FeatureStats) -> FeatureStats:
-    """Statistics of the items that are not in ``part``: a merge undone."""
+    """Statistics of the items that are not in ``part``: the inverse of a merge."""
     count = whole.count - part.count
     mean = (whole.mean * whole.count - part.mean * part.count) / count
     offset = part.mean - mean
@@ -163,8 +162,11 @@ def _without(whole: FeatureStats, part: FeatureStats) -> FeatureStats:
 
 
 def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array) -> float:
-    """The distance by eigenvalues of ``F^T cov F``: half the time, and half the digits lost where
-    both covariances are singular, which an error bar does not show."""
+    """The distance by eigenvalues of ``F^T cov F``.
+
+    It takes half the time. It loses half of the digits if both covariances are singular, which does
+    not matter for an error.
+    """
     values = np.linalg.eigvalsh(factor.T @ stats.cov @ factor)
     offset = stats.mean - reference.mean
     root_trace = np.sqrt(np.maximum(values, 0)).sum()
@@ -179,12 +181,13 @@ def kernel_distance(
 
     Args:
         feats_a, feats_b: features, ``[N, F]`` and ``[M, F]``.
-        num_subsets: how many pairs of subsets are averaged.
-        subset_size: items a subset, drawn without replacement; at most the smaller set's size.
-        seed: of the draws.
+        num_subsets: number of pairs of subsets to average.
+        subset_size: items per subset, drawn without replacement; at most the size of the smaller
+            set.
+        seed: seed of the draws.
 
     Raises:
-        MetricError: fewer than two items, or sets of different feature counts.
+        MetricError: fewer than two items, or different numbers of features.
     """
     return kernel_estimate(feats_a, feats_b, num_subsets, subset_size, seed).value
 
@@ -192,18 +195,21 @@ def kernel_distance(
 def kernel_estimate(
     feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
 ) -> Estimate:
-    """The kernel distance with its error over other draws of ``feats_b``.
+    """The kernel distance with its standard error over draws of ``feats_b``.
 
-    To first order the squared MMD is a mean over items of ``b`` (Hoeffding 1948): of twice their
-    mean kernel with the others minus that with ``a``. The subsets give the variance of those
-    terms, and what drawing subsets adds. Memory is that of one pair of subsets.
+    To first order the squared MMD is a mean over the items of ``b`` (Hoeffding 1948): twice the
+    difference of their mean kernel with the other items of ``b`` and with ``a``. The subsets
+    give the variance of these terms and the variance added by drawing subsets. Memory is that of
+    one pair of subsets.
     """
     a, b = np.asarray(feats_a), np.asarray(feats_b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise MetricError(f"two sets of features [N, F] were expected, not {a.shape} and {b.shape}")
+        raise MetricError(f"expected two sets of features [N, F], found {a.shape} and {b.shape}")
     size = min(subset_size, len(a), len(b))
     if size < 2 or num_subsets < 1:
-        raise MetricError(f"{num_subsets} subsets of {size} items: at least 1 of 2 are needed")
+        raise MetricError(
+            f"{num_subsets} subsets of {size} items; at least 1 subset of 2 items is needed"
+        )
     random = np.random.RandomState(seed)
     found = np.array(
         [
@@ -215,13 +221,13 @@ def kernel_estimate(
         ]
     )
     value, variance_a, variance_b = found.mean(axis=0)
-    # What is left of the sets' variance when subsets of them are averaged.
+    # The part of the variance that averaging over subsets leaves.
     drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))
     return Estimate(float(value), math.sqrt(variance_b / len(b) + drawing / num_subsets))
 
 
 def _squared_mmd(a: Array, b: Array) -> tuple[float, float, float]:
-    """Unbiased: the sums within a set leave out the diagonal, the sum across does not.
+    """Unbiased: the sums within a set exclude the diagonal, the sum across does not.
 
     Also returns the variances of the first-order terms of the items of ``a`` and of ``b``.
     """

@@ -1,7 +1,7 @@
-"""Ideal translation and rotation of sampled images (Karras et al. 2021, appendix E).
+"""Equivariance metrics: ideal translation and rotation of images (Karras et al. 2021, App. E).
 
-Every operator takes images ``[N, C, H, W]`` and gives the moved images and a mask of the same
-shape, 1 where the result is defined and 0 elsewhere. Coordinates are x right, y down.
+Every operator takes images ``[N, C, H, W]`` and returns the moved images and a mask of the same
+shape: 1 where the result is defined, 0 elsewhere. The x axis points right, the y axis down.
 """
 
 import math
@@ -20,8 +20,14 @@ from sg3flow.ops import filter2d, upsample2d
 
 _LANCZOS = 3  # lobes of the windows
 _FILTER_PIXELS = 2 * _LANCZOS  # two windows convolved reach twice as far
-_GRID_PIXELS = 64  # reach of the grid on which the filters are designed
+_GRID_PIXELS = 64  # half the width of the grid for filter design
 _ROTATION_UP = 4
+_MAX_SHIFT = 1 / 8  # of the width and height
+_PEAK_TO_PEAK = 2.0
+_MIN_SQUARED_ERROR = 2.0**-46  # square of the rounding error of float32; limits values to 144.5 dB
+Inputs = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Array = NDArray[np.float64]
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +42,7 @@ def int_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor,
 
 
 def _overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """The part of an axis that stays in view under a shift: where it was, and where it comes."""
+    """The part of an axis that stays in view after a shift: source and destination."""
     kept = max(size - abs(shift), 0)
     start, place = (min(max(by, 0), size) for by in (-shift, shift))
     return slice(start, start + kept), slice(place, place + kept)
@@ -53,7 +59,7 @@ def frac_shift(images: torch.Tensor, tx: float, ty: float) -> tuple[torch.Tensor
 
 
 def _shift_axis(images: torch.Tensor, axis: int, pixels: float) -> torch.Tensor:
-    """``y[p] = sum over t of tap_t x[p - i - t]``, zeros outside, i the whole part of the shift."""
+    """``y[p] = sum over t of tap_t x[p - i - t]``, zero outside, i the whole part of the shift."""
     whole = math.floor(pixels)
     offsets = torch.arange(1 - _LANCZOS, _LANCZOS + 1, dtype=torch.float64)
     distance = offsets - (pixels - whole)
@@ -93,17 +99,17 @@ def rot(images: torch.Tensor, angle: float) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _sampling_grid(images: torch.Tensor, inverse: torch.Tensor, pad: int) -> torch.Tensor:
-    """Where each output pixel reads the padded dense image, ``[N, H, W, 2]``."""
+    """Position of each output pixel in the padded dense image, ``[N, H, W, 2]``."""
     up, height, width = _ROTATION_UP, images.shape[-2], images.shape[-1]
     dense = torch.tensor([[width * up], [height * up]])
-    # The dense samples of a pixel start at its center, half of their spacing off the grid's origin.
+    # The dense samples of a pixel start at its center, half a spacing from the origin of the grid.
     theta = torch.cat([inverse.float(), 1 / dense], dim=1) * (dense / (dense + 2 * pad))
     batch = theta.to(images)[None].expand(len(images), 2, 3)
     return functional.affine_grid(batch, list(images.shape), align_corners=False)
 
 
 def pseudo(images: torch.Tensor, angle: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Filter images that were made rotated by ``angle`` as ``rot`` filters those it rotates."""
+    """Filter images generated with rotation ``angle`` in the same way as ``rot`` filters."""
     taps = lowpass_for(_rotation(-angle), 1).to(images)
     edge = len(taps) // 2
     mask = torch.zeros_like(images)
@@ -117,13 +123,13 @@ def _rotation(angle: float) -> torch.Tensor:
 
 
 def lowpass_for(matrix: torch.Tensor, up: int) -> torch.Tensor:
-    """Low-pass that suits the pixel grid both before and after the motion ``matrix`` ``[2, 2]``.
+    """Low-pass filter for the pixel grids before and after the motion ``matrix`` ``[2, 2]``.
 
-    The sinc of the one grid is convolved with that of the other, and so are their Lanczos windows.
+    The sinc functions of both grids are convolved, and so are their Lanczos windows.
 
     Args:
         matrix: float64.
-        up: taps a pixel.
+        up: taps per pixel.
 
     Returns:
         ``[T, T]``, the taps less than 6 pixels from the center; each of the ``up * up`` phases
@@ -149,18 +155,10 @@ def _lanczos(distance: torch.Tensor) -> torch.Tensor:
 
 
 def _convolved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Circular convolution of two grids with the origin at their middle."""
+    """Circular convolution of two grids with the origin in the middle."""
     product = torch.fft.rfft2(torch.fft.ifftshift(a)) * torch.fft.rfft2(torch.fft.ifftshift(b))
     convolved: torch.Tensor = torch.fft.fftshift(torch.fft.irfft2(product, s=a.shape))
     return convolved
-
-
-_MAX_SHIFT = 1 / 8  # of the width and height
-_PEAK_TO_PEAK = 2.0
-_MIN_SQUARED_ERROR = 2.0**-46  # the square of float32's rounding: at most 144.5 dB are told apart
-
-Inputs = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Array = NDArray[np.float64]
 
 
 def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
@@ -168,23 +166,23 @@ def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
 
     Args:
         G: a StyleGAN3 generator.
-        inputs: batches of ``z`` and ``c`` on its device; each batch is moved by one random shift,
-            uniform up to 1/8 of the image on either axis.
-        fractional: whether shifts keep their fraction of a pixel.
-        seed: of the shifts.
+        inputs: batches of ``z`` and ``c`` on its device; each batch gets one random shift, uniform
+            up to 1/8 of the image on both axes.
+        fractional: whether shifts include fractions of a pixel.
+        seed: seed of the shifts.
 
     Raises:
-        MetricError: the generator cannot move its input, or draws values that are not finite.
+        MetricError: the generator has no input transform, or generates values that are not finite.
     """
     kind = "eqt_frac" if fractional else "eqt_int"
     return equivariance(motion_errors(G, kind, inputs, random_motions(kind, seed))).value
 
 
 def eqr(G: Generator, inputs: Inputs, *, seed: int) -> float:
-    """Rotation equivariance EQ-R in dB, over angles of the whole circle; arguments as for ``eqt``.
+    """Rotation equivariance EQ-R in dB, over angles of the full circle; arguments as in ``eqt``.
 
     Raises:
-        MetricError: the generator cannot move its input, or draws values that are not finite.
+        MetricError: the generator has no input transform, or generates values that are not finite.
     """
     return equivariance(motion_errors(G, "eqr", inputs, random_motions("eqr", seed))).value
 
@@ -203,24 +201,24 @@ def random_motions(kind: str, seed: int) -> Iterator[tuple[float, ...]]:
 def motion_errors(
     G: Generator, kind: str, inputs: Inputs, motions: Iterator[tuple[float, ...]]
 ) -> Array:
-    """Squared differences between pictures moved by their input and pictures moved ideally.
+    """Squared differences between images moved by the input transform and images moved ideally.
 
     Args:
         G: a StyleGAN3 generator.
         kind: ``eqt_int``, ``eqt_frac`` or ``eqr``.
         inputs: batches of ``z`` and ``c`` on its device, each moved by the next motion.
-        motions: as ``random_motions``.
+        motions: see ``random_motions``.
 
     Returns:
         For each batch, the sum over its valid samples and their number, ``[batches, 2]``.
 
     Raises:
-        MetricError: the generator cannot move its input, or draws values that are not finite.
+        MetricError: the generator has no input transform, or generates values that are not finite.
     """
     require_movable(G)
     compare = _COMPARISONS[kind]
     errors = []
-    for (z, c), motion in zip(inputs, motions, strict=False):  # the motions have no end
+    for (z, c), motion in zip(inputs, motions, strict=False):  # motions are infinite
         ws = G.mapping(z, c)
 
         def draw(matrix: torch.Tensor, ws: torch.Tensor = ws) -> torch.Tensor:
@@ -230,18 +228,18 @@ def motion_errors(
         errors.append(compare(draw(torch.eye(3)), draw, *motion))
     found = np.array(errors, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(found).all():
-        raise MetricError("the network draws pictures with values that are not finite")
+        raise MetricError("the network generates values that are not finite")
     return found
 
 
 def equivariance(errors: Array) -> Estimate:
-    """Ratio in dB from the errors ``[batches, 2]`` of all motions.
+    """PSNR in dB from the errors ``[batches, 2]`` of all motions.
 
     Raises:
         MetricError: no sample is valid.
     """
     if errors[:, 1].sum() == 0:
-        raise MetricError("no pixel stays in view under any of the motions; draw more images")
+        raise MetricError("no pixel stays in view under any of the motions; use more images")
     mean = ratio_estimate(errors[:, 0], errors[:, 1])
     error = mean.standard_error
     if error is not None:
@@ -250,25 +248,22 @@ def equivariance(errors: Array) -> Estimate:
 
 
 def psnr(squared_error: float, count: float) -> float:
-    """Ratio in dB for images in [-1, 1], from summed squared differences over ``count`` samples."""
+    """PSNR in dB for images in [-1, 1], from summed squared differences over ``count`` samples."""
     mean = max(squared_error / count, _MIN_SQUARED_ERROR)
     return 10 * math.log10(_PEAK_TO_PEAK**2 / mean)
 
 
 def require_movable(G: Generator) -> None:
-    """Make sure that the generator's input can be moved.
+    """Check that the generator has an input transform.
 
     Raises:
-        MetricError: it cannot, as that of any StyleGAN2.
+        MetricError: it has none, like every StyleGAN2.
     """
     if input_transform(G) is None:
         raise MetricError(
             f"{type(G).__name__} has no input transform, so equivariance cannot be measured; "
-            "leave eqt… and eqr… out of the metrics of a StyleGAN2 network"
+            "remove eqt… and eqr… from the metrics of a StyleGAN2 network"
         )
-
-
-Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _shifted_whole(still: torch.Tensor, draw: Draw, tx: float, ty: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Numbers with their standard errors."""
+"""Values with standard errors, and the comparison of two such values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,13 @@ from numpy.typing import ArrayLike
 
 from sg3flow.runs.best_snapshot import differing_conditions
 
-BLOCKS = 10  # of generated pictures, for errors by leaving one out
+BLOCKS = 10  # blocks of generated images, for jackknife errors
+# Standard errors by which two values must differ: 1 in 40 pairs of equal networks would pass.
+ERRORS_APART = 2.0
+BETTER, WORSE, NOISE = "better", "worse", "within noise"
+NOT_COMPARABLE, NOT_MEASURED = "not comparable", "not measured"
+# A row without these keys does not record what it was measured against.
+_IDENTITY = ("reference_sha256", "detector_sha256", "higher_is_better")
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,8 @@ class Estimate:
 
     Attributes:
         value: what was measured.
-        standard_error: how far it would scatter had other pictures been generated, the reference
-            being what it is; None: too few pictures to tell.
+        standard_error: standard error over generated samples, with the reference fixed; None: too
+            few images.
     """
 
     value: float
@@ -36,7 +42,7 @@ def mean_estimate(samples: ArrayLike) -> Estimate:
 
 
 def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
-    """Ratio of two sums over the same independent groups; error by linearising it.
+    """Ratio of two sums over the same independent groups; its error by linearization.
 
     Raises:
         ZeroDivisionError: the denominators sum to zero.
@@ -52,7 +58,7 @@ def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
 
 
 def block_bounds(count: int) -> list[tuple[int, int]]:
-    """Start and end of the blocks that are left out in turn; one block where items are few."""
+    """Start and end of each jackknife block; one block if there are few items."""
     blocks = BLOCKS if count >= 2 * BLOCKS else 1
     edges = [count * block // blocks for block in range(blocks + 1)]
     return list(pairwise(edges))
@@ -66,23 +72,13 @@ def jackknife_error(left_out: Sequence[float]) -> float | None:
     return float(math.sqrt((len(values) - 1) * values.var()))
 
 
-# A difference counts from so many standard errors: of two equal networks, 1 in 40 would pass.
-ERRORS_APART = 2.0
-
-BETTER, WORSE, NOISE = "better", "worse", "within noise"
-NOT_COMPARABLE, NOT_MEASURED = "not comparable", "not measured"
-
-# A row without these does not say what it was measured against.
-_IDENTITY = ("reference_sha256", "detector_sha256", "higher_is_better")
-
-
 @dataclass(frozen=True)
 class ComparisonResult:
-    """How a result stands to another one.
+    """The outcome of comparing one result with another.
 
     Attributes:
         word: ``better``, ``worse``, ``within noise``, ``not comparable`` or ``not measured``.
-        reason: a plain sentence for it.
+        reason: explanation for people.
     """
 
     word: str
@@ -90,43 +86,43 @@ class ComparisonResult:
 
     @property
     def is_compared(self) -> bool:
-        """Whether the two numbers were held against each other at all."""
+        """Whether the two values were comparable."""
         return self.word in (BETTER, WORSE, NOISE)
 
 
-def judge_results(
+def compare_results(
     result: Mapping[str, Any] | None, base: Mapping[str, Any] | None
 ) -> ComparisonResult:
-    """Hold a result against another one of the same metric.
+    """Compare a result with another one of the same metric.
 
-    A difference counts beyond twice the root of both squared standard errors. A result that carries
-    no error counts as exact.
+    A difference is significant beyond twice the combined standard error (root of the sum of
+    squares). A result without an error counts as exact.
 
     Args:
         result, base: rows of ``reports/metrics.json``; None: not measured.
     """
     if result is None or base is None:
-        return ComparisonResult(NOT_MEASURED, "one of the two was not measured by this metric")
+        return ComparisonResult(NOT_MEASURED, "one of the two runs did not measure this metric")
     reason = why_not_comparable(result, base)
     if reason:
         return ComparisonResult(NOT_COMPARABLE, reason)
     new, old = float(result["value"]), float(base["value"])
     gain = new - old if result["higher_is_better"] else old - new
     margin = ERRORS_APART * math.hypot(standard_error(result) or 0, standard_error(base) or 0)
-    apart = "equal" if gain == 0 else f"{abs(gain):.3g} apart, noise reaches {margin:.2g}"
+    apart = "equal" if gain == 0 else f"difference {abs(gain):.3g}, noise up to {margin:.2g}"
     if abs(gain) <= margin:
         return ComparisonResult(NOISE, apart)
     return ComparisonResult(BETTER if gain > 0 else WORSE, apart)
 
 
 def why_not_comparable(result: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """In words, what keeps two rows of one metric from being compared; empty: nothing."""
+    """Why two rows of one metric cannot be compared; empty: they can."""
     for row in (result, base):
         missing = [key for key in _IDENTITY if key not in row]
         if missing:
-            return "it was not recorded what it was measured against"
+            return "what it was measured against is not recorded"
         if not math.isfinite(float(row["value"])):
-            return "a value is not a finite number"
+            return "a value is not finite"
     if result["higher_is_better"] != base["higher_is_better"]:
         return "they disagree on whether higher is better"
     differing = differing_conditions(result, base)
@@ -135,6 +131,6 @@ def why_not_comparable(result: Mapping[str, Any], base: Mapping[str, Any]) -> st
 
 
 def standard_error(row: Mapping[str, Any]) -> float | None:
-    """The standard error of a row; None: it carries none."""
+    """The standard error of a row; None: it has none."""
     error = row.get("standard_error")
     return float(error) if isinstance(error, int | float) and math.isfinite(error) else None

@@ -1,4 +1,7 @@
-"""Metrics of networks in files: of every snapshot of a training run, or of any one network."""
+"""Metrics of the snapshots of a run, of any one network, and between two sets of images.
+
+Longer than most files: the three share their helpers.
+"""
 
 import io
 from collections.abc import Callable, Sequence
@@ -46,22 +49,22 @@ def evaluate_snapshots(
     device: torch.device,
     snapshots: str = "all",
     increment: Callable[[list[MetricResult]], None] | None = None,
-    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+    on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
-    """Measure the snapshots of a training run, in the order of their age.
+    """Measure the snapshots of a training run, from the oldest to the newest.
 
     Args:
         run_dir: folder with ``network-snapshot-<kimg>.pkl`` files.
-        packed, names, seed, batch, device, ranks: as for ``Evaluator``.
+        packed, names, seed, batch, device, ranks: see ``Evaluator``.
         snapshots: ``all`` or ``last``.
-        increment: called with the results of each snapshot as it is done.
-        on_picture: given a snapshot's name, a metric's, and its closest pairs.
+        increment: called with the results of each snapshot when they are complete.
+        on_pairs: called with the names of snapshot and metric and the sheet of closest pairs.
 
     Raises:
-        MetricError: no snapshots, or as ``Evaluator.prepare`` and ``Evaluator.measure``.
+        MetricError: no snapshots, or see ``Evaluator.prepare`` and ``Evaluator.measure``.
         CheckpointError: a snapshot cannot be read.
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     paths = find_snapshots(run_dir)
@@ -71,7 +74,7 @@ def evaluate_snapshots(
     total = len(chosen) * evaluator.images_per_network
     with progress_of(ranks, f"evaluating {len(chosen)} snapshots", total) as advance:
         for path in chosen:
-            found = _measure(evaluator, path, path.name, advance, on_picture)
+            found = _measure(evaluator, path, path.name, advance, on_pairs)
             results += found
             if increment is not None:
                 increment(found)
@@ -86,32 +89,32 @@ def evaluate_network(
     seed: int,
     batch: int,
     device: torch.device,
-    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+    on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
     """Measure one network from a path, URL, ``models:/…`` or ``runs:/…``.
 
-    Arguments and errors are those of ``evaluate_snapshots``.
+    Arguments and errors: see ``evaluate_snapshots``.
     """
     evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     path, name = local_copy(source), shown_url(source)
     evaluator.prepare()
     with progress_of(ranks, f"evaluating {name}", evaluator.images_per_network) as advance:
-        return _measure(evaluator, path, name, advance, on_picture)
+        return _measure(evaluator, path, name, advance, on_pairs)
 
 
 def find_snapshots(run_dir: Path) -> list[Path]:
-    """The whole snapshots of a run, oldest first; half-written ones carry other names.
+    """The complete snapshots of a run, oldest first; partial files have other names.
 
     Raises:
         MetricError: there are none.
     """
     if not run_dir.is_dir():
-        raise MetricError(f"no training run at {run_dir}; train one with stages/train.py")
+        raise MetricError(f"there is no training run at {run_dir}; train one with stages/train.py")
     paths = list_snapshots(run_dir)
     if not paths:
         raise MetricError(
-            f"{run_dir} holds no network-snapshot-*.pkl; train until the first snapshot (--snap)"
+            f"{run_dir} has no network-snapshot-*.pkl; train until the first snapshot (--snap)"
         )
     return paths
 
@@ -121,35 +124,35 @@ def _measure(
     path: Path,
     name: str,
     advance: Callable[[int], None],
-    on_picture: Callable[[str, str, Image.Image], None] | None,
+    on_pairs: Callable[[str, str, Image.Image], None] | None,
 ) -> list[MetricResult]:
     network = load_networks(path).G_ema
     if network is None:
-        raise MetricError(f"{name} holds no G_ema, the network that is judged")
+        raise MetricError(f"{name} has no G_ema, the network to measure")
     network = network.to(evaluator.device)
-    keep = partial(on_picture, name) if on_picture is not None else None
+    keep = partial(on_pairs, name) if on_pairs is not None else None
     return evaluator.measure(
-        network, name, snapshot_kimg(path.name), _network_digest(path), advance, on_picture=keep
+        network, name, snapshot_kimg(path.name), _network_digest(path), advance, on_pairs=keep
     )
 
 
 def _network_digest(path: Path) -> str:
-    """Of the file; of a registered model's folder, that of its weights."""
+    """Digest of a file; of a registered model's folder, of its weights."""
     if path.is_dir():
         weights = path / "artifacts" / WEIGHTS_NAME
         path = weights if weights.is_file() else next(path.glob("*.pkl"))
     return sha256_file(path)
 
 
-class PictureSet:
-    """The pictures below a folder or in a zip file, in the order of their names.
+class ImageSet:
+    """The images below a folder or in a zip file, sorted by name.
 
     Attributes:
-        path, name: of the folder or file.
-        num_images: pictures in it.
+        path, name: path and name of the folder or file.
+        num_images: number of images.
 
     Raises:
-        DataError: there is nothing at the path, or no picture.
+        DataError: the path does not exist or has no images.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -159,18 +162,18 @@ class PictureSet:
         self._names = image_names(self._storage)
         self.num_images = len(self._names)
         if not self._names:
-            raise DataError(f"{self.path} holds no pictures (PNG, JPEG, BMP or WebP)")
+            raise DataError(f"{self.path} has no images (PNG, JPEG, BMP or WebP)")
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content, as of a packed set: equal for a zip and a folder."""
+        """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
         return content_digest(self._storage)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One picture, uint8 ``[H, W, 1 or 3]``; other modes than gray become RGB.
+        """One image, uint8 ``[H, W, 1 or 3]``; modes other than gray become RGB.
 
         Raises:
-            DataError: it cannot be decoded; names it.
+            DataError: it cannot be decoded; the message names it.
         """
         name = self._names[index]
         try:
@@ -178,71 +181,71 @@ class PictureSet:
                 pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
         except (DataError, MemoryError):
             raise
-        except Exception as error:  # a damaged file makes Pillow's plugins raise anything
+        except Exception as error:  # Pillow's plugins raise any type of error for damaged files
             raise DataError(f"{name} of {self.path} cannot be decoded ({error})") from None
         return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def compare_sets(
-    judged: PictureSet,
-    reference: PictureSet,
+    images: ImageSet,
+    reference: ImageSet,
     names: Sequence[str],
     *,
     seed: int,
     batch: int,
     device: torch.device,
-    on_picture: Callable[[str, Image.Image], None] | None = None,
+    on_pairs: Callable[[str, Image.Image], None] | None = None,
 ) -> list[MetricResult]:
-    """Metrics of one set of pictures against another, over all of both.
+    """Metrics between two sets of images, over all images of both.
 
-    Features of either set are kept by its content, as those of a training set are.
+    Features of both sets are cached by content, like those of a training set.
 
     Args:
-        judged: takes the place of the generated pictures.
-        reference: takes that of the training set.
+        images: takes the role of the generated images.
+        reference: takes the role of the training set.
         names: ``fid``, ``kid``, ``pr3``, ``swd``…; see ``parse_set_metrics``.
-        seed: of what is drawn; the same seed gives the same numbers.
-        batch: pictures at a time; changes speed and memory only.
+        seed: seed of random subsets and directions; the same seed gives the same values.
+        batch: images per batch; affects speed and memory only.
         device: where to compute.
-        on_picture: given a metric's name and its closest pairs.
+        on_pairs: called with the name of a metric and its sheet of closest pairs.
 
     Raises:
-        MetricError: an unknown metric, weights that cannot be had, or pictures that do not suit.
-        DataError: a picture cannot be read.
+        MetricError: an unknown metric, weights that are not available, or unsuitable images.
+        DataError: an image cannot be read.
     """
-    metrics = parse_set_metrics(names, judged.num_images)
-    subject = Subject(str(judged.path), None, judged.digest)
+    metrics = parse_set_metrics(names, images.num_images)
+    subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
     with exact_float32():
-        extractors = _load(metrics, judged, device)
+        extractors = _load(metrics, images, device)
         sides = {
-            name: [Reference(side, extractor, batch, device) for side in (judged, reference)]
+            name: [Reference(side, extractor, batch, device) for side in (images, reference)]
             for name, extractor in extractors.items()
         }
         for metric in metrics:
             assert metric.detector is not None
             ours, theirs = sides[metric.detector]
-            verdict = _judge(metric, ours, theirs, seed, device)
-            if verdict.pairs and on_picture is not None:
-                upper = [judged.image(pair.generated) for pair in verdict.pairs]
-                lower = [reference.image(pair.training) for pair in verdict.pairs]
-                on_picture(metric.name, draw_closest_pairs(upper, lower))
+            outcome = _compute(metric, ours, theirs, seed, device)
+            if outcome.pairs and on_pairs is not None:
+                upper = [images.image(pair.generated) for pair in outcome.pairs]
+                lower = [reference.image(pair.training) for pair in outcome.pairs]
+                on_pairs(metric.name, draw_closest_pairs(upper, lower))
             against = theirs if metric.has_reference else None
             results += build_results(
-                metric, verdict.estimates, subject, ours.extractor, against, seed
+                metric, outcome.estimates, subject, ours.extractor, against, seed
             )
     return results
 
 
 def _load(
-    metrics: Sequence[Metric], judged: PictureSet, device: torch.device
+    metrics: Sequence[Metric], images: ImageSet, device: torch.device
 ) -> dict[str, FeatureExtractor]:
     wanted = dict.fromkeys(metric.detector for metric in metrics if metric.detector is not None)
-    side = judged.image(0).shape[0]
+    side = images.image(0).shape[0]
     return {name: load_extractor(name, device, side) for name in wanted}
 
 
-def _judge(
+def _compute(
     metric: Metric, ours: Reference, theirs: Reference, seed: int, device: torch.device
 ) -> MetricOutcome:
     ours.prepare_features(EVERYTHING)

@@ -1,4 +1,4 @@
-"""Metrics of every snapshot while training goes on, without a trace in the training."""
+"""Evaluations with their outputs: during training, and by the commands of the evaluate stage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation import (
-    PictureSet,
+    ImageSet,
     compare_sets,
     evaluate_network,
     evaluate_snapshots,
@@ -38,13 +38,16 @@ from sg3flow.metrics.report import (
 from sg3flow.resources import pick_device
 
 NONE = "none"
+DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
 
 
 class SnapshotMetrics:
-    """Measures G_ema of each snapshot; all processes of a training share the work.
+    """Measures G_ema of each snapshot during training; all processes share the work.
+
+    Training results do not change, bit for bit.
 
     Attributes:
-        names: of the metrics.
+        names: names of the metrics.
     """
 
     def __init__(self, evaluator: Evaluator, names: tuple[str, ...]) -> None:
@@ -54,7 +57,7 @@ class SnapshotMetrics:
         """Values by name.
 
         Args:
-            snapshot: the file; None in all processes but the first.
+            snapshot: the file; None in all processes except the main one.
         """
         name = snapshot.name if snapshot is not None else ""
         digest = sha256_file(snapshot) if snapshot is not None else ""
@@ -65,18 +68,18 @@ class SnapshotMetrics:
 def snapshot_metrics(
     names: tuple[str, ...], packed: PackedSet, *, batch: int, device: torch.device
 ) -> SnapshotMetrics | None:
-    """What measures the snapshots of a training, ready to go; None for ``none``.
+    """Prepare the metrics of a training; None if ``names`` is ``none``.
 
     Raises:
-        MetricError: an unknown metric, or weights of its network that cannot be had.
-        DataError: a picture cannot be read.
+        MetricError: an unknown metric, or weights that are not available.
+        DataError: an image cannot be read.
     """
     check_names(names)
     if names == (NONE,):
         return None
     ranks = ALONE
     if distributed.is_initialized():
-        # The others wait while the first one does the sums, however long that takes.
+        # The other processes wait while the main process computes; that may take long.
         ranks = Ranks.of_group(distributed.new_group(backend="gloo", timeout=timedelta(days=1)))
     evaluator = Evaluator(packed, names, seed=0, batch=batch, device=device, ranks=ranks)
     evaluator.prepare()
@@ -84,22 +87,19 @@ def snapshot_metrics(
 
 
 def check_names(names: tuple[str, ...]) -> None:
-    """Check what ``train.metrics`` names.
+    """Check the setting ``train.metrics``.
 
     Raises:
-        MetricError: an unknown metric, or ``none`` beside others.
+        MetricError: an unknown metric, or ``none`` together with others.
     """
     if NONE in names and names != (NONE,):
-        raise MetricError(f"train.metrics: 'none' stands alone, not in {', '.join(names)}")
+        raise MetricError(f"train.metrics: 'none' excludes other metrics; found {', '.join(names)}")
     if names != (NONE,):
         parse_metrics(names)
 
 
-DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
-
-
 class Tracker(Protocol):
-    """What an evaluation tells the experiment tracker."""
+    """Receives the results of an evaluation, for experiment tracking."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Metrics of the evaluation itself."""
@@ -107,21 +107,21 @@ class Tracker(Protocol):
     def training_metrics(
         self, values: Mapping[str, float], kimg: int, snapshot: str | None = None
     ) -> None:
-        """Metrics of the training run at ``kimg``, and of that snapshot."""
+        """Metrics of the training run at ``kimg``, and of its snapshot."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file that stands when the stage ends."""
+        """A file to upload when the stage ends."""
 
     def dataset(self, *, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """The data set that was compared with."""
+        """The reference data set."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of an evaluation go.
+    """Paths of the output files of an evaluation.
 
     Attributes:
-        report: JSON; pictures of the closest pairs go beside it as ``closest-<metric>.png``.
+        report: JSON; sheets of closest pairs are written beside it as ``closest-<metric>.png``.
         table: CSV.
         chart: PNG.
     """
@@ -133,10 +133,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """An evaluation of a training run whose settings and places are known to be good.
+    """An evaluation of a training run with checked settings and paths.
 
     Attributes:
-        ranks: the processes that share it; only the first writes and tracks.
+        ranks: the processes that share the work; only the main process writes and tracks.
     """
 
     config: EvaluateConfig
@@ -148,11 +148,11 @@ class RunPlan:
 
 
 def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs) -> RunPlan:
-    """Check all that can be checked before any work.
+    """Check everything that can be checked before the work starts.
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
-        DataError: no packed set, or something that is not ours in the place of an output.
+        DataError: no packed set, or an output path is taken by a foreign file.
     """
     metrics = parse_metrics(config.metrics)
     best_by = best_metric([name for metric in metrics for name in metric.outputs], config.best_by)
@@ -164,16 +164,16 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs
 
 
 def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
-    """Measure the snapshots of a run, write report, table and pictures, and tell the tracker.
+    """Measure the snapshots of a run, write report, table and images, and track the results.
 
     Args:
-        draw_chart: draws all results over the age of the snapshots, given them and the best one.
+        draw_chart: draws the results over kimg; called with all results and the best one.
 
     Returns:
-        The results as lines of text, the best marked by a star.
+        The results as lines of text; a star marks the best.
 
     Raises:
-        MetricError, CheckpointError, DataError: as ``evaluate_snapshots``.
+        MetricError, CheckpointError, DataError: see ``evaluate_snapshots``.
         ConfigError: there is no such device.
     """
     _name_dataset(tracker, plan.packed)
@@ -182,7 +182,7 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
     def keep(snapshot: str, metric: str, picture: Image.Image) -> None:
         pictures[snapshot, metric] = picture
 
-    results = _results(plan, increment=lambda done: _tell(tracker, done), on_picture=keep)
+    results = _results(plan, increment=lambda done: _tell(tracker, done), on_pairs=keep)
     content = _report_of(results, plan.packed.digest, plan.packed.num_images, plan.best_by)
     best, outputs = find_best(results, plan.best_by), plan.outputs
     pairs = _pair_places(outputs.report, parse_metrics(plan.config.metrics))
@@ -197,11 +197,11 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
     return format_table(results, plan.best_by)
 
 
-def help_evaluate(plan: RunPlan) -> None:
-    """Do a process's share of an evaluation whose first process does the rest.
+def assist_evaluation(plan: RunPlan) -> None:
+    """Take part in ``evaluate_run`` as a process other than the main one.
 
     Raises:
-        MetricError, CheckpointError, DataError, ConfigError: as ``evaluate_run``.
+        MetricError, CheckpointError, DataError, ConfigError: see ``evaluate_run``.
     """
     _results(plan)
 
@@ -209,13 +209,13 @@ def help_evaluate(plan: RunPlan) -> None:
 def evaluate_one(
     config: EvaluateNetworkConfig, source: str, data: Path, report: Path | None
 ) -> str:
-    """Measure one network, and write a report if a place for it is given.
+    """Measure one network; write a report if ``report`` is given.
 
     Returns:
-        The results as lines of text; empty on all processes but the first.
+        The results as lines of text; empty on all processes except the main one.
 
     Raises:
-        MetricError, CheckpointError, DataError, ConfigError: as ``plan_run`` and ``evaluate_run``.
+        MetricError, CheckpointError, DataError, ConfigError: see ``plan_run`` and ``evaluate_run``.
     """
     metrics = parse_metrics(config.metrics)
     pairs = _check_single(report, metrics)
@@ -227,7 +227,7 @@ def evaluate_one(
         seed=config.seed,
         batch=config.batch,
         device=pick_device(config.device),
-        on_picture=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
+        on_pairs=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
         ranks=ranks,
     )
     if not ranks.is_main_process:
@@ -236,29 +236,29 @@ def evaluate_one(
 
 
 def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path | None) -> str:
-    """Compare two sets of pictures, and write a report if a place for it is given.
+    """Measure one set of images against another; write a report if ``report`` is given.
 
     Args:
-        a: folder or zip file of the pictures that are judged.
-        b: of those that they are held to.
+        a: folder or zip file of the images to measure.
+        b: folder or zip file of the reference images.
 
     Returns:
         The results as lines of text.
 
     Raises:
-        MetricError, DataError, ConfigError: as ``compare_sets``; something that is not ours stands
-            in the place of the report.
+        MetricError, DataError, ConfigError: see ``compare_sets``; or an output path is taken by a
+            foreign file.
     """
-    judged, reference = PictureSet(a), PictureSet(b)
-    pairs = _check_single(report, parse_set_metrics(config.metrics, judged.num_images))
+    images, reference = ImageSet(a), ImageSet(b)
+    pairs = _check_single(report, parse_set_metrics(config.metrics, images.num_images))
     results = compare_sets(
-        judged,
+        images,
         reference,
         config.metrics,
         seed=config.seed,
         batch=config.batch,
         device=pick_device(config.device),
-        on_picture=lambda metric, picture: _write_pairs(pairs, metric, picture),
+        on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
     )
     return _single_outcome(results, report, reference.digest, reference.num_images)
 
@@ -266,7 +266,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
 def _results(
     plan: RunPlan,
     increment: Callable[[list[MetricResult]], None] | None = None,
-    on_picture: Callable[[str, str, Image.Image], None] | None = None,
+    on_pairs: Callable[[str, str, Image.Image], None] | None = None,
 ) -> list[MetricResult]:
     return evaluate_snapshots(
         plan.run_dir,
@@ -277,19 +277,19 @@ def _results(
         device=pick_device(plan.config.device),
         snapshots=plan.config.snapshots,
         increment=increment,
-        on_picture=on_picture,
+        on_pairs=on_pairs,
         ranks=plan.ranks,
     )
 
 
 def _pair_places(report: Path, metrics: Sequence[Metric]) -> dict[str, Path]:
-    """Where the closest pairs of a metric go, by its name; beside the report."""
+    """Path of the sheet of closest pairs, by name of the metric."""
     names = [metric.name for metric in metrics if metric.kind in ("mem", "mem_random")]
     return {name: report.with_name(f"closest-{name}.png") for name in names}
 
 
 def _check_single(report: Path | None, metrics: Sequence[Metric]) -> dict[str, Path]:
-    """Refuse foreign outputs; where pictures of pairs go, or nowhere without a report."""
+    """Refuse foreign outputs; returns the paths of the sheets of pairs, none without a report."""
     if report is None:
         return {}
     pairs = _pair_places(report, metrics)

@@ -1,7 +1,8 @@
 """Measures generators in memory against one packed set.
 
-The references are prepared once; every generator after that costs its own pictures only. What is
-handed in leaves as it came: weights, buffers, modes, gradients, and torch's random numbers.
+The references are prepared once; after that, each generator costs only its own images. A measured
+network does not change: weights, buffers, modes and gradients stay, and so does the state of
+torch's random number generators.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +35,11 @@ from sg3flow.metrics.path_length import Lpips, path_length
 from sg3flow.metrics.reference_set import Reference
 from sg3flow.metrics.report import Detector, MetricResult, Subject, build_results
 
-OnPicture = Callable[[str, Image.Image], None]
+OnPairs = Callable[[str, Image.Image], None]
 
 
 def _ignore(steps: int) -> None:
-    """Progress that nobody watches."""
+    """The default for ``advance``."""
 
 
 class Evaluator:
@@ -46,12 +47,12 @@ class Evaluator:
 
     Args:
         packed: the training set.
-        names: of the metrics.
-        seed: of everything drawn; the same seed gives the same numbers.
-        batch: pictures at a time; changes speed and memory only.
+        names: names of the metrics.
+        seed: seed of all random numbers; the same seed gives the same values.
+        batch: images per batch; affects speed and memory only.
         device: where features are computed; generators stay where they are.
-        ranks: processes that share the work, each with the same arguments and calls; the numbers
-            are those of one process, and all processes get them.
+        ranks: processes that share the work; each makes the same calls with the same arguments and
+            gets the same values as a single process would.
 
     Raises:
         MetricError: an unknown metric.
@@ -75,20 +76,20 @@ class Evaluator:
 
     @property
     def images_per_network(self) -> int:
-        """Pictures drawn for one network, with a pair counted once."""
-        shared = max((m.num_images for m in self.metrics if m.judges_pictures), default=0)
-        return shared + sum(m.num_images for m in self.metrics if not m.judges_pictures)
+        """Images to generate per network; a pair counts once."""
+        shared = max((m.num_images for m in self.metrics if m.uses_only_images), default=0)
+        return shared + sum(m.num_images for m in self.metrics if not m.uses_only_images)
 
     def prepare(self) -> None:
-        """Load the detectors and their view of the packed set; a second call does nothing.
+        """Load the detectors and compute the references; a second call does nothing.
 
         Raises:
-            MetricError: weights of a detector that cannot be had; before anything is computed.
-            DataError: a picture cannot be read.
+            MetricError: weights of a detector are not available; raised before any computation.
+            DataError: an image cannot be read.
         """
         with exact_float32():
             self._load_detectors()
-            # Statistics come last: they may come from features that others want anyway.
+            # Statistics come last: they can reuse the features of other metrics.
             for metric in sorted(self.metrics, key=wants_only_stats):
                 if metric.has_reference:
                     prepare_reference(metric, self._reference(metric))
@@ -100,35 +101,34 @@ class Evaluator:
         kimg: int | None,
         network_sha256: str,
         advance: Advance = _ignore,
-        on_picture: OnPicture | None = None,
+        on_pairs: OnPairs | None = None,
     ) -> list[MetricResult]:
-        """Every metric of one generator, in the order of the names.
+        """All metrics of one generator, in the order of the names.
 
-        It is judged in eval mode and without gradients. Its tensors, the modes of its modules and
-        torch's random numbers are afterwards what they were; training goes on as if nothing had
-        happened, to the bit.
+        The network runs in eval mode and without gradients. Its tensors, the modes of its modules
+        and torch's random states are restored; training continues bit for bit as without it.
 
         Args:
-            G: the network, G_ema as a rule, on the device that shall draw.
-            name: of its snapshot, for the results and for errors.
+            G: the network, usually G_ema, on the device that generates.
+            name: name of its snapshot, for results and errors.
             kimg: thousands of real images it has seen; None: unknown.
-            network_sha256: digest of the file that it is, or will be, kept in.
-            advance: told of pictures done, ``images_per_network`` in all.
-            on_picture: given the closest pairs of each metric that looks for them, on the first
-                process.
+            network_sha256: digest of its file.
+            advance: called with the number of images done, ``images_per_network`` in total.
+            on_pairs: called on the main process with the closest pairs of each metric that finds
+                them.
 
         Raises:
-            MetricError: it does not fit the data or draws values that are not finite.
+            MetricError: the network does not fit the data or generates values that are not finite.
         """
         self.prepare()
         network = cast(Generator, G)
         self._require_fit(network, name)
-        studio = FeatureCollector(
+        collector = FeatureCollector(
             network, self.packed, self.seed, self.batch, self.device, self.ranks
         )
-        with exact_float32(), _judged(G):
+        with exact_float32(), _eval_mode(G):
             try:
-                found = self._estimates(studio, on_picture, advance)
+                found = self._estimates(collector, on_pairs, advance)
             except MetricError as error:
                 raise MetricError(f"{name}: {error}") from error
         subject = Subject(name, kimg, network_sha256)
@@ -159,50 +159,50 @@ class Evaluator:
         wanted = (self.packed.resolution, self.packed.channels)
         if form != wanted:
             raise MetricError(
-                f"{name} draws {form[0]}x{form[0]}x{form[1]}, {self.packed.path} holds "
-                f"{wanted[0]}x{wanted[0]}x{wanted[1]}; give the set that it was trained on"
+                f"{name} generates {form[0]}x{form[0]}x{form[1]}, {self.packed.path} has "
+                f"{wanted[0]}x{wanted[0]}x{wanted[1]}; use the set that it was trained on"
             )
-        if any(metric.moves_input for metric in self.metrics):
+        if any(metric.is_equivariance for metric in self.metrics):
             require_movable(G)
 
     def _estimates(
-        self, studio: FeatureCollector, on_picture: OnPicture | None, advance: Advance
+        self, collector: FeatureCollector, on_pairs: OnPairs | None, advance: Advance
     ) -> list[list[Estimate]]:
-        """Of each metric, its numbers; on the first process, the others help and get no rows."""
-        features = studio.picture_features(self.metrics, self._extractors, advance)
+        """The estimates of each metric; every process takes part and gets all of them."""
+        features = collector.image_features(self.metrics, self._extractors, advance)
         found: list[list[Estimate]] = []
         for metric in self.metrics:
-            if metric.judges_pictures:
-                found.append(self._judged_pictures(metric, features, studio, on_picture))
-            elif metric.moves_input:
-                rows = studio.motion_rows(metric, advance)
+            if metric.uses_only_images:
+                found.append(self._image_metric(metric, features, collector, on_pairs))
+            elif metric.is_equivariance:
+                rows = collector.motion_rows(metric, advance)
                 found.append([equivariance(rows)] if self.ranks.is_main_process else [])
             else:
                 assert self._lpips is not None
-                lengths = studio.path_lengths(metric, self._lpips, advance)
+                lengths = collector.path_lengths(metric, self._lpips, advance)
                 found.append([path_length(lengths)] if self.ranks.is_main_process else [])
         return self.ranks.broadcast(lambda: found)
 
-    def _judged_pictures(
+    def _image_metric(
         self,
         metric: Metric,
         features: dict[str, NDArray[np.float32]],
-        studio: FeatureCollector,
-        on_picture: OnPicture | None,
+        collector: FeatureCollector,
+        on_pairs: OnPairs | None,
     ) -> list[Estimate]:
         if not self.ranks.is_main_process:
             return []
         assert metric.detector is not None
         generated = features[metric.detector][: metric.num_images]
         reference, extractor = self._reference(metric), self._extractors[metric.detector]
-        verdict = compute_metric(
+        outcome = compute_metric(
             metric, MetricInputs(generated, reference, extractor, self.seed, self.device)
         )
-        if verdict.pairs and on_picture is not None:
-            drawn = studio.pictures([pair.generated for pair in verdict.pairs])
-            training = [self.packed.image(pair.training) for pair in verdict.pairs]
-            on_picture(metric.name, draw_closest_pairs(drawn, training))
-        return verdict.estimates
+        if outcome.pairs and on_pairs is not None:
+            drawn = collector.pictures([pair.generated for pair in outcome.pairs])
+            training = [self.packed.image(pair.training) for pair in outcome.pairs]
+            on_pairs(metric.name, draw_closest_pairs(drawn, training))
+        return outcome.estimates
 
     def _results(
         self, metric: Metric, estimates: list[Estimate], subject: Subject
@@ -215,8 +215,8 @@ class Evaluator:
 
 
 @contextmanager
-def _judged(G: Any) -> Iterator[None]:
-    """Put a network into eval mode for the block, and each module back into its own."""
+def _eval_mode(G: Any) -> Iterator[None]:
+    """Switch a network to eval mode for the block, then restore the mode of each module."""
     modes = [(module, module.training) for module in G.modules()]
     try:
         G.eval()

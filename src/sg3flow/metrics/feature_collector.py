@@ -1,6 +1,6 @@
-"""What metrics gather from one generator: features of its pictures, motions, path lengths.
+"""Collects from one generator what metrics need: features, motion errors, path lengths.
 
-Everything is drawn in chunks of 1024 latents, which the processes of an evaluation share.
+Latents are drawn in chunks of 1024; the processes of an evaluation share the chunks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +20,17 @@ from sg3flow.metrics.generation import (
     CHUNK,
     Generator,
     Latents,
-    draw_pictures,
-    meanwhile,
+    generate_images,
     num_chunks,
+    overlapped,
 )
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.path_length import Lpips, path_lengths
 from sg3flow.metrics.reference_set import finite_features
 
-# Pictures that share one random motion. Fixed: the batch must not decide what is measured.
+# Images that share one random motion. Fixed: values must not depend on the batch size.
 _PICTURES_PER_MOTION = 4
-_FAR_ENDS = 0x9E3779B9  # added to the seed, of which 32 bits count: where the paths end
+_FAR_ENDS = 0x9E3779B9  # added to the seed (32 bits) for the ends of the paths
 
 Advance = Callable[[int], None]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -38,16 +38,16 @@ T = TypeVar("T")
 
 
 class FeatureCollector:
-    """One generator at work.
+    """Generates images with one network and collects features and errors.
 
-    What comes out is whole on the first process and empty on the others.
+    Results are complete on the main process and empty on the others.
 
     Args:
         G: the generator, in eval mode.
         packed: the training set, for its labels.
-        seed: of the latents.
-        batch: pictures at a time.
-        device: of the detectors.
+        seed: seed of the latents.
+        batch: images per batch.
+        device: device of the detectors.
         ranks: processes that share the work.
     """
 
@@ -63,20 +63,20 @@ class FeatureCollector:
         self._G, self._packed, self._seed, self._batch = G, packed, seed, batch
         self._device, self._ranks = device, ranks
 
-    def picture_features(
+    def image_features(
         self,
         metrics: Sequence[Metric],
         extractors: Mapping[str, FeatureExtractor],
         advance: Advance,
     ) -> dict[str, NDArray[np.float32]]:
-        """Features by detector, ``[N, F]``, as many as its metrics want; one drawing for all.
+        """Features by detector, ``[N, F]``; each image is generated once for all detectors.
 
         Raises:
             MetricError: a pixel or a feature is not finite.
         """
         wanted: dict[str, int] = {}
         for metric in metrics:
-            if metric.judges_pictures and metric.detector is not None:
+            if metric.uses_only_images and metric.detector is not None:
                 most = max(wanted.get(metric.detector, 0), metric.num_images)
                 wanted[metric.detector] = most
         found = {
@@ -93,10 +93,10 @@ class FeatureCollector:
         return found
 
     def motion_rows(self, metric: Metric, advance: Advance) -> NDArray[np.float64]:
-        """Errors of an equivariance, ``[motions, 2]``; see ``motion_errors``.
+        """Errors of an equivariance metric, ``[motions, 2]``; see ``motion_errors``.
 
         Raises:
-            MetricError: the generator cannot move its input, or a value is not finite.
+            MetricError: the generator has no input transform, or a value is not finite.
         """
         latents = self._latents()
 
@@ -110,7 +110,7 @@ class FeatureCollector:
         return np.concatenate([np.empty((0, 2)), *rows])
 
     def path_lengths(self, metric: Metric, lpips: Lpips, advance: Advance) -> NDArray[np.float64]:
-        """Perceptual lengths of paths, ``[pairs]``; see ``path_lengths``.
+        """Perceptual path lengths, ``[pairs]``; see ``path_lengths``.
 
         Raises:
             MetricError: a pixel is not finite.
@@ -132,13 +132,13 @@ class FeatureCollector:
         return np.concatenate([np.empty(0), *rows])
 
     def pictures(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Single pictures by their number, uint8 ``[H, W, C]``, drawn again."""
+        """Single images by number, uint8 ``[H, W, C]``; they are generated again."""
         latents, found = self._latents(), {}
         for index in sorted({number // CHUNK for number in indices}):
             z, c = latents.chunk(index, CHUNK)
             for number in (n for n in indices if n // CHUNK == index):
                 place = slice(number % CHUNK, number % CHUNK + 1)
-                image = draw_pictures(self._G, z[place], c[place])[0]
+                image = generate_images(self._G, z[place], c[place])[0]
                 found[number] = image.permute(1, 2, 0).cpu().numpy()
         return [found[number] for number in indices]
 
@@ -148,7 +148,7 @@ class FeatureCollector:
     def _chunks(
         self, total: int, compute: Callable[[int, int], T], advance: Advance
     ) -> Iterator[tuple[int, T]]:
-        """Starts and contents of all chunks; ``compute`` gets a start and a count."""
+        """Start and result of each chunk; ``compute`` gets start and count."""
 
         def count(index: int) -> int:
             return min(total - index * CHUNK, CHUNK)
@@ -159,7 +159,7 @@ class FeatureCollector:
         for index, content in self._ranks.in_order(num_chunks(total), chunk):
             yield index * CHUNK, content
             if index % self._ranks.size != self._ranks.rank:
-                advance(count(index))  # another process drew it
+                advance(count(index))  # by another process
 
     def _chunk_features(
         self,
@@ -171,10 +171,10 @@ class FeatureCollector:
         count: int,
     ) -> dict[str, NDArray[np.float32]]:
         batches = _split(latents.chunk(start // CHUNK, count), self._batch)
-        pictures = (draw_pictures(self._G, z, c) for z, c in batches)
+        pictures = (generate_images(self._G, z, c) for z, c in batches)
         starts = iter(range(start, start + count, self._batch))
 
-        def look(images: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        def extract(images: torch.Tensor) -> dict[str, NDArray[np.float32]]:
             place = next(starts)
             return {
                 name: finite_features(extractors[name], images)[: most - place]
@@ -183,7 +183,7 @@ class FeatureCollector:
             }
 
         parts: dict[str, list[NDArray[np.float32]]] = {}
-        for done, features in enumerate(meanwhile(pictures, look, self._device)):
+        for done, features in enumerate(overlapped(pictures, extract, self._device)):
             for name, found in features.items():
                 parts.setdefault(name, []).append(found)
             advance(min(self._batch, count - done * self._batch))

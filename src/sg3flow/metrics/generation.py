@@ -1,4 +1,4 @@
-"""The pictures a generator is judged by: the same for a seed, whatever the batch."""
+"""Generated images for metrics: the same for a seed, independent of the batch size."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,11 +12,13 @@ import torch
 from sg3flow.errors import MetricError
 from sg3flow.networks.layers import to_uint8
 
-CHUNK = 1024  # latents a draw; part of what a seed means
+CHUNK = 1024  # latents per draw; another value would change the images of a seed
+R = TypeVar("R")
+_AHEAD = 2  # batches that may wait for ``work``
 
 
 class Generator(Protocol):
-    """What the metrics use of a generator network."""
+    """The parts of a generator network that the metrics use."""
 
     z_dim: int
     c_dim: int
@@ -28,7 +30,7 @@ class Generator(Protocol):
     def __call__(
         self, z: torch.Tensor, c: torch.Tensor, truncation_psi: float, noise_mode: str
     ) -> torch.Tensor:
-        """Pictures float32 ``[N, C, H, W]`` in [-1, 1]."""
+        """Images float32 ``[N, C, H, W]`` in [-1, 1]."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -48,21 +50,21 @@ class LabelSource(Protocol):
 
 
 class Latents:
-    """Inputs of pictures: ``z`` from the seed, ``c`` of random training items.
+    """Inputs of generated images: ``z`` from the seed, ``c`` of random training items.
 
-    They are drawn in chunks of a fixed size, so that picture ``i`` depends on neither the batch
-    nor the number of pictures. A network without labels gets ``c`` of ``[N, 0]``. The stream of
-    random numbers is its own.
+    They are drawn in chunks of a fixed size, so that image ``i`` depends neither on the batch size
+    nor on the number of images. An unconditional network gets ``c`` of ``[N, 0]``. The random
+    number generator is separate from torch's global one.
 
     Raises:
-        MetricError: the network wants labels of another length than the training set's.
+        MetricError: the network needs labels of another length than the training set has.
     """
 
     def __init__(self, G: Generator, training_set: LabelSource, seed: int) -> None:
         if G.c_dim not in (0, training_set.label_dim):
             raise MetricError(
-                f"the network wants labels of length {G.c_dim}, the data has "
-                f"{training_set.label_dim}; give the set that it was trained on"
+                f"the network needs labels of length {G.c_dim}, the data has "
+                f"{training_set.label_dim}; use the set that it was trained on"
             )
         self._training_set = training_set
         self._z_dim, self._c_dim = G.z_dim, G.c_dim
@@ -73,7 +75,7 @@ class Latents:
     def chunk(self, index: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first ``count`` inputs of a chunk: ``z [count, z_dim]`` and ``c [count, c_dim]``.
 
-        Chunks come in rising order; some may be left out.
+        Call it with increasing indices; some may be skipped.
         """
         assert index >= self._next
         for _ in range(self._next, index + 1):
@@ -87,7 +89,7 @@ class Latents:
 def latent_batches(
     G: Generator, training_set: LabelSource, num_images: int, batch: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs of ``num_images`` pictures, ``batch`` at a time; see ``Latents``."""
+    """Inputs of ``num_images`` images, ``batch`` at a time; see ``Latents``."""
     latents = Latents(G, training_set, seed)
     for index in range(num_chunks(num_images)):
         z, c = latents.chunk(index, min(num_images - index * CHUNK, CHUNK))
@@ -95,7 +97,7 @@ def latent_batches(
 
 
 def num_chunks(num_images: int) -> int:
-    """Chunks that hold the inputs of so many pictures."""
+    """Number of chunks for the inputs of ``num_images`` images."""
     return -(-num_images // CHUNK)
 
 
@@ -106,36 +108,31 @@ def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch
 
 
 @torch.no_grad()
-def draw_pictures(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Pictures uint8 ``[N, C, H, W]``, untruncated and with constant noise.
+def generate_images(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Images uint8 ``[N, C, H, W]``, without truncation and with constant noise.
 
     Raises:
         MetricError: a pixel is not finite.
     """
     img = G(z, c, truncation_psi=1, noise_mode="const")
     if not torch.isfinite(img).all():
-        raise MetricError("the network draws pictures with values that are not finite")
+        raise MetricError("the network generates values that are not finite")
     return to_uint8(img)
 
 
-R = TypeVar("R")
-
-_AHEAD = 2  # batches that wait for their features
-
-
-def meanwhile(
+def overlapped(
     batches: Iterator[torch.Tensor],
     work: Callable[[torch.Tensor], R],
     device: torch.device,
     threaded: bool | None = None,
 ) -> Iterator[R]:
-    """``work`` of each batch, in order, done while the next batches are made.
+    """``work(batch)`` of each batch, in order, overlapped with the making of the next batches.
 
-    On a CUDA device a thread with a stream of its own works beside the one that draws. A CPU is
-    busy with either, so there it is done in turn.
+    On a CUDA device a thread with its own stream does the work. On a CPU both would compete for
+    the same cores, so they alternate.
 
     Args:
-        threaded: whether to use the thread; None: as the device wants it.
+        threaded: whether to use the thread; None: only on CUDA.
     """
     if not (device.type == "cuda" if threaded is None else threaded):
         yield from map(work, batches)
@@ -163,7 +160,7 @@ def _work_aside(
     with torch.cuda.stream(side):
         side.wait_event(ready)
         if batch.is_cuda:
-            batch.record_stream(side)  # else its memory is drawn over while it is still read
+            batch.record_stream(side)  # its memory must not be reused while it is read
         return work(batch)
 
 
@@ -174,7 +171,7 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Keep GPUs from rounding the factors of convolutions and products to TF32's 10 bits."""
+    """Disable TF32, which rounds the inputs of convolutions and matrix products to 10 bits."""
     cudnn: Any = torch.backends.cudnn  # its members are missing from torch's own types
     settings = (cudnn.conv, torch.backends.cuda.matmul)
     before = [setting.fp32_precision for setting in settings]

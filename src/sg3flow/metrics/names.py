@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from sg3flow.errors import MetricError, nearest
 
 _COUNT = "([1-9][0-9]{0,8})(k?)"
-_COUNT_AND_NEIGHBOUR = "([1-9][0-9]{0,8})(k|_)([1-9][0-9]?)"
+_COUNT_AND_NEIGHBOR = "([1-9][0-9]{0,8})(k|_)([1-9][0-9]?)"
 _DEFAULT_PAIRS = 50_000  # of path length, whose published name has no count
+_HIGHER = (("", True),)
+_PR = (("_precision", True), ("_recall", True))
+_DC = (("_density", True), ("_coverage", True))
+_MEM = (("_authentic", True), ("_distance", True))
+_NEED_A_NETWORK = ("ppl2_wend", "eqt_int", "eqt_frac", "eqr")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What metrics of one sort have in common.
+    """A kind of metric.
 
     Attributes:
-        form: of the names; ``{N}`` is the count, ``{K}`` which neighbor.
-        detector: what looks at the pictures: ``inception``, ``vgg16``, ``random``, ``patches``,
-            ``lpips``; None: nothing does.
-        outputs: endings of the numbers that come out, with whether higher is better.
-        unit: of the numbers, for tables; empty: none.
+        form: form of its names; ``{N}`` is the count, ``{K}`` the number of the neighbor.
+        detector: network that extracts features: ``inception``, ``vgg16``, ``random``, ``patches``,
+            ``lpips``; None for metrics without features.
+        outputs: suffix of each value, and whether higher is better.
+        unit: unit of the values in tables; empty: none.
     """
 
     form: str
@@ -29,10 +34,6 @@ class Kind:
     unit: str = ""
 
 
-_HIGHER = (("", True),)
-_PR = (("_precision", True), ("_recall", True))
-_DC = (("_density", True), ("_coverage", True))
-_MEM = (("_authentic", True), ("_distance", True))
 KINDS = {
     "fid": Kind("fid{N}_full", "inception"),
     "kid": Kind("kid{N}_full", "inception"),
@@ -51,18 +52,17 @@ KINDS = {
     "eqt_frac": Kind("eqt{N}_frac", None, _HIGHER, "dB"),
     "eqr": Kind("eqr{N}", None, _HIGHER, "dB"),
 }
-_NEED_A_NETWORK = ("ppl2_wend", "eqt_int", "eqt_frac", "eqr")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as its name says it.
+    """A parsed metric name.
 
     Attributes:
         name: as written, ``pr50k3_full``.
         kind: a key of ``KINDS``.
-        num_images: generated images; of path length, pairs of them.
-        neighbor: which nearest neighbor bounds a ball; 0 where there are no balls.
+        num_images: number of generated images; for path length, of pairs.
+        neighbor: number of the nearest neighbor that bounds a ball; 0 for metrics without balls.
     """
 
     name: str
@@ -72,38 +72,38 @@ class Metric:
 
     @property
     def detector(self) -> str | None:
-        """What looks at the pictures."""
+        """Network that extracts the features; None for metrics without features."""
         return KINDS[self.kind].detector
 
     @property
     def outputs(self) -> dict[str, bool]:
-        """Names of the numbers that come out, and whether higher is better."""
+        """Name of each value, and whether higher is better."""
         return {self.name + ending: higher for ending, higher in KINDS[self.kind].outputs}
 
     @property
-    def judges_pictures(self) -> bool:
-        """Whether pictures are all it needs; else it needs the network that draws them."""
+    def uses_only_images(self) -> bool:
+        """Whether images are enough to compute it; otherwise it needs the network."""
         return self.kind not in _NEED_A_NETWORK
 
     @property
-    def moves_input(self) -> bool:
-        """Whether it is an equivariance."""
+    def is_equivariance(self) -> bool:
+        """Whether it measures equivariance."""
         return self.detector is None
 
     @property
     def has_reference(self) -> bool:
         """Whether it compares with a reference set."""
-        return self.judges_pictures and self.kind != "is"
+        return self.uses_only_images and self.kind != "is"
 
 
 def parse_metric(name: str) -> Metric:
-    """``fid50k_full`` -> kind ``fid`` over 50,000 images; ``k`` is a thousand, any count goes.
+    """``fid50k_full`` -> kind ``fid`` over 50,000 images; ``k`` is a thousand.
 
-    Which neighbor stands behind the count: ``pr50k3_full``, or ``pr500_3_full`` where the count
+    The number of the neighbor follows the count: ``pr50k3_full``, or ``pr500_3_full`` if the count
     has no ``k``. ``ppl2_wend`` is path length over 50,000 pairs, ``ppl2_wend1k`` over 1000.
 
     Raises:
-        MetricError: no such metric; the message has the nearest name and all forms.
+        MetricError: no such metric; the message suggests the nearest name and lists all forms.
     """
     if name == "ppl2_wend":
         return Metric(name, "ppl2_wend", _DEFAULT_PAIRS)
@@ -116,29 +116,29 @@ def parse_metric(name: str) -> Metric:
     alike = [each for each in known if each[:3] == name[:3].lower()]
     hint = nearest(name, alike or known)
     raise MetricError(
-        f"unknown metric '{name}'{hint}; metrics are {forms}, N a count such as 500 or 50k, "
-        "kK a neighbour: pr50k3_full, pr500_3_full"
+        f"unknown metric '{name}'{hint}; known: {forms}; N is a count such as 500 or 50k, K the "
+        "number of the neighbor: pr50k3_full, pr500_3_full"
     )
 
 
 def parse_metrics(names: Sequence[str]) -> list[Metric]:
-    """Parse each name once.
+    """Parse several names.
 
     Raises:
-        MetricError: no names, an unknown name, or one that stands twice.
+        MetricError: no names, an unknown name, or a duplicate.
     """
     _require_distinct(names, "fd_random1k_full")
     return [parse_metric(name) for name in names]
 
 
 def parse_set_metrics(names: Sequence[str], num_images: int) -> list[Metric]:
-    """Metrics of two sets of pictures: ``fid``, ``kid``, ``pr3``…, over all pictures there are.
+    """Metrics between two sets of images: ``fid``, ``kid``, ``pr3``…, over all images of both.
 
     Args:
-        num_images: pictures of the set that is judged.
+        num_images: number of images in the set to measure.
 
     Raises:
-        MetricError: no names, an unknown name, or one that stands twice.
+        MetricError: no names, an unknown name, or a duplicate.
     """
     _require_distinct(names, "fd_random")
     return [_parse_set_metric(name, num_images) for name in names]
@@ -153,14 +153,14 @@ def _parse_set_metric(name: str, num_images: int) -> Metric:
     known = [kind for kind in KINDS if kind not in _NEED_A_NETWORK]
     known = [kind + "3" if "{K}" in KINDS[kind].form else kind for kind in known]
     hint, listed = nearest(name, known), ", ".join(known)
-    raise MetricError(f"no metric '{name}' of two sets of pictures{hint}; there are {listed}")
+    raise MetricError(f"no metric '{name}' between two sets of images{hint}; known: {listed}")
 
 
 def _require_distinct(names: Sequence[str], example: str) -> None:
     if not names:
-        raise MetricError(f"no metrics are named; name at least one, for instance {example}")
+        raise MetricError(f"no metric given; name at least one, for example {example}")
     if len(set(names)) < len(names):
-        raise MetricError(f"a metric stands twice in {', '.join(names)}")
+        raise MetricError(f"a metric is given twice: {', '.join(names)}")
 
 
 def _spelled(form: str, count: str, neighbor: str) -> str:
@@ -168,6 +168,6 @@ def _spelled(form: str, count: str, neighbor: str) -> str:
 
 
 _PATTERNS = {
-    name: re.compile(kind.form.replace("{N}{K}", _COUNT_AND_NEIGHBOUR).replace("{N}", _COUNT))
+    name: re.compile(kind.form.replace("{N}{K}", _COUNT_AND_NEIGHBOR).replace("{N}", _COUNT))
     for name, kind in KINDS.items()
 }

@@ -1,6 +1,7 @@
-"""Nearest neighbors among features, block by block: memory stays bounded whatever the sizes.
+"""Metrics over nearest neighbors: precision, recall, density, coverage, memorization.
 
-Distances are float32. Features may stay in main memory; blocks of them travel to the device.
+Distances are float32 and computed block by block, so memory is bounded for sets of any size. The
+features may stay in main memory; blocks of them are copied to the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
 
 _BLOCK = 4096  # a block of distances is 64 MiB of float32
+CPU = torch.device("cpu")
+_GAP = 4
+_BACKGROUND = 255
 
 
 def checked_pair(
@@ -23,24 +27,24 @@ def checked_pair(
     """Two sets of features as float32, each with more than ``k`` items.
 
     Raises:
-        MetricError: a set has no ``k`` other items, or the feature counts differ.
+        MetricError: a set has ``k`` items or fewer, or the numbers of features differ.
     """
     real, gen = torch.as_tensor(real).float(), torch.as_tensor(gen).float()
     if real.ndim != 2 or gen.ndim != 2 or real.shape[1] != gen.shape[1]:
         shapes = f"{tuple(real.shape)} and {tuple(gen.shape)}"
-        raise MetricError(f"two sets of features [N, F] were expected, not {shapes}")
+        raise MetricError(f"expected two sets of features [N, F], found {shapes}")
     if not 1 <= k < min(len(real), len(gen)):
         raise MetricError(
-            f"neighbour {k} needs more than {k} items a set; there are {len(real)} and {len(gen)}"
+            f"neighbor {k} needs more than {k} items in each set, not {len(real)} and {len(gen)}"
         )
     return real, gen
 
 
 def neighbor_radii(items: torch.Tensor, k: int, device: torch.device) -> torch.Tensor:
-    """Distance of each item to its ``k``-th nearest other, ``[N]``.
+    """Distance of each item to its ``k``-th nearest other item, ``[N]``.
 
     Args:
-        items: features ``[N, F]``, anywhere.
+        items: features ``[N, F]``, on any device.
         device: where distances are computed.
     """
     return torch.cat([_block_radii(items, start, k, device) for start in _starts(items)])
@@ -49,7 +53,7 @@ def neighbor_radii(items: torch.Tensor, k: int, device: torch.device) -> torch.T
 def balls_around(
     points: torch.Tensor, centers: torch.Tensor, radii: torch.Tensor, device: torch.device
 ) -> torch.Tensor:
-    """How many balls hold each point, int64 ``[N]``; ``radii [M]`` are those of ``centers``."""
+    """Number of balls that contain each point, int64 ``[N]``; ``radii`` are ``[M]``."""
     counts = torch.zeros(len(points), dtype=torch.int64)
     for start, rows in _blocks(points, device):
         for offset, columns in _blocks(centers, device):
@@ -69,7 +73,7 @@ def reached(
 def nearest(
     points: torch.Tensor, others: torch.Tensor, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance to the nearest of ``others`` and its index, each ``[N]``; of equals, the first."""
+    """Distance to the nearest of ``others`` and its index, each ``[N]``; on ties, the first."""
     best = torch.full((len(points),), torch.inf)
     index = torch.zeros(len(points), dtype=torch.int64)
     for start, rows in _blocks(points, device):
@@ -84,7 +88,7 @@ def nearest(
 
 def distances(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Euclidean distances ``[N, M]``."""
-    # One way for all sizes: the default changes its arithmetic for small blocks.
+    # Fixed mode: the default uses another algorithm for small blocks.
     return torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
 
 
@@ -108,15 +112,11 @@ def _starts(items: torch.Tensor) -> range:
     return range(0, len(items), _BLOCK)
 
 
-CPU = torch.device("cpu")
-
-
 def precision_recall(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[float, float]:
-    """Share of ``gen`` inside the real set's manifold, and of ``real`` inside the generated one's.
+    """Fraction of ``gen`` in the manifold of the real set, and of ``real`` in the generated one.
 
-    An item spans a ball up to the ``k``-th nearest other item of its own set; a manifold is the
-    union of such balls. Distances are float32 and taken block by block, so that memory stays
-    bounded whatever the sizes.
+    A manifold is a union of balls. The ball of an item reaches to the ``k``-th nearest other item
+    of its own set (Kynkaanniemi et al. 2019).
 
     Args:
         real, gen: features, ``[N, F]`` and ``[M, F]``.
@@ -140,13 +140,13 @@ def precision_recall_estimates(
     real_radii: torch.Tensor | None = None,
     device: torch.device = CPU,
 ) -> tuple[Estimate, Estimate]:
-    """Precision and recall with their errors; other arguments and errors as there.
+    """Precision and recall with standard errors; see ``precision_recall``.
 
-    Precision is a mean over generated items. Recall's error comes from leaving out blocks of them,
-    whose balls keep their size.
+    Precision is a mean over generated items. The error of recall is a jackknife over blocks of
+    generated items with fixed balls.
 
     Args:
-        real_radii: ``[N]``, if they are known.
+        real_radii: ``[N]``, if known.
         device: where distances are computed.
     """
     real, gen = checked_pair(real, gen, k)
@@ -162,19 +162,20 @@ def precision_recall_estimates(
 
 
 def covered_estimate(covered: torch.Tensor) -> Estimate:
-    """Share of items that any block covers, from bool ``[blocks, N]``; error by leaving one out."""
+    """Fraction of items that any block covers, from bool ``[blocks, N]``; jackknife error."""
     times = covered.sum(dim=0)
     left_out = [float((times > block.long()).double().mean()) for block in covered]
     return Estimate(float((times > 0).double().mean()), jackknife_error(left_out))
 
 
 def density_coverage(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[float, float]:
-    """How densely ``gen`` lies among the real items, and the share of those with one of it near.
+    """Density and coverage of generated items among the real items (Naeem et al. 2020).
 
-    Real items span balls up to their ``k``-th nearest other. Density is the mean number of balls
-    that hold a generated item, divided by ``k``: one outlier with a large ball does not make it
-    high, as it does precision. Coverage is the share of balls that hold a generated item. Two sets
-    of one distribution have a density of 1 and a coverage of ``1 - 2^-k`` in expectation.
+    The ball of a real item reaches to its ``k``-th nearest other real item. Density is the mean
+    number of balls that contain a generated item, divided by ``k``; unlike precision, it does not
+    become high by one outlier with a large ball. Coverage is the fraction of balls that contain a
+    generated item. For two sets of one distribution the expected density is 1 and the expected
+    coverage ``1 - 2^-k``.
 
     Args:
         real, gen: features, ``[N, F]`` and ``[M, F]``.
@@ -195,7 +196,7 @@ def density_coverage_estimates(
     real_radii: torch.Tensor | None = None,
     device: torch.device = CPU,
 ) -> tuple[Estimate, Estimate]:
-    """Density and coverage with their errors; arguments as for precision and recall."""
+    """Density and coverage with standard errors; arguments as in ``precision_recall_estimates``."""
     real, gen = checked_pair(real, gen, k)
     if real_radii is None:
         real_radii = neighbor_radii(real, k, device)
@@ -208,7 +209,7 @@ def density_coverage_estimates(
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated picture and the training picture nearest to it, by index, and how far."""
+    """Indices of a generated image and its nearest training image, and their distance."""
 
     generated: int
     training: int
@@ -217,15 +218,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Memorization:
-    """How generated items lie to their nearest training items.
+    """Distances from generated items to their nearest training items.
 
     Attributes:
-        authentic: share of generated items that are farther from their nearest training item than
-            that one is from any other training item: the authenticity of Alaa et al. (2022,
+        authentic: fraction of generated items that are farther from their nearest training item
+            than that item is from any other training item (authenticity, Alaa et al. 2022,
             Sec. 3). Copies make it low.
-        distance: mean distance to the nearest training item, in units of the mean distance from a
-            training item to its nearest other.
-        closest: the pairs with the smallest distances, the nearest first.
+        distance: mean distance to the nearest training item, in units of the mean distance between
+            a training item and its nearest other one.
+        closest: the pairs with the smallest distances, closest first.
     """
 
     authentic: Estimate
@@ -245,42 +246,38 @@ def memorization(
 
     Args:
         real, gen: features, ``[N, F]`` and ``[M, F]``, at least two each.
-        num_pairs: how many of the closest pairs are named.
-        real_radii: ``[N]``, distances to the nearest other, if they are known.
+        num_pairs: number of closest pairs to return.
+        real_radii: ``[N]``, distances to the nearest other item, if known.
         device: where distances are computed.
 
     Raises:
-        MetricError: too few items, or the feature counts differ.
+        MetricError: too few items, or different numbers of features.
     """
     real, gen = checked_pair(real, gen, 1)
     if real_radii is None:
         real_radii = neighbor_radii(real, 1, device)
     found, index = nearest(gen, real, device)
     authentic = mean_estimate((found > real_radii[index]).numpy())
-    # Training sets of copies only have no unit of length: then distances stay as they are.
+    # If all training items are copies, the unit would be zero: distances are not scaled then.
     unit = float(real_radii.double().mean()) or 1.0
     order = found.argsort(stable=True)[:num_pairs].tolist()
     closest = [Pair(i, int(index[i]), float(found[i])) for i in order]
     return Memorization(authentic, mean_estimate(found.double().numpy() / unit), closest)
 
 
-_GAP = 4
-_PAPER = 255
-
-
 def draw_closest_pairs(
     generated: Sequence[NDArray[np.uint8]], training: Sequence[NDArray[np.uint8]]
 ) -> Image.Image:
-    """Generated pictures in the upper row, each with its training picture below, nearest first.
+    """A sheet of generated images, each with its training image below, closest pair first.
 
     Args:
-        generated, training: as many, uint8 ``[H, W, 1 or 3]``.
+        generated, training: lists of equal length, uint8 ``[H, W, 1 or 3]``.
     """
     pairs = [(_rgb(upper), _rgb(lower)) for upper, lower in zip(generated, training, strict=True)]
     width = max(image.width for pair in pairs for image in pair) + _GAP
     height = max(image.height for pair in pairs for image in pair) + _GAP
     size = (len(pairs) * width + _GAP, 2 * height + _GAP)
-    sheet = Image.new("RGB", size, (_PAPER, _PAPER, _PAPER))
+    sheet = Image.new("RGB", size, (_BACKGROUND,) * 3)
     for column, pair in enumerate(pairs):
         for row, image in enumerate(pair):
             sheet.paste(image, (_GAP + column * width, _GAP + row * height))

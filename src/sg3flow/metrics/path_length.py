@@ -1,7 +1,7 @@
-"""Perceptual path length in W, between neighboring ends (Karras et al. 2019, Sec. 4.1).
+"""Perceptual path length in W between neighboring points (Karras et al. 2019, Sec. 4.1).
 
-The distance is LPIPS v0.1 (Zhang et al. 2018) over torchvision's VGG16; see ``vgg`` for how that
-differs from what published figures were made with.
+The distance is LPIPS v0.1 (Zhang et al. 2018) with torchvision's VGG16; ``vgg.py`` says how this
+differs from the network of published values.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _TINY = 1e-10
 
 
 class Lpips:
-    """Learned perceptual distance of pictures, summed over the five stages of VGG16."""
+    """Learned perceptual distance of images, summed over the five stages of VGG16."""
 
     name = "lpips-0.1-vgg16-torchvision"
     digest = hashlib.sha256(f"{VGG_SHA256} {HEADS_SHA256}".encode()).hexdigest()
@@ -40,17 +40,17 @@ class Lpips:
 
     @classmethod
     def load(cls, device: torch.device) -> "Lpips":
-        """With the public weights, from the cache or by download.
+        """Load the public weights, from the cache or by download.
 
         Raises:
-            MetricError: they cannot be had; says where to put them by hand.
+            MetricError: they are not available; the message says where to put them by hand.
         """
         heads = load_heads()  # the small file first
         return cls(load_vgg(fully_connected=False), heads, device)
 
     @torch.no_grad()
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Distances float32 ``[N]`` of pictures float32 ``[N, 3, H, W]`` in [-1, 1]."""
+        """Distances float32 ``[N]`` of images float32 ``[N, 3, H, W]`` in [-1, 1]."""
         stages = zip(self._stages(a), self._stages(b), self._heads, strict=True)
         found = [((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in stages]
         return torch.stack(found).sum(dim=0)
@@ -68,10 +68,10 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
 def path_lengths(
     G: Generator, lpips: Lpips, ends: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 ) -> Iterator[torch.Tensor]:
-    """Squared length of each path's first 1/10000, divided by the square of that share, ``[N]``.
+    """Squared length of the first 1/10000 of each path, divided by 1/10000 squared, ``[N]``.
 
     Args:
-        ends: batches of ``z`` of the beginning, ``z`` of the end, and ``c`` of both.
+        ends: batches of the first ``z``, the last ``z``, and their common ``c``.
 
     Raises:
         MetricError: a pixel is not finite.
@@ -83,7 +83,7 @@ def path_lengths(
             for ws in (begin, torch.lerp(begin, end, _EPSILON))
         ]
         if not all(torch.isfinite(img).all() for img in pictures):
-            raise MetricError("the network draws pictures with values that are not finite")
+            raise MetricError("the network generates values that are not finite")
         yield lpips(*pictures).double().cpu() / _EPSILON**2
 
 
@@ -93,7 +93,7 @@ def _shrunk(img: torch.Tensor) -> torch.Tensor:
 
 
 def path_length(lengths: ArrayLike) -> Estimate:
-    """Mean between the 1st and the 99th percentile; the error is that of the values kept."""
+    """Mean of the values from the 1st to the 99th percentile, with its standard error."""
     values = np.asarray(lengths, dtype=np.float64)
     low, high = np.percentile(values, 1, method="lower"), np.percentile(values, 99, method="higher")
     return mean_estimate(values[(values >= low) & (values <= high)])

@@ -1,7 +1,7 @@
-"""Statistics and features of reference sets, kept by what decides them.
+"""Statistics and features of reference sets, and their cache on disk.
 
-A file's name is the digest of the data's content, of the detector and of the rules; so a changed
-picture is another file, and nothing has to be invalidated.
+A cache file is named by a digest of the image content, the detector and the rules. A changed image
+gives another name, so nothing has to be invalidated.
 """
 
 import hashlib
@@ -32,6 +32,11 @@ from sg3flow.progress import progress
 
 _FORMAT = "sg3flow-stats-1"
 _ROWS = 4096
+T = TypeVar("T")
+_Chunks = Iterator[tuple[int, NDArray[np.float32]]]
+_DECODERS = 4
+_RULE = "all pictures, no flips, covariance divided by n"
+_FEATURES_RULE = "pictures in order, no flips"
 
 
 def stats_folder() -> Path:
@@ -40,14 +45,13 @@ def stats_folder() -> Path:
 
 
 def cached_stats(key: Mapping[str, str], compute: Callable[[], FeatureStats]) -> FeatureStats:
-    """The statistics kept for ``key``, or computed now and kept.
+    """The cached statistics of ``key``, computed and cached if missing.
 
-    A file that is damaged counts as absent. Two processes may do this at once: each writes a whole
-    file, and both files say the same. A folder that cannot be written costs the time of computing
-    again, and nothing else.
+    A damaged file counts as missing. Concurrent processes are safe: each writes a complete file
+    with the same content. If the cache cannot be written, a warning is printed.
 
     Args:
-        key: everything that decides the result, as names and texts.
+        key: everything that determines the result, as text by name.
     """
     kept = _read(key)
     if kept is not None and (stats := _sound_stats(kept)):
@@ -60,7 +64,7 @@ def cached_stats(key: Mapping[str, str], compute: Callable[[], FeatureStats]) ->
 def cached_features(
     key: Mapping[str, str], compute: Callable[[], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Features ``[N, F]`` kept for ``key``, or computed now and kept; as ``cached_stats``."""
+    """The cached features ``[N, F]`` of ``key``; see ``cached_stats``."""
     kept = _read(key)
     if kept is not None and "features" in kept:
         features = kept["features"]
@@ -72,7 +76,7 @@ def cached_features(
 
 
 def _all_finite(features: NDArray[np.float32]) -> bool:
-    parts = range(0, len(features), _ROWS)  # the mask of all at once is a quarter of their size
+    parts = range(0, len(features), _ROWS)  # one mask for all would take a quarter of their size
     return all(bool(np.isfinite(features[start : start + _ROWS]).all()) for start in parts)
 
 
@@ -82,13 +86,15 @@ def _keep(key: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> None:
         with atomic_write(path) as stream:
             np.savez(stream, allow_pickle=False, key=np.array(content), **arrays)
     except OSError as error:
-        print(f"warning: statistics not kept in {path.parent}: {error.strerror}", file=sys.stderr)
+        print(
+            f"warning: cannot write to the cache {path.parent}: {error.strerror}", file=sys.stderr
+        )
 
 
 def _read(key: Mapping[str, str]) -> dict[str, NDArray[Any]] | None:
     path, content = _place(key)
     try:
-        # A stream of our own: numpy leaves its file open where the content is damaged.
+        # Own stream: numpy does not close its file if the content is damaged.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays) if str(arrays["key"]) == content else None
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
@@ -110,16 +116,8 @@ def _sound_stats(arrays: Mapping[str, NDArray[Any]]) -> FeatureStats | None:
     return stats if finite and stats.cov.shape == (size, size) and stats.count > 0 else None
 
 
-T = TypeVar("T")
-_Chunks = Iterator[tuple[int, NDArray[np.float32]]]
-
-_DECODERS = 4
-_RULE = "all pictures, no flips, covariance divided by n"
-_FEATURES_RULE = "pictures in order, no flips"
-
-
 class Pictures(Protocol):
-    """A set of pictures that are read by number; a packed set is one."""
+    """A set of images with numbers, such as a packed set."""
 
     path: Path
     name: str
@@ -131,19 +129,19 @@ class Pictures(Protocol):
         ...
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One picture, uint8 ``[H, W, 1 or 3]``."""
+        """One image, uint8 ``[H, W, 1 or 3]``."""
         ...
 
 
 class Reference:
-    """What a detector sees in a set of pictures; each thing is computed once, and kept on disk.
+    """Features and statistics of a set of images; each is computed once and cached on disk.
 
     Args:
         pictures: the set.
         extractor: the detector.
-        batch: pictures at a time; changes speed and memory only.
+        batch: images per batch; affects speed and memory only.
         device: where distances are computed.
-        ranks: processes that share the work; what comes out is on the first of them only.
+        ranks: processes that share the work; only the main process gets the results.
     """
 
     def __init__(
@@ -157,17 +155,17 @@ class Reference:
         self.pictures, self.extractor = pictures, extractor
         self._batch, self._device, self._ranks = batch, device, ranks
         self._stats: FeatureStats | None = None
-        self._has_stats = False  # on all processes, where the first one alone keeps them
+        self._has_stats = False  # set on all processes; only the main one has the statistics
         self._gathered: set[int] = set()
         self._features: dict[int, torch.Tensor] = {}
         self._radii: dict[tuple[int, int], torch.Tensor] = {}
 
     def prepare_stats(self) -> None:
-        """Compute mean and covariance of the features of all pictures, or read them.
+        """Compute or load mean and covariance of the features of all images.
 
         Raises:
             MetricError: the features are not finite.
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         if self._has_stats:
             return
@@ -181,10 +179,10 @@ class Reference:
             self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept, count))
 
     def prepare_features(self, limit: int) -> None:
-        """Compute the features of all pictures, or of ``limit`` drawn at random if there are more.
+        """Compute or load the features of all images, or of a random sample of ``limit``.
 
         Raises:
-            MetricError, DataError: as ``prepare_stats``.
+            MetricError, DataError: see ``prepare_stats``.
         """
         count = self.count(limit)
         if count not in self._gathered:
@@ -196,29 +194,28 @@ class Reference:
                 self._features[count] = torch.from_numpy(found)
 
     def stats(self) -> FeatureStats:
-        """Mean and covariance, once prepared; on the first process."""
+        """The prepared mean and covariance; on the main process only."""
         assert self._stats is not None
         return self._stats
 
     def features(self, limit: int) -> torch.Tensor:
-        """Features ``[N, F]``, once prepared for that limit; on the first process."""
+        """The prepared features ``[N, F]`` for a limit; on the main process only."""
         return self._features[self.count(limit)]
 
     def count(self, limit: int) -> int:
-        """Pictures that stand for the set where at most ``limit`` are taken."""
+        """Number of images used if at most ``limit`` are allowed."""
         return min(limit, self.pictures.num_images)
 
     def radii(self, limit: int, k: int) -> torch.Tensor:
-        """Distance of each of those features to the ``k``-th nearest other, ``[N]``.
+        """Distance of each of these features to its ``k``-th nearest other one, ``[N]``.
 
         Raises:
-            MetricError: there are too few pictures.
+            MetricError: there are too few images.
         """
         features = self.features(limit)
         if not 1 <= k < len(features):
             raise MetricError(
-                f"neighbour {k} needs more than {k} pictures, {self.pictures.path} holds "
-                f"{len(features)}"
+                f"neighbor {k} needs more than {k} images, {self.pictures.path} has {len(features)}"
             )
         key = (len(features), k)
         if key not in self._radii:
@@ -226,7 +223,7 @@ class Reference:
         return self._radii[key]
 
     def _drawn(self, count: int) -> Sequence[int]:
-        """The pictures that stand for all: the same ones for whatever asks for as many."""
+        """The sample of images: the same for every caller with the same count."""
         if count == self.pictures.num_images:
             return range(count)
         drawn = np.random.RandomState(0).permutation(self.pictures.num_images)[:count]
@@ -239,9 +236,9 @@ class Reference:
         indices: Sequence[int],
         gather: Callable[[_Chunks, int], T],
     ) -> T | None:
-        """From the cache, or computed by all ranks if the first does not find it there."""
+        """Load from the cache, or compute on all ranks if the main process does not find it."""
         if not self._ranks.is_main_process:
-            while self._ranks.broadcast(lambda: False):  # True: the first wants help
+            while self._ranks.broadcast(lambda: False):  # True: the main process needs help
                 deque(self._chunks(indices), maxlen=0)
             return None
 
@@ -285,21 +282,21 @@ class Reference:
     ) -> NDArray[np.float32]:
         mine = indices[index * CHUNK : (index + 1) * CHUNK]
         parts = []
-        for images in picture_batches(self.pictures, self._batch, mine):
+        for images in image_batches(self.pictures, self._batch, mine):
             parts.append(finite_features(self.extractor, images))
             advance(len(images))
         return np.concatenate(parts)
 
 
 def finite_features(extractor: FeatureExtractor, images: torch.Tensor) -> NDArray[np.float32]:
-    """Features ``[N, F]`` of pictures, on the CPU.
+    """Features ``[N, F]`` of images, on the CPU.
 
     Raises:
         MetricError: they are not finite.
     """
     features = extractor(images).cpu()
     if not torch.isfinite(features).all():
-        raise MetricError(f"{extractor.name} gives features that are not finite")
+        raise MetricError(f"{extractor.name} returns features that are not finite")
     found: NDArray[np.float32] = features.numpy()
     return found
 
@@ -307,21 +304,21 @@ def finite_features(extractor: FeatureExtractor, images: torch.Tensor) -> NDArra
 def progress_of(
     ranks: Ranks, description: str, total: int
 ) -> AbstractContextManager[Callable[[int], None]]:
-    """Progress that one process shows for all."""
+    """A progress bar on the main process, for all of them."""
     return (
         progress(description, total) if ranks.is_main_process else nullcontext(lambda steps: None)
     )
 
 
-def picture_batches(
+def image_batches(
     pictures: Pictures, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[torch.Tensor]:
-    """Pictures in order, uint8 ``[N, C, H, W]``; the next ones are decoded meanwhile.
+    """Images in order, uint8 ``[N, C, H, W]``; the next ones are decoded in the background.
 
-    Neighbors of one form go together, ``batch`` of them at most.
+    Consecutive images of one shape form a batch, at most ``batch`` of them.
 
     Args:
-        indices: which pictures; None: all.
+        indices: numbers of the images; None: all.
     """
     chosen = range(pictures.num_images) if indices is None else indices
     with ThreadPoolExecutor(_DECODERS) as pool:

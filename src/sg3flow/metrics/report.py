@@ -1,4 +1,4 @@
-"""A number, and what it takes to compare it with another."""
+"""Results of metrics, and the report, table and terminal output made of them."""
 
 import csv
 import dataclasses
@@ -24,22 +24,22 @@ from sg3flow.runs.best_snapshot import FORMAT, differing_meaning
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One number, and what it takes to compare it with another.
+    """One value, and everything needed to compare it with another one.
 
     Attributes:
         snapshot: file name of the snapshot, or the source of the network.
         kimg: thousands of real images seen in training; None for a network of unknown age.
-        metric: name with the count, ``fid50k_full``; one of several numbers has an ending,
+        metric: name with the count, ``fid50k_full``; a metric with several values adds a suffix,
             ``pr50k3_full_recall``.
-        value: a distance, a share, a score, or dB.
-        standard_error: how far the value would scatter with other generated pictures; None: too
-            few of them to tell. ``error_rule`` says how it was estimated.
-        num_generated, num_reference: pictures on either side.
-        detector, detector_sha256, resize: of the features; None for equivariance.
-        reference_sha256: digest of the content of the packed set; None, as ``num_reference``,
-            for what compares with no set.
+        value: a distance, fraction, score or ratio in dB.
+        standard_error: standard error over generated samples; None: too few images.
+            ``error_rule`` says how it was estimated.
+        num_generated, num_reference: number of images on each side.
+        detector, detector_sha256, resize: describe the features; None for equivariance.
+        reference_sha256: digest of the content of the packed set; like ``num_reference``, None for
+            metrics without a reference.
         network_sha256: digest of the network's file.
-        torch: version that computed it.
+        torch: version of torch.
     """
 
     snapshot: str
@@ -62,7 +62,7 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Subject:
-    """What was judged: its name, its age if it has one, and the digest of its content."""
+    """What was measured: its name, its kimg if known, and the digest of its content."""
 
     name: str
     kimg: int | None
@@ -70,7 +70,7 @@ class Subject:
 
 
 class Detector(Protocol):
-    """What looked at the pictures, in words."""
+    """Description of the network that extracts features."""
 
     name: str
     digest: str
@@ -85,7 +85,7 @@ def build_results(
     reference: Reference | None,
     seed: int,
 ) -> list[MetricResult]:
-    """The rows of one metric, one an output; ``reference`` is None where it compares with none."""
+    """The rows of one metric, one per output; ``reference`` is None for metrics without one."""
     return [
         MetricResult(
             snapshot=subject.name,
@@ -133,7 +133,7 @@ def check_outputs(
 
 
 def best_metric(names: Sequence[str], best_by: str) -> str:
-    """The metric that picks the best snapshot: ``best_by``, or the first if that is empty.
+    """The metric that selects the best snapshot: ``best_by``, or the first if it is empty.
 
     Raises:
         MetricError: ``best_by`` is not among the metrics.
@@ -149,12 +149,12 @@ def best_metric(names: Sequence[str], best_by: str) -> str:
 def build_report(
     results: Sequence[MetricResult], *, reference_sha256: str, num_images: int, best_by: str
 ) -> dict[str, Any]:
-    """The report of an evaluation: the best snapshot, a table by age, and every result in full.
+    """The report of an evaluation: the best snapshot, a table by kimg, and all results in full.
 
     Args:
-        results: of all snapshots.
-        reference_sha256, num_images: of the packed set.
-        best_by: metric that picks the best; of equals, the snapshot with the least training.
+        results: results of all snapshots.
+        reference_sha256, num_images: describe the packed set.
+        best_by: metric that selects the best; on ties, the snapshot with the least training.
     """
     by_snapshot: dict[str, dict[str, float]] = {}
     for result in results:
@@ -170,10 +170,10 @@ def build_report(
 
 
 def find_best(results: Sequence[MetricResult], best_by: str) -> MetricResult:
-    """The best result of one metric; of equals, the first.
+    """The best result of one metric; on ties, the first.
 
     Raises:
-        MetricError: results over other pictures, or of another detector, are among them.
+        MetricError: some results have another reference or detector.
     """
     chosen = [result for result in results if result.metric == best_by]
     for result in chosen:
@@ -192,7 +192,7 @@ def _label(result: MetricResult) -> str:
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
-    """Replace an earlier picture (PNG)."""
+    """Write an image (PNG), replacing an earlier one."""
     mark = PngInfo()
     mark.add_text("Software", _MARK)
     with atomic_write(path) as stream:
@@ -200,15 +200,15 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Replace an earlier report."""
+    """Write a report, replacing an earlier one."""
     write_json(path, report)
 
 
 def write_table(path: Path, results: Sequence[MetricResult], best_by: str) -> None:
-    """Replace an earlier table (CSV): one row a snapshot, ``kimg``, and for each metric its
-    standard error (empty: not known) and its value.
+    """Write a table (CSV), replacing an earlier one.
 
-    The metric that picks the best comes last: that column is what ``dvc plots`` draws.
+    One row per snapshot: ``kimg``, and for each metric its standard error (empty: unknown) and
+    value. The metric that selects the best comes last: ``dvc plots`` draws that column.
     """
     metrics = list(dict.fromkeys(result.metric for result in results))
     metrics.sort(key=lambda name: name == best_by)
@@ -225,10 +225,10 @@ def write_table(path: Path, results: Sequence[MetricResult], best_by: str) -> No
 
 
 def format_table(results: Sequence[MetricResult], best_by: str) -> str:
-    """Results as lines of text for a terminal, the best marked by a star.
+    """Results as lines of text for a terminal; a star marks the best.
 
-    A result that compares with other pictures, or by another detector, than the first one of its
-    metric is marked by an exclamation mark, and a line below says what differs.
+    An exclamation mark marks results with another reference or detector than the first result of
+    the metric; a line below says what differs.
     """
     first: dict[str, MetricResult] = {}
     differing = [_differing(result, first.setdefault(result.metric, result)) for result in results]

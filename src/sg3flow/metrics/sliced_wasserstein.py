@@ -1,9 +1,9 @@
 """Sliced Wasserstein distance over patches of Laplacian pyramids (Karras et al. 2018, Sec. 5).
 
-It needs no trained network. Each level of the pyramid holds the detail of one scale, so a distance
-over its patches tells whether colors and structures of that scale are as they should be.
-Departures from the paper: 16 patches a picture, not 128 (those of one picture resemble each other),
-and a picture's own bytes choose where they lie, so that no batch or order has a say.
+It needs no trained network. Each level of the pyramid has the detail of one scale, so the distance
+over its patches measures colors and structures of that scale.
+Departures from the paper: 16 patches per image, not 128 (patches of one image are similar), and the
+bytes of an image determine their positions, so that results do not depend on batch or order.
 """
 
 import hashlib
@@ -18,27 +18,27 @@ from sg3flow.metrics.estimates import BLOCKS, Estimate, mean_estimate
 from sg3flow.metrics.features import as_rgb
 
 _SMALLEST = 16  # side of the last level
-_PATCHES = 16  # a picture and level
+_PATCHES = 16  # per image and level
 _SIDE = 7
-_SIZE = 3 * _SIDE * _SIDE  # numbers a patch
+_SIZE = 3 * _SIDE * _SIDE  # values per patch
 _DIRECTIONS = 512
 _ERROR_DIRECTIONS = 64
-_AT_ONCE = 64  # directions that are sorted together
+_AT_ONCE = 64  # directions per sort
 _SCALE = 1000.0  # as published
 _RULE = "RGB 0..255; Laplacian pyramid, 5x5 binomial filter, mirrored edges; patches 7x7"
 
 
 class PatchFeatures:
-    """Patches of every level of a picture's Laplacian pyramid, from the finest to 16 pixels."""
+    """Patches of every level of an image's Laplacian pyramid, from the finest to 16 pixels."""
 
     name = "laplacian-patches-7"
     resize = "none"
 
     def __init__(self, resolution: int, device: torch.device | str = "cpu") -> None:
-        """Take pictures of one side.
+        """Prepare for images of one resolution.
 
         Raises:
-            MetricError: the side is not a multiple of 16 by a power of two.
+            MetricError: the resolution is not 16 times a power of two.
         """
         self.num_levels = _num_levels(resolution)
         self.num_features = self.num_levels * _PATCHES * _SIZE
@@ -49,10 +49,10 @@ class PatchFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Patches float32 ``[N, levels * 16 * 147]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
+        """Patches float32 ``[N, levels * 16 * 147]`` of images uint8 ``[N, 1 or 3, H, W]``."""
         if images.shape[-2:] != (self._side, self._side):
             raise MetricError(
-                f"swd wants pictures of {self._side}x{self._side}, not "
+                f"swd needs images of {self._side}x{self._side}, not "
                 f"{images.shape[-1]}x{images.shape[-2]}; resize the set"
             )
         draws = _positions(images)
@@ -71,21 +71,22 @@ def sliced_wasserstein(
 ) -> Estimate:
     """Mean over the levels of the distance between two sets of patches, times 1000.
 
-    Patches of a level are brought to mean 0 and deviation 1 a color channel by the statistics of
-    their own set, projected on random directions, sorted and compared; sets of different size are
-    compared by their quantiles. The error is that of the mean over disjoint groups of pictures.
+    The patches of a level are normalized to mean 0 and deviation 1 per color channel, with the
+    statistics of their own set, projected on random directions, sorted and compared; sets of
+    different size are compared by quantiles. The error is that of the mean over disjoint groups of
+    images.
 
     Args:
         real, gen: patches ``[N, levels * 16 * 147]`` of ``PatchFeatures``.
-        num_levels: of the pyramid.
-        seed: of the directions.
+        num_levels: levels of the pyramid.
+        seed: seed of the directions.
         device: where to compute.
 
     Raises:
-        MetricError: no pictures on a side.
+        MetricError: a set is empty.
     """
     if len(real) == 0 or len(gen) == 0:
-        raise MetricError("swd needs at least one picture a side")
+        raise MetricError("swd needs at least one image in each set")
     value = _distance(real, gen, num_levels, _DIRECTIONS, seed, device)
     if len(gen) < 2 * BLOCKS:
         return Estimate(value, None)
@@ -139,12 +140,12 @@ def _descriptors(features: torch.Tensor) -> torch.Tensor:
     x = features.reshape(-1, 3, _SIDE * _SIDE)
     mean = x.mean(dim=(0, 2), keepdim=True)
     deviation = x.std(dim=(0, 2), keepdim=True, correction=0)
-    # A channel that never changes is equal everywhere: its patches are zeros.
+    # The patches of a constant channel become zeros.
     return ((x - mean) / deviation.clamp(min=1e-6)).reshape(-1, _SIZE)
 
 
 def _positions(images: torch.Tensor) -> torch.Tensor:
-    """Where patches lie, in [0, 1), float64 ``[N, levels, 16, 2]``; a picture's bytes decide."""
+    """Positions of the patches in [0, 1), from the bytes of the image, ``[N, 12, 16, 2]``."""
     draws = [
         np.random.RandomState(zlib.crc32(image.tobytes())).random_sample((12, _PATCHES, 2))
         for image in images.cpu().numpy()
@@ -153,7 +154,7 @@ def _positions(images: torch.Tensor) -> torch.Tensor:
 
 
 def _patches(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Patches ``[N, 16 * 147]`` of pictures ``[N, 3, H, W]`` at ``draws [N, 16, 2]``."""
+    """Patches ``[N, 16 * 147]`` of images ``[N, 3, H, W]`` at ``draws [N, 16, 2]``."""
     count, side = len(x), x.shape[-1] - _SIDE + 1
     corner = (draws * side).long()
     offset = torch.arange(_SIDE, device=x.device)
@@ -189,6 +190,6 @@ def _num_levels(resolution: int) -> int:
         side, levels = side // 2, levels + 1
     if side != _SMALLEST:
         raise MetricError(
-            f"swd wants pictures of 16, 32, 64… pixels a side, not {resolution}; resize the set"
+            f"swd needs images of 16, 32, 64… pixels per side, not {resolution}; resize the set"
         )
     return levels

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sg3flow.errors import ConfigError, MetricError, TrackingError, nearest
-from sg3flow.metrics.estimates import BETTER, NOISE, judge_results
+from sg3flow.metrics.estimates import BETTER, NOISE, compare_results
 from sg3flow.runs.best_snapshot import differing_meaning
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
@@ -189,7 +189,7 @@ def compare_with_champion(
 ) -> tuple[bool, str]:
     """Compare a version with the champion; returns whether it becomes the champion, and why.
 
-    It does if it is better by ``judge_results``: beyond the error of the difference.
+    It does if it is better by ``compare_results``: beyond the error of the difference.
 
     Args:
         result: the new version's row of ``reports/metrics.json`` for the chosen metric.
@@ -203,7 +203,7 @@ def compare_with_champion(
     if champion_result is None:
         return False, f"{stays}: not comparable, it was not measured by {metric}"
     require_comparable(result, champion, champion_result)
-    outcome = judge_results(result, champion_result)
+    outcome = compare_results(result, champion_result)
     if not outcome.is_compared:
         return False, f"{stays}: not comparable by {metric}, for {outcome.reason}"
     new, old = float(result["value"]), float(champion_result["value"])

@@ -1,4 +1,4 @@
-"""The pipeline's pictures: what the best snapshot of a training run can draw."""
+"""The render stage: images, sheets and a video of the best snapshot of a run."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -37,13 +37,13 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
     The folder is replaced as a whole, and only if it is empty or one of ours.
 
     Returns:
-        the content of ``renders.json``.
+        The content of ``renders.json``.
 
     Raises:
-        ConfigError: bad settings.
+        ConfigError: invalid settings.
         MetricError, CheckpointError: the report or the snapshot is missing or damaged, or the
-            report was measured on another snapshot of that name.
-        DataError: ``outdir`` holds something else, or the video encoder failed.
+            report is about another snapshot of that name.
+        DataError: ``outdir`` has foreign files, or the video encoder failed.
     """
     plan = _plan(config)
     check_replaceable(outdir, folder_marked(MARKER_NAME, FORMAT), "a renders folder", "--outdir")
@@ -57,7 +57,7 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
 
 
 def _plan(config: RenderConfig) -> dict[str, Any]:
-    """The settings that are lists, checked before any work."""
+    """Parse the settings that are lists, before any work starts."""
     return {
         "seeds": list(dict.fromkeys(parse_seeds(config.seeds))),
         "sweep_seeds": parse_seeds(config.sweep_seeds),
@@ -68,20 +68,22 @@ def _plan(config: RenderConfig) -> dict[str, Any]:
 
 
 def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
-    seeds, look = plan["seeds"], RenderOptions(psi=config.trunc)
+    seeds, options = plan["seeds"], RenderOptions(psi=config.trunc)
     class_index = None if config.class_index < 0 else config.class_index
-    images = _written(folder, seeds, pictures(model, seeds, class_index, look, "rendering images"))
+    images = _written(
+        folder, seeds, pictures(model, seeds, class_index, options, "rendering images")
+    )
     sheet = seed_sheet(images, labels(model, seeds, class_index), model.G.img_resolution)
     write_bytes(folder / GRID_NAME, png_bytes(sheet))
     write_sweep(
-        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, look, plan["sweep_truncs"]
+        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, options, plan["sweep_truncs"]
     )
     with model.named():
         return write_interpolation(
             model.G,
             plan["video_seeds"],
             folder / VIDEO_NAME,
-            look=look,
+            options=options,
             classes=model.classes(plan["video_seeds"], class_index),
             grid=plan["video_grid"],
             frames_per_keyframe=config.video_frames,
@@ -90,7 +92,7 @@ def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str
 
 
 def _written(folder: Path, seeds: Sequence[int], images: Iterable[Image]) -> Iterator[Image]:
-    """Pass the pictures on, each written to its file first: none is held, or drawn twice."""
+    """Write each image to its file and yield it, so that none is kept or rendered twice."""
     for seed, image in zip(seeds, images, strict=True):
         write_bytes(folder / seed_name(seed), png_bytes(image))
         yield image

@@ -1,4 +1,4 @@
-"""Sheets of pictures with labels: seeds in a grid, and seeds against truncation strengths."""
+"""Sheets of labeled images: grids of seeds, and tables of seeds by truncation psi."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,21 +14,23 @@ _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128
 _GAP = 4
 _MAX_PIXELS = 200_000_000
+_SEEDS = range(12)
+_MAX_SIDE = 256
 
 
 def seed_sheet(
     images: Iterable[Image], labels: Sequence[str], resolution: int, columns: int = 0
 ) -> Image:
-    """A grid of pictures, each with its label below.
+    """A grid of images, each with its label below.
 
     Args:
-        images: square pictures [H, W, C], taken one by one, after the sheet's size is checked.
-        labels: one text a picture.
-        resolution: side of each picture in pixels.
-        columns: most pictures a row; 0: somewhat wider than high.
+        images: square images [H, W, C], consumed one by one after the size check.
+        labels: one text per image.
+        resolution: side of each image in pixels.
+        columns: images per row; 0: automatic, slightly wider than high.
 
     Returns:
-        the sheet, [H, W, 3].
+        The sheet, [H, W, 3].
 
     Raises:
         ConfigError: the sheet would be too large.
@@ -54,14 +56,14 @@ def table_sheet(
     column_labels: Sequence[str],
     resolution: int,
 ) -> Image:
-    """A table of pictures with its labels in the left and upper margin.
+    """A table of images with labels in the left and top margin.
 
     Args:
-        images: square pictures [H, W, C], row by row, taken after the sheet's size is checked.
-        resolution: side of each picture in pixels.
+        images: square images [H, W, C], row by row, consumed one by one after the size check.
+        resolution: side of each image in pixels.
 
     Returns:
-        the sheet, [H, W, 3].
+        The sheet, [H, W, 3].
 
     Raises:
         ConfigError: the sheet would be too large.
@@ -85,19 +87,19 @@ def table_sheet(
 
 
 def enlarged(image: Image, min_side: int) -> Image:
-    """The picture as RGB, [H, W, 3], each pixel repeated until the side is ``min_side`` or more."""
+    """The image as RGB, [H, W, 3], with pixels repeated to a side of at least ``min_side``."""
     times = enlarged_side(image.shape[0], min_side) // image.shape[0]
     image = image.repeat(3, axis=2) if image.shape[2] == 1 else image
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def enlarged_side(resolution: int, min_side: int) -> int:
-    """The side of an enlarged picture: the least multiple of its own that is large enough."""
+    """The smallest multiple of ``resolution`` that is at least ``min_side``."""
     return math.ceil(min_side / resolution) * resolution
 
 
 def check_sheet_size(width: int, height: int) -> None:
-    """Refuse what would fill the memory before anything is drawn.
+    """Refuse sheets that would need too much memory, before rendering.
 
     Raises:
         ConfigError: more than 200 million pixels.
@@ -137,17 +139,13 @@ def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageD
     return sheet, ImageDraw.Draw(sheet)
 
 
-_SEEDS = range(12)
-_MAX_SIDE = 256
-
-
 def sample_sheet(G: Generator, class_names: Sequence[str] = ()) -> Image:
-    """Seeds 0 to 11 without truncation, [H, W, 3]; the classes of a labeled network come in turn.
+    """Seeds 0 to 11 without truncation, [H, W, 3]; a conditional network uses its classes in turn.
 
-    Large pictures are shown at 256 pixels.
+    Large images are scaled down to 256 pixels.
 
     Raises:
-        CheckpointError: the network draws values that are not finite.
+        CheckpointError: the network generates values that are not finite.
     """
     classes = [seed % G.c_dim if G.c_dim else None for seed in _SEEDS]
     labels = [_label(seed, index, class_names) for seed, index in zip(_SEEDS, classes, strict=True)]
@@ -161,7 +159,7 @@ def _small_pictures(G: Generator, classes: Sequence[int | None], side: int) -> I
 
 
 def resized(image: Image, side: int) -> Image:
-    """A picture [H, W, 1 or 3] as [side, side, 1 or 3]; one that has this side is left alone."""
+    """An image [H, W, 1 or 3] scaled to [side, side, 1 or 3]; unchanged if it has this side."""
     if image.shape[0] == side:
         return image
     pixels = image[:, :, 0] if image.shape[2] == 1 else image

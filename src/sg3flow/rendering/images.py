@@ -1,4 +1,4 @@
-"""Seeds: how people write them, and the latent each one stands for."""
+"""From a seed to an image: seeds as text, latents, render options, and PNG files."""
 
 import io
 import math
@@ -20,37 +20,41 @@ MAX_SEED = 2**32 - 1
 MAX_SEEDS = 100_000
 
 _PART = re.compile(r"\s*(\d{1,20})\s*(?:-\s*(\d{1,20})\s*)?")
+NOISE_MODES = ("const", "random", "none")
+# Mark in our images; files without it are never overwritten.
+SOFTWARE = "sg3flow"
+Image = npt.NDArray[np.uint8]
 
 
 def parse_seeds(text: str) -> list[int]:
     """Seeds in the order given: ``0,3-7,2`` is 0, 3, 4, 5, 6, 7, 2.
 
     Raises:
-        ConfigError: not such a list, a seed above 2^32 - 1, a range that runs backwards, or more
-            than 100,000 seeds.
+        ConfigError: not such a list, a seed above 2^32 - 1, a descending range, or more than
+            100,000 seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, last = _bounds(part, text)
         if len(seeds) + last - first + 1 > MAX_SEEDS:
             raise ConfigError(
-                f"seeds '{text[:60]}' name more than {MAX_SEEDS} pictures; name fewer"
+                f"seeds '{text[:60]}' give more than {MAX_SEEDS} images; use fewer seeds"
             )
         seeds.extend(range(first, last + 1))
     return seeds
 
 
 def seed_latent(seed: int, z_dim: int) -> npt.NDArray[np.float64]:
-    """The latent z of a seed, [1, z_dim], the same as every public StyleGAN tool draws.
+    """The latent z of a seed, [1, z_dim], equal to that of the public StyleGAN tools.
 
-    NumPy's legacy generator is frozen: its stream does not change between versions.
+    NumPy's legacy generator is frozen: its output does not change between versions.
     """
     check_seed(seed)
     return np.random.RandomState(seed).randn(1, z_dim)
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed the random number generator cannot take.
+    """Refuse a seed outside the range of the random number generator.
 
     Raises:
         ConfigError: the seed is below 0 or above 2^32 - 1.
@@ -62,26 +66,20 @@ def check_seed(seed: int) -> None:
 def _bounds(part: str, text: str) -> tuple[int, int]:
     found = _PART.fullmatch(part)
     if found is None:
-        raise ConfigError(f"seeds must be whole numbers and ranges like 0,3-7,2, not '{text[:60]}'")
+        raise ConfigError(
+            f"seeds must be whole numbers and ranges such as 0,3-7,2, not '{text[:60]}'"
+        )
     first = int(found[1])
     last = int(found[2]) if found[2] else first
     check_seed(first)
     check_seed(last)
     if last < first:
-        raise ConfigError(f"the range of seeds {first}-{last} runs backwards; write {last}-{first}")
+        raise ConfigError(f"the range of seeds {first}-{last} is descending; write {last}-{first}")
     return first, last
 
 
-NOISE_MODES = ("const", "random", "none")
-
-# What our pictures carry, so that nobody else's file is ever overwritten.
-SOFTWARE = "sg3flow"
-
-Image = npt.NDArray[np.uint8]
-
-
 class Generator(Protocol):
-    """What rendering needs of a generator (``StyleGAN3Generator``, ``StyleGAN2Generator``)."""
+    """The parts of a generator that rendering uses."""
 
     @property
     def z_dim(self) -> int: ...
@@ -105,10 +103,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How a seed becomes a picture, besides the seed itself.
+    """How to render the image of a seed.
 
     Args:
-        psi: truncation strength; 1 is off, 0 the average picture.
+        psi: truncation psi; 1 is off, 0 gives the average image.
         noise_mode: per-pixel noise of StyleGAN2: const, random or none; StyleGAN3 has none.
         translate: shift in image widths, (x, y); StyleGAN3 only.
         rotate: angle in degrees; StyleGAN3 only.
@@ -131,42 +129,44 @@ class RenderOptions:
 
     @property
     def is_still(self) -> bool:
-        """Whether the picture stays where the network draws it."""
+        """Whether the image is neither translated nor rotated."""
         return tuple(self.translate) == (0, 0) and self.rotate == 0
 
 
 def render_image(
-    G: Generator, seed: int, look: RenderOptions, class_index: int | None = None
+    G: Generator, seed: int, options: RenderOptions, class_index: int | None = None
 ) -> Image:
-    """The picture of a seed, [H, W, C] uint8.
+    """The image of a seed, [H, W, C] uint8.
 
     Raises:
-        ConfigError: a seed out of range; a class for an unlabeled network, none for a labeled one
-            or one that does not exist; translation or rotation of a network that has none.
-        CheckpointError: the network draws values that are not finite.
+        ConfigError: the seed is out of range; the class is missing, unknown, or the network is
+            unconditional; the network does not support translation and rotation.
+        CheckpointError: the network generates values that are not finite.
     """
-    ws = seed_ws(G, seed, look, class_index)
-    with placed_as(G, look):
-        return synthesize(G, ws, look.noise_mode, seed)
+    ws = seed_ws(G, seed, options, class_index)
+    with placed_as(G, options):
+        return synthesize(G, ws, options.noise_mode, seed)
 
 
-def seed_ws(G: Generator, seed: int, look: RenderOptions, class_index: int | None) -> torch.Tensor:
-    """The w's of a seed, [1, num_ws, w_dim], truncated."""
+def seed_ws(
+    G: Generator, seed: int, options: RenderOptions, class_index: int | None
+) -> torch.Tensor:
+    """The ws of a seed, [1, num_ws, w_dim], with truncation."""
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = class_label(G, class_index).to(device)
     with torch.no_grad():
-        return G.mapping(z, c, truncation_psi=look.psi)
+        return G.mapping(z, c, truncation_psi=options.psi)
 
 
 def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
-    """One picture, [H, W, C] uint8, from its w's, [1, num_ws, w_dim].
+    """One image, [H, W, C] uint8, from its ws, [1, num_ws, w_dim].
 
-    Pictures are made one at a time: in a batch, the last bits would depend on the batch's size.
-    Random noise is drawn from the picture's own seed, so that it too can be made again.
+    Images are generated one at a time: in a batch the last bits would depend on the batch size.
+    Random noise comes from the seed of the image, so that it is reproducible.
 
     Raises:
-        CheckpointError: the network draws values that are not finite, which have no color.
+        CheckpointError: the network generates values that are not finite.
     """
     devices = [ws.device] if ws.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices, enabled=noise_mode == "random"):
@@ -174,45 +174,43 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
             torch.manual_seed(seed)
         img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
     if not torch.isfinite(img).all():
-        raise CheckpointError("the network draws pictures with values that are not finite")
+        raise CheckpointError("the network generates values that are not finite")
     image: Image = to_uint8(img)[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return image
 
 
 def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
-    """The label [1, c_dim] of a class: one-hot, or empty for an unlabeled network.
+    """The label [1, c_dim] of a class: one-hot, or empty for an unconditional network.
 
     Raises:
-        ConfigError: the class is missing, does not exist, or the network knows none.
+        ConfigError: the class is missing or unknown, or the network is unconditional.
     """
     label = torch.zeros(1, G.c_dim)
     if G.c_dim == 0 and class_index is not None:
-        raise ConfigError(
-            f"this network was trained without classes; leave out class {class_index}"
-        )
+        raise ConfigError(f"this network is unconditional; do not give a class ({class_index})")
     if G.c_dim == 0:
         return label
     if class_index is None:
-        raise ConfigError(f"this network is labelled; name a class from 0 to {G.c_dim - 1}")
+        raise ConfigError(f"this network is conditional; give a class from 0 to {G.c_dim - 1}")
     if not 0 <= class_index < G.c_dim:
         raise ConfigError(f"class must be from 0 to {G.c_dim - 1}, not {class_index}")
     label[0, class_index] = 1
     return label
 
 
-def placed_as(G: Generator, look: RenderOptions) -> AbstractContextManager[None]:
-    """Let the network draw as moved as the look says while the block runs; see ``placed``.
+def placed_as(G: Generator, options: RenderOptions) -> AbstractContextManager[None]:
+    """Let the network draw as moved as the options says while the block runs; see ``placed``.
 
     Raises:
         ConfigError: on entry, if a network that cannot move anything should.
     """
-    if look.is_still and input_transform(G) is None:
+    if options.is_still and input_transform(G) is None:
         return nullcontext()
-    return placed(G, motion_matrix(look.translate, math.radians(look.rotate)))
+    return placed(G, motion_matrix(options.translate, math.radians(options.rotate)))
 
 
 def png_bytes(image: Image) -> bytes:
-    """A picture [H, W, 1 or 3] uint8 as PNG, marked as ours; equal pixels give equal bytes."""
+    """An image [H, W, 1 or 3] uint8 as PNG with our mark; equal pixels give equal bytes."""
     from PIL import Image as PillowImage
     from PIL.PngImagePlugin import PngInfo
 
@@ -225,7 +223,7 @@ def png_bytes(image: Image) -> bytes:
 
 
 def network_device(G: Generator) -> torch.device:
-    """Where the network's parameters are; the CPU for one that has none."""
+    """The device of the network's parameters; the CPU if it has none."""
     for parameter in G.parameters():
         return torch.device(parameter.device)
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The render commands: from the name of a network to picture files in a folder."""
+"""The render commands: from the source of a network to image files in a folder."""
 
 import mmap
 import struct
@@ -44,33 +44,33 @@ _MAX_TILES = 256
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with where it is from and what its pictures are called."""
+    """A generator with its source and the names of its classes."""
 
     G: Generator
     source: str
     class_names: Sequence[str] = ()
 
-    def picture(self, seed: int, look: RenderOptions, class_index: int | None) -> Image:
-        """The picture of a seed; errors as ``render_image``, and they name the network."""
+    def picture(self, seed: int, options: RenderOptions, class_index: int | None) -> Image:
+        """The image of a seed; errors as in ``render_image``, with the name of the network."""
         with self.named():
-            return render_image(self.G, seed, look, class_index)
+            return render_image(self.G, seed, options, class_index)
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Errors of the network in the block name it."""
+        """Add the name of the network to errors inside the block."""
         try:
             yield
         except CheckpointError as error:
             raise CheckpointError(f"{self.source}: {error}") from None
 
     def classes(self, seeds: Sequence[int], class_index: int | None) -> list[int | None]:
-        """The class of each seed: the one named, or a labeled network's classes in turn."""
+        """The class of each seed: the given one, or all classes in turn if conditional."""
         if class_index is not None:
             return [class_index] * len(seeds)
         return [i % self.G.c_dim if self.G.c_dim else None for i in range(len(seeds))]
 
     def label(self, seed: int, class_index: int | None) -> str:
-        """The caption of a picture: its seed, and its class if it has one."""
+        """The caption of an image: its seed, and its class if it has one."""
         if class_index is None:
             return f"seed {seed}"
         names = self.class_names
@@ -82,7 +82,7 @@ def load_model(source: str, device: str) -> Model:
     """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on a device.
 
     Raises:
-        CheckpointError: the source cannot be read, or holds no generator.
+        CheckpointError: the source cannot be read, or has no generator.
         ConfigError: there is no such device.
     """
     place = pick_device(device)
@@ -90,10 +90,10 @@ def load_model(source: str, device: str) -> Model:
 
 
 def as_model(networks: Networks, source: str, device: torch.device) -> Model:
-    """The averaged generator of networks read before (the raw one if there is no other)."""
+    """The generator of loaded networks: G_ema, or G if there is no G_ema."""
     network = networks.G_ema or networks.G
     if network is None:
-        raise CheckpointError(f"{source} holds no generator")
+        raise CheckpointError(f"{source} has no generator")
     network.requires_grad_(False).to(device)
     names = (networks.training_set or {}).get("class_names") or ()
     return Model(cast(Generator, network), source, [str(name) for name in names])
@@ -102,39 +102,39 @@ def as_model(networks: Networks, source: str, device: torch.device) -> Model:
 def render_images(
     source: str, outdir: Path, config: RenderImagesConfig, class_index: int | None = None
 ) -> list[Path]:
-    """Write ``seed0002.png`` and so on into ``outdir``; other files there stay as they are.
+    """Write ``seed0002.png`` and so on into ``outdir``; other files there are not changed.
 
     Raises:
-        ConfigError: bad settings; a labeled network without a class.
-        CheckpointError: a network that cannot be read, or draws values that are not finite.
-        DataError: a file of such a name stands there and is not ours.
+        ConfigError: invalid settings, or no class for a conditional network.
+        CheckpointError: the network cannot be read, or generates values that are not finite.
+        DataError: an output path is taken by a foreign file.
     """
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
-    look = render_options_of(config, config.trunc)
+    options = render_options_of(config, config.trunc)
     paths = [outdir / seed_name(seed) for seed in seeds]
     _check_replaceable(*paths)
     model = load_model(source, config.device)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
-        write_bytes(path, png_bytes(model.picture(seed, look, class_index)))
+        write_bytes(path, png_bytes(model.picture(seed, options, class_index)))
     return paths
 
 
 def render_grid(
     source: str, outdir: Path, config: RenderGridConfig, class_index: int | None = None
 ) -> Path:
-    """Write ``grid.png``: the seeds' pictures with their numbers.
+    """Write ``grid.png``: the images of seeds with captions.
 
     Raises:
         ConfigError, DataError: as ``render_images``.
     """
-    seeds, look, path = (
+    seeds, options, path = (
         parse_seeds(config.seeds),
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
     _check_replaceable(path)
     model = load_model(source, config.device)
-    images = pictures(model, seeds, class_index, look, "rendering grid")
+    images = pictures(model, seeds, class_index, options, "rendering grid")
     names = labels(model, seeds, class_index)
     sheet = seed_sheet(images, names, model.G.img_resolution, config.columns)
     write_bytes(path, png_bytes(sheet))
@@ -144,28 +144,28 @@ def render_grid(
 def render_sweep(
     source: str, outdir: Path, config: RenderSweepConfig, class_index: int | None = None
 ) -> Path:
-    """Write ``truncation.png``: a row a seed, a column a truncation strength.
+    """Write ``truncation.png``: one row per seed, one column per truncation psi.
 
     Raises:
         ConfigError, DataError: as ``render_images``.
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
-    look, path = render_options_of(config), outdir / SWEEP_NAME
+    options, path = render_options_of(config), outdir / SWEEP_NAME
     _check_replaceable(path)
-    write_sweep(load_model(source, config.device), path, seeds, class_index, look, truncs)
+    write_sweep(load_model(source, config.device), path, seeds, class_index, options, truncs)
     return path
 
 
 def render_video(
     source: str, outdir: Path, config: RenderVideoConfig, class_index: int | None = None
 ) -> Path:
-    """Write ``interpolation.mp4``, a loop through the seeds.
+    """Write ``interpolation.mp4``: a loop through the seeds.
 
     Raises:
-        ConfigError, DataError: as ``render_images``; DataError also when the encoder fails.
+        ConfigError, DataError: as ``render_images``; DataError also if the encoder fails.
     """
     seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
-    look, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
+    options, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
     _check_replaceable(path)
     model = load_model(source, config.device)
     with model.named():
@@ -173,7 +173,7 @@ def render_video(
             model.G,
             seeds,
             path,
-            look=look,
+            options=options,
             classes=model.classes(seeds, class_index),
             grid=grid,
             frames_per_keyframe=config.w_frames,
@@ -186,17 +186,17 @@ def pictures(
     model: Model,
     seeds: Sequence[int],
     class_index: int | None,
-    look: RenderOptions,
+    options: RenderOptions,
     description: str,
 ) -> Iterator[Image]:
-    """The pictures of seeds, drawn one after the other as they are asked for, with progress."""
+    """The images of seeds, rendered one by one on demand, with a progress bar."""
     pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
     for seed, one in tracked(pairs, description, len(seeds)):
-        yield model.picture(seed, look, one)
+        yield model.picture(seed, options, one)
 
 
 def labels(model: Model, seeds: Sequence[int], class_index: int | None) -> list[str]:
-    """The captions of the pictures of seeds."""
+    """The captions of the images of seeds."""
     return [
         model.label(s, c) for s, c in zip(seeds, model.classes(seeds, class_index), strict=True)
     ]
@@ -207,14 +207,14 @@ def write_sweep(
     path: Path,
     seeds: Sequence[int],
     class_index: int | None,
-    look: RenderOptions,
+    options: RenderOptions,
     truncs: Sequence[float],
 ) -> None:
-    """Write the sheet of seeds against truncation strengths."""
+    """Write the sheet of seeds by truncation psi."""
     classes = model.classes(seeds, class_index)
     cells = [(s, c, psi) for s, c in zip(seeds, classes, strict=True) for psi in truncs]
     images = (
-        model.picture(seed, replace(look, psi=psi), one)
+        model.picture(seed, replace(options, psi=psi), one)
         for seed, one, psi in tracked(cells, "rendering sweep", len(cells))
     )
     names, heads = labels(model, seeds, class_index), [f"psi {psi:g}" for psi in truncs]
@@ -222,7 +222,7 @@ def write_sweep(
 
 
 def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOptions:
-    """The look that settings ask for.
+    """The render options of settings.
 
     Raises:
         ConfigError: ``translate`` is not two numbers.
@@ -234,7 +234,7 @@ def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOp
 
 
 def parse_truncs(text: str) -> list[float]:
-    """Truncation strengths joined by commas.
+    """Comma-separated values of truncation psi.
 
     Raises:
         ConfigError: not numbers, or outside -2 to 2.
@@ -246,10 +246,10 @@ def parse_truncs(text: str) -> list[float]:
 
 
 def parse_tiles(text: str) -> tuple[int, int]:
-    """``3x2`` as tiles across and down.
+    """``3x2`` as numbers of tiles across and down.
 
     Raises:
-        ConfigError: not that form, or no tiles or more than 256.
+        ConfigError: another form, or not 1 to 256 tiles.
     """
     across, down = parse_pair(text, "grid (tiles across x down)")
     if not 1 <= across * down <= _MAX_TILES:
@@ -258,7 +258,7 @@ def parse_tiles(text: str) -> tuple[int, int]:
 
 
 def seed_name(seed: int) -> str:
-    """The file name of a seed's picture."""
+    """The file name of the image of a seed."""
     return f"seed{seed:04d}.png"
 
 

@@ -1,4 +1,4 @@
-"""A looping walk through the latent space, as an MP4 that every player shows."""
+"""A looping interpolation in latent space, as an MP4 file for all common players."""
 
 import itertools
 import subprocess
@@ -35,51 +35,51 @@ def write_interpolation(
     seeds: Sequence[int],
     path: Path,
     *,
-    look: RenderOptions,
+    options: RenderOptions,
     classes: Sequence[int | None],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
     fps: int = 30,
 ) -> int:
-    """Write a loop that passes through the seeds' w's; returns its number of frames.
+    """Write a loop through the ws of the seeds; returns the number of frames.
 
-    Each tile of the grid runs through its own equal share of the seeds, in order: the first tile
-    takes the first ones. The same network and arguments give the same bytes.
+    Each tile of the grid gets an equal part of the seeds, in order. The same network and arguments
+    give the same bytes.
 
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
-        classes: the class of each seed; None for an unlabeled network.
+        classes: the class of each seed; None for an unconditional network.
         grid: tiles across and down.
 
     Raises:
-        ConfigError: the seeds cannot be shared out among the tiles, or frames would be too large.
-        CheckpointError: the network draws values that are not finite.
+        ConfigError: the number of seeds is not a multiple of the tiles, or frames are too large.
+        CheckpointError: the network generates values that are not finite.
         DataError: the video encoder failed; the message has its last line.
     """
     tiles = grid[0] * grid[1]
     if len(seeds) % tiles or not seeds:
         raise ConfigError(
-            f"{len(seeds)} seeds cannot be shared out among {grid[0]} x {grid[1]} tiles; "
-            f"name a multiple of {tiles}"
+            f"{len(seeds)} seeds cannot be divided among {grid[0]} x {grid[1]} tiles; "
+            f"use a multiple of {tiles}"
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
-    ws = [seed_ws(G, s, look, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
+    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
     keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
-    curve = closed_curve(keyframes.swapaxes(0, 1))  # a point of it: [tiles, num_ws, w_dim]
+    curve = closed_curve(keyframes.swapaxes(0, 1))  # each point: [tiles, num_ws, w_dim]
     total = len(seeds) // tiles * frames_per_keyframe
     times = (i / frames_per_keyframe for i in range(total))
-    with placed_as(G, look):
-        frames = _frames(G, map(curve, times), grid, look.noise_mode)
+    with placed_as(G, options):
+        frames = _frames(G, map(curve, times), grid, options.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total
 
 
 def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
-    """A smooth closed curve through the keyframes, [K, ...], which it passes at 0, 1, … and K.
+    """A smooth closed curve through the keyframes, [K, ...], at parameters 0, 1, … K.
 
-    A periodic cubic spline: the curve, its speed and its acceleration have no seam, so the video
-    loops without a jump.
+    It is a periodic cubic spline with continuous first and second derivatives, so the video loops
+    without a visible jump.
     """
     closed = np.concatenate([keyframes, keyframes[:1]]).astype(np.float64)
     return CubicSpline(np.arange(len(closed)), closed, bc_type="periodic")
@@ -100,7 +100,7 @@ def _frames(
 
 
 def _even(frame: Image) -> Image:
-    """Repeat the last row and column where their number is odd: yuv420p needs even sides."""
+    """Repeat the last row or column if their number is odd: yuv420p needs even sides."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
@@ -114,7 +114,7 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
         )
         assert encoder.stdin is not None
         try:
-            # A broken pipe means the encoder has ended: its exit code and its log say why.
+            # A broken pipe means that the encoder ended; its exit code and log show why.
             with suppress(BrokenPipeError):
                 for frame in itertools.chain([first], frames):
                     encoder.stdin.write(frame.tobytes())
@@ -130,7 +130,7 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
 
 
 def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
-    """Raw RGB frames in, H.264 out; one thread and no version strings, so that bytes repeat."""
+    """Raw RGB frames in, H.264 out; one thread and no version strings, for equal bytes."""
     import imageio_ffmpeg
 
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
@@ -154,4 +154,4 @@ def _last_line(log: int) -> str:
     with open(log, "rb", closefd=False) as stream:
         stream.seek(0)
         lines = stream.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else "no output"

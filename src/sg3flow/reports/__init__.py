@@ -1,4 +1,4 @@
-"""Pages and charts for people: what validation, evaluation and comparison found, drawn.
+"""HTML pages and charts of validation, evaluation and comparison.
 
-Nothing below imports this package: what decides the numbers does not depend on how they are shown.
+Only the command line imports this package, so results cannot depend on how they are displayed.
 """

@@ -1,8 +1,10 @@
-"""Charts by matplotlib: as inline SVG for a page, and as PNG for ``dvc plots``.
+"""Charts by matplotlib: inline SVG for pages, and PNG for ``dvc plots``.
 
-Why matplotlib: MLflow brings it, it draws offline, and one library serves both forms. Altair, which
-Great Expectations brings, needs a renderer from a network. Only ``Figure`` and its canvases are
-used, never pyplot, and they are imported when something is drawn.
+Why matplotlib: MLflow depends on it anyway, it works offline, and it writes both formats. Altair, a
+dependency of Great Expectations, needs a renderer from the network. Only ``Figure`` and its
+canvases are used, not pyplot, and they are imported on first use.
+
+Longer than most files: both formats share axes, scales and style.
 """
 
 import io
@@ -26,25 +28,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    # Both load torch, which the page of a validation does not need.
+    # Both import torch, which the validation page does not need.
     from sg3flow.compare.comparison import Chart, Line
     from sg3flow.metrics.report import MetricResult
 
-DASHES = ("", "7 4", "2 3")  # of runs that share a hue; and every line ends in its run's letter
-MOST_RUNS = HUES * len(DASHES)
+DASHES = (
+    "",
+    "7 4",
+    "2 3",
+)  # for runs that share a hue; each line also ends with the letter of its run
+MAX_RUNS = HUES * len(DASHES)
 
-WIDTH, HEIGHT = 400, 240  # of a chart in its own units; about pixels, as the page shows it
+WIDTH, HEIGHT = 400, 240  # of a chart, in units of about one CSS pixel
 _RIGHT, _TOP, _BOTTOM = 24, 26, 40
-_FONT, _DIGIT = 11, 6.8  # size of the text, and the width of a digit
-_LETTER_GAP = 13.0  # distance of two letters at the ends of lines, where there is room
-_LETTER_TOP = 8.0  # where the highest may stand
-_SAME_END = 24  # lines that end closer than this share a column of letters
-_MANY = 40  # points of a line without a mark each
-_MOST_BANDS = 4  # lines with a band around them: more would hide each other
-_MOST_DECADES = 1.7  # values that span more are drawn over a logarithmic axis
+_FONT, _DIGIT = 11, 6.8  # text size and digit width
+_LETTER_GAP = 13.0  # preferred distance between letters at the ends of lines
+_LETTER_TOP = 8.0  # smallest y of a letter
+_SAME_END = 24  # lines that end within this distance share a column of letters
+_MANY = 40  # lines with more points have no markers
+_MAX_BANDS = 4  # charts with more lines have no bands, as they would overlap
+_MAX_DECADES = 1.7  # values that span more get a logarithmic axis
 _BEST = "#c2410c"
 _Place = tuple[float, float]
-_PANEL_INCHES, _PANEL_DPI = (7.2, 2.2), 100  # of a metric in the PNG
+_PANEL_INCHES, _PANEL_DPI = (7.2, 2.2), 100  # per metric in the PNG
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class Scale:
     """The range of an axis.
 
     Attributes:
-        low, high: ends of what is drawn; low < high.
-        is_log: whether equal lengths are equal ratios.
+        low, high: limits of the axis; low < high.
+        is_log: whether the axis is logarithmic.
     """
 
     low: float
@@ -62,13 +68,13 @@ class Scale:
 
     @classmethod
     def of_values(cls, values: Sequence[float], *, may_be_log: bool = False) -> "Scale":
-        """A scale that holds all values, which are finite and at least one.
+        """A scale for all values; there is at least one, and all are finite.
 
-        It starts at zero where zero is near: at values that are not negative and come down to less
-        than half of the greatest one.
+        It starts at zero if the values are not negative and the minimum is below half of the
+        maximum.
         """
         low, high = min(values), max(values)
-        if may_be_log and low > 0 and math.log10(high) - math.log10(low) > _MOST_DECADES:
+        if may_be_log and low > 0 and math.log10(high) - math.log10(low) > _MAX_DECADES:
             return cls(low / 1.2, high * 1.2, True)
         if 0 <= low <= 0.5 * high:
             return cls(0.0, 1.06 * high or 1.0)
@@ -78,18 +84,18 @@ class Scale:
 
     @classmethod
     def of_ages(cls, kimgs: Sequence[float]) -> "Scale":
-        """The scale of kimg: from zero, or from the first report of runs that begin late."""
+        """The scale of kimg: from zero, or from the first report if the runs start late."""
         low, high = min(kimgs), max(kimgs)
         low = 0.0 if 0 <= low <= 0.5 * high or low == high else low
         if high - low <= 1e-9 * max(abs(high), 1):
             return cls(low, low + 1)
-        # A line that ends just before a round number, as means of several reports do.
+        # Extend to the next round number if the line ends just before it, as averages do.
         step = min(np.diff(cls(low, high).ticks()), default=high - low)
         end = math.ceil(high / step) * step
         return cls(low, end if end - high < 0.02 * (high - low) else high)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the range, rising."""
+        """Round numbers within the range, in ascending order."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         if self.is_log:
@@ -104,7 +110,7 @@ class Scale:
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Ticks as text, in as many digits as tell them apart."""
+    """Ticks as text, with as many digits as needed to distinguish them."""
     labels: list[str] = []
     for digits in range(3, 16):
         labels = [_number(tick, digits) for tick in ticks]
@@ -118,16 +124,16 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def curves_svg(chart: "Chart", names: Sequence[str]) -> Markup:
-    """Curves of a comparison as an SVG element, [WIDTH x HEIGHT] of its own units.
+    """Curves of a comparison as an SVG element of WIDTH x HEIGHT units.
 
-    ``data-lines`` holds every point, its place and its words for whoever points at it.
+    Its attribute ``data-lines`` has the position and text of every point, for ``hover.js``.
 
     Args:
-        names: of all runs of the comparison.
+        names: names of all runs in the comparison.
     """
     points = [point for line in chart.lines for point in line.points]
     reach = [p.value + side * 2 * (p.error or 0) for p in points for side in (-1, 1)]
-    banded = [line for line in chart.lines if line.low and len(chart.lines) <= _MOST_BANDS]
+    banded = [line for line in chart.lines if line.low and len(chart.lines) <= _MAX_BANDS]
     bands = [value for line in banded for value in (*line.low, *line.high)]
     up = Scale.of_values([*reach, *bands], may_be_log=chart.may_be_log)
     across = Scale.of_ages([point.kimg for point in points])
@@ -147,38 +153,38 @@ def curves_svg(chart: "Chart", names: Sequence[str]) -> Markup:
             color = LIGHT[run % HUES]
             figure.text(*where, letter(run), color=color, weight="bold", va="center", size=size)
         svg = _svg_of(figure, f"{chart.title}{chart.name}")
-    told = [_told(line, names, own) for line, own in zip(chart.lines, places, strict=True)]
+    hover = [_hover_data(line, names, own) for line, own in zip(chart.lines, places, strict=True)]
     letters = ", ".join(letter(line.run) for line in chart.lines)
-    return inline_svg(svg, f"{chart.title} over kimg, runs {letters}", told)
+    return inline_svg(svg, f"{chart.title} over kimg, runs {letters}", hover)
 
 
 def histogram_svg(counts: Sequence[int], label: str, width: int) -> Markup:
     """A histogram as an SVG element.
 
     Args:
-        width: range of values that a bar stands for; the first one begins at 0.
+        width: range of values per bar; the first bar starts at 0.
     """
     across = Scale(0, width * len(counts))
     up = Scale.of_values([0, *counts])
-    with _axes(across, up, "pictures", "gray value") as (figure, axes):
+    with _axes(across, up, "images", "gray value") as (figure, axes):
         edges = [width * index + width / 2 for index in range(len(counts))]
         axes.bar(edges, counts, width * 0.88, color=BAR)
         points = [Point(x, count) for x, count in zip(edges, counts, strict=True)]
         places = _places(axes, points)
         svg = _svg_of(figure, label)
-    told = [
-        (place, f"{width * index} to {width * (index + 1) - 1}", f"{count:,} pictures")
+    hover = [
+        (place, f"{width * index} to {width * (index + 1) - 1}", f"{count:,} images")
         for index, (place, count) in enumerate(zip(places, counts, strict=True))
     ]
-    return inline_svg(svg, label, [{"name": label, "points": _packed(told)}])
+    return inline_svg(svg, label, [{"name": label, "points": _packed(hover)}])
 
 
 def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Image.Image:
-    """One panel per metric: value and twice its standard error against kimg, the best ringed.
+    """One panel per metric: values with bars of two standard errors over kimg.
 
     Args:
-        results: of snapshots whose kimg is known.
-        best: of them; its snapshot is ringed in every panel.
+        results: results of snapshots with known kimg.
+        best: the best result; every panel marks its snapshot with a ring.
     """
     stream = io.BytesIO()
     names = list(dict.fromkeys(result.metric for result in results))
@@ -201,10 +207,10 @@ def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Im
 
 
 def letter_places(ends: Sequence[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
-    """Where the letters of runs go: right of the ends of their lines, moved apart where close.
+    """Positions of the letters of runs: right of the ends of their lines, without overlap.
 
     Args:
-        ends: x, y (from the top) and run of each line's end.
+        ends: x, y (from the top) and run of the end of each line.
     """
     columns: list[list[tuple[float, float, int]]] = []
     for end in sorted(ends):
@@ -216,9 +222,9 @@ def letter_places(ends: Sequence[tuple[float, float, int]]) -> list[tuple[float,
 
 
 def _letter_column(ends: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, float, int]]:
-    """Letters of lines that end at about the same age, from the top down."""
+    """Letters of lines that end at about the same kimg, from top to bottom."""
     x, gap = max(end[0] for end in ends) + 7, _letter_gap(len(ends))
-    # So far down that the lowest still has room.
+    # The first letter may be no lower than this, so that the last one has room.
     room, last = HEIGHT - _BOTTOM - gap * (len(ends) - 1), _LETTER_TOP - gap
     for index, (_, y, run) in enumerate(sorted(ends, key=lambda end: end[1])):
         last = min(max(y, last + gap), room + gap * index)
@@ -226,7 +232,7 @@ def _letter_column(ends: Sequence[tuple[float, float, int]]) -> Iterator[tuple[f
 
 
 def _letter_gap(count: int) -> float:
-    """The distance of so many letters: what they need, or what there is room for."""
+    """The distance between ``count`` letters: the preferred one, or less if there is no room."""
     return min(_LETTER_GAP, (HEIGHT - _BOTTOM - _LETTER_TOP) / max(count - 1, 1))
 
 
@@ -269,7 +275,7 @@ def _draw_line(axes: "Axes", line: "Line") -> None:
 
 
 def _set_scales(axes: "Axes", across: Scale, up: Scale) -> None:
-    """Set the ranges, the ticks, and what is drawn of the frame."""
+    """Set ranges and ticks, and style the frame."""
     if up.is_log:
         axes.set_yscale("log")
     axes.set_xlim(across.low, across.high)
@@ -289,7 +295,7 @@ def _set_scales(axes: "Axes", across: Scale, up: Scale) -> None:
 def _axes(
     across: Scale, up: Scale, name: str, age: str = "kimg"
 ) -> "Iterator[tuple[Figure, Axes]]":
-    """Axes of a chart for a page, with room for their ticks; drawn and saved in the block."""
+    """Axes of a chart for a page, with room for tick labels; draw and save inside the block."""
     with _own_style():
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -302,7 +308,7 @@ def _axes(
         axes = figure.add_axes((left / WIDTH, _BOTTOM / HEIGHT, wide / WIDTH, high / HEIGHT))
         axes.patch.set_visible(False)
         _set_scales(axes, across, up)
-        # Names come from files: what XML does not take would end the page.
+        # Names come from files; XML cannot contain all characters.
         name = "".join(each if each.isprintable() else "?" for each in name)
         figure.text(4 / WIDTH, 1 - 4 / HEIGHT, name, color=SOFT, va="top", weight="bold")
         middle = (left + wide / 2) / WIDTH
@@ -312,10 +318,10 @@ def _axes(
 
 @contextmanager
 def _own_style() -> Iterator[None]:
-    """matplotlib's defaults, whatever a user's matplotlibrc says: equal charts everywhere."""
+    """matplotlib's defaults without the user's matplotlibrc: equal charts on all machines."""
     from matplotlib import style
 
-    # On a machine's first chart it would tell of its list of fonts.
+    # Suppress the message about building the font cache.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     own = {"svg.fonttype": "none", "font.size": _FONT, "text.parse_math": False}
     with style.context(["default", own]):
@@ -323,14 +329,14 @@ def _own_style() -> Iterator[None]:
 
 
 def _places(axes: "Axes", points: Sequence[Point]) -> list[_Place]:
-    """Where points are drawn, x and y from the top left corner."""
+    """Positions of points, x and y from the top left corner."""
     known = np.array([(point.kimg, point.value) for point in points], float)
     drawn = axes.transData.transform(known)
     return [(round(float(x), 1), round(float(HEIGHT - y), 1)) for x, y in drawn]
 
 
-def _told(line: "Line", names: Sequence[str], places: Sequence[_Place]) -> dict[str, Any]:
-    """A line as the page's script reads it: each point with its place, its age and its value."""
+def _hover_data(line: "Line", names: Sequence[str], places: Sequence[_Place]) -> dict[str, Any]:
+    """A line for the script of the page: position, kimg and value of each point."""
     points = []
     for point, place in zip(line.points, places, strict=True):
         error = f" ± {point.error:.2g}" if point.error else ""
@@ -340,12 +346,12 @@ def _told(line: "Line", names: Sequence[str], places: Sequence[_Place]) -> dict[
 
 
 def _packed(points: Sequence[tuple[_Place, str, str]]) -> str:
-    """Points as one text, which is a third of what they are as JSON in an attribute."""
+    """Points as compact text, a third of the size of JSON in an attribute."""
     return ";".join(f"{x:g}|{y:g}|{age}|{value}" for (x, y), age, value in points)
 
 
 def _svg_of(figure: "Figure", salt: str) -> ElementTree.Element:
-    """The figure as an SVG element tree; ``salt`` keeps identifiers of a page's charts apart."""
+    """The figure as an SVG element tree; ``salt`` makes the identifiers of a chart unique."""
     import matplotlib
 
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""`sg3flow compare`: from names of runs to a page that opens offline, and a table."""
+"""`sg3flow compare`: a table in the terminal and an HTML page that works offline."""
 
 import tempfile
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from sg3flow.errors import ConfigError
 from sg3flow.files import write_text
 from sg3flow.output_checks import check_replaceable, html_marked
 from sg3flow.rendering.images import parse_seeds
-from sg3flow.reports.charts import DASHES, MOST_RUNS, curves_svg
+from sg3flow.reports.charts import DASHES, MAX_RUNS, curves_svg
 from sg3flow.reports.pages import HUES, render_page, tracking_place
 from sg3flow.settings import project_root
 
 _GENERATOR = "sg3flow compare"
 is_comparison_page = html_marked(_GENERATOR)
-_MOST_SEEDS = 64
-_FEW = 4  # runs whose names fit into the heads of tables
-_AS_PIXELS = 96  # up to this side a picture is shown pixel by pixel
+_MAX_SEEDS = 64
+_FEW = 4  # up to this many runs, table heads show their names
+_AS_PIXELS = 96  # up to this side, the page shows sharp pixels
 _KINDS = {"better": "passed", "worse": "failed", "within noise": "noise"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be compared, and how it is shown.
+    """The options of a comparison.
 
     Attributes:
-        runs: names of runs, as ``find_run_data`` takes them.
-        out: the page.
-        best_by: metric that chooses each run's best snapshot; empty: the one it was evaluated by.
-        seeds: of the pictures, ``0-5``; empty: no pictures.
-        psi: truncation strength of the pictures.
-        class_index: class of the pictures; None: the classes in turn.
-        device: where they are drawn.
+        runs: names of runs, as for ``find_run_data``.
+        out: path of the page.
+        best_by: metric that selects each best snapshot; empty: that of the report.
+        seeds: seeds of the images, ``0-5``; empty: no images.
+        psi: truncation psi of the images.
+        class_index: class of the images; None: all classes in turn.
+        device: device to render on.
     """
 
     runs: Sequence[str]
@@ -50,18 +50,18 @@ class Request:
 
 
 def write_comparison(request: Request) -> Path:
-    """Compare runs: print a table, write the page; returns its place.
+    """Compare runs: print a table and write the page; returns its path.
 
     Raises:
         ConfigError: too few or too many runs or seeds.
-        DataError: a run that is not found, or something else stands where the page is to be.
-        TrackingError: a run that is not found, or the tracking server does not answer.
+        DataError: a run is not found, or the path of the page is taken by a foreign file.
+        TrackingError: a run is not found, or the tracking server does not answer.
     """
     from rich.console import Console
 
     seeds = _seeds(request.seeds)
-    if not 2 <= len(request.runs) <= MOST_RUNS:
-        raise ConfigError(f"name 2 to {MOST_RUNS} runs to compare, not {len(request.runs)}")
+    if not 2 <= len(request.runs) <= MAX_RUNS:
+        raise ConfigError(f"name 2 to {MAX_RUNS} runs to compare, not {len(request.runs)}")
     check_replaceable(request.out, is_comparison_page, "a comparison page", "--out")
     root = project_root()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,18 +70,18 @@ def write_comparison(request: Request) -> Path:
         drawn: list[Drawn] = []
         if seeds:
             drawn = draw_all(runs, seeds, request.psi, request.class_index, request.device)
-    write_text(request.out, html_page(comparison, drawn, _look(request)))
+    write_text(request.out, html_page(comparison, drawn, _caption(request)))
     print_comparison(comparison, Console())
     return request.out
 
 
-def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
-    """The page.
+def html_page(comparison: Comparison, drawn: Sequence[Drawn], caption: str) -> str:
+    """The page as text.
 
     Args:
-        comparison: what is said.
-        drawn: the pictures of each run; empty: none were asked for.
-        look: how they were drawn, in words.
+        comparison: the content.
+        drawn: the images of each run; empty: no images.
+        caption: how the images were generated.
     """
     names = [run.name for run in comparison.runs]
     values = {
@@ -91,7 +91,7 @@ def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
         "charts": [(chart, curves_svg(chart, names)) for chart in comparison.charts],
         "seeds": _by_seed(drawn),
         "failures": [(index, each.reason) for index, each in enumerate(drawn) if each.reason],
-        "look": look,
+        "caption": caption,
         "few": _FEW,
         "kinds": _KINDS,
         "hues": HUES,
@@ -105,7 +105,7 @@ def html_page(comparison: Comparison, drawn: Sequence[Drawn], look: str) -> str:
 
 
 def _by_seed(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
-    """For each seed the pictures of all runs: they stand over each other on any screen."""
+    """The images of all runs, grouped by seed."""
     groups = []
     for seed in range(max((len(each.pictures) for each in drawn), default=0)):
         pictures = [
@@ -124,18 +124,18 @@ def _by_seed(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
 
 def _direction(row: MetricRow) -> str:
     known = next(cell for cell in row.cells if cell is not None)
-    words = {True: "higher is better", False: "lower is better", None: "direction not recorded"}
+    words = {True: "higher is better", False: "lower is better", None: "direction unknown"}
     return words[known.get("higher_is_better")]
 
 
 def _seeds(text: str) -> list[int]:
     seeds = list(dict.fromkeys(parse_seeds(text))) if text.strip() else []
-    if len(seeds) > _MOST_SEEDS:
-        raise ConfigError(f"at most {_MOST_SEEDS} seeds stand side by side, not {len(seeds)}")
+    if len(seeds) > _MAX_SEEDS:
+        raise ConfigError(f"at most {_MAX_SEEDS} seeds can be compared, not {len(seeds)}")
     return seeds
 
 
-def _look(request: Request) -> str:
+def _caption(request: Request) -> str:
     known = request.class_index
-    classes = "classes in turn where a network knows any" if known is None else f"class {known}"
-    return f"Seeds {request.seeds}, psi {request.psi:g}, {classes}; each run at its judged snapshot"
+    classes = "conditional networks: classes in turn" if known is None else f"class {known}"
+    return f"Seeds {request.seeds}, psi {request.psi:g}, {classes}; each run at its best snapshot"

@@ -1,8 +1,7 @@
-"""What all pages share: Jinja2 templates, one style, one script, and a strict content policy.
+"""Shared parts of all pages: Jinja2 templates, a style, a script, and a strict content policy.
 
-A page is one file that opens offline. Whatever a name or a setting says, it is shown as text: the
-templates escape every value, and the policy allows no script and no style but the two that this
-package wrote, by their digests.
+A page is one file that works offline. Names and settings are shown as text: the templates escape
+every value, and the content policy allows only the style and the script of this package, by digest.
 """
 
 import base64
@@ -23,24 +22,24 @@ from sg3flow.addresses import shown_url
 from sg3flow.settings import local_tracking_uri
 from sg3flow.tracking.mlflow_store import tracking_uri
 
-# The colors are those of Okabe and Ito (2008), which people with any color vision tell apart,
-# darkened or lightened until each has a contrast of 3:1 or more with the card it is drawn on.
+# Colors of Okabe and Ito (2008), distinguishable with any color vision; lightness adjusted so that
+# each has a contrast of at least 3:1 with its background.
 # blue, vermilion, green, purple, brown-orange, sky blue, ink
 LIGHT = ("#0072b2", "#d55e00", "#007a5c", "#b65890", "#96690a", "#2b8cc4", "#1b2330")
 DARK = ("#4aa8e8", "#ff8a3d", "#2fc295", "#e08fbd", "#e6b04a", "#8fd0f5", "#e6eaf1")
 HUES = len(LIGHT)
-SOFT, GRID, BAR = "#647084", "#e2e6ec", "#4c78dd"  # as pages.css has them, too
+SOFT, GRID, BAR = "#647084", "#e2e6ec", "#4c78dd"  # the same as in pages.css
 _VARIABLES = {SOFT: "var(--soft)", GRID: "var(--line)", BAR: "var(--bar)"} | {
     color: f"var(--r{index})" for index, color in enumerate(LIGHT)
 }
 
 
 def render_page(template: str, generator: str, title: str, values: dict[str, Any]) -> str:
-    """One self-contained HTML page; equal values give equal text.
+    """One self-contained HTML page; equal values give an equal page.
 
     Args:
         template: file name in ``templates/``.
-        generator: the mark by which ``html_marked`` recognizes the page.
+        generator: mark by which ``html_marked`` recognizes the page.
     """
     templates = _templates()
     style = templates.get_template("pages.css").render(light=LIGHT, dark=DARK, num_hues=HUES)
@@ -49,7 +48,7 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
-    # The three come from this package alone, no value of a user is in them.
+    # These three contain no user input, so they are not escaped.
     texts = {"style": style, "script": script, "policy": policy}
     own = {name: Markup(text) for name, text in texts.items()}
     page = templates.get_template(template)
@@ -57,11 +56,12 @@ def render_page(template: str, generator: str, title: str, values: dict[str, Any
 
 
 def tracking_place() -> dict[str, str]:
-    """Where the tracking store can be looked at.
+    """How to open the tracking store in a browser.
 
     Returns:
-        ``address``: of its pages, empty for a local store; ``command``: what opens a local store,
-        empty for a server. No password and, for the project's own store, no path of this machine.
+        ``address``: URL of a server, empty for a local store; ``command``: command that opens a
+        local store, empty for a server. Passwords are removed, and so is the path of the
+        project's own store.
     """
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
@@ -72,7 +72,7 @@ def tracking_place() -> dict[str, str]:
 
 
 def data_uri(picture: Image.Image, side: int) -> str:
-    """A small copy of a picture, at most ``side`` pixels wide and high, as a data URI."""
+    """A thumbnail of at most ``side`` pixels in width and height, as a data URI."""
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)
@@ -80,14 +80,14 @@ def data_uri(picture: Image.Image, side: int) -> str:
 
 
 def inline_svg(svg: ElementTree.Element, label: str, lines: Sequence[Mapping[str, Any]]) -> Markup:
-    """A chart that matplotlib drew as an element of a page.
+    """A chart drawn by matplotlib as an element of a page.
 
-    Its colors become the page's CSS variables, so that it follows the light and the dark setting,
-    and its style attributes become plain ones, which the content policy allows.
+    Colors become CSS variables of the page, so that the chart follows light and dark mode. Style
+    attributes become presentation attributes, which the content policy allows.
 
     Args:
-        svg: the document; it is changed.
-        lines: what ``hover.js`` shows: name, hue and points of each.
+        svg: the document; it is modified.
+        lines: data for ``hover.js``: name, hue and points of each line.
     """
     for child in [each for each in svg if each.tag.endswith(("metadata", "defs"))]:
         svg.remove(child)
@@ -102,17 +102,17 @@ def inline_svg(svg: ElementTree.Element, label: str, lines: Sequence[Mapping[str
         "aria-label": label,
         "data-lines": json.dumps(lines, ensure_ascii=False, separators=(",", ":")),
     }
-    # Nothing of a user is markup here: ElementTree escapes texts and attributes.
+    # Safe as markup: ElementTree escapes text and attributes.
     return Markup(ElementTree.tostring(svg, encoding="unicode", short_empty_elements=False))
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Strip namespaces, style and identifiers that nothing refers to; shorten numbers."""
+    """Remove namespaces, styles and unused identifiers; shorten numbers."""
     element.tag = element.tag.rpartition("}")[2]
     old = {name.rpartition("}")[2]: text for name, text in element.attrib.items()}
-    if element.tag != "path":  # those of marks are used again and again
+    if element.tag != "path":  # paths of markers are referenced
         old.pop("id", None)
-    old.pop("clip-path", None)  # everything lies within the axes
+    old.pop("clip-path", None)  # everything is inside the axes
     for part in filter(None, old.pop("style", "").split(";")):
         name, _, value = (text.strip() for text in part.partition(":"))
         if name != "font-family":
@@ -145,5 +145,5 @@ def _templates() -> Environment:
 
 
 def _digest(text: str) -> str:
-    """A digest as content policies write it."""
+    """A digest in the form of content policies."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

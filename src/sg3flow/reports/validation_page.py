@@ -1,4 +1,4 @@
-"""The validation report as a page: what is wrong comes first, then what the set looks like."""
+"""The validation report as an HTML page: problems first, then an overview of the set."""
 
 import hashlib
 from collections import Counter
@@ -16,15 +16,15 @@ from sg3flow.reports.charts import histogram_svg
 from sg3flow.reports.pages import data_uri, render_page
 
 _GENERATOR = "sg3flow validation"
-_MOST_ROWS = 200
-_MOST_SHOWN = 16  # thumbnails of one check
-_MOST_THUMBNAILS = 160
-_THUMBNAIL = 112  # pixels of a side
-_MOST_ON_SHEET = 54
-_MOST_CLASSES_ON_SHEET = 18
-_ON_SHEET = 72  # pixels of a side
+_MAX_ROWS = 200
+_MAX_SHOWN = 16  # thumbnails per check
+_MAX_THUMBNAILS = 160
+_THUMBNAIL = 112  # side in pixels
+_MAX_ON_SHEET = 54
+_MAX_CLASSES_ON_SHEET = 18
+_ON_SHEET = 72  # side in pixels
 _SPREADS = {"mean": "Brightness", "contrast": "Contrast", "sharpness": "Sharpness of edges"}
-_BAR = 16  # gray values of a bar of a histogram
+_BAR = 16  # gray values per bar of a histogram
 _BADGES = {"passed": "passed", "warning": "warning", "failed": "failed", "error": "crashed"}
 
 
@@ -45,18 +45,18 @@ def write_reports(
     html_path: Path,
     tracking: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a report for machines and for people; equal reports give equal bytes.
+    """Write the report as JSON and HTML; equal reports give equal bytes.
 
     Args:
-        tracking: where the stage is tracked, as ``tracking_place`` says; None: it is not told.
-            No run is named there: its id is known only when the report has been written.
+        tracking: where the stage is tracked, see ``tracking_place``; None: not shown. The run ID
+            is not part of it: it is unknown when the report is written.
     """
     write_json(json_path, report.to_json())
     write_text(html_path, html_page(report, tracking))
 
 
 def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
-    """The report as one self-contained HTML page; arguments as ``write_reports``."""
+    """The report as one self-contained HTML page; arguments as in ``write_reports``."""
     summary = report.summary
     shown = thumbnails(report)
     warnings = [check for check in report.checks if check.status == "warning"]
@@ -69,7 +69,7 @@ def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
         "outcome": _outcome(report),
         "tiles": _tiles(report),
         "badges": _BADGES,
-        # What ends the pipeline comes before what is only told.
+        # Failed checks, which stop the pipeline, come before warnings.
         "troubled": [_troubled(check, shown) for check in (*report.failed, *warnings)],
         "left_out": _listed(report.left_out, shown),
         "left_out_counts": _counts(report.left_out_counts),
@@ -91,32 +91,32 @@ def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
 
 
 def thumbnails(report: Report) -> dict[str, str]:
-    """Small pictures of offenders as data URIs, by path or entry: the first 160 asked for."""
+    """Thumbnails of the listed images as data URIs, by path or entry; at most 160."""
     sources, found = report.images, dict[str, str]()
     entries = frozenset(sources.packed.names)
     files = frozenset(sources.raw.names) if sources.raw else frozenset()
     for offenders in [*(check.offenders for check in report.checks), report.left_out]:
-        for name in [n for each in offenders[:_MOST_SHOWN] for n in (each.path, each.other)]:
+        for name in [n for each in offenders[:_MAX_SHOWN] for n in (each.path, each.other)]:
             entry = sources.entries.get(name, name)
-            if name in found or len(found) >= _MOST_THUMBNAILS:
+            if name in found or len(found) >= _MAX_THUMBNAILS:
                 continue
             if entry in entries:
                 found[name] = _thumbnail(sources.packed, entry, _THUMBNAIL)
             elif sources.raw is not None and name in files:
                 found[name] = _thumbnail(sources.raw, name, _THUMBNAIL)
-            if not found.get(name):  # the report says in words what is wrong with it
+            if not found.get(name):  # unreadable; the report has the reason
                 found.pop(name, None)
     return found
 
 
 def contact_sheet(report: Report) -> list[dict[str, Any]]:
-    """A sample of the packed pictures by class, at most 54: the same one for the same set.
+    """A sample of at most 54 packed images by class; the same set gives the same sample.
 
-    Chosen by the digests of their names: as good as at random, and without a seed.
+    Images are selected by the digest of their name, which acts as a fixed random order.
     """
     sources, groups = report.images, []
-    classes = list(sources.classes.items())[:_MOST_CLASSES_ON_SHEET]
-    each = max(_MOST_ON_SHEET // max(len(classes), 1), 1)
+    classes = list(sources.classes.items())[:_MAX_CLASSES_ON_SHEET]
+    each = max(_MAX_ON_SHEET // max(len(classes), 1), 1)
     for name, entries in classes:
         chosen = sorted(sorted(entries, key=_digest)[:each])
         pictures = [(entry, _thumbnail(sources.packed, entry, _ON_SHEET)) for entry in chosen]
@@ -131,10 +131,10 @@ def _sheet_words(report: Report, sheet: list[dict[str, Any]]) -> str:
     shown = sum(len(group["pictures"]) for group in sheet)
     total = sum(map(len, report.images.classes.values()))
     if shown == total:
-        return f"All {total:,} packed pictures."
+        return f"All {total:,} packed images."
     left = len(report.images.classes) - len(sheet)
     words = f"; {left:,} more classes are not shown" if left else ""
-    return f"{shown} of the {total:,} packed pictures, the same sample every time{words}."
+    return f"{shown} of the {total:,} packed images, a fixed sample{words}."
 
 
 def _digest(name: str) -> bytes:
@@ -149,31 +149,31 @@ def _thumbnail(storage: Storage, name: str, side: int) -> str:
 
 
 def _origin(report: Report) -> str:
-    """Where the pictures come from, and the file that was made of them."""
+    """Name of the packed set, origin and citation of its source."""
     known = [report.summary["name"], report.source.get("origin"), report.source.get("citation")]
     return " · ".join(str(part) for part in known if part)
 
 
 def _outcome(report: Report) -> str:
     counts = Counter(_BADGES[check.status] for check in report.checks)
-    told = ", ".join(
+    text = ", ".join(
         f"{counts[word]} {word}" + "s" * (word == "warning" and counts[word] != 1)
         for word in ("failed", "crashed", "warning", "passed")
         if counts[word]
     )
-    words = "fit to train on" if report.success else "not fit to train on"
-    return f"{words}: {told} of {len(report.checks)} checks"
+    words = "ready for training" if report.success else "not ready for training"
+    return f"{words}: {text} of {len(report.checks)} checks"
 
 
 def _tiles(report: Report) -> list[tuple[str, str, str]]:
-    """Label, value and note of each."""
+    """Label, value and note of each tile."""
     summary = report.summary
     left_out = sum(report.left_out_counts.values())
     return [
-        ("pictures", f"{summary['num_images']:,}", f"of {summary['num_source']:,} in the source"),
+        ("images", f"{summary['num_images']:,}", f"of {summary['num_source']:,} in the source"),
         ("form", " + ".join(summary["sizes"]) or "none", _raw_sizes(summary["raw_sizes"])),
         ("classes", str(len(summary["classes"]) or "none"), _names(summary["classes"])),
-        ("left out", f"{left_out:,}", _counts(report.left_out_counts)),
+        ("excluded", f"{left_out:,}", _counts(report.left_out_counts)),
         ("license", summary["licence"] or "not recorded", ""),
         ("SHA-256", (summary["digest"] or "not readable")[:10], "of the content"),
     ]
@@ -193,28 +193,28 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _troubled(check: Check, shown: Mapping[str, str]) -> dict[str, Any]:
-    """A check that did not pass, with what it complains about."""
+    """A check that did not pass, with the images it lists."""
     known = {key: getattr(check, key) for key in ("name", "status", "words", "observed")}
     return known | {"threshold": check.threshold, "listed": _listed(check.offenders, shown)}
 
 
 def _listed(offenders: list[Offender], shown: Mapping[str, str]) -> dict[str, Any]:
-    """Offenders as a table, and those of the first ones that have a thumbnail."""
-    # What was never packed has no entry.
+    """The listed images as a table, and as figures if they have thumbnails."""
+    # Images that were not packed have no entry.
     cells = 3 if any(offender.entry for offender in offenders) else 2
     return {
         "count": len(offenders),
         "figures": [_figure(offender) for offender in _pictured(offenders, shown)],
         "head": ("path", "reason", "entry")[:cells],
-        "rows": [(o.path, o.reason, o.entry)[:cells] for o in offenders[:_MOST_ROWS]],
-        "more": max(len(offenders) - _MOST_ROWS, 0),
+        "rows": [(o.path, o.reason, o.entry)[:cells] for o in offenders[:_MAX_ROWS]],
+        "more": max(len(offenders) - _MAX_ROWS, 0),
     }
 
 
 def _pictured(offenders: list[Offender], shown: Mapping[str, str]) -> list[Offender]:
-    """Those with a thumbnail; of two that name each other, one."""
+    """Images with a thumbnail; one of each pair that lists each other."""
     pairs: dict[frozenset[str], Offender] = {}
-    for offender in offenders[:_MOST_SHOWN]:
+    for offender in offenders[:_MAX_SHOWN]:
         if offender.path in shown or offender.other in shown:
             pairs.setdefault(frozenset({offender.path, offender.other}), offender)
     return list(pairs.values())
@@ -223,20 +223,20 @@ def _pictured(offenders: list[Offender], shown: Mapping[str, str]) -> list[Offen
 def _figure(offender: Offender) -> dict[str, Any]:
     names = [offender.path] + [offender.other] * bool(offender.other)
     reason = offender.reason
-    if offender.other:  # its name stands there already
+    if offender.other:  # its name is in the caption already
         reason = reason.replace(offender.other, "the right one")
-    # The last folders and the name: what tells pictures apart, and short enough for a caption.
+    # The last two folders and the name: short enough for a caption and usually unique.
     tails = ["/".join(name.split("/")[-3:]) for name in names]
     return {"names": names, "tails": tails, "reason": reason}
 
 
 def _spreads(summary: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
-    """Title, chart and range of each measure of brightness that is known."""
+    """Title, chart and range of each known image statistic."""
     for key, words in _SPREADS.items():
         spread = summary[key]
         if spread["max"] is not None:
-            told = (
-                f"least {spread['min']:.1f}, median {spread['median']:.1f}, "
-                f"greatest {spread['max']:.1f} of 255"
+            text = (
+                f"minimum {spread['min']:.1f}, median {spread['median']:.1f}, "
+                f"maximum {spread['max']:.1f} of 255"
             )
-            yield words, histogram_svg(spread["counts"], words, _BAR), told
+            yield words, histogram_svg(spread["counts"], words, _BAR), text

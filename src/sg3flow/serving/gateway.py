@@ -1,14 +1,16 @@
-"""`sg3flow serve`: one address that always serves the version an alias stands at.
+"""`sg3flow serve`: a gateway that always serves the version an alias points to.
 
-A watcher asks the registry where the alias stands. When it has moved, the new version is loaded and
-warmed in a process of its own beside the old one; then new requests go to it, and the old process
-ends when it has answered what it had, and its copy of the files is removed. A version that does not
-come up leaves the old one serving. A process that dies or hangs is replaced.
+A watcher polls the registry. When the alias changes, the new version is loaded and warmed up in a
+separate process beside the old one. Then new requests go to the new process; the old one finishes
+its requests and ends, and its copy of the files is removed. If a version fails to load, the old one
+continues to serve. A process that dies or hangs is replaced.
 
-A request is never lost by that: it goes to one version as a whole. Where the process that had it
-dies, it is asked again of the one that takes its place, which is safe, for the same request gives
-the same bytes. The header ``X-Sg3flow-Version`` names the version that made an answer; what the
-gateway answers itself (too many requests, too long a body, no version there) has none.
+No request is lost: each goes to one version as a whole. If its process dies, the request is
+repeated on the replacement, which is safe because equal requests give equal bytes. The header
+``X-Sg3flow-Version`` names the version of a response; responses of the gateway itself (too many
+requests, body too long, no version available) have none.
+
+An ordinary proxy cannot do this: it does not read the registry or know when a version is warm.
 """
 
 import asyncio
@@ -37,12 +39,12 @@ _VERSION_HEADER = "X-Sg3flow-Version"
 
 @dataclass(frozen=True)
 class Source:
-    """Where versions come from; both calls may block and raise Sg3flowError.
+    """A source of versions; both functions may block and raise Sg3flowError.
 
     Attributes:
-        name: what is served, for people.
-        wanted: the version that should be served now.
-        fetch: a new folder with that version's files, for the caller to remove.
+        name: name of the model and alias, for messages.
+        wanted: returns the version to serve now.
+        fetch: returns a new folder with the files of a version; the caller removes it.
     """
 
     name: str
@@ -52,31 +54,31 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the gateway behaves.
+    """Settings of the gateway.
 
     Attributes:
-        poll_sec: seconds between two looks at the registry.
-        load_sec: how long a version may take to load and make a first picture.
-        max_waiting: requests at once; more are answered by 503.
-        max_body_bytes: longest body.
-        patience_sec: how long a request waits for a version to be there.
-        ping_sec: how long a version may take to say that it lives; three times late, it hangs.
+        poll_sec: seconds between checks of the registry.
+        load_sec: maximum time for a version to load and generate a first image.
+        max_waiting: maximum concurrent requests; more get status 503.
+        max_body_bytes: maximum length of a body.
+        wait_sec: maximum time a request waits for a version to be available.
+        ping_sec: maximum time to answer a ping; after three late answers a version counts as hung.
     """
 
     poll_sec: float = 5.0
     load_sec: float = 300.0
     max_waiting: int = 256
     max_body_bytes: int = 16 << 20
-    patience_sec: float = 60.0
+    wait_sec: float = 60.0
     ping_sec: float = 10.0
 
 
 class Gateway:
-    """The present worker, the watcher that replaces it, and the requests."""
+    """The current worker, the watcher that replaces it, and the request handlers."""
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self.source, self.settings = source, settings
-        self._worker: Worker  # this and its guard are there from ``running`` on
+        self._worker: Worker  # set by ``running``, like its guard
         self._guard: asyncio.Task[None]
         self._failed: str | None = None
         self._waiting = 0
@@ -97,10 +99,10 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have a version loaded, and follow the alias while the block runs.
+        """Load the first version, and follow the alias inside the block.
 
         Raises:
-            Sg3flowError: the registry is away, or the first version does not come up.
+            Sg3flowError: the registry does not answer, or the first version fails to load.
         """
         version = await asyncio.to_thread(self.source.wanted)
         self._take_over(await self._fetched(version))
@@ -121,19 +123,19 @@ class Gateway:
             try:
                 await self.follow()
             except Sg3flowError as error:
-                self._warn(f"{error}; version {self._worker.version} goes on serving")
+                self._warn(f"{error}; version {self._worker.version} continues to serve")
                 await asyncio.sleep(self.settings.poll_sec)
-            except Exception:  # the watcher must outlive whatever it stumbles over
-                _logger.exception("%s: looking for a new version failed", self.source.name)
+            except Exception:  # the watcher must survive any error
+                _logger.exception("%s: checking for a new version failed", self.source.name)
                 await asyncio.sleep(self.settings.poll_sec)
 
     async def follow(self) -> None:
-        """Serve what should be served now, if it is another version or its process has died.
+        """Replace the worker if another version is wanted or its process has died.
 
-        A version that did not come up is not tried again before the alias has moved.
+        A version that failed to load is not tried again until the alias changes.
 
         Raises:
-            Sg3flowError: the registry is away, or the version does not come up.
+            Sg3flowError: the registry does not answer, or the version fails to load.
         """
         old = self._worker
         wanted = await self._wanted_version(old)
@@ -155,27 +157,29 @@ class Gateway:
         task.add_done_callback(self._retiring.discard)
 
     def _take_over(self, worker: Worker) -> None:
-        """Let a worker answer from now on."""
+        """Send new requests to a worker from now on."""
         self._worker, self._warned = worker, set()
         _logger.info("%s: serving version %s", self.source.name, worker.version)
         self._guard = asyncio.create_task(self._guarded(worker))
 
     async def _guarded(self, worker: Worker) -> None:
-        """End a worker that hangs, and tell how one ended, while it is the present one."""
+        """Kill the current worker if it hangs; log why it ended."""
         name = f"{self.source.name}: version {worker.version}"
         while not await worker.ended(self.settings.poll_sec):
             if worker is not self._worker:
                 return
             if await worker.hangs(self.settings.ping_sec):
-                _logger.warning("%s does not answer any more; its process is killed", name)
+                _logger.warning("%s does not respond; its process is killed", name)
                 worker.kill()
         if worker is self._worker:
-            _logger.warning("%s: its process ended; its last words: %s", name, worker.last_words())
+            _logger.warning(
+                "%s: its process ended; its last output: %s", name, worker.last_output()
+            )
             self._wake.set()
 
     async def _retired(self, old: Worker) -> None:
-        """See a worker that was replaced to its end; its files go, unless they still serve."""
-        await old.retire(self.settings.patience_sec)
+        """Stop a worker that was replaced; remove its files unless the new worker uses them."""
+        await old.retire(self.settings.wait_sec)
         if self._worker.model != old.model:
             await asyncio.to_thread(shutil.rmtree, old.model, ignore_errors=True)
 
@@ -185,19 +189,20 @@ class Gateway:
         except Sg3flowError as error:
             if old.is_alive:
                 raise
-            # The one that died must come back, registry or not: its files are here.
-            self._warn(f"{error}; version {old.version} is started again")
+            # The dead worker can be restarted without the registry: its files are local.
+            self._warn(f"{error}; version {old.version} is restarted")
             return old.version
 
     async def _restarted(self, old: Worker) -> Worker:
-        """The version of a worker that died, from its files here; from new ones if they do not do.
+        """Restart the version of a dead worker from its local files, or from a new copy.
 
-        What keeps it from coming up may pass, and the registry be away: its files stay till then.
+        The cause of the failure may be temporary and the registry unreachable, so the local files
+        are kept until the restart succeeds.
         """
         try:
             return await self._started(old.version, old.model)
         except CheckpointError as error:
-            self._warn(f"{error}; its files are fetched again")
+            self._warn(f"{error}; its files are downloaded again")
             return await self._fetched(old.version)
 
     async def _fetched(self, version: str) -> Worker:
@@ -217,7 +222,7 @@ class Gateway:
 
     async def _invocations(self, request: Request) -> Response:
         if self._waiting >= self.settings.max_waiting:
-            return _refusal(503, "too many requests are waiting; try again in a moment")
+            return _error_response(503, "too many requests are waiting; try again in a moment")
         self._waiting += 1
         try:
             check_content_type(request.headers.get("content-type"))
@@ -226,36 +231,38 @@ class Gateway:
             headers = {name: request.headers[name] for name in _PASSED_ON}
             return await self._answered(body, headers)
         except HTTPError as error:
-            return _refusal(error.status, str(error))
+            return _error_response(error.status, str(error))
         except ClientDisconnect:  # nobody is there to read the answer
-            return _refusal(400, "the request ended early")
+            return _error_response(400, "the request ended early")
         finally:
             self._waiting -= 1
 
     async def _answered(self, body: bytes, headers: dict[str, str]) -> Response:
-        """Ask the present worker; if it dies over the request, its successor, once."""
+        """Send a request to the current worker; if it dies, once more to its replacement."""
         for _ in range(2):
             worker = await self._living_worker()
             if worker is None:
-                return _refusal(503, "the model is not there at the moment; try again")
+                return _error_response(503, "the model is not available at the moment; try again")
             try:
                 status, content, kind = await worker.post(body, headers)
             except aiohttp.ClientError as error:
-                # The connection is lost before the system has told that the process is.
+                # The connection closes before the system reports the end of the process.
                 ended = "died" if await worker.ended(_DEATH_SEC) else f"lost a request ({error})"
-                message = "%s: version %s %s; the request is asked again"
+                message = "%s: version %s %s; the request is repeated"
                 _logger.warning(message, self.source.name, worker.version, ended)
                 continue
             answer = Response(content, status, media_type=kind)
-            if status == 504:  # the one answer of MLflow's that our checks do not word
-                answer = _refusal(504, "the request took too long; ask for fewer pictures at once")
+            if status == 504:  # the only error of MLflow that the worker does not rewrite
+                answer = _error_response(
+                    504, "the request took too long; ask for fewer images at once"
+                )
             answer.headers[_VERSION_HEADER] = worker.version
             return answer
-        return _refusal(503, "the model failed at this request twice")
+        return _error_response(503, "the model failed twice on this request")
 
     async def _living_worker(self) -> Worker | None:
-        """The present worker; one that died is waited for to be replaced."""
-        for _ in range(int(self.settings.patience_sec / 0.05)):
+        """The current worker; if it died, wait for its replacement."""
+        for _ in range(int(self.settings.wait_sec / 0.05)):
             if self._worker.is_alive:
                 return self._worker
             await asyncio.sleep(0.05)
@@ -274,12 +281,12 @@ class Gateway:
         return JSONResponse(content)
 
     def _warn(self, message: str) -> None:
-        if message not in self._warned:  # a server away for a night needs one line, not 5,000
+        if message not in self._warned:  # one line per outage, not one per poll
             _logger.warning(message)
             self._warned.add(message)
 
 
-def _refusal(status: int, sentence: str) -> JSONResponse:
+def _error_response(status: int, sentence: str) -> JSONResponse:
     codes = {503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
     headers = {"Retry-After": "1"} if status == 503 else None
     return JSONResponse(

@@ -1,11 +1,11 @@
-"""What may come over HTTP at all: length, content type, and JSON that says one thing only.
+"""Checks of request bodies: length, content type, and unambiguous JSON of a known shape.
 
-MLflow's own server answers a missing content type and deeply nested JSON by 500, takes bodies of
-any length, and leaves out keys it does not know. ``model_app.py`` and the gateway make these checks
-before it; what they let through is checked value by value in ``request_schema.py``.
+MLflow's own server answers a missing content type or deeply nested JSON with status 500, accepts
+bodies of any length, and ignores unknown keys. ``model_app.py`` and the gateway run these checks
+first; ``request_schema.py`` then checks each value.
 
-json reads the text, because pydantic's parser takes the last of two equal keys without a word;
-pydantic then checks the outer shape.
+The json module parses the text, because pydantic's parser silently accepts duplicate keys; pydantic
+then checks the outer shape.
 """
 
 import json
@@ -23,14 +23,14 @@ from sg3flow.serving.request_schema import COLUMNS, PARAMS, check_names
 FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _MAX_DEPTH = 8
 _MAX_DIGITS = 400
-# A string that never ends is one find too: begun anew at each quote in it, it would take the square
-# of its length.
+# An unterminated string also counts as one match; otherwise the search would restart at each quote
+# and take quadratic time.
 _BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _ADVICE = 'send {"dataframe_records": [{"seed": 1}]}'
 
 
 class HTTPError(Sg3flowError):
-    """A request that is refused before the model sees it; ``status`` is that of the answer."""
+    """A request that is refused before the model sees it; ``status`` is the HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -38,7 +38,7 @@ class HTTPError(Sg3flowError):
 
 
 class SplitTable(BaseModel):
-    """Rows as ``dataframe_split`` has them."""
+    """Rows in the form ``dataframe_split``."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class Invocation(BaseModel):
 
 
 def check_content_type(header: str | None) -> None:
-    """Take JSON in UTF-8 only: CSV has no types to be strict about.
+    """Accept only JSON in UTF-8: CSV has no types to check.
 
     Raises:
         HTTPError: another type, or none (415).
@@ -80,10 +80,10 @@ def check_content_type(header: str | None) -> None:
 
 
 async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: int) -> bytes:
-    """The whole body, unless it is longer than ``limit`` bytes; never holds more than that.
+    """The whole body if it has at most ``limit`` bytes; never buffers more than that.
 
     Args:
-        declared: the header Content-Length, if there is one.
+        declared: value of the header Content-Length, if given.
 
     Raises:
         HTTPError: too long (413).
@@ -102,8 +102,8 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: i
 def checked_body(body: bytes) -> bytes:
     """The body for MLflow: one JSON object of a known form with known names.
 
-    Rows of another form become ``dataframe_records``: of the others MLflow makes arrays, in which
-    true beside a number is 1.
+    Other forms are converted to ``dataframe_records``: MLflow would convert them to arrays, in
+    which true next to a number becomes 1.
 
     Raises:
         HTTPError: says what is wrong (400).
@@ -123,7 +123,7 @@ def checked_body(body: bytes) -> bytes:
         raise _bad(f"the request must hold one of {', '.join(FORMS)}, not {found}; {_ADVICE}")
     records = _records(forms[0], getattr(invocation, forms[0]))
     if not records:
-        raise _bad(f"the request holds no rows; {_ADVICE}")
+        raise _bad(f"the request has no rows; {_ADVICE}")
     if forms[0] == "dataframe_records":
         return body
     return json.dumps({"dataframe_records": records, "params": invocation.params}).encode()
@@ -142,7 +142,7 @@ def _records(form: str, rows: Any) -> list[dict[str, Any]]:
 
 
 def _sentence(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
-    """What pydantic found wrong with the outer shape, in our words."""
+    """One sentence for an error of pydantic about the outer shape."""
     form = str(place[0])
     if form == "params":
         return f"params must be an object, not a {_kind(content['params'])}"
@@ -152,7 +152,7 @@ def _sentence(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
             return "dataframe_split must hold columns, a list of names, and data, a list of lists"
         return "dataframe_split must be an object of columns and data"
     if isinstance(content[form], dict) and form != "dataframe_records":
-        return f"{form} as an object must hold lists of one length, one a column"
+        return f"{form} as an object must hold lists of equal length, one per column"
     return f"{form} must be a list of rows, each an object; {_ADVICE}"
 
 
@@ -161,14 +161,14 @@ def _check_split(table: SplitTable) -> None:
     if len(set(columns)) != len(columns) or any(len(row) != len(columns) for row in data):
         raise _bad("dataframe_split must hold a value for each column, each column once")
     if table.index is not None and len(table.index) != len(data):
-        raise _bad("dataframe_split must hold as many entries in index as rows in data")
+        raise _bad("dataframe_split must have as many entries in index as rows in data")
     _check_names("column", columns, COLUMNS)
 
 
 def _check_columns(form: str, columns: dict[str, list[Any]]) -> None:
     _check_names("column", columns, COLUMNS)
     if len({len(values) for values in columns.values()}) > 1:
-        raise _bad(f"{form} as an object must hold lists of one length, one a column")
+        raise _bad(f"{form} as an object must hold lists of equal length, one per column")
 
 
 def _check_records(form: str, rows: list[dict[str, Any]]) -> None:
@@ -178,8 +178,8 @@ def _check_records(form: str, rows: list[dict[str, Any]]) -> None:
         _check_names("column", row, COLUMNS)
         if form != "dataframe_records" and row.keys() != rows[0].keys():
             raise _bad(
-                f"every row of {form} needs the same columns, which row {i} and row 0 do not "
-                "have; dataframe_records takes any"
+                f"rows of {form} must have the same columns, but row {i} and row 0 differ; "
+                "dataframe_records accepts different columns"
             )
 
 
@@ -205,11 +205,11 @@ def _parsed(body: bytes) -> Any:
         )
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise _bad(f"the request is no valid JSON: {error.msg} at {place}") from None
+        raise _bad(f"the request is not valid JSON: {error.msg} at {place}") from None
 
 
 def _is_deep(text: str) -> bool:
-    """Whether brackets nest too deep, those in strings not counted; before a parser recurses."""
+    """Whether brackets outside strings nest too deep; checked before a parser recurses."""
     depth = 0
     for found in _BRACKETS.finditer(text):
         if found[0] in ("[", "{"):
@@ -222,7 +222,7 @@ def _is_deep(text: str) -> bool:
 
 
 def _no_constant(name: str) -> Any:
-    raise _bad(f"{name} is no JSON number")
+    raise _bad(f"{name} is not a JSON number")
 
 
 def _number(digits: str) -> int:
@@ -235,12 +235,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise _bad(f"the key {ascii(twice)[:60]} stands twice in one object")
+        raise _bad(f"the key {ascii(twice)[:60]} occurs twice in one object")
     return content
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "truth value", list: "list", str: "text", type(None): "null"}
+    kinds = {bool: "boolean", list: "list", str: "string", type(None): "null"}
     return kinds.get(type(value), "number")
 
 

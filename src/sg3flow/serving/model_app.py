@@ -1,9 +1,9 @@
-"""MLflow's scoring application for one registered version, behind our checks of a request's body.
+"""MLflow's scoring application for one registered version, with our checks of request bodies.
 
 ``uvicorn --app-dir MODEL/code sg3flow.serving.model_app:app`` serves the version whose folder the
-environment variable ``__pyfunc_model_path__`` names, as ``mlflow models serve`` does, with the code
-that was packaged with it. What MLflow would read loosely is refused before it reads it, and errors
-that MLflow words itself are cut down to one sentence. `sg3flow serve` and the container run it.
+environment variable ``__pyfunc_model_path__`` names, like ``mlflow models serve``, with the code
+packaged with it. Bodies that MLflow would accept too leniently are refused before it sees them, and
+its own errors are shortened to one sentence. `sg3flow serve` and the container image run this.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ _MAX_SENTENCE = 1000
 
 
 class CheckedRequests:
-    """ASGI middleware: passes on requests whose body is one of ours, and words errors.
+    """ASGI middleware: checks the body of requests and rewrites errors.
 
     Args:
         app: MLflow's application.
-        max_body_bytes: longest body.
-        wait_sec: how long a body may take to arrive.
+        max_body_bytes: maximum length of a body.
+        wait_sec: maximum time for a body to arrive.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, wait_sec: float) -> None:
@@ -43,13 +43,13 @@ class CheckedRequests:
             async with asyncio.timeout(self.wait_sec):
                 body = await self._checked_body(Request(scope, receive))
         except HTTPError as error:
-            await _refusal(error.status, "BAD_REQUEST", str(error))(scope, receive, send)
+            await _error_response(error.status, "BAD_REQUEST", str(error))(scope, receive, send)
         except TimeoutError:
-            await _too_slow()(scope, receive, send)
-        except ClientDisconnect:  # nobody is there to read an answer
+            await _timeout_response()(scope, receive, send)
+        except ClientDisconnect:  # nobody reads the response
             return
         else:
-            await self.app(scope, _Replay(body, receive), _Worded(scope, receive, send))
+            await self.app(scope, _Replay(body, receive), _RewrittenErrors(scope, receive, send))
 
     async def _checked_body(self, request: Request) -> bytes:
         check_content_type(request.headers.get("content-type"))
@@ -59,7 +59,7 @@ class CheckedRequests:
 
 
 class _Replay:
-    """Gives a body that was read already, then whatever the client does."""
+    """Replays a body that was already read, then forwards messages of the client."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self.body: bytes | None = body
@@ -72,8 +72,8 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-class _Worded:
-    """Passes an answer on, except errors: they are held back and worded."""
+class _RewrittenErrors:
+    """Forwards responses; errors are collected and rewritten."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self.receive, self.send = scope, receive, send
@@ -87,14 +87,14 @@ class _Worded:
         elif message["type"] == "http.response.body":
             self.content += message.get("body", b"")
             if not message.get("more_body", False):
-                answer = _worded(self.status, bytes(self.content))
+                answer = _rewritten(self.status, bytes(self.content))
                 await answer(self.scope, self.receive, self.send)
 
 
-def _worded(status: int, content: bytes) -> JSONResponse:
-    """An error of MLflow's as code and sentence; what the client has no use for is logged here."""
+def _rewritten(status: int, content: bytes) -> JSONResponse:
+    """Rewrite an error of MLflow as code and sentence; details go to the log."""
     if status == 504:
-        return _too_slow()
+        return _timeout_response()
     text = content.decode(errors="replace")
     try:
         error = json.loads(text)
@@ -103,24 +103,24 @@ def _worded(status: int, content: bytes) -> JSONResponse:
         error, code, message = {}, "BAD_REQUEST", text
     if "stack_trace" in error or (status >= 500 and not error):
         _logger.error("a request failed: %s\n%s", message, error.get("stack_trace", ""))
-        sentence = "the server failed at this request; its log says where"
-        return _refusal(500, "INTERNAL_ERROR", sentence)
-    # MLflow puts the whole request before the reason.
+        sentence = "the server failed on this request; its log has the details"
+        return _error_response(500, "INTERNAL_ERROR", sentence)
+    # MLflow puts the whole request in front of the reason.
     sentence = " ".join(message.rpartition("\nError: ")[2].split())
-    return _refusal(status, code, sentence[:_MAX_SENTENCE])
+    return _error_response(status, code, sentence[:_MAX_SENTENCE])
 
 
-def _too_slow() -> JSONResponse:
-    sentence = "the request took too long; ask for fewer pictures at once"
-    return _refusal(504, "DEADLINE_EXCEEDED", sentence)
+def _timeout_response() -> JSONResponse:
+    sentence = "the request took too long; ask for fewer images at once"
+    return _error_response(504, "DEADLINE_EXCEEDED", sentence)
 
 
-def _refusal(status: int, code: str, sentence: str) -> JSONResponse:
+def _error_response(status: int, code: str, sentence: str) -> JSONResponse:
     return JSONResponse({"error_code": code, "message": sentence}, status)
 
 
 def _checked_application() -> ASGIApp:
-    # Its module loads the model: by now this process has the sg3flow that stands beside the model.
+    # This import loads the model; sg3flow must already be the one packaged with the model.
     from mlflow.pyfunc.scoring_server.app import app as scoring_app
 
     limits = Limits.from_environment()

@@ -1,9 +1,9 @@
-"""A version of a model served by a process of its own: MLflow's scoring server on a Unix socket.
+"""A worker process that serves one version: MLflow's scoring server on a Unix socket.
 
-The process runs the code that was packaged with the version: its ``model_app.py``, or, in a version
-that sg3flow 0.1 registered, which has none, the application that ``mlflow models serve`` starts,
-into which that code puts its checks itself. Nothing but its owner reaches the socket. What it
-writes stands in our own log; its last lines are kept, to say why it ended.
+The process runs the code packaged with the version: its ``model_app.py``. Versions registered by
+sg3flow 0.1 have no such file; for them it runs the application of ``mlflow models serve``, into
+which their code inserts its checks. Only the owner can access the socket. The output of the process
+goes to our log; its last lines are kept to explain why it ended.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from sg3flow.errors import CheckpointError
 
 _MODEL_APP = "sg3flow/serving/model_app.py"
 _MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
-_MODEL_VARIABLE = "__pyfunc_model_path__"  # where either application looks for its model
+_MODEL_VARIABLE = "__pyfunc_model_path__"  # where both applications look for the model
 _PR_SET_PDEATHSIG = 1
 _LOG_LINES = 5
 _LOG_BYTES = 4096
@@ -32,13 +32,13 @@ _PINGS = 3
 
 
 class Worker:
-    """One version, loaded, warmed and answering.
+    """One version, loaded and ready.
 
     Attributes:
         version: number of the version.
-        model: folder of the version's files.
-        in_flight: requests it is working on.
-        socket: where it listens.
+        model: folder with the files of the version.
+        in_flight: number of requests in progress.
+        socket: path of its socket.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Worker:
     ) -> None:
         self.version, self.model, self.in_flight = version, model, 0
         self._process, self._folder = process, folder
-        self._said = b""
+        self._output = b""
         self._listening = asyncio.create_task(self._listen())
         self.socket = folder / "socket"
-        # A connection each: one that is kept may be closed at the moment it is used again.
+        # One connection per request: a kept connection may be closed at the moment of its reuse.
         connector = aiohttp.UnixConnector(str(self.socket), limit=0, force_close=True)
-        # The server behind the socket ends what takes too long by itself.
+        # No timeout here: the server behind the socket has its own.
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None)
         )
@@ -61,11 +61,12 @@ class Worker:
         """Start the process and wait until it has answered a first request.
 
         Args:
-            model: folder of the version, as MLflow keeps it.
-            load_sec: how long loading and the first request may take.
+            model: folder of the version in the format of MLflow.
+            load_sec: maximum time for loading and the first request.
 
         Raises:
-            CheckpointError: it ended, or gave no picture in time; says its last words.
+            CheckpointError: it ended, or generated no image in time; the message has its last
+                output.
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
         process = await asyncio.create_subprocess_exec(
@@ -75,7 +76,7 @@ class Worker:
             cwd=folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the gateway, which lets it answer what it has
+            start_new_session=True,  # Ctrl-C goes to the gateway, which lets workers finish
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         worker = cls(version, model, process, folder)
@@ -87,14 +88,14 @@ class Worker:
             await worker.stop()
             if isinstance(error, TimeoutError):
                 raise CheckpointError(
-                    f"it was not ready within {load_sec:g} s; {worker.last_words()}"
+                    f"it was not ready within {load_sec:g} s; {worker.last_output()}"
                 ) from None
             raise
         return worker
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is running."""
         return self._process.returncode is None
 
     async def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
@@ -113,26 +114,26 @@ class Worker:
             self.in_flight -= 1
 
     async def ended(self, wait_sec: float) -> bool:
-        """Whether the process has ended, or does within ``wait_sec``; then its words are read."""
+        """Whether the process ends within ``wait_sec``; if so, reads the rest of its output."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), wait_sec)
-            await self._hear_out()
+            await self._read_rest()
         return not self.is_alive
 
     async def hangs(self, ping_sec: float) -> bool:
-        """Whether it runs on and leaves ping after ping without an answer, for so long each."""
+        """Whether it is running but answers none of several pings within ``ping_sec`` each."""
         for _ in range(_PINGS):
             if not self.is_alive or await self._answers(ping_sec):
                 return False
         return self.is_alive
 
     def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
+        """Kill the process immediately."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def retire(self, wait_sec: float) -> None:
-        """Stop as soon as no request is in flight any more, or after ``wait_sec``."""
+        """Stop when no request is in flight, or after ``wait_sec``."""
         deadline = time.monotonic() + wait_sec
         while self.in_flight and self.is_alive and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -148,26 +149,26 @@ class Worker:
                 self.kill()
                 await self._process.wait()
         await self._session.close()
-        await self._hear_out()
+        await self._read_rest()
         self._listening.cancel()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def last_words(self) -> str:
-        """The last lines the process wrote."""
-        text = self._said.decode(errors="replace")
+    def last_output(self) -> str:
+        """The last lines of output of the process."""
+        text = self._output.decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " / ".join(lines[-_LOG_LINES:])[-500:] or "it wrote nothing"
 
     async def _listen(self) -> None:
-        """Pass on what the process writes, until it ends."""
+        """Forward the output of the process until it ends."""
         assert self._process.stdout is not None
         while news := await self._process.stdout.read(_LOG_BYTES):
-            self._said = (self._said + news)[-_LOG_BYTES:]
-            with contextlib.suppress(OSError, ValueError):  # nobody reads our log: go on serving
+            self._output = (self._output + news)[-_LOG_BYTES:]
+            with contextlib.suppress(OSError, ValueError):  # serving does not depend on the log
                 print(news.decode(errors="replace"), end="", file=sys.stderr, flush=True)
 
-    async def _hear_out(self) -> None:
-        # Bounded: a child of the process's own may hold its output open.
+    async def _read_rest(self) -> None:
+        # With a timeout: a child of the process may keep its output open.
         await asyncio.wait({self._listening}, timeout=1.0)
 
     async def _answers(self, wait_sec: float | None) -> bool:
@@ -181,27 +182,29 @@ class Worker:
     async def _wait_until_up(self) -> None:
         while not await self._answers(None):
             if await self.ended(0.05):
-                raise CheckpointError(f"its process ended while loading; {self.last_words()}")
+                raise CheckpointError(f"its process ended while loading; {self.last_output()}")
 
     async def _warm_up(self) -> None:
-        """Let it make one picture: the first one takes longer, and shows that it can."""
+        """Generate one image: the first takes longer, and it shows that the model works."""
         for row in ({"seed": 0}, {"seed": 0, "class": 0}):
             headers = {"content-type": "application/json"}
             body = json.dumps({"dataframe_records": [row]}).encode()
             try:
                 status, answer, _ = await self.post(body, headers)
             except aiohttp.ClientError as error:
-                raise CheckpointError(f"it died of its first request: {error}") from None
+                raise CheckpointError(f"it died on its first request: {error}") from None
             if status == 200:
                 return
-        raise CheckpointError(f"it cannot make a picture: {answer.decode(errors='replace')[:300]}")
+        raise CheckpointError(
+            f"it cannot generate an image: {answer.decode(errors='replace')[:300]}"
+        )
 
 
 def _application(model: Path) -> tuple[str, ...]:
-    """What uvicorn is to run for a version.
+    """Arguments of uvicorn for a version.
 
-    The model's folder of code comes first on the path: an sg3flow that is imported from elsewhere
-    before the model is loaded would stay, and MLflow would take it for the model's own.
+    The code folder of the model comes first on the path. If another sg3flow were imported before
+    the model is loaded, MLflow would use that one instead of the packaged code.
     """
     code = model / "code"
     name = _MODEL_APP.removesuffix(".py").replace("/", ".") + ":app"

@@ -1,4 +1,4 @@
-"""From a packaged generator and a request to the bytes of an image file; safe to use in threads."""
+"""Generates the image file of a request with a packaged generator; thread-safe."""
 
 import copy
 import io
@@ -29,19 +29,19 @@ from sg3flow.settings import DEVICE
 
 
 class Predictor:
-    """Makes pictures with one generator; the same request gives the same bytes.
+    """Generates images with one generator; equal requests give equal bytes.
 
-    Waiting pictures are computed side by side, each alone: in a batch, the last bits of a picture
-    would depend on its neighbors, for StyleGAN3 scales the styles of a batch by their mean square.
+    Concurrent requests are not batched: in a batch the last bits of an image would depend on the
+    other images, because StyleGAN3 normalizes the styles over the batch.
 
     Args:
         G: the generator, in evaluation mode.
-        together: pictures computed at once, on a share of the cores each.
+        together: number of images to compute concurrently; they share the CPU cores.
     """
 
     def __init__(self, G: Generator, together: int = 1) -> None:
         self.G = G
-        # The input's transform is state of a network: one picture at a time on each.
+        # The input transform is state of the network, so each copy computes one image at a time.
         self._free: queue.SimpleQueue[Generator] = queue.SimpleQueue()
         self._free.put(G)
         for _ in range(together - 1):
@@ -51,11 +51,11 @@ class Predictor:
 
     @classmethod
     def load(cls, weights: Path, description: Path) -> "Predictor":
-        """A predictor from a package's two files, on the device that ``SG3FLOW_DEVICE`` names.
+        """A predictor from the two files of a package, on the device ``SG3FLOW_DEVICE``.
 
         Raises:
             CheckpointError: the files are missing, damaged or do not belong together.
-            ConfigError: there is no such device, or a limit in the environment is no number.
+            ConfigError: there is no such device, or a limit in the environment is not a number.
         """
         together = Limits.from_environment().together
         device = pick_device(DEVICE.text())
@@ -65,17 +65,17 @@ class Predictor:
 
     @property
     def shapes(self) -> Shapes:
-        """The generator's sizes."""
+        """The sizes of the generator."""
         G = self.G
         return Shapes(G.c_dim, G.img_resolution, G.img_channels, G.z_dim, G.w_dim, G.num_ws)
 
     def predict(self, request: Request) -> bytes:
-        """The file of a request; its bytes do not depend on what is computed beside it.
+        """The image file of a request; concurrent requests do not change its bytes.
 
         Raises:
-            ConfigError: the seed, the class or the look is not one this generator can serve, or
-                vectors that it draws no finite picture from.
-            CheckpointError: the generator draws values that are not finite.
+            ConfigError: the generator cannot serve the seed, class or options, or a vector leads to
+                values that are not finite.
+            CheckpointError: the generator generates values that are not finite.
         """
         G = self._free.get()
         try:
@@ -98,7 +98,7 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
         return png_bytes(image)
     pixels = image[:, :, 0] if image.shape[2] == 1 else image
     stream = io.BytesIO()
-    # No chroma subsampling: on the small images of a small network it shows.
+    # No chroma subsampling: it is visible in small images.
     more = {"subsampling": 0} if kind == "jpeg" else {"method": 4}
     picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
     picture.save(stream, kind.upper(), quality=quality, **more)
@@ -107,17 +107,17 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
 
 def _drawn(G: Generator, request: Request) -> Image:
     if request.seed is not None:
-        return render_image(G, request.seed, request.look, request.class_index)
-    with placed_as(G, request.look):
+        return render_image(G, request.seed, request.options, request.class_index)
+    with placed_as(G, request.options):
         try:
-            return synthesize(G, _vector_ws(G, request), request.look.noise_mode, 0)
+            return synthesize(G, _vector_ws(G, request), request.options.noise_mode, 0)
         except CheckpointError as error:
-            # A client's own numbers may lead out of float32: no fault of the server.
+            # A vector of the client can overflow float32: a client error, not a server error.
             raise ConfigError(f"{error}, from this vector") from None
 
 
 def _vector_ws(G: Generator, request: Request) -> torch.Tensor:
-    """The w's of a request without a seed, [1, num_ws, w_dim]."""
+    """The ws of a request without a seed, [1, num_ws, w_dim]."""
     device = network_device(G)
     if request.ws is not None:
         w = torch.tensor(request.ws, dtype=torch.float32, device=device)  # [1 or num_ws, w_dim]
@@ -125,9 +125,9 @@ def _vector_ws(G: Generator, request: Request) -> torch.Tensor:
     z = torch.tensor([request.z], dtype=torch.float32, device=device)  # [1, z_dim]
     label = class_label(G, request.class_index).to(device)
     with torch.no_grad():
-        return G.mapping(z, label, truncation_psi=request.look.psi)
+        return G.mapping(z, label, truncation_psi=request.options.psi)
 
 
 def _twin(G: Generator) -> Generator:
-    """The same network with a state of its own; the weights are shared."""
+    """A copy of the network with its own state and shared weights."""
     return copy.deepcopy(G, {id(parameter): parameter for parameter in G.parameters()})

@@ -1,18 +1,18 @@
-"""The registered model as MLflow loads it (models from code): a thin adapter, no pickle.
+"""The registered model for MLflow (models from code): a thin adapter without pickle.
 
-A request is rows with a ``seed``, a ``z`` or a ``w`` each, and optionally ``psi``, ``class``,
-``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``, in the row or as
-``params`` for the rows that give none (a null counts as none):
+A request has rows, each with a ``seed``, a ``z`` or a ``w``, and optionally ``psi``, ``class``,
+``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``; ``params`` has
+values for rows without their own (null counts as not given):
 ``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
-``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one per row, in order; jpeg and webp stand
-under those names. A wrong value is answered by status 400 and a sentence; a model that draws no
-finite values, by 500.
+``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one entry per row, in order; jpeg and webp
+have their own keys. An invalid value gives status 400 and a sentence; a model that generates values
+that are not finite gives status 500.
 
-What MLflow drops or changes before it calls ``predict`` (unknown names, doubled keys, NaN) cannot
-be seen here: ``model_app.py`` checks a body before MLflow reads it.
+MLflow drops or changes some input before it calls ``predict`` (unknown names, duplicate keys, NaN);
+``model_app.py`` therefore checks the body before MLflow reads it.
 
-The environment variable ``SG3FLOW_DEVICE`` says where images are made: ``auto`` (the default: the
-CUDA device if there is one), ``cpu`` or ``cuda``. ``request_schema.py`` has the limits.
+The environment variable ``SG3FLOW_DEVICE`` selects the device: ``auto`` (default: CUDA if
+available), ``cpu`` or ``cuda``. ``request_schema.py`` has the limits.
 """
 
 import base64
@@ -42,9 +42,9 @@ _PARAM_TYPES = dict.fromkeys(PARAMS, DataType.double) | {
 
 
 class PredictionError(mlflow.MlflowException):  # type: ignore[misc]  # MLflow is untyped here
-    """An error whose message stays as it is.
+    """An error with a fixed message.
 
-    MLflow's server assigns another one, with the whole request before the reason.
+    MLflow's server would replace it by one that starts with the whole request.
     """
 
     @property
@@ -61,7 +61,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
     """Seeds and vectors in, images out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the package's two files."""
+        """Load the two files of the package."""
         weights, description = (Path(context.artifacts[k]) for k in ("weights", "description"))
         self.predictor = Predictor.load(weights, description)
         self.limits = Limits.from_environment()
@@ -72,7 +72,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Make one image per row; MLflow turns errors into status 400 or 500 and a sentence."""
+        """Generate one image per row; errors become status 400 or 500 and a sentence."""
         try:
             rows, shapes = _rows(model_input), self.predictor.shapes
             requests = read_requests(rows, params or {}, shapes, self.limits)
@@ -81,9 +81,9 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
             raise PredictionError(str(error), INVALID_PARAMETER_VALUE) from None
         except CheckpointError as error:
             raise PredictionError(str(error), INTERNAL_ERROR) from None
-        except Exception:  # MLflow would answer 400 and send the client our traceback
+        except Exception:  # MLflow would send status 400 and the traceback
             _logger.exception("a request failed")
-            sentence = "the server failed at this request; its log says where"
+            sentence = "the server failed on this request; its log has the details"
             raise PredictionError(sentence, INTERNAL_ERROR) from None
         return [_answer(*pair) for pair in zip(requests, images, strict=True)]
 
@@ -94,8 +94,8 @@ def _answer(request: Request, image: bytes) -> dict[str, Any]:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as the client meant them: pandas fills what a row leaves out with NaN."""
-    # As objects, so that a column of whole numbers next to one of floats stays whole.
+    """The rows as sent by the client: values that pandas filled with NaN are removed."""
+    # As objects, so that integer columns next to float columns stay integers.
     rows = table.astype(object).to_numpy()
     given = [dict(zip(table.columns, row, strict=True)) for row in rows]
     return [{k: v for k, v in row.items() if not _is_gap(v)} for row in given]
@@ -106,15 +106,15 @@ def _is_gap(value: Any) -> bool:
 
 
 def example(num_classes: int) -> pd.DataFrame:
-    """A request that a model of so many classes answers."""
+    """An example request for a model with ``num_classes`` classes."""
     return pd.DataFrame([{"seed": 1, "class": 0} if num_classes else {"seed": 1}])
 
 
 def signature() -> ModelSignature:
-    """What goes in and out.
+    """The input and output schema.
 
-    The columns are of any type on purpose: declared as numbers, MLflow would turn true, "7" and
-    1.5 into seeds before we see them.
+    Columns have type "any" on purpose: if declared as numbers, MLflow would convert true, "7" and
+    1.5 to seeds before our checks.
     """
     columns = [ColSpec(AnyType(), name, required=False) for name in COLUMNS]
     params = [ParamSpec(name, _PARAM_TYPES[name], default) for name, default in PARAMS.items()]

@@ -1,10 +1,12 @@
-"""What a request may say: its limits, the pydantic schema of a row, and the sentences of errors.
+"""The schema of requests: limits, the pydantic model of a row, and error messages.
 
-A row asks for one image; ``params`` hold for the rows that do not give a value themselves. The
-schema is made for one generator, whose sizes bound the values. Everything wrong is a ConfigError
-with one sentence that names the row, the field, what was expected and what was found; nothing is
-guessed, rounded or left out. pydantic decides what fits; the sentences are ours, because its own
-are written for programmers and take several lines.
+A row asks for one image; ``params`` apply to rows without their own value. The schema belongs to
+one generator, whose sizes limit the values. Every problem is a ConfigError with one sentence that
+names the row, the field, what was expected and what was found; nothing is guessed, rounded or
+ignored. pydantic validates; the messages are our own, because those of pydantic are written for
+programmers and take several lines.
+
+Longer than most files: schema, limits and messages belong together.
 """
 
 import functools
@@ -32,14 +34,14 @@ from sg3flow.rendering.images import MAX_SEED, RenderOptions
 MAX_PSI = 2.0
 MAX_SHIFT = 10.0
 MAX_DEGREES = 360.0
-# Far beyond what a mapping network gives; larger numbers only leave the range of float32.
+# Far larger than any output of a mapping network; larger values would only overflow float32.
 MAX_COORDINATE = 1000.0
 FORMATS = ("png", "jpeg", "webp")
 DEFAULT_QUALITY = 90
 
-# Where an image comes from: a row names exactly one.
+# The source of an image: a row has exactly one.
 SOURCES = ("seed", "z", "w")
-# Name -> the value that holds where neither row nor parameters give one; None: not set.
+# Name -> default if neither row nor params give a value; None: not set.
 PARAMS: dict[str, float | str | None] = {
     "psi": 1.0,
     "class": None,
@@ -58,7 +60,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Images per request, side in pixels (0: any), bytes of pixels and of a body; at once."""
+    """Limits: images per request, side in pixels (0: any), bytes, concurrent images."""
 
     max_pictures: int = 64
     max_side: int = 0
@@ -68,10 +70,10 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> "Limits":
-        """The limits that hold for this process.
+        """The limits of this process.
 
         Raises:
-            ConfigError: a variable that is no number in its range.
+            ConfigError: a variable is not a number in its range.
         """
         return cls(
             settings.SERVE_MAX_PICTURES.whole_number(),
@@ -82,13 +84,13 @@ class Limits:
         )
 
     def side_of(self, resolution: int) -> int:
-        """The largest side an image of a network of ``resolution`` pixels may have here."""
+        """The largest allowed side of an image for a network of ``resolution`` pixels."""
         return min(resolution, self.max_side) if self.max_side else resolution
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What requests are checked against: the sizes of a generator."""
+    """The sizes of a generator, for checks of requests."""
 
     num_classes: int
     resolution: int
@@ -100,21 +102,21 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Request:
-    """One image to make, from a seed, a z or ws.
+    """One image to generate, from a seed, a z or ws.
 
     Args:
-        seed: 0 to 2^32 - 1; None where a vector is given.
-        look: truncation (of a seed or a z), translation, rotation.
-        class_index: the class of a labeled network; None for an unlabeled one, and for ws.
-        z: a latent of z_dim numbers, in place of a seed.
-        ws: one w for all layers, or one for each, of w_dim numbers; used as they are.
+        seed: 0 to 2^32 - 1; None if a vector is given.
+        options: truncation (of a seed or z), translation, rotation.
+        class_index: the class for a conditional network; None for others, and for ws.
+        z: a latent of z_dim numbers, instead of a seed.
+        ws: one w of w_dim numbers for all layers, or one per layer; used without truncation.
         kind: png, jpeg or webp.
         quality: 1 to 100, for jpeg and webp.
-        size: side of the image in pixels; 0: as the network draws it.
+        size: side of the image in pixels; 0: resolution of the network.
     """
 
     seed: int | None
-    look: RenderOptions = field(default_factory=RenderOptions)
+    options: RenderOptions = field(default_factory=RenderOptions)
     class_index: int | None = None
     z: Vector | None = None
     ws: tuple[Vector, ...] | None = None
@@ -126,22 +128,24 @@ class Request:
 def read_requests(
     rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any], shapes: Shapes, limits: Limits
 ) -> list[Request]:
-    """Check rows and parameters and make requests of them; a row's value wins over the parameter.
+    """Check rows and params and convert them to requests; a row's value overrides the param.
 
     Args:
         rows: one per image; one of ``SOURCES`` and any of ``PARAMS``.
         params: any of ``PARAMS``, for all rows.
-        shapes: what the generator takes and gives.
-        limits: how much a request may ask for.
+        shapes: sizes of the generator.
+        limits: limits of a request.
 
     Raises:
-        ConfigError: says which value of which row is wrong, and what was expected.
+        ConfigError: a value is invalid; the message names the row and what was expected.
     """
     if not rows:
-        raise ConfigError("the request holds no rows; give at least one, like {'seed': 1}")
+        raise ConfigError("the request has no rows; give at least one, such as {'seed': 1}")
     if len(rows) > limits.max_pictures:
         most = limits.max_pictures
-        raise ConfigError(f"at most {most} pictures a request, not {len(rows)}; send several")
+        raise ConfigError(
+            f"at most {most} images per request, not {len(rows)}; send several requests"
+        )
     check_names("param", params, tuple(PARAMS))
     given = {name: value for name, value in params.items() if not _is_default(name, value)}
     requests = [
@@ -152,7 +156,7 @@ def read_requests(
 
 
 def check_names(kind: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse unknown names: a misspelled ``psi`` would silently give another image.
+    """Refuse unknown names: a misspelled ``psi`` would silently have no effect.
 
     Raises:
         ConfigError: an unknown name.
@@ -164,17 +168,17 @@ def check_names(kind: str, given: Iterable[str], known: Sequence[str]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for an error message: short, and harmless in a terminal."""
+    """A value for an error message: short and safe in a terminal."""
     item = value.item() if isinstance(value, np.generic) else value
     if isinstance(item, int) and abs(item) >= 10**60:
-        return "a huge number"  # its digits may take minutes to write
+        return "a huge number"  # converting it to text may take minutes
     if isinstance(item, list | tuple | dict | np.ndarray):
-        return f"a {'object' if isinstance(item, dict) else 'list'} of {len(item)}"
+        return f"{'an object' if isinstance(item, dict) else 'a list'} of {len(item)}"
     return ascii(item)[:60]
 
 
 def _is_default(name: str, value: Any) -> bool:
-    # MLflow fills in the params that a request does not give: those are not the client's words.
+    # MLflow fills in the defaults of params; they do not come from the client.
     return value is None or (name in ("psi", "format") and value == PARAMS[name])
 
 
@@ -184,7 +188,7 @@ def _check_pixels(requests: Sequence[Request], shapes: Shapes, limits: Limits) -
     if total > limits.max_pixel_bytes:
         raise ConfigError(
             f"the request asks for {total / 2**20:.1f} MiB of pixels, at most "
-            f"{limits.max_pixel_bytes / 2**20:.0f} are allowed; ask for fewer pictures or a "
+            f"{limits.max_pixel_bytes / 2**20:.0f} are allowed; ask for fewer images or a "
             "smaller size"
         )
 
@@ -207,7 +211,7 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
         w = [w]
     return Request(
         seed=row["seed"],
-        look=RenderOptions(
+        options=RenderOptions(
             psi=row["psi"],
             translate=(row["translate_x"], row["translate_y"]),
             rotate=row["rotate"],
@@ -229,9 +233,7 @@ def _check_together(where: str, row: Mapping[str, Any], has_psi: bool, num_class
         raise ConfigError(f"{where}: give one of seed, z and w, not {found}")
     for name, is_given in (("psi", has_psi), ("class", row["class"] is not None)):
         if sources == ["w"] and is_given:
-            raise ConfigError(
-                f"{where}: {name} does nothing to a w, which is used as it is; leave it out"
-            )
+            raise ConfigError(f"{where}: {name} has no effect on a w; leave it out")
     if num_classes == 0 and row["class"] is not None:
         raise ConfigError(f"{where}: this model has no classes; leave class out")
     if num_classes and sources != ["w"] and row["class"] is None:
@@ -294,7 +296,7 @@ def _number_words(limit: float) -> str:
 
 def _list_of(item: Any, length: int) -> Any:
     def check(value: Any) -> Any:
-        # Before the items are looked at: a list of another length is that, whatever it holds.
+        # Before the items are checked, so that the error is about the length.
         if isinstance(value, list) and len(value) != length:
             raise PydanticCustomError("list_length", "another length", {"length": length})
         return value
@@ -307,13 +309,13 @@ def _w_form(value: Any) -> str:
 
 
 def _whole(value: Any) -> Any:
-    # A float is taken if it is whole: JSON's 1.0, and pandas' only way to hold a column with gaps.
+    # Whole floats are accepted: JSON's 1.0, and pandas' form of integer columns with gaps.
     item = _primitive(value)
     return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
 def _primitive(value: Any) -> Any:
-    """A value as JSON has it: pandas and MLflow hand over NumPy's scalars and arrays."""
+    """A value as plain JSON types: pandas and MLflow pass NumPy scalars and arrays."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray | list | tuple):
@@ -324,14 +326,14 @@ def _primitive(value: Any) -> Any:
 def _sentence(
     where: str, error: ErrorDetails, values: Mapping[str, Any], schema: type[BaseModel]
 ) -> str:
-    """One error of pydantic in our words: where, what is expected there, and what was found."""
+    """One sentence for an error of pydantic: where, what was expected, and what was found."""
     name, path, kind = str(error["loc"][0]), error["loc"][1:], error["type"]
     indices = [step for step in path if isinstance(step, int)]
     found = functools.reduce(lambda value, i: value[i], indices, values[name])
     label = f"{where}: {name}" + "".join(f"[{i}]" for i in indices)
     if kind == "list_length" and path == ("layers",):
         length = error["ctx"]["length"]
-        return f"{label} must hold one list or {length}, not {len(found)} of them"
+        return f"{label} must be one list or a list of {length} lists, not of {len(found)}"
     if kind == "list_length":
         return f"{label} must be a list of {error['ctx']['length']} numbers, not {len(found)}"
     expected = schema.model_fields[name].description

@@ -241,7 +241,8 @@ class Job:
     @property
     def command(self) -> str:
         """The command line of this process, without secrets."""
-        return without_secrets(shlex.join(["python", *sys.argv]))
+        program = ["python"] if sys.argv[0].endswith(".py") else []  # else it is `sg3flow train`
+        return without_secrets(shlex.join([*program, *sys.argv]))
 
     def provenance(self) -> dict[str, Any]:
         """The part of provenance.json that only the training knows."""

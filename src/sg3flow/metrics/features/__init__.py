@@ -1,4 +1,4 @@
-"""What a metric asks of a feature extractor, and the way to one by name."""
+"""The interface of feature extractors, public weights, and features of a random network."""
 
 import hashlib
 from itertools import pairwise
@@ -13,63 +13,6 @@ from sg3flow.downloads import cached
 from sg3flow.errors import DataError, MetricError
 from sg3flow.transfers import RetryPolicy
 
-
-class FeatureExtractor(Protocol):
-    """Turns pictures into feature vectors; two extractors of one ``digest`` give the same.
-
-    Attributes:
-        name: of the network, for reports.
-        digest: SHA-256 of what decides the features: weights, and rules where they are ours.
-        num_features: length F of a vector.
-        resize: how pictures come to the network's size, in words.
-    """
-
-    name: str
-    digest: str
-    num_features: int
-    resize: str
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features float32 ``[N, F]`` of pictures uint8 ``[N, C, H, W]``; C is 1 or 3."""
-        ...
-
-
-def as_rgb(images: torch.Tensor) -> torch.Tensor:
-    """Check pictures uint8 ``[N, 1 or 3, H, W]`` and repeat gray to three channels.
-
-    Raises:
-        MetricError: another shape or type.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        found = f"{images.dtype} {list(images.shape)}"
-        raise MetricError(f"pictures uint8 [N, 1 or 3, H, W] were expected, not {found}")
-    return images.expand(-1, 3, -1, -1)
-
-
-def load_weights(
-    url: str, name: str, sha256: str, max_bytes: int, what: str
-) -> dict[str, torch.Tensor]:
-    """Tensors of a public weights file, on the CPU; nothing in the file is executed.
-
-    Args:
-        url, name, sha256, max_bytes: of the file; as for ``cached``.
-        what: the weights in words, for the error.
-
-    Raises:
-        MetricError: it cannot be had, or is not what it should be.
-    """
-    try:
-        path = cached(url, name, sha256, max_bytes=max_bytes, policy=RetryPolicy(tries=3))
-    except DataError as error:
-        # The cause names the file, its digest, its address, and where to put it by hand.
-        raise MetricError(
-            f"no weights of {what}: {error}; metrics with random in their name, say "
-            "fd_random1k_full, need no download"
-        ) from error
-    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return tensors
-
-
 _SEED = 20200406
 _SIZE = 64
 _CHANNELS = (3, 24, 40, 60)
@@ -81,12 +24,68 @@ _RULE = (
 )
 
 
+class FeatureExtractor(Protocol):
+    """Computes feature vectors of images; extractors of equal ``digest`` give equal features.
+
+    Attributes:
+        name: name of the network, for reports.
+        digest: SHA-256 of everything that determines the features: weights, and our own rules.
+        num_features: length F of a vector.
+        resize: how images are scaled to the input size of the network, as text.
+    """
+
+    name: str
+    digest: str
+    num_features: int
+    resize: str
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features float32 ``[N, F]`` of images uint8 ``[N, C, H, W]``; C is 1 or 3."""
+        ...
+
+
+def as_rgb(images: torch.Tensor) -> torch.Tensor:
+    """Check images uint8 ``[N, 1 or 3, H, W]`` and repeat gray to three channels.
+
+    Raises:
+        MetricError: another shape or type.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        found = f"{images.dtype} {list(images.shape)}"
+        raise MetricError(f"expected images uint8 [N, 1 or 3, H, W], found {found}")
+    return images.expand(-1, 3, -1, -1)
+
+
+def load_weights(
+    url: str, name: str, sha256: str, max_bytes: int, what: str
+) -> dict[str, torch.Tensor]:
+    """Tensors of a public weights file, on the CPU; nothing in the file is executed.
+
+    Args:
+        url, name, sha256, max_bytes: describe the file; see ``cached``.
+        what: description of the weights, for the error.
+
+    Raises:
+        MetricError: the file is not available or has another digest.
+    """
+    try:
+        path = cached(url, name, sha256, max_bytes=max_bytes, policy=RetryPolicy(tries=3))
+    except DataError as error:
+        # The cause names the file, its digest, its address and its place on disk.
+        raise MetricError(
+            f"no weights of {what}: {error}; metrics with random in their name, such as "
+            "fd_random1k_full, need no download"
+        ) from error
+    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
 class RandomFeatures:
     """Three strided convolutions with weights drawn from a fixed seed.
 
-    The features are pooled statistics of the picture's colors and of the channels at each depth:
-    edges first, texture and layout later. Deviations enter by their logarithm, so that a loss of
-    fine detail counts as much as one of strong contrast.
+    The features are pooled statistics of the colors and of the channels at each depth: edges first,
+    texture and layout later. Deviations enter as logarithms, so that a loss of fine detail counts
+    as much as a loss of strong contrast.
     """
 
     name = "random-conv-64"
@@ -104,7 +103,7 @@ class RandomFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features float32 ``[N, 254]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
+        """Features float32 ``[N, 254]`` of images uint8 ``[N, 1 or 3, H, W]``."""
         x = as_rgb(images.to(self._device)).float() / 127.5 - 1
         if x.shape[-2:] != (_SIZE, _SIZE):
             x = functional.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
@@ -121,10 +120,10 @@ def _statistics(x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _weights() -> list[NDArray[np.float32]]:
-    """He-initialized; numpy's legacy stream gives the same numbers everywhere, torch's does not.
+    """He initialization; numpy's legacy generator gives the same numbers everywhere, torch's not.
 
-    Each filter of the first layer sums to zero over its window: flat color, which would drown
-    everything else, reaches the features through the input's own statistics only.
+    Each filter of the first layer sums to zero over its window. Otherwise flat color would dominate
+    all features; so it enters only through the statistics of the input.
     """
     random = np.random.RandomState(_SEED)
     weights = []

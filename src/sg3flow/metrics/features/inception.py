@@ -1,8 +1,8 @@
 """The Inception-v3 of the Frechet Inception distance, as TensorFlow published it in 2015.
 
-It differs from torchvision's: 1008 outputs, average pools that leave the padding out of the count,
-a max pool in the last block, and an input resize with TensorFlow 1's rule. Parameter names are
-those of the public weights.
+It differs from torchvision's: 1008 outputs, average pools that exclude the padding, a max pool in
+the last block, and an input resize with the rule of TensorFlow 1. Parameter names are those of the
+public weights.
 """
 
 from functools import partial
@@ -25,6 +25,7 @@ WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129
 _WEIGHTS_BYTES = 95_628_359
 _SIZE = 299
 _ROWS = 4096  # features at a time whose probabilities are computed
+_SPLITS = 10
 
 
 class InceptionFeatures:
@@ -39,20 +40,20 @@ class InceptionFeatures:
         """Load the public weights, from the cache or by download.
 
         Raises:
-            MetricError: they cannot be had, or the file is not what it should be.
+            MetricError: they are not available, or the file has another digest.
         """
         self._device = torch.device(device)
         self._network = load_inception().to(self._device)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features float32 ``[N, 2048]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
+        """Features float32 ``[N, 2048]`` of images uint8 ``[N, 1 or 3, H, W]``."""
         features: dict[str, torch.Tensor] = self._network(images.to(self._device))
         return features["f2048"]
 
     @torch.inference_mode()
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
-        """Of the 1008 classes, without the output bias, ``[N, 1008]``, on the CPU."""
+        """Probabilities of the 1008 classes, without the output bias, ``[N, 1008]``, on the CPU."""
         weight = self._network.fc.weight
         parts = [
             (part.to(self._device) @ weight.T).softmax(dim=1).cpu()
@@ -65,7 +66,7 @@ def load_inception() -> "Inception":
     """The network with its public weights, for evaluation on a CPU.
 
     Raises:
-        MetricError: the weights cannot be had or do not fit; says where to put them by hand.
+        MetricError: the weights are not available; the message says where to put them by hand.
     """
     tensors = load_weights(
         WEIGHTS_URL, WEIGHTS_NAME, WEIGHTS_SHA256, _WEIGHTS_BYTES, "Inception (95.6 MB)"
@@ -79,7 +80,7 @@ def load_inception() -> "Inception":
 def tf1_resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """TensorFlow 1's ``resize_bilinear``: source = destination * in / out, no half-pixel shift.
 
-    Nothing is averaged when an image shrinks, and the last row and column repeat when it grows.
+    No averaging when an image shrinks; the last row and column repeat when it grows.
 
     Args:
         x: float32 ``[N, C, H, W]``.
@@ -100,7 +101,7 @@ def _sources(
 
 
 class FixedBatchNorm(nn.Module):
-    """Batch norm with the statistics of the public weights, which have no counter of batches."""
+    """Batch norm with the statistics of the public weights, which have no batch counter."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -229,8 +230,8 @@ class BlockD(nn.Module):
 class BlockE(nn.Module):
     """8x8: convolutions that fan out into 1x3 and 3x1, beside a pool.
 
-    The pool is an average in the first such block and, by a slip of 2015 that became the
-    definition, a maximum in the last.
+    The pool is an average in the first such block and a maximum in the last: a mistake of the 2015
+    release that became part of the definition.
     """
 
     def __init__(self, channels_in: int, max_pool: bool) -> None:
@@ -255,7 +256,7 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Inception-v3 (Szegedy et al. 2016) in the FID variant, from pictures to features."""
+    """Inception-v3 (Szegedy et al. 2016) in the FID variant, from images to features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +279,7 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, 1008)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Features of pictures uint8 ``[N, 1 or 3, H, W]``.
+        """Features of images uint8 ``[N, 1 or 3, H, W]``.
 
         Returns:
             float32: ``f64``, ``f192``, ``f768``, ``f2048`` (means over the image at four depths),
@@ -302,24 +303,20 @@ class Inception(nn.Module):
         return features
 
 
-_SPLITS = 10
-
-
 def inception_score(probabilities: torch.Tensor) -> Estimate:
     """Mean over 10 consecutive splits of ``exp(E KL(p(y|x) || p(y)))``.
 
-    The published figure beside the mean is the deviation over the splits; the standard error here
-    is that of the mean.
+    Papers report the deviation over the splits; the error here is the standard error of the mean.
 
     Args:
-        probabilities: of the classes, ``[N, classes]``.
+        probabilities: class probabilities, ``[N, classes]``.
 
     Raises:
         MetricError: fewer items than splits.
     """
     if probabilities.ndim != 2 or len(probabilities) < _SPLITS:
         raise MetricError(
-            f"the inception score needs probabilities of at least {_SPLITS} pictures, not "
+            f"the inception score needs probabilities of at least {_SPLITS} images, not "
             f"{list(probabilities.shape)}"
         )
     edges = [len(probabilities) * split // _SPLITS for split in range(_SPLITS + 1)]

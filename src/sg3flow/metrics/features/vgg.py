@@ -1,8 +1,8 @@
 """VGG16 (Simonyan and Zisserman 2015): features for precision and recall, and LPIPS.
 
-The weights are torchvision's. Published StyleGAN figures were made with another file, a compiled
-program: running it would be running code from a download, so ours are named for what they are, and
-compare with each other only.
+The weights are torchvision's. Published StyleGAN values come from another file, a compiled program;
+loading it would run code from a download. Our values are therefore comparable only with each other,
+and the name of the detector says so.
 """
 
 import torch
@@ -40,12 +40,12 @@ class VGG16(nn.Module):
             self.classifier = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """fc2 after its ReLU, ``[N, 4096]``, of normalized pictures ``[N, 3, 224, 224]``."""
+        """fc2 after its ReLU, ``[N, 4096]``, of normalized images ``[N, 3, 224, 224]``."""
         fc2: torch.Tensor = self.classifier(self.features(x).flatten(1))
         return functional.relu(fc2)
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """What each of the five stages hands on, before pooling: relu1_2 to relu5_3."""
+        """Output of each of the five stages before pooling: relu1_2 to relu5_3."""
         found = []
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
@@ -77,7 +77,7 @@ class VGGFeatures:
         """Load torchvision's weights, from the cache or by download.
 
         Raises:
-            MetricError: they cannot be had, or the file is not what it should be.
+            MetricError: they are not available, or the file has another digest.
         """
         self._device = torch.device(device)
         self._network = load_vgg(fully_connected=True).to(self._device)
@@ -86,7 +86,7 @@ class VGGFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features float32 ``[N, 4096]`` of pictures uint8 ``[N, 1 or 3, H, W]``."""
+        """Features float32 ``[N, 4096]`` of images uint8 ``[N, 1 or 3, H, W]``."""
         x = as_rgb(images.to(self._device)).float() / 255
         if x.shape[-2:] != (_SIZE, _SIZE):
             x = functional.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
@@ -98,7 +98,7 @@ def load_vgg(*, fully_connected: bool) -> VGG16:
     """The network with torchvision's weights, for evaluation on a CPU.
 
     Raises:
-        MetricError: the weights cannot be had or do not fit; says where to put them by hand.
+        MetricError: the weights are not available; the message says where to put them by hand.
     """
     tensors = load_weights(VGG_URL, VGG_NAME, VGG_SHA256, _VGG_BYTES, "VGG16 (553 MB)")
     with torch.device("meta"):
@@ -112,7 +112,7 @@ def load_heads() -> list[torch.Tensor]:
     """The five linear heads of LPIPS v0.1 for VGG16, each ``[1, C, 1, 1]``.
 
     Raises:
-        MetricError: they cannot be had; says where to put them by hand.
+        MetricError: they are not available; the message says where to put them by hand.
     """
     tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
     return [tensors[f"lin{stage}.model.1.weight"] for stage in range(len(_WIDTHS))]

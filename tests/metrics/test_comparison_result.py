@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sg3flow.metrics.estimates import judge_results
+from sg3flow.metrics.estimates import compare_results
 from sg3flow.registry.aliases import compare_with_champion
 
 _ROW = {
@@ -36,30 +36,30 @@ _OPPOSITE = {"better": "worse", "worse": "better", "within noise": "within noise
 
 @given(_rows, _rows)
 def test_the_other_way_round_the_verdict_is_the_opposite(a, b):
-    assert judge_results(b, a).word == _OPPOSITE[judge_results(a, b).word]
+    assert compare_results(b, a).word == _OPPOSITE[compare_results(a, b).word]
 
 
 @given(_rows, _rows)
 def test_better_is_what_makes_a_champion(a, b):
-    assert (judge_results(a, b).word == "better") == compare_with_champion(a, "1", b)[0]
+    assert (compare_results(a, b).word == "better") == compare_with_champion(a, "1", b)[0]
 
 
 @given(_rows, _rows)
 def test_where_higher_is_better_signs_turn(a, b):
     turned = [row | {"higher_is_better": True, "value": -row["value"]} for row in (a, b)]
-    assert judge_results(*turned).word == judge_results(a, b).word
+    assert compare_results(*turned).word == compare_results(a, b).word
 
 
 @given(_rows)
 def test_a_result_is_within_noise_of_itself(a):
-    assert judge_results(a, a).word == "within noise"
+    assert compare_results(a, a).word == "within noise"
 
 
 @pytest.mark.parametrize(
     ("value", "word"), [(4.0, "better"), (4.2, "within noise"), (5.8, "within noise"), (6, "worse")]
 )
 def test_a_difference_counts_from_two_combined_errors(value, word):
-    verdict = judge_results(_ROW | {"value": value}, _ROW)  # 2 * hypot(0.3, 0.3) = 0.85
+    verdict = compare_results(_ROW | {"value": value}, _ROW)  # 2 * hypot(0.3, 0.3) = 0.85
     assert verdict.word == word and "0.85" in verdict.reason
 
 
@@ -70,12 +70,12 @@ def test_a_difference_counts_from_two_combined_errors(value, word):
         ({"detector_sha256": None, "seed": 1}, "the detector and the seed differ"),
         ({"num_generated": 50}, "the number of generated images differs"),
         ({"higher_is_better": True}, "they disagree on whether higher is better"),
-        ({"value": math.nan}, "a value is not a finite number"),
+        ({"value": math.nan}, "a value is not finite"),
     ],
 )
 def test_what_cannot_be_compared_is_not_and_says_why(change, reason):
     for pair in ((_ROW | change, _ROW), (_ROW, _ROW | change)):
-        verdict = judge_results(*pair)
+        verdict = compare_results(*pair)
         assert (verdict.word, verdict.reason) == ("not comparable", reason)
         assert not verdict.is_compared
 
@@ -83,8 +83,8 @@ def test_what_cannot_be_compared_is_not_and_says_why(change, reason):
 @pytest.mark.parametrize("key", ["reference_sha256", "detector_sha256", "higher_is_better"])
 def test_a_row_that_does_not_say_what_it_means_is_not_compared(key):
     older = {name: value for name, value in _ROW.items() if name != key}
-    assert judge_results(older, older).word == "not comparable"
+    assert compare_results(older, older).word == "not comparable"
 
 
 def test_what_was_not_measured_has_no_verdict():
-    assert judge_results(None, _ROW).word == judge_results(_ROW, None).word == "not measured"
+    assert compare_results(None, _ROW).word == compare_results(_ROW, None).word == "not measured"
