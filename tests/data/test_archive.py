@@ -222,7 +222,7 @@ def test_a_cut_zip_is_refused(tmp_path, kept):
         (b"no picture", "cannot be decoded"),
     ],
 )
-def test_a_image_unlike_the_first_is_named(tmp_path, odd, words):
+def test_an_image_unlike_the_first_is_named(tmp_path, odd, words):
     packed = PackedSet(write_zip(tmp_path / "set.zip", entries() | {"00000/img00000003.png": odd}))
     with pytest.raises(DataError, match=rf"img00000003\.png.*{words}"):
         packed.image(3)
