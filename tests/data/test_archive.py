@@ -111,7 +111,7 @@ def test_bad_labels_are_named(tmp_path, labels, words):
     [
         ({"labels": class_labels(4), "class_names": {"0": "cat"}}, 'names, not {"0": "cat"}'),
         ({"labels": class_labels(4), "class_names": [1, 2, 3]}, r"names, not \[1, 2, 3\]"),
-        ({"labels": class_labels(4), "class_names": ["a", "b"]}, "names 2 classes .* have 3"),
+        ({"labels": class_labels(4), "class_names": ["a", "b"]}, "names 2 classes, .* have 3"),
         ({"class_names": ["a"]}, "names 1 classes, but has no labels"),
         ({"licence": {"name": "MIT"}}, 'licence of .* must be a text, not {"name": "MIT"}'),
         ({"labels": {"a": 1}}, r'list of \[file name, label\], not {"a": 1}'),
@@ -222,7 +222,7 @@ def test_a_cut_zip_is_refused(tmp_path, kept):
         (b"no picture", "cannot be decoded"),
     ],
 )
-def test_a_image_unlike_the_first_is_named(tmp_path, odd, words):
+def test_an_image_unlike_the_first_is_named(tmp_path, odd, words):
     packed = PackedSet(write_zip(tmp_path / "set.zip", entries() | {"00000/img00000003.png": odd}))
     with pytest.raises(DataError, match=rf"img00000003\.png.*{words}"):
         packed.image(3)

@@ -170,7 +170,7 @@ def odd_files() -> list[bytes]:
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_no_damage_to_a_image_escapes_as_another_error(data):
+def test_no_damage_to_an_image_escapes_as_another_error(data):
     content = bytearray(data.draw(st.sampled_from(odd_files())))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -28,7 +28,7 @@ def test_layout_shares_classes_and_keeps_a_tenth_for_validation(tmp_path: Path) 
     assert "starter/val/wild/starter_wild_000009.png" in files
 
 
-def test_a_image_does_not_depend_on_how_many_are_drawn(tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_how_many_are_drawn(tmp_path: Path) -> None:
     draw_starter(tmp_path / "few", images=4, resolution=32, seed=3)
     draw_starter(tmp_path / "many", images=9, resolution=32, seed=3)
     few, many = _files(tmp_path / "few"), _files(tmp_path / "many")

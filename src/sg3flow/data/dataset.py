@@ -16,6 +16,13 @@ from sg3flow.errors import DataError, Sg3flowError
 _RANDOM_NUMBERS = 1 << 16  # generated at a time; one by one is slow
 
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+_MORE_SHARED = (
+    "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same command "
+    "then resumes the training"
+)
+
+
 class WindowedShuffle:
     """An endless shuffle that keeps repeats of an item far apart.
 
@@ -48,13 +55,6 @@ class WindowedShuffle:
                 other = position - distance  # negative: counts from the end, which closes the cycle
                 order[position], order[other] = order[other], order[position]
                 position = (position + 1) % self.num_items
-
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-_MORE_SHARED = (
-    "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same command "
-    "then resumes the training"
-)
 
 
 class TrainingSet(Dataset[Batch]):

@@ -30,6 +30,7 @@ from sg3flow.transfers import RetryPolicy
 _AFHQ_CITATION = (
     "Choi, Uh, Yoo, Ha: StarGAN v2: Diverse Image Synthesis for Multiple Domains, CVPR 2020"
 )
+_STARTER_LICENSE = "Apache-2.0"
 _AFHQ_LICENSE = "CC BY-NC 4.0 (NAVER Corp.)"
 
 
@@ -89,9 +90,6 @@ KNOWN_SETS = {
 def known_by_digest(sha256: str) -> KnownSet | None:
     """The known set whose zip file has this SHA-256, wherever it came from."""
     return next((known for known in KNOWN_SETS.values() if known.sha256 == sha256), None)
-
-
-_STARTER_LICENSE = "Apache-2.0"
 
 
 def check_request(dest: Path, config: FetchConfig) -> None:

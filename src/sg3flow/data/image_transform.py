@@ -17,6 +17,7 @@ from sg3flow.errors import ConfigError, Sg3flowError
 
 _UNIFORM = 8  # gray values by which a row of a bar may vary, because JPEG adds noise
 _COLOR_STEP = 16  # width of a color bin, per channel
+_GRAYS = np.arange(256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,6 @@ def _one_color(pixels: np.ndarray) -> float:
     bins = (pixels // _COLOR_STEP).astype(np.int32)
     codes = (bins[..., 0] * 256 + bins[..., 1] * 16 + bins[..., 2]).ravel()
     return float(np.bincount(codes).max() / codes.size)
-
-
-TRANSFORMS = ("none", "center-crop", "center-crop-wide")
-_GRAYS = np.arange(256)
 
 
 class ExcludedImageError(Sg3flowError):

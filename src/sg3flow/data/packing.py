@@ -77,7 +77,7 @@ class PackSummary:
         """One line for people."""
         kind = "color" if self.channels == 3 else "gray"
         details = "".join(
-            f"; {words}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            f"; {words}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
             for words, counts in (("left out", self.left_out), ("changed", self.changes))
             if counts
         )
@@ -284,8 +284,8 @@ class _Packing:
         if not self.packed:
             first = next((row for row in self.rows if row.in_subset), self.rows[0])
             raise DataError(
-                f"none of the {len(self.rows)} images could be packed; the first, {first.path}: "
-                f"{first.left_out}"
+                f"none of the {len(self.rows)} images could be packed (the first, {first.path}: "
+                f"{first.left_out}); change the settings of pack, or the source"
             )
         labels, class_names = self._final_labels()
         extra = {
