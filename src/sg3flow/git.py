@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sg3flow.addresses import without_secrets
 from sg3flow.errors import DataError
-from sg3flow.settings import CODE, PROJECT_FILES
+from sg3flow.settings import PROJECT_FILES
 
 _TIMEOUT_SEC = 60
 
@@ -134,12 +135,9 @@ class GitTree:
         url = git_or_empty(self.top, "remote", "get-url", name).strip() if name else ""
         return without_secrets(url)
 
-    def changed(self) -> list[str]:
-        """Files of the code with uncommitted changes, staged or not.
-
-        Settings, results and notes do not count as code.
-        """
-        shown = ("diff", "HEAD", "--name-only", "-z", "--", *CODE)
+    def changed(self, paths: Sequence[str]) -> list[str]:
+        """Files that match ``paths`` (git pathspecs) and have uncommitted changes, staged or not."""
+        shown = ("diff", "HEAD", "--name-only", "-z", "--", *paths)
         return git_text(self.top / self.prefix, *shown).split("\0")[:-1]
 
     def untracked(self, *folders: str) -> list[str]:

@@ -95,8 +95,6 @@ VARIABLES = (
 
 # Files of the project that a run records whole.
 PROJECT_FILES = ("params.yaml", "dvc.lock")
-# What counts as code of the project: a change elsewhere does not change the code.
-CODE = ("src", "stages", "dvc.yaml")
 
 
 def project_root() -> Path:

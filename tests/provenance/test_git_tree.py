@@ -42,7 +42,7 @@ def test_a_clean_tree_is_its_commit(repository):
     assert tree.top == repository and tree.prefix == "project"
     assert tree.commit == git(repository, "rev-parse", "HEAD")
     assert tree.branch() == "work" and tree.remote() == ""
-    assert tree.changed() == []
+    assert tree.changed(["src"]) == []
     assert tree.changes().diff == b"" and tree.changes().sha256 == ""
 
 
@@ -101,9 +101,9 @@ def test_settings_and_notes_are_not_code(repository):
     (project / "params.yaml").write_text("train: {kimg: 2}\n")
     (project / "mirror.py").write_text("URL = '/a'\n")
     tree = git_tree(project)
-    assert tree is not None and tree.changed() == []
+    assert tree is not None and tree.changed(["src"]) == []
     (project / "src" / "code.py").write_text("x = 2\n")
-    assert tree.changed() == ["project/src/code.py"]
+    assert tree.changed(["src"]) == ["project/src/code.py"]
 
 
 def test_a_failing_git_is_an_error(repository):

@@ -15,7 +15,7 @@ from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
 from sg3flow.errors import DataError
 from sg3flow.git import GitError, git_text
 from sg3flow.metrics.estimates import NOT_MEASURED
-from sg3flow.settings import CODE
+from sg3flow.runs.code_state import CODE_PATHS
 
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
@@ -113,7 +113,7 @@ def code_commit(root: Path, code: str) -> str:
     Commits of results or notes do not count as other code. An unknown commit is kept.
     """
     commit, space, rest = code.partition(" ")
-    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *CODE)
+    found = _git(root, "log", "-1", "--format=%H", "--end-of-options", commit, "--", *CODE_PATHS)
     return f"{found.strip()[:12]}{space}{rest}" if found.strip() else code
 
 

@@ -291,7 +291,7 @@ def code_info() -> tuple[dict[str, Any], bytes]:
 
 
 def _tree_info(tree: GitTree) -> dict[str, Any]:
-    changed, untracked = tree.changed(), tree.untracked("src", "stages")
+    changed, untracked = tree.changed(CODE_PATHS), tree.untracked("src", "stages")
     return {
         "commit": tree.commit,
         "branch": tree.branch(),
