@@ -66,7 +66,7 @@ def test_broken_runs_are_shown_with_what_is_wrong(project, run_folder):
         "not measured: there is no reports/metrics.json; run stages/evaluate.py",
         "1 lines of stats.jsonl are damaged",
         "the report here is about other snapshots",
-        "no snapshot was found",
+        "no snapshot found",
     ):
         assert words in page
     assert "network-snapshot-000004.pkl" in page  # the error of the one that cannot be loaded

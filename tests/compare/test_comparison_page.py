@@ -85,8 +85,8 @@ def test_runs_are_linked_where_the_server_has_an_address(facts, monkeypatch, pro
 
 def test_a_page_of_runs_about_which_nothing_is_known(facts):
     bare = facts(params={}, environment={}, curves={}, results=[], best={})
-    text = _page([bare] * 10, [Drawn(reason="no snapshot was found")] * 10)
-    for words in ("No run was measured", "No run has two data points yet", "no snapshot was found"):
+    text = _page([bare] * 10, [Drawn(reason="no snapshot found")] * 10)
+    for words in ("No run was measured", "No run has two data points yet", "no snapshot found"):
         assert words in text
 
 

@@ -120,12 +120,18 @@ def test_one_network_with_a_report(app, project, tmp_path):
     ("extra", "message"),
     [
         (["--metrics", "pr_random9_3_full", "--best-by", "pr_random9_3_full"], "_recall'?)"),
-        (["--metrics", "fd_random9_full", "--chart", "mine.csv"], "no picture of ours"),
+        (
+            ["--metrics", "fd_random9_full", "--chart", "mine.csv"],
+            "is not a metrics chart made by sg3flow",
+        ),
         (["--metrics", "fid50k"], "unknown metric 'fid50k' (did you mean 'fid50k_full'?)"),
         (["--metrics", "fd_random9_full", "--best-by", "eqr9"], "best_by 'eqr9' is not among"),
         (["--metrics", "fd_random9_full", "--data", "no.zip"], "no.zip"),
         (["--metrics", "fd_random9_full", "--run", "no"], "no training run at no"),
-        (["--metrics", "fd_random9_full", "--table", "mine.csv"], "mine.csv exists and is no"),
+        (
+            ["--metrics", "fd_random9_full", "--table", "mine.csv"],
+            "mine.csv is not a metrics table made by sg3flow",
+        ),
         (["--metrics", "kid_random9_full", "--seed", "4294967296"], "seed must be at most 429496"),
         (["--metrics", "fd_random9_full", "--batch", "0"], "batch must be at least 1"),
     ],

@@ -130,9 +130,9 @@ def test_images_takes_class_place_and_ranges(render, run):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--seeds", "3-1"), "runs backwards"),
-        (("--seeds", "x"), "like 0,3-7,2"),
-        (("--seeds", "1"), "name a class from 0 to 1"),
+        (("--seeds", "3-1"), "is descending"),
+        (("--seeds", "x"), "such as 0,3-7,2"),
+        (("--seeds", "1"), "give a class from 0 to 1"),
         (("--seeds", "1", "--class", "2"), "class must be from 0 to 1"),
         (("--seeds", "1", "--class", "0", "--translate", "1"), "two numbers"),
         (("--seeds", "1", "--class", "0", "--trunc", "7"), "at most 2"),

@@ -70,10 +70,10 @@ def test_an_output_folder_of_others_is_left_alone(app, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    assert "no run.json" in fails(app, "--data", data, "--run-dir", out)
+    assert "is not a training run made by sg3flow" in fails(app, "--data", data, "--run-dir", out)
     assert (out / "thesis.txt").read_text() == "mine"
     (tmp_path / "file").write_text("")
-    assert "is a file" in fails(app, "--data", data, "--run-dir", tmp_path / "file")
+    assert "the file" in fails(app, "--data", data, "--run-dir", tmp_path / "file")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
