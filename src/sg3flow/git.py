@@ -136,7 +136,7 @@ class GitTree:
         return without_secrets(url)
 
     def changed(self, paths: Sequence[str]) -> list[str]:
-        """Files that match ``paths`` (git pathspecs) and have uncommitted changes, staged or not."""
+        """Files with uncommitted changes, staged or not, among ``paths`` (git pathspecs)."""
         shown = ("diff", "HEAD", "--name-only", "-z", "--", *paths)
         return git_text(self.top / self.prefix, *shown).split("\0")[:-1]
 

@@ -88,6 +88,14 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# The same files as git pathspecs: a commit that changes none of them has the same code.
+CODE_PATHS = (
+    "dvc.yaml",
+    "stages",
+    "src/sg3flow/config.py",
+    *sorted({f":(glob)src/sg3flow/{p}" for patterns in STAGE_FILES.values() for p in patterns}),
+)
+
 # Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
