@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import runpy
 import shutil
 import stat
 import struct
@@ -29,6 +28,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sg3flow.addresses import address_mark, shown_url
+from sg3flow.cli.stage_commands import fetch_app
 from sg3flow.config import FetchConfig
 from sg3flow.data.extraction import extract_zip
 from sg3flow.data.fetching import KNOWN_SETS, fetch_images
@@ -384,10 +384,7 @@ def test_the_stage_tells_the_tracking_no_password(
         yield StageRun(Outbox(tmp_path / "journal"))
 
     monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
-    stage = runpy.run_path(str(Path(__file__).parents[2] / "stages" / "fetch.py"))
-    result = CliRunner().invoke(
-        stage["app"], ["--dataset", address, "--dest", str(tmp_path / "raw")]
-    )
+    result = CliRunner().invoke(fetch_app, ["--dataset", address, "--dest", str(tmp_path / "raw")])
     assert result.exit_code == 0, result.output
     assert recorded == [f"{mirror}/tiny.zip"]
     assert "hush" not in result.output + (tmp_path / "raw" / "SOURCE.json").read_text()
