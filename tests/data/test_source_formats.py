@@ -240,8 +240,8 @@ def test_parquet_files_that_differ_in_their_columns_are_named(tmp_path, noise, p
         pack(tmp_path / "hub", tmp_path / "out")
     write_parquet(other, 2, images=images, label=pa.array([0, 1], pa.int8()))
     assert pack(tmp_path / "hub", tmp_path / "out").num_images == 4
-    pq.write_table(pa.table({"image": images, "label": [0, 1]}), other)
-    with pytest.raises(DataError, match=r"1\.parquet has no column image.*image, label"):
+    pq.write_table(pa.table({"photo": images, "label": [0, 1]}), other)
+    with pytest.raises(DataError, match=r"1\.parquet has no column image.*photo, label"):
         pack(tmp_path / "hub", tmp_path / "out")
 
 
