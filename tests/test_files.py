@@ -132,8 +132,8 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
     program = (
-        "import os, sys; from pathlib import Path; from sg3flow.files import replaced_file\n"
-        "with replaced_file(Path(sys.argv[1])) as s:\n"
+        "import os, sys; from pathlib import Path; from sg3flow.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as s:\n"
         "    s.write(b'x' * 100_000); s.flush(); os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)

@@ -303,6 +303,13 @@ class Ranks:
         return cls(dist.get_rank(group), dist.get_world_size(group), group)
 
     @classmethod
+    def of_training(cls) -> "Ranks":
+        """A new group of the processes that train together; a single process if there is none."""
+        if not is_grouped():
+            return cls()
+        return cls.of_group(dist.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT))
+
+    @classmethod
     def of_environment(cls) -> "Ranks":
         """From torchrun's environment, joining its processes; without torchrun, a single process.
 

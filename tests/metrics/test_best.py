@@ -52,7 +52,7 @@ def test_what_is_no_report_is_refused(report, tmp_path):
         best_snapshot(tmp_path / "no.json")
     for content, words in (
         ("{", "cannot read"),
-        ("[]", "no report of evaluate"),
+        ("[]", "not a report of evaluate"),
         ('{"format": "sg3flow-metrics-1"}', "damaged"),
         ('{"format": "sg3flow-metrics-1", "results": [{"metric": "a"}]}', "damaged"),
     ):
@@ -82,7 +82,7 @@ def test_rows_of_different_meaning_are_not_compared(report):
 )
 def test_a_report_of_one_network_is_not_one_of_a_run(report, changes):
     _change_rows(report, **changes)
-    with pytest.raises(MetricError, match="this report is of one network, not of a run"):
+    with pytest.raises(MetricError, match="this report is of a single network, not of a run"):
         best_snapshot(report)
 
 

@@ -12,7 +12,7 @@ _SCRIPT = """
     from sg3flow.metrics import neighborhoods
     from sg3flow.metrics.neighborhoods import density_coverage_estimates
     from sg3flow.metrics.distances import kernel_estimate
-    from sg3flow.metrics.neighborhoods import memorisation
+    from sg3flow.metrics.neighborhoods import memorization
     from sg3flow.metrics.neighborhoods import precision_recall_estimates
 
     def peak():
@@ -21,7 +21,7 @@ _SCRIPT = """
     def measure(real, gen):
         precision_recall_estimates(real, gen, 3)
         density_coverage_estimates(real, gen, 3)
-        memorisation(real, gen, 4)
+        memorization(real, gen, 4)
         kernel_estimate(real.numpy(), gen.numpy(), 2, 200, 0)
 
     neighborhoods._BLOCK = block = 512

@@ -23,4 +23,4 @@ def test_table_is_aligned_and_totalled(small_generator):
     assert lines[0].split() == ["layer", "parameters", "buffers", "output", "dtype"]
     assert len(lines) == len(rows) + 4
     total = sum(p.numel() for p in G.parameters())
-    assert lines[-1].split()[:2] == ["all_reduce_sum", str(total)]
+    assert lines[-1].split()[:2] == ["total", str(total)]

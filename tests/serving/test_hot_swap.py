@@ -158,7 +158,7 @@ def _expect_refusals(server) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("toy", "what to serve is NAME@ALIAS"),
+        ("toy", "give NAME@ALIAS, for example"),
         ("toy@champoin", "not '@champoin' (did you mean 'champion'?)"),
         ("tyo@champion", "no registered model 'tyo' (did you mean 'toy'?)"),
     ],

@@ -74,7 +74,7 @@ def test_a_difference_within_its_error_does_not_count(value, errors, wins):
     new = _ROW | {"value": value, "standard_error": errors[0]}
     won, why = compare_with_champion(new, "3", _ROW | {"standard_error": errors[1]})
     assert won is wins
-    assert ("noise reaches" in why) == (not wins)
+    assert ("noise up to" in why) == (not wins)
 
 
 def test_a_champion_not_measured_by_the_metric_stays():

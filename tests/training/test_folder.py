@@ -193,7 +193,7 @@ def test_comments_in_kernels_do_not_change_the_code_version():
 
 
 def test_comments_and_docstrings_do_not_change_the_code_version():
-    plain = "def f(x):\n    pass\n    return x + 1\n"
+    plain = "def f(x):\n    return x + 1\n"
     commented = 'def f(x):\n    """Doc."""\n    # why\n    return x + 1\n'
     assert _python_meaning(commented) == _python_meaning(plain)
     assert _python_meaning(plain.replace("+ 1", "+ 2")) != _python_meaning(plain)

@@ -12,7 +12,7 @@ import torch
 from sg3flow import resources
 from sg3flow.config import AUTO
 from sg3flow.errors import ConfigError, Sg3flowError, TrainingInterruptedError, TrainingMemoryError
-from sg3flow.training import batch_size_finder, loop
+from sg3flow.training import batch_size_finder, step
 from sg3flow.training.assembly import resolve, select
 from sg3flow.training.batch_size_finder import (
     MemorySettings,
@@ -112,7 +112,7 @@ def test_a_training_that_does_not_fit_says_so_and_keeps_its_state(
     def too_much(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(loop, "run_step", too_much)
+    monkeypatch.setattr(step, "run_step", too_much)
     with pytest.raises(TrainingMemoryError, match="does not fit into the memory of cpu"):
         train(tiny_config, tiny_set, run_dir=tmp_path / "out")
     assert (tmp_path / "out" / "network-snapshot-000000.pkl").exists()

@@ -9,7 +9,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.errors import CheckpointError, DataError, DivergedError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation_run import snapshot_metrics
-from sg3flow.training import loop
+from sg3flow.training import step
 from sg3flow.training.training_run import train
 
 pytestmark = pytest.mark.medium
@@ -74,14 +74,14 @@ def test_another_batch_gpu_is_another_training_and_says_so(small, tiny_set, tmp_
 
 
 def test_a_diverged_training_stops_and_names_the_term(small, tiny_set, tmp_path, monkeypatch):
-    step = loop.run_step
+    taken = step.run_step
 
     def broken(parts, real, draw, nimg, batch_gpu):
-        step(parts, real, draw, nimg, batch_gpu)
+        taken(parts, real, draw, nimg, batch_gpu)
         if nimg >= 300:
             parts.collector.add("Loss/G/loss", torch.tensor([float("nan")]))
 
-    monkeypatch.setattr(loop, "run_step", broken)
+    monkeypatch.setattr(step, "run_step", broken)
     out = tmp_path / "out"
     with pytest.raises(
         DivergedError,

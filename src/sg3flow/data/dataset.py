@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from sg3flow import distributed
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import DataError, Sg3flowError
 
@@ -17,10 +18,6 @@ _RANDOM_NUMBERS = 1 << 16  # generated at a time; one by one is slow
 
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-_MORE_SHARED = (
-    "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same command "
-    "then resumes the training"
-)
 
 
 class WindowedShuffle:
@@ -117,6 +114,23 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
                 yield batch
 
 
+def training_batches(
+    items: TrainingSet, seed: int, nimg: int, batch: int, *, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """The batches of this process from ``nimg`` images on, in the training's order.
+
+    Args:
+        seed: of the training; it decides the order.
+        batch: images per step over all processes.
+        workers, pin_memory: as for ``endless_batches``.
+    """
+    count = distributed.world_size()
+    sampler = WindowedShuffle(
+        len(items), seed, start=nimg, rank=distributed.rank(), num_processes=count
+    )
+    return endless_batches(items, sampler, batch // count, workers=workers, pin_memory=pin_memory)
+
+
 def endless_batches(
     items: TrainingSet, sampler: WindowedShuffle, batch: int, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
@@ -158,7 +172,8 @@ def _move_to_shared_memory(batch: Batch) -> None:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"shared memory is too small for the images that are read ahead ({reason}); "
-            f"{_MORE_SHARED}"
+            "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same "
+            "command then resumes the training"
         ) from None
 
 
@@ -179,7 +194,8 @@ def report_killed_workers() -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"a data loading process was killed, often because memory ran out ({reason}); "
-            f"{_MORE_SHARED}"
+            "allow more shared memory (docker run --shm-size 8g) or pass --workers 0; the same "
+            "command then resumes the training"
         ) from None
 
 

@@ -140,16 +140,17 @@ def find_nvcc(torch_cuda: str | None) -> tuple[Path, tuple[int, int]]:
     """
 
     wanted = "" if torch_cuda is None else f" {torch_cuda}"
-    refused: list[str] = []
+    refused: list[ConfigError] = []
     for nvcc in _nvcc_candidates(torch_cuda):
         try:
             toolkit = toolkit_version(nvcc)
         except ConfigError as error:
-            refused.append(str(error))
+            refused.append(error)
             continue
         if torch_cuda is None or toolkit[0] == int(torch_cuda.split(".")[0]):
             return nvcc, toolkit
-        refused.append(f"{nvcc} is CUDA {toolkit[0]}.{toolkit[1]}, this torch is for {torch_cuda}")
+        found = f"{toolkit[0]}.{toolkit[1]}"
+        refused.append(ConfigError(f"{nvcc} is CUDA {found}, this torch is for {torch_cuda}"))
     if refused:
         raise ConfigError(
             f"{refused[0]}; install the CUDA toolkit{wanted}, or name it in CUDA_HOME"
@@ -282,9 +283,10 @@ def _answer(nvcc: str | Path, *options: str) -> str:
             timeout=_PROBE_SEC,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = "it does not answer" if isinstance(error, subprocess.TimeoutExpired) else error
+        is_slow = isinstance(error, subprocess.TimeoutExpired)
         raise ConfigError(
-            f"{nvcc} does not run ({reason}); install the CUDA toolkit again"
+            f"{nvcc} does not run ({'it does not answer' if is_slow else error}); install the CUDA "
+            "toolkit again"
         ) from None
     return done.stdout + done.stderr
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch import distributed
 
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.distributed import ALONE, Ranks
+from sg3flow.distributed import Ranks
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation import (
@@ -77,10 +75,7 @@ def snapshot_metrics(
     check_names(names)
     if names == (NONE,):
         return None
-    ranks = ALONE
-    if distributed.is_initialized():
-        # The other processes wait while the main process computes; that may take long.
-        ranks = Ranks.of_group(distributed.new_group(backend="gloo", timeout=timedelta(days=1)))
+    ranks = Ranks.of_training()
     evaluator = Evaluator(packed, names, seed=0, batch=batch, device=device, ranks=ranks)
     evaluator.prepare()
     return SnapshotMetrics(evaluator, names)

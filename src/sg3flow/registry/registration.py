@@ -48,7 +48,7 @@ _MODEL_TYPE = "generator"
 # What the served code imports, directly or through sg3flow.
 _REQUIREMENTS = (
     *("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas"),
-    "psutil",  # watches builds of kernels
+    *("filelock", "platformdirs", "psutil"),  # locks, keeps and watches builds of kernels
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -84,7 +84,6 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "rendering/grid.py",
         "rendering/images.py",
         "runs/best_snapshot.py",
-        "serving/*.py",
     ),
 }
 
@@ -104,7 +103,7 @@ FREE_SETTINGS = frozenset(
 
 # Calls whose texts are messages.
 _MESSAGES = frozenset(
-    {"print", "progress", "progress_of", "tracked", "warn"}
+    {"check_replaceable", "print", "progress", "progress_of", "tracked", "warn"}
     | {"debug", "info", "warning", "error", "exception"}
 )
 # Literals are matched so that comment signs inside them do not count.
@@ -218,8 +217,9 @@ def _python_meaning(source: str) -> str:
 def _is_message(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else None
-    return (name or getattr(node.func, "id", "")) in _MESSAGES
+    function = node.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in _MESSAGES or name.endswith("Error")
 
 
 class _WithoutTexts(ast.NodeTransformer):
@@ -238,6 +238,9 @@ def _shape(value: object) -> object:
         return [_shape(item) for item in value]
     if not isinstance(value, ast.AST):
         return value
+    if isinstance(value, ast.JoinedStr):  # some versions of Python add empty texts to its parts
+        parts = [part for part in value.values if getattr(part, "value", None) != ""]
+        return ("JoinedStr", ("values", _shape(parts)))
     fields = [(name, _shape(v)) for name, v in ast.iter_fields(value) if v is not None and v != []]
     return (type(value).__name__, *fields)
 
@@ -299,7 +302,10 @@ def code_info() -> tuple[dict[str, Any], bytes]:
 
 
 def _tree_info(tree: GitTree) -> dict[str, Any]:
-    changed, untracked = tree.changed(CODE_PATHS), tree.untracked("src", "stages")
+    changed, untracked = (
+        tree.changed(["src", "stages", "dvc.yaml"]),
+        tree.untracked("src", "stages"),
+    )
     return {
         "commit": tree.commit,
         "branch": tree.branch(),

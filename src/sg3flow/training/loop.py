@@ -25,7 +25,7 @@ from sg3flow.training.batch_size_finder import (
     out_of_memory_advice,
 )
 from sg3flow.training.recorder import RunRecord
-from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
+from sg3flow.training.step import training_step
 from sg3flow.training.work_folder import capture, check_equal
 
 
@@ -100,16 +100,16 @@ class TrainingLoop:
             if done or stopping:
                 return done
             with out_of_memory_advice(self.memory, self.parts.device, folder):
-                self._step()
+                self.clock.nimg = training_step(
+                    self.parts,
+                    self.items,
+                    self.batches,
+                    self.clock.nimg,
+                    seed=self.settings.seed,
+                    batch=self.settings.batch,
+                    batch_gpu=self.settings.batch_gpu,
+                )
             advance(self.settings.batch)
-
-    def _step(self) -> None:
-        nimg, device = self.clock.nimg, self.parts.device
-        real = RealBatch.of(next(self.batches), device)
-        seed_step(self.settings.seed, nimg)
-        draw = random_draw(self.items, self.parts.G.z_dim, self.settings.batch, device)
-        run_step(self.parts, real, draw, nimg, self.settings.batch_gpu)
-        self.clock.nimg = nimg + self.settings.batch
 
     def _report_due(self, done: bool) -> bool:
         nimg, reported = self.clock.nimg, self.clock.reported_nimg

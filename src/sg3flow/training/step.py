@@ -1,7 +1,7 @@
 """One training step: the phases of a batch, the EMA of G, and ADA."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,30 @@ def seed_step(seed: int, nimg: int) -> None:
     """Seed torch for one step: its random numbers do not depend on earlier steps."""
     digest = hashlib.sha256(f"{seed}/{nimg}/0".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def training_step(
+    parts: Parts,
+    items: TrainingSet,
+    batches: Iterator[Batch],
+    nimg: int,
+    *,
+    seed: int,
+    batch: int,
+    batch_gpu: int,
+) -> int:
+    """The step after ``nimg`` images, on the next batch; returns the images seen after it.
+
+    Args:
+        seed: of the training; with ``nimg`` it decides the random numbers of the step.
+        batch: images per step over all processes.
+        batch_gpu: images per pass of this process.
+    """
+    real = RealBatch.of(next(batches), parts.device)
+    seed_step(seed, nimg)
+    draw = random_draw(items, parts.G.z_dim, batch, parts.device)
+    run_step(parts, real, draw, nimg, batch_gpu)
+    return nimg + batch
 
 
 def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: int) -> None:

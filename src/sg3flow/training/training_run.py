@@ -16,7 +16,7 @@ from torch import nn
 from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import WindowedShuffle, endless_batches, report_killed_workers
+from sg3flow.data.dataset import report_killed_workers, training_batches
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.ops.backend import backend_name
@@ -196,19 +196,13 @@ def _assemble(
         clock = initialize_or_resume(job, parts, start)
         digest = start.network_sha256
         record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
-    sampler = WindowedShuffle(
-        len(items),
-        config.seed,
-        start=clock.nimg,
-        rank=distributed.rank(),
-        num_processes=distributed.world_size(),
-    )
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
-    batches = endless_batches(
+    batches = training_batches(
         items,
-        sampler,
-        config.batch // config.gpus,
+        config.seed,
+        clock.nimg,
+        config.batch,
         workers=config.workers,
         pin_memory=device.type == "cuda",
     )

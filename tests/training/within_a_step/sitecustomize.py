@@ -20,9 +20,9 @@ WHEN, RANK, EVENT = os.environ.get("TEST_WITHIN_A_STEP", "0 0 none").split()
 
 
 def _watch_steps() -> None:
-    from sg3flow.training import loop
+    from sg3flow.training import step
 
-    run_step, count = loop.run_step, 0
+    run_step, count = step.run_step, 0
 
     def watched(*arguments):
         nonlocal count
@@ -31,7 +31,7 @@ def _watch_steps() -> None:
         if count == int(WHEN):
             _happen()
 
-    loop.run_step = watched
+    step.run_step = watched
 
 
 def _happen() -> None:
@@ -51,7 +51,8 @@ def _happen() -> None:
         time.sleep(0.01)
 
 
-if EVENT != "none" and sys.orig_argv[1].endswith("train.py"):
+# A training is started by its script; with several processes, each one as `-m sg3flow train`.
+if EVENT != "none" and any(each.endswith(("train.py", "train")) for each in sys.orig_argv[1:4]):
     first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"  # torchrun starts it again
     if first and os.environ.get("RANK", "0") == RANK:
         _watch_steps()
