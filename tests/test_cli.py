@@ -135,6 +135,22 @@ def test_an_option_of_version_0_1_leads_to_its_present_name(
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
+@pytest.mark.parametrize("dest", ["taken", "taken/below", ""])
+def test_code_writes_into_a_folder_only(project, dest):
+    (project / "taken").write_text("mine")
+    result = invoke("code", "--dest", dest)
+    reason = "--dest is empty" if not dest else f"--dest {dest}: taken is not a folder"
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {reason};")
+    assert (project / "taken").read_text() == "mine"
+    assert not list(project.glob("*.txt"))
+
+
+def test_code_writes_into_the_current_folder_if_asked(project):
+    assert invoke("code", "--dest", ".").exit_code == 0
+    assert {f"{name}.txt" for name in STAGES[1:]} <= {path.name for path in project.iterdir()}
+
+
 def test_options_of_reproduce():
     shown = invoke("reproduce", "-h").stdout
     assert "--clean" in shown and "--force" in shown and "--any" not in shown
