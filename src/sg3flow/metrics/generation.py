@@ -86,16 +86,6 @@ class Latents:
         return z[:count].to(self._device), c.to(self._device)
 
 
-def latent_batches(
-    G: MeasuredGenerator, training_set: LabelSource, num_images: int, batch: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs of ``num_images`` images, ``batch`` at a time; see ``Latents``."""
-    latents = Latents(G, training_set, seed)
-    for index in range(num_chunks(num_images)):
-        z, c = latents.chunk(index, min(num_images - index * CHUNK, CHUNK))
-        yield from zip(torch.split(z, batch), torch.split(c, batch), strict=True)
-
-
 def num_chunks(num_images: int) -> int:
     """Number of chunks for the inputs of ``num_images`` images."""
     return -(-num_images // CHUNK)
