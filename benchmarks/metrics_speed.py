@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from sg3flow.metrics.features.inception import Inception
-from sg3flow.metrics.generation import Generator, exact_float32, generate_images, overlapped
+from sg3flow.metrics.generation import MeasuredGenerator, exact_float32, generate_images, overlapped
 from sg3flow.networks import StyleGAN3Generator
 
 
@@ -25,7 +25,7 @@ class Contest:
         G = StyleGAN3Generator(
             z_dim=512, c_dim=0, w_dim=512, img_resolution=resolution, img_channels=3
         )
-        self.G = cast(Generator, G.eval().requires_grad_(False).to(device))
+        self.G = cast(MeasuredGenerator, G.eval().requires_grad_(False).to(device))
         self.detector = Inception().eval().requires_grad_(False).to(device)
 
     def pictures(self) -> Iterator[torch.Tensor]:

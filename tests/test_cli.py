@@ -1,5 +1,6 @@
 """The sg3flow command."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,54 @@ def test_a_script_and_its_command_have_the_same_options(name):
     texts = (done.stdout, invoke(name, "-h").stdout)  # wrapped at different widths
     options, same = ("".join(text.partition("Options:")[2].split()) for text in texts)
     assert options and options == same
+
+
+@pytest.mark.parametrize("name", ["fetch", "pack", "validate", "train", "register", "evaluate"])
+def test_the_help_of_a_script_is_its_docstring(name):
+    path = ROOT / "stages" / f"{name}.py"
+    script = [sys.executable, str(path), "--help"]
+    help = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert "".join(docstring.split()) in "".join(help.split())  # lines may break at hyphens
+    examples = [line.strip() for line in docstring.splitlines() if line.startswith("    ")]
+    assert examples and {*examples} <= {line.strip() for line in help.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce", "x", "--anew"], "--anew is now --clean"),
+        (["reproduce", "x", "--anyway"], "--anyway is now --force"),
+        (["train", "--max-repairs", "3"], "--max-repairs is now --max-nonfinite-updates"),
+        (["train", "--max_repairs=3"], "--max-repairs is now --max-nonfinite-updates"),
+        (["validate", "--max-one-colour", "0.5"], "--max-one-colour is now --max-one-color"),
+        (["summary", "--anyway"], "No such option: --anyway"),
+    ],
+)
+def test_an_option_of_version_0_1_leads_to_its_present_name(
+    monkeypatch, capsys, arguments, message
+):
+    monkeypatch.setattr(sys, "argv", ["sg3flow", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("dest", ["taken", "taken/below", ""])
+def test_code_writes_into_a_folder_only(project, dest):
+    (project / "taken").write_text("mine")
+    result = invoke("code", "--dest", dest)
+    reason = "--dest is empty" if not dest else f"--dest {dest}: taken is not a folder"
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {reason};")
+    assert (project / "taken").read_text() == "mine"
+    assert not list(project.glob("*.txt"))
+
+
+def test_code_writes_into_the_current_folder_if_asked(project):
+    assert invoke("code", "--dest", ".").exit_code == 0
+    assert {f"{name}.txt" for name in STAGES[1:]} <= {path.name for path in project.iterdir()}
 
 
 def test_options_of_reproduce():

@@ -88,6 +88,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{best}'?)"
 
 
+def listed(items: Iterable[str], most: int) -> str:
+    """The first ``most`` items, separated by commas, and how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun, which reads it after a failure
 
 

@@ -61,6 +61,21 @@ def check_distinct(outputs: Mapping[str, Path]) -> None:
             raise DataError(f"{other} and {option} are both {path}; pass different paths")
 
 
+def output_folder(given: str, option: str) -> Path:
+    """The folder that ``option`` names; it is not created.
+
+    Raises:
+        DataError: the option is empty, or a file is in the way.
+    """
+    if not given:  # `Path` would turn it into the current folder
+        raise DataError(f"{option} is empty; pass a folder, or . for the current one")
+    path = Path(given)
+    found = next((place for place in (path, *path.parents) if place.exists()), path)
+    if found.exists() and not found.is_dir():
+        raise DataError(f"{option} {path}: {found} is not a folder; choose another {option}")
+    return path
+
+
 def json_marked(form: str) -> Recognizer:
     """Recognize a JSON object whose ``format`` is ``form``."""
 

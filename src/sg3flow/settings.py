@@ -147,6 +147,9 @@ def local_artifacts() -> Path:
 class Tag:
     """Names of tags on MLflow runs, models and versions. Servers hold them: never rename one.
 
+    A stored name keeps its spelling too: the tag is ``sg3flow.licence``, although this code writes
+    license.
+
     A name that ends with a dot is the start of names.
     """
 

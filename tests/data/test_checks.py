@@ -95,6 +95,13 @@ def test_a_sound_set_passes(packed):
     assert report.left_out_counts == {"outside the subset": 2}
 
 
+def test_a_minimum_of_one_is_in_the_singular(packed):
+    report = validate(packed, min_images=1, min_class_images=3, classes=2)
+    words = {check.name: check.words for check in report.checks}
+    assert words["enough_pictures"] == "the set has at least 1 image"
+    assert words["enough_a_class"] == "every class has at least 3 images"
+
+
 def entry(index: int) -> str:
     return f"00000/img{index:08d}.png"
 

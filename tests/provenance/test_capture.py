@@ -13,11 +13,11 @@ from sg3flow.git import diff_digest
 from sg3flow.runs import code_state
 from sg3flow.runs import provenance as module
 from sg3flow.runs.provenance import (
-    capture,
     format_packages,
     installed_packages,
     parse_packages,
     read_packages,
+    write_provenance,
 )
 from sg3flow.runs.run_folder import read_provenance
 
@@ -52,7 +52,7 @@ def test_everything_is_in_the_folder(place, monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with_changes(monkeypatch, b"diff --git a/x b/x\n")
-    written = {path.name for path in capture(work, CPU, TOLD)}
+    written = {path.name for path in write_provenance(work, CPU, TOLD)}
     assert written == {"provenance.json", "packages.txt", "code.diff", "params.yaml", "dvc.lock"}
     text = (work / "provenance.json").read_text()
     assert "hunter2" not in text
@@ -74,11 +74,11 @@ def test_everything_is_in_the_folder(place, monkeypatch):
 def test_a_start_that_differs_is_recorded_and_an_equal_one_is_not(place, monkeypatch):
     _, work = place
     with_changes(monkeypatch, b"diff --git a/x b/x\n")
-    capture(work, CPU, TOLD)
-    capture(work, CPU, TOLD | {"start_nimg": 500})
+    write_provenance(work, CPU, TOLD)
+    write_provenance(work, CPU, TOLD | {"start_nimg": 500})
     assert [row["nimg"] for row in read_provenance(work)["setups"]] == [0]
     with_changes(monkeypatch, b"")
-    written = capture(work, CPU, TOLD | {"start_nimg": 700})
+    written = write_provenance(work, CPU, TOLD | {"start_nimg": 700})
     assert "code.diff" not in [path.name for path in written]
     assert not (work / "code.diff").exists()
     assert [row["nimg"] for row in read_provenance(work)["setups"]] == [0, 700]
@@ -88,7 +88,7 @@ def test_too_large_a_diff_is_cut_and_says_so(place, monkeypatch):
     _, work = place
     monkeypatch.setattr(module, "MOST_DIFF_BYTES", 1000)
     with_changes(monkeypatch, b"+line\n" * 1000)
-    capture(work, CPU, TOLD)
+    write_provenance(work, CPU, TOLD)
     content = (work / "code.diff").read_bytes()
     assert len(content) < 1100 and b"the whole diff has 6000 bytes" in content
     assert read_provenance(work)["code"]["diff"]["complete"] is False
@@ -109,7 +109,7 @@ def test_the_error_of_git_is_recorded_and_printed(place, monkeypatch, capsys):
     project, work = place
     (project / ".git").write_text("gitdir: /nowhere\n")
     monkeypatch.setattr(code_state, "code_folder", lambda: project)
-    capture(work, CPU, TOLD)
+    write_provenance(work, CPU, TOLD)
     told = read_provenance(work)["code"]
     assert told["commit"] == "" and "nowhere" in told["git_error"]
     [line] = capsys.readouterr().err.splitlines()

@@ -84,7 +84,7 @@ def test_the_gate_holds_until_it_is_overridden_with_a_reason(store):
     refused = run("promote", "toy", 3)
     assert refused.exit_code == 1
     assert "not better than its 4 (" in refused.stderr
-    assert "--force --reason TEXT" in refused.stderr
+    assert "; --force --reason TEXT overrides the gate" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert _champion(store) == "2"
     nameless = run("promote", "toy", 3, "--force")

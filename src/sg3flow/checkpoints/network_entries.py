@@ -11,14 +11,14 @@ because it compares objects by identity.
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from sg3flow.checkpoints.restricted_unpickler import describe, is_int64
-from sg3flow.errors import CheckpointError, Sg3flowError, nearest
+from sg3flow.errors import CheckpointError, Sg3flowError, listed, nearest
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.layer_schedule import ScheduleArguments, plan_layers
 
@@ -243,14 +243,12 @@ def _check_shapes(network: nn.Module, state: Mapping[str, torch.Tensor], where: 
         "unexpected": [name for name in found if name not in wanted],
         "of another shape": reshaped,
     }
-    messages = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    messages = [
+        f"{kind}: {listed((name[:100] for name in names), _MAX_LISTED)}"
+        for kind, names in problems.items()
+        if names
+    ]
     if messages:
         raise CheckpointError(
             f"{where}: tensors do not fit the architecture; {'; '.join(messages)}"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(name[:100] for name in names[:_MAX_LISTED]) + more

@@ -265,7 +265,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...",
+            metavar="RUN",
             help="MLflow run (ID, prefix of an ID, or name), NAME@ALIAS, @ALIAS, models:/NAME/3, "
             "DVC experiment, git revision, or run folder; all are compared with the first",
         ),

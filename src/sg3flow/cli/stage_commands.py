@@ -1,6 +1,7 @@
 """The stages as commands: each parses its options, calls the library and reports.
 
-The scripts in ``stages/`` and the subcommands of ``sg3flow`` run the same functions.
+The scripts in ``stages/`` and the subcommands of ``sg3flow`` run the same functions. The file is
+long because every stage is in it, and most of its lines declare options.
 """
 
 import dataclasses
@@ -37,14 +38,17 @@ code_app = stage_app("")
 
 @code_app.command()
 def code(
-    dest: Annotated[Path, typer.Option(help="folder to write <stage>.txt into")] = Path("code"),
+    dest: Annotated[
+        str, typer.Option(help="folder to write <stage>.txt into", metavar="<path>")
+    ] = "code",
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Write digests of the code that each stage depends on."""
     with one_line_errors(debug):
+        from sg3flow.output_checks import output_folder
         from sg3flow.runs.code_state import write_digests
 
-        write_digests(dest, Path.cwd())
+        write_digests(output_folder(dest, "--dest"), Path.cwd())
 
 
 fetch_app = stage_app("")

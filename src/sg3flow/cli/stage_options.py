@@ -24,6 +24,8 @@ from sg3flow.params_file import load_settings
 from sg3flow.settings import LAUNCHED, stage_times_path
 
 _given: list[str] = []  # arguments of the running command
+# Options of version 0.1 under their present names; `stage_command` adds the renamed settings.
+_renamed = {"--anew": "--clean", "--anyway": "--force"}
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -60,6 +62,9 @@ def stage_command(
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         paths = list(inspect.signature(function).parameters.values())[1:]
         fields = dataclasses.fields(config_type)
+        _renamed.update(
+            {_flag(f.metadata["former"]): _flag(f.name) for f in fields if f.metadata["former"]}
+        )
 
         def command(**given: Any) -> None:
             debug, params_path = given.pop("debug"), given.pop("params", None)
@@ -110,15 +115,38 @@ def run(app: typer.Typer, help: str | None = None, program: str | None = None) -
         program: name of the program for ``--help``; None: as it was called.
     """
     if help is not None:
-        app.info.help = help
+        _describe_app(app, help)
     try:
         code = app(standalone_mode=False, prog_name=program)
     except typer.TyperException as error:
-        _print_error(error.format_message())
+        _print_error(_renaming(error) or error.format_message())
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _describe_app(app: typer.Typer, help: str) -> None:
+    """Set the description of an application; indented paragraphs keep their line breaks."""
+    paragraphs = inspect.cleandoc(help).split("\n\n")
+    text = "\n\n".join(f"\b\n{each}" if each.startswith(" ") else each for each in paragraphs)
+    app.info.help = text
+    if len(app.registered_commands) == 1:  # then the help is that of the command
+        app.registered_commands[0].help = text
+
+
+def _renaming(error: typer.TyperException) -> str:
+    """What an unknown option is called now, if the command has it; otherwise empty."""
+    # By attribute: typer does not export the class of this error.
+    given, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    present = _renamed.get(given)
+    if context is None or not any(present in param.opts for param in context.command.params):
+        return ""
+    return f"{given} is now {present}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 class one_line_errors:

@@ -124,7 +124,7 @@ struct BandDown {
         Pair<T> r[2];
     };
 
-    // Neighbours, as far as there are any, from column x on.
+    // Neighbors, as far as there are any, from column x on.
     template <int Together>
     SG3_DEVICE void put(T* to, int x, const Four& four) const {
         if constexpr (Together == 4) {

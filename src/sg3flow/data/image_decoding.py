@@ -142,7 +142,7 @@ def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedIm
     except (UnusableImageError, MemoryError):
         raise
     except Exception as error:  # odd metadata makes Pillow raise any exception
-        raise UnusableImageError(f"cannot be converted to plain colours ({error})") from None
+        raise UnusableImageError(f"cannot be converted to RGB ({error})") from None
     return ConvertedImage(base, tuple(changes))
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, ratio_estimate
-from sg3flow.metrics.generation import Generator
+from sg3flow.metrics.generation import MeasuredGenerator
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
 from sg3flow.ops import filter2d, upsample2d
 
@@ -161,7 +161,7 @@ def _convolved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return convolved
 
 
-def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
+def eqt(G: MeasuredGenerator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
     """Translation equivariance in dB: EQ-T, or EQ-T_frac with shifts between the pixels.
 
     Args:
@@ -178,7 +178,7 @@ def eqt(G: Generator, inputs: Inputs, *, fractional: bool, seed: int) -> float:
     return equivariance(motion_errors(G, kind, inputs, random_motions(kind, seed))).value
 
 
-def eqr(G: Generator, inputs: Inputs, *, seed: int) -> float:
+def eqr(G: MeasuredGenerator, inputs: Inputs, *, seed: int) -> float:
     """Rotation equivariance EQ-R in dB, over angles of the full circle; arguments as in ``eqt``.
 
     Raises:
@@ -199,7 +199,7 @@ def random_motions(kind: str, seed: int) -> Iterator[tuple[float, ...]]:
 
 @torch.no_grad()
 def motion_errors(
-    G: Generator, kind: str, inputs: Inputs, motions: Iterator[tuple[float, ...]]
+    G: MeasuredGenerator, kind: str, inputs: Inputs, motions: Iterator[tuple[float, ...]]
 ) -> Array:
     """Squared differences between images moved by the input transform and images moved ideally.
 
@@ -253,7 +253,7 @@ def psnr(squared_error: float, count: float) -> float:
     return 10 * math.log10(_PEAK_TO_PEAK**2 / mean)
 
 
-def require_movable(G: Generator) -> None:
+def require_movable(G: MeasuredGenerator) -> None:
     """Check that the generator has an input transform.
 
     Raises:

@@ -28,7 +28,7 @@ from sg3flow.metrics.equivariance import equivariance, require_movable
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.feature_collector import Advance, FeatureCollector
 from sg3flow.metrics.features import FeatureExtractor
-from sg3flow.metrics.generation import Generator, exact_float32
+from sg3flow.metrics.generation import MeasuredGenerator, exact_float32
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.path_length import Lpips, path_length
@@ -96,7 +96,7 @@ class Evaluator:
 
     def measure(
         self,
-        G: torch.nn.Module | Generator,
+        G: torch.nn.Module | MeasuredGenerator,
         name: str,
         kimg: int | None,
         network_sha256: str,
@@ -121,7 +121,7 @@ class Evaluator:
             MetricError: the network does not fit the data or generates values that are not finite.
         """
         self.prepare()
-        network = cast(Generator, G)
+        network = cast(MeasuredGenerator, G)
         self._require_fit(network, name)
         collector = FeatureCollector(
             network, self.packed, self.seed, self.batch, self.device, self.ranks
@@ -154,7 +154,7 @@ class Evaluator:
         assert metric.detector is not None
         return self._references[metric.detector]
 
-    def _require_fit(self, G: Generator, name: str) -> None:
+    def _require_fit(self, G: MeasuredGenerator, name: str) -> None:
         form = (G.img_resolution, G.img_channels)
         wanted = (self.packed.resolution, self.packed.channels)
         if form != wanted:

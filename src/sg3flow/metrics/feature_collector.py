@@ -18,8 +18,8 @@ from sg3flow.metrics.equivariance import motion_errors, random_motions
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.generation import (
     CHUNK,
-    Generator,
     Latents,
+    MeasuredGenerator,
     generate_images,
     num_chunks,
     overlapped,
@@ -53,7 +53,7 @@ class FeatureCollector:
 
     def __init__(
         self,
-        G: Generator,
+        G: MeasuredGenerator,
         packed: PackedSet,
         seed: int,
         batch: int,

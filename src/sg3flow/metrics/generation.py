@@ -17,7 +17,7 @@ R = TypeVar("R")
 _AHEAD = 2  # batches that may wait for ``work``
 
 
-class Generator(Protocol):
+class MeasuredGenerator(Protocol):
     """The parts of a generator network that the metrics use."""
 
     z_dim: int
@@ -60,7 +60,7 @@ class Latents:
         MetricError: the network needs labels of another length than the training set has.
     """
 
-    def __init__(self, G: Generator, training_set: LabelSource, seed: int) -> None:
+    def __init__(self, G: MeasuredGenerator, training_set: LabelSource, seed: int) -> None:
         if G.c_dim not in (0, training_set.label_dim):
             raise MetricError(
                 f"the network needs labels of length {G.c_dim}, the data has "
@@ -86,16 +86,6 @@ class Latents:
         return z[:count].to(self._device), c.to(self._device)
 
 
-def latent_batches(
-    G: Generator, training_set: LabelSource, num_images: int, batch: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs of ``num_images`` images, ``batch`` at a time; see ``Latents``."""
-    latents = Latents(G, training_set, seed)
-    for index in range(num_chunks(num_images)):
-        z, c = latents.chunk(index, min(num_images - index * CHUNK, CHUNK))
-        yield from zip(torch.split(z, batch), torch.split(c, batch), strict=True)
-
-
 def num_chunks(num_images: int) -> int:
     """Number of chunks for the inputs of ``num_images`` images."""
     return -(-num_images // CHUNK)
@@ -108,7 +98,7 @@ def _labels(training_set: LabelSource, items: torch.Tensor, c_dim: int) -> torch
 
 
 @torch.no_grad()
-def generate_images(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+def generate_images(G: MeasuredGenerator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """Images uint8 ``[N, C, H, W]``, without truncation and with constant noise.
 
     Raises:

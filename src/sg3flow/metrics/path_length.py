@@ -15,7 +15,7 @@ from torch.nn import functional
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, mean_estimate
 from sg3flow.metrics.features.vgg import HEADS_SHA256, VGG16, VGG_SHA256, load_heads, load_vgg
-from sg3flow.metrics.generation import Generator
+from sg3flow.metrics.generation import MeasuredGenerator
 
 _EPSILON = 1e-4
 _LARGEST = 256
@@ -66,7 +66,9 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def path_lengths(
-    G: Generator, lpips: Lpips, ends: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    G: MeasuredGenerator,
+    lpips: Lpips,
+    ends: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
 ) -> Iterator[torch.Tensor]:
     """Squared length of the first 1/10000 of each path, divided by 1/10000 squared, ``[N]``.
 

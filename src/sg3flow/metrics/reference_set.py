@@ -176,7 +176,7 @@ class Reference:
         elif self._ranks.is_main_process:
             chunks = enumerate(torch.split(self._features[count], CHUNK))
             kept = ((index, features.numpy()) for index, features in chunks)
-            self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept, count))
+            self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept))
 
     def prepare_features(self, limit: int) -> None:
         """Compute or load the features of all images, or of a random sample of ``limit``.
@@ -189,7 +189,9 @@ class Reference:
             self._gathered.add(count)
             indices = self._drawn(count)
             rule = {"rule": _FEATURES_RULE, "pictures": str(count)}
-            found = self._shared(cached_features, rule, indices, self._gather_features)
+            found = self._shared(
+                cached_features, rule, indices, partial(self._gather_features, count)
+            )
             if found is not None:
                 self._features[count] = torch.from_numpy(found)
 
@@ -234,7 +236,7 @@ class Reference:
         cached: Callable[[dict[str, str], Callable[[], T]], T],
         rule: dict[str, str],
         indices: Sequence[int],
-        gather: Callable[[_Chunks, int], T],
+        gather: Callable[[_Chunks], T],
     ) -> T | None:
         """Load from the cache, or compute on all ranks if the main process does not find it."""
         if not self._ranks.is_main_process:
@@ -244,7 +246,7 @@ class Reference:
 
         def compute() -> T:
             self._ranks.broadcast(lambda: True)
-            return gather(self._chunks(indices), len(indices))
+            return gather(self._chunks(indices))
 
         found = cached(self._key(rule), compute)
         self._ranks.broadcast(lambda: False)
@@ -255,13 +257,13 @@ class Reference:
         detector = {"detector": extractor.digest, "resize": extractor.resize}
         return {"data": self.pictures.digest} | detector | rule
 
-    def _gather_stats(self, chunks: _Chunks, count: int) -> FeatureStats:
+    def _gather_stats(self, chunks: _Chunks) -> FeatureStats:
         stats = RunningStats(self.extractor.num_features)
         for _, features in chunks:
             stats.add(features)
         return stats.result()
 
-    def _gather_features(self, chunks: _Chunks, count: int) -> NDArray[np.float32]:
+    def _gather_features(self, count: int, chunks: _Chunks) -> NDArray[np.float32]:
         found = np.empty((count, self.extractor.num_features), np.float32)
         for index, features in chunks:
             start = index * CHUNK

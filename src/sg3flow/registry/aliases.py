@@ -250,7 +250,7 @@ def promote(
             return AliasOutcome(f"version {number} is the champion of {name} already")
         wins, gate_reason = _gate(store, name, version, champion, metric)
         if not wins and not force:
-            raise MetricError(f"{gate_reason}; to promote it anyway, give --force --reason TEXT")
+            raise MetricError(f"{gate_reason}; --force --reason TEXT overrides the gate")
         forced = force and not wins
         why = "; ".join(part for part in (reason.strip(), gate_reason) if part)
         warning = change_alias(store, name, CHAMPION, number, how=PROMOTED, why=why, forced=forced)

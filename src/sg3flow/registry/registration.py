@@ -25,7 +25,7 @@ from sg3flow.registry.aliases import (
 )
 from sg3flow.registry.history import SAMPLES, Lineage, describe
 from sg3flow.rendering.grid import sample_sheet
-from sg3flow.rendering.images import Generator, png_bytes
+from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import record_output
@@ -109,7 +109,7 @@ def register_best(
         )
         samples = Path(folder) / SAMPLES
         names = tuple(map(str, training_set.get("class_names") or ()))
-        write_bytes(samples, png_bytes(sample_sheet(cast(Generator, network), names)))
+        write_bytes(samples, png_bytes(sample_sheet(cast(RenderedGenerator, network), names)))
         candidate = _Candidate(best, digest, training_set, package, samples)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)

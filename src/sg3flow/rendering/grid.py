@@ -8,7 +8,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from sg3flow.errors import ConfigError
-from sg3flow.rendering.images import Generator, Image, RenderOptions, render_image
+from sg3flow.rendering.images import Image, RenderedGenerator, RenderOptions, render_image
 
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128
@@ -139,7 +139,7 @@ def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageD
     return sheet, ImageDraw.Draw(sheet)
 
 
-def sample_sheet(G: Generator, class_names: Sequence[str] = ()) -> Image:
+def sample_sheet(G: RenderedGenerator, class_names: Sequence[str] = ()) -> Image:
     """Seeds 0 to 11 without truncation, [H, W, 3]; a conditional network uses its classes in turn.
 
     Large images are scaled down to 256 pixels.
@@ -153,7 +153,9 @@ def sample_sheet(G: Generator, class_names: Sequence[str] = ()) -> Image:
     return seed_sheet(_small_pictures(G, classes, side), labels, side)
 
 
-def _small_pictures(G: Generator, classes: Sequence[int | None], side: int) -> Iterator[Image]:
+def _small_pictures(
+    G: RenderedGenerator, classes: Sequence[int | None], side: int
+) -> Iterator[Image]:
     for seed, index in zip(_SEEDS, classes, strict=True):
         yield resized(render_image(G, seed, RenderOptions(), index), side)
 

@@ -78,7 +78,7 @@ def _bounds(part: str, text: str) -> tuple[int, int]:
     return first, last
 
 
-class Generator(Protocol):
+class RenderedGenerator(Protocol):
     """The parts of a generator that rendering uses."""
 
     @property
@@ -134,7 +134,7 @@ class RenderOptions:
 
 
 def render_image(
-    G: Generator, seed: int, options: RenderOptions, class_index: int | None = None
+    G: RenderedGenerator, seed: int, options: RenderOptions, class_index: int | None = None
 ) -> Image:
     """The image of a seed, [H, W, C] uint8.
 
@@ -149,7 +149,7 @@ def render_image(
 
 
 def seed_ws(
-    G: Generator, seed: int, options: RenderOptions, class_index: int | None
+    G: RenderedGenerator, seed: int, options: RenderOptions, class_index: int | None
 ) -> torch.Tensor:
     """The ws of a seed, [1, num_ws, w_dim], with truncation."""
     device = network_device(G)
@@ -159,7 +159,7 @@ def seed_ws(
         return G.mapping(z, c, truncation_psi=options.psi)
 
 
-def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
+def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
     """One image, [H, W, C] uint8, from its ws, [1, num_ws, w_dim].
 
     Images are generated one at a time: in a batch the last bits would depend on the batch size.
@@ -179,7 +179,7 @@ def synthesize(G: Generator, ws: torch.Tensor, noise_mode: str, seed: int) -> Im
     return image
 
 
-def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
+def class_label(G: RenderedGenerator, class_index: int | None) -> torch.Tensor:
     """The label [1, c_dim] of a class: one-hot, or empty for an unconditional network.
 
     Raises:
@@ -198,7 +198,7 @@ def class_label(G: Generator, class_index: int | None) -> torch.Tensor:
     return label
 
 
-def placed_as(G: Generator, options: RenderOptions) -> AbstractContextManager[None]:
+def placed_as(G: RenderedGenerator, options: RenderOptions) -> AbstractContextManager[None]:
     """Let the network draw as moved as the options says while the block runs; see ``placed``.
 
     Raises:
@@ -222,7 +222,7 @@ def png_bytes(image: Image) -> bytes:
     return stream.getvalue()
 
 
-def network_device(G: Generator) -> torch.device:
+def network_device(G: RenderedGenerator) -> torch.device:
     """The device of the network's parameters; the CPU if it has none."""
     for parameter in G.parameters():
         return torch.device(parameter.device)

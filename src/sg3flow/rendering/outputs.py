@@ -27,8 +27,8 @@ from sg3flow.progress import tracked
 from sg3flow.rendering.grid import seed_sheet, table_sheet
 from sg3flow.rendering.images import (
     SOFTWARE,
-    Generator,
     Image,
+    RenderedGenerator,
     RenderOptions,
     parse_seeds,
     png_bytes,
@@ -46,7 +46,7 @@ _MAX_TILES = 256
 class Model:
     """A generator with its source and the names of its classes."""
 
-    G: Generator
+    G: RenderedGenerator
     source: str
     class_names: Sequence[str] = ()
 
@@ -96,7 +96,7 @@ def as_model(networks: Networks, source: str, device: torch.device) -> Model:
         raise CheckpointError(f"{source} has no generator")
     network.requires_grad_(False).to(device)
     names = (networks.training_set or {}).get("class_names") or ()
-    return Model(cast(Generator, network), source, [str(name) for name in names])
+    return Model(cast(RenderedGenerator, network), source, [str(name) for name in names])
 
 
 def render_images(

@@ -18,8 +18,8 @@ from sg3flow.progress import tracked
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
     SOFTWARE,
-    Generator,
     Image,
+    RenderedGenerator,
     RenderOptions,
     network_device,
     placed_as,
@@ -31,7 +31,7 @@ _MIN_TILE = 256
 
 
 def write_interpolation(
-    G: Generator,
+    G: RenderedGenerator,
     seeds: Sequence[int],
     path: Path,
     *,
@@ -86,7 +86,7 @@ def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
 
 
 def _frames(
-    G: Generator,
+    G: RenderedGenerator,
     points: Iterable[npt.NDArray[np.float64]],
     grid: tuple[int, int],
     noise_mode: str,

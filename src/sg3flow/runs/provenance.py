@@ -139,7 +139,7 @@ _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _NOTE = b"\nsg3flow: cut off here; the whole diff has %d bytes\n"
 
 
-def capture(work: Path, device: torch.device, known: Mapping[str, Any]) -> list[Path]:
+def write_provenance(work: Path, device: torch.device, known: Mapping[str, Any]) -> list[Path]:
     """Write the provenance of a training that starts; returns the files, the main one first.
 
     Args:

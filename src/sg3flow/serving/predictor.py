@@ -14,8 +14,8 @@ from sg3flow.checkpoints.loading import load_packaged
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
-    Generator,
     Image,
+    RenderedGenerator,
     class_label,
     network_device,
     placed_as,
@@ -39,10 +39,10 @@ class Predictor:
         together: number of images to compute concurrently; they share the CPU cores.
     """
 
-    def __init__(self, G: Generator, together: int = 1) -> None:
+    def __init__(self, G: RenderedGenerator, together: int = 1) -> None:
         self.G = G
         # The input transform is state of the network, so each copy computes one image at a time.
-        self._free: queue.SimpleQueue[Generator] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[RenderedGenerator] = queue.SimpleQueue()
         self._free.put(G)
         for _ in range(together - 1):
             self._free.put(_twin(G))
@@ -61,7 +61,7 @@ class Predictor:
         device = pick_device(DEVICE.text())
         network, _ = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
-        return cls(cast(Generator, network), together)
+        return cls(cast(RenderedGenerator, network), together)
 
     @property
     def shapes(self) -> Shapes:
@@ -105,7 +105,7 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _drawn(G: Generator, request: Request) -> Image:
+def _drawn(G: RenderedGenerator, request: Request) -> Image:
     if request.seed is not None:
         return render_image(G, request.seed, request.options, request.class_index)
     with placed_as(G, request.options):
@@ -116,7 +116,7 @@ def _drawn(G: Generator, request: Request) -> Image:
             raise ConfigError(f"{error}, from this vector") from None
 
 
-def _vector_ws(G: Generator, request: Request) -> torch.Tensor:
+def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
     """The ws of a request without a seed, [1, num_ws, w_dim]."""
     device = network_device(G)
     if request.ws is not None:
@@ -128,6 +128,6 @@ def _vector_ws(G: Generator, request: Request) -> torch.Tensor:
         return G.mapping(z, label, truncation_psi=request.options.psi)
 
 
-def _twin(G: Generator) -> Generator:
+def _twin(G: RenderedGenerator) -> RenderedGenerator:
     """A copy of the network with its own state and shared weights."""
     return copy.deepcopy(G, {id(parameter): parameter for parameter in G.parameters()})

@@ -23,7 +23,7 @@ from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.resources import flushed_denormals, pick_device
 from sg3flow.runs.machine import SystemMonitor
-from sg3flow.runs.provenance import capture, network_info
+from sg3flow.runs.provenance import network_info, write_provenance
 from sg3flow.runs.run_folder import (
     EVENTS,
     NETWORKS,
@@ -246,7 +246,7 @@ def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: s
         facts["network"] = network_info(job.config.resume, network)
     else:
         facts["network"] = known.get("network", {})
-    return capture(folder.work, parts.device, facts)
+    return write_provenance(folder.work, parts.device, facts)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import nn
 
 from sg3flow.addresses import without_secrets
 from sg3flow.checkpoints import Networks, load_networks
-from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.errors import CheckpointError, ConfigError, listed
 from sg3flow.files import write_json
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.training.assembly import (
@@ -251,7 +251,9 @@ def _misfit_message(
     # G_ema has the architecture of G: its list would repeat that of G.
     shown = [name for name in ("G", "D") if misfits[name]] or ["G_ema"]
     examples = "; ".join(
-        _listed(f"{name}.{tensor}: {reason}" for tensor, reason in misfits[name].items())
+        listed(
+            (f"{name}.{tensor}: {reason}" for tensor, reason in misfits[name].items()), _MAX_LISTED
+        )
         for name in shown
     )
     return f"{source} does not fit this architecture: {counts} differ: {examples}; {_ADVICE}"
@@ -274,15 +276,9 @@ def _report(
         elif getattr(networks, name) is None:
             line += f" from {stand_in}, the checkpoint has no {name}"
         if name in misfits and left:
-            line += f"; initialized: {_listed(left)}"
+            line += f"; initialized: {listed(left, _MAX_LISTED)}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return ", ".join(items[:_MAX_LISTED]) + more
 
 
 def _check_family(G: nn.Module, cfg: str, source: str) -> None:

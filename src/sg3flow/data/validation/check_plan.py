@@ -137,7 +137,7 @@ def _content(config: ValidateConfig) -> list[PlannedCheck]:
     return [
         PlannedCheck(
             "enough_pictures",
-            f"the set has at least {config.min_images} images",
+            f"the set has at least {_images(config.min_images)}",
             "packed",
             gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images),
             lambda row: "",
@@ -268,10 +268,14 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
         ),
         PlannedCheck(
             "enough_a_class",
-            f"every class has at least {config.min_class_images} images",
+            f"every class has at least {_images(config.min_class_images)}",
             "classes",
             gxe.ExpectColumnValuesToBeBetween(column="pictures", min_value=config.min_class_images),
-            lambda row: f"class {row['class_name']} has {row['pictures']} images",
+            lambda row: f"class {row['class_name']} has {_images(row['pictures'])}",
             config.min_class_images,
         ),
     ]
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"
