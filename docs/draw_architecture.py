@@ -45,6 +45,7 @@ BASE = {
     "params_file",
     "config",
     "files",
+    "output_checks",
     "progress",
     "addresses",
     "settings",
