@@ -23,7 +23,7 @@ from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
 from sg3flow.resources import flushed_denormals, pick_device
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
-from sg3flow.training.work_folder import StateFolder, capture
+from sg3flow.training.work_folder import StateFolder, capture_state
 
 TICK_KIMG, SNAP_TICKS = 4, 50
 
@@ -70,7 +70,7 @@ def compare_steps(parts: Parts, config: TrainConfig, items: TrainingSet, steps: 
 
 def saving_sec(parts: Parts, folder: Path) -> tuple[float, float]:
     start = time.perf_counter()
-    StateFolder(folder).save(capture(parts, 0))
+    StateFolder(folder).save(capture_state(parts, 0))
     state = time.perf_counter() - start
     start = time.perf_counter()
     save_snapshot(

@@ -15,7 +15,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
 from sg3flow.training.assembly import build, resolve
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
-from sg3flow.training.work_folder import capture, check_equal
+from sg3flow.training.work_folder import capture_state, check_equal
 
 BATCH = 8
 
@@ -50,7 +50,7 @@ def train(cfg: str, data: Path, out: Path, device: torch.device) -> None:
         draw = random_draw(items, parts.G.z_dim, BATCH, device)
         run_step(parts, real, draw, nimg, config.batch_gpu)
     check_equal(parts)
-    state = capture(parts, nimg)
+    state = capture_state(parts, nimg)
     stats = parts.collector.read()
     if distributed.is_main_process():
         moments = {name: torch.tensor([s.num, s.mean, s.std]) for name, s in stats.items()}

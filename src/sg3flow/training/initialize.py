@@ -28,7 +28,7 @@ from sg3flow.training.work_folder import (
     RunFolder,
     StateFolder,
     broadcast_state,
-    capture,
+    capture_state,
     restore,
 )
 
@@ -98,7 +98,7 @@ def initialize_or_resume(job: Job, parts: Parts, start: InitialState) -> Clock:
             print(transfer(parts, start.networks, job.config.resume, job.config.resume_partial))
         if distributed.world_size() == 1:
             return Clock()
-        state = broadcast_state(capture(parts, 0) | {"clock": {}})
+        state = broadcast_state(capture_state(parts, 0) | {"clock": {}})
     restore(parts, state)
     clock = Clock(state["nimg"], **state["clock"])
     if start.resumes and distributed.is_main_process():

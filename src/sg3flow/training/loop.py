@@ -26,7 +26,7 @@ from sg3flow.training.batch_size_finder import (
 )
 from sg3flow.training.recorder import RunRecord
 from sg3flow.training.step import training_step
-from sg3flow.training.work_folder import capture, check_equal
+from sg3flow.training.work_folder import capture_state, check_equal
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class TrainingLoop:
 
     def _save_state(self) -> None:
         """Save a state: a collective call, the main process writes the file."""
-        state = capture(self.parts, self.clock.nimg)
+        state = capture_state(self.parts, self.clock.nimg)
         if self.record is None:
             return
         elapsed_sec = self.clock.elapsed_sec + time.monotonic() - self._started

@@ -103,7 +103,7 @@ def _problem(path: Path) -> str | None:
     return None if sha256_file(path) == expected else "its checksum does not match"
 
 
-def capture(parts: Parts, nimg: int) -> dict[str, Any]:
+def capture_state(parts: Parts, nimg: int) -> dict[str, Any]:
     """Everything that decides the steps after ``nimg`` images; equal in all processes.
 
     A collective call.
