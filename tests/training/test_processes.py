@@ -70,14 +70,20 @@ def saved_nimg(folder: Path) -> int:
 def ranks_of(process) -> list[psutil.Process]:
     """The training processes below a launcher."""
     children = psutil.Process(process.pid).children()
-    return [child for child in children if str(STAGE) in child.cmdline()]
+    return [child for child in children if trains(child.cmdline())]
+
+
+def trains(command: list[str]) -> bool:
+    """Whether a process was started by torchrun, or as one of several by our own launcher."""
+    return str(STAGE) in command or {"-m", "sg3flow", "train"} <= set(command)
 
 
 def trainings_in(folder: Path) -> list[psutil.Process]:
     """All processes that train in a folder."""
-    wanted = {str(STAGE), str(folder / "out")}
-    found = psutil.process_iter(["cmdline"])
-    return [process for process in found if wanted <= set(process.info["cmdline"] or [])]
+    found = [
+        (process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    return [process for process, line in found if trains(line) and str(folder / "out") in line]
 
 
 TORCHRUN = (
