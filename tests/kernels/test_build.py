@@ -285,9 +285,9 @@ DOCTOR = "from sg3flow.cli.status import examine\nprint(*examine(), sep='\\n')"
         ("", {}, "cpu: compiled kernels for "),
         ("echo 'x.cpp: error: no' >&2; exit 1", {}, "because c++ failed: x.cpp: error: no"),
         ("sleep 60", {"SG3FLOW_STALL_SEC": "0.6"}, "because sleep 60 hung"),
-        ("", {"SG3FLOW_OPS": "torch"}, "cpu: plain PyTorch, because SG3FLOW_OPS=torch"),
-        ("", {"SG3FLOW_OPS": "foo"}, "cpu: every op is an error, because SG3FLOW_OPS is 'foo'"),
-        ("exit 1", {"SG3FLOW_OPS": "cpu"}, "cpu: every op is an error, because c++ failed"),
+        ("", {"SG3FLOW_OPS": "torch"}, "cpu: pure PyTorch, because SG3FLOW_OPS=torch"),
+        ("", {"SG3FLOW_OPS": "foo"}, "cpu: every op fails, because SG3FLOW_OPS is 'foo'"),
+        ("exit 1", {"SG3FLOW_OPS": "cpu"}, "cpu: every op fails, because c++ failed"),
     ],
 )
 @pytest.mark.medium
