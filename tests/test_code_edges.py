@@ -190,6 +190,7 @@ OUTSIDE = [
 ]
 
 
+@pytest.mark.medium  # real DVC
 @pytest.mark.parametrize(("name", "before", "after", "stages"), OUTSIDE, ids=lambda v: str(v)[:24])
 def test_an_edit_that_decides_no_output_concerns_no_stage(project, name, before, after, stages):
     path, text = edited(project, name, before, after)
@@ -199,6 +200,7 @@ def test_an_edit_that_decides_no_output_concerns_no_stage(project, name, before,
         path.write_text(text)
 
 
+@pytest.mark.medium  # real DVC
 def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
     templates = sorted((project / "src/sg3flow/reports").rglob("*"))
     drawing = {
@@ -222,6 +224,7 @@ def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(project):
             path.write_text(text)
 
 
+@pytest.mark.medium  # real DVC
 @pytest.mark.parametrize(
     ("name", "before", "after", "stages"),
     [
