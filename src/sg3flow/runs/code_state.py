@@ -5,8 +5,9 @@ the ``code`` stage of ``dvc.yaml`` writes a file per stage, on which that stage 
 runs again when code that decides its outputs changes, and not when a report, a message, a
 transfer or the tracking does.
 
-Comments, docstrings, formatting and the texts of messages do not count: a training of days must
-not start again because a sentence was improved.
+Comments, docstrings, formatting, and texts in ``raise``, in errors and in calls that print, log or
+show progress do not count: a training of days must not start again because a sentence improved. A
+message that is put together elsewhere does count.
 """
 
 import ast
