@@ -20,6 +20,7 @@ import torch
 
 from measure import Row, arguments, bound_sec, report
 from sg3flow.config import CONFIGS, TrainConfig
+from sg3flow.device import flushed_denormals
 from sg3flow.networks.layer_schedule import (
     LayerPlan,
     ScheduleArguments,
@@ -27,7 +28,6 @@ from sg3flow.networks.layer_schedule import (
     plan_layers,
 )
 from sg3flow.ops import filtered_lrelu
-from sg3flow.resources import flushed_denormals
 from sg3flow.training.assembly import D_REG_INTERVAL, Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step, seed_step
 

@@ -40,6 +40,7 @@ BASE = {
     "downloads",
     "transfers",
     "resources",
+    "device",
     "distributed",
     "git",
     "params_file",

@@ -26,6 +26,7 @@ NOT_DECIDING = {
     "git": "provenance",
     "params_file": "reads settings, which are in the fingerprint as values",
     "progress": "shows progress",
+    "resources": "how many processes work at once",
     "settings": "places and names",
     "transfers": "brings a file whose digest is checked",
     "checkpoints": "reads tensors as they are, or fails",
@@ -99,6 +100,7 @@ def test_what_deciding_code_imports_decides_too_or_is_known_not_to(stage):
     assert forgotten == set(), f"list them in code_state.py for {stage}, or here with a reason"
 
 
+@pytest.mark.medium
 def test_a_training_imports_no_numerics_that_are_not_listed():
     """By real imports: of the packages that compute, all that a training loads is listed."""
     program = (

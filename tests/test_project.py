@@ -56,6 +56,17 @@ def test_params_are_the_starter_recipe():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/starter.yaml").read_bytes()
 
 
+@pytest.mark.parametrize("module", ["data.worker_pool", "tracking.upload_process"])
+def test_helper_processes_start_without_what_only_others_need(module):
+    """One is started for each core, and one for each run."""
+    program = (
+        f"import sys, sg3flow.{module}\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules and m not in ('numpy', 'PIL')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 @pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
 def test_help_loads_nothing_heavy(name):
     target = str(ROOT / "stages" / f"{name}.py")

@@ -19,6 +19,7 @@ def distance(a, b, seed=0):
     return sliced_wasserstein(patches(a), patches(b), patches.num_levels, seed, CPU)
 
 
+@pytest.mark.medium
 def test_zero_for_equal_sets_and_larger_the_more_they_differ(draw_faces, blur):
     faces = draw_faces(60, seed=0)
     assert distance(faces, faces).value == 0

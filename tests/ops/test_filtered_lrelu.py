@@ -73,7 +73,7 @@ def symmetric(taps: int, radial: bool) -> torch.Tensor:
         (2, 4, False, True),
     ],
 )
-@pytest.mark.parametrize("width", [9, 1190])
+@pytest.mark.parametrize("width", [9, pytest.param(1190, marks=pytest.mark.medium)])
 def test_layers_of_any_width(
     draw, reference_filtered_lrelu, near, up, down, radial_up, radial_down, width
 ):

@@ -12,14 +12,13 @@ from sg3flow.files import sha256_file
 from sg3flow.git import diff_digest
 from sg3flow.runs import code_state
 from sg3flow.runs import provenance as module
-from sg3flow.runs.provenance import (
+from sg3flow.runs.provenance import installed_packages, write_provenance
+from sg3flow.runs.run_folder import (
     format_packages,
-    installed_packages,
     parse_packages,
     read_packages,
-    write_provenance,
+    read_provenance,
 )
-from sg3flow.runs.run_folder import read_provenance
 
 CPU = torch.device("cpu")
 TOLD = {"uid": "ab" * 16, "command": "python stages/train.py", "data": {}, "start_nimg": 0}

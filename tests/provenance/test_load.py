@@ -91,6 +91,7 @@ def ask(folder: Path) -> list:
     return json.loads(done.stdout)
 
 
+@pytest.mark.medium
 def test_gpus_through_the_management_library(tmp_path):
     pytest.importorskip("pynvml")
     compiler = shutil.which("cc")

@@ -91,7 +91,7 @@ def _told(svg):
     return {each["name"]: [p.split("|") for p in each["points"].split(";")] for each in lines}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(_points, min_size=1, max_size=10))
 @example([[Point(4, value)] for value in range(MAX_RUNS)])
 def test_whatever_is_drawn_stays_within_the_chart(curves):

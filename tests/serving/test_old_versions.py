@@ -79,6 +79,7 @@ def _run(code: str, argument: Path, path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.medium
 def test_an_old_version_is_served_and_loaded_with_its_own_code(old_model, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     loaded = json.loads(_run(_LOAD, old_model, ROOT / "src"))

@@ -38,24 +38,6 @@ def project(tmp_path, tracking_uri, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["pack", "validate"])
-def test_help_imports_nothing_heavy(name):
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['{name}.py', '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'mlflow', 'great_expectations', 'pandas', 'numpy'}\n"
-        "heavy &= sys.modules.keys()\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=_ROOT / "stages", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--workers" in done.stdout
-
-
 def test_the_commands_of_the_article(afhq_sample, project):
     with zipfile.ZipFile(afhq_sample) as archive:
         archive.extractall(project / "data/raw")

@@ -305,6 +305,7 @@ def test_one_process_sends_at_a_time(run_folder):
     assert "all sent" in sync().stdout
 
 
+@pytest.mark.medium
 def test_sync_leaves_a_running_training_alone(run_folder):
     program = (
         "import sys; from pathlib import Path\n"

@@ -104,6 +104,7 @@ def test_a_folder_that_cannot_be_locked_says_so(tmp_path):
         open_run_folder(tmp_path, "key", 4_000)
 
 
+@pytest.mark.medium
 def test_the_readers_of_a_killed_training_do_not_keep_its_folder(tmp_path):
     program = (
         "import os, sys, time, torch; from pathlib import Path\n"

@@ -39,6 +39,7 @@ def test_too_little_shared_memory_is_an_error(tiny_set):
         next(batches)
 
 
+@pytest.mark.medium
 def test_a_reader_that_the_system_kills_is_an_error(tiny_set):
     before = set(psutil.Process().children())
     batches = batches_of(tiny_set)

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from sg3flow.compare.comparison import Comparison, MetricRow
 from sg3flow.compare.run_data import RunData, letter, value_text
+from sg3flow.device import pick_device
 from sg3flow.errors import Sg3flowError
 from sg3flow.rendering.images import Image, RenderOptions, check_seed
 from sg3flow.rendering.outputs import labels, load_model, pictures
-from sg3flow.resources import pick_device
 
 _STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
 _NAMES, _CELL = 20, 15  # width in characters of the name column and of each run

@@ -7,10 +7,13 @@ which float64 represents exactly in any order of summation, so it is the same on
 
 from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from PIL import Image
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SIDE = 64  # of the image before the transform
 _KEPT = 16  # lowest frequencies in each direction
@@ -92,7 +95,9 @@ def _close(table: np.ndarray, group: np.ndarray, distance: int) -> Iterator[tupl
 _Partners = dict[int, tuple[int, str]]  # by row of the entry: differing bits, path of the partner
 
 
-def add_near(entries: pd.DataFrame, rows: pd.DataFrame, distance: int, min_contrast: float) -> None:
+def add_near(
+    entries: "pd.DataFrame", rows: "pd.DataFrame", distance: int, min_contrast: float
+) -> None:
     """Add the nearest near-duplicate of each entry; images with equal pixels do not count.
 
     Adds the columns ``near_here`` (an earlier image of the set) and ``near_elsewhere`` (an image of
@@ -138,7 +143,9 @@ def _keep_nearest(partners: _Partners, position: int, bits: int, name: str) -> N
 
 
 def _add_column(
-    entries: pd.DataFrame, column: str, values: dict[int, str] | dict[int, int]
+    entries: "pd.DataFrame", column: str, values: dict[int, str] | dict[int, int]
 ) -> None:
+    import pandas as pd  # slow to import, and the processes that hash do without
+
     listed = [values.get(position) for position in range(len(entries))]
     entries[column] = pd.Series(listed, index=entries.index, dtype="object")

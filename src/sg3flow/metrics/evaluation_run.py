@@ -10,6 +10,7 @@ from PIL import Image
 
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
+from sg3flow.device import pick_device
 from sg3flow.distributed import Ranks
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
@@ -33,7 +34,6 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
-from sg3flow.resources import pick_device
 
 NONE = "none"
 DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sg3flow import distributed
+from sg3flow.device import sent
 from sg3flow.errors import ConfigError
 from sg3flow.networks.augment_geometry import (
     AUGMENT_PRESETS,
@@ -19,7 +20,6 @@ from sg3flow.networks.augment_geometry import (
     geometry_matrix,
     wavelet_lowpass,
 )
-from sg3flow.resources import sent
 
 
 def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tensor:

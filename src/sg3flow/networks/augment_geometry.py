@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from sg3flow import distributed
+from sg3flow.device import sent
 from sg3flow.errors import ConfigError
 from sg3flow.ops import downsample2d, setup_filter, upsample2d
-from sg3flow.resources import sent
 
 
 @dataclass(frozen=True)

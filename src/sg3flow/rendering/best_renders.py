@@ -6,6 +6,7 @@ from typing import Any
 
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import RenderConfig
+from sg3flow.device import pick_device
 from sg3flow.files import atomic_folder, write_bytes, write_json
 from sg3flow.output_checks import check_replaceable, folder_marked
 from sg3flow.rendering.grid import seed_sheet
@@ -24,7 +25,6 @@ from sg3flow.rendering.outputs import (
     write_sweep,
 )
 from sg3flow.rendering.video import write_interpolation
-from sg3flow.resources import pick_device
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 
 FORMAT = "sg3flow-renders-1"

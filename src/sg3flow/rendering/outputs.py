@@ -19,6 +19,7 @@ from sg3flow.config import (
     RenderSweepConfig,
     RenderVideoConfig,
 )
+from sg3flow.device import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes
 from sg3flow.output_checks import check_replaceable, png_marked
@@ -35,7 +36,6 @@ from sg3flow.rendering.images import (
     render_image,
 )
 from sg3flow.rendering.video import write_interpolation
-from sg3flow.resources import pick_device
 
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 

@@ -25,17 +25,10 @@ from sg3flow.runs.run_folder import (
     PACKAGES,
     PROVENANCE,
     PROVENANCE_FORMAT,
+    format_packages,
     read_provenance,
 )
 from sg3flow.settings import PROJECT_FILES
-
-
-def read_packages(folder: Path) -> dict[str, str]:
-    """Version by name of the packages that a training used; empty: not recorded."""
-    try:
-        return parse_packages((folder / PACKAGES).read_text(encoding="utf-8"))
-    except OSError:
-        return {}
 
 
 def installed_packages() -> dict[str, str]:
@@ -46,16 +39,6 @@ def installed_packages() -> dict[str, str]:
         if name:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     return dict(sorted(found.items()))
-
-
-def format_packages(versions: Mapping[str, str]) -> str:
-    """One line per package, ``name==version``."""
-    return "".join(f"{name}=={version}\n" for name, version in versions.items())
-
-
-def parse_packages(text: str) -> dict[str, str]:
-    """The inverse of ``format_packages``."""
-    return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
 
 
 _SOURCE_KEYS = ("dataset", "origin", "sha256", "bytes", "licence", "citation", "counts")

@@ -14,9 +14,9 @@ from typing import Any
 from sg3flow.errors import DataError, Sg3flowError
 from sg3flow.files import sha256_file, write_json, write_text
 from sg3flow.runs.machine import DECIDING_VARIABLES
-from sg3flow.runs.provenance import installed_packages, read_packages
+from sg3flow.runs.provenance import installed_packages
 from sg3flow.runs.reproduction_inputs import Log, find_data, find_network, last_line, shown_path
-from sg3flow.runs.run_folder import list_snapshots, read_provenance
+from sg3flow.runs.run_folder import list_snapshots, read_packages, read_provenance
 from sg3flow.runs.worktree import REPORT, Record, Worktree, prepare_worktree, read_report
 from sg3flow.settings import OPS
 

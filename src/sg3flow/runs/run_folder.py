@@ -99,6 +99,24 @@ def _read_marked(path: Path, mark: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.get("format") == mark else None
 
 
+def read_packages(folder: Path) -> dict[str, str]:
+    """Version by name of the packages that a training used; empty: not recorded."""
+    try:
+        return parse_packages((folder / PACKAGES).read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+
+
+def format_packages(versions: Mapping[str, str]) -> str:
+    """One line per package, ``name==version``."""
+    return "".join(f"{name}=={version}\n" for name, version in versions.items())
+
+
+def parse_packages(text: str) -> dict[str, str]:
+    """The inverse of ``format_packages``."""
+    return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
+
+
 def read_uid(folder: Path) -> str:
     """The identity of the run in a folder; empty: there is none."""
     run = read_run(folder)

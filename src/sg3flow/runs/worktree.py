@@ -12,11 +12,11 @@ from sg3flow.errors import DataError
 from sg3flow.files import copy_file, write_json
 from sg3flow.git import GitError, GitTree, diff_digest, git, git_or_empty, git_tree
 from sg3flow.output_checks import check_replaceable
-from sg3flow.runs.provenance import read_packages
 from sg3flow.runs.run_folder import (
     DIFF,
     PROVENANCE,
     RUN,
+    read_packages,
     read_provenance,
     snapshot_digests,
     snapshot_name,

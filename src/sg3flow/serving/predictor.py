@@ -11,6 +11,7 @@ import torch
 from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.loading import load_packaged
+from sg3flow.device import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
@@ -23,7 +24,6 @@ from sg3flow.rendering.images import (
     render_image,
     synthesize,
 )
-from sg3flow.resources import pick_device
 from sg3flow.serving.request_schema import Limits, Request, Shapes
 from sg3flow.settings import DEVICE
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import TrackingError, TrainingMissingError
-from sg3flow.runs.provenance import read_packages
 from sg3flow.runs.run_folder import (
     EVENTS,
     RUN,
     STATS,
+    read_packages,
     read_provenance,
     read_row,
     read_run,

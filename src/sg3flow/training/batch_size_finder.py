@@ -18,9 +18,10 @@ import psutil
 import torch
 
 from sg3flow.config import TrainConfig
+from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.errors import Sg3flowError, TrainingInterruptedError, TrainingMemoryError
 from sg3flow.files import write_json
-from sg3flow.resources import flushed_denormals, free_memory, pick_device, total_memory
+from sg3flow.resources import free_memory, total_memory
 from sg3flow.training.assembly import build
 from sg3flow.training.step import RealBatch, run_step
 from sg3flow.training.work_folder import RunFolder

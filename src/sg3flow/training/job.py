@@ -22,10 +22,10 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
+from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.params_file import load_settings
-from sg3flow.resources import pick_device
 from sg3flow.runs.code_state import (
     FREE_SETTINGS,
     TRAINING_NUMERICS,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sg3flow import distributed
+from sg3flow.device import sent
 from sg3flow.ops import filter2d
-from sg3flow.resources import sent
 from sg3flow.runs.run_folder import Stat
 
 

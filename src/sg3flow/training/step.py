@@ -8,7 +8,7 @@ import torch
 
 from sg3flow import distributed
 from sg3flow.data.dataset import Batch, TrainingSet
-from sg3flow.resources import sent
+from sg3flow.device import sent
 from sg3flow.training.assembly import ADA_INTERVAL, Parts, Phase
 from sg3flow.training.losses import MicroBatch
 

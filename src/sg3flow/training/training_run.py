@@ -17,11 +17,11 @@ from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import report_killed_workers, training_batches
+from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
-from sg3flow.resources import flushed_denormals, pick_device
 from sg3flow.runs.machine import SystemMonitor
 from sg3flow.runs.provenance import network_info, write_provenance
 from sg3flow.runs.run_folder import (
