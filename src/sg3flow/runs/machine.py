@@ -19,7 +19,7 @@ import torch
 from sg3flow.ops.backend import backend_name
 from sg3flow.resources import available_cpus
 from sg3flow.runs.run_folder import Stat
-from sg3flow.settings import OPS
+from sg3flow.settings import OPS, TENSOR_CORES
 
 _GIB = 2**30
 _MEGABYTE = 1e6
@@ -31,6 +31,7 @@ _SHORT_SEC = 1.0  # the use of the processor over less time means little
 DECIDING_VARIABLES = frozenset(
     {
         OPS.name,
+        TENSOR_CORES.name,
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
         "MKL_CBWR",
