@@ -29,8 +29,9 @@ CAUGHT, SURVIVED, SAME = "caught", "SURVIVED", "changes nothing"
 # A fault that makes the code crash says nothing about the tests of its values.
 _CRASHES = ("NameError", "AttributeError", "TypeError", "ImportError", "SyntaxError")
 # Imported once: every run is a fork of this process, and takes a fifth of the time.
-_LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal", "scipy.special", "scipy.stats",
-              "scipy.integrate", "hypothesis", "pandas", "PIL.Image", "pytest")  # fmt: skip
+_LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
+              "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
+              "PIL.Image", "pytest")  # fmt: skip
 _FORK = multiprocessing.get_context("fork")
 
 
