@@ -5,6 +5,11 @@ Each line: a fragment that occurs once in the source, its replacement, and what 
 
 from plant import Fault
 
+# Imported once: every run of tests is a fork of a process that has them.
+LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
+             "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
+             "PIL.Image", "pytest")  # fmt: skip
+
 
 def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
     """The faults of one source and the names of the test files that should catch them."""

@@ -28,10 +28,6 @@ TIMEOUT_SEC = 600
 CAUGHT, SURVIVED, SAME = "caught", "SURVIVED", "changes nothing"
 # A fault that makes the code crash says nothing about the tests of its values.
 _CRASHES = ("NameError", "AttributeError", "TypeError", "ImportError", "SyntaxError")
-# Imported once: every run is a fork of this process, and takes a fifth of the time.
-_LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
-              "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
-              "PIL.Image", "pytest")  # fmt: skip
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -97,7 +93,7 @@ def run_tests(copy: Path, tests: Sequence[str], *options: str) -> tuple[int | No
     """Exit status (None: no end in time) and output of test files, without golden numbers."""
     output = copy / "output.txt"
     arguments = ["-q", "-p", "no:cacheprovider", "--tb=no"]
-    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of ``_LIBRARIES``
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of ``LIBRARIES``
     arguments += ["-m", "not gpu and not slow and not medium", *options, *tests]
     process = _FORK.Process(target=_run_pytest, args=(copy, output, arguments))
     process.start()
@@ -195,7 +191,7 @@ def _line(fault: Fault) -> str:
 
 def main() -> int:
     """Plant the faults of the table and print what became of them."""
-    from faults import FAULTS
+    from faults import FAULTS, LIBRARIES
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose line has it")
@@ -210,7 +206,7 @@ def main() -> int:
         print(f"{len(faults)} faults fit the sources")
         return 0 if faults else 1
     os.environ["OMP_NUM_THREADS"] = "1"  # tensors are tiny, and a fork must not meet threads
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         importlib.import_module(name)
     words = [outcome.word for outcome in plant_all(ROOT, faults, max(options.jobs, 1))]
     print(", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)))
