@@ -1,5 +1,6 @@
 """The table of faults fits the sources, and the program tells what became of each fault."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -70,8 +71,7 @@ _TREE = {
         "    ('size + 0', 'size - 0', 'nothing', 'zero is zero'),\n"
         "    ('size + 0', 'size + 1', 'one more', 'a wrong reason'),\n"
         "    ('size + 0', 'seize', 'a crash'),\n"
-        "    ('size + 0', 'size +', 'no Python'),\n"
-        "    ('size + 0', 'area(width, height)', 'deep')]\n"
+        "    ('size + 0', 'size +', 'no Python')]\n"
         "FAULTS = [Fault('src/area.py', ('tests/test_area.py',), *line) for line in LINES]\n"
     ),
 }
@@ -89,7 +89,8 @@ def small_tree(tmp_path):
 def planted(tree: Path, *options: str) -> tuple[int, list[str]]:
     """Exit status and the words of the printed faults, the last line last."""
     command = [sys.executable, str(tree / "tests/mutants/plant.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    quick = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=quick)
     lines = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     return done.returncode, [line.partition("src/")[0].strip() for line in lines]
 
@@ -106,8 +107,7 @@ def test_faults_are_told_apart(small_tree):
         "BROKEN",  # it was said to change nothing
         "BROKEN",  # a NameError
         "BROKEN",  # a SyntaxError
-        "caught",  # a RecursionError
-        "2 caught, 1 SURVIVED, 1 changes nothing, 3 BROKEN",
+        "1 caught, 1 SURVIVED, 1 changes nothing, 3 BROKEN",
     ]
     assert {name: (small_tree / name).read_text() for name in _TREE} == before
     status, words = planted(small_tree, "--only", "no product|nothing")
@@ -117,7 +117,7 @@ def test_faults_are_told_apart(small_tree):
 @pytest.mark.medium
 def test_a_table_or_tests_that_do_not_fit_plant_nothing(small_tree):
     assert planted(small_tree, "--only", "no such fault")[0] == 1
-    assert planted(small_tree, "--check") == (0, ["7 faults fit the sources"])
+    assert planted(small_tree, "--check") == (0, ["6 faults fit the sources"])
     source = small_tree / "src/area.py"
     source.write_text(source.read_text().replace("+ 0", ""))
     assert planted(small_tree, "--only", "no product")[1] == ["caught", "1 caught"]
