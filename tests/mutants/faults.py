@@ -357,6 +357,7 @@ AUGMENTATION = [
             "rows = rows.mean(dim=1, keepdim=True)",
             "rows = rows[:, :1]",
             "gray images get the red row",
+            "every color transform maps gray to gray, so that the rows agree but for rounding",
         ),
         (
             "rows[..., :-1] @ flat + rows[..., -1:]",
@@ -684,7 +685,6 @@ NETWORKS = [
             '{"num_layers": 2, **(mapping_kwargs or {})}',
             "layers of D's mapping",
         ),
-        ("channels(res // 2),", "channels(res),", "channels of the next block"),
         (
             'FullyConnectedLayer(channels * 16, channels, activation="lrelu")',
             "FullyConnectedLayer(channels * 16, channels)",
@@ -969,9 +969,9 @@ NETWORKS = [
         ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
-            "((fw - 1) // 2, (fw - 2) // 2, (fh",
-            "((fw - 2) // 2, (fw - 1) // 2, (fh",
-            "downsampling a pixel off",
+            "pads = [padding + p for p in",
+            "pads = [padding * p for p in",
+            "downsampling without its padding",
         ),
     ),
     *faults(
@@ -1364,11 +1364,6 @@ METRICS = [
             "torch.Generator().manual_seed(seed)",
             "torch.Generator().manual_seed(0)",
             "one set of latents for every seed",
-        ),
-        (
-            "torch.zeros(len(items), 0)",
-            "torch.zeros(len(items), 1)",
-            "labels for a network without",
         ),
     ),
 ]

@@ -27,7 +27,8 @@ COPIED = ("src", "tests", "pyproject.toml")
 TIMEOUT_SEC = 600
 CAUGHT, SURVIVED, SAME = "caught", "SURVIVED", "changes nothing"
 # A fault that makes the code crash says nothing about the tests of its values.
-_CRASHES = ("NameError", "AttributeError", "TypeError", "ImportError", "SyntaxError")
+_CRASHES = ("NameError", "AttributeError", "TypeError", "ImportError", "SyntaxError", "IndexError",
+            "RuntimeError")  # fmt: skip
 _FORK = multiprocessing.get_context("fork")
 
 
