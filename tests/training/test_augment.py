@@ -108,6 +108,8 @@ def test_integer_shifts_move_whole_pixels_and_reflect(x):
     y = AugmentPipe(xint=1)(x, 1.0)  # 0.125 of 24 pixels: 3 to the right and down
     assert torch.allclose(y[..., 3:, 3:], x[..., :-3, :-3], atol=1e-5)
     assert torch.allclose(y[..., 3:, :3], x[..., :-3, 1:4].flip(3), atol=1e-5)
+    y = AugmentPipe(xint=1)(x, 0.9)  # 2.4 pixels, rounded
+    assert torch.allclose(y[..., 2:, 2:], x[..., :-2, :-2], atol=1e-5)
 
 
 def test_an_isotropic_scale_of_2_keeps_the_center():
