@@ -270,6 +270,16 @@ ASSEMBLY = [
             "G corrected without a regularizer",
         ),
         (
+            'phases.append(Phase("Dmain"',
+            'phases.insert(0, Phase("Dmain"',
+            "D learns before G",
+        ),
+        (
+            'phases.append(Phase("Greg"',
+            'phases.insert(0, Phase("Greg"',
+            "path length before the loss of G",
+        ),
+        (
             'return 0.002 if cfg == "stylegan2" else 0.0025',
             'return 0.0025 if cfg == "stylegan2" else 0.002',
             "learning rates of G",
@@ -709,10 +719,24 @@ NETWORKS = [
         ("width / (sampling_rate / 2)", "width / sampling_rate", "Kaiser attenuation"),
         ("np.outer(window, window)", "window[:, None]", "radial window on one axis"),
         (
-            "cutoff=cutoff, width=width, fs",
-            "cutoff=cutoff, width=width / 2, fs",
-            "half the transition band",
+            "relative = cutoff / (sampling_rate / 2)",
+            "relative = cutoff / sampling_rate",
+            "half the cutoff",
         ),
+        ("np.sqrt(1 - (x / x[-1]) ** 2)", "(1 - (x / x[-1]) ** 2)", "shape of the Kaiser window"),
+        (
+            "relative * np.sinc(relative * x)",
+            "relative * np.sinc(relative * x / 2)",
+            "width of the sinc",
+        ),
+        ("np.asarray(f / f.sum(), dtype", "np.asarray(f, dtype", "filters without sum 1"),
+        (
+            "0.1102 * (attenuation - 8.7)",
+            "0.1102 * attenuation",
+            "Kaiser window of strong attenuation",
+        ),
+        ("0.5842 * excess**0.4", "0.5842 * excess**0.5", "Kaiser window of weak attenuation"),
+        ("2.285 * (taps - 1)", "2.285 * taps", "attenuation of another length"),
         ("np.asarray(f / f.sum())", "np.asarray(f / f.max())", "radial filter without sum 1"),
     ),
     *faults(
@@ -975,9 +999,37 @@ NETWORKS = [
         ),
     ),
     *faults(
+        "ops/filtered_lrelu",
+        "ops/test_filtered_lrelu",
+        ("flip_filter, float(ux * uy))", "flip_filter, float(ux))", "upsampling loses power"),
+        (
+            "limit = None if clamp is None else clamp / gain",
+            "limit = clamp",
+            "clamp before the gain",
+        ),
+        (
+            "op.limit / op.slope if op.slope",
+            "op.limit if op.slope",
+            "gradient of clamped negatives",
+        ),
+    ),
+    *faults(
+        "ops/fir",
+        "ops/test_upfirdn2d",
+        ("math.sqrt(spec.gain)", "spec.gain", "gain on both axes"),
+        ("if spec.flip == upsamples:", "if spec.flip != upsamples:", "correlation for convolution"),
+        ("return taps - before - 1, size", "return taps - before, size", "gradient a sample off"),
+    ),
+    *faults(
         "ops/bias_act",
         "ops/test_bias_act",
         ("_SLOPE = 0.2", "_SLOPE = 0.1", "slope of the leaky ReLU"),
+        ("dx = dx.mul_(gain)", "dx = dx.mul_(1)", "gradient without the gain"),
+        (
+            "masked_fill_(y.abs() >= clamp, 0)",
+            "masked_fill_(y >= clamp, 0)",
+            "gradient of clamped negatives",
+        ),
     ),
     *faults(
         "ops/upfirdn2d",
@@ -1170,6 +1222,31 @@ METRICS = [
             "inception score: sign",
         ),
         ("_SPLITS = 10", "_SPLITS = 5", "splits of the inception score"),
+    ),
+    *faults(
+        "metrics/features/inception",
+        "metrics/test_inception",
+        (
+            "torch.arange(size_out, device=device) * (",
+            "(torch.arange(size_out, device=device) + 0.5) * (",
+            "half a pixel off",
+        ),
+        ("count_include_pad=False", "count_include_pad=True", "the padding counts in averages"),
+        (
+            "rows[..., left], rows[..., right], fraction",
+            "rows[..., left], rows[..., right], 0 * fraction",
+            "resize without interpolation",
+        ),
+        (
+            "(part.to(self._device) @ weight.T).softmax(dim=1)",
+            "(part.to(self._device) @ weight.T).softmax(dim=0)",
+            "probabilities over images",
+        ),
+        (
+            "self.pool = _maximum if max_pool else _average",
+            "self.pool = _average",
+            "pool of the last block",
+        ),
     ),
     *faults(
         "metrics/neighborhoods",
