@@ -75,6 +75,23 @@ def test_rotation_follows_a_smooth_picture(angle):
     assert largest_error(moved, mask, wave(48, angle=angle)) < 0.02
 
 
+def test_fractional_shifts_keep_a_constant_picture():
+    moved, mask = frac_shift(torch.full((1, 1, 16, 16), 3.0), 0.03, -0.07)
+    assert torch.allclose(moved[mask == 1], torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -0.4])
+def test_pseudo_rotation_has_the_filter_of_the_rotation_back(angle):
+    x = torch.zeros(1, 1, 33, 33)
+    x[..., 16, 16] = 1
+    cos, sin = math.cos(angle), math.sin(angle)
+    back = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    filtered, mask = pseudo(x, angle)
+    taps = lowpass_for(back, 1).float()
+    assert torch.allclose(filtered[0, 0, 11:22, 11:22], taps, atol=1e-6)
+    assert mask.sum() == 23**2  # 5 pixels at each edge would need some of outside
+
+
 def test_pseudo_rotation_passes_a_smooth_picture():
     filtered, mask = pseudo(wave(48), 0.9)
     assert largest_error(filtered, mask, wave(48)) < 0.02

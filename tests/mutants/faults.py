@@ -1332,6 +1332,7 @@ METRICS = [
             "rotation half a sample off",
         ),
         ("_rotation(-angle), 1)", "_rotation(0.0), 1)", "pseudo-rotation ignores the angle"),
+        ("_rotation(-angle), 1)", "_rotation(angle), 1)", "pseudo-rotation the other way"),
         (
             "_convolved(_lanczos(xi) * _lanczos(yi), _lanczos(xo) * _lanczos(yo))",
             "_convolved(_lanczos(xi) * _lanczos(yi), _lanczos(xi) * _lanczos(yi))",
