@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import eqr, eqt, psnr
+from sg3flow.metrics import eqr, eqt, pseudo, psnr, rot
 from sg3flow.metrics.equivariance import equivariance, motion_errors, random_motions
 
 SIZE = 32
@@ -78,6 +78,15 @@ def test_only_samples_in_view_count():
     samples = 4 * np.array([28 * 30, 31 * 32])  # four images in a batch
     assert errors[:, 1].tolist() == samples.tolist()
     assert errors[:, 0] / samples == pytest.approx([2 * 0.1**2] * 2, rel=0.1)
+
+
+def test_rotations_count_what_both_sides_define():
+    """The image that is turned, and the one that is only filtered."""
+    (found,) = motion_errors(Waves(), "eqr", inputs(4), iter([(math.pi / 4,)]))
+    images = torch.zeros(1, 1, SIZE, SIZE)
+    turned, filtered = (f(images, math.pi / 4)[1].sum() for f in (rot, pseudo))
+    both = (rot(images, math.pi / 4)[1] * pseudo(images, math.pi / 4)[1]).sum()
+    assert found[1] == 4 * float(both) and both < min(turned, filtered)
 
 
 def test_an_equivariant_generator_scores_high():

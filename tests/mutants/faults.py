@@ -22,8 +22,16 @@ LOSSES = [
         "training/losses",
         "training/test_losses",
         ("loss = F.softplus(-logits)", "loss = F.softplus(logits)", "G learns to be found out"),
-        ("fake_loss = F.softplus(fake_logits)", "fake_loss = F.softplus(-fake_logits)", "D, fakes"),
-        ("real_loss = F.softplus(-real_logits)", "real_loss = F.softplus(real_logits)", "D, reals"),
+        (
+            "fake_loss = F.softplus(fake_logits)",
+            "fake_loss = F.softplus(-fake_logits)",
+            "D believes fakes",
+        ),
+        (
+            "real_loss = F.softplus(-real_logits)",
+            "real_loss = F.softplus(real_logits)",
+            "D doubts reals",
+        ),
         ("(real_loss.mean() * gain)", "(real_loss.sum() * gain)", "D, reals: sum over the batch"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
         ("signs = real_logits.detach()", "signs = fake_logits.detach()", "ADA looks at the fakes"),
