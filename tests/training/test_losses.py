@@ -45,7 +45,7 @@ class LayeredG(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.gains = nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.0]))
+        self.gains = nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.5, -0.5]))
         self.calls = []  # the ws of every synthesis, and whether it and its mapping move averages
         self.maps_move = []
 
@@ -188,9 +188,9 @@ def crossovers(prob: float, count: int) -> list[int]:
 
 
 def test_style_mixing_replaces_the_later_layers_with_its_probability():
-    assert set(crossovers(0.0, 20)) == {4}
-    assert set(crossovers(1.0, 60)) == {1, 2, 3}
-    mixed = [layers < 4 for layers in crossovers(0.25, 300)]
+    assert set(crossovers(0.0, 20)) == {5}
+    assert set(crossovers(1.0, 60)) == {1, 2, 3, 4}
+    mixed = [layers < 5 for layers in crossovers(0.25, 300)]
     assert 0.18 < sum(mixed) / len(mixed) < 0.32
 
 
@@ -202,7 +202,7 @@ def lengths_of(gains: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 def test_path_length_penalty_by_its_formula():
     loss, _ = make_loss(LayeredG(), r1_gamma=0.0, pl_decay=0.01)
     loss.pl_mean.fill_(0.5)
-    ws = torch.randn(3, 4, 4, requires_grad=True)
+    ws = torch.randn(3, 5, 4, requires_grad=True)
     img, noise = loss.G.synthesis(ws, None, None), torch.randn(3, 4, 2, 2)
     penalty = loss.path_length_penalty(img, ws, noise)
     gains = loss.G.gains.detach().requires_grad_()
