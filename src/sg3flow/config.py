@@ -80,7 +80,9 @@ class PackConfig:
 
     subset: str = setting("", help="subfolder of the source to pack; empty: the whole source")
     resolution: str = setting(
-        "", help="size of the packed images as WIDTHxHEIGHT, e.g. 256x256; empty: keep theirs"
+        "",
+        numbers=True,
+        help="size of the packed images as WIDTHxHEIGHT, e.g. 256x256; empty: keep theirs",
     )
     transform: str = setting(
         "none",
@@ -312,7 +314,9 @@ class TrainConfig:
         help="number of data loading processes; 0: load in the training process",
     )
     grid: str = setting(
-        "", help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K"
+        "",
+        numbers=True,
+        help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K",
     )
     device: str = setting("auto", choices=DEVICES, help="device to train on")
 
@@ -389,7 +393,7 @@ class RenderConfig:
     video_seeds: str = setting(
         "0-3", numbers=True, help="seeds of the keyframes, distributed over the tiles"
     )
-    video_grid: str = setting("1x1", help="tiles of the video as COLUMNSxROWS")
+    video_grid: str = setting("1x1", numbers=True, help="tiles of the video as COLUMNSxROWS")
     video_frames: int = setting(
         60, ge=1, le=10000, help="number of frames from one keyframe to the next"
     )

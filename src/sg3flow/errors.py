@@ -75,7 +75,7 @@ class TrainingInterruptedError(Sg3flowError):
     """A training was asked to stop before its end; the same command resumes it."""
 
 
-_MOST_OF_A_VALUE, _MOST_OF_A_MESSAGE, _END_OF_A_MESSAGE = 60, 2000, 400
+_MOST_OF_A_VALUE, _MOST_OF_A_MESSAGE, _END_OF_A_MESSAGE = 60, 1000, 300
 _MOST_BITS, _MOST_OF_A_NAME = 128, 250
 
 

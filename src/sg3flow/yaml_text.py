@@ -134,10 +134,9 @@ def _replaced(text: str, key: Any, node: Any, value: str) -> str | None:
     start, end = node.start_mark.index, _end(node)
     if end is None or start == end or _is_elsewhere(key, node):
         return None
-    if "#" not in text[key.end_mark.index : start]:  # a list below its name moves beside it
-        start = text.index(":", key.end_mark.index) + 1
-        value = f" {value}"
-    return text[:start] + value + text[end:]
+    colon = text.index(":", key.end_mark.index) + 1
+    comment = text[colon:start].rstrip()
+    return f"{text[:colon]} {value}{comment}{text[end:]}"
 
 
 def _end(node: Any) -> int | None:
