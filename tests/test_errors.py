@@ -41,6 +41,7 @@ def test_a_long_message_keeps_its_start_and_its_end():
         assert len(message) < 1010 and " … " in message
         assert message.startswith("what is wrong: xx") and message.endswith("xx; the next step")
     assert str(ConfigError("short")) == cut("short") == "short"
+    assert str(ConfigError("no file \udcff.png")) == r"no file \udcff.png"
 
 
 def test_no_name_is_near_a_text_of_a_million_characters():

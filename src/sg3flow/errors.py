@@ -104,7 +104,8 @@ def described(value: object) -> str:
 
 
 def bounded_message(text: str) -> str:
-    """``text`` without its middle if it is very long; its end tells the next step."""
+    """``text`` as UTF-8, without its middle if it is very long; its end tells the next step."""
+    text = text.encode(errors="backslashreplace").decode()  # a path may hold any bytes
     if len(text) <= _MOST_OF_A_MESSAGE:
         return text
     return f"{text[: _MOST_OF_A_MESSAGE - _END_OF_A_MESSAGE]} … {text[-_END_OF_A_MESSAGE:]}"
