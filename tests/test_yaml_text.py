@@ -97,7 +97,12 @@ def test_the_parser_names_the_line_and_no_text_of_its_own():
         ("a:\n  y:\n  - 1\n  - 2 # two\n# b", "a", "a:\n  y:\n  - 1\n  - 2 # two\n  x: 9\n# b"),
         ("a:\n  y: 1", "a", "a:\n  y: 1\n  x: 9"),
         ("a: &a\n  z: 1\nb:\n  <<: *a\n", "b", "a: &a\n  z: 1\nb:\n  <<: *a\n  x: 9\n"),
+        ("a:\n  y:\n\n# b\nb: {}\n", "a", "a:\n  y:\n  x: 9\n\n# b\nb: {}\n"),
+        ("a:\n  x: # one\n  y: 2\n", "a", "a:\n  x: 9 # one\n  y: 2\n"),
+        ("a: # none\r\nb: {}\r\n", "a", "a: # none\r\n  x: 9\r\nb: {}\r\n"),
+        ("b: {}\na:", "a", "b: {}\na:\n  x: 9"),
         ("a: {} # none\n", "a", "a: {x: 9} # none\n"),
+        ("a: {y: 1,}\n", "a", "a: {y: 1, x: 9}\n"),
         ("a: { y: 1 }\n", "a", "a: { y: 1, x: 9 }\n"),
         ('{"a": {"y": 1}}\n', "a", '{"a": {"y": 1, "x": 9}}\n'),
         ("a: {y: 1}\n# end\n", "b", "a: {y: 1}\n# end\nb:\n  x: 9\n"),
@@ -111,7 +116,7 @@ def test_one_value_changes_and_no_other_text(text, section, wanted):
 
 
 @pytest.mark.parametrize(
-    "text", ["a:\n", "a:\n  x:\n", "a: &a {x: 1}\nb: *a\n", "b:\n  x: |\n    one\n", "{a: {}}"]
+    "text", ["a: null\n", "a: &a {x: 1}\nb: *a\n", "b:\n  x: |\n    one\n", "{a: {}}"]
 )
 def test_a_place_that_is_not_sure_is_left_to_the_caller(text):
     assert with_value(text, "b" if "b:" in text or "{" in text else "a", "x", "9") is None

@@ -107,6 +107,8 @@ def with_value(text: str, section: str, name: str, value: str) -> str | None:
     if found is None:
         return None if root.flow_style else _appended(text, f"{section}:", f"  {name}: {value}")
     key, node = found
+    if _is_empty(node):
+        return _inserted(text, _colon(text, key), f"  {name}: {value}")
     if not isinstance(node, MappingNode) or _is_elsewhere(key, node):
         return None
     known = _entry(node, name)
@@ -130,11 +132,21 @@ def _is_elsewhere(key: Any, node: Any) -> bool:
     return bool(node.start_mark.index < key.end_mark.index)
 
 
+def _is_empty(node: Any) -> bool:
+    """Whether nothing is written behind a name; the marks of such a value stand elsewhere."""
+    return bool(node.value == "" and node.start_mark.index == node.end_mark.index)
+
+
+def _colon(text: str, key: Any) -> int:
+    return text.index(":", key.end_mark.index) + 1
+
+
 def _replaced(text: str, key: Any, node: Any, value: str) -> str | None:
-    start, end = node.start_mark.index, _end(node)
-    if end is None or start == end or _is_elsewhere(key, node):
+    colon, start, end = _colon(text, key), node.start_mark.index, _end(node)
+    if _is_empty(node):
+        start = end = colon
+    if end is None or start < colon:
         return None
-    colon = text.index(":", key.end_mark.index) + 1
     comment = text[colon:start].rstrip()
     return f"{text[:colon]} {value}{comment}{text[end:]}"
 
@@ -151,7 +163,9 @@ def _end(node: Any) -> int | None:
     last = node.value[-1]
     if not isinstance(last, tuple):
         return _end(last)
-    return int(last[0].end_mark.index) if _is_elsewhere(*last) else _end(last[1])
+    key, value = last
+    is_here = not _is_empty(value) and not _is_elsewhere(key, value)
+    return _end(value) if is_here else int(key.end_mark.index)
 
 
 def _into_braces(text: str, node: Any, name: str, value: str) -> str:
@@ -160,6 +174,8 @@ def _into_braces(text: str, node: Any, name: str, value: str) -> str:
     if node.value and text[node.value[0][0].start_mark.index] == '"':  # JSON stays JSON
         name = f'"{name}"'
     comma = ", " if node.value else ""
+    if text[:place].endswith(","):
+        comma = " "
     return f"{text[:place]}{comma}{name}: {value}{text[place:]}"
 
 
@@ -168,10 +184,15 @@ def _below(text: str, node: Any, name: str, value: str) -> str | None:
     end = _end(node)
     if end is None:
         return None
-    newline = text.find("\n", end)
-    place = len(text) if newline < 0 else newline - (text[newline - 1] == "\r")
     indent = " " * node.value[0][0].start_mark.column
-    return f"{text[:place]}{line_end(text)}{indent}{name}: {value}{text[place:]}"
+    return _inserted(text, end, f"{indent}{name}: {value}")
+
+
+def _inserted(text: str, place: int, line: str) -> str:
+    """The text with a new line behind the one that ``place`` is in."""
+    newline = text.find("\n", place)
+    end = len(text) if newline < 0 else newline - (text[newline - 1] == "\r")
+    return text[:end] + line_end(text) + line + text[end:]
 
 
 def _appended(text: str, *lines: str) -> str:
