@@ -10,6 +10,7 @@ import pytest
 
 from sg3flow import config
 from sg3flow.config import AUTO, FetchConfig, PackConfig, TrainConfig, ValidateConfig
+from sg3flow.data.image_transform import parse_resolution
 from sg3flow.errors import ConfigError
 from sg3flow.params_file import load_settings
 
@@ -125,6 +126,13 @@ def test_every_number_has_two_bounds_and_no_other_value_passes(config_type, name
     for value in [*wrong, [1], {}]:
         with pytest.raises(ConfigError, match=rf"^x.{name} must be [^\n]{{5,120}}$"):
             one_setting(config_type, name, value)
+
+
+def test_a_number_where_a_text_of_numbers_is_expected_is_that_text():
+    config = one_setting(PackConfig, "resolution", 256)
+    assert config.resolution == "256"
+    with pytest.raises(ConfigError, match="resolution must be WIDTHxHEIGHT .*, not '256'"):
+        parse_resolution(config.resolution)
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\udcff.png", "é\ud800"])

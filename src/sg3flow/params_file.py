@@ -261,7 +261,9 @@ def _typed(label: str, value: Any, wanted: Any) -> Any:
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         quotes = "; put it in quotes" if wanted is str and _is_unquoted(value) else ""
         raise ConfigError(f"{label} must be {words[wanted]}, not {described(value)}{quotes}")
-    return _text(label, value) if wanted is str else wanted(value)
+    if wanted is str:
+        _check_text(label, value)
+    return wanted(value)
 
 
 def _finite(label: str, value: int | float) -> float:
@@ -271,14 +273,13 @@ def _finite(label: str, value: int | float) -> float:
     raise ConfigError(f"{label} must be a finite number, not {described(value)}")
 
 
-def _text(label: str, value: str) -> str:
-    """A text that can be a path and can be written to a file.
+def _check_text(label: str, value: str) -> None:
+    """Refuse a text that can be no path, or cannot be written to a file.
 
     Python reads a path of the command line that is not UTF-8 as a text with lone surrogates.
     """
     if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
         raise ConfigError(f"{label} must be text in UTF-8 without null characters: {cut(value)!a}")
-    return value
 
 
 def _read_section(path: Path, section: str) -> Mapping[str, Any]:

@@ -173,7 +173,7 @@ def _reference_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(desc: str) -> Path | None:
-    if not re.fullmatch(r"[\w.-]+", desc):
+    if len(desc) > _MOST_OF_DESC or not re.fullmatch(r"[\w.-]+", desc):
         return None
     path = project_root() / "recipes" / f"{desc}.yaml"
     return path if path.is_file() else None
