@@ -131,7 +131,7 @@ def test_every_number_has_two_bounds_and_no_other_value_passes(config_type, name
 def test_a_number_where_a_text_of_numbers_is_expected_is_that_text():
     config = one_setting(PackConfig, "resolution", 256)
     assert config.resolution == "256"
-    with pytest.raises(ConfigError, match="resolution must be WIDTHxHEIGHT .*, not '256'"):
+    with pytest.raises(ConfigError, match=r"resolution must be WIDTHxHEIGHT .*, not '256'"):
         parse_resolution(config.resolution)
 
 
