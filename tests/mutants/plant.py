@@ -112,6 +112,7 @@ def _run_pytest(copy: Path, output: Path, arguments: list[str]) -> None:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.chdir(copy)
+    os.environ["COLUMNS"] = "400"  # the summary names the exception after the test
     os.environ["PYTHONPATH"] = str(copy / "src")
     os.environ["SG3FLOW_SHARED"] = str(copy / "nothing-shared")
     sys.path.insert(0, str(copy / "src"))
