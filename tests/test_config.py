@@ -6,7 +6,7 @@ import pytest
 
 from sg3flow.config import AUTO, PackConfig, TrainConfig, ValidateConfig
 from sg3flow.errors import ConfigError
-from sg3flow.params_file import load_settings
+from sg3flow.params_file import load_settings, set_values
 
 REQUIRED = {"cfg": "stylegan3-t", "gpus": 1, "batch": 8, "gamma": 0.5}
 
@@ -77,6 +77,24 @@ def test_wrong_files_are_named(tmp_path, text, words):
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as error:
         load_settings(TrainConfig, "train", params)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("map-depth", "map_depth"), ("map_depth", "map-depth")]
+)
+def test_two_spellings_of_one_setting_are_refused(tmp_path, first, second):
+    lines = [f"  {name}: {value}" for name, value in REQUIRED.items()]
+    params = write(tmp_path / "params.yaml", "\n".join(["train:", *lines, f"  {first}: 2"]))
+    assert load_settings(TrainConfig, "train", params).map_depth == 2
+    given = load_settings(TrainConfig, "train", params, {second: 4})
+    assert given.map_depth == 4  # the command line takes precedence over the file
+    params.write_text(f"{params.read_text()}\n  {second}: 4\n")
+    with pytest.raises(ConfigError, match=rf"params.yaml sets both '{first}' and '{second}', one"):
+        load_settings(TrainConfig, "train", params)
+    before = params.read_text()
+    with pytest.raises(ConfigError, match=f"sets both '{first}' and '{second}'"):
+        set_values(params, ["train.map_depth=8"])
+    assert params.read_text() == before
 
 
 @pytest.mark.parametrize(

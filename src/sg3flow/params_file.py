@@ -148,7 +148,8 @@ def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> d
     """The given values by field name.
 
     Raises:
-        ConfigError: an unknown name, or one setting under both its present and its former name.
+        ConfigError: an unknown name, or one setting twice: in two spellings, or under both its
+            present and its former name.
     """
     current = _current_names(config_type)
     values: dict[str, Any] = {}
@@ -159,8 +160,11 @@ def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> d
             hint = nearest(name, current.values())
             raise ConfigError(f"unknown parameter '{key}' in {where}{hint}")
         field = current[name]
-        if used.setdefault(field, name) != name:
-            former = name if name != field else used[field]
+        earlier = used.setdefault(field, str(key))
+        if earlier != key and _field_name(earlier) == name:
+            raise ConfigError(f"{where} sets both '{earlier}' and '{key}', one setting; keep one")
+        if earlier != key:
+            former = name if name != field else _field_name(earlier)
             raise ConfigError(
                 f"{where} sets both '{field}' and '{former}', its former name; keep '{field}'"
             )
