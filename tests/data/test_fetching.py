@@ -436,7 +436,7 @@ def test_odd_entries_of_a_tar_are_refused(tmp_path: Path) -> None:
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     refused(tmp_path, tmp_path / "x.tar", "twice")
     path = make_tar(tmp_path / "x.tar", {"a": b"x", "a/b.png": image()}, "w")
-    refused(tmp_path, path, "twice")
+    refused(tmp_path, path, "both a file and a folder")
 
 
 def test_files_that_are_sources_by_themselves_stay_whole(tmp_path: Path) -> None:

@@ -50,10 +50,6 @@ def test_a_tar_file_gives_the_same_set_as_its_folder(raw, tmp_path, suffix, work
     mode = {"tar": "w", "tgz": "w:gz"}.get(suffix, f"w:{suffix[4:]}")
     with tarfile.open(path, mode) as archive:
         archive.add(raw, "./")
-        link = tarfile.TarInfo("a/link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "1.png"
-        archive.addfile(link)
-        archive.addfile(tarfile.TarInfo("../out.png"), io.BytesIO())
     expected = pack(raw, tmp_path / "one", labels="folders").digest
     assert pack(path, tmp_path / "two", workers, labels="folders").digest == expected
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from sg3flow.data.readers.labels import LabelsFile
-from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
+from sg3flow.data.readers.storage import check_entry_size
 from sg3flow.data.readers.tar_reader import report_damage, unpacked
 from sg3flow.errors import DataError
+from sg3flow.files import PositionFile, Scratch
 
 CIFAR_NAME = "cifar-10-python.tar.gz"
 _CIFAR_FOLDER = "cifar-10-batches-py"
@@ -169,7 +170,9 @@ def _checked_batch(path: Path, batch: str, content: dict[str, Any]) -> tuple[np.
 
 def _member(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
     try:
-        stream = archive.extractfile(f"{_CIFAR_FOLDER}/{name}")
+        member = archive.getmember(f"{_CIFAR_FOLDER}/{name}")
+        check_entry_size(f"{name} of {path}", member.size)
+        stream = archive.extractfile(member)
     except KeyError:
         stream = None
     if stream is None:
