@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sg3flow.config import PackConfig, ValidateConfig
+from sg3flow.data.archive import PackedSet
 from sg3flow.data.packing import pack_images
 from sg3flow.data.validation import check_plan, checks
 from sg3flow.data.validation.checks import Report, require_success, validate_packed
@@ -24,7 +25,7 @@ from sg3flow.data.validation.expectations import (
     gxe,
     run_expectations,
 )
-from sg3flow.errors import DataError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.reports.validation_page import (
     check_report_paths,
     contact_sheet,
@@ -364,3 +365,20 @@ def test_expectation_non_null_count():
     expectation = ExpectColumnNonNullCountToBeAtMost
     assert evaluated(expectation(column="v", max_value=1), ["x", None]) == (True, [])
     assert evaluated(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])
+
+
+def test_class_numbers_with_gaps_are_explained(packed):
+    """Six images of the classes 0, 1 and 19: twenty classes, as a training sees them."""
+    numbers = {"labels": [[f"train/{'ab'[i % 2]}/{i}.png", (0, 1, 19)[i % 3]] for i in range(6)]}
+    (packed / "raw" / "dataset.json").write_text(json.dumps(numbers))
+    repack(packed, labels="json")
+    assert PackedSet(packed / "set.zip").label_dim == 20
+    report = validate(packed)
+    assert failures(report) == {"enough_a_class": [str(i) for i in range(2, 19)]}
+    with pytest.raises(DataError, match="class 2 has 0 images, but class 19 has; number the "):
+        require_success(report, Path("v.html"))
+
+
+def test_counts_of_a_folder_given_twice_are_refused(packed):
+    with pytest.raises(ConfigError, match=r"names 'train/a' twice \(3 and 2\)"):
+        validate(packed, source_counts=("train/a=3", "train/a/=2"))

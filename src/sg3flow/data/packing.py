@@ -31,7 +31,14 @@ from sg3flow.data.packed_form import (
     packed_writer,
     refuse_overlap,
 )
-from sg3flow.data.raw_images import Source, SourceImage, open_source, shown_name, split_of
+from sg3flow.data.raw_images import (
+    Source,
+    SourceImage,
+    classes_without_images,
+    open_source,
+    shown_name,
+    split_of,
+)
 from sg3flow.data.readers.labels import LABELS_NAME
 from sg3flow.data.readers.storage import check_exists
 from sg3flow.data.worker_pool import (
@@ -43,7 +50,7 @@ from sg3flow.data.worker_pool import (
     scan_image,
     workers_for,
 )
-from sg3flow.errors import DataError
+from sg3flow.errors import DataError, listed
 from sg3flow.files import atomic_write
 from sg3flow.output_checks import check_distinct, check_replaceable
 from sg3flow.progress import tracked
@@ -55,6 +62,8 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """The result of packing.
 
+    ``empty_classes`` are those that no packed image has, although a class after them or a name
+    makes them classes of the set.
     ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
     images by conversion rule; ``mean`` and ``contrast`` are averages over the raw files of the
     packed images, in gray values of 0 to 255.
@@ -72,6 +81,7 @@ class PackSummary:
     changes: dict[str, int]
     mean: float
     contrast: float
+    empty_classes: tuple[str, ...] = ()
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
@@ -81,6 +91,8 @@ class PackSummary:
             for words, counts in (("left out", self.left_out), ("changed", self.changes))
             if counts
         )
+        if self.empty_classes:
+            details += f"; classes without images: {listed(self.empty_classes, 4)}"
         return (
             f"packed {self.num_packed} of {self.num_source} images into {dest} "
             f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
@@ -175,6 +187,7 @@ class _Packing:
     rejects: list[ManifestRow] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     form: ImageForm | None = None  # of the first packed image
+    empty_classes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._images = {image.path: image for image in self.source.images}
@@ -205,7 +218,7 @@ class _Packing:
             self._pack(row, image, scanned.encoded)
 
     def _take_unlisted(self, name: str, why: str) -> None:
-        """Count a folder that cannot be listed as one unusable image."""
+        """Count a folder or link that cannot be read as one unusable image."""
         row = ManifestRow(shown_name(name), split_of(name), None, "", False, problem=why)
         row.in_subset = f"{name}/".startswith(self.source.folder)
         self.rows.append(row)
@@ -288,6 +301,7 @@ class _Packing:
                 f"{first.left_out}); change the settings of pack, or the source"
             )
         labels, class_names = self._final_labels()
+        self.empty_classes = classes_without_images(self.labels, class_names)
         extra = {
             "class_names": class_names,
             "licence": self.source.license,
@@ -326,6 +340,7 @@ class _Packing:
             changes=counted_changes(row.changes for row in self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
+            empty_classes=tuple(self.empty_classes),
         )
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -134,7 +134,7 @@ class SourceImage:
 class Source:
     """All images of a source, sorted by path, with their class names, license and citation.
 
-    ``unlisted`` holds the folders that could not be listed, with the reason.
+    ``unlisted`` holds the folders and links that could not be read, with the reason.
     """
 
     storage: Storage
@@ -178,6 +178,13 @@ def open_source(path: Path, config: PackConfig) -> Source:
         terms.get("citation") or content.citation,
         {name: why for name, why in listing.storage.problems.items() if not is_hidden(name)},
     )
+
+
+def classes_without_images(labels: Iterable[Any], class_names: list[str] | None) -> list[str]:
+    """Names, or else numbers, of the classes that no image has; empty if labels are no classes."""
+    found = {label for label in labels if isinstance(label, int)}
+    count = len(class_names or ()) or max(found, default=-1) + 1
+    return [class_names[i] if class_names else str(i) for i in range(count) if i not in found]
 
 
 def split_of(name: str) -> str:

@@ -40,7 +40,7 @@ class Tables:
         classes: one row per class: ``class_name``, ``pictures`` (number of images); empty for
             unlabeled sets.
         folders: one row per folder whose images are counted: ``folder``, ``expected``, ``found``.
-        num_classes: number of class names, or without names, of classes that occur.
+        num_classes: number of class names, or without names, one more than the greatest class.
         is_labeled: whether the set has labels.
         license: license of the images; None: the set has none.
     """
@@ -200,14 +200,17 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     """Parse ``FOLDER=NUMBER`` texts; returns the numbers by folder.
 
     Raises:
-        ConfigError: a text is malformed.
+        ConfigError: a text is malformed, or names a folder again.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for text in texts:
         folder, equals, number = text.rpartition("=")
         if not equals or not number.strip().isdecimal():
             raise ConfigError(f"source_counts must be FOLDER=NUMBER, not '{text}'")
-        counts[folder.strip().strip("/")] = int(number)
+        name = folder.strip().strip("/")
+        if name in counts:
+            raise ConfigError(f"source_counts names '{name}' twice ({counts[name]} and {number})")
+        counts[name] = int(number)
     return counts
 
 
@@ -228,10 +231,7 @@ def _names_of(labels: "pd.Series[Any]", classes: pd.DataFrame) -> "pd.Series[Any
 
 def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     counts = Counter(int(label) for label in entries["label"].dropna())
-    number = max(len(names), max(counts, default=-1) + 1)
-    number = min(
-        number, len(names) + len(entries)
-    )  # one stray label must not create a million rows
+    number = max(len(names), max(counts, default=-1) + 1)  # labels are below MAX_CLASSES
     labels = [names[i] if i < len(names) else str(i) for i in range(number)]
     images = [counts.get(i, 0) for i in range(number)]
     return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": images})
