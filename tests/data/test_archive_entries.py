@@ -1,5 +1,6 @@
 """Entries of zip and tar files: fetching and packing find the same images, or refuse both."""
 
+import gzip
 import io
 import os
 import shutil
@@ -202,3 +203,19 @@ def test_more_entries_than_fetch_takes_can_be_packed(tmp_path, noise, png, monke
     path = write(tmp_path / "x.zip", [(f"{i}.png", png(noise(i))) for i in range(3)])
     monkeypatch.setattr(storage, "Limits", partial(Limits, entries=2, total_bytes=100))
     assert pack(path, tmp_path / "pack").num_packed == 3
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz"])
+@pytest.mark.parametrize("kept", [None, 100])
+def test_a_damaged_header_is_not_the_end_of_a_tar_file(tmp_path, noise, png, kind, kept):
+    """tarfile stops there without a word, and the images after it would be missing."""
+    plain = write(tmp_path / "plain.tar", [(f"{i}.png", png(noise(i))) for i in range(3)])
+    with tarfile.open(plain) as archive:
+        header = archive.getmember("1.png").offset
+    content = plain.read_bytes()
+    damaged = content[:header] + b"?" + content[header + 1 :]
+    damaged = content[: header + kept] if kept else damaged
+    (tmp_path / kind).write_bytes(gzip.compress(damaged) if kind.endswith("gz") else damaged)
+    refused_by_both(
+        tmp_path / kind, tmp_path, rf"is damaged \(.* header|checksum.* at byte {header:,}"
+    )

@@ -22,7 +22,13 @@ from sg3flow.data.readers.storage import (
     is_plain_file,
     plain_name,
 )
-from sg3flow.data.readers.tar_reader import check_unpacked, file_of, report_damage, why_no_file
+from sg3flow.data.readers.tar_reader import (
+    CheckedTarInfo,
+    check_unpacked,
+    file_of,
+    report_damage,
+    why_no_file,
+)
 from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
 from sg3flow.files import check_room
@@ -186,7 +192,7 @@ def extract_tar(path: Path, target: Path, limits: Limits | None = None) -> None:
     shown = 0
     with report_damage(path), path.open("rb") as stream:
         with progress(f"unpacking {path.name} (MiB)", -(-size // _MIB)) as advance:
-            with tarfile.open(fileobj=stream) as archive:
+            with tarfile.open(fileobj=stream, tarinfo=CheckedTarInfo) as archive:
                 for number, member in enumerate(archive, 1):
                     if number > limits.entries:
                         raise DataError(f"{path} has more than {limits.entries:,} entries; refused")

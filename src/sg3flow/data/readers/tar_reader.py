@@ -70,7 +70,7 @@ def _locations(
 ) -> dict[str, tuple[int, int]]:
     """Offset and length of every file by name; links without a file go to ``problems``."""
     names, files = EntryNames(path), dict[str, tarfile.TarInfo]()
-    with tarfile.open(unpacked_tar, "r:") as archive:
+    with tarfile.open(unpacked_tar, "r:", tarinfo=CheckedTarInfo) as archive:
         for number, member in enumerate(archive, 1):
             if member.isdir():
                 continue
@@ -81,6 +81,19 @@ def _locations(
             elif not is_hidden(name):
                 problems[name] = why_no_file(member)
     return {name: (file.offset_data, file.size) for name, file in files.items()}
+
+
+class CheckedTarInfo(tarfile.TarInfo):
+    """Reports a damaged header, which tarfile takes for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "CheckedTarInfo":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if str(error) in ("end of file header", "empty header"):  # the end, in both its forms
+                raise
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from None
 
 
 def file_of(
@@ -111,7 +124,9 @@ def why_no_file(member: tarfile.TarInfo) -> str:
 def _not_sparse(file: tarfile.TarInfo, path: Path) -> tarfile.TarInfo:
     if file.sparse is None:
         return file
-    raise DataError(f"entry {file.name} of {path} is sparse; create the archive without --sparse")
+    raise DataError(
+        f"entry {file.name} of {path} is sparse; fetch unpacks it, or create it without --sparse"
+    )
 
 
 def unpacked(path: Path, limits: Limits | None = None) -> Scratch:
