@@ -377,6 +377,11 @@ def test_class_numbers_with_gaps_are_explained(packed):
     assert failures(report) == {"enough_a_class": [str(i) for i in range(2, 19)]}
     with pytest.raises(DataError, match="class 2 has 0 images, but class 19 has; number the "):
         require_success(report, Path("v.html"))
+    change(packed, lambda f: edit_labels(f, lambda x: x[5].__setitem__(1, 99_999)))
+    report = validate(packed)
+    assert len(failures(report)["enough_a_class"]) == 997  # not a row for each of them
+    with pytest.raises(DataError, match="class 2 has 0 images, but class 99999 has; number the "):
+        require_success(report, Path("v.html"))
 
 
 def test_counts_of_a_folder_given_twice_are_refused(packed):

@@ -19,6 +19,8 @@ from sg3flow.data.worker_pool import inspect_entry, ordered_map, workers_for
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.progress import tracked
 
+_MAX_EMPTY_CLASSES = 1000  # rows for classes without images and names
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -38,7 +40,7 @@ class Tables:
             ``equal_elsewhere`` (an equal image in a split that was not packed), and the columns of
             ``add_near``.
         classes: one row per class: ``class_name``, ``pictures`` (number of images); empty for
-            unlabeled sets.
+            unlabeled sets. Far more classes than images are cut.
         folders: one row per folder whose images are counted: ``folder``, ``expected``, ``found``.
         num_classes: number of class names, or without names, one more than the greatest class.
         is_labeled: whether the set has labels.
@@ -91,7 +93,7 @@ def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: i
         entries,
         classes,
         _folders(rows, counts),
-        len(names) or len(classes),
+        len(names) or max(_class_counts(entries), default=-1) + 1,
         content.labels is not None,
         content.license,
     )
@@ -229,9 +231,15 @@ def _names_of(labels: "pd.Series[Any]", classes: pd.DataFrame) -> "pd.Series[Any
     return pd.Series(found, index=labels.index, dtype="object")
 
 
+def _class_counts(entries: pd.DataFrame) -> Counter[int]:
+    return Counter(int(label) for label in entries["label"].dropna())
+
+
 def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    counts = Counter(int(label) for label in entries["label"].dropna())
-    number = max(len(names), max(counts, default=-1) + 1)  # labels are below MAX_CLASSES
+    counts = _class_counts(entries)
+    number = max(len(names), max(counts, default=-1) + 1)
+    # One stray label must not create a hundred thousand rows; the first ones show the gap.
+    number = min(number, len(names) + max(len(entries), _MAX_EMPTY_CLASSES))
     labels = [names[i] if i < len(names) else str(i) for i in range(number)]
     images = [counts.get(i, 0) for i in range(number)]
     return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": images})
