@@ -78,6 +78,10 @@ def table(tmp_path, noise, png):
             f'{{"labels": [["a.png", {"9" * 5000}], ["b.png", 1], ["c.png", 2]]}}',
             r"a whole number of 5,000 digits\)",
         ),
+        (
+            '{"labels": [["a.png", 0], ["b.png", 0], ["c.png", 0]], "class_names": ["\\ud800"]}',
+            r'must be a list of names, not \["\\ud800"\]',
+        ),
     ],
 )
 def test_labels_that_are_not_clear_are_refused(raw, tmp_path, content, words):
@@ -167,6 +171,8 @@ def test_a_row_without_an_image_may_lack_its_label(raw, tmp_path):
             f"path,x,y\na.png,0,1\nb.png,0,{'9' * 5000}\nc.png,0,1\n",
             r"b\.png has \[0\.0, Infinity\]; repair labels\.csv",
         ),
+        ("path,x,y\na.png,1_0,1\nb.png,0,1\nc.png,0,1\n", r"label of a\.png .* not a vector"),
+        ("path,x,y\na.png,nan,1\nb.png,0,1\nc.png,0,1\n", r"label of a\.png .* not a vector"),
     ],
 )
 def test_csv_files_that_are_not_clear_are_refused(raw, tmp_path, text, words):

@@ -122,7 +122,7 @@ def read_labels(storage: Storage) -> LabelsFile:
         )
     terms = {key: content.get(key) for key in ("licence", "citation")}
     for key, text in terms.items():
-        if text is not None and not isinstance(text, str):
+        if text is not None and not _is_text(text):
             raise DataError(f"{key} of {storage.path} must be a text, not {_shortened(text)}")
     check_distinct(names or [], storage.path / LABELS_NAME)
     if names and labels is None:
@@ -202,11 +202,12 @@ def check_distinct(class_names: list[str], path: Path) -> None:
 
 
 def _is_list_of_names(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= MAX_CLASSES
-        and all(isinstance(name, str) for name in value)
-    )
+    return isinstance(value, list) and len(value) <= MAX_CLASSES and all(map(_is_text, value))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value of JSON is a text that can be written; half a surrogate pair cannot."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _shortened(value: Any) -> str:
@@ -301,10 +302,9 @@ def _text(storage: Storage, where: str, path: Path) -> str:
 
 
 def _vector(path: Path, name: str, fields: list[str]) -> list[float]:
-    try:
-        return [float(field) for field in fields]
-    except ValueError:
-        raise DataError(f"the label of {name} in {path} is not a vector of numbers") from None
+    if not all(map(_NUMBER.fullmatch, fields)):
+        raise DataError(f"the label of {name} in {path} is not a vector of numbers")
+    return [float(field) for field in fields]
 
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
