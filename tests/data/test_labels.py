@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import struct
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -292,3 +293,14 @@ def test_parquet_columns_and_files_that_share_a_name_are_refused(tmp_path, noise
         pq.write_table(pa.table({"image": images}), tmp_path / "hub" / name)
     with pytest.raises(DataError, match=r"train/0\.parquet and .*/train-0\.parquet both name"):
         pack(tmp_path / "hub", tmp_path / "out")
+
+
+def test_arrays_without_rows_are_refused(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(struct.pack(">4I", 0x803, 0, 28, 28))
+    with pytest.raises(DataError, match="ubyte holds no images: it has no rows"):
+        open_listing(path)
+    lmdb = pytest.importorskip("lmdb", reason="LSUN folders need the extra package lmdb")
+    lmdb.open(str(tmp_path / "x_lmdb"), map_size=1 << 20).close()
+    with pytest.raises(DataError, match="x_lmdb holds no images: it has no rows"):
+        open_listing(tmp_path / "x_lmdb")

@@ -62,25 +62,26 @@ def open_listing(path: Path) -> Listing:
         return _folder(path)
     if path.name == CIFAR_NAME:
         records = read_cifar10(path)
-        return _of_rows(records.storage, records.labels)
+        return Listing(records.storage, records.storage.names, records.labels)
     if is_mnist(path):
         records = read_mnist(path)
-        return _of_rows(records.storage, records.labels)
+        return Listing(records.storage, records.storage.names, records.labels)
     if path.suffix.lower() == ".parquet":
-        return _of_rows(ParquetStorage(path))
+        return _parquet(path)
     return _of_files(TarStorage(path) if is_tar(path) else ZipStorage(path))
 
 
 def _folder(path: Path) -> Listing:
     if is_lmdb(path):
-        return _of_rows(LmdbStorage(path))
+        lmdb = LmdbStorage(path)
+        return Listing(lmdb, lmdb.names)
     storage = FolderStorage(path)
     if _images(storage):
         return _of_files(storage)
     inner = _source_within(path, storage.names)
     if inner is not None:
         return open_listing(inner)
-    return _of_rows(ParquetStorage(path)) if parquet_files(path) else _of_files(storage)
+    return _parquet(path) if parquet_files(path) else _of_files(storage)
 
 
 def _source_within(path: Path, names: list[str]) -> Path | None:
@@ -99,10 +100,9 @@ def is_single_file_source(name: PurePosixPath) -> bool:
     return name.name in (CIFAR_NAME, "data.mdb") or (is_mnist(name) and "train" in name.name)
 
 
-def _of_rows(storage: Storage, labels: LabelsFile | None = None) -> Listing:
-    if not storage.names:
-        raise DataError(f"{storage.path} holds no images: it has no rows; fetch or export it again")
-    return Listing(storage, storage.names, labels)
+def _parquet(path: Path) -> Listing:
+    storage = ParquetStorage(path)
+    return Listing(storage, storage.names)
 
 
 def _of_files(storage: Storage) -> Listing:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.data.readers.labels import LabelsFile, named_classes
-from sg3flow.data.readers.storage import check_entry_size, is_hidden
+from sg3flow.data.readers.storage import check_entry_size, check_has_rows, is_hidden
 from sg3flow.errors import DataError, nearest
 
 _ROWS = 16  # per read
@@ -37,7 +37,8 @@ class ParquetStorage:
         path: a Parquet file, or a folder that contains some.
 
     Raises:
-        DataError: a file is damaged, has no column of images, or takes the names of another one.
+        DataError: a file is damaged, has no column of images, or takes the names of another one;
+            or there are no rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +52,7 @@ class ParquetStorage:
             _check_column(_schema(file), file, self.column, self.files[0])
             self._locations |= dict(_named_rows(path, file, self.column))
         self.names = sorted(self._locations)
+        check_has_rows(self.names, path)
         self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -132,6 +132,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def check_has_rows(names: list[str], path: Path) -> None:
+    """Raise DataError if a source of rows has none."""
+    if not names:
+        raise DataError(f"{path} holds no images: it has no rows; fetch or export it again")
+
+
 def check_entry_size(what: str, size: int) -> None:
     """Raise DataError if a file is larger than any image can be."""
     if size > _MAX_BYTES:
@@ -231,7 +237,7 @@ class ZipStorage:
         self.path = path
         infos = _zip_infos(path, limits or Limits())
         links = {name for name, info in infos.items() if not is_plain_file(info)}
-        self.problems = {name: _ZIP_LINK for name in links if not is_hidden(name)}
+        self.problems = {name: _ZIP_LINK for name in sorted(links) if not is_hidden(name)}
         self._entries = {
             name: _checked_entry(name, info, path)
             for name, info in infos.items()
@@ -317,7 +323,7 @@ def _checked_entry(name: str, info: zipfile.ZipInfo, path: Path) -> _Entry:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(
             f"entry {name} of {path} is compressed with method {info.compress_type}; "
-            "only stored and deflated entries can be read"
+            "only stored and deflated entries can be read; fetch unpacks others"
         )
     return _Entry(
         info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
