@@ -18,6 +18,7 @@ from sg3flow.config import PackConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.manifest import read_manifest
 from sg3flow.data.packing import pack_images
+from sg3flow.data.readers import storage
 from sg3flow.data.readers.listing import open_listing
 from sg3flow.errors import DataError
 
@@ -91,6 +92,14 @@ def test_cifar10(tmp_path, noise, workers):
         assert classes(packed) == labels and packed.class_names == ["cat", "dog", "ox"]
         for i in range(12):
             np.testing.assert_array_equal(packed.image(i), pixels[i])
+
+
+def test_a_cifar10_batch_larger_than_any_file_is_refused_unread(tmp_path, noise, monkeypatch):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    write_cifar(path, noise(0, 5, 32, 32, 3), [0] * 5, [])
+    monkeypatch.setattr(storage, "_MAX_BYTES", 1000)
+    with pytest.raises(DataError, match=r"data_batch_1 of .* has \d,\d{3} bytes; at most 1,000"):
+        open_listing(path)
 
 
 class Harm:
