@@ -248,7 +248,7 @@ def test_parquet_without_rows_is_refused(table, tmp_path, noise, png):
 
 @pytest.mark.parametrize("is_struct", [True, False])
 def test_binary_view_columns_are_images(tmp_path, noise, png, is_struct):
-    """As polars writes them with its newest format."""
+    """As a polars frame in its newest format has them (``to_arrow``)."""
     column = pa.array([png(noise(i)) for i in range(3)], pa.binary_view())
     names = pa.array(NAMES, pa.string_view())
     if is_struct:

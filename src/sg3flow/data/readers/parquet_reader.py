@@ -241,7 +241,7 @@ def _is_struct_of_bytes(kind: Any) -> bool:
 def _is_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    types = pa.types  # polars writes views with its newest format
+    types = pa.types  # views are in frames of polars
     return any(
         is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view)
     )
