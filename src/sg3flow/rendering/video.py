@@ -28,6 +28,14 @@ from sg3flow.rendering.images import (
 )
 
 _MIN_TILE = 256
+# Players assume BT.709 for HD videos, so the frames are converted to it and marked as such. The
+# marks come from `setparams`: what `-colorspace` does differs between ffmpeg 7 and 9.
+_COLORS = (
+    "scale=out_color_matrix=bt709:out_range=tv"
+    ":flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+    ",format=yuv420p"
+    ",setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+)
 
 
 def write_interpolation(
@@ -130,11 +138,11 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
 
 
 def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
-    """Raw RGB frames in, H.264 out; one thread and no version strings, for equal bytes."""
+    """RGB frames in, H.264 in BT.709 out; one thread and no version strings, for equal bytes."""
     import imageio_ffmpeg
 
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
-    codec = ["-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv420p"]
+    codec = ["-vf", _COLORS, "-c:v", "libx264", "-preset", "medium", "-crf", "18"]
     exact = [
         "-threads",
         "1",
