@@ -15,6 +15,7 @@ T = TypeVar("T")
 CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
 AUTO = -1  # `batch_gpu: auto`
+SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
 
 
 def setting(
@@ -32,6 +33,8 @@ def setting(
     Args:
         words: words accepted instead of a whole number, each with the number it means.
         former: the setting's earlier name, still accepted in params files; empty: none.
+
+    With the choices ``SWITCH`` the option is a flag, and the file may have true or false.
     """
     metadata = {
         "help": help,
@@ -285,8 +288,18 @@ class EvaluateNetworkConfig:
         ("fid50k_full",),
         help="metrics to compute; each name carries its sample count, which may be any number: "
         "fid50k_full, kid10k_full, pr50k3_full, dc10k5_full, is50k, ppl2_wend, swd8k_full, "
-        "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; without pretrained weights: "
-        "fd_random1k_full, kid_random1k_full, pr_random1k3_full…",
+        "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; against at most 50,000 reals: fid50k, kid50k, "
+        "pr50k3; without pretrained weights: fd_random1k_full, kid_random1k_full, "
+        "pr_random1k3_full…",
+    )
+    mirror: str = setting(
+        "auto",
+        choices=SWITCH,
+        help="whether fid50k, kid50k and pr50k3 compare with flipped images, too; auto: if the "
+        "training was mirrored; metrics named _full never do",
+    )
+    gpus: int = setting(
+        1, ge=1, help="number of processes: one per GPU; on a CPU, they share its cores"
     )
     seed: int = setting(
         0,

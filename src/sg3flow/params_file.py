@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.config import (
+    SWITCH,
     EvaluateConfig,
     FetchConfig,
     PackConfig,
@@ -178,6 +179,10 @@ def check_value(
         if value in words:
             return words[value]
         value = _whole_number(label, value, words)
+    if field.metadata.get("choices") == SWITCH and not isinstance(value, str):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{label} must be true, false or auto, not {str(value)[:60]}")
+        return "yes" if value else "no"
     value = _typed(label, value, wanted)
     choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
     if choices is not None and value not in choices:

@@ -57,8 +57,8 @@ def test_wrong_calls_end_in_one_line(app, tmp_path):
     assert "power of two" in fails(app, "--data", packed(tmp_path / "b.zip", 24), "--run-dir", out)
     assert "like 3x2" in fails(app, "--data", data, "--run-dir", out, "--grid=8by4")
     assert "multiple of gpus" in fails(app, "--data", data, "--run-dir", out, "--gpus=3")
-    message = fails(app, "--data", data, "--run-dir", out, "--metrics=fid50k")
-    assert "unknown metric 'fid50k' (did you mean 'fid50k_full'?)" in message
+    message = fails(app, "--data", data, "--run-dir", out, "--metrics=fid50kfull")
+    assert "unknown metric 'fid50kfull' (did you mean 'fid50k_full'?)" in message
     assert "exclude each other" in fails(
         app, "--data", data, "--run-dir", out, "--fp32=1", "--bf16=1"
     )
