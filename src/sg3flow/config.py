@@ -403,12 +403,25 @@ class RenderVideoConfig(RenderOptionsConfig):
     """A looping latent interpolation video."""
 
     seeds: str = setting("0-3", help="seeds of the keyframes, distributed over the tiles")
+    shuffle_seed: int = setting(
+        -1,
+        ge=-1,
+        le=2**32 - 1,
+        help="random seed that shuffles the keyframes; -1: keep their order",
+    )
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
     grid: str = setting("1x1", help="tiles of the video as COLUMNSxROWS")
-    w_frames: int = setting(
-        60, ge=1, le=10000, help="number of frames from one keyframe to the next"
+    num_keyframes: int = setting(
+        0,
+        ge=0,
+        le=10000,
+        help="number of keyframes per tile, with the seeds repeated or cut off to fit; 0: as many "
+        "as there are seeds for",
     )
-    fps: int = setting(30, ge=1, le=240, help="frames per second")
+    w_frames: int = setting(
+        120, ge=1, le=10000, help="number of frames from one keyframe to the next"
+    )
+    fps: int = setting(60, ge=1, le=240, help="frames per second")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sg3flow.errors import ConfigError, DataError
 from sg3flow.rendering import video
 from sg3flow.rendering.grid import enlarged
 from sg3flow.rendering.images import RenderOptions, render_image
-from sg3flow.rendering.video import closed_curve, write_interpolation
+from sg3flow.rendering.video import closed_curve, keyframe_seeds, write_interpolation
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 7])
@@ -89,6 +89,32 @@ def test_colors_are_bt709_and_marked_so(tmp_path, color, side):
     # One name for all three: matrix, primaries and transfer are the same.
     assert re.search(r"Video: h264 .*yuv420p\(tv, bt709, progressive\)", told)
     assert b"colrnclx" + bytes([0, 1, 0, 1, 0, 1, 0]) in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count", "expected"),
+    [
+        ([5, 6, 7], 0, [5, 6, 7]),
+        ([5, 6, 7], 2, [5, 6]),
+        ([5, 6, 7], 8, [5, 6, 7, 5, 6, 7, 5, 6]),
+    ],
+)
+def test_the_number_of_keyframes_repeats_or_cuts_the_seeds(seeds, count, expected):
+    assert keyframe_seeds(seeds, count, -1) == expected
+    shuffled = keyframe_seeds(seeds, count, 0)
+    assert sorted(shuffled) == sorted(expected)
+    assert shuffled == keyframe_seeds(seeds, count, 0)
+
+
+def test_a_shuffle_depends_on_its_seed_alone():
+    orders = [keyframe_seeds(list(range(20)), 0, seed) for seed in (-1, 0, 1, 0)]
+    assert orders[0] == list(range(20)) and orders[1] == orders[3]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_keyframes_are_limited_as_seeds_are():
+    with pytest.raises(ConfigError, match="100001 keyframes in all tiles are more than 100000"):
+        keyframe_seeds([0], 100_001, -1)
 
 
 def test_seeds_that_do_not_fill_the_tiles_are_refused(generator, tmp_path):

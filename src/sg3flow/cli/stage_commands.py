@@ -162,17 +162,26 @@ def train(
         Path | None, typer.Option(help="run folder to write, instead of --outdir")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the resolved settings and exit")
+        bool, typer.Option("--dry-run", "-n", help="print the resolved settings and exit")
     ] = False,
+    nobench: Annotated[
+        bool, typer.Option("--nobench/--no-nobench", help="no cuDNN benchmarking; there is none")
+    ] = True,
 ) -> None:
     """Train a GAN on a packed set."""
     from sg3flow.distributed import is_launched
+    from sg3flow.errors import ConfigError
     from sg3flow.metrics.evaluation_run import check_names, snapshot_metrics
     from sg3flow.tracking.upload_process import uploading
     from sg3flow.training.job import dry_run as check
     from sg3flow.training.training_run import check_output
     from sg3flow.training.training_run import train as run_training
 
+    if not nobench:
+        raise ConfigError(
+            "--nobench=0 asks for cuDNN benchmarking, which is never used: it picks algorithms by "
+            "their speed, so that two runs give different numbers; leave the option out"
+        )
     check_names(config.metrics)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))
@@ -347,12 +356,20 @@ def sweep(
 
 @stage_command(render_app, "video", RenderVideoConfig, params=False)
 def video(
-    config: RenderVideoConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+    config: RenderVideoConfig,
+    network: Network,
+    outdir: Annotated[
+        Path | None, typer.Option(help="folder to write interpolation.mp4 into")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="video to write, FILE.mp4, instead of --outdir")
+    ] = None,
+    class_index: ClassOrAll = None,
 ) -> None:
-    """Write interpolation.mp4: a loop through the latents of the seeds."""
-    from sg3flow.rendering.outputs import render_video
+    """Write an MP4 file: a loop through the latents of the seeds."""
+    from sg3flow.rendering.outputs import render_video, video_path
 
-    print(render_video(network, outdir, config, class_index))
+    print(render_video(network, video_path(outdir, output), config, class_index))
 
 
 @stage_command(render_app, "render", RenderConfig, name="best")

@@ -17,6 +17,7 @@ from sg3flow.files import atomic_write
 from sg3flow.progress import tracked
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
+    MAX_SEEDS,
     SOFTWARE,
     Image,
     RenderedGenerator,
@@ -68,7 +69,7 @@ def write_interpolation(
     if len(seeds) % tiles or not seeds:
         raise ConfigError(
             f"{len(seeds)} seeds cannot be divided among {grid[0]} x {grid[1]} tiles; "
-            f"use a multiple of {tiles}"
+            f"use a multiple of {tiles}, or --num-keyframes"
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
@@ -81,6 +82,28 @@ def write_interpolation(
         frames = _frames(G, map(curve, times), grid, options.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total
+
+
+def keyframe_seeds(seeds: Sequence[int], count: int, shuffle_seed: int) -> list[int]:
+    """The seeds of the keyframes of all tiles.
+
+    Args:
+        seeds: as given.
+        count: number of keyframes; the seeds are taken in turn, and again from the first; 0: all
+            seeds, each once.
+        shuffle_seed: random seed of a shuffle; -1: keep the order.
+
+    Raises:
+        ConfigError: there are too many.
+    """
+    if count > MAX_SEEDS:
+        raise ConfigError(
+            f"{count} keyframes in all tiles are more than {MAX_SEEDS}; lower --num-keyframes"
+        )
+    chosen = [seeds[i % len(seeds)] for i in range(count or len(seeds))]
+    if shuffle_seed >= 0:
+        np.random.RandomState(shuffle_seed).shuffle(chosen)
+    return chosen
 
 
 def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
