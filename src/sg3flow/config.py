@@ -343,7 +343,7 @@ class EvaluateNetworkConfig:
         "training was mirrored; metrics named _full never do",
     )
     gpus: int = setting(
-        1, ge=1, help="number of processes: one per GPU; on a CPU, they share its cores"
+        1, ge=1, le=1024, help="number of processes: one per GPU; on a CPU, they share its cores"
     )
     seed: int = setting(
         0,
