@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.config import (
+    SWITCH,
     EvaluateConfig,
     FetchConfig,
     PackConfig,
@@ -217,6 +218,10 @@ def check_value(
         if value in words:
             return words[value]
         value = _whole_number(label, value, words)
+    if field.metadata.get("choices") == SWITCH and not isinstance(value, str):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{label} must be true, false or auto, not {described(value)}")
+        return "yes" if value else "no"
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = described(value)  # `seeds: 5`
     value = _typed(label, value, wanted)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.addresses import shown_url
-from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
 from sg3flow.data.archive import PackedSet, content_digest, image_names
 from sg3flow.data.readers.storage import open_storage
@@ -22,7 +22,6 @@ from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import DataError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.compute import (
-    EVERYTHING,
     MetricInputs,
     MetricOutcome,
     compute_metric,
@@ -32,9 +31,9 @@ from sg3flow.metrics.compute import (
 from sg3flow.metrics.evaluator import Evaluator
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.generation import exact_float32
-from sg3flow.metrics.names import Metric, parse_set_metrics
+from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.reference_set import Reference, progress_of
+from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
 from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
 
@@ -47,6 +46,7 @@ def evaluate_snapshots(
     seed: int,
     batch: int,
     device: torch.device,
+    mirror: bool | None = None,
     snapshots: str = "all",
     increment: Callable[[list[MetricResult]], None] | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
@@ -57,6 +57,7 @@ def evaluate_snapshots(
     Args:
         run_dir: folder with ``network-snapshot-<kimg>.pkl`` files.
         packed, names, seed, batch, device, ranks: see ``Evaluator``.
+        mirror: whether older names compare with flips, too; None: if the training was mirrored.
         snapshots: ``all`` or ``last``.
         increment: called with the results of each snapshot when they are complete.
         on_pairs: called with the names of snapshot and metric and the sheet of closest pairs.
@@ -66,15 +67,18 @@ def evaluate_snapshots(
         CheckpointError: a snapshot cannot be read.
         DataError: an image cannot be read.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     paths = find_snapshots(run_dir)
     chosen = paths[-1:] if snapshots == "last" else paths
+    flips = _flips(names, mirror, chosen[0], chosen[0].name)
+    evaluator = Evaluator(
+        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+    )
     evaluator.prepare()
     results: list[MetricResult] = []
     total = len(chosen) * evaluator.images_per_network
     with progress_of(ranks, f"evaluating {len(chosen)} snapshots", total) as advance:
         for path in chosen:
-            found = _measure(evaluator, path, path.name, advance, on_pairs)
+            found = _measure(evaluator, path, path.name, mirror, advance, on_pairs)
             results += found
             if increment is not None:
                 increment(found)
@@ -89,6 +93,7 @@ def evaluate_network(
     seed: int,
     batch: int,
     device: torch.device,
+    mirror: bool | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
@@ -96,11 +101,14 @@ def evaluate_network(
 
     Arguments and errors: see ``evaluate_snapshots``.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     path, name = local_copy(source), shown_url(source)
+    flips = _flips(names, mirror, path, name)
+    evaluator = Evaluator(
+        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+    )
     evaluator.prepare()
     with progress_of(ranks, f"evaluating {name}", evaluator.images_per_network) as advance:
-        return _measure(evaluator, path, name, advance, on_pairs)
+        return _measure(evaluator, path, name, mirror, advance, on_pairs)
 
 
 def find_snapshots(run_dir: Path) -> list[Path]:
@@ -119,21 +127,49 @@ def find_snapshots(run_dir: Path) -> list[Path]:
     return paths
 
 
+def _flips(names: Sequence[str], mirror: bool | None, path: Path, name: str) -> bool:
+    """Whether older names compare with flips: as told, or else as the network was trained."""
+    if mirror is not None or not any(metric.is_older for metric in parse_metrics(names)):
+        return bool(mirror)
+    return _was_mirrored(load_networks(path), name)
+
+
+def _was_mirrored(networks: Networks, name: str) -> bool:
+    """Whether a network was trained with ``mirror``; public pickles call it xflip."""
+    described = networks.training_set or {}
+    known = [described[key] for key in ("mirror", "xflip") if key in described]
+    if not known or not isinstance(known[0], bool):
+        raise MetricError(
+            f"{name} does not say whether its training was mirrored; give --mirror or --no-mirror"
+        )
+    return known[0]
+
+
 def _measure(
     evaluator: Evaluator,
     path: Path,
     name: str,
+    mirror: bool | None,
     advance: Callable[[int], None],
     on_pairs: Callable[[str, str, Image.Image], None] | None,
 ) -> list[MetricResult]:
-    network = load_networks(path).G_ema
-    if network is None:
+    networks = load_networks(path)
+    if networks.G_ema is None:
         raise MetricError(f"{name} has no G_ema, the network to measure")
-    network = network.to(evaluator.device)
+    if evaluator.has_older and mirror is None and _was_mirrored(networks, name) != evaluator.mirror:
+        raise MetricError(
+            f"{name} was trained {_with(not evaluator.mirror)} mirror, an earlier snapshot "
+            f"{_with(evaluator.mirror)}; give --mirror or --no-mirror"
+        )
+    network = networks.G_ema.to(evaluator.device)
     keep = partial(on_pairs, name) if on_pairs is not None else None
     return evaluator.measure(
         network, name, snapshot_kimg(path.name), _network_digest(path), advance, on_pairs=keep
     )
+
+
+def _with(flag: bool) -> str:
+    return "with" if flag else "without"
 
 
 def _network_digest(path: Path) -> str:
