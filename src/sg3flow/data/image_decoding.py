@@ -3,11 +3,15 @@
 The messages of ``UnusableImageError`` and the names of ``changes`` are stored in manifests.
 """
 
+import importlib
 import io
+import struct
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import product
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
@@ -15,8 +19,15 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262  # of TIFF
 # Formats that Pillow lists but that hold no pixels, or that start another program.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_LOSSY = {"AVIF", "HEIF", "JPEG", "MPO"}  # and some files of JPEG 2000, TIFF and WebP
+# Suffixes of images that only an optional package or a newer Pillow reads, and what reads them.
+_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "Pillow 11.3 or later"
+NEEDS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
+NEEDS |= {".avif": _AVIF, ".avifs": _AVIF}
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class UnusableImageError(Sg3flowError):
@@ -25,8 +36,10 @@ class UnusableImageError(Sg3flowError):
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Names of the formats that count as images."""
+    """Names of the formats that count as images; HEIC is one if pi-heif is installed."""
     Image.init()
+    with suppress(ImportError):
+        importlib.import_module("pi_heif").register_heif_opener()
     return tuple(name for name in Image.OPEN if name not in _NOT_IMAGES)
 
 
@@ -40,10 +53,17 @@ def image_endings() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image file; ``changes`` names what decoding has changed or dropped."""
+    """A decoded image file.
+
+    ``changes`` names what decoding has changed or dropped; ``is_lossy`` says whether the file's
+    compression changes pixels; ``span`` holds the least and greatest values of an image of more
+    than 8 bits (of color, to the upper 8 bits).
+    """
 
     image: Image.Image
     changes: tuple[str, ...]
+    is_lossy: bool = False
+    span: tuple[int, int] | None = None
 
 
 def decode_image(content: bytes) -> Decoded:
@@ -59,21 +79,74 @@ def decode_image(content: bytes) -> Decoded:
             warnings.simplefilter("ignore")  # about odd metadata; only the pixels matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=image_formats())
-            changes = ["16 bits"] * _is_deep(image) + ["first frame"] * _is_animated(image)
+            layout = _layout(image)
+            depth = _depth(image, layout)
+            changes = [f"{depth} bits"] * (depth > 8) + ["first frame"] * _is_animated(image)
             changes += ["EXIF orientation"] * _is_turned_on_load(image)
             image.load()
+            _mend_transparent_color(image, layout, content)
+            span = _span(image) if depth > 8 else None
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise UnusableImageError("not a picture in a format that Pillow reads") from None
+        raise UnusableImageError(_unidentified(content)) from None
     except Exception as error:  # damaged files make Pillow's plugins raise any exception
         raise UnusableImageError(f"cannot be decoded ({error})") from None
-    return Decoded(image, tuple(changes))
+    return Decoded(image, tuple(changes), _is_lossy(image, content), span)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", [])  # loading empties it, so check before
-    return any(";16" in str(tile[3]) for tile in tiles)
+def _unidentified(content: bytes) -> str:
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        return f"a HEIC file, which needs the package pi-heif ({_HEIC})"
+    return "not a picture in a format that Pillow reads"
+
+
+def _layout(image: Image.Image) -> str:
+    """Pillow's name for the pixels in the file, ``RGB;16B``; loading forgets it."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles else ""
+
+
+def _depth(image: Image.Image, layout: str) -> int:
+    """Bits per value in the file: 8 (or fewer), 12 or 16."""
+    if ";12" in layout:
+        return 12
+    return 16 if ";16" in layout or image.mode == "I" or image.mode.startswith("I;16") else 8
+
+
+def _span(image: Image.Image) -> tuple[int, int]:
+    values = np.asarray(image)
+    if image.mode.startswith("I"):
+        return int(values.min()), int(values.max())
+    colors = values[..., :-1] if image.mode in ("LA", "RGBA") else values
+    return int(colors.min()) << 8, int(colors.max()) << 8 | 0xFF
+
+
+def _mend_transparent_color(image: Image.Image, layout: str, content: bytes) -> None:
+    """Apply the transparent color of a PNG to its own bits; Pillow scales only the pixels."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None:
+        return
+    if image.mode == "L":
+        greatest = {"L;2": 3, "L;4": 15}.get(layout, 255)
+        image.info["transparency"] = (key & greatest) * (255 // greatest)
+    elif image.mode == "RGB" and layout == "RGB;16B":
+        low = Image.open(io.BytesIO(content), formats=("PNG",))
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # the lower 8 bits
+        values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+        opaque = (values != np.array(key, np.uint16)).any(axis=2)
+        del image.info["transparency"]
+        image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+
+
+def _is_lossy(image: Image.Image, content: bytes) -> bool:
+    if image.format == "JPEG2000":
+        start = content.find(b"\xff\x52")  # coding style; its transformation 0 is irreversible
+        return content[start + 13 : start + 14] == b"\0"
+    if image.format == "WEBP":
+        return b"VP8 " in content[12:16] or (b"VP8X" in content[12:16] and b"VP8 " in content)
+    is_lossy_tiff = "jpeg" in str(image.info.get("compression", ""))
+    return image.format in _LOSSY or (image.format == "TIFF" and is_lossy_tiff)
 
 
 def _is_turned_on_load(image: Image.Image) -> bool:
@@ -102,6 +175,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+# In 8-bit values: a table of 26 points for sRGB's curve is off by 1, gamma 2.2 by 9.
+_SRGB_TOLERANCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +208,10 @@ def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedIm
     """
     changes: list[str] = []
     try:
-        upright = _upright(image, changes)
-        base, alpha = _split(upright, changes)
+        turn = _turn(image, changes)
+        base, alpha = _split(image, changes)
+        if turn is not None:
+            base, alpha = base.transpose(turn), alpha and alpha.transpose(turn)
         base = _in_srgb(base, image.info.get("icc_profile"), changes)
         if alpha is not None:
             base = _on_background(base, alpha, background)
@@ -146,15 +223,14 @@ def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedIm
     return ConvertedImage(base, tuple(changes))
 
 
-def _upright(image: Image.Image, changes: list[str]) -> Image.Image:
+def _turn(image: Image.Image, changes: list[str]) -> Image.Transpose | None:
     try:
         turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata counts as none
-        turn = None
-    if turn is None:
-        return image
-    changes.append("EXIF orientation")
-    return image.transpose(turn)
+        return None
+    if turn is not None:
+        changes.append("EXIF orientation")
+    return turn
 
 
 def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.Image | None]:
@@ -163,7 +239,7 @@ def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.I
     if mode in ("RGB", "L") and "transparency" not in image.info:
         return image, None
     if mode == "I" or mode.startswith("I;16"):
-        return _from_16_bits(image), None
+        return _from_16_bits(image)
     if mode in ("P", "PA"):
         changes.append("palette")
     if image.has_transparency_data:
@@ -178,11 +254,32 @@ def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.I
     return image.convert("L" if mode == "1" else "RGB"), None
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise UnusableImageError("has values of 32 bits; convert it to 8 or 16 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    key = image.info.get("transparency")
+    clear = values == key if isinstance(key, int) else np.zeros(1, bool)
+    bits, white = 16, 0xFFFF
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = tags.get(_BITS_TAG, (16,))[0]
+        white = 0xFFF if bits == 12 else 0xFFFF  # Pillow does not scale 12 bits
+        if tags.get(_PHOTOMETRIC_TAG) == 0 and not _inverts_16_bits():
+            values = white - values
+    scaled = (255 * values + white // 2) // white
+    alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)) if clear.any() else None
+    return Image.fromarray(scaled.astype(np.uint8)), alpha
+
+
+@cache
+def _inverts_16_bits() -> bool:
+    """Whether Pillow inverts gray TIFFs of 16 bits whose white is zero; release 13.0 does not."""
+    stream = io.BytesIO()
+    Image.new("I;16", (1, 1)).save(stream, "TIFF")
+    entry = struct.pack("<HHI", _PHOTOMETRIC_TAG, 3, 1)  # one SHORT; its value follows
+    content = stream.getvalue().replace(entry + b"\1", entry + b"\0")
+    return bool(np.asarray(Image.open(io.BytesIO(content)))[0, 0])
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
@@ -204,16 +301,43 @@ def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> I
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """The conversion from a profile to sRGB; None: the profile is sRGB."""
+    """The conversion from a profile to sRGB; None: the profile is sRGB, whatever its name."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.xcolor_space.strip() != _SPACES[mode]:
         raise ValueError("the profile is for another color space")
-    description = ImageCms.getProfileDescription(source)
     # Unchanged to the bit: a conversion from sRGB to sRGB would only add rounding.
-    if mode == "RGB" and "srgb" in description.lower():
+    if mode != "CMYK" and _is_srgb(source, mode):
         return None
-    transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
-    return transform.apply
+    return _to_srgb(source, mode, ImageCms.Intent.PERCEPTUAL).apply
+
+
+def _is_srgb(source: ImageCms.ImageCmsProfile, mode: str) -> bool:
+    """Whether curves and primaries of a profile are those of sRGB, up to its rounding.
+
+    Judged by what the profile does to all grays and to a grid of colors. Descriptions are no help:
+    linear and wide-gamut profiles have "sRGB" in theirs, and small sRGB profiles have not.
+    """
+    # The intent of tables that keeps colors as they are; others map them to the range of a print.
+    transform = _to_srgb(source, mode, ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    colors = _probe_colors()
+    probe = Image.fromarray(colors if mode == "RGB" else np.ascontiguousarray(colors[:, :256, 0]))
+    off = np.asarray(transform.apply(probe)).astype(np.int64) - np.asarray(probe.convert("RGB"))
+    return bool(np.abs(off).max() <= _SRGB_TOLERANCE)
+
+
+def _to_srgb(
+    source: ImageCms.ImageCmsProfile, mode: str, intent: ImageCms.Intent
+) -> ImageCms.ImageCmsTransform:
+    # Little CMS samples curves of gray at a few points: shadows of a linear one are off by 10.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    return ImageCms.buildTransform(source, _srgb(), mode, "RGB", intent, flags)
+
+
+@cache
+def _probe_colors() -> np.ndarray:
+    """All 256 grays, then a grid of colors: uint8 [1, N, 3]."""
+    grays = [(value,) * 3 for value in range(256)]
+    return np.array([[*grays, *product(range(0, 256, 51), repeat=3)]], np.uint8)
 
 
 @cache
