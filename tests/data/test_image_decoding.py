@@ -1,5 +1,7 @@
 """Every mode of image is converted to RGB or gray by the stated rule, and the rule is recorded."""
 
+import base64
+import importlib.util
 import io
 import struct
 import zlib
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from sg3flow.config import PackConfig
 from sg3flow.data.image_decoding import (
@@ -19,7 +21,7 @@ from sg3flow.data.image_decoding import (
     parse_color,
     to_rgb_or_gray,
 )
-from sg3flow.data.manifest import read_manifest
+from sg3flow.data.manifest import read_manifest, read_notes
 from sg3flow.data.packing import pack_images
 from sg3flow.errors import ConfigError, DataError
 
@@ -361,6 +363,65 @@ def test_colors_by_name_and_number():
         parse_color("blakc")
 
 
+# Drawn for this test: 64x64, the left half (30, 60, 200), the right half (200, 30, 30).
+HEIC = zlib.decompress(base64.b85decode(
+    "c-muNV30{GsVvAy%}izhg51nBLl8SRGck>UfiWyMwIq=N0u(b+a*CjAhJwuG5(YG&l$nzcHpIn&fe{FSfUycf1A!"
+    "h8D`#frrGa@MQBfc#l?lqrC`&d3G5HEIOLE~#u4NV!6#(h&nFY!DK)M2`%$boHBs2l6NbUo}pT9qTFfi~lCjfOwI"
+    "56@s{{IhBzzkBs3_^0dm>d#;lG;v;jA$|o6dGBlz4Fvtm&YW<!vPXH0U|gYl7Q;jT^J7*ZBTLmS|gmCpHq~VoKpc"
+    "5=4D`O01Am@78j&K{pJA00tJ~BnIHjX4i2Dc4C0vuxv<~^h6qa|6Eh2tX_lLk2nszd4aW6s7Eyoxn*S<e|0)0AOa"
+    "1@XAC?^oznvHV|IN*Fn}1)B`1rA{``=&t1^_OcTHg"
+))  # fmt: skip
+
+
+def test_heic_is_read_where_a_decoder_is_installed(tmp_path, noise, png):
+    (tmp_path / "raw").mkdir()
+    for name, content in (("a.heic", HEIC), ("b.jpg", HEIC), ("c.png", png(noise(0, 64, 64, 3)))):
+        (tmp_path / "raw" / name).write_bytes(content)
+    paths = tmp_path / "raw", tmp_path / "set.zip", tmp_path / "m.parquet"
+    summary = pack_images(*paths, PackConfig(max_rejects=1))
+    sentence, rows = summary.sentence(paths[1]), read_manifest(paths[2])
+    if importlib.util.find_spec("pi_heif"):
+        assert summary.num_packed == 3 and summary.ignored == {}
+        decoded = decode_image(HEIC)
+        assert decoded.is_lossy and decoded.image.size == (64, 64)
+        for place, color in (((8, 32), (30, 60, 200)), ((56, 32), (200, 30, 30))):
+            off = np.subtract(decoded.image.getpixel(place), color)
+            assert np.abs(off).max() <= 3
+    else:
+        assert summary.num_packed == 1 and summary.ignored == {".heic": 1}
+        assert "1 .heic (needs pip install 'sg3flow[heic]')" in sentence
+        assert rows["problem"][0].startswith("a HEIC file, which needs the package pi-heif")
+
+
+def test_avif_is_read(noise):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    decoded = decode_image(saved(photo(noise), "AVIF", quality=95))
+    assert decoded.is_lossy and decoded.image.size == (24, 16)
+    assert to_rgb_or_gray(decoded.image).image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "is_lossy"),
+    [
+        ("PNG", {}, False),
+        ("JPEG", {}, True),
+        ("WEBP", {"lossless": True}, False),
+        ("WEBP", {"quality": 90}, True),
+        ("WEBP", {"quality": 90, "exif": b"Exif\0\0MM\0*\0\0\0\10\0\0"}, True),
+        ("JPEG2000", {"irreversible": True}, True),
+        ("JPEG2000", {"irreversible": False}, False),
+        ("TIFF", {"compression": "jpeg"}, True),
+        ("TIFF", {"compression": "tiff_lzw"}, False),
+        ("BMP", {}, False),
+        ("GIF", {}, False),
+    ],
+)
+def test_compression_that_changes_pixels_is_known(noise, format, options, is_lossy):
+    content = saved(photo(noise), format, **options)
+    assert decode_image(content).is_lossy == is_lossy
+
+
 @cache
 def odd_files() -> list[bytes]:
     """Made once: a profile holds the time at which it was made."""
@@ -407,3 +468,21 @@ def test_changes_are_counted_in_the_manifest(tmp_path, noise, png):
     rows = read_manifest(paths[2])
     assert rows["changes"].tolist() == ["", "wrong ending", "palette", "alpha", ""]
     assert pack_images(*paths, PackConfig(mode="grey")).channels == 1
+
+
+def test_data_of_fewer_bits_in_files_of_16_is_told(tmp_path):
+    random = np.random.RandomState(0)
+    (tmp_path / "raw").mkdir()
+    for index, most in enumerate((4095, 1023, 0xFFFF)):
+        values = random.randint(2, most + 1, (16, 16)).astype(np.uint16)
+        values[0, :2] = 2 + index, most
+        Image.fromarray(values).save(tmp_path / "raw" / f"{index}.png")
+    paths = tmp_path / "raw", tmp_path / "set.zip", tmp_path / "m.parquet"
+    summary = pack_images(*paths, PackConfig())
+    (warning,) = summary.warnings
+    assert "2 of 3 images of 16 bits have values from 2 to 4,095 of 65,535" in warning
+    assert "at most 6.2% of the brightness; if their data has 12 bits" in warning
+    assert read_notes(paths[2]) == {"warnings": [warning]}
+    for index in range(2):
+        (tmp_path / "raw" / f"{index}.png").unlink()
+    assert pack_images(*paths, PackConfig()).warnings == [] and read_notes(paths[2]) == {}

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError, features
 
 from sg3flow.errors import ConfigError, Sg3flowError
 
@@ -23,10 +23,10 @@ _BITS_TAG, _PHOTOMETRIC_TAG = 258, 262  # of TIFF
 # Formats that Pillow lists but that hold no pixels, or that start another program.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _LOSSY = {"AVIF", "HEIF", "JPEG", "MPO"}  # and some files of JPEG 2000, TIFF and WebP
-# Suffixes of images that only an optional package or a newer Pillow reads, and what reads them.
-_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "Pillow 11.3 or later"
-NEEDS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
-NEEDS |= {".avif": _AVIF, ".avifs": _AVIF}
+# What reads images that not every installation does, by suffix.
+_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "a Pillow with AVIF"
+READERS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
+READERS |= {".avif": _AVIF, ".avifs": _AVIF}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -40,7 +40,10 @@ def image_formats() -> tuple[str, ...]:
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pi_heif").register_heif_opener()
-    return tuple(name for name in Image.OPEN if name not in _NOT_IMAGES)
+    unread = _NOT_IMAGES | (
+        {"AVIF"} if "AVIF" in Image.OPEN and not features.check("avif") else set()
+    )
+    return tuple(name for name in Image.OPEN if name not in unread)
 
 
 @cache

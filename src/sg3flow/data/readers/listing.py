@@ -1,9 +1,11 @@
 """Recognize the kind of a source, and list its images and labels."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from sg3flow.data.image_decoding import image_endings
+from sg3flow.data.image_decoding import READERS, image_endings
 from sg3flow.data.readers.array_reader import (
     CIFAR_NAME,
     LmdbStorage,
@@ -18,18 +20,22 @@ from sg3flow.data.readers.storage import FolderStorage, Storage, ZipStorage, che
 from sg3flow.data.readers.tar_reader import TarStorage, is_tar
 from sg3flow.errors import DataError
 
+_MOST_SUFFIXES = 12  # in a message
+
 
 @dataclass(frozen=True)
 class Listing:
     """The images of a source, sorted by name.
 
     ``labels`` are those of a format that contains them (CIFAR-10, MNIST); None: they are in a
-    ``dataset.json``, in a Parquet column, or there are none.
+    ``dataset.json``, in a Parquet column, or there are none. ``ignored`` holds the other files of a
+    folder or archive, except hidden ones.
     """
 
     storage: Storage
     names: list[str]
     labels: LabelsFile | None = None
+    ignored: list[str] = field(default_factory=list)
 
     def own_labels(self, column: str) -> LabelsFile:
         """The labels that the source itself contains.
@@ -81,7 +87,7 @@ def _folder(path: Path) -> Listing:
     inner = _source_within(path, storage.names)
     if inner is not None:
         return open_listing(inner)
-    return _parquet(path) if parquet_files(path) else _of_files(storage)
+    return _parquet(path, storage.names) if parquet_files(path) else _of_files(storage)
 
 
 def _source_within(path: Path, names: list[str]) -> Path | None:
@@ -100,18 +106,43 @@ def is_single_file_source(name: PurePosixPath) -> bool:
     return name.name in (CIFAR_NAME, "data.mdb") or (is_mnist(name) and "train" in name.name)
 
 
-def _parquet(path: Path) -> Listing:
+def _parquet(path: Path, beside: Iterable[str] = ()) -> Listing:
     storage = ParquetStorage(path)
-    return Listing(storage, storage.names)
+    others = (name for name in beside if not name.endswith(".parquet"))
+    return Listing(storage, storage.names, ignored=[n for n in others if not is_hidden(n)])
 
 
 def _of_files(storage: Storage) -> Listing:
     names = _images(storage)
+    known = frozenset(names)
+    ignored = [name for name in storage.names if name not in known and not is_hidden(name)]
     if not names:
+        found = f"; {ignored_words(count_suffixes(ignored))}" if ignored else ""
         raise DataError(
-            f"no images below {storage.path}; image files are recognized by their suffix"
+            f"no images below {storage.path}; image files are recognized by their suffix{found}"
         )
-    return Listing(storage, names)
+    return Listing(storage, names, ignored=ignored)
+
+
+def count_suffixes(names: Iterable[str]) -> dict[str, int]:
+    """Number of files by suffix in lower case, the most frequent first."""
+    counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def ignored_words(counts: Mapping[str, int]) -> str:
+    """A phrase about the files that are no images, by suffix, and what would read them."""
+    total = sum(counts.values())
+    shown = [
+        f"{count:,} {suffix}" + (f" (needs {READERS[suffix]})" if suffix in READERS else "")
+        for suffix, count in list(counts.items())[:_MOST_SUFFIXES]
+    ]
+    files = (
+        "1 file that is no known picture"
+        if total == 1
+        else f"{total:,} files that are no known pictures"
+    )
+    return f"ignored {files}: {', '.join(shown)}" + ", …" * (len(counts) > _MOST_SUFFIXES)
 
 
 def _images(storage: Storage) -> list[str]:
