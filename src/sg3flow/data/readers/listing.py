@@ -125,9 +125,9 @@ def _of_files(storage: Storage) -> Listing:
 
 
 def count_suffixes(names: Iterable[str]) -> dict[str, int]:
-    """Number of files by suffix in lower case, the most frequent first."""
+    """Number of files by suffix in lower case."""
     counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted(counts.items()))
 
 
 def ignored_words(counts: Mapping[str, int]) -> str:
@@ -135,7 +135,7 @@ def ignored_words(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     shown = [
         f"{count:,} {suffix}" + (f" (needs {READERS[suffix]})" if suffix in READERS else "")
-        for suffix, count in list(counts.items())[:_MOST_SUFFIXES]
+        for suffix, count in sorted(counts.items(), key=lambda item: -item[1])[:_MOST_SUFFIXES]
     ]
     files = (
         "1 file that is no known picture"
