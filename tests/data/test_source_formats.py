@@ -19,7 +19,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.data.manifest import read_manifest, read_notes
 from sg3flow.data.packing import pack_images
 from sg3flow.data.raw_images import ignored_record
-from sg3flow.data.readers.listing import ignored_words, open_listing
+from sg3flow.data.readers.listing import count_suffixes, ignored_words, open_listing
 from sg3flow.errors import DataError
 
 
@@ -94,6 +94,8 @@ def test_many_ignored_files_are_counted_but_not_all_listed():
     record = ignored_record(names)
     assert sum(record["counts"].values()) == 1500 and len(record["files"]) == 1000
     assert ignored_words(record["counts"]).endswith("75 .x11, …")
+    odd = ("a.1", "v1.2 of 3", "x." + "y" * 200, "n.\x1b[1m", "clip.3gp", ".x/no")
+    assert count_suffixes(odd) == {".3gp": 1, "no suffix": 1, "other": 4}
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])

@@ -7,15 +7,14 @@ import importlib
 import io
 import struct
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import product
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError, features
+from PIL import Image, ImageColor, UnidentifiedImageError, features
 
+from sg3flow.data.color_profiles import UnusableProfileError, profile_conversion
 from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
@@ -58,14 +57,12 @@ def image_endings() -> dict[str, str]:
 class Decoded:
     """A decoded image file.
 
-    ``changes`` names what decoding has changed or dropped; ``is_lossy`` says whether the file's
-    compression changes pixels; ``span`` holds the least and greatest values of an image of more
-    than 8 bits (of color, to the upper 8 bits).
+    ``changes`` names what decoding has changed or dropped; ``span`` holds the least and greatest
+    values of an image of more than 8 bits (of color, to the upper 8 bits).
     """
 
     image: Image.Image
     changes: tuple[str, ...]
-    is_lossy: bool = False
     span: tuple[int, int] | None = None
 
 
@@ -95,7 +92,7 @@ def decode_image(content: bytes) -> Decoded:
         raise UnusableImageError(_unidentified(content)) from None
     except Exception as error:  # damaged files make Pillow's plugins raise any exception
         raise UnusableImageError(f"cannot be decoded ({error})") from None
-    return Decoded(image, tuple(changes), _is_lossy(image, content), span)
+    return Decoded(image, tuple(changes), span)
 
 
 def _unidentified(content: bytes) -> str:
@@ -142,6 +139,32 @@ def _mend_transparent_color(image: Image.Image, layout: str, content: bytes) -> 
         image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
 
 
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What the header of an image file says.
+
+    ``is_lossy``: its compression changes pixels; ``is_ready``: its pixels are 8-bit RGB or gray
+    that ``to_rgb_or_gray`` leaves as they are.
+    """
+
+    is_lossy: bool
+    is_ready: bool
+
+
+def file_kind(content: bytes) -> FileKind:
+    """The kind of an image file, without decoding its pixels; an unreadable one is not ready."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=image_formats())
+            is_ready = image.mode in ("RGB", "L") and _depth(image, _layout(image)) == 8
+            is_ready &= not {"transparency", "icc_profile"} & image.info.keys()
+            is_ready &= image.getexif().get(ORIENTATION_TAG, 1) not in _TURNS
+            return FileKind(_is_lossy(image, content), is_ready)
+    except Exception:  # damaged files make Pillow's plugins raise any exception
+        return FileKind(False, False)
+
+
 def _is_lossy(image: Image.Image, content: bytes) -> bool:
     if image.format == "JPEG2000":
         start = content.find(b"\xff\x52")  # coding style; its transformation 0 is irreversible
@@ -177,9 +200,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-# In 8-bit values: a table of 26 points for sRGB's curve is off by 1, gamma 2.2 by 9.
-_SRGB_TOLERANCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +308,8 @@ def _inverts_16_bits() -> bool:
 def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
     if profile:
         try:
-            convert = _transform(bytes(profile), image.mode)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            convert = profile_conversion(bytes(profile), image.mode)
+        except UnusableProfileError:
             changes.append("ICC profile not usable")
         else:
             if convert is not None:
@@ -300,52 +320,6 @@ def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> I
         return image
     changes.append("CMYK")
     return image.convert("RGB")
-
-
-@lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """The conversion from a profile to sRGB; None: the profile is sRGB, whatever its name."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if source.profile.xcolor_space.strip() != _SPACES[mode]:
-        raise ValueError("the profile is for another color space")
-    # Unchanged to the bit: a conversion from sRGB to sRGB would only add rounding.
-    if mode != "CMYK" and _is_srgb(source, mode):
-        return None
-    return _to_srgb(source, mode, ImageCms.Intent.PERCEPTUAL).apply
-
-
-def _is_srgb(source: ImageCms.ImageCmsProfile, mode: str) -> bool:
-    """Whether curves and primaries of a profile are those of sRGB, up to its rounding.
-
-    Judged by what the profile does to all grays and to a grid of colors. Descriptions are no help:
-    linear and wide-gamut profiles have "sRGB" in theirs, and small sRGB profiles have not.
-    """
-    # The intent of tables that keeps colors as they are; others map them to the range of a print.
-    transform = _to_srgb(source, mode, ImageCms.Intent.RELATIVE_COLORIMETRIC)
-    colors = _probe_colors()
-    probe = Image.fromarray(colors if mode == "RGB" else np.ascontiguousarray(colors[:, :256, 0]))
-    off = np.asarray(transform.apply(probe)).astype(np.int64) - np.asarray(probe.convert("RGB"))
-    return bool(np.abs(off).max() <= _SRGB_TOLERANCE)
-
-
-def _to_srgb(
-    source: ImageCms.ImageCmsProfile, mode: str, intent: ImageCms.Intent
-) -> ImageCms.ImageCmsTransform:
-    # Little CMS samples curves of gray at a few points: shadows of a linear one are off by 10.
-    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
-    return ImageCms.buildTransform(source, _srgb(), mode, "RGB", intent, flags)
-
-
-@cache
-def _probe_colors() -> np.ndarray:
-    """All 256 grays, then a grid of colors: uint8 [1, N, 3]."""
-    grays = [(value,) * 3 for value in range(256)]
-    return np.array([[*grays, *product(range(0, 256, 51), repeat=3)]], np.uint8)
-
-
-@cache
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def _on_background(base: Image.Image, alpha: Image.Image, background: Color) -> Image.Image:

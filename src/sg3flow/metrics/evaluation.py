@@ -3,10 +3,11 @@
 Longer than most files: the three share their helpers.
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,18 @@ from PIL import Image
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
-from sg3flow.data.archive import PackedSet, content_digest, image_names
-from sg3flow.data.readers.storage import open_storage
+from sg3flow.data.archive import PackedSet, content_digest
+from sg3flow.data.image_decoding import (
+    FileKind,
+    UnusableImageError,
+    decode_image,
+    file_kind,
+    to_rgb_or_gray,
+)
+from sg3flow.data.readers.array_reader import LmdbStorage
+from sg3flow.data.readers.labels import LABELS_NAME
+from sg3flow.data.readers.listing import count_suffixes, ignored_words, open_listing
+from sg3flow.data.readers.parquet_reader import ParquetStorage
 from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import DataError, MetricError
 from sg3flow.files import sha256_file
@@ -144,46 +155,89 @@ def _network_digest(path: Path) -> str:
     return sha256_file(path)
 
 
+_CONVERSION = "as pack, 1"  # the rules of ``image_decoding.py``; a change of theirs counts up
+
+
 class ImageSet:
-    """The images below a folder or in a zip file, sorted by name.
+    """The images of a folder, zip or tar file, sorted by name, as packing lists and converts them.
 
     Attributes:
         path, name: path and name of the folder or file.
         num_images: number of images.
+        ignored: number of files that are no images, by suffix.
 
     Raises:
-        DataError: the path does not exist or has no images.
+        DataError: the path does not exist, has no images or cannot be read completely.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.name
-        self._storage = open_storage(self.path)
-        self._names = image_names(self._storage)
+        listing = open_listing(self.path)
+        if isinstance(listing.storage, ParquetStorage | LmdbStorage):
+            raise DataError(f"{self.path} holds no image files; pack it, and give the packed set")
+        for name, reason in listing.storage.problems.items():
+            raise DataError(f"{self.path / name}: {reason}")
+        self._storage, self._names = listing.storage, listing.names
         self.num_images = len(self._names)
-        if not self._names:
-            raise DataError(f"{self.path} has no images (PNG, JPEG, BMP or WebP)")
+        self.ignored = count_suffixes(name for name in listing.ignored if name != LABELS_NAME)
+        self._kinds: Counter[FileKind] = Counter()
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
-        return content_digest(self._storage)
+
+        def look(name: str, content: bytes) -> None:
+            if name != LABELS_NAME:
+                self._kinds[file_kind(content)] += 1
+
+        return content_digest(self._storage, self._names, look)
+
+    @property
+    def num_lossy(self) -> int:
+        """Number of images whose compression changes pixels, such as JPEG."""
+        assert self.digest
+        return sum(count for kind, count in self._kinds.items() if kind.is_lossy)
+
+    @property
+    def conversion(self) -> str:
+        """Rules that convert some of the images; empty: all are 8-bit RGB or gray already."""
+        assert self.digest
+        return "" if all(kind.is_ready for kind in self._kinds) else _CONVERSION
+
+    def description(self) -> dict[str, Any]:
+        """What a report records about the set."""
+        return {"num_images": self.num_images, "lossy": self.num_lossy, "ignored": self.ignored}
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One image, uint8 ``[H, W, 1 or 3]``; modes other than gray become RGB.
+        """One image, uint8 ``[H, W, 1 or 3]``, converted as packing does.
 
         Raises:
             DataError: it cannot be decoded; the message names it.
         """
         name = self._names[index]
         try:
-            with Image.open(io.BytesIO(self._storage.read(name))) as picture:
-                pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # Pillow's plugins raise any type of error for damaged files
-            raise DataError(f"{name} of {self.path} cannot be decoded ({error})") from None
+            decoded = decode_image(self._storage.read(name))
+            pixels = np.array(to_rgb_or_gray(decoded.image).image)
+        except UnusableImageError as error:
+            raise DataError(f"{name} of {self.path}: {error}") from None
         return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def set_warnings(sides: Mapping[str, ImageSet]) -> list[str]:
+    """What to know about two sets before a difference in their files counts as one of content."""
+    a, b = sides.values()
+    found = []
+    if a.num_lossy * b.num_images != b.num_lossy * a.num_images:
+        counts = " and ".join(
+            f"{side.num_lossy:,} of {side.num_images:,} images of --{name}"
+            for name, side in sides.items()
+        )
+        found.append(
+            f"{counts} have lossy compression (such as JPEG); its traces count as a difference"
+        )
+    ignored = {name: side.ignored for name, side in sides.items() if side.ignored}
+    return found + [f"--{name}: {ignored_words(counts)}" for name, counts in ignored.items()]
 
 
 def compare_sets(
@@ -195,6 +249,7 @@ def compare_sets(
     batch: int,
     device: torch.device,
     on_pairs: Callable[[str, Image.Image], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[MetricResult]:
     """Metrics between two sets of images, over all images of both.
 
@@ -208,24 +263,36 @@ def compare_sets(
         batch: images per batch; affects speed and memory only.
         device: where to compute.
         on_pairs: called with the name of a metric and its sheet of closest pairs.
+        on_warning: called with each sentence about what makes the values unreliable.
 
     Raises:
         MetricError: an unknown metric, weights that are not available, or unsuitable images.
         DataError: an image cannot be read.
     """
     metrics = parse_set_metrics(names, images.num_images)
+    for side in (images, reference):
+        if side.num_images < 2:
+            raise MetricError(
+                f"{side.path} has one image; metrics between two sets need at least two of each, "
+                "and thousands for values that mean something"
+            )
     subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
     with exact_float32():
         extractors = _load(metrics, images, device)
         sides = {
-            name: [Reference(side, extractor, batch, device) for side in (images, reference)]
+            name: [
+                Reference(side, extractor, batch, device, conversion=side.conversion)
+                for side in (images, reference)
+            ]
             for name, extractor in extractors.items()
         }
         for metric in metrics:
             assert metric.detector is not None
             ours, theirs = sides[metric.detector]
             outcome = _compute(metric, ours, theirs, seed, device)
+            if on_warning is not None and (words := _singular(metric, ours, theirs)):
+                on_warning(words)
             if outcome.pairs and on_pairs is not None:
                 upper = [images.image(pair.generated) for pair in outcome.pairs]
                 lower = [reference.image(pair.training) for pair in outcome.pairs]
@@ -235,6 +302,19 @@ def compare_sets(
                 metric, outcome.estimates, subject, ours.extractor, against, seed
             )
     return results
+
+
+def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
+    """Why the covariances of a Frechet distance are singular; empty: they need not be."""
+    counts = ours.pictures.num_images, theirs.pictures.num_images
+    features = ours.extractor.num_features
+    if metric.kind not in ("fid", "fd_random") or min(counts) > features:
+        return ""
+    return (
+        f"{metric.name}: {counts[0]:,} and {counts[1]:,} images for {features:,} features; with no "
+        "more images than features the distance depends on their number: compare it only with "
+        "values of the same counts"
+    )
 
 
 def _load(

@@ -142,6 +142,7 @@ class Reference:
         batch: images per batch; affects speed and memory only.
         device: where distances are computed.
         ranks: processes that share the work; only the main process gets the results.
+        conversion: rules that convert the images of the set; empty: they are read as stored.
     """
 
     def __init__(
@@ -151,7 +152,9 @@ class Reference:
         batch: int,
         device: torch.device,
         ranks: Ranks = ALONE,
+        conversion: str = "",
     ) -> None:
+        self._conversion = {"conversion": conversion} if conversion else {}
         self.pictures, self.extractor = pictures, extractor
         self._batch, self._device, self._ranks = batch, device, ranks
         self._stats: FeatureStats | None = None
@@ -255,7 +258,7 @@ class Reference:
     def _key(self, rule: dict[str, str]) -> dict[str, str]:
         extractor = self.extractor
         detector = {"detector": extractor.digest, "resize": extractor.resize}
-        return {"data": self.pictures.digest} | detector | rule
+        return {"data": self.pictures.digest} | detector | rule | self._conversion
 
     def _gather_stats(self, chunks: _Chunks) -> FeatureStats:
         stats = RunningStats(self.extractor.num_features)

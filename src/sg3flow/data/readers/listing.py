@@ -1,5 +1,6 @@
 """Recognize the kind of a source, and list its images and labels."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sg3flow.data.readers.tar_reader import TarStorage, is_tar
 from sg3flow.errors import DataError
 
 _MOST_SUFFIXES = 12  # in a message
+_SUFFIX = re.compile(r"\.(?=.*[a-z])\w{1,10}", re.ASCII)  # not the end of "part 1.2 of 3"
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def _of_files(storage: Storage) -> Listing:
 
 
 def count_suffixes(names: Iterable[str]) -> dict[str, int]:
-    """Number of files by suffix in lower case."""
-    counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+    """Number of files by suffix in lower case; what hardly is a suffix counts as ``other``."""
+    suffixes = (PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+    counts = Counter(s if _SUFFIX.fullmatch(s) or s == "no suffix" else "other" for s in suffixes)
     return dict(sorted(counts.items()))
 
 
