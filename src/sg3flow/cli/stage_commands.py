@@ -251,8 +251,8 @@ def network(
 @stage_command(evaluate_app, "images", EvaluateImagesConfig, params=False)
 def image_sets(
     config: EvaluateImagesConfig,
-    a: Annotated[Path, typer.Option(help="images to measure: a folder or a zip file")],
-    b: Annotated[Path, typer.Option(help="images to compare with: a folder or a zip file")],
+    a: Annotated[Path, typer.Option(help="images to measure: a folder, zip or tar file")],
+    b: Annotated[Path, typer.Option(help="images to compare with: a folder, zip or tar file")],
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
 ) -> None:
     """Measure one set of images against another, each of any size."""

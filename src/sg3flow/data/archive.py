@@ -11,7 +11,7 @@ import mmap
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -223,24 +223,11 @@ def image_names(storage: Storage) -> list[str]:
     return [n for n in storage.names if n.lower().endswith(_SUFFIXES) and not is_hidden(n)]
 
 
-def content_digest(
-    storage: Storage,
-    names: Iterable[str] | None = None,
-    look: Callable[[str, bytes], object] | None = None,
-) -> str:
-    """SHA-256 over the images and the labels file; other files are ignored.
-
-    Args:
-        names: the images; None: those of a packed set.
-        look: called with the name and content of each file.
-    """
+def content_digest(storage: Storage) -> str:
+    """SHA-256 over the images and the labels file; other files are ignored."""
     digest = ContentDigest()
-    chosen = image_names(storage) if names is None else names
-    for name in sorted({*chosen, *({LABELS_NAME} & {*storage.names})}):
-        content = storage.read(name)
-        digest.add(name, content)
-        if look is not None:
-            look(name, content)
+    for name in sorted({*image_names(storage), *({LABELS_NAME} & {*storage.names})}):
+        digest.add(name, storage.read(name))
     return digest.hexdigest()
 
 
