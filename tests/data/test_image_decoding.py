@@ -388,9 +388,12 @@ def test_heic_is_read_where_a_decoder_is_installed(tmp_path, noise, png):
         for place, color in (((8, 32), (30, 60, 200)), ((56, 32), (200, 30, 30))):
             off = np.subtract(decoded.image.getpixel(place), color)
             assert np.abs(off).max() <= 3
+        for damaged in (HEIC[:40], HEIC[:-90]):
+            with pytest.raises(UnusableImageError, match="damaged HEIC|cannot be decoded"):
+                decode_image(damaged)
     else:
         assert summary.num_packed == 1 and summary.ignored == {".heic": 1}
-        assert "1 .heic (needs pip install 'sg3flow[heic]')" in sentence
+        assert "1 .heic (to read them: pip install 'sg3flow[heic]')" in sentence
         assert rows["problem"][0].startswith("a HEIC file, which needs the package pi-heif")
 
 
@@ -422,6 +425,26 @@ def test_avif_is_read(noise):
 def test_compression_that_changes_pixels_is_known(noise, format, options, is_lossy):
     content = saved(photo(noise), format, **options)
     assert file_kind(content).is_lossy == is_lossy
+
+
+def test_files_whose_pixels_need_no_conversion_are_known(noise):
+    image, exif = photo(noise), Image.Exif()
+    for ready in (saved(image), saved(image, "JPEG"), saved(image.convert("L"), "BMP")):
+        assert file_kind(ready).is_ready
+    exif[0x0112] = 6
+    gray = image.convert("L")
+    for other in (
+        saved(image, exif=exif),
+        saved(image, "JPEG", exif=exif),
+        saved(image, icc_profile=profile("sRGB", 1.0, SRGB)),
+        saved(image, transparency=(1, 2, 3)),
+        saved(image.quantize(8)),
+        saved(image.convert("RGBA")),
+        saved(gray.convert("I;16")),
+        saved(image.convert("CMYK"), "JPEG"),
+        b"no picture",
+    ):
+        assert not file_kind(other).is_ready
 
 
 @cache

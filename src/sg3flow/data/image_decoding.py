@@ -23,7 +23,7 @@ _BITS_TAG, _PHOTOMETRIC_TAG = 258, 262  # of TIFF
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _LOSSY = {"AVIF", "HEIF", "JPEG", "MPO"}  # and some files of JPEG 2000, TIFF and WebP
 # What reads images that not every installation does, by suffix.
-_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "a Pillow with AVIF"
+_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "pip install 'pillow>=11.3'"
 READERS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
 READERS |= {".avif": _AVIF, ".avifs": _AVIF}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -39,9 +39,9 @@ def image_formats() -> tuple[str, ...]:
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pi_heif").register_heif_opener()
-    unread = _NOT_IMAGES | (
-        {"AVIF"} if "AVIF" in Image.OPEN and not features.check("avif") else set()
-    )
+    unread = set(_NOT_IMAGES)
+    if "AVIF" in Image.OPEN and not features.check("avif"):  # built without its library
+        unread.add("AVIF")
     return tuple(name for name in Image.OPEN if name not in unread)
 
 
@@ -97,6 +97,8 @@ def decode_image(content: bytes) -> Decoded:
 
 def _unidentified(content: bytes) -> str:
     if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        if "HEIF" in image_formats():
+            return "a damaged HEIC file"
         return f"a HEIC file, which needs the package pi-heif ({_HEIC})"
     return "not a picture in a format that Pillow reads"
 
@@ -160,6 +162,7 @@ def file_kind(content: bytes) -> FileKind:
             is_ready = image.mode in ("RGB", "L") and _depth(image, _layout(image)) == 8
             is_ready &= not {"transparency", "icc_profile"} & image.info.keys()
             is_ready &= image.getexif().get(ORIENTATION_TAG, 1) not in _TURNS
+            is_ready &= image.format != "PNG" or b"eXIf" not in content  # may follow the pixels
             return FileKind(_is_lossy(image, content), is_ready)
     except Exception:  # damaged files make Pillow's plugins raise any exception
         return FileKind(False, False)

@@ -137,7 +137,7 @@ def ignored_words(counts: Mapping[str, int]) -> str:
     """A phrase about the files that are no images, by suffix, and what would read them."""
     total = sum(counts.values())
     shown = [
-        f"{count:,} {suffix}" + (f" (needs {READERS[suffix]})" if suffix in READERS else "")
+        f"{count:,} {suffix}" + (f" (to read them: {READERS[suffix]})" if suffix in READERS else "")
         for suffix, count in sorted(counts.items(), key=lambda item: -item[1])[:_MOST_SUFFIXES]
     ]
     files = (
