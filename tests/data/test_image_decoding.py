@@ -389,7 +389,7 @@ def test_heic_is_read_where_a_decoder_is_installed(tmp_path, noise, png):
             off = np.subtract(decoded.image.getpixel(place), color)
             assert np.abs(off).max() <= 3
         for damaged in (HEIC[:40], HEIC[:-90]):
-            with pytest.raises(UnusableImageError, match="damaged HEIC|cannot be decoded"):
+            with pytest.raises(UnusableImageError, match=r"damaged HEIC|cannot be decoded"):
                 decode_image(damaged)
     else:
         assert summary.num_packed == 1 and summary.ignored == {".heic": 1}
