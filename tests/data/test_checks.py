@@ -256,7 +256,7 @@ def test_ignored_files_and_warnings_of_packing_are_reported(packed, tmp_path):
     assert report.to_json()["summary"]["ignored"] == {"counts": counts, "files": files}
     page = html_page(report)
     assert "ignored 3 files that are no known pictures: 2 .mov, 1 .cr2" in page
-    assert all(f"<li>{name}</li>" in page for name in ("2.CR2", "train/a/&lt;1&gt;.MOV"))
+    assert all(f">{name}</td>" in page for name in ("2.CR2", "train/a/&lt;1&gt;.MOV"))
     assert "1 of 1 images of 16 bits have values from 1,000 to 4,000 of 65,535" in page
 
 

@@ -97,7 +97,7 @@ def _ignored(record: Mapping[str, Any] | None) -> dict[str, Any]:
     """The files of the source that are no images."""
     if record is None:
         return {"words": "", "files": [], "more": 0}
-    shown, total = record["files"][:_MAX_ROWS], sum(record["counts"].values())
+    shown, total = [(name,) for name in record["files"][:_MAX_ROWS]], sum(record["counts"].values())
     return {"words": ignored_words(record["counts"]), "files": shown, "more": total - len(shown)}
 
 
