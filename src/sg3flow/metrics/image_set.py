@@ -49,30 +49,32 @@ class ImageSet:
         self._storage, self._names = listing.storage, listing.names
         self.num_images = len(self._names)
         self.ignored = count_suffixes(name for name in listing.ignored if name != LABELS_NAME)
-        self._kinds: Counter[FileKind] = Counter()
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
-        digest = ContentDigest()
+    def _content(self) -> tuple[str, Counter[FileKind]]:
+        """The digest of the content and the kinds of its images, in one pass over the files."""
+        digest, kinds = ContentDigest(), Counter[FileKind]()
         for name in sorted({*self._names, *({LABELS_NAME} & {*self._storage.names})}):
             content = self._storage.read(name)
             digest.add(name, content)
             if name != LABELS_NAME:
-                self._kinds[file_kind(content)] += 1
-        return digest.hexdigest()
+                kinds[file_kind(content)] += 1
+        return digest.hexdigest(), kinds
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
+        return self._content[0]
 
     @property
     def num_lossy(self) -> int:
         """Number of images whose compression changes pixels, such as JPEG."""
-        assert self.digest
-        return sum(count for kind, count in self._kinds.items() if kind.is_lossy)
+        return sum(count for kind, count in self._content[1].items() if kind.is_lossy)
 
     @property
     def conversion(self) -> str:
         """Rules that convert some of the images; empty: all are 8-bit RGB or gray already."""
-        assert self.digest
-        return "" if all(kind.is_ready for kind in self._kinds) else _CONVERSION
+        return "" if all(kind.is_ready for kind in self._content[1]) else _CONVERSION
 
     def description(self) -> dict[str, Any]:
         """What a report records about the set."""
