@@ -129,7 +129,8 @@ def test_one_image_is_refused(tmp_path):
 def test_ignored_files_are_told(tmp_path):
     raw = folder_of(tmp_path / "raw", "GIF")
     (raw / "clip.mov").write_text("x")
-    (raw / "dataset.json").write_text("{}")
+    for record in ("dataset.json", "SOURCE.json"):
+        (raw / record).write_text("{}")
     _, text = compare(raw, raw, tmp_path / "report.json")
     assert "warning: --a: ignored 1 file that is no known picture: 1 .mov" in text
     sets = json.loads((tmp_path / "report.json").read_text())["sets"]

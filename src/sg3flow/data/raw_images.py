@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.config import PackConfig
-from sg3flow.data.readers.labels import LABELS_NAME, LabelsFile, csv_labels
+from sg3flow.data.readers.labels import LabelsFile, csv_labels
 from sg3flow.data.readers.listing import Listing, count_suffixes, open_listing
 from sg3flow.data.readers.storage import Storage, is_hidden
 from sg3flow.errors import DataError, nearest
@@ -113,12 +113,7 @@ def count_images(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
     """
     listing = open_listing(folder)
     counts = Counter(PurePosixPath(name).parent.as_posix() for name in listing.names)
-    return dict(sorted(counts.items())), ignored_record(_ignored(listing))
-
-
-def _ignored(listing: Listing, *used: str) -> list[str]:
-    """The files that are neither images nor read for another reason, such as labels."""
-    return [name for name in listing.ignored if name not in (SOURCE_NAME, LABELS_NAME, *used)]
+    return dict(sorted(counts.items())), ignored_record(listing.ignored)
 
 
 def ignored_record(names: list[str]) -> dict[str, Any]:
@@ -196,7 +191,7 @@ def open_source(path: Path, config: PackConfig) -> Source:
         terms.get("licence") or content.license,
         terms.get("citation") or content.citation,
         {name: why for name, why in listing.storage.problems.items() if not is_hidden(name)},
-        _ignored(listing, PurePosixPath(config.labels_csv).as_posix()),
+        [name for name in listing.ignored if name != PurePosixPath(config.labels_csv).as_posix()],
     )
 
 

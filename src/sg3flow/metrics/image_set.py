@@ -48,7 +48,7 @@ class ImageSet:
             raise DataError(f"{self.path / name}: {reason}")
         self._storage, self._names = listing.storage, listing.names
         self.num_images = len(self._names)
-        self.ignored = count_suffixes(name for name in listing.ignored if name != LABELS_NAME)
+        self.ignored = count_suffixes(listing.ignored)
 
     @cached_property
     def _content(self) -> tuple[str, Counter[FileKind]]:

@@ -15,12 +15,13 @@ from sg3flow.data.readers.array_reader import (
     read_cifar10,
     read_mnist,
 )
-from sg3flow.data.readers.labels import LabelsFile, read_labels
+from sg3flow.data.readers.labels import LABELS_NAME, LabelsFile, read_labels
 from sg3flow.data.readers.parquet_reader import ParquetStorage, parquet_files, parquet_labels
 from sg3flow.data.readers.storage import FolderStorage, Storage, ZipStorage, check_exists, is_hidden
 from sg3flow.data.readers.tar_reader import TarStorage, is_tar
 from sg3flow.errors import DataError
 
+_RECORDS = frozenset({LABELS_NAME, "SOURCE.json"})  # of labels, and of fetching
 _MOST_SUFFIXES = 12  # in a message
 _SUFFIX = re.compile(r"\.(?=.*[a-z])\w{1,10}", re.ASCII)  # not the end of "part 1.2 of 3"
 
@@ -31,7 +32,7 @@ class Listing:
 
     ``labels`` are those of a format that contains them (CIFAR-10, MNIST); None: they are in a
     ``dataset.json``, in a Parquet column, or there are none. ``ignored`` holds the other files of a
-    folder or archive, except hidden ones.
+    folder or archive, except hidden ones and records.
     """
 
     storage: Storage
@@ -110,20 +111,25 @@ def is_single_file_source(name: PurePosixPath) -> bool:
 
 def _parquet(path: Path, beside: Iterable[str] = ()) -> Listing:
     storage = ParquetStorage(path)
-    others = (name for name in beside if not name.endswith(".parquet"))
-    return Listing(storage, storage.names, ignored=[n for n in others if not is_hidden(n)])
+    others = _others(name for name in beside if not name.endswith(".parquet"))
+    return Listing(storage, storage.names, ignored=others)
 
 
 def _of_files(storage: Storage) -> Listing:
     names = _images(storage)
     known = frozenset(names)
-    ignored = [name for name in storage.names if name not in known and not is_hidden(name)]
+    ignored = _others(name for name in storage.names if name not in known)
     if not names:
         found = f"; {ignored_words(count_suffixes(ignored))}" if ignored else ""
         raise DataError(
             f"no images below {storage.path}; image files are recognized by their suffix{found}"
         )
     return Listing(storage, names, ignored=ignored)
+
+
+def _others(names: Iterable[str]) -> list[str]:
+    """The files that nobody reads, of those that are no images."""
+    return [name for name in names if name not in _RECORDS and not is_hidden(name)]
 
 
 def count_suffixes(names: Iterable[str]) -> dict[str, int]:
