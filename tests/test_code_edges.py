@@ -259,7 +259,12 @@ def test_a_digit_in_a_report_concerns_the_stage_that_draws_it(clone):
             {"train", "evaluate", "render", "register"},
         ),
         ("data/packing.py", "OUTSIDE = ", "OUTSIDE = 1 and ", {"pack"}),
-        ("config.py", "batch: int = setting(32,", "batch: int = setting(16,", {"evaluate"}),
+        (
+            "config.py",
+            "batch: int = setting(\n        32,",
+            "batch: int = setting(\n        16,",
+            {"evaluate"},
+        ),
     ],
     ids=["comment", "loss", "op", "packing", "default"],
 )
