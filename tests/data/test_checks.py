@@ -245,6 +245,22 @@ def test_names_are_escaped(tmp_path):
     assert "&lt;b&gt;&amp;" in page
 
 
+def test_ignored_files_and_warnings_of_packing_are_reported(packed, tmp_path):
+    assert "Ignored files" not in html_page(validate(packed))
+    write_raw(packed / "raw", {"train/a/<1>.MOV": b"x", "2.CR2": b"x", "train/a/b.mov": b"x"})
+    deep = np.full((16, 16), 1000, np.uint16)
+    deep[0] = 4000
+    write_raw(packed / "raw", {"deep/a/0.png": png(deep)})
+    repack(packed, subset="deep")
+    report = validate(packed)
+    counts, files = {".mov": 2, ".cr2": 1}, ["2.CR2", "train/a/<1>.MOV", "train/a/b.mov"]
+    assert report.to_json()["summary"]["ignored"] == {"counts": counts, "files": files}
+    page = html_page(report)
+    assert "ignored 3 files that are no known pictures: 2 .mov, 1 .cr2" in page
+    assert all(f">{name}</td>" in page for name in ("2.CR2", "train/a/&lt;1&gt;.MOV"))
+    assert "1 of 1 images of 16 bits have values from 1,000 to 4,000 of 65,535" in page
+
+
 def test_foreign_reports_are_refused(tmp_path):
     (tmp_path / "v.json").write_text("{}")
     with pytest.raises(DataError, match="not replaced"):

@@ -6,6 +6,7 @@ long because every stage is in it, and most of its lines declare options.
 
 import dataclasses
 import json
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,7 @@ def fetch(
     from sg3flow.addresses import shown_url
     from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
+    from sg3flow.data.readers.listing import ignored_words
     from sg3flow.tracking.stage_run import tracked_stage
 
     check_request(dest, config)  # before an MLflow run is created
@@ -73,7 +75,8 @@ def fetch(
         source = fetch_images(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)
-    print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}")
+    ignored = f"; {ignored_words(source['ignored']['counts'])}" if "ignored" in source else ""
+    print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}{ignored}")
 
 
 pack_app = stage_app("")
@@ -107,6 +110,8 @@ def pack(
             name=stem, digest=summary.digest, source=str(source), profile=summary.profile()
         )
         tracking.artifact(manifest)
+        for warning in summary.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(summary.sentence(dest))
 
 
@@ -302,8 +307,8 @@ def _stopped_with_launcher() -> AbstractContextManager[None]:
 @stage_command(evaluate_app, "images", EvaluateImagesConfig, params=False)
 def image_sets(
     config: EvaluateImagesConfig,
-    a: Annotated[Path, typer.Option(help="images to measure: a folder or a zip file")],
-    b: Annotated[Path, typer.Option(help="images to compare with: a folder or a zip file")],
+    a: Annotated[Path, typer.Option(help="images to measure: a folder, zip or tar file")],
+    b: Annotated[Path, typer.Option(help="images to compare with: a folder, zip or tar file")],
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     verbose: Verbose = True,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sg3flow.config import PackConfig
 from sg3flow.data.image_decoding import parse_color
-from sg3flow.data.image_transform import check_transform, parse_resolution
+from sg3flow.data.image_transform import bit_depth_warnings, check_transform, parse_resolution
 from sg3flow.data.manifest import (
     REJECTS,
     ManifestRow,
@@ -35,11 +35,13 @@ from sg3flow.data.raw_images import (
     Source,
     SourceImage,
     classes_without_images,
+    ignored_record,
     open_source,
     shown_name,
     split_of,
 )
 from sg3flow.data.readers.labels import LABELS_NAME
+from sg3flow.data.readers.listing import count_suffixes, ignored_words
 from sg3flow.data.readers.storage import check_exists
 from sg3flow.data.worker_pool import (
     Encoded,
@@ -66,7 +68,8 @@ class PackSummary:
     makes them classes of the set.
     ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
     images by conversion rule; ``mean`` and ``contrast`` are averages over the raw files of the
-    packed images, in gray values of 0 to 255.
+    packed images, in gray values of 0 to 255. ``ignored`` counts files that are no images, by
+    suffix.
     """
 
     num_source: int
@@ -82,6 +85,8 @@ class PackSummary:
     mean: float
     contrast: float
     empty_classes: tuple[str, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
@@ -93,6 +98,8 @@ class PackSummary:
         )
         if self.empty_classes:
             details += f"; classes without images: {listed(self.empty_classes, 4)}"
+        if self.ignored:
+            details += f"; {ignored_words(self.ignored)}"
         return (
             f"packed {self.num_packed} of {self.num_source} images into {dest} "
             f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
@@ -108,6 +115,8 @@ class PackSummary:
             "classes": self.classes,
             "left_out": self.left_out,
             "changes": self.changes,
+            **({"ignored": self.ignored} if self.ignored else {}),
+            **({"warnings": self.warnings} if self.warnings else {}),
             "mean": self.mean,
             "contrast": self.contrast,
             "licence": self.license,
@@ -170,7 +179,7 @@ def pack_images(
             for image in tracked(scanned, "packing", total):
                 packing.take(image)
         packing.finish()
-        write_manifest(stream, packing.rows)
+        write_manifest(stream, packing.rows, packing.notes())
     return packing.summary()
 
 
@@ -188,6 +197,7 @@ class _Packing:
     kinds: Counter[str] = field(default_factory=Counter)
     form: ImageForm | None = None  # of the first packed image
     empty_classes: list[str] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)  # of packed images of 16 bits
 
     def __post_init__(self) -> None:
         self._images = {image.path: image for image in self.source.images}
@@ -216,6 +226,8 @@ class _Packing:
         else:
             assert scanned.encoded is not None
             self._pack(row, image, scanned.encoded)
+            if scanned.span is not None and "16 bits" in scanned.changes:
+                self.spans.append(scanned.span)
 
     def _take_unlisted(self, name: str, why: str) -> None:
         """Count a folder or link that cannot be read as one unusable image."""
@@ -322,6 +334,12 @@ class _Packing:
         entries = [row.entry for row in self.packed]
         return [list(pair) for pair in zip(entries, self.labels, strict=True)], class_names
 
+    def notes(self) -> dict[str, Any]:
+        """What the manifest records about the whole source."""
+        warnings = bit_depth_warnings(self.spans)
+        notes = {"ignored": ignored_record(self.source.ignored), "warnings": warnings}
+        return {key: value for key, value in notes.items() if value}
+
     def summary(self) -> PackSummary:
         """The result; call it after ``finish``."""
         assert self.form is not None
@@ -341,6 +359,8 @@ class _Packing:
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
             empty_classes=tuple(self.empty_classes),
+            ignored=count_suffixes(self.source.ignored),
+            warnings=bit_depth_warnings(self.spans),
         )
 
 

@@ -3,23 +3,19 @@
 Longer than most files: the three share their helpers.
 """
 
-import io
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
-from sg3flow.data.archive import PackedSet, content_digest, image_names
-from sg3flow.data.readers.storage import open_storage
+from sg3flow.data.archive import PackedSet
 from sg3flow.distributed import ALONE, Ranks
-from sg3flow.errors import DataError, MetricError
+from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.compute import (
     MetricInputs,
@@ -31,6 +27,7 @@ from sg3flow.metrics.compute import (
 from sg3flow.metrics.evaluator import Evaluator
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.generation import exact_float32
+from sg3flow.metrics.image_set import ImageSet
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
@@ -180,48 +177,6 @@ def _network_digest(path: Path) -> str:
     return sha256_file(path)
 
 
-class ImageSet:
-    """The images below a folder or in a zip file, sorted by name.
-
-    Attributes:
-        path, name: path and name of the folder or file.
-        num_images: number of images.
-
-    Raises:
-        DataError: the path does not exist or has no images.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.name = self.path.name
-        self._storage = open_storage(self.path)
-        self._names = image_names(self._storage)
-        self.num_images = len(self._names)
-        if not self._names:
-            raise DataError(f"{self.path} has no images (PNG, JPEG, BMP or WebP)")
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
-        return content_digest(self._storage)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """One image, uint8 ``[H, W, 1 or 3]``; modes other than gray become RGB.
-
-        Raises:
-            DataError: it cannot be decoded; the message names it.
-        """
-        name = self._names[index]
-        try:
-            with Image.open(io.BytesIO(self._storage.read(name))) as picture:
-                pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # Pillow's plugins raise any type of error for damaged files
-            raise DataError(f"{name} of {self.path} cannot be decoded ({error})") from None
-        return pixels.reshape(*pixels.shape[:2], -1)
-
-
 def compare_sets(
     images: ImageSet,
     reference: ImageSet,
@@ -231,6 +186,7 @@ def compare_sets(
     batch: int,
     device: torch.device,
     on_pairs: Callable[[str, Image.Image], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[MetricResult]:
     """Metrics between two sets of images, over all images of both.
 
@@ -244,24 +200,36 @@ def compare_sets(
         batch: images per batch; affects speed and memory only.
         device: where to compute.
         on_pairs: called with the name of a metric and its sheet of closest pairs.
+        on_warning: called with each sentence about what makes the values unreliable.
 
     Raises:
         MetricError: an unknown metric, weights that are not available, or unsuitable images.
         DataError: an image cannot be read.
     """
     metrics = parse_set_metrics(names, images.num_images)
+    for side in (images, reference):
+        if side.num_images < 2:
+            raise MetricError(
+                f"{side.path} has one image; metrics between two sets need at least two of each, "
+                "and thousands for values that mean something"
+            )
     subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
     with exact_float32():
         extractors = _load(metrics, images, device)
         sides = {
-            name: [Reference(side, extractor, batch, device) for side in (images, reference)]
+            name: [
+                Reference(side, extractor, batch, device, conversion=side.conversion)
+                for side in (images, reference)
+            ]
             for name, extractor in extractors.items()
         }
         for metric in metrics:
             assert metric.detector is not None
             ours, theirs = sides[metric.detector]
             outcome = _compute(metric, ours, theirs, seed, device)
+            if on_warning is not None and (words := _singular(metric, ours, theirs)):
+                on_warning(words)
             if outcome.pairs and on_pairs is not None:
                 upper = [images.image(pair.generated) for pair in outcome.pairs]
                 lower = [reference.image(pair.training) for pair in outcome.pairs]
@@ -271,6 +239,19 @@ def compare_sets(
                 metric, outcome.estimates, subject, ours.extractor, against, seed
             )
     return results
+
+
+def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
+    """Why the covariances of a Frechet distance are singular; empty: they need not be."""
+    counts = ours.pictures.num_images, theirs.pictures.num_images
+    features = ours.extractor.num_features
+    if metric.kind not in ("fid", "fd_random") or min(counts) > features:
+        return ""
+    return (
+        f"{metric.name}: {counts[0]:,} and {counts[1]:,} images for {features:,} features; with no "
+        "more images than features the distance depends on their number: compare it only with "
+        "values of the same counts"
+    )
 
 
 def _load(

@@ -20,13 +20,13 @@ from sg3flow.distributed import Ranks, is_launched
 from sg3flow.errors import ConfigError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation import (
-    ImageSet,
     compare_sets,
     evaluate_network,
     evaluate_snapshots,
     find_snapshots,
 )
 from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.image_set import ImageSet, set_warnings
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.report import (
     MetricResult,
@@ -316,8 +316,8 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
     """Measure one set of images against another; write a report if ``report`` is given.
 
     Args:
-        a: folder or zip file of the images to measure.
-        b: folder or zip file of the reference images.
+        a: folder, zip or tar file of the images to measure.
+        b: folder, zip or tar file of the reference images.
 
     Returns:
         The results as lines of text.
@@ -326,7 +326,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         MetricError, DataError, ConfigError: see ``compare_sets``; or an output path is taken by a
             foreign file.
     """
-    images, reference = ImageSet(a), ImageSet(b)
+    images, reference, warnings = ImageSet(a), ImageSet(b), list[str]()
     pairs = _check_single(report, parse_set_metrics(config.metrics, images.num_images))
     results = compare_sets(
         images,
@@ -336,8 +336,14 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         batch=config.batch,
         device=pick_device(config.device),
         on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
+        on_warning=warnings.append,
     )
-    return _single_outcome(results, report, reference.digest, reference.num_images)
+    sides = {"a": images, "b": reference}
+    warnings += set_warnings(sides)
+    described = {name: side.description() for name, side in sides.items()}
+    extra = {"warnings": warnings, "sets": described}
+    table = _single_outcome(results, report, reference.digest, reference.num_images, extra)
+    return "\n".join([table, *(f"warning: {words}" for words in warnings)])
 
 
 def _results(
@@ -381,11 +387,16 @@ def _write_pairs(places: Mapping[str, Path], metric: str, picture: Image.Image) 
 
 
 def _single_outcome(
-    results: list[MetricResult], report: Path | None, reference_sha256: str, num_images: int
+    results: list[MetricResult],
+    report: Path | None,
+    reference_sha256: str,
+    num_images: int,
+    extra: Mapping[str, Any] | None = None,
 ) -> str:
     best_by = results[0].metric
     if report is not None:
-        write_report(report, _report_of(results, reference_sha256, num_images, best_by))
+        content = _report_of(results, reference_sha256, num_images, best_by)
+        write_report(report, content | (dict(extra) if extra else {}))
     return format_table(results, best_by)
 
 

@@ -171,6 +171,7 @@ class Reference:
         device: where distances are computed.
         ranks: processes that share the work; only the main process gets the results.
         flips: whether the flipped images belong to the set, too.
+        conversion: rules that convert the images of the set; empty: they are read as stored.
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class Reference:
         device: torch.device,
         ranks: Ranks = ALONE,
         flips: bool = False,
+        conversion: str = "",
     ) -> None:
+        self._conversion = {"conversion": conversion} if conversion else {}
         self.pictures, self.extractor, self.flips = pictures, extractor, flips
         self._items: Pictures = WithFlips(pictures) if flips else pictures
         self._batch, self._device, self._ranks = batch, device, ranks
@@ -290,7 +293,7 @@ class Reference:
     def _key(self, rule: dict[str, str]) -> dict[str, str]:
         extractor = self.extractor
         detector = {"detector": extractor.digest, "resize": extractor.resize}
-        return {"data": self.pictures.digest} | detector | rule
+        return {"data": self.pictures.digest} | detector | rule | self._conversion
 
     def _features_rule(self, count: int) -> dict[str, str]:
         return {"rule": _ORDER_RULE[self.flips], "pictures": str(count)}

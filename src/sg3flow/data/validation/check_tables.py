@@ -12,7 +12,7 @@ import pandas as pd
 
 from sg3flow.config import ValidateConfig
 from sg3flow.data.archive import content_digest, image_names
-from sg3flow.data.manifest import read_manifest
+from sg3flow.data.manifest import read_manifest, read_notes
 from sg3flow.data.perceptual_hash import add_near
 from sg3flow.data.readers.labels import MAX_CLASSES, is_vector, read_labels
 from sg3flow.data.readers.storage import Storage, open_storage
@@ -46,6 +46,7 @@ class Tables:
         num_classes: number of class names, or without names, one more than the greatest class.
         is_labeled: whether the set has labels.
         license: license of the images; None: the set has none.
+        notes: the notes of the manifest, see ``write_manifest``.
     """
 
     storage: Storage
@@ -57,6 +58,7 @@ class Tables:
     num_classes: int
     is_labeled: bool
     license: str | None
+    notes: Mapping[str, Any]
 
 
 def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: int = 0) -> Tables:
@@ -97,6 +99,7 @@ def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: i
         len(names) or max(_class_counts(entries), default=-1) + 1,
         content.labels is not None,
         content.license,
+        read_notes(manifest),
     )
 
 
