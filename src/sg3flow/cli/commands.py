@@ -170,12 +170,22 @@ def reproduce(
 @app.command()
 def doctor(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="rebuild the kernels")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="let mlflow.db of a moved or copied project name its artifacts here, even if "
+            "some are left behind",
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Show which kernels this machine uses; build missing ones."""
+    """Show the kernels and the tracking store of this machine; build missing kernels."""
     with one_line_errors(debug):
-        from sg3flow.cli.status import examine
+        from sg3flow.cli.status import examine, examine_store
 
+        for line in examine_store(repair):
+            print(line)
         for line in examine(rebuild):
             print(line)
 

@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 
+from sg3flow.addresses import shown_url
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import OPTIONS, STATS, read_whole_lines
-from sg3flow.settings import OPS, project_root, stage_times_path
+from sg3flow.settings import (
+    OPS,
+    local_artifacts,
+    local_database,
+    project_root,
+    stage_times_path,
+)
+from sg3flow.tracking.mlflow_store import tracking_uri
+from sg3flow.tracking.relocation import find_relocations, follow_project
 
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
@@ -138,6 +147,29 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
     "render": _render,
     "register": _register,
 }
+
+
+def examine_store(repair: bool = False) -> Iterator[str]:
+    """Lines about the tracking store, which is not contacted.
+
+    Args:
+        repair: correct the artifact addresses of a moved or copied project.
+
+    Raises:
+        TrackingError: the database cannot be written.
+    """
+    uri, database = tracking_uri(), local_database()
+    yield f"tracking: {shown_url(uri)}"
+    if not database.is_file():
+        if repair:
+            yield f"  nothing to repair: there is no {database}"
+        return
+    if repair:
+        yield from [f"  {line}" for line in follow_project(database, project_root(), force=True)]
+        yield f"  {database}: its artifacts are in {local_artifacts()}"
+        return
+    for each in find_relocations(database, project_root()):
+        yield f"  {each.refusal or each.advice()}"
 
 
 def examine(rebuild: bool = False) -> Iterator[str]:

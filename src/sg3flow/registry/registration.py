@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
     current_aliases,
+    experiment_of,
     results_of,
     time_to_upload,
     tracking_errors,
@@ -180,6 +182,8 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
 
     with tracked_now("register", config, run_dir) as stage_run:
         training = training_run_id(run_dir)
+        if note := _place_of_training(store, training, run_dir):
+            print(f"note: {note}", file=sys.stderr)
         model = _logged_model(store, candidate, training)
         if model is None:
             model = _new_logged_model(store, candidate, training or stage_run)
@@ -187,6 +191,23 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
             _upload(store, candidate, model)
         uri = f"models:/{model.model_id}"
         return str(mlflow.register_model(uri, config.name, tags=candidate.tags).version)
+
+
+def _place_of_training(store: Store, training: str | None, run_dir: Path) -> str:
+    """Where the training's run is, if not where one expects it."""
+    if training is None:
+        return (
+            f"the training of {run_dir} is not in MLflow, so the model belongs to the run of "
+            f"register; `sg3flow sync {run_dir}` before it sends the training"
+        )
+    experiment = experiment_of(store, training)
+    if experiment == store.experiment_id:
+        return ""
+    names = [store.client.get_experiment(i).name for i in (experiment, store.experiment_id)]
+    return (
+        f"the training's run and the model are in the experiment {names[0]}, the run of register "
+        f"is in {names[1]}; set MLFLOW_EXPERIMENT_NAME={names[0]} to have all in one"
+    )
 
 
 def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
@@ -215,15 +236,17 @@ def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> 
     """The LoggedModel of these weights from an interrupted start; a complete one first."""
     wanted = f"tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     wanted += f" AND model_type = '{_MODEL_TYPE}'"
+    experiment = store.experiment_id
     if training is not None:  # another training may have equal weights
         wanted += f" AND source_run_id = '{training}'"
-    found = store.client.search_logged_models([store.experiment_id], wanted)
+        experiment = experiment_of(store, training)
+    found = store.client.search_logged_models([experiment], wanted)
     return min(found, key=lambda model: model.status != "READY", default=None)
 
 
 def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
     return store.client.create_logged_model(
-        store.experiment_id,
+        experiment_of(store, run_id),
         name="generator",
         source_run_id=run_id,
         tags={Tag.WEIGHTS_SHA256: candidate.package.weights_sha256},

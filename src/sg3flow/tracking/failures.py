@@ -85,6 +85,8 @@ def _problem_of_server(scheme: str, rest: str) -> str:
 
 
 def _problem_of_file(rest: str) -> str:
+    if not rest:
+        return ""  # in memory
     if not rest.startswith("/"):
         right = shlex.quote(f"sqlite:///{rest}")
         return f"needs three slashes before a file: `export {_VARIABLE}={right}`"
@@ -170,9 +172,8 @@ def _package(found: re.Match[str]) -> str:
 
 def _artifact(found: re.Match[str]) -> str:
     if found[1]:
-        return (
-            f"has no file '{found[1][:80]}' there; `{{mlflow}} artifacts list` shows what there is"
-        )
+        listing = "`{mlflow} artifacts list --run-id RUN_ID`"
+        return f"has no file '{found[1][:80]}' there; {listing} lists those of a run"
     return "knows it, but its files are missing: copy them back, or register it again"
 
 
@@ -297,7 +298,7 @@ _KNOWN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         "is behind a proxy that does not reach it: check that the server is up",
     ),
     (
-        r"error code 404|404 Client Error|Expecting value: line|JSONDecodeError",
+        r"error code 404|404 Client Error|Expecting value: line|not in a valid JSON",
         "does not answer as an MLflow server: check host, port and path in MLFLOW_TRACKING_URI, "
         "and that its version is not older than 3",
     ),

@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import ConfigError, Sg3flowError, TrackingError, nearest
 from sg3flow.files import file_lock
+from sg3flow.progress import waiting
 from sg3flow.runs.run_folder import read_run
 from sg3flow.settings import (
     Tag,
@@ -91,18 +92,31 @@ def is_default_store(uri: str) -> bool:
     return path != uri and Path(path).absolute() == local_database()
 
 
+_is_in_background = False
+
+
+def work_in_background() -> None:
+    """Let this process wait for servers in silence: another one says what there is to say."""
+    global _is_in_background
+    _is_in_background = True
+
+
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn any error of the tracking client into a TrackingError."""
+    """Turn any error of the tracking client into a TrackingError, and say what is waited for."""
+    is_waited_for = not _is_in_background and uri.startswith(("http:", "https:"))
+    notice = waiting(f"MLflow at {shown_url(uri)}") if is_waited_for else nullcontext()
     try:
-        with _quiet_logs():
+        with _quiet_logs(), notice:
             yield
     except Sg3flowError:  # has its message already
         raise
     except Exception as error:  # the client raises SQL, HTTP and OS errors of many kinds
         reason = explain(error, uri, command=_command(uri))
-        shown = shown_url(_failing_uri(uri, error))
-        raise TrackingError(f"MLflow at {shown} {reason}") from error
+        failing = _failing_uri(uri, error)
+        if failing != uri:
+            reason = reason.replace("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+        raise TrackingError(f"MLflow at {shown_url(failing)} {reason}") from error
 
 
 def _command(uri: str) -> str:
@@ -139,7 +153,35 @@ def training_run_id(run_dir: Path) -> str | None:
         return None
     store = connect()
     with tracking_errors(store.uri):
-        return find_run(store, described["uid"])
+        return find_training_run(store, described["uid"])
+
+
+def find_training_run(store: Store, uid: str) -> str | None:
+    """The run of a training, in whichever experiment it is.
+
+    The present experiment comes first: a training may have been sent to several.
+    """
+    found = find_run(store, uid)
+    if found is not None:
+        return found
+    others = sorted(run.info.run_id for run in runs_tagged(store, uid, anywhere=True))
+    return others[0] if others else None
+
+
+def experiments_of(store: Store) -> list[str]:
+    """The ids of all experiments."""
+    found, token = [], None
+    while True:
+        page = store.client.search_experiments(page_token=token)
+        found += [str(each.experiment_id) for each in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def experiment_of(store: Store, run_id: str) -> str:
+    """The id of the experiment that a run is in; models of the run belong there too."""
+    return str(store.client.get_run(run_id).info.experiment_id)
 
 
 def find_run(store: Store, uid: str) -> str | None:
@@ -151,13 +193,20 @@ def find_run(store: Store, uid: str) -> str | None:
     return found[0] if found else None
 
 
-def runs_tagged(store: Store, uid: str, *, deleted: bool = False) -> list[Any]:
-    """All runs with this ``uid``; with ``deleted`` only deleted ones."""
+def runs_tagged(
+    store: Store, uid: str, *, deleted: bool = False, anywhere: bool = False
+) -> list[Any]:
+    """All runs with this ``uid`` in the present experiment, or in all experiments.
+
+    Args:
+        deleted: only deleted runs, instead of the others.
+    """
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     wanted = f"tags.`{Tag.UID}` = '{uid}'"
-    return list(store.client.search_runs([store.experiment_id], wanted, view))
+    experiments = experiments_of(store) if anywhere else [store.experiment_id]
+    return list(store.client.search_runs(experiments, wanted, view))
 
 
 def _experiment_id(client: Any, uri: str) -> str:

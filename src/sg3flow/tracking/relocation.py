@@ -79,6 +79,13 @@ class Relocation:
         """What an address names in the new folder."""
         return self.new / address.path.relative_to(self.old)
 
+    def advice(self) -> str:
+        """What to do about it before the next command of a stage does it."""
+        return (
+            f"mlflow.db has artifact addresses in {self.old}: `sg3flow doctor --repair` sets them "
+            f"to {self.new}, and so does the next command that uses it"
+        )
+
     def sentence(self) -> str:
         """What is set to the new folder; empty: nothing that a user would miss."""
         counts = []
