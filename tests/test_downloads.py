@@ -652,12 +652,6 @@ def test_a_server_that_is_waited_for_is_named_once(server, tmp_path, capsys, mon
     assert retry.startswith("127.0.0.1: ")
 
 
-def test_a_download_that_is_not_waited_for_says_nothing(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sg3flow.progress._announced", {"127.0.0.1"})
-    download(server.url, tmp_path / "set.zip", policy=QUICK)
-    assert [line for line in capsys.readouterr().err.splitlines() if "MiB" not in line] == []
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not condition():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking._tracking_service import utils as mlflow_cache
 
-from sg3flow.cli.status import examine_store
+from sg3flow.cli.status import examine_store, print_summary
 from sg3flow.config import PackConfig
 from sg3flow.errors import TrackingError
 from sg3flow.tracking.mlflow_store import connect, local_artifact, training_run_id
@@ -177,12 +177,15 @@ def test_a_database_that_cannot_be_written_is_one_sentence(project, enter, monke
     assert local_artifact("models:/toy@champion").is_relative_to(moved)
 
 
-def test_the_doctor_says_it_and_repairs_it(project, enter):
+def test_doctor_and_summary_say_it_and_doctor_repairs_it(project, enter, capsys):
     moved = enter(project.rename(project.with_name("moved")))
     before = (moved / "mlflow.db").read_bytes()
     place, line = examine_store()
     assert place == f"tracking: sqlite:///{moved}/mlflow.db"
     assert f"has artifact addresses in {project}: `sg3flow doctor --repair`" in line
+    (moved / "params.yaml").write_text("register:\n  name: toy\n")
+    print_summary()
+    assert f"note: {line.strip()}" in capsys.readouterr().out.splitlines()
     assert (moved / "mlflow.db").read_bytes() == before
     _, said, result = examine_store(repair=True)
     assert _COUNTS in said and result == f"  {moved}/mlflow.db: its artifacts are in {moved}/mlruns"

@@ -59,6 +59,8 @@ def print_summary() -> None:
     console.print(table)
     name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
     local = "MLFLOW_TRACKING_URI" not in os.environ
+    for each in find_relocations(local_database(), root) if local else ():
+        print(f"note: {each.refusal or each.advice()}")
     print(_PLACES)
     print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
     variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""

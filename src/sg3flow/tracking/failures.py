@@ -17,7 +17,6 @@ from sg3flow.errors import TrackingError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _MAX_TEXT = 300
-_DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 _HOST = re.compile(r"(?:[^/\s]*@)?(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)(?::\d+)?(?:/[^\s]*)?")
 
 
@@ -122,7 +121,7 @@ def explain(error: Exception, uri: str, *, command: str = "mlflow") -> str:
     if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
         reason = f"{type(error).__name__}: {text[:_MAX_TEXT]}"  # a problem of the client
         return f"cannot be used: {reason}; check the MLFLOW_* variables, or report it to sg3flow"
-    if has_answered(error):
+    if _has_answered(error):
         return f"refuses: {text[:_MAX_TEXT]}"
     if is_server:
         return f"failed: {text[:_MAX_TEXT]}; check {_VARIABLE} and that the server is up"
@@ -135,7 +134,7 @@ _ANSWERS = (
 )
 
 
-def has_answered(error: Exception) -> bool:
+def _has_answered(error: Exception) -> bool:
     """Whether the store works, and refused what was asked."""
     return getattr(error, "error_code", "") in _ANSWERS
 
