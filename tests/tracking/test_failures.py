@@ -1,7 +1,9 @@
 """What is said when MLflow cannot do what is asked, and the command that mends it."""
 
+import errno
 import http.server
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -183,6 +185,12 @@ def test_a_locked_database(own_project, capfd):
     assert "is locked by another program" in explain(raised.value, "sqlite:///mlflow.db")
 
 
+def test_a_full_disk_is_that_of_the_store():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "has no room: free space on its disk" in explain(full, "sqlite:///mlflow.db")
+    assert "failed inside the server" in explain(full, "http://host")
+
+
 def test_a_package_that_is_missing(own_project):
     with pytest.raises(ModuleNotFoundError) as raised:
         import no_such_package.below  # noqa: F401
@@ -249,6 +257,19 @@ def test_a_registry_elsewhere_is_named(store, monkeypatch):
 def test_a_server_that_allows_other_hosts_only(make_server):
     make_server("", "--allowed-hosts", "mlflow.example.org").start()
     assert "start the server with --allowed-hosts" in _message(connect)
+
+
+@pytest.mark.medium
+def test_what_a_server_does_not_have(server):
+    store = connect()
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    words = "has no file 'weights' there|but has no such file"
+    assert re.search(words, _message(lambda: local_artifact(f"runs:/{run_id}/weights")))
+    model = store.client.create_logged_model(store.experiment_id, source_run_id=run_id)
+    store.client.finalize_logged_model(model.model_id, "READY")
+    words = "but its files are missing|but has no such file"
+    assert re.search(words, _message(lambda: local_artifact(f"models:/{model.model_id}")))
+    assert "no registered model 'nope'" in _message(lambda: local_artifact("models:/nope@champion"))
 
 
 @pytest.mark.medium

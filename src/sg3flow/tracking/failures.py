@@ -108,22 +108,16 @@ def explain(error: Exception, uri: str, *, command: str = "mlflow") -> str:
         command: how to start MLflow's own command for this store.
     """
     text, uri = without_secrets(" ".join(str(error).split())), shown_url(uri)
-    for pattern, reason in _KNOWN:
+    for pattern, reason in (*_KNOWN, *(_LOCAL if uri.startswith("sqlite:") else ()), *_CONNECTION):
         if found := re.search(pattern, text):
             sentence = reason(found) if callable(reason) else reason
             return sentence.replace("{mlflow}", command).replace("{uri}", shlex.quote(uri))
-    is_server = uri.startswith(("http:", "https:"))
-    if is_server and (found := re.search(r"Permission denied: '(/[^']*)'", text)):
-        return (
-            f"gives artifacts an address that cannot be written here, {found[1][:80]}: start the "
-            "server with --serve-artifacts and --artifacts-destination, and use a new experiment"
-        )
     if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
         reason = f"{type(error).__name__}: {text[:_MAX_TEXT]}"  # a problem of the client
         return f"cannot be used: {reason}; check the MLFLOW_* variables, or report it to sg3flow"
     if _has_answered(error):
         return f"refuses: {text[:_MAX_TEXT]}"
-    if is_server:
+    if uri.startswith(("http:", "https:")):
         return f"failed: {text[:_MAX_TEXT]}; check {_VARIABLE} and that the server is up"
     return f"failed: {text[:_MAX_TEXT]}; `sg3flow doctor` shows which store is in use"
 
@@ -177,7 +171,8 @@ def _artifact(found: re.Match[str]) -> str:
 
 
 # Pattern in the message -> the sentence, or what makes it; the first that matches counts.
-_KNOWN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+_Reasons = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+_KNOWN: _Reasons = (
     # What was asked for is not there.
     (
         r"[Ee]xperiment (\S+) must be in the 'active' state",
@@ -250,7 +245,31 @@ _KNOWN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         "has an unknown scheme: the address begins with http://, https://, sqlite:///, "
         "postgresql://, mysql:// or mssql://",
     ),
-    # The connection.
+)
+# Of a store on this machine.
+_LOCAL: _Reasons = (
+    (
+        r"No space left on device|disk is full|Disk quota exceeded",
+        "has no room: free space on its disk, or move the project to another",
+    ),
+    (
+        r"Permission denied: '([^']*)'",
+        lambda found: f"cannot write {found[1][:200]}: check its owner and rights",
+    ),
+)
+# Of a server, or of the store that holds the artifacts.
+_CONNECTION: _Reasons = (
+    (
+        r"404 Client Error.*/mlflow-artifacts/",
+        "knows it, but has no such file: it was removed, or never uploaded",
+    ),
+    (
+        r"Permission denied: '(/[^']*)'",
+        lambda found: (
+            f"gives artifacts an address that cannot be written here, {found[1][:80]}: start the "
+            "server with --serve-artifacts and --artifacts-destination, and use a new experiment"
+        ),
+    ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
         "has a certificate that is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH to the "

@@ -104,7 +104,7 @@ def work_in_background() -> None:
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn any error of the tracking client into a TrackingError, and say what is waited for."""
-    is_waited_for = not _is_in_background and uri.startswith(("http:", "https:"))
+    is_waited_for = not (_is_in_background or uri.startswith("sqlite:"))
     notice = waiting(f"MLflow at {shown_url(uri)}") if is_waited_for else nullcontext()
     try:
         with _quiet_logs(), notice:
@@ -112,8 +112,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except Sg3flowError:  # has its message already
         raise
     except Exception as error:  # the client raises SQL, HTTP and OS errors of many kinds
-        reason = explain(error, uri, command=_command(uri))
         failing = _failing_uri(uri, error)
+        reason = explain(error, failing, command=_command(uri))
         if failing != uri:
             reason = reason.replace("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
         raise TrackingError(f"MLflow at {shown_url(failing)} {reason}") from error

@@ -23,7 +23,6 @@ from sg3flow.runs.run_folder import EVENTS, RUN, read_run
 from sg3flow.settings import TRACKING, Tag
 from sg3flow.tracking.mlflow_store import (
     connect,
-    is_default_store,
     tracking_uri,
     work_in_background,
 )
@@ -126,7 +125,7 @@ def _wait(process: "subprocess.Popen[bytes]") -> str:
         pass
     uri = tracking_uri()
     what = f"the upload to MLflow at {shown_url(uri)}"
-    with nullcontext() if is_default_store(uri) else waiting(what):
+    with nullcontext() if uri.startswith("sqlite:") else waiting(what):
         return _read_reason(process)
 
 
