@@ -69,6 +69,7 @@ def test_a_file_store_is_taken_where_mlflow_takes_it(monkeypatch):
     check_address("./mlruns")
 
 
+@pytest.mark.medium
 def test_every_command_says_what_is_wrong_with_an_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     for command in (["history", "toy"], ["promote", "toy", "1"], ["serve", "toy@champion"]):
@@ -101,6 +102,7 @@ def _run_pack() -> None:
         pass
 
 
+@pytest.mark.medium
 def test_a_deleted_experiment(store):
     run_id = store.client.create_run(store.experiment_id).info.run_id
     store.client.delete_experiment(store.experiment_id)
@@ -269,7 +271,8 @@ def test_what_a_server_does_not_have(server):
     store.client.finalize_logged_model(model.model_id, "READY")
     words = "but its files are missing|but has no such file"
     assert re.search(words, _message(lambda: local_artifact(f"models:/{model.model_id}")))
-    assert "no registered model 'nope'" in _message(lambda: local_artifact("models:/nope@champion"))
+    store.client.create_registered_model("toy")
+    assert "toy has no version 1" in _message(lambda: local_artifact("models:/toy/1"))
 
 
 @pytest.mark.medium

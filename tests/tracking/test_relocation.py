@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils as mlflow_cache
 
 from sg3flow.cli.status import examine_store, print_summary
@@ -22,8 +23,14 @@ _COUNTS = "1 run, 1 logged model, 1 registered version"
 
 
 @pytest.fixture
-def project(own_project, run_folder) -> Path:
-    """A project with a sent training, whose snapshot is a registered version."""
+def project(own_project, run_folder, request) -> Path:
+    """A project with a sent training, whose snapshot is a registered version.
+
+    Its parameter is the folder that the experiment has for its artifacts, in the project.
+    """
+    if hasattr(request, "param"):
+        client = MlflowClient(f"sqlite:///{own_project}/mlflow.db")
+        client.create_experiment("sg3flow", str(own_project / request.param))
     Uploader(run_folder).send()
     store = connect()
     [model] = store.client.search_logged_models([store.experiment_id])
@@ -65,6 +72,7 @@ def _send_something() -> None:
         connect().client.log_artifact(run_id, "report.json")
 
 
+@pytest.mark.parametrize("project", ["mlruns", "mlruns/1"], indirect=True)  # 0.2 had the second
 def test_the_artifacts_of_a_moved_project_are_found(project, enter, capsys):
     """Every address in the database follows, whatever has it."""
     moved = enter(project.rename(project.with_name("50% of #2")))

@@ -15,6 +15,7 @@ from sg3flow.tracking.mlflow_store import (
     current_aliases,
     find_version,
     open_registry,
+    require_files,
     tracking_errors,
 )
 from sg3flow.tracking.tracked_runs import split_version
@@ -92,6 +93,7 @@ def registry_source(target: str, folder: Path) -> Source:
             with tracking_errors(store.uri):
                 uri = f"models:/{name}/{version}"
                 mlflow.artifacts.download_artifacts(uri, dst_path=str(place))
+                require_files(place, store)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise

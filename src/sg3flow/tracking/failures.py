@@ -29,7 +29,7 @@ def check_address(uri: str) -> None:
     problem = _problem_of(uri)
     if problem:
         shown = re.sub(r"^.*@", "", uri) if "://" not in uri else shown_url(uri)
-        raise TrackingError(f"{_VARIABLE} is '{shown[:200]}', which {problem}")
+        raise TrackingError(f"MLFLOW_TRACKING_URI is '{shown[:200]}', which {problem}")
 
 
 def _problem_of(uri: str) -> str:
@@ -163,11 +163,14 @@ def _package(found: re.Match[str]) -> str:
     return f"needs a package that is not installed: `pip install {_PACKAGES.get(name, name)}`"
 
 
+NO_FILES = "knows it, but its files are missing: copy them back, or register it again"
+
+
 def _artifact(found: re.Match[str]) -> str:
     if found[1]:
         listing = "`{mlflow} artifacts list --run-id RUN_ID`"
         return f"has no file '{found[1][:80]}' there; {listing} lists those of a run"
-    return "knows it, but its files are missing: copy them back, or register it again"
+    return NO_FILES
 
 
 # Pattern in the message -> the sentence, or what makes it; the first that matches counts.

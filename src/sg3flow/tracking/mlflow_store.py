@@ -28,7 +28,7 @@ from sg3flow.settings import (
     local_tracking_uri,
     project_root,
 )
-from sg3flow.tracking.failures import check_address, explain
+from sg3flow.tracking.failures import NO_FILES, check_address, explain
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SLOW_BYTES_PER_SEC = 1 << 20  # an upload slower than this counts as hung
@@ -354,9 +354,20 @@ def local_artifact(uri: str) -> Path:
 
             if version := _VERSION_URI.match(uri):
                 find_version(store, *version.groups())  # names what there is instead
-            return Path(mlflow.artifacts.download_artifacts(uri))
+            return require_files(Path(mlflow.artifacts.download_artifacts(uri)), store)
     except Sg3flowError as error:
         raise TrackingError(f"cannot read {uri[:200]}: {error}") from None
+
+
+def require_files(path: Path, store: Store) -> Path:
+    """``path`` of a download, which is there: a server answers with an empty list, not an error.
+
+    Raises:
+        TrackingError: it is an empty folder.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        raise TrackingError(f"MLflow at {shown_url(store.uri)} {NO_FILES}")
+    return path
 
 
 # NAME and NUMBER or @ALIAS; a LoggedModel and a version's stage are left to MLflow.

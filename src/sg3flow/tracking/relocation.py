@@ -95,9 +95,10 @@ class Relocation:
                 counts.append(f"{len(rows)} {name}{'s' if len(rows) > 1 else ''}")
         if not counts:
             return ""
-        how = "is a copy of" if _has_database(self.old) else "was moved from"
+        is_copy = _has_database(self.old)
+        how = "this project is a copy of" if is_copy else "this project was moved from"
         text = (
-            f"this project {how} {self.old}: the artifact addresses of {', '.join(counts)} in "
+            f"{how} {self.old}: the artifact addresses of {', '.join(counts)} in "
             f"mlflow.db now name {self.new}"
         )
         source, target = shlex.quote(f"{self.old / _ARTIFACTS}/."), self.new / _ARTIFACTS
