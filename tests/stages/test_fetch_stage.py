@@ -47,6 +47,7 @@ class Stage:
 def test_starter_from_params_and_tracked(stage: Stage) -> None:
     params = stage.folder / "params.yaml"
     params.write_text("fetch:\n  dataset: starter\n  images: 9\n  resolution: 16\n")
+    stage.environment["SG3FLOW_TRACKING"] = ""
     done = stage("--params", params, "--dest", "data/raw")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "9 images of starter in data/raw\n"
@@ -58,6 +59,16 @@ def test_starter_from_params_and_tracked(stage: Stage) -> None:
         ((place,),) = store.execute("SELECT artifact_uri FROM runs").fetchall()
     tracked = stage.folder / place.removeprefix("file://") / "SOURCE.json"
     assert json.loads(tracked.read_text()) == source
+
+
+def test_files_that_are_no_pictures_are_told(stage: Stage) -> None:
+    with zipfile.ZipFile(stage.folder / "mine.zip", "w") as archive:
+        archive.writestr("a.png", b"not looked at yet")
+        archive.writestr("b.mov", b"x")
+    done = stage("--dataset", "mine.zip", "--dest", "raw")
+    assert done.returncode == 0, done.stderr
+    words = "ignored 1 file that is no known picture: 1 .mov"
+    assert done.stdout == f"1 images of mine in raw; {words}\n"
 
 
 def test_wrong_sources_end_in_one_line(stage: Stage) -> None:

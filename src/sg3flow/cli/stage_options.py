@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from sg3flow.errors import Sg3flowError, prints_error, report_failure
+from sg3flow.config import SWITCH
+from sg3flow.errors import Sg3flowError, bounded_message, cut, prints_error, report_failure
 from sg3flow.params_file import load_settings
 from sg3flow.settings import LAUNCHED, stage_times_path
 
@@ -180,7 +181,7 @@ def _describe(error: Exception) -> str:
     # Some libraries wrap the error of the disk in their own; torch.save does.
     disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
     if disk is not None:
-        where = f" {disk.filename}" if disk.filename else ""
+        where = f" {cut(str(disk.filename), 300)}" if disk.filename else ""
         if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return (
                 f"no space left on the disk for{where or ' the output'}; free space and run again"
@@ -189,7 +190,8 @@ def _describe(error: Exception) -> str:
     # By name: torch must not be imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch-gpu (training), --batch or the resolution"
-    return f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
+    reason = cut(str(error), 300)
+    return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -200,7 +202,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _print_error(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + bounded_message(" ".join(message.split())), file=sys.stderr)
 
 
 _PARAMS_OPTION = inspect.Parameter(
@@ -220,7 +222,8 @@ _DEBUG_OPTION = inspect.Parameter(
 def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.Parameter:
     kind = typing.get_type_hints(config_type)[field.name]
     help_text = field.metadata["help"]
-    if field.metadata["choices"]:
+    is_switch = field.metadata["choices"] == SWITCH
+    if field.metadata["choices"] and not is_switch:
         help_text += f" ({'|'.join(field.metadata['choices'])})"
     is_list = typing.get_origin(kind) is tuple
     if field.default is dataclasses.MISSING:
@@ -229,7 +232,7 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
         shown = ",".join(field.default) if is_list else field.default
         help_text += f"  [default: {shown}]"
     # None stands for "not given": the params file or the default decides then.
-    kind = str if field.metadata["words"] else kind
+    kind = str if field.metadata["words"] else bool if is_switch else kind
     kind = list[str] | None if is_list else kind | None
     return inspect.Parameter(
         field.name,

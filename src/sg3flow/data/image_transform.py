@@ -6,6 +6,7 @@ sources give equal pixels.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,22 @@ def _one_color(pixels: np.ndarray) -> float:
     return float(np.bincount(codes).max() / codes.size)
 
 
+_DARK = 1 << 14  # an exposed image of 16 bits has values above; if not, its data has fewer bits
+
+
+def bit_depth_warnings(spans: Sequence[tuple[int, int]]) -> list[str]:
+    """What is probably wrong with images of 16 bits, from their least and greatest values."""
+    dark = [span for span in spans if span[1] < _DARK]
+    if not dark:
+        return []
+    least, greatest = min(low for low, _ in dark), max(high for _, high in dark)
+    return [
+        f"{len(dark):,} of {len(spans):,} images of 16 bits have values from {least:,} to "
+        f"{greatest:,} of 65,535, so they are packed with at most {greatest / 0xFFFF:.1%} of the "
+        f"brightness; if their data has {greatest.bit_length()} bits, scale it to 16 and pack again"
+    ]
+
+
 class ExcludedImageError(Sg3flowError):
     """The settings leave an image out; the message is the reason, ``kind`` its kind."""
 
@@ -132,9 +149,15 @@ def parse_resolution(text: str) -> tuple[int, int] | None:
     if not text:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 16384 for part in parts):
-        raise ConfigError(f"resolution must be WIDTHxHEIGHT in pixels, e.g. 256x256, not '{text}'")
+    if len(parts) != 2 or not all(_is_side(part) for part in parts):
+        raise ConfigError(
+            f"resolution must be WIDTHxHEIGHT in pixels, e.g. 256x256, not '{text[:60]}'"
+        )
     return int(parts[0]), int(parts[1])
+
+
+def _is_side(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 16384
 
 
 def check_transform(transform: str, size: tuple[int, int] | None) -> None:

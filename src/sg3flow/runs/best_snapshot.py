@@ -11,6 +11,11 @@ from sg3flow.files import sha256_file
 
 # What a value means: with other images or another detector it is another quantity.
 _MEANING = {"reference_sha256": "the reference set", "detector_sha256": "the detector"}
+# The same, but rows of version 0.2 and before lack it: they had no metric where it can differ.
+_LATER_MEANING = {
+    "reference_flips": "the flips of the reference set",
+    "reference_limit": "the limit of the reference set",
+}
 # The conditions of a measurement.
 _CONDITIONS = {
     "num_generated": "the number of generated images",
@@ -26,7 +31,8 @@ def differing_meaning(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     Args:
         a, b: rows of ``reports/metrics.json``; a missing name counts as null.
     """
-    return [words for key, words in _MEANING.items() if a.get(key) != b.get(key)]
+    later = {key: words for key, words in _LATER_MEANING.items() if key in a and key in b}
+    return [words for key, words in (_MEANING | later).items() if a.get(key) != b.get(key)]
 
 
 def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -89,7 +95,7 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
         if not rows:
             known = sorted({row["metric"] for row in content["results"]})
             hint, listed = nearest(metric, known), ", ".join(known)
-            raise MetricError(f"{report} has no metric '{metric}'{hint}; it has {listed}")
+            raise MetricError(f"{report} has no metric '{metric[:60]}'{hint}; it has {listed}")
         if not all(_is_of_run(row) for row in content["results"]):
             raise MetricError(
                 f"{report}: this report is of a single network, not of a run; "
@@ -136,7 +142,7 @@ def _read(report: Path) -> dict[str, Any]:
         content = json.loads(report.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MetricError(f"no report {report}; run stages/evaluate.py first") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MetricError(f"cannot read {report}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise MetricError(f"{report} is not a report of evaluate (expected format {FORMAT})")
