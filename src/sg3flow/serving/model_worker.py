@@ -29,6 +29,11 @@ _PR_SET_PDEATHSIG = 1
 _LOG_LINES = 5
 _LOG_BYTES = 4096
 _PINGS = 3
+_DEATH_SEC = 2.0
+
+
+class WorkerKilledError(CheckpointError):
+    """A process was killed from outside while it loaded; another attempt may succeed."""
 
 
 class Worker:
@@ -67,6 +72,7 @@ class Worker:
         Raises:
             CheckpointError: it ended, or generated no image in time; the message has its last
                 output.
+            WorkerKilledError: another process, or the system, killed it.
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
         process = await asyncio.create_subprocess_exec(
@@ -85,7 +91,13 @@ class Worker:
                 await worker._wait_until_up()
                 await worker._warm_up()
         except BaseException as error:
+            killer = worker._killed_by()
             await worker.stop()
+            if killer and isinstance(error, CheckpointError):
+                raise WorkerKilledError(
+                    f"its process was killed ({killer}) while loading, as happens when memory runs "
+                    f"out; {worker.last_output()}"
+                ) from None
             if isinstance(error, TimeoutError):
                 raise CheckpointError(
                     f"it was not ready within {load_sec:g} s; {worker.last_output()}"
@@ -97,6 +109,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether the process is running."""
         return self._process.returncode is None
+
+    def _killed_by(self) -> str:
+        """The signal by which another process or the system ended it; empty: none did."""
+        code = self._process.returncode
+        return signal.Signals(-code).name if code in (-signal.SIGKILL, -signal.SIGTERM) else ""
 
     async def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
         """Status, body and content type of the answer to a request.
@@ -192,6 +209,7 @@ class Worker:
             try:
                 status, answer, _ = await self.post(body, headers)
             except aiohttp.ClientError as error:
+                await self.ended(_DEATH_SEC)
                 raise CheckpointError(f"it died on its first request: {error}") from None
             if status == 200:
                 return
