@@ -331,6 +331,11 @@ class RenderConfig:
     class_index: int = setting(
         -1, ge=-1, help="class to render from a conditional model; -1: all classes in turn"
     )
+    label: str = setting(
+        "",
+        help="instead of a class: label of a model trained with vectors, e.g. 0.5,-1; empty: "
+        "labels of training images in turn",
+    )
     sweep_seeds: str = setting("0-5", help="seeds of the truncation sweep, one per row")
     sweep_truncs: str = setting(
         "0,0.3,0.5,0.7,1", help="values of psi of the truncation sweep, one per column"
@@ -355,6 +360,9 @@ class RenderOptionsConfig:
         "0,0", help="translation x,y in units of the image width; StyleGAN3 only"
     )
     rotate: float = setting(0.0, help="rotation in degrees; StyleGAN3 only")
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
     device: str = setting("auto", choices=DEVICES, help="device to render on")
 
 

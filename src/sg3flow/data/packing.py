@@ -55,6 +55,7 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """The result of packing.
 
+    ``label_dim`` is the length of labels that are vectors; 0: they are classes, or there are none.
     ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
     images by conversion rule; ``mean`` and ``contrast`` are averages over the raw files of the
     packed images, in gray values of 0 to 255.
@@ -72,6 +73,7 @@ class PackSummary:
     changes: dict[str, int]
     mean: float
     contrast: float
+    label_dim: int = 0
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
@@ -83,9 +85,14 @@ class PackSummary:
         )
         return (
             f"packed {self.num_packed} of {self.num_source} images into {dest} "
-            f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
+            f"({self.resolution}x{self.resolution} {kind}, {self._labels()}, "
             f"SHA-256 {self.digest[:16]}){details}"
         )
+
+    def _labels(self) -> str:
+        if self.label_dim:
+            return f"labels are vectors of {self.label_dim}"
+        return f"{len(self.classes) or 'no'} classes"
 
     def profile(self) -> dict[str, Any]:
         """Figures and terms of the set, as tracking records them."""
@@ -94,6 +101,7 @@ class PackSummary:
             "resolution": self.resolution,
             "channels": self.channels,
             "classes": self.classes,
+            **({"label_vectors_of": self.label_dim} if self.label_dim else {}),
             "left_out": self.left_out,
             "changes": self.changes,
             "mean": self.mean,
@@ -326,6 +334,7 @@ class _Packing:
             changes=counted_changes(row.changes for row in self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
+            label_dim=len(self.labels[0]) if isinstance(self.labels[0], list) else 0,
         )
 
 

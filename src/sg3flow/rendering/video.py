@@ -15,6 +15,7 @@ from scipy.interpolate import CubicSpline
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import atomic_write
 from sg3flow.progress import tracked
+from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
     SOFTWARE,
@@ -36,7 +37,7 @@ def write_interpolation(
     path: Path,
     *,
     options: RenderOptions,
-    classes: Sequence[int | None],
+    conditions: Sequence[Condition],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
     fps: int = 30,
@@ -48,7 +49,7 @@ def write_interpolation(
 
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
-        classes: the class of each seed; None for an unconditional network.
+        conditions: the class or label of each seed; None for an unconditional network.
         grid: tiles across and down.
 
     Raises:
@@ -64,7 +65,7 @@ def write_interpolation(
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
-    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
+    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, conditions, strict=True)]
     keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
     curve = closed_curve(keyframes.swapaxes(0, 1))  # each point: [tiles, num_ws, w_dim]
     total = len(seeds) // tiles * frames_per_keyframe

@@ -22,6 +22,7 @@ import aiohttp
 
 from sg3flow.errors import CheckpointError
 
+_DESCRIPTION = "artifacts/generator.json"
 _MODEL_APP = "sg3flow/serving/model_app.py"
 _MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
 _MODEL_VARIABLE = "__pyfunc_model_path__"  # where both applications look for the model
@@ -203,7 +204,7 @@ class Worker:
 
     async def _warm_up(self) -> None:
         """Generate one image: the first takes longer, and it shows that the model works."""
-        for row in ({"seed": 0}, {"seed": 0, "class": 0}):
+        for row in ({"seed": 0}, {"seed": 0, "class": 0}, {"seed": 0, "label": self._label()}):
             headers = {"content-type": "application/json"}
             body = json.dumps({"dataframe_records": [row]}).encode()
             try:
@@ -216,6 +217,13 @@ class Worker:
         raise CheckpointError(
             f"it cannot generate an image: {answer.decode(errors='replace')[:300]}"
         )
+
+    def _label(self) -> list[float]:
+        """A label of a model that was trained with vectors; a model without has no use for it."""
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
+            content = json.loads((self.model / _DESCRIPTION).read_text(encoding="utf-8"))
+            return list(content["training_set"]["sample_labels"][0])
+        return []
 
 
 def _application(model: Path) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
+from sg3flow.data.readers.labels import label_kind_of
 from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
@@ -336,6 +337,7 @@ def training_set_info(items: TrainingSet) -> dict[str, Any]:
         "mirror": items.mirror,
     }
     optional = {
+        "label_kind": label_kind_of(packed.path) if items.label_dim else "",
         "class_names": packed.class_names,
         "licence": packed.license,
         "citation": packed.citation,

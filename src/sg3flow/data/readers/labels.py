@@ -6,13 +6,14 @@ These files may come from other tools, such as the public StyleGAN ones, so ever
 import csv
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from sg3flow.data.readers.storage import Storage
+from sg3flow.data.readers.storage import Storage, open_storage
 from sg3flow.errors import DataError
 
 LABELS_NAME = "dataset.json"
@@ -238,3 +239,47 @@ def _classes(path: Path, fields: dict[str, str]) -> LabelsFile:
     numbers = {text: number for number, text in enumerate(texts)}
     labels: dict[str, Any] = {name: numbers[field] for name, field in fields.items()}
     return LabelsFile(path, labels, texts)
+
+
+# The kinds of labels: classes are numbers or one-hot vectors, all other vectors are continuous.
+CLASSES, VECTORS = "classes", "vectors"
+_MAX_SAMPLES = 64
+_MAX_SAMPLED_NUMBERS = 1 << 16
+
+
+def label_kind(labels: Iterable[Any]) -> str:
+    """``CLASSES`` or ``VECTORS``; sets do not record it, their labels show it."""
+    return CLASSES if all(type(each) is int or is_one_hot(each) for each in labels) else VECTORS
+
+
+def is_one_hot(label: Any) -> bool:
+    """Whether a vector is a 1 among zeros."""
+    values = np.asarray(label)
+    return bool(np.count_nonzero(values) == 1 and values.sum() == 1)
+
+
+def label_vectors(path: Path) -> list[list[float]]:
+    """Labels of a packed set with continuous ones, spread evenly over its images, without repeats.
+
+    They stand for its labels in sample images: few enough for a snapshot. Empty: the labels are
+    classes, or there are none.
+
+    Raises:
+        DataError: the set or its labels file is damaged.
+    """
+    labels = list((read_labels(open_storage(path)).labels or {}).values())
+    if not labels or label_kind(labels) == CLASSES:
+        return []
+    count = min(max(_MAX_SAMPLED_NUMBERS // len(labels[0]), 1), _MAX_SAMPLES, len(labels))
+    chosen = [tuple(labels[i * len(labels) // count]) for i in range(count)]
+    return [list(map(float, label)) for label in dict.fromkeys(chosen)]
+
+
+def label_kind_of(path: Path) -> str:
+    """The kind of the labels of a packed set; empty: it has none.
+
+    Raises:
+        DataError: the set or its labels file is damaged.
+    """
+    labels = read_labels(open_storage(path)).labels
+    return label_kind(labels.values()) if labels else ""
