@@ -38,7 +38,7 @@ def register():
     return lambda *arguments: CliRunner().invoke(register_app, [str(a) for a in arguments])
 
 
-def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator) -> str:
+def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator, more=None):
     torch.manual_seed(seed)
     G = generator(z_dim=16, c_dim=c_dim, w_dim=16, **_SIZES)
     D = Discriminator(c_dim=c_dim, **_SIZES)
@@ -51,6 +51,7 @@ def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generato
         "digest": "ab",
         "mirror": False,
         "class_names": ["cat", "dog"][:c_dim],
+        **(more or {}),
     }
     progress = {"nimg": 10_000}
     networks = {"G": G, "D": D, "G_ema": G, "augment_p": 0.0}
@@ -124,6 +125,53 @@ def test_images_takes_class_place_and_ranges(render, run):
     options = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
     expected = render_image(load_networks(network).G_ema, 3, options, 1)
     np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
+
+
+def test_a_class_of_an_unconditional_network_is_ignored_with_a_warning(render, tmp_path, caplog):
+    """As in the public tools, whose scripts pass --class to any network."""
+    _save(tmp_path / "plain.pkl")
+    for command, name, option in (
+        ("images", "seed0002.png", ("--class", 1)),
+        ("grid", "grid.png", ("--class", 0)),
+        ("sweep", "truncation.png", ("--label", "0.5,-1")),
+    ):
+        arguments = (command, "--network", tmp_path / "plain.pkl", "--seeds", 2, "--outdir")
+        result = render(*arguments, tmp_path / "out", *option)
+        assert result.exit_code == 0, result.output
+        assert f"{option[0]} is ignored: {tmp_path / 'plain.pkl'} is unconditional" in caplog.text
+        caplog.clear()
+        assert render(*arguments, tmp_path / "expected").exit_code == 0
+        assert not caplog.records
+        contents = [(tmp_path / folder / name).read_bytes() for folder in ("out", "expected")]
+        assert contents[0] == contents[1]
+
+
+def test_a_network_trained_with_vectors_is_drawn_with_labels(render, tmp_path):
+    vectors = {"label_kind": "vectors", "sample_labels": [[0.5, -1.0], [2.0, 0.25]]}
+    network = tmp_path / "vectors.pkl"
+    _save(network, 2, more=vectors)
+    G = load_networks(network).G_ema
+    arguments = ("images", "--network", network, "--seeds", 2, "--outdir", tmp_path)
+    for option in (("--label", "-1,0.5"), ("--label=-1,0.5",)):
+        result = render(*arguments, *option)
+        assert result.exit_code == 0, result.output
+        expected = render_image(G, 2, RenderOptions(), (-1.0, 0.5))
+        np.testing.assert_array_equal(_pixels(tmp_path / "seed0002.png"), expected)
+    for options, words in (
+        ((), "give a label of 2 numbers, such as 0.5,-1"),
+        (("--class", 0), "trained with labels that are vectors, not classes; give a label of 2"),
+        (("--label", "1"), "must have 2 numbers, not 1"),
+        (("--label", "1,x"), "finite numbers like 0.5,-1, not '1,x'"),
+        (("--label", "1,2", "--class", 0), "not both"),
+    ):
+        result = render(*arguments, *options)
+        assert result.exit_code == 1 and words in result.stderr, result.output
+    for command, name in (("grid", "grid.png"), ("sweep", "truncation.png")):
+        shown = (command, "--network", network, "--seeds", "0,0", "--outdir", tmp_path)
+        assert render(*shown).exit_code == 0
+        mixed = _pixels(tmp_path / name)  # the same seed twice, with two training labels
+        assert render(*shown, "--label", "0.5,-1").exit_code == 0
+        assert (_pixels(tmp_path / name) != mixed).any()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Sample grids: their size and their pixels."""
 
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sg3flow.data.archive import PackedSet
+from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError
-from sg3flow.training.recorder import grid_size, save_mosaic
+from sg3flow.training.recorder import choose_samples, grid_size, save_mosaic
 
 
 def test_the_size_is_as_set_or_as_fits():
@@ -37,3 +42,29 @@ def test_images_are_placed_row_by_row(tmp_path, channels):
     with Image.open(tmp_path / "grid.png") as picture:
         pixels = np.asarray(picture).reshape(4, 6, channels)
     assert pixels[::2, ::2, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def _grid(path):
+    items = TrainingSet(PackedSet(path), mirror=True, labels=True)
+    return items, choose_samples(items, (4, 3), 8, seed=1)
+
+
+def test_classes_have_a_row_each(tiny_set):
+    items, grid = _grid(tiny_set)
+    assert grid.c.argmax(1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert [items.label(i).argmax().item() for i in grid.items] == grid.c.argmax(1).tolist()
+
+
+def test_labels_that_are_vectors_belong_to_different_images(tiny_set, tmp_path):
+    """By label there would be one image a row, and only labels with a large first number."""
+    path = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(tiny_set) as old, zipfile.ZipFile(path, "w") as new:
+        names = [name for name in old.namelist() if name.endswith(".png")]
+        labels = [[name, [i / 10, -1.0]] for i, name in enumerate(names)]
+        for name in names:
+            new.writestr(name, old.read(name))
+        new.writestr("dataset.json", json.dumps({"labels": labels}))
+    items, grid = _grid(path)
+    assert len(set(grid.items)) == 12
+    assert torch.equal(grid.c, torch.stack([items.label(i) for i in grid.items]))
+    assert grid.c[:, 0].min() < 0.8 < 1.6 < grid.c[:, 0].max()

@@ -124,9 +124,11 @@ def signature() -> ModelSignature:
     """
     columns = [ColSpec(AnyType(), name, required=False) for name in COLUMNS]
     params = [
-        ParamSpec(name, _PARAM_TYPES[name], default, (-1,) if name == "label" else None)
+        ParamSpec(name, _PARAM_TYPES[name], default)
         for name, default in PARAMS.items()
+        if name != "label"
     ]
+    params.append(ParamSpec("label", DataType.double, [], (-1,)))  # MLflow has no list of None
     images = [ColSpec(DataType.string, kind, required=False) for kind in FORMATS]
     outputs = [ColSpec(DataType.long, "seed", required=False), *images]
     return ModelSignature(Schema(columns), Schema(outputs), ParamSchema(params))

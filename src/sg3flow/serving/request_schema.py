@@ -190,6 +190,8 @@ def shown(value: Any) -> str:
 
 def _is_default(name: str, value: Any) -> bool:
     # MLflow fills in the defaults of params; they do not come from the client.
+    if name == "label":
+        return value is None or (isinstance(value, list | np.ndarray) and len(value) == 0)
     return value is None or (name in ("psi", "format") and value == PARAMS[name])
 
 
