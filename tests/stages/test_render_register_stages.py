@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sg3flow.checkpoints import load_networks, save_snapshot
 from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import RenderOptions, render_image
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
@@ -166,12 +168,12 @@ def test_a_network_trained_with_vectors_is_drawn_with_labels(render, tmp_path):
     ):
         result = render(*arguments, *options)
         assert result.exit_code == 1 and words in result.stderr, result.output
-    for command, name in (("grid", "grid.png"), ("sweep", "truncation.png")):
-        shown = (command, "--network", network, "--seeds", "0,0", "--outdir", tmp_path)
-        assert render(*shown).exit_code == 0
-        mixed = _pixels(tmp_path / name)  # the same seed twice, with two training labels
-        assert render(*shown, "--label", "0.5,-1").exit_code == 0
-        assert (_pixels(tmp_path / name) != mixed).any()
+    shown = ("grid", "--network", network, "--seeds", "0,0,1", "--outdir", tmp_path)
+    assert render(*shown).exit_code == 0
+    drawn = [(0, (0.5, -1.0)), (0, (2.0, 0.25)), (1, (0.5, -1.0))]
+    images = [render_image(G, seed, RenderOptions(), label) for seed, label in drawn]
+    names = [f"seed {seed}, label {label[0]:g},{label[1]:g}" for seed, label in drawn]
+    np.testing.assert_array_equal(_pixels(tmp_path / "grid.png"), seed_sheet(images, names, 16))
 
 
 @pytest.mark.parametrize(
@@ -291,6 +293,31 @@ def test_best_fills_a_folder_from_the_best_snapshot(render, run):
     contents = {p.name: p.read_bytes() for p in Path("renders").iterdir()}
     assert render(*arguments).exit_code == 0
     assert {p.name: p.read_bytes() for p in Path("renders").iterdir()} == contents
+
+
+@pytest.mark.medium
+def test_best_draws_training_labels_also_from_a_snapshot_that_does_not_record_them(render, run):
+    """Versions 0.1 and 0.2 did not; the labels are in the set that the run names."""
+    with zipfile.ZipFile("packed.zip", "w") as packed:
+        labels = [[f"00000/img{i:08d}.png", [i / 2, -1]] for i in range(3)]
+        packed.writestr("dataset.json", json.dumps({"labels": labels}))
+    data = {"path": "packed.zip", "digest": "ab"}
+    write_json(run / "run/provenance.json", {"format": "sg3flow-provenance-1", "data": data})
+    few = ("--seeds", "0,1", "--sweep-seeds", "0", "--video-seeds", "0", "--video-frames", 1)
+    arguments = ("best", "--run", "run", "--metrics", "metrics.json", *few)
+    G = load_networks("run/network-snapshot-000010.pkl").G_ema
+    for options, labels in (
+        ((), [(0.0, -1.0), (0.5, -1.0)]),
+        (("--label", "7,8"), [(7.0, 8.0)] * 2),
+    ):
+        result = render(*arguments, *options)
+        assert result.exit_code == 0, result.output
+        for seed, label in enumerate(labels):
+            expected = render_image(G, seed, RenderOptions(), label)
+            np.testing.assert_array_equal(_pixels(Path(f"renders/seed000{seed}.png")), expected)
+    assert json.loads(Path("renders/renders.json").read_text())["label"] == "7,8"
+    result = render(*arguments, "--class-index", 1)
+    assert result.exit_code == 1 and "vectors, not classes" in result.stderr
 
 
 @pytest.mark.medium
