@@ -316,6 +316,8 @@ def test_best_draws_training_labels_also_from_a_snapshot_that_does_not_record_th
             expected = render_image(G, seed, RenderOptions(), label)
             np.testing.assert_array_equal(_pixels(Path(f"renders/seed000{seed}.png")), expected)
     assert json.loads(Path("renders/renders.json").read_text())["label"] == "7,8"
+    network = ("--network", "run/network-snapshot-000010.pkl", "--seeds", 1, "--outdir", "o")
+    assert "label of 2 numbers, such as 0,-1" in render("images", *network).stderr
     result = render(*arguments, "--class-index", 1)
     assert result.exit_code == 1 and "vectors, not classes" in result.stderr
 

@@ -11,6 +11,8 @@ from PIL import Image
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError
+from sg3flow.rendering.conditions import TrainingLabels
+from sg3flow.training.job import sample_labels, training_set_info
 from sg3flow.training.recorder import choose_samples, grid_size, save_mosaic
 
 
@@ -55,8 +57,9 @@ def test_classes_have_a_row_each(tiny_set):
     assert [items.label(i).argmax().item() for i in grid.items] == grid.c.argmax(1).tolist()
 
 
-def test_labels_that_are_vectors_belong_to_different_images(tiny_set, tmp_path):
-    """By label there would be one image a row, and only labels with a large first number."""
+@pytest.fixture
+def vector_set(tiny_set, tmp_path):
+    """The tiny set with labels that are vectors."""
     path = tmp_path / "vectors.zip"
     with zipfile.ZipFile(tiny_set) as old, zipfile.ZipFile(path, "w") as new:
         names = [name for name in old.namelist() if name.endswith(".png")]
@@ -64,7 +67,25 @@ def test_labels_that_are_vectors_belong_to_different_images(tiny_set, tmp_path):
         for name in names:
             new.writestr(name, old.read(name))
         new.writestr("dataset.json", json.dumps({"labels": labels}))
-    items, grid = _grid(path)
+    return path
+
+
+def test_labels_that_are_vectors_belong_to_different_images(vector_set):
+    """By label there would be one image a row, and only labels with a large first number."""
+    items, grid = _grid(vector_set)
     assert len(set(grid.items)) == 12
     assert torch.equal(grid.c, torch.stack([items.label(i) for i in grid.items]))
     assert grid.c[:, 0].min() < 0.8 < 1.6 < grid.c[:, 0].max()
+
+
+def test_a_run_records_the_kind_of_its_labels(tiny_set, vector_set):
+    for path, kind in ((tiny_set, "classes"), (vector_set, "vectors")):
+        items = TrainingSet(PackedSet(path), labels=True)
+        assert training_set_info(items)["label_kind"] == kind
+        samples = sample_labels(items)
+        assert bool(samples) == (kind == "vectors")
+        known = TrainingLabels.read(items.label_dim, training_set_info(items) | samples)
+        own = {tuple(items.label(i).tolist()) for i in range(len(items))}
+        assert known.samples == () or own == {*known.samples}
+    assert "label_kind" not in training_set_info(TrainingSet(PackedSet(vector_set)))
+    assert sample_labels(TrainingSet(PackedSet(vector_set))) == {}

@@ -30,6 +30,7 @@ from sg3flow.rendering.conditions import (
     Condition,
     TrainingLabels,
     condition_text,
+    described_labels,
     given_condition,
 )
 from sg3flow.rendering.grid import seed_sheet, table_sheet
@@ -107,7 +108,10 @@ def load_model(source: str, device: str) -> Model:
         ConfigError: there is no such device.
     """
     place = pick_device(device)
-    return as_model(load_networks(source), shown_url(source), place)
+    networks = load_networks(source)
+    # A snapshot of an earlier version may be in the folder of its run.
+    described = described_labels(networks.training_set or {}, Path(source).parent)
+    return as_model(networks, shown_url(source), place, described)
 
 
 def as_model(

@@ -16,8 +16,7 @@ from torch import nn
 from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.dataset import TrainingSet, report_killed_workers, training_batches
-from sg3flow.data.readers.labels import label_vectors
+from sg3flow.data.dataset import report_killed_workers, training_batches
 from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
@@ -40,7 +39,7 @@ from sg3flow.settings import state_root
 from sg3flow.training.assembly import Parts, build, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
-from sg3flow.training.job import Job, prepare, training_set_info
+from sg3flow.training.job import Job, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
 from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
@@ -230,14 +229,8 @@ def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) 
     for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)
-    training_set = training_set_info(items) | _sample_labels(items)
+    training_set = training_set_info(items) | sample_labels(items)
     return RunRecord(config.batch_gpu, folder, reporter, grid, training_set, load)
-
-
-def _sample_labels(items: TrainingSet) -> dict[str, Any]:
-    """Labels for sample images of a snapshot, unless they are classes."""
-    labels = label_vectors(items.packed.path) if items.label_dim else []
-    return {"sample_labels": labels} if labels else {}
 
 
 def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
