@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sg3flow.data.readers.labels import CLASSES, VECTORS, is_vector, label_kind_of, label_vectors
-from sg3flow.errors import CheckpointError, ConfigError, DataError
+from sg3flow.errors import CheckpointError, ConfigError, DataError, cut
 from sg3flow.runs.run_folder import read_provenance
 
 Vector = tuple[float, ...]
@@ -120,7 +120,7 @@ def parse_label(text: str) -> Vector:
     except ValueError:
         label = (math.nan,)
     if not all(abs(value) <= _GREATEST for value in label):
-        raise ConfigError(f"a label must be finite numbers like 0.5,-1, not '{text[:60]}'")
+        raise ConfigError(f"a label must be finite numbers like 0.5,-1, not '{cut(text)}'")
     return label
 
 
