@@ -93,9 +93,10 @@ def _items_by_class(items: TrainingSet) -> list[list[int]]:
         return []
     by_label: dict[tuple[float, ...], list[int]] = {}
     for i in range(len(items)):
-        by_label.setdefault(tuple(items.label(i).tolist()), []).append(i)
-    if not all(map(is_one_hot, by_label)):
-        return []
+        label = tuple(items.label(i).tolist())
+        if label not in by_label and not is_one_hot(label):
+            return []
+        by_label.setdefault(label, []).append(i)
     return [by_label[label] for label in sorted(by_label, reverse=True)]
 
 
