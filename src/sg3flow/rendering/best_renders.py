@@ -88,7 +88,7 @@ def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str
             plan["video_seeds"],
             folder / VIDEO_NAME,
             options=options,
-            conditions=model.conditions(plan["video_seeds"], condition),
+            classes=model.conditions(plan["video_seeds"], condition),
             grid=plan["video_grid"],
             frames_per_keyframe=config.video_frames,
             fps=config.video_fps,

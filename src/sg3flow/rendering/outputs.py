@@ -226,7 +226,7 @@ def render_video(
             seeds,
             path,
             options=options,
-            conditions=model.conditions(seeds, condition),
+            classes=model.conditions(seeds, condition),
             grid=grid,
             frames_per_keyframe=config.w_frames,
             fps=config.fps,

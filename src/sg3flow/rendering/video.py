@@ -37,7 +37,7 @@ def write_interpolation(
     path: Path,
     *,
     options: RenderOptions,
-    conditions: Sequence[Condition],
+    classes: Sequence[Condition],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
     fps: int = 30,
@@ -49,7 +49,7 @@ def write_interpolation(
 
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
-        conditions: the class or label of each seed; None for an unconditional network.
+        classes: the class or label of each seed; None for an unconditional network.
         grid: tiles across and down.
 
     Raises:
@@ -65,7 +65,7 @@ def write_interpolation(
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
-    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, conditions, strict=True)]
+    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
     keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
     curve = closed_curve(keyframes.swapaxes(0, 1))  # each point: [tiles, num_ws, w_dim]
     total = len(seeds) // tiles * frames_per_keyframe
