@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sg3flow.data.readers.labels import label_kind, label_kind_of, label_vectors
+from sg3flow.data.packed_form import label_kind, label_kind_of, label_vectors
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_json
 from sg3flow.rendering.conditions import (

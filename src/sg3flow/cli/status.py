@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.data.readers.labels import label_vectors
+from sg3flow.data.packed_form import label_vectors
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc

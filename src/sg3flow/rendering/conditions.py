@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3flow.data.readers.labels import CLASSES, VECTORS, is_vector, label_kind_of, label_vectors
+from sg3flow.data.packed_form import CLASSES, VECTORS, label_kind_of, label_vectors
+from sg3flow.data.readers.labels import is_vector
 from sg3flow.errors import CheckpointError, ConfigError, DataError, cut
 from sg3flow.runs.run_folder import read_provenance
 

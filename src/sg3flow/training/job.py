@@ -22,7 +22,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.data.readers.labels import label_kind_of, label_vectors
+from sg3flow.data.packed_form import label_kind_of, label_vectors
 from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file

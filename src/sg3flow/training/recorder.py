@@ -15,7 +15,7 @@ from PIL import Image
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.data.readers.labels import is_one_hot
+from sg3flow.data.packed_form import is_one_hot
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_write
 from sg3flow.networks.layers import to_uint8
