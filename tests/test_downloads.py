@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sg3flow import progress
 from sg3flow.addresses import address_mark
 from sg3flow.downloads import (
     RetryPolicy,
@@ -633,3 +634,26 @@ def test_no_mirror_is_tried_where_the_disk_is_full(server: Server, cache: Path) 
 
 class _Usage:
     free = 1 << 20
+
+
+def test_a_server_that_is_waited_for_is_named_once(server, tmp_path, capsys, monkeypatch):
+    """It answers only after that; a second wait is not named again."""
+    monkeypatch.setattr("sg3flow.progress._announced", set())
+
+    def late(to: BaseHTTPRequestHandler, number: int) -> None:
+        wait_until(lambda: "127.0.0.1" in progress._announced)
+        server.whole(to, number, cut=None if number > 1 else 1000)
+
+    server.answer = late
+    download(server.url, tmp_path / "set.zip", policy=RetryPolicy(tries=2, pause_sec=0.01))
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("waiting for 127.0.0.1") == 1
+    [retry] = [line for line in said if line.endswith("; trying again at once")]
+    assert retry.startswith("127.0.0.1: ")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -31,6 +32,9 @@ def set_password(url: str, admin_password: str, name: str, password: str, *, res
         {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
         method=method,
     )
+    notice = threading.Timer(2, print, [f"waiting for {url}"], {"file": sys.stderr, "flush": True})
+    notice.daemon = True
+    notice.start()
     try:
         urllib.request.urlopen(request, timeout=30).close()
     except urllib.error.HTTPError as error:
@@ -38,6 +42,8 @@ def set_password(url: str, admin_password: str, name: str, password: str, *, res
         if error.code in (401, 403):
             said = "the password of admin is another; set MLFLOW_TRACKING_PASSWORD to it"
         raise OSError(f"{url} answers {error.code}: {' '.join(said.split())[:300]}") from error
+    finally:
+        notice.cancel()
 
 
 def main() -> int:

@@ -120,6 +120,7 @@ def ensure_buckets(settings: Mapping[str, str]) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     region = settings["TEAM_S3_REGION"]
+    print(f"waiting for the S3 store at {settings['TEAM_S3_URL']}", flush=True)
     client = boto3.client(
         "s3",
         endpoint_url=settings["TEAM_S3_URL"],

@@ -1,9 +1,10 @@
-"""Progress of long work: a bar on a terminal, else a line every 10 seconds.
+"""Progress of long work: a bar on a terminal, else a line every 10 seconds; and what is waited for.
 
 Short because it is the only place that prints progress, and needs no more.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,36 @@ def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             advance(1)
+
+
+_NOTICE_SEC = 2.0
+_POLL_SEC = 0.2
+_announced: set[str] = set()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[], None]]:
+    """Say on standard error what is waited for, if nothing happens for two seconds.
+
+    The block calls the function that it gets whenever something arrives. It is said once for each
+    ``what``: a slow server would be named again at each request.
+    """
+    ended, last = threading.Event(), [time.monotonic()]
+
+    def arrived() -> None:
+        last[0] = time.monotonic()
+
+    def watch() -> None:
+        while what not in _announced and not ended.wait(_POLL_SEC):
+            if time.monotonic() - last[0] >= _NOTICE_SEC:
+                _announced.add(what)
+                print(f"waiting for {what}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield arrived
+    finally:
+        ended.set()
 
 
 @contextmanager

@@ -139,7 +139,12 @@ def offsets_folder() -> Path:
 
 def local_tracking_uri() -> str:
     """The tracking database of a project that names no server."""
-    return f"sqlite:///{project_root() / 'mlflow.db'}"
+    return f"sqlite:///{local_database()}"
+
+
+def local_database() -> Path:
+    """The file of ``local_tracking_uri``."""
+    return project_root() / "mlflow.db"
 
 
 def local_artifacts() -> Path:

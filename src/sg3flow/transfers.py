@@ -3,21 +3,23 @@
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from urllib3.util import Retry
 
-from sg3flow.addresses import address_mark, without_secrets
+from sg3flow.addresses import address_mark, shown_url, without_secrets
 from sg3flow.errors import DataError
 from sg3flow.files import StreamDigest, check_room, check_size, write_json
-from sg3flow.progress import progress
+from sg3flow.progress import progress, waiting
 
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _CHUNK_BYTES = 1 << 20
@@ -144,10 +146,20 @@ class Transfer:
                 is_further = _size(stream) > furthest and not isinstance(error, StalledError)
                 furthest = max(furthest, _size(stream))
                 retries = self.policy.retries() if is_further else _counted(retries, error)
-                asked_sec = getattr(error, "wait_sec", 0.0)
+                asked_sec, failure = getattr(error, "wait_sec", 0.0), error
             except (requests.RequestException, ValueError) as error:
                 raise DataError(f"the address cannot be used: {_reason(error)}") from None
-            time.sleep(max(self.policy.pause_sec, retries.get_backoff_time(), asked_sec))
+            pause_sec = max(self.policy.pause_sec, retries.get_backoff_time(), asked_sec)
+            self._say_retry(failure, pause_sec)
+            time.sleep(pause_sec)
+
+    def _say_retry(self, failure: Exception, pause_sec: float) -> None:
+        seconds = f"in {pause_sec:.0f} s" if pause_sec >= 1 else "at once"
+        said = f"{self._host()}: {_reason(failure)}; trying again {seconds}"
+        print(said, file=sys.stderr, flush=True)
+
+    def _host(self) -> str:
+        return urlsplit(self.url).hostname or shown_url(self.url)
 
     def can_continue(self) -> bool:
         """Whether a later attempt can continue the part file."""
@@ -179,8 +191,10 @@ class Transfer:
             if self._is_own(version) and version.condition():
                 headers |= {"If-Range": version.condition()}
         timeout = self.policy.connect_sec, self.policy.read_sec
-        with requests.get(self.url, stream=True, timeout=timeout, headers=headers) as response:
-            self._receive(response, stream, version, done)
+        with waiting(self._host()) as arrived:
+            answer = requests.get(self.url, stream=True, timeout=timeout, headers=headers)
+            with answer as response:
+                self._receive(response, stream, version, done, arrived)
 
     def _version_to_continue(self, done: int) -> Version | None:
         """The version that the part file is the first piece of; None: start at the first byte."""
@@ -194,7 +208,12 @@ class Transfer:
         return not version.is_encoded and bool(self.is_checked or version.condition())
 
     def _receive(
-        self, response: requests.Response, stream: BinaryIO, version: Version | None, done: int
+        self,
+        response: requests.Response,
+        stream: BinaryIO,
+        version: Version | None,
+        done: int,
+        arrived: Callable[[], None],
     ) -> None:
         self._check_status(response)
         if response.status_code == 206:
@@ -212,7 +231,7 @@ class Transfer:
         assert version is not None
         self._check_room(version.total, done)
         stream.seek(done)
-        self._copy(response, stream, version.total, done)
+        self._copy(response, stream, version.total, done, arrived)
 
     def _check_status(self, response: requests.Response) -> None:
         code = response.status_code
@@ -248,7 +267,12 @@ class Transfer:
         check_room(self.part.parent, (total or 0) - done)
 
     def _copy(
-        self, response: requests.Response, stream: BinaryIO, total: int | None, done: int
+        self,
+        response: requests.Response,
+        stream: BinaryIO,
+        total: int | None,
+        done: int,
+        arrived: Callable[[], None],
     ) -> None:
         label = f"downloading {self.part.name.removesuffix('.part')} (MiB)"
         stream.flush()
@@ -259,6 +283,7 @@ class Transfer:
         with bar as advance:
             advance(done // _MIB)
             for chunk in self._chunks(response):
+                arrived()
                 if done == len(start) < _PAGE_START:  # the first bytes, in any number of chunks
                     start += chunk[:_PAGE_START]
                     if _is_page(start):

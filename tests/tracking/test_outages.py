@@ -30,6 +30,11 @@ def sync(*folders: Path):
     return CliRunner().invoke(app, ["sync", *map(str, folders)])
 
 
+def warnings_of(text: str) -> list[str]:
+    """The lines of a stage's standard error, without those that say what is waited for."""
+    return [line for line in text.splitlines() if not line.startswith("waiting for ")]
+
+
 def wait_until(condition) -> None:
     deadline = time.monotonic() + _PATIENCE_SEC
     while not condition():
@@ -123,7 +128,7 @@ def live_through_outages(server, ticker) -> None:
     wait_for_rows(folder, 60)  # for more than the 10 s that a request may take
     server.signal(signal.SIGCONT)
     assert process.poll() is None
-    lines = stop_ticking(process).splitlines()
+    lines = warnings_of(stop_ticking(process))
     retried = "the stage continues, and the upload is retried"
     assert all(line.endswith(retried) for line in lines), lines
     check_all_there(folder)
@@ -166,7 +171,7 @@ def test_without_a_server_work_goes_on_and_one_line_says_what_is_left(run_folder
     os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # no server listens there
     with uploading(run_folder):
         pass
-    [line] = capfd.readouterr().err.splitlines()
+    [line] = warnings_of(capfd.readouterr().err)
     assert line.startswith("warning: MLflow at http://127.0.0.1:9 cannot be reached")
     assert "17 lines and 6 files" in line and "`sg3flow sync`" in line
 
@@ -178,7 +183,9 @@ def test_a_server_that_hangs_is_not_waited_for(server, run_folder, is_complete, 
             pass
         with tracked_stage("pack", PackConfig()) as stage:
             stage.metrics({"num_packed": 3})
-        lines = capfd.readouterr().err.splitlines()
+        said = capfd.readouterr().err
+        assert f"waiting for the upload to MLflow at {server.uri}\n" in said
+        lines = warnings_of(said)
         assert len(lines) == 2 and all("does not answer" in line for line in lines), lines
     finally:
         server.signal(signal.SIGCONT)
@@ -198,7 +205,7 @@ def test_no_room_for_artifacts(server, own_project, write_run_folder, is_complet
     try:
         with uploading(folder):
             pass
-        [line] = capfd.readouterr().err.splitlines()
+        [line] = warnings_of(capfd.readouterr().err)
         assert (
             line.startswith("warning: MLflow at ") and "are not sent yet: run `sg3flow sync" in line
         )
@@ -229,7 +236,7 @@ def test_wrong_credentials_then_right_ones(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong horse")
     with uploading(run_folder):
         pass
-    [line] = capfd.readouterr().err.splitlines()
+    [line] = warnings_of(capfd.readouterr().err)
     assert "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
     result = sync()
     assert result.exit_code == 1 and "refuses us" in result.stderr

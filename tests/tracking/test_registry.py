@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -14,6 +17,7 @@ from sg3flow.config import RegisterConfig
 from sg3flow.errors import TrackingError
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
+from sg3flow.registry.history import print_history
 from sg3flow.registry.registration import register_best
 from sg3flow.tracking.mlflow_store import connect
 
@@ -126,3 +130,50 @@ def test_a_version_measured_again_says_so(run):
     _measure(run, 3.5, digest)
     assert "already registered" in _register(run)["note"]
     _check_registered("3.5")
+
+
+def test_a_training_in_another_experiment_is_found(run, monkeypatch, capsys):
+    """`MLFLOW_EXPERIMENT_NAME` set for register only."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "paper")
+    _register(run)
+    [note] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert "the model are in the experiment sg3flow, the run of register is in paper" in note
+    [own] = connect().client.search_runs([connect().experiment_id])
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    _check_registered("4")
+    [training] = connect().client.search_runs([connect().experiment_id])
+    assert own.data.tags["mlflow.parentRunId"] == training.info.run_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "third")
+    print_history("toy")
+    shown = "".join(capsys.readouterr().out.split())
+    assert training.info.run_id[:8] in shown and training.info.run_name.partition("-")[0] in shown
+
+
+def test_a_training_that_mlflow_does_not_have_is_said(run, capsys):
+    store = connect()
+    [training] = store.client.search_runs([store.experiment_id])
+    store.client.delete_run(training.info.run_id)
+    _register(run)
+    assert f"the training of {run} is not in MLflow" in capsys.readouterr().err
+
+
+def test_the_champion_of_a_moved_project_loads(run, own_project, monkeypatch, tmp_path):
+    """In a new process, from a folder below the project, as its user would."""
+    _register(run)
+    moved = own_project.rename(own_project.with_name("moved project"))
+    (moved / "notes").mkdir()
+    command = [sys.executable, "-W", "ignore", "-m", "sg3flow", "render", "images"]
+    command += ["--network", "models:/toy@champion", "--seeds", "1", "--outdir", "out"]
+    own = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    own |= {"SG3FLOW_OPS": "torch"}
+    done = subprocess.run(command, cwd=moved / "notes", env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "now name " + str(moved) in done.stderr
+    assert (moved / "notes/out/seed0001.png").is_file()
+    assert not own_project.exists()
+    predict = "import mlflow; model = mlflow.pyfunc.load_model('models:/toy@champion')\n"
+    predict += "print(model.predict([{'seed': 1}])[0]['seed'])"
+    own |= {"MLFLOW_TRACKING_URI": f"sqlite:///{moved}/mlflow.db"}
+    command = [sys.executable, "-W", "ignore", "-c", predict]
+    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True)
+    assert done.stdout.strip() == "1", done.stderr

@@ -30,7 +30,7 @@ def test_a_run_of_a_stage_is_recorded(own_project):
     assert found.info.run_name == "pack" and found.info.status == "FINISHED"
     assert found.info.start_time <= found.info.end_time
     assert found.data.params["subset"] == "train" and found.data.metrics == {"images": 3.0}
-    assert found.info.artifact_uri.startswith(str(project / "mlruns"))
+    assert found.info.artifact_uri.startswith((project / "mlruns").as_uri())
     [artifact] = store.client.list_artifacts(found.info.run_id, "reports")
     assert artifact.path == "reports/report.json"
     assert found.inputs.dataset_inputs[0].dataset.name == "set"

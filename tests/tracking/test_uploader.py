@@ -233,7 +233,7 @@ def test_a_new_database_gets_everything_again(run_folder, is_complete, empty_dat
     uploader.send()
     shutil.copy(empty_database, "mlflow.db")
     Outbox(run_folder).note("metric", key="late", value=1.0)
-    with pytest.raises(TrackingError, match="not found"):
+    with pytest.raises(TrackingError, match="has no run"):
         uploader.send()
     uploader.send()
     is_complete(run_folder)

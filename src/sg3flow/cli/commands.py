@@ -170,12 +170,22 @@ def reproduce(
 @app.command()
 def doctor(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="rebuild the kernels")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="let mlflow.db of a moved or copied project name its artifacts here, even if "
+            "some are left behind",
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Show which kernels this machine uses; build missing ones."""
+    """Show the kernels and the tracking store of this machine; build missing kernels."""
     with one_line_errors(debug):
-        from sg3flow.cli.status import examine
+        from sg3flow.cli.status import examine, examine_store
 
+        for line in examine_store(repair):
+            print(line)
         for line in examine(rebuild):
             print(line)
 
@@ -244,6 +254,10 @@ def serve(
         int,
         typer.Option(min=1, max=100_000, help="maximum concurrent requests; more get status 503"),
     ] = 256,
+    body_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, help="seconds the body of a request may take to arrive"),
+    ] = 30.0,
     debug: Debug = False,
 ) -> None:
     """Serve the version that an alias points to.
@@ -255,8 +269,15 @@ def serve(
         from sg3flow.serving.gateway import Settings
         from sg3flow.serving.request_schema import Limits
 
-        body = Limits.from_environment().max_body_bytes
-        settings = Settings(poll, load_timeout, max_waiting, body)
+        limits = Limits.from_environment()
+        settings = Settings(
+            poll_sec=poll,
+            load_sec=load_timeout,
+            max_waiting=max_waiting,
+            max_body_bytes=limits.max_body_bytes,
+            body_sec=body_timeout,
+            max_rows=limits.max_pictures,
+        )
         run_server(target, host, port, settings)
 
 

@@ -11,13 +11,23 @@ from typing import Any
 
 import torch
 
+from sg3flow.addresses import shown_url
+from sg3flow.data.packed_form import label_vectors
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
-from sg3flow.runs.run_folder import OPTIONS, STATS, read_whole_lines
-from sg3flow.settings import OPS, project_root, stage_times_path
+from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
+from sg3flow.settings import (
+    OPS,
+    local_artifacts,
+    local_database,
+    project_root,
+    stage_times_path,
+)
+from sg3flow.tracking.mlflow_store import tracking_uri
+from sg3flow.tracking.relocation import find_relocations, follow_project
 
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
@@ -50,6 +60,8 @@ def print_summary() -> None:
     console.print(table)
     name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
     local = "MLFLOW_TRACKING_URI" not in os.environ
+    for each in find_relocations(local_database(), root) if local else ():
+        print(f"note: {each.refusal or each.advice()}")
     print(_PLACES)
     print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
     variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
@@ -57,12 +69,17 @@ def print_summary() -> None:
 
 
 def _example_request(root: Path) -> str:
-    """A request for the trained model; a conditional model needs a class."""
+    """A request for the trained model; a conditional model needs a class or a label."""
     try:
-        is_conditional = _json(root / "runs/train" / OPTIONS)["training_set"]["label_dim"]
-    except (OSError, ValueError, KeyError):
-        is_conditional = False
-    return json.dumps({"seed": 1, "class": 0} if is_conditional else {"seed": 1})
+        training_set = _json(root / "runs/train" / OPTIONS)["training_set"]
+        if not training_set["label_dim"]:
+            return json.dumps({"seed": 1})
+        if training_set.get("label_kind") == "vectors":
+            path = _json(root / "runs/train" / PROVENANCE)["data"]["path"]
+            return json.dumps({"seed": 1, "label": label_vectors(root / path)[0]})
+        return json.dumps({"seed": 1, "class": 0})
+    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError):
+        return json.dumps({"seed": 1})
 
 
 def _described(describe: Callable[[Path], str], root: Path) -> str:
@@ -138,6 +155,29 @@ _DESCRIPTIONS: dict[str, Callable[[Path], str]] = {
     "render": _render,
     "register": _register,
 }
+
+
+def examine_store(repair: bool = False) -> Iterator[str]:
+    """Lines about the tracking store, which is not contacted.
+
+    Args:
+        repair: correct the artifact addresses of a moved or copied project.
+
+    Raises:
+        TrackingError: the database cannot be written.
+    """
+    uri, database = tracking_uri(), local_database()
+    yield f"tracking: {shown_url(uri)}"
+    if not database.is_file():
+        if repair:
+            yield f"  nothing to repair: there is no {database}"
+        return
+    if repair:
+        yield from [f"  {line}" for line in follow_project(database, project_root(), force=True)]
+        yield f"  {database}: its artifacts are in {local_artifacts()}"
+        return
+    for each in find_relocations(database, project_root()):
+        yield f"  {each.refusal or each.advice()}"
 
 
 def examine(rebuild: bool = False) -> Iterator[str]:

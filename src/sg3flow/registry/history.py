@@ -19,6 +19,7 @@ from sg3flow.tracking.mlflow_store import (
     versions_of,
     with_error,
 )
+from sg3flow.tracking.tracked_runs import find_run_by_id
 
 _OPEN_END = "now"
 
@@ -119,12 +120,10 @@ def _changes_table(changes: Sequence[AliasChange]) -> Any:
 
 def _run_name(store: Store, run_id: str | None) -> str:
     """Name and start of the id of a run; its id alone if the run was deleted."""
-    if not run_id:
-        return "?"
-    found = store.client.search_runs(
-        [store.experiment_id], f"attributes.run_id = '{run_id}'", max_results=1
-    )
-    return f"{found[0].info.run_name} {run_id[:8]}" if found else run_id[:8]
+    run = find_run_by_id(store, run_id) if run_id else None
+    if not run_id or run is None or run.info.lifecycle_stage != "active":
+        return run_id[:8] if run_id else "?"
+    return f"{run.info.run_name} {run_id[:8]}"
 
 
 def _minute(when: str) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from sg3flow.registry.aliases import (
     require_comparable,
 )
 from sg3flow.registry.history import SAMPLES, Lineage, describe
+from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
@@ -35,6 +37,7 @@ from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
     current_aliases,
+    experiment_of,
     results_of,
     time_to_upload,
     tracking_errors,
@@ -100,7 +103,7 @@ def register_best(
     _check_name(config.name)
     check_replaceable(report, json_marked(FORMAT), "a registration report", "--report")
     best, path, digest = best_of_run(run_dir, metrics, config.metric)
-    network, training_set = _read_snapshot(path)
+    network, training_set = _read_snapshot(path, run_dir)
     store = connect()
     with tempfile.TemporaryDirectory() as folder:
         rows = best.results
@@ -109,7 +112,9 @@ def register_best(
         )
         samples = Path(folder) / SAMPLES
         names = tuple(map(str, training_set.get("class_names") or ()))
-        write_bytes(samples, png_bytes(sample_sheet(cast(RenderedGenerator, network), names)))
+        G = cast(RenderedGenerator, network)
+        labels = TrainingLabels.read(G.c_dim, training_set)
+        write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
         candidate = _Candidate(best, digest, training_set, package, samples)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
@@ -180,6 +185,8 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
 
     with tracked_now("register", config, run_dir) as stage_run:
         training = training_run_id(run_dir)
+        if note := _place_of_training(store, training, run_dir):
+            print(f"note: {note}", file=sys.stderr)
         model = _logged_model(store, candidate, training)
         if model is None:
             model = _new_logged_model(store, candidate, training or stage_run)
@@ -187,6 +194,23 @@ def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: Reg
             _upload(store, candidate, model)
         uri = f"models:/{model.model_id}"
         return str(mlflow.register_model(uri, config.name, tags=candidate.tags).version)
+
+
+def _place_of_training(store: Store, training: str | None, run_dir: Path) -> str:
+    """Where the training's run is, if not where one expects it."""
+    if training is None:
+        return (
+            f"the training of {run_dir} is not in MLflow, so the model belongs to the run of "
+            f"register; `sg3flow sync {run_dir}` before it sends the training"
+        )
+    experiment = experiment_of(store, training)
+    if experiment == store.experiment_id:
+        return ""
+    names = [store.client.get_experiment(i).name for i in (experiment, store.experiment_id)]
+    return (
+        f"the training's run and the model are in the experiment {names[0]}, the run of register "
+        f"is in {names[1]}; set MLFLOW_EXPERIMENT_NAME={names[0]} to have all in one"
+    )
 
 
 def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
@@ -215,15 +239,17 @@ def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> 
     """The LoggedModel of these weights from an interrupted start; a complete one first."""
     wanted = f"tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     wanted += f" AND model_type = '{_MODEL_TYPE}'"
+    experiment = store.experiment_id
     if training is not None:  # another training may have equal weights
         wanted += f" AND source_run_id = '{training}'"
-    found = store.client.search_logged_models([store.experiment_id], wanted)
+        experiment = experiment_of(store, training)
+    found = store.client.search_logged_models([experiment], wanted)
     return min(found, key=lambda model: model.status != "READY", default=None)
 
 
 def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
     return store.client.create_logged_model(
-        store.experiment_id,
+        experiment_of(store, run_id),
         name="generator",
         source_run_id=run_id,
         tags={Tag.WEIGHTS_SHA256: candidate.package.weights_sha256},
@@ -250,7 +276,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
             },
             code_paths=[str(Path(sg3flow.__file__).parent)],
             signature=pyfunc_model.signature(),
-            input_example=pyfunc_model.example(int(candidate.training_set.get("label_dim", 0))),
+            input_example=pyfunc_model.example(candidate.training_set),
             pip_requirements=requirements(),
         )
 
@@ -286,11 +312,11 @@ def _lineage(store: Store, model_id: str) -> Lineage:
     return Lineage(run_id, model_id, run.info.run_name or "", commit)
 
 
-def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
     networks = load_networks(path)
     if networks.G_ema is None:
         raise CheckpointError(f"{path} has no G_ema to register")
-    return networks.G_ema, networks.training_set or {}
+    return networks.G_ema, described_labels(networks.training_set or {}, run_dir)
 
 
 def _check_name(name: str) -> None:

@@ -16,7 +16,7 @@ from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
-from sg3flow.tracking.mlflow_store import Store, time_to_upload
+from sg3flow.tracking.mlflow_store import Store, experiment_of, time_to_upload
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def snapshot_model(store: Store, run_id: str, snapshot: str, kimg: int) -> str:
     if known is not None:
         return known
     made = store.client.create_logged_model(
-        store.experiment_id,
+        experiment_of(store, run_id),
         name=Path(snapshot).stem,
         source_run_id=run_id,
         tags={Tag.SNAPSHOT: snapshot},
@@ -269,7 +269,7 @@ def delete_snapshot_models(store: Store, run: Any) -> None:
 def _first_model(store: Store, run_id: str, snapshot: str) -> str | None:
     """The LoggedModel of a snapshot; of duplicates the first one, and the others are deleted."""
     wanted = f"source_run_id = '{run_id}' AND tags.`{Tag.SNAPSHOT}` = '{snapshot}'"
-    found = store.client.search_logged_models([store.experiment_id], wanted)
+    found = store.client.search_logged_models([experiment_of(store, run_id)], wanted)
     models = sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
     for model in models[1:]:
         store.client.delete_logged_model(model.model_id)

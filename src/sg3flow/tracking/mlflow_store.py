@@ -7,8 +7,11 @@ absolute path that does not depend on the current folder. The experiment is
 
 import json
 import os
+import re
+import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,16 @@ from typing import Any
 from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import ConfigError, Sg3flowError, TrackingError, nearest
 from sg3flow.files import file_lock
+from sg3flow.progress import waiting
 from sg3flow.runs.run_folder import read_run
-from sg3flow.settings import Tag, local_artifacts, local_tracking_uri
+from sg3flow.settings import (
+    Tag,
+    local_artifacts,
+    local_database,
+    local_tracking_uri,
+    project_root,
+)
+from sg3flow.tracking.failures import NO_FILES, check_address, explain
 
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SLOW_BYTES_PER_SEC = 1 << 20  # an upload slower than this counts as hung
@@ -56,50 +67,67 @@ def connect() -> Store:
     for name, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     uri = tracking_uri()
-    with _quiet_logs(), tracking_errors(uri), _creation_lock(uri):
+    check_address(uri)
+    with tracking_errors(uri), _creation_lock(uri):
         import mlflow
 
+        _follow_project(uri)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient(tracking_uri=uri)
-        return Store(uri, _experiment_id(client), client)
+        return Store(uri, _experiment_id(client, uri), client)
+
+
+def _follow_project(uri: str) -> None:
+    """Correct the addresses in the default store if the project was moved or copied."""
+    from sg3flow.tracking.relocation import follow_project
+
+    if is_default_store(uri):
+        for sentence in follow_project(local_database(), project_root()):
+            print(f"note: {sentence}", file=sys.stderr)
+
+
+def is_default_store(uri: str) -> bool:
+    """Whether ``uri`` names the project's own database, by default or by its path."""
+    path = uri.removeprefix("sqlite:///")
+    return path != uri and Path(path).absolute() == local_database()
+
+
+_is_in_background = False
+
+
+def work_in_background() -> None:
+    """Let this process wait for servers in silence: another one says what there is to say."""
+    global _is_in_background
+    _is_in_background = True
 
 
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
-    """Turn any error of the tracking client into a TrackingError."""
+    """Turn any error of the tracking client into a TrackingError, and say what is waited for."""
+    is_waited_for = not (_is_in_background or uri.startswith("sqlite:"))
+    notice = waiting(f"MLflow at {shown_url(uri)}") if is_waited_for else nullcontext()
     try:
-        yield
+        with _quiet_logs(), notice:
+            yield
     except Sg3flowError:  # has its message already
         raise
     except Exception as error:  # the client raises SQL, HTTP and OS errors of many kinds
-        raise TrackingError(f"MLflow at {shown_url(uri)} {_in_short(error)}") from error
+        failing = _failing_uri(uri, error)
+        reason = explain(error, failing, command=_command(uri))
+        if failing != uri:
+            reason = reason.replace("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+        raise TrackingError(f"MLflow at {shown_url(failing)} {reason}") from error
 
 
-def _in_short(error: Exception) -> str:
-    """The problem and the next step, in a line without secrets."""
-    text = without_secrets(" ".join(str(error).split()))
-    for words, reason in _KNOWN_FAILURES.items():
-        if any(word in text for word in words):
-            return reason
-    if isinstance(error, ValueError | KeyError | TypeError) and not isinstance(error, OSError):
-        reason = f"{type(error).__name__}: {text[:300]}"  # a problem of the client
-        return f"cannot be used: {reason}; check the MLFLOW_* variables, or report it to sg3flow"
-    return f"failed: {text[:300]}; check MLFLOW_TRACKING_URI and that the server is up"
+def _command(uri: str) -> str:
+    """MLflow's own command, for a store that is not in the environment."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow" if is_default_store(uri) else "mlflow"
 
 
-_KNOWN_FAILURES = {
-    ("Connection refused", "Name or service not known", "Temporary failure in name resolution"): (
-        "cannot be reached; check MLFLOW_TRACKING_URI and that the server is up"
-    ),
-    ("timed out", "timeout exception"): "does not answer; check that the server is not stuck",
-    ("error code 401", "401 Client Error", "error code 403", "403 Client Error"): (
-        "refuses us; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the "
-        "permissions of that user"
-    ),
-    ("No space left on device", "too many 500 error", "too many 507 error"): (
-        "failed inside the server; check its log and that its disk is not full"
-    ),
-}
+def _failing_uri(uri: str, error: Exception) -> str:
+    """The store that an error is about: the registry may be another one."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
+    return registry if registry and shown_url(registry) in without_secrets(str(error)) else uri
 
 
 @contextmanager
@@ -125,7 +153,35 @@ def training_run_id(run_dir: Path) -> str | None:
         return None
     store = connect()
     with tracking_errors(store.uri):
-        return find_run(store, described["uid"])
+        return find_training_run(store, described["uid"])
+
+
+def find_training_run(store: Store, uid: str) -> str | None:
+    """The run of a training, in whichever experiment it is.
+
+    The present experiment comes first: a training may have been sent to several.
+    """
+    found = find_run(store, uid)
+    if found is not None:
+        return found
+    others = sorted(run.info.run_id for run in runs_tagged(store, uid, anywhere=True))
+    return others[0] if others else None
+
+
+def experiments_of(store: Store) -> list[str]:
+    """The ids of all experiments."""
+    found, token = [], None
+    while True:
+        page = store.client.search_experiments(page_token=token)
+        found += [str(each.experiment_id) for each in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def experiment_of(store: Store, run_id: str) -> str:
+    """The id of the experiment that a run is in; models of the run belong there too."""
+    return str(store.client.get_run(run_id).info.experiment_id)
 
 
 def find_run(store: Store, uid: str) -> str | None:
@@ -137,24 +193,31 @@ def find_run(store: Store, uid: str) -> str | None:
     return found[0] if found else None
 
 
-def runs_tagged(store: Store, uid: str, *, deleted: bool = False) -> list[Any]:
-    """All runs with this ``uid``; with ``deleted`` only deleted ones."""
+def runs_tagged(
+    store: Store, uid: str, *, deleted: bool = False, anywhere: bool = False
+) -> list[Any]:
+    """All runs with this ``uid`` in the present experiment, or in all experiments.
+
+    Args:
+        deleted: only deleted runs, instead of the others.
+    """
     from mlflow.entities import ViewType
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     wanted = f"tags.`{Tag.UID}` = '{uid}'"
-    return list(store.client.search_runs([store.experiment_id], wanted, view))
+    experiments = experiments_of(store) if anywhere else [store.experiment_id]
+    return list(store.client.search_runs(experiments, wanted, view))
 
 
-def _experiment_id(client: Any) -> str:
+def _experiment_id(client: Any, uri: str) -> str:
     if os.environ.get("MLFLOW_EXPERIMENT_ID"):  # set by `mlflow run`
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sg3flow"
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         # MLflow's default for artifacts depends on the current folder: use one beside our database.
-        local = None if os.environ.get("MLFLOW_TRACKING_URI") else local_artifacts()
-        return str(client.create_experiment(name, local.as_uri() if local else None))
+        place = local_artifacts().as_uri() if is_default_store(uri) else None
+        return str(client.create_experiment(name, place))
     return str(experiment.experiment_id)
 
 
@@ -171,13 +234,16 @@ def _creation_lock(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Silences the forty lines of schema migrations that a new database logs."""
+    """Silences what MLflow logs about a database: forty lines of migrations, and tracebacks.
+
+    An error of the database is raised too, and reported in one line.
+    """
     import logging
 
     names = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -286,6 +352,23 @@ def local_artifact(uri: str) -> Path:
         with tracking_errors(store.uri):
             import mlflow
 
-            return Path(mlflow.artifacts.download_artifacts(uri))
-    except TrackingError as error:
-        raise TrackingError(f"cannot read {uri}: {error}") from None
+            if version := _VERSION_URI.match(uri):
+                find_version(store, *version.groups())  # names what there is instead
+            return require_files(Path(mlflow.artifacts.download_artifacts(uri)), store)
+    except Sg3flowError as error:
+        raise TrackingError(f"cannot read {uri[:200]}: {error}") from None
+
+
+def require_files(path: Path, store: Store) -> Path:
+    """``path`` of a download, which is there: a server answers with an empty list, not an error.
+
+    Raises:
+        TrackingError: it is an empty folder.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        raise TrackingError(f"MLflow at {shown_url(store.uri)} {NO_FILES}")
+    return path
+
+
+# NAME and NUMBER or @ALIAS; a LoggedModel and a version's stage are left to MLflow.
+_VERSION_URI = re.compile(r"models:/([^/@]+)(?:/(?=\d+(?:/|$))|(?=@))(@?[^/]+)")

@@ -15,6 +15,7 @@ from sg3flow.settings import PROJECT_FILES, Tag
 from sg3flow.tracking.event_upload import snapshot_models
 from sg3flow.tracking.mlflow_store import (
     Store,
+    experiments_of,
     find_version,
     open_registry,
     results_of,
@@ -59,7 +60,7 @@ def find_training(store: Store, text: str) -> Any:
         return _training_of(store, get_run(store, run_id))
     text = text.removeprefix("runs:/")
     is_id = _RUN_ID.fullmatch(text) is not None
-    if is_id and (run := _find_run(store, text)) is not None:
+    if is_id and (run := find_run_by_id(store, text)) is not None:
         return _training_of(store, run)
     trainings = list(_trainings(store))
     for meaning, found in _candidates(trainings, text):
@@ -99,7 +100,7 @@ def is_run_name(store: Store, text: str) -> bool:
     if _ALIAS.fullmatch(text) is None:
         return False
     wanted = f"tags.`{Tag.STAGE}` = 'train' AND attributes.run_name = '{text}'"
-    return bool(store.client.search_runs(_experiments(store), wanted, max_results=1))
+    return bool(store.client.search_runs(experiments_of(store), wanted, max_results=1))
 
 
 def get_run(store: Store, run_id: str) -> Any:
@@ -108,13 +109,14 @@ def get_run(store: Store, run_id: str) -> Any:
     Raises:
         TrackingError: MLflow does not have it.
     """
-    run = _find_run(store, run_id)
+    run = find_run_by_id(store, run_id)
     if run is None:
         raise TrackingError(f"MLflow has no run {run_id}")
     return run
 
 
-def _find_run(store: Store, run_id: str) -> Any | None:
+def find_run_by_id(store: Store, run_id: str) -> Any | None:
+    """A run by its full id, also a deleted one; None: MLflow does not have it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -136,12 +138,8 @@ def _training_of(store: Store, run: Any) -> Any:
     return training
 
 
-def _experiments(store: Store) -> list[str]:
-    return [str(each.experiment_id) for each in store.client.search_experiments()]
-
-
 def _trainings(store: Store) -> Iterator[Any]:
-    experiments = _experiments(store)
+    experiments = experiments_of(store)
     wanted, token = f"tags.`{Tag.STAGE}` = 'train'", None
     while True:
         page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
@@ -319,7 +317,7 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
     parent = run.info.run_id
     wanted = f"tags.`{Tag.STAGE}` = 'evaluate' AND tags.`mlflow.parentRunId` = '{parent}'"
     order = ["attributes.start_time DESC"]
-    for child in store.client.search_runs([run.info.experiment_id], wanted, order_by=order):
+    for child in store.client.search_runs(experiments_of(store), wanted, order_by=order):
         names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
         if "metrics.json" in names:
             place = tempfile.mkdtemp(dir=folder)

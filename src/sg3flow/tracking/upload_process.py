@@ -13,13 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from sg3flow.addresses import shown_url
 from sg3flow.errors import Sg3flowError, TrackingError, TrainingInterruptedError
+from sg3flow.progress import waiting
 from sg3flow.runs.run_folder import EVENTS, RUN, read_run
 from sg3flow.settings import TRACKING, Tag
-from sg3flow.tracking.mlflow_store import connect, tracking_uri
+from sg3flow.tracking.mlflow_store import (
+    connect,
+    tracking_uri,
+    work_in_background,
+)
 from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
 from sg3flow.tracking.uploader import Uploader
 
@@ -117,6 +123,15 @@ def _wait(process: "subprocess.Popen[bytes]") -> str:
         process.stdin.flush()
     except OSError:  # it has ended; its exit code is read below
         pass
+    uri = tracking_uri()
+    what = f"the upload to MLflow at {shown_url(uri)}"
+    with nullcontext() if uri.startswith("sqlite:") else waiting(what):
+        return _read_reason(process)
+
+
+def _read_reason(process: "subprocess.Popen[bytes]") -> str:
+    """What the process prints until its end, or why it is not waited for any longer."""
+    assert process.stdout is not None
     output = b""
     while select.select([process.stdout], [], [], _STALL_SEC)[0]:
         chunk = os.read(process.stdout.fileno(), 65536)
@@ -213,6 +228,7 @@ class _Stage:
 def main(folder: Path, stage_pid: int) -> int:
     """Send until the stage ends, and once more after that; 1: something is not sent."""
     stage = _Stage(stage_pid)
+    work_in_background()
     try:
         _send(folder, stage)
     except Exception as error:

@@ -28,6 +28,7 @@ from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
     find_run,
+    find_training_run,
     runs_tagged,
     tracking_errors,
     tracking_uri,
@@ -173,7 +174,7 @@ class Uploader:
         from sg3flow.tracking.event_upload import Target, send_event
 
         training = self._described().get("training")
-        training_id = find_run(store, training["uid"]) if training else None
+        training_id = find_training_run(store, training["uid"]) if training else None
         name = str(training.get("name", "")) if training else ""
         target = Target(store, self.folder, offset.run_id, training_id, name)
         problems: list[TrackingError] = []
