@@ -395,9 +395,9 @@ AUGMENTATION = [
             "filter gains change the power",
         ),
         (
-            "taps[:, None, :, None], groups",
-            "taps[:, None, None, :], groups",
-            "filter along one axis twice",
+            "F.conv2d(flat, taps[:, None, :, None], groups=len(taps))",
+            "flat[..., margin:-margin, :]",
+            "filter along one axis only",
         ),
         (
             "applied = draws.applied(strengths.imgfilter * band_multiplier)",
