@@ -128,6 +128,7 @@ def test_gradients_of_the_main_losses_are_means_over_the_batch():
     real = (batch.real_img.sum([1, 2, 3]) * 0.5 * 3)[:, None]
     loss.backward("Gmain", batch, nimg=0, gain=1)
     expected = (-torch.sigmoid(-fake) * fake / 2).mean()
+    assert loss.G.gain.grad is not None
     assert float(loss.G.gain.grad) == pytest.approx(float(expected), rel=1e-5)
     loss.D.weight.grad = None
     loss.backward("Dmain", batch, nimg=0, gain=1)
