@@ -603,8 +603,8 @@ NETWORKS = [
             "latents normalized over the batch",
         ),
         (
-            "x.reshape(group, n // group, num",
-            "x.reshape(n // group, group, num",
+            "x.reshape(group, n // group, num_channels, c // num_channels, h, w)",
+            "x.reshape(-1, group, num_channels, c // num_channels, h, w).transpose(0, 1)",
             "groups of neighbors",
         ),
         ("y.var(dim=0, unbiased=False)", "y.var(dim=0, unbiased=True)", "unbiased deviation"),
