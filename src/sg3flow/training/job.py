@@ -45,7 +45,12 @@ from sg3flow.training.assembly import (
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
 from sg3flow.training.recorder import grid_size
-from sg3flow.training.transfer import TransferSettings, architecture_of, check_transfer
+from sg3flow.training.transfer import (
+    TransferSettings,
+    architecture_of,
+    check_cbase,
+    check_transfer,
+)
 from sg3flow.training.work_folder import StateFolder
 
 
@@ -274,6 +279,8 @@ def prepare(config: TrainConfig, data: Path) -> Job:
             "16: pack with --resolution, for example 256x256"
         )
     check_transfer(select(TransferSettings, resolved), resolved.freezed, resolution)
+    if not resolved.resume_arch:  # it has the channels of a checkpoint, not those of cbase
+        check_cbase(resolved.cbase, resolution)
     grid_size(resolved.grid, resolution)
     device = pick_device(resolved.device)
     _check_device(device, resolved.bf16, resolved.gpus)

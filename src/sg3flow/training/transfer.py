@@ -71,6 +71,19 @@ def check_transfer(settings: TransferSettings, freezed: int, resolution: int) ->
         )
 
 
+def check_cbase(cbase: int, resolution: int) -> None:
+    """Check that every layer of networks for ``resolution`` pixels has a channel.
+
+    Raises:
+        ConfigError: ``cbase`` is too small; the first block of D has cbase / resolution channels.
+    """
+    if cbase < resolution:
+        raise ConfigError(
+            f"train.cbase is {cbase}, and layers of {resolution} pixels would have no channels; it "
+            f"must be at least {resolution} (default 32768)"
+        )
+
+
 def start_architecture(
     kept: Path,
     networks: Networks | None,
@@ -138,7 +151,9 @@ def architecture_of(
         _check_family(members["G"], settings.cfg, source)
         stored = _stored_kwargs(members["G"], "G", G_kwargs, source)
         G_kwargs = _with_settings(stored, G_kwargs, (*_PRECISION, "magnitude_ema_beta"))
-    if members["D"] is not None:
+    if members["D"] is None:
+        check_cbase(settings.cbase, resolution)
+    else:
         stored = _stored_kwargs(members["D"], "D", D_kwargs, source)
         for part in ("block_kwargs", "epilogue_kwargs"):
             D_kwargs[part] = {**(stored.get(part) or {}), **D_kwargs[part]}
