@@ -38,6 +38,7 @@ NOT_DECIDING = {
     "output_checks": "decides what may be replaced, not what is written",
     "runs.run_folder": "the form of a statistic in a report",
     "serving": "a version carries a copy of the whole package, whatever its weights are",
+    "training.checkpoint_fit": "messages",
     "tracking": "sends what is there to MLflow",
 }
 

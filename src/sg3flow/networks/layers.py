@@ -189,10 +189,8 @@ class MappingNetwork(nn.Module):
         w_avg_beta: float = 0.998,
     ) -> None:
         super().__init__()
-        if z_dim + c_dim < 1 or min(z_dim, c_dim) < 0 or w_dim < 1 or num_layers < 1:
-            raise ValueError(
-                "a mapping network needs an input (z_dim or c_dim), an output (w_dim) and a layer"
-            )
+        if z_dim + c_dim < 1 or min(z_dim, c_dim) < 0 or num_layers < 1:
+            raise ValueError("a mapping network needs an input (z_dim or c_dim) and a layer")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
         embed = (embed_features or w_dim) if c_dim else 0
