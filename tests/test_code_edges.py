@@ -26,7 +26,7 @@ NOT_DECIDING = {
     "git": "provenance",
     "params_file": "reads settings, which are in the fingerprint as values",
     "progress": "shows progress",
-    "resources": "how many processes work at once",
+    "resources": "how many processes work at once; messages about a GPU",
     "settings": "places and names",
     "transfers": "brings a file whose digest is checked",
     "checkpoints": "reads tensors as they are, or fails",
