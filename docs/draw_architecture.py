@@ -48,6 +48,7 @@ BASE = {
     "files",
     "output_checks",
     "progress",
+    "interrupts",
     "addresses",
     "settings",
     "errors",

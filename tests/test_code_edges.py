@@ -24,6 +24,7 @@ NOT_DECIDING = {
     "errors": "messages",
     "files": "writes what it is given",
     "git": "provenance",
+    "interrupts": "answers Ctrl-C",
     "params_file": "reads settings, which are in the fingerprint as values",
     "progress": "shows progress",
     "resources": "how many processes work at once; messages about a GPU",
