@@ -45,7 +45,8 @@ def launch(count: int, command: Sequence[str]) -> None:
     os.environ[LAUNCHED.name] = "1"
     # Threads of several processes on the same cores would slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("", ".agent.server.api"):  # the second has a level of its own
+        logging.getLogger(f"torch.distributed.elastic{name}").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder, stop_with_parent():
         config = LaunchConfig(
             min_nodes=1,
