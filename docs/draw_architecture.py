@@ -44,6 +44,7 @@ BASE = {
     "distributed",
     "git",
     "params_file",
+    "yaml_text",
     "config",
     "files",
     "output_checks",

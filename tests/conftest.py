@@ -24,6 +24,9 @@ from sg3flow.errors import ConfigError
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A process that uploads takes longer to start than most tests to run: those that look at MLflow
+# set it back.
+os.environ.setdefault("SG3FLOW_TRACKING", "off")
 # Tests give themselves empty caches; the kernels are built once for all of them.
 os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
 

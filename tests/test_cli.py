@@ -61,6 +61,49 @@ def test_use_never_loses_settings_made_by_hand(project):
     assert invoke("use", "starter", "--force").exit_code == 0
 
 
+TRAIN = "train --cfg stylegan2 --gpus 1 --batch 4 --gamma 1 --data x.zip --dry-run".split()
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*TRAIN, "--seed", "8589934592"), "train.seed must be at most 4294967295, not 8589934592"),
+        ((*TRAIN, "--gamma", "1e308"), "train.gamma must be at most 1000000, not 1e+308"),
+        ((*TRAIN, "--gamma", "nan"), "train.gamma must be a finite number, not nan"),
+        ((*TRAIN, "--glr", "1e300"), "train.glr must be at most 1, not 1e+300"),
+        ((*TRAIN, "--kimg", "1" + "0" * 30), "train.kimg must be at most 1000000, not 1000000"),
+        ((*TRAIN, "--workers", "10000"), "train.workers must be at most 256, not 10000"),
+        ((*TRAIN, "--seed", DIGITS), "Invalid value for '--seed'"),
+        ((*TRAIN, "--batch-gpu", DIGITS), "a whole number or auto, not '999"),
+        ((*TRAIN, "--metrics", DIGITS), "unknown metric '999"),
+        ("pack --source x --dest o.zip --workers 10000".split(), "Invalid value for '--workers'"),
+        ([*"pack --source . --dest o.zip --resolution".split(), f"{DIGITS}x1"], "WIDTHxHEIGHT"),
+        ("compare a b --psi 1e300".split(), "Invalid value for '--psi'"),
+        ("serve a@b --poll nan".split(), "Invalid value for '--poll'"),
+        (("set", f"train.kimg={DIGITS}"), "an integer of 5000 digits; at most 100 are read"),
+        (("set", f"train.{DIGITS}=1"), "unknown parameter '9999"),
+        (("set", "train.desc=\udcff"), "is not valid YAML: unacceptable character"),
+        (("use", DIGITS), "no recipe '9999"),
+        (("sweep", DIGITS), "is not a number in"),
+        (("fetch", "--dataset", DIGITS), "File name too long: 999"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[-2],
+)
+def test_an_odd_value_is_one_sentence_and_never_a_bug(
+    project, monkeypatch, capsys, arguments, words
+):
+    before = (project / "params.yaml").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["sg3flow", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    message = capsys.readouterr().err
+    assert stop.value.code in (1, 2) and words in message
+    assert message.startswith("error: ") and message.count("\n") == 1 and len(message) < 1020
+    assert "this is a bug" not in message
+    assert (project / "params.yaml").read_bytes() == before
+
+
 def test_summary_says_what_has_not_run_yet(project):
     result = invoke("summary")
     assert result.exit_code == 0

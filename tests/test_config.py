@@ -1,10 +1,16 @@
 """Settings: strict reading, worded errors."""
 
+import math
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import date
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from sg3flow.config import AUTO, PackConfig, TrainConfig, ValidateConfig
+from sg3flow import config
+from sg3flow.config import AUTO, FetchConfig, PackConfig, TrainConfig, ValidateConfig
+from sg3flow.data.image_transform import parse_resolution
 from sg3flow.errors import ConfigError
 from sg3flow.params_file import load_settings
 
@@ -77,6 +83,85 @@ def test_wrong_files_are_named(tmp_path, text, words):
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as error:
         load_settings(TrainConfig, "train", params)
     assert words in str(error.value)
+
+
+CONFIGS = sorted(
+    (each for each in vars(config).values() if isinstance(each, type) and is_dataclass(each)),
+    key=lambda each: each.__name__,
+)
+NUMBERS = [
+    (each, field.name)
+    for each in CONFIGS
+    for field in fields(each)
+    if get_type_hints(each)[field.name] in (int, float)
+]
+
+
+def one_setting(config_type: type, name: str, value: object):
+    """The dataclass with one value given, and the required ones."""
+    needed = {f.name: None for f in fields(config_type) if f.default is MISSING}
+    usual = {"dataset": "starter", "seeds": "0"} | REQUIRED
+    given = {each: usual[each] for each in needed} | {name: value}
+    return load_settings(config_type, "x", overrides=given)
+
+
+@pytest.mark.parametrize(("config_type", "name"), NUMBERS)
+def test_every_number_has_two_bounds_and_no_other_value_passes(config_type, name):
+    (field,) = (each for each in fields(config_type) if each.name == name)
+    low, high = field.metadata["ge"], field.metadata["le"]
+    for bound in (low, high):
+        assert getattr(one_setting(config_type, name, bound), name) == bound
+    wrong = [
+        low - 1,
+        high + 1,
+        10**400,
+        -(10**6000),
+        math.inf,
+        -math.inf,
+        math.nan,
+        True,
+        "x",
+        None,
+    ]
+    for value in [*wrong, [1], {}]:
+        with pytest.raises(ConfigError, match=rf"^x.{name} must be [^\n]{{5,120}}$"):
+            one_setting(config_type, name, value)
+
+
+def test_a_number_where_a_text_of_numbers_is_expected_is_that_text():
+    config = one_setting(PackConfig, "resolution", 256)
+    assert config.resolution == "256"
+    with pytest.raises(ConfigError, match=r"resolution must be WIDTHxHEIGHT .*, not '256'"):
+        parse_resolution(config.resolution)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff.png", "é\ud800"])
+def test_a_text_can_be_a_path_and_can_be_written(value):
+    assert one_setting(PackConfig, "subset", "é/ü").subset == "é/ü"
+    with pytest.raises(ConfigError, match="must be text in UTF-8 without null characters") as error:
+        one_setting(PackConfig, "subset", value)
+    str(error.value).encode()
+    with pytest.raises(ConfigError, match="UTF-8"):
+        one_setting(FetchConfig, "mirrors", ["a", value])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("desc", 5, "x.desc must be a text, not 5; put it in quotes"),
+        ("desc", date(2026, 1, 2), "x.desc must be a text, not a date; put it in quotes"),
+        ("desc", [["a"] * 9] * 9, "x.desc must be a text, not a list of 9"),
+        ("metrics", 3, "x.metrics must be a list, not 3"),
+        ("metrics", [{"a": 1}], "x.metrics[0] must be a text, not a dict of 1"),
+        pytest.param("aug", "n" * 1000, "(1000 characters)", id="choice"),
+        pytest.param("m" * 1000, 1, "(1000 characters)", id="name"),
+        ("grid", True, "x.grid must be a text, not true"),
+    ],
+)
+def test_a_message_has_no_long_value(name, value, words):
+    with pytest.raises(ConfigError) as error:
+        one_setting(TrainConfig, name, value)
+    assert words in str(error.value) and len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,14 @@ def test_values_are_read_when_they_are_asked_for(monkeypatch):
     assert settings.CACHE.path() is None
     monkeypatch.setenv("SG3FLOW_STALL_SEC", "0.5")
     assert settings.STALL_SEC.seconds() == 0.5
-    monkeypatch.setenv("SG3FLOW_STALL_SEC", "soon")
-    assert settings.STALL_SEC.seconds() == 10
+    for value in ("soon", "nan", "inf", "-1", "1e400"):
+        monkeypatch.setenv("SG3FLOW_STALL_SEC", value)
+        assert settings.STALL_SEC.seconds() == 10
 
 
-@pytest.mark.parametrize("value", ["", "0", "65", "-1", "1.5", "many"])
+@pytest.mark.parametrize(
+    "value", ["", "0", "65", "-1", "1.5", "many", "²", pytest.param("9" * 5000, id="long")]
+)
 def test_a_number_out_of_bounds_is_an_error(monkeypatch, value):
     monkeypatch.setenv("SG3FLOW_SERVE_TOGETHER", value)
     with pytest.raises(ConfigError, match="SG3FLOW_SERVE_TOGETHER must be a whole number from 1"):

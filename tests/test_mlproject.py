@@ -98,7 +98,7 @@ def test_the_environment_names_what_there_is():
 
 
 def mlflow_run(folder: Path, uri: str, *arguments: str, **variables: str):
-    dropped = ("MLFLOW_", "SG3FLOW_STATE", "DVC_", "GIT_", "PYTHONPATH")
+    dropped = ("MLFLOW_", "SG3FLOW_STATE", "SG3FLOW_TRACKING", "DVC_", "GIT_", "PYTHONPATH")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     environment = (
         kept

@@ -73,7 +73,9 @@ def test_a_line_torn_by_a_full_disk_is_not_glued_to_the_next(tmp_path):
     assert [row["kind"] for row in read_whole_lines(path)] == ["begin"] * 3 + ["end"]
 
 
-@pytest.mark.parametrize("damage", ['{"nimg": 1{"nimg": 2}', "7", "\0\0"])
+@pytest.mark.parametrize(
+    "damage", ['{"nimg": 1{"nimg": 2}', "7", "\0\0", pytest.param("[" * 100_000, id="deep")]
+)
 def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "stats.jsonl"
     path.write_text('{"nimg": 0}\n' + damage + '\n{"nimg": 3}\n')

@@ -54,6 +54,8 @@ def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_pat
         ("gamma", "1", "factors must be 2 to 20 positive numbers"),
         ("gamma", "1,x", "factors must be numbers such as"),
         ("gamma", "1,-2", "positive numbers"),
+        ("kimg", "1,1e308", "train.kimg is 2; .* times that is too large"),
+        ("gamma", "1,1e7", "train.gamma must be at most 1000000"),
         ("gamma", "1,1.00000001", "give the same value twice"),
     ],
 )

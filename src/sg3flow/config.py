@@ -16,6 +16,14 @@ CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
 AUTO = -1  # `batch_gpu: auto`
 
+# Bounds far beyond any use: a value above is a typing error, found before hours of work.
+MOST_BATCH = 65_536
+MOST_IMAGES = 10**9
+MOST_KIMG = 1_000_000
+MOST_PIXELS = 1_000_000
+MOST_SEED = 2**32 - 1  # of NumPy's generator
+MOST_WORKERS = 256
+
 
 def setting(
     default: Any = dataclasses.MISSING,
@@ -25,12 +33,14 @@ def setting(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: Mapping[str, int] | None = None,
+    numbers: bool = False,
     former: str = "",
 ) -> Any:
     """A dataclass field with the metadata that checks its values and describes its option.
 
     Args:
         words: words accepted instead of a whole number, each with the number it means.
+        numbers: for a text: a number without quotes in a params file is accepted too.
         former: the setting's earlier name, still accepted in params files; empty: none.
     """
     metadata = {
@@ -39,6 +49,7 @@ def setting(
         "le": le,
         "choices": choices,
         "words": words,
+        "numbers": numbers,
         "former": former,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -60,7 +71,7 @@ class FetchConfig:
     )
     images: int = setting(600, ge=3, le=1_000_000, help="starter: number of images to draw")
     resolution: int = setting(128, ge=16, le=1024, help="starter: side of the images in pixels")
-    seed: int = setting(0, ge=0, help="starter: random seed of the drawings")
+    seed: int = setting(0, ge=0, le=2**63 - 1, help="starter: random seed of the drawings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +80,9 @@ class PackConfig:
 
     subset: str = setting("", help="subfolder of the source to pack; empty: the whole source")
     resolution: str = setting(
-        "", help="size of the packed images as WIDTHxHEIGHT, e.g. 256x256; empty: keep theirs"
+        "",
+        numbers=True,
+        help="size of the packed images as WIDTHxHEIGHT, e.g. 256x256; empty: keep theirs",
     )
     transform: str = setting(
         "none",
@@ -80,7 +93,10 @@ class PackConfig:
         "any", choices=("any", "square"), help="square: leave out images that are not square"
     )
     min_side: int = setting(
-        0, ge=0, help="leave out images with a side shorter than this many pixels; 0: keep all"
+        0,
+        ge=0,
+        le=MOST_PIXELS,
+        help="leave out images with a side shorter than this many pixels; 0: keep all",
     )
     mode: str = setting(
         "keep",
@@ -90,7 +106,9 @@ class PackConfig:
     background: str = setting(
         "white", help="color behind transparent parts: a color name or #RRGGBB"
     )
-    max_images: int = setting(0, ge=0, help="maximum number of images to pack; 0: no limit")
+    max_images: int = setting(
+        0, ge=0, le=MOST_IMAGES, help="maximum number of images to pack; 0: no limit"
+    )
     labels: str = setting(
         "json",
         choices=("json", "folders", "csv", "none"),
@@ -114,6 +132,7 @@ class PackConfig:
     max_rejects: int = setting(
         0,
         ge=0,
+        le=MOST_IMAGES,
         help="maximum number of images left out as unreadable, too small or not square; more "
         "are an error",
     )
@@ -123,23 +142,27 @@ class PackConfig:
 class ValidateConfig:
     """Thresholds of the data validation."""
 
-    min_images: int = setting(1, ge=1, help="minimum number of images in the packed set")
-    min_class_images: int = setting(
-        1, ge=1, help="minimum number of images per class in a labeled set"
+    min_images: int = setting(
+        1, ge=1, le=MOST_IMAGES, help="minimum number of images in the packed set"
     )
-    classes: int = setting(0, ge=0, help="expected number of classes; 0: any")
+    min_class_images: int = setting(
+        1, ge=1, le=MOST_IMAGES, help="minimum number of images per class in a labeled set"
+    )
+    classes: int = setting(0, ge=0, le=MOST_IMAGES, help="expected number of classes; 0: any")
     source_counts: tuple[str, ...] = setting(
         (), help="expected number of images in folders of the source, as FOLDER=NUMBER"
     )
     min_contrast: float = setting(
         2.0,
         ge=0,
+        le=255,
         help="minimum standard deviation of an image's gray values (0-255); below it the image "
         "counts as blank",
     )
     max_rejects: int = setting(
         0,
         ge=0,
+        le=MOST_IMAGES,
         help="maximum number of images that packing left out as unreadable, too small or not "
         "square",
     )
@@ -164,6 +187,7 @@ class ValidateConfig:
     min_sharpness: float = setting(
         4.0,
         ge=0,
+        le=10_000,
         help="warn about images below this sharpness (standard deviation of the Laplacian of the "
         "gray values) as blurred",
     )
@@ -205,11 +229,14 @@ class TrainConfig:
 
     cfg: str = setting(choices=CONFIGS, help="network architecture")
     gpus: int = setting(
-        ge=1, help="number of training processes: one per GPU; on a CPU, they share its cores"
+        ge=1,
+        le=1024,
+        help="number of training processes: one per GPU; on a CPU, they share its cores",
     )
-    batch: int = setting(ge=1, help="images per training step, over all GPUs")
+    batch: int = setting(ge=1, le=MOST_BATCH, help="images per training step, over all GPUs")
     gamma: float = setting(
         ge=0,
+        le=1_000_000,
         help="weight of the R1 regularization; start with 0.5 at 128 px, 2 at 256, 8 at 512, 32 "
         "at 1024 (for batch 32)",
     )
@@ -227,27 +254,38 @@ class TrainConfig:
     resume_arch: bool = setting(
         False, help="use the architecture of --resume instead of cbase, cmax and map-depth"
     )
-    freezed: int = setting(0, ge=0, help="number of discriminator layers to freeze, first to last")
+    freezed: int = setting(
+        0, ge=0, le=1000, help="number of discriminator layers to freeze, first to last"
+    )
     p: float = setting(0.2, ge=0, le=1, help="augmentation probability with --aug fixed")
     target: float = setting(0.6, ge=0, le=1, help="ADA target value with --aug ada")
     batch_gpu: int = setting(
         0,
         ge=0,
+        le=MOST_BATCH,
         words={"auto": AUTO},
         help="images per GPU in one forward pass; 0: batch / gpus; auto: as many as fit into "
         "memory",
     )
-    cbase: int = setting(32768, ge=1, help="capacity multiplier of the networks")
-    cmax: int = setting(512, ge=1, help="maximum number of feature maps per layer")
-    glr: float = setting(0.0, ge=0, help="generator learning rate; 0: 0.0025 (stylegan2: 0.002)")
-    dlr: float = setting(0.002, ge=0, help="discriminator learning rate")
-    map_depth: int = setting(0, ge=0, help="number of mapping network layers; 0: 2 (stylegan2: 8)")
-    mbstd_group: int = setting(4, ge=1, help="minibatch standard deviation group size")
+    cbase: int = setting(32768, ge=1, le=2**20, help="capacity multiplier of the networks")
+    cmax: int = setting(512, ge=1, le=8192, help="maximum number of feature maps per layer")
+    glr: float = setting(
+        0.0, ge=0, le=1, help="generator learning rate; 0: 0.0025 (stylegan2: 0.002)"
+    )
+    dlr: float = setting(0.002, ge=0, le=1, help="discriminator learning rate")
+    map_depth: int = setting(
+        0, ge=0, le=100, help="number of mapping network layers; 0: 2 (stylegan2: 8)"
+    )
+    mbstd_group: int = setting(
+        4, ge=1, le=MOST_BATCH, help="minibatch standard deviation group size"
+    )
     desc: str = setting("", help="text to include in the run's name")
-    kimg: int = setting(25000, ge=1, help="training length in thousands of real images")
-    tick: int = setting(4, ge=1, help="thousands of images between two reports")
-    snap: int = setting(50, ge=1, help="number of ticks between two snapshots")
-    seed: int = setting(0, ge=0, help="random seed of the training")
+    kimg: int = setting(
+        25000, ge=1, le=MOST_KIMG, help="training length in thousands of real images"
+    )
+    tick: int = setting(4, ge=1, le=MOST_KIMG, help="thousands of images between two reports")
+    snap: int = setting(50, ge=1, le=MOST_KIMG, help="number of ticks between two snapshots")
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the training")
     fp32: bool = setting(False, help="train without half precision on a GPU")
     bf16: bool = setting(False, help="use bfloat16 instead of float16 for half precision")
     optimizer: str = setting(
@@ -259,6 +297,7 @@ class TrainConfig:
     max_nonfinite_updates: int = setting(
         1000,
         ge=0,
+        le=10**9,
         help="updates with non-finite gradients between two reports that end the training; "
         "0: no limit",
         former="max_repairs",
@@ -269,10 +308,15 @@ class TrainConfig:
         "leave them to the evaluate stage",
     )
     workers: int = setting(
-        3, ge=0, help="number of data loading processes; 0: load in the training process"
+        3,
+        ge=0,
+        le=MOST_WORKERS,
+        help="number of data loading processes; 0: load in the training process",
     )
     grid: str = setting(
-        "", help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K"
+        "",
+        numbers=True,
+        help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K",
     )
     device: str = setting("auto", choices=DEVICES, help="device to train on")
 
@@ -291,10 +335,12 @@ class EvaluateNetworkConfig:
     seed: int = setting(
         0,
         ge=0,
-        le=2**32 - 1,
+        le=MOST_SEED,
         help="random seed of the generated images, and of the motions of equivariance metrics",
     )
-    batch: int = setting(32, ge=1, help="images per batch; affects only speed and memory")
+    batch: int = setting(
+        32, ge=1, le=MOST_BATCH, help="images per batch; affects only speed and memory"
+    )
     device: str = setting("auto", choices=DEVICES, help="device to compute on")
 
 
@@ -307,8 +353,10 @@ class EvaluateImagesConfig:
         help="metrics to compute: fid, kid, pr3, dc5, is, mem, swd; without pretrained weights: "
         "fd_random, kid_random…",
     )
-    seed: int = setting(0, ge=0, le=2**32 - 1, help="random seed of the samples that metrics draw")
-    batch: int = setting(32, ge=1, help="images per batch; affects only speed and memory")
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples that metrics draw")
+    batch: int = setting(
+        32, ge=1, le=MOST_BATCH, help="images per batch; affects only speed and memory"
+    )
     device: str = setting("auto", choices=DEVICES, help="device to compute on")
 
 
@@ -326,17 +374,26 @@ class EvaluateConfig(EvaluateNetworkConfig):
 class RenderConfig:
     """What the pipeline renders from the best snapshot."""
 
-    seeds: str = setting("0-23", help="seeds of the image grid, e.g. 0,3-7")
+    seeds: str = setting("0-23", numbers=True, help="seeds of the image grid, e.g. 0,3-7")
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of grid, images and video")
     class_index: int = setting(
-        -1, ge=-1, help="class to render from a conditional model; -1: all classes in turn"
+        -1,
+        ge=-1,
+        le=MOST_IMAGES,
+        help="class to render from a conditional model; -1: all classes in turn",
     )
-    sweep_seeds: str = setting("0-5", help="seeds of the truncation sweep, one per row")
+    sweep_seeds: str = setting(
+        "0-5", numbers=True, help="seeds of the truncation sweep, one per row"
+    )
     sweep_truncs: str = setting(
-        "0,0.3,0.5,0.7,1", help="values of psi of the truncation sweep, one per column"
+        "0,0.3,0.5,0.7,1",
+        numbers=True,
+        help="values of psi of the truncation sweep, one per column",
     )
-    video_seeds: str = setting("0-3", help="seeds of the keyframes, distributed over the tiles")
-    video_grid: str = setting("1x1", help="tiles of the video as COLUMNSxROWS")
+    video_seeds: str = setting(
+        "0-3", numbers=True, help="seeds of the keyframes, distributed over the tiles"
+    )
+    video_grid: str = setting("1x1", numbers=True, help="tiles of the video as COLUMNSxROWS")
     video_frames: int = setting(
         60, ge=1, le=10000, help="number of frames from one keyframe to the next"
     )
@@ -354,7 +411,7 @@ class RenderOptionsConfig:
     translate: str = setting(
         "0,0", help="translation x,y in units of the image width; StyleGAN3 only"
     )
-    rotate: float = setting(0.0, help="rotation in degrees; StyleGAN3 only")
+    rotate: float = setting(0.0, ge=-36000, le=36000, help="rotation in degrees; StyleGAN3 only")
     device: str = setting("auto", choices=DEVICES, help="device to render on")
 
 

@@ -13,14 +13,16 @@
     `-- TrainingInterruptedError    a training was asked to stop; it can be resumed
 
 A message is one line that names the thing, the rule, the value found and the next step. A stage
-prints it and exits with a non-zero code; the traceback appears only with ``--debug``.
+prints it and exits with a non-zero code; the traceback appears only with ``--debug``. A value that
+a file or a user gave goes into a message through ``cut`` (a text) or ``described`` (any value).
 """
 
 import difflib
 import json
+import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ class Sg3flowError(Exception):
 
     def __init__(self, message: str = "") -> None:
         # Names of files in a message may hold line breaks.
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(bounded_message(" ".join(message.splitlines())))
 
 
 class ConfigError(Sg3flowError):
@@ -73,11 +75,49 @@ class TrainingInterruptedError(Sg3flowError):
     """A training was asked to stop before its end; the same command resumes it."""
 
 
+_MOST_OF_A_VALUE, _MOST_OF_A_MESSAGE, _END_OF_A_MESSAGE = 60, 1000, 300
+_MOST_BITS, _MOST_OF_A_NAME = 128, 250
+
+
+def cut(text: str, most: int = _MOST_OF_A_VALUE) -> str:
+    """``text`` for a message: a long one is its start, and its length."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def described(value: object) -> str:
+    """A value of a file or a user, for a message; never its whole text.
+
+    With aliases, a small YAML file holds lists whose text takes gigabytes, and Python refuses to
+    print an integer of thousands of digits.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{cut(value)}'"
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"an integer of {int(value.bit_length() * math.log10(2)) + 1} digits"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Sized):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def bounded_message(text: str) -> str:
+    """``text`` as UTF-8, without its middle if it is very long; its end tells the next step."""
+    text = text.encode(errors="backslashreplace").decode()  # a path may hold any bytes
+    if len(text) <= _MOST_OF_A_MESSAGE:
+        return text
+    return f"{text[: _MOST_OF_A_MESSAGE - _END_OF_A_MESSAGE]} … {text[-_END_OF_A_MESSAGE:]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the known name closest to ``name``, or an empty string.
 
     Case does not count, except between known names that differ only in case.
     """
+    if len(name) > _MOST_OF_A_NAME:  # slow to compare
+        return ""
     by_lower: dict[str, list[str]] = {}
     for each in known:
         by_lower.setdefault(each.lower(), []).append(each)

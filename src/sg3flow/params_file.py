@@ -1,12 +1,15 @@
 """Read and check params files, and set values in them; comments and order are kept."""
 
 import dataclasses
+import datetime
 import io
+import json
 import math
 import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from sg3flow.config import (
     TrainConfig,
     ValidateConfig,
 )
-from sg3flow.errors import ConfigError, nearest
+from sg3flow.errors import ConfigError, cut, described, nearest
 from sg3flow.files import write_text
+from sg3flow.yaml_text import line_end, load_yaml, with_value
 
 SECTIONS: dict[str, type[Any]] = {
     "fetch": FetchConfig,
@@ -35,6 +39,7 @@ SECTIONS: dict[str, type[Any]] = {
 
 # Lists and texts may contain spaces, so a value ends only before the next SECTION.NAME=.
 _BETWEEN = re.compile(r"\s+(?=[a-z]+\.[\w-]+=)")
+_MARK = "\ufeff"  # some editors write it at the start of a file
 
 
 def set_values(params: Path, assignments: Sequence[str]) -> str:
@@ -47,52 +52,82 @@ def set_values(params: Path, assignments: Sequence[str]) -> str:
     Raises:
         ConfigError: malformed, an unknown name or a wrong value; the file is unchanged.
     """
-    from ruamel.yaml import YAML
-
     given = [each for text in assignments for each in _BETWEEN.split(text.strip()) if each]
     if not given:
         raise ConfigError("nothing to set; give SECTION.NAME=VALUE, e.g. train.gamma=2")
-    read_params(params)
+    mark, text = _params_text(params)
+    for assignment in given:
+        text = _assigned(text, assignment, params)
+    write_text(params, mark + text)
+    return f"{params.name}: {', '.join(map(cut, given))}"
+
+
+def _assigned(text: str, assignment: str, params: Path) -> str:
+    """The text of a params file after one assignment, whose value has been checked."""
+    section, name, written, value = _parsed(assignment)
+    content = _mapping(text, params)
+    values = content.get(section)
+    values = dict(values) if isinstance(values, Mapping) else {}
+    current = _current_names(SECTIONS[section])
+    name = current.get(name, name)
+    name = next((str(k) for k in values if current.get(_field_name(k)) == name), name)
+    values[name] = value
+    load_settings(SECTIONS[section], section, overrides=values)
+    expected = {**content, section: values}
+    for edit in (with_value, _rewritten):
+        edited = edit(text, section, name, written)
+        with suppress(ConfigError):
+            if edited is not None and _mapping(edited, params) == expected:
+                return edited
+    raise ConfigError(
+        f"{section}.{name} cannot be changed alone in {params}: an anchor or alias of YAML is near "
+        "it; edit the file"
+    )
+
+
+def _rewritten(text: str, section: str, name: str, written: str) -> str:
+    """As ``with_value``, for places that it cannot edit: the layout of other lines may change."""
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 100
-    content = yaml.load(params.read_text(encoding="utf-8"))
-    for assignment in given:
-        section, name, value = _parsed(assignment)
-        if not isinstance(content.get(section), dict):
-            content[section] = {}
-        current = _current_names(SECTIONS[section])
-        name = current.get(name, name)
-        spelled = (k for k in content[section] if current.get(_field_name(k)) == name)
-        content[section][next(spelled, name)] = value
-        load_settings(SECTIONS[section], section, overrides=content[section])
+    content = yaml.load(text.replace("\r\n", "\n"))
+    if not isinstance(content.get(section), dict):
+        content[section] = {}
+    content[section][name] = load_yaml(written, written)
     stream = io.StringIO()
     yaml.dump(content, stream)
-    write_text(params, stream.getvalue())
-    return f"{params.name}: {', '.join(given)}"
+    return stream.getvalue().replace("\n", line_end(text))
 
 
-def _parsed(assignment: str) -> tuple[str, str, Any]:
-    """Section, name and value of one assignment."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+def _parsed(assignment: str) -> tuple[str, str, str, Any]:
+    """Section, name, and value of one assignment: the value as YAML on one line, and read."""
     target, equals, text = assignment.partition("=")
     section, dot, name = target.partition(".")
     if not equals or not dot:
-        raise ConfigError(f"'{assignment}' must be SECTION.NAME=VALUE, e.g. train.gamma=2")
+        raise ConfigError(f"'{cut(assignment)}' must be SECTION.NAME=VALUE, e.g. train.gamma=2")
     if section not in SECTIONS:
         hint = nearest(section, SECTIONS)
         raise ConfigError(
-            f"unknown section '{section}'{hint}; the sections are {', '.join(SECTIONS)}"
+            f"unknown section '{cut(section)}'{hint}; the sections are {', '.join(SECTIONS)}"
         )
+    name = name.replace("-", "_")
     try:
-        value = YAML(typ="safe", pure=True).load(text) if text else ""
-    except YAMLError:
-        raise ConfigError(
-            f"'{text}' in {assignment} is not valid YAML; put a text in quotes"
-        ) from None
-    return section, name.replace("-", "_"), value
+        value = load_yaml(text, "the value") if text else ""
+    except ConfigError as error:
+        raise ConfigError(f"{error}: {cut(assignment)}; put a text in quotes") from None
+    kinds = typing.get_type_hints(SECTIONS[section])
+    if kinds.get(_current_names(SECTIONS[section]).get(name, "")) is str and _is_unquoted(value):
+        value = text.strip()  # `desc=2026`: a value of a text setting is a text
+        return section, name, json.dumps(value), value
+    written = text.strip() if text.isprintable() else json.dumps(value, default=str)
+    return section, name, written or '""', value
+
+
+def _is_unquoted(value: Any) -> bool:
+    """Whether YAML took a text without quotes for a number or a date."""
+    return isinstance(value, int | float | datetime.date) and not isinstance(value, bool)
 
 
 def load_settings(
@@ -141,7 +176,7 @@ def _current_names(config_type: type[Any]) -> dict[str, str]:
 
 
 def _field_name(key: object) -> str:
-    return str(key).replace("-", "_")
+    return (key if isinstance(key, str) else described(key)).replace("-", "_")
 
 
 def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> dict[str, Any]:
@@ -157,7 +192,7 @@ def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> d
         name = _field_name(key)
         if name not in current:
             hint = nearest(name, current.values())
-            raise ConfigError(f"unknown parameter '{key}' in {where}{hint}")
+            raise ConfigError(f"unknown parameter {described(key)} in {where}{hint}")
         field = current[name]
         if used.setdefault(field, name) != name:
             former = name if name != field else used[field]
@@ -173,20 +208,22 @@ def check_value(
 ) -> Any:
     """Check a value against its field's type, range and choices; returns it in that type."""
     wanted = typing.get_type_hints(config_type)[field.name]
-    words = field.metadata.get("words") or {}
+    words, numbers = (field.metadata.get(key) for key in ("words", "numbers"))
     if isinstance(value, str) and words:
         if value in words:
             return words[value]
         value = _whole_number(label, value, words)
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        value = described(value)  # `seeds: 5`
     value = _typed(label, value, wanted)
     choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
     if choices is not None and value not in choices:
-        hint = nearest(str(value), choices)
-        raise ConfigError(f"{label} must be one of {', '.join(choices)}, not '{value}'{hint}")
+        hint = nearest(value, choices)
+        raise ConfigError(f"{label} must be one of {', '.join(choices)}, not '{cut(value)}'{hint}")
     if ge is not None and value < ge:
-        raise ConfigError(f"{label} must be at least {ge}, not {value}")
+        raise ConfigError(f"{label} must be at least {ge}, not {described(value)}")
     if le is not None and value > le:
-        raise ConfigError(f"{label} must be at most {le}, not {value}")
+        raise ConfigError(f"{label} must be at most {le}, not {described(value)}")
     return value
 
 
@@ -198,14 +235,14 @@ def parse_pair(text: str, label: str) -> tuple[int, int]:
     """
     match = re.fullmatch("([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
     if match is None:
-        raise ConfigError(f"{label} must be two whole numbers like 3x2, not '{text[:60]}'")
+        raise ConfigError(f"{label} must be two whole numbers like 3x2, not '{cut(text)}'")
     return int(match[1]), int(match[2])
 
 
 def _whole_number(label: str, text: str, words: Mapping[str, int]) -> int:
     """Parse a number given as text, for a setting that also accepts words."""
     if not re.fullmatch("-?[0-9]{1,9}", text):
-        raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{text[:60]}'")
+        raise ConfigError(f"{label} must be a whole number or {'|'.join(words)}, not '{cut(text)}'")
     return int(text)
 
 
@@ -214,24 +251,41 @@ def _typed(label: str, value: Any, wanted: Any) -> Any:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{label} must be a list, not {value!r}")
+            raise ConfigError(f"{label} must be a list, not {described(value)}")
         item_type = typing.get_args(wanted)[0]
         return tuple(_typed(f"{label}[{i}]", item, item_type) for i, item in enumerate(value))
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ConfigError(f"{label} must be a finite number, not {value}")
-        return float(value)
+        return _finite(label, value)
     # bool is a subclass of int: `gpus: true` must not pass as 1.
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        raise ConfigError(f"{label} must be {words[wanted]}, not {value!r}")
-    return wanted(value)  # ruamel returns subclasses of int, float and str
+        quotes = "; put it in quotes" if wanted is str and _is_unquoted(value) else ""
+        raise ConfigError(f"{label} must be {words[wanted]}, not {described(value)}{quotes}")
+    if wanted is str:
+        _check_text(label, value)
+    return wanted(value)
+
+
+def _finite(label: str, value: int | float) -> float:
+    with suppress(OverflowError):  # an integer of more than 300 digits
+        if math.isfinite(value):
+            return float(value)
+    raise ConfigError(f"{label} must be a finite number, not {described(value)}")
+
+
+def _check_text(label: str, value: str) -> None:
+    """Refuse a text that can be no path, or cannot be written to a file.
+
+    Python reads a path of the command line that is not UTF-8 as a text with lone surrogates.
+    """
+    if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+        raise ConfigError(f"{label} must be text in UTF-8 without null characters: {cut(value)!a}")
 
 
 def _read_section(path: Path, section: str) -> Mapping[str, Any]:
     content = read_params(path)
     if section not in content:
-        hint = nearest(section, map(str, content))
+        hint = nearest(section, (key for key in content if isinstance(key, str)))
         raise ConfigError(f"{path} has no section '{section}'{hint}")
     if not isinstance(content[section], Mapping):
         raise ConfigError(f"section '{section}' of {path} must hold names and values")
@@ -242,18 +296,26 @@ def read_params(path: Path) -> Mapping[str, Any]:
     """Read a params file as YAML 1.2, like DVC: ``1e-8`` is a number and ``on`` a text.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or is not a mapping.
+        ConfigError: the file is missing, is not YAML, exceeds a limit, or is not a mapping.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    return _mapping(_params_text(path)[1], path)
 
+
+def _params_text(path: Path) -> tuple[str, str]:
+    """The byte order mark of a params file, if it has one, and its text with its line ends."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode()
     except FileNotFoundError:
         raise ConfigError(f"no params file at {path}; copy one from recipes/") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    bare = text.removeprefix(_MARK)
+    return text[: len(text) - len(bare)], bare
+
+
+def _mapping(text: str, path: Path) -> Mapping[str, Any]:
+    content = load_yaml(text, str(path))
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} must hold one section per stage, not {type(content).__name__}")
+        found = "nothing" if content is None else described(content)
+        raise ConfigError(f"{path} must hold one section per stage, not {found}")
     return content

@@ -4,7 +4,9 @@ Nothing is read at import: a variable is read whenever its value is asked for. `
 lists the same variables for users.
 """
 
+import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +44,12 @@ class Variable:
         return Path(given).expanduser() if given else None
 
     def seconds(self) -> float:
-        """The value as a number; one that cannot be read counts as not set."""
+        """The value as a number; one that is no time counts as not set."""
         try:
-            return float(self.text())
+            given = float(self.text())
         except ValueError:
-            return float(self.default)
+            given = math.nan
+        return given if 0 <= given < math.inf else float(self.default)
 
     def whole_number(self) -> int:
         """The value as a whole number.
@@ -55,7 +58,7 @@ class Variable:
             ConfigError: it is none, or is out of bounds.
         """
         text, low, high = self.text(), self.least, self.most
-        if not (text.isdecimal() and low <= int(text) <= high):
+        if not (re.fullmatch("[0-9]{1,9}", text) and low <= int(text) <= high):
             raise ConfigError(
                 f"{self.name} must be a whole number from {low} to {high}, not '{text[:40]}'"
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -238,7 +239,7 @@ class Transfer:
         headers = response.headers
         length = headers.get("Content-Length", "")
         is_encoded = _is_encoded(response)
-        total = int(length) if length.isdigit() and not is_encoded else None
+        total = None if is_encoded else _number(length)
         etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         return Version(address_mark(self.url), etag, last_modified, total, is_encoded)
 
@@ -308,7 +309,7 @@ def _is_encoded(response: requests.Response) -> bool:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _is_page(start: bytes) -> bool:

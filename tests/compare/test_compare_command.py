@@ -227,7 +227,7 @@ def test_bad_requests_are_refused_before_any_work(project, arguments, words):
 def test_a_bad_look_stops_and_a_foreign_page_stays(project, run_folder):
     folder = run_folder("folder")
     psi = compare(folder, folder, "--psi", "nan")
-    assert psi.exit_code == 1 and "psi must be a finite number" in psi.stderr
+    assert psi.exit_code == 2 and "Invalid value for '--psi'" in psi.stderr
     (project / "mine.html").write_text("mine")
     foreign = compare(folder, folder, "--out", "mine.html")
     assert foreign.exit_code == 1 and "not a comparison page made by" in foreign.stderr

@@ -86,13 +86,22 @@ def _make_tiny(path: Path) -> None:
         yaml.dump(params, stream)
 
 
-def test_every_command_works(page, blocks, clone, environment):
+@pytest.fixture(scope="module")
+def experiments() -> set[str]:
+    """The commands so far that made an experiment of the clone: two pages may show the same."""
+    return set()
+
+
+def test_every_command_works(page, blocks, clone, environment, experiments):
     from_port = _free_ports()
     with ExitStack() as servers:
         for block in blocks:
             if not block.runs_here:
                 continue
-            text = re.sub(r"\b(?:50[0-9]{2}|9000)\b", lambda m: str(from_port[m[0]]), block.text)
+            lines = block.text.splitlines(keepends=True)
+            text = "".join(line for line in lines if line not in experiments)
+            experiments |= {line for line in lines if line.startswith("dvc exp run --name ")}
+            text = re.sub(r"\b(?:50[0-9]{2}|9000)\b", lambda m: str(from_port[m[0]]), text)
             if block.is_server:
                 servers.enter_context(_serving(text, clone, environment))
             else:

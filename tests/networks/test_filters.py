@@ -3,6 +3,8 @@ import pytest
 import scipy.integrate
 import scipy.signal
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sg3flow.networks.layer_schedule import lowpass_filter
 
@@ -27,6 +29,19 @@ def test_separable_is_a_kaiser_windowed_sinc():
     expected = np.sinc(2 * cutoff * t) * np.kaiser(taps, scipy.signal.kaiser_beta(atten))
     found = lowpass_filter(taps, cutoff, width, fs).numpy()
     np.testing.assert_allclose(found, expected / expected.sum(), atol=1e-7)
+
+
+@given(
+    taps=st.integers(2, 64),
+    cutoff=st.floats(0.01, 0.99),
+    width=st.floats(0.01, 2),
+    rate=st.sampled_from([16.0, 64.0, 2048.0, 53.0]),
+)
+def test_separable_has_the_bits_of_firwin(taps, cutoff, width, rate):
+    arguments = {"cutoff": cutoff * rate / 2, "width": width * rate / 2}
+    expected = scipy.signal.firwin(taps, fs=rate, **arguments).astype(np.float32)
+    found = lowpass_filter(taps, sampling_rate=rate, **arguments).numpy()
+    assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("taps", [12, 13])

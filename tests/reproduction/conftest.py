@@ -24,7 +24,7 @@ class Project:
     folder: Path
 
     def __call__(self, *command: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        dropped = ("MLFLOW_", "SG3FLOW_STATE", "DVC_", "GIT_")
+        dropped = ("MLFLOW_", "SG3FLOW_STATE", "SG3FLOW_TRACKING", "DVC_", "GIT_")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         environment = kept | {
             "PYTHONPATH": str(self.folder / "src"),

@@ -153,7 +153,18 @@ def test_folders_without_a_record(copy):
     change(copy, "provenance.json", compute={})
     with pytest.raises(DataError, match=r"is damaged: it lacks compute\.device"):
         read_record(copy)
-    change(copy, "provenance.json", compute=told["compute"], data=[1])
+    change(copy, "provenance.json", compute=told["compute"])
+    for prefix in ("../../..", "/etc", "a/../../b"):
+        change_code(copy, prefix=prefix)
+        with pytest.raises(DataError, match=r"code\.prefix leads out of a folder"):
+            read_record(copy)
+    change(copy, "provenance.json", code=told["code"])
+    uid = json.loads((copy / "run.json").read_text())["uid"]
+    change(copy, "run.json", uid="../../x")
+    with pytest.raises(DataError, match=r"its run\.uid or"):
+        read_record(copy)
+    change(copy, "run.json", uid=uid)
+    change(copy, "provenance.json", data=[1])
     with pytest.raises(DataError, match=r"it lacks data\.path"):
         read_record(copy)
     (copy / "provenance.json").unlink()

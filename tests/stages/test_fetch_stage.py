@@ -47,6 +47,7 @@ class Stage:
 def test_starter_from_params_and_tracked(stage: Stage) -> None:
     params = stage.folder / "params.yaml"
     params.write_text("fetch:\n  dataset: starter\n  images: 9\n  resolution: 16\n")
+    stage.environment["SG3FLOW_TRACKING"] = ""
     done = stage("--params", params, "--dest", "data/raw")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "9 images of starter in data/raw\n"

@@ -176,7 +176,7 @@ class Team:
 
 
 def outside_environment() -> dict[str, str]:
-    prefixes = ("MLFLOW_", "AWS_", "PG", "TEAM_", "SG3FLOW_STATE", "DVC_")
+    prefixes = ("MLFLOW_", "AWS_", "PG", "TEAM_", "SG3FLOW_STATE", "SG3FLOW_TRACKING", "DVC_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 

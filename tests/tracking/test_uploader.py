@@ -217,6 +217,17 @@ def test_a_damaged_line_is_named(run_folder, write_run_folder, own_project):
     assert "all sent" in result.stdout  # of the other run
 
 
+@pytest.mark.parametrize("name", ["../params.yaml", "/params.yaml", "files/../../params.yaml"])
+def test_no_file_outside_of_the_run_is_sent(run_folder, write_run_folder, own_project, name):
+    write_run_folder(own_project / "state" / "other" / "run")
+    Outbox(run_folder).note("artifact", file=name)
+    result = sync()
+    assert (
+        result.exit_code == 1 and f"names '{name}', which is outside of the run's" in result.stdout
+    )
+    assert "all sent" in result.stdout  # of the other run
+
+
 def test_a_new_database_gets_everything_again(run_folder, is_complete, empty_database):
     uploader = Uploader(run_folder)
     uploader.send()

@@ -75,13 +75,16 @@ def training_environment(empty_database):
     name.
     """
 
-    def make(folder: Path, within_a_step: str = "0 0 none") -> dict[str, str]:
+    def make(
+        folder: Path, within_a_step: str = "0 0 none", tracked: bool = False
+    ) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "mlflow.db").exists():
             shutil.copy(empty_database, folder)
         path = [str(Path(__file__).parent / "within_a_step"), os.environ.get("PYTHONPATH", "")]
         return os.environ | {
             "SG3FLOW_STATE_DIR": str(folder / "state"),
+            "SG3FLOW_TRACKING": "" if tracked else "off",
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, path)),

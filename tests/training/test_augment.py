@@ -253,6 +253,10 @@ def test_odd_sizes_and_single_images(resolution):
 def test_wrong_settings_and_images_are_errors(x):
     with pytest.raises(ConfigError, match="scale must be a number >= 0, not -1"):
         AugmentPipe(scale=-1)
+    with pytest.raises(ConfigError, match=r"scale must be a number >= 0, not list$"):
+        AugmentPipe(scale=[["x" * 100] * 9])
+    with pytest.raises(ConfigError, match=r"must be 4 numbers, not 9$"):
+        AugmentPipe(imgfilter_bands=[["x" * 100] * 9] * 9)
     with pytest.raises(ConfigError, match="hue must be"):
         AugmentPipe(hue=float("nan"))
     with pytest.raises(ConfigError, match="4 numbers"):

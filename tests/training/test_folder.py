@@ -32,6 +32,18 @@ def test_numbers_count_up_and_the_same_run_keeps_its_folder(tmp_path):
     assert numbered_out(tmp_path, "run", "").name == "00004-run"
 
 
+def test_a_name_is_one_folder_whatever_the_texts_in_it(tmp_path):
+    outdir = tmp_path / "below" / "runs"
+    names = ["a/../../../b", "/etc", "a\\b\nc", "..", "x" * 150 + "ä" * 150]
+    for name in names:
+        out = numbered_out(outdir, name, "")
+        assert out.is_dir() and out.parent == outdir and out.resolve() == out
+    assert [path.name for path in tmp_path.iterdir()] == ["below"]
+    made = [path.name for path in sorted(outdir.iterdir())]
+    assert made[:3] == ["00000-a_.._.._.._b", "00001-_etc", "00002-a_b_c"]
+    assert made[3:] == ["00003-..", "00004-" + "x" * 150 + "ä" * 25]
+
+
 def test_the_identity_of_a_run_stays(tmp_path):
     first = describe_run(tmp_path, {"fingerprint": "a", "name": "x"})
     assert describe_run(tmp_path, {"fingerprint": "a", "name": "y"})["uid"] == first["uid"]

@@ -58,3 +58,5 @@ def test_a_name_stays_short(project):
     )  # fmt: skip
     name = name_of(config)
     assert name.endswith("-cond-mirror-fixed-p0.1-cbase64-cmax8-and4more")
+    plain = TrainConfig(cfg="stylegan2", gpus=1, batch=4, gamma=0.5, desc="d" * 5000)
+    assert name_of(plain) == f"stylegan2-{'d' * 100}-16px-batch4-gamma0.5"

@@ -37,8 +37,6 @@ def start(training_environment):
     ):
         command = [*program, str(STAGE), "--data", str(data), "--run-dir", str(folder / "out")]
         environment = training_environment(folder, within_a_step)
-        if within_a_step != "0 0 none":  # the resumed training uploads everything
-            environment["SG3FLOW_TRACKING"] = "off"
         process = subprocess.Popen(
             [*command, *SETTINGS, *options],
             env=environment,

@@ -37,7 +37,7 @@ def start(training_environment):
         command = [sys.executable, str(STAGE), "--data", str(data), "--run-dir", folder / "out"]
         return subprocess.Popen(
             [*map(str, command), *SETTINGS, *options],
-            env=training_environment(folder, within_a_step),
+            env=training_environment(folder, within_a_step, tracked=True),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -280,9 +280,10 @@ def compare(
     seeds: Annotated[
         str, typer.Option(help="seeds to show side by side, such as 0,3-7; empty: no images")
     ] = "0-5",
-    psi: Annotated[float, typer.Option(help="truncation psi of the images")] = 1.0,
+    psi: Annotated[float, typer.Option(min=-2, max=2, help="truncation psi of the images")] = 1.0,
     class_index: Annotated[
-        int | None, typer.Option("--class", help="class of the images; default: all in turn")
+        int | None,
+        typer.Option("--class", min=0, help="class of the images; default: all in turn"),
     ] = None,
     device: Annotated[str, typer.Option(help="device to render on: auto, cpu or cuda")] = "auto",
     debug: Debug = False,

@@ -18,6 +18,7 @@ from sg3flow.cli.stage_options import (
     stage_command,
 )
 from sg3flow.config import (
+    MOST_WORKERS,
     EvaluateConfig,
     EvaluateImagesConfig,
     EvaluateNetworkConfig,
@@ -87,7 +88,9 @@ def pack(
     manifest: Annotated[
         Path | None, typer.Option(help="manifest to write; default: NAME.manifest.parquet")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes; 0: one per CPU")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MOST_WORKERS, help="number of processes; 0: one per CPU")
+    ] = 0,
 ) -> None:
     """Pack images from any source."""
     from sg3flow.data.packing import check_request, pack_images
@@ -123,7 +126,9 @@ def validate(
     html: Annotated[
         Path | None, typer.Option(help="HTML report to write; default: --report with suffix .html")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="number of processes; 0: one per CPU")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MOST_WORKERS, help="number of processes; 0: one per CPU")
+    ] = 0,
 ) -> None:
     """Validate a packed set and its manifest."""
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from sg3flow.errors import Sg3flowError, prints_error, report_failure
+from sg3flow.errors import Sg3flowError, bounded_message, cut, prints_error, report_failure
 from sg3flow.interrupts import EXIT_CODE, has_raised_interrupt, say_interrupted
 from sg3flow.params_file import load_settings
 from sg3flow.settings import LAUNCHED, stage_times_path
@@ -184,7 +184,7 @@ def _describe(error: Exception) -> str:
     # Some libraries wrap the error of the disk in their own; torch.save does.
     disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
     if disk is not None:
-        where = f" {disk.filename}" if disk.filename else ""
+        where = f" {cut(str(disk.filename), 300)}" if disk.filename else ""
         if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return (
                 f"no space left on the disk for{where or ' the output'}; free space and run again"
@@ -193,7 +193,8 @@ def _describe(error: Exception) -> str:
     # By name: torch must not be imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch-gpu (training), --batch or the resolution"
-    return f"unexpected {type(error).__name__}: {error} (this is a bug; --debug shows where)"
+    reason = cut(str(error), 300)
+    return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -204,7 +205,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _print_error(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + bounded_message(" ".join(message.split())), file=sys.stderr)
 
 
 _PARAMS_OPTION = inspect.Parameter(

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 
 from sg3flow.config import TrainConfig
-from sg3flow.errors import ConfigError, nearest
+from sg3flow.errors import ConfigError, cut, nearest
 from sg3flow.files import copy_file
 from sg3flow.git import GitError, git_text
 from sg3flow.params_file import load_settings, read_params
@@ -36,7 +36,7 @@ def sweep_commands(params: Path, setting: str, factors: str) -> list[str]:
     values = {factor: _product(name, current, factor) for factor in _factors(factors)}
     names = {factor: f"{name}-{value}" for factor, value in values.items()}
     if len(set(names.values())) < len(names):
-        raise ConfigError(f"factors {factors} of {name} {current:g} give the same value twice")
+        raise ConfigError(f"factors {cut(factors)} of {name} {current:g} give the same value twice")
     for value in values.values():
         load_settings(TrainConfig, "train", params, {name: type(current)(value)})
     base = 1.0 if 1.0 in names else next(iter(names))
@@ -65,8 +65,8 @@ def _current_value(params: Path, setting: str) -> tuple[str, int | float]:
     field = setting.replace("-", "_")
     if field not in numbers:
         raise ConfigError(
-            f"train.{setting} is not a number in {params}{nearest(field, numbers)}; numbers are "
-            f"{', '.join(numbers) or 'none'}"
+            f"train.{cut(setting)} is not a number in {params}{nearest(field, numbers)}; "
+            f"numbers are {', '.join(numbers) or 'none'}"
         )
     name, value = numbers[field]
     if value == 0:
@@ -79,14 +79,16 @@ def _factors(text: str) -> list[float]:
     try:
         factors = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"factors must be numbers such as 0.5,1,2, not '{text[:60]}'") from None
+        raise ConfigError(f"factors must be numbers such as 0.5,1,2, not '{cut(text)}'") from None
     if not all(math.isfinite(f) and f > 0 for f in factors) or not 2 <= len(factors) <= _MOST:
-        raise ConfigError(f"factors must be 2 to {_MOST} positive numbers, not '{text[:60]}'")
+        raise ConfigError(f"factors must be 2 to {_MOST} positive numbers, not '{cut(text)}'")
     return factors
 
 
 def _product(setting: str, current: int | float, factor: float) -> str:
     value = current * factor
+    if not math.isfinite(value):
+        raise ConfigError(f"train.{setting} is {current:g}; {factor:g} times that is too large")
     if isinstance(current, float):
         return f"{value:.6g}"
     if value != int(value):
@@ -105,7 +107,7 @@ def use_recipe(name: str, *, force: bool = False) -> str:
     name = name.removesuffix(".yaml")
     if name not in recipes:
         known = ", ".join(recipes) or "none"
-        raise ConfigError(f"no recipe '{name}'{nearest(name, recipes)}; known: {known}")
+        raise ConfigError(f"no recipe '{cut(name)}'{nearest(name, recipes)}; known: {known}")
     params = root / "params.yaml"
     read_params(recipes[name])
     if params.exists() and not force and not _is_saved_elsewhere(params, list(recipes.values())):

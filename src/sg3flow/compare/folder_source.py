@@ -121,7 +121,7 @@ class TrainingFiles:
         text = self._text(name)
         try:
             content = json.loads(text) if text else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             self.notes.append(f"{name} is damaged")

@@ -12,10 +12,11 @@ from typing import Any
 
 from sg3flow.compare.folder_source import TrainingFiles, run_data_of_files, with_notes
 from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
-from sg3flow.errors import DataError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.git import GitError, git_text
 from sg3flow.metrics.estimates import NOT_MEASURED
 from sg3flow.runs.code_state import CODE_PATHS
+from sg3flow.yaml_text import load_yaml
 
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
@@ -137,15 +138,12 @@ def _locked_stages(text: str, revision: Revision) -> dict[str, Any]:
 
     ``dvc.api.params_show`` reads ``params.yaml``, which may have been edited since.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     where = _words(revision)
     if not text:
         raise DataError(f"{where} has no dvc.lock; commit it after dvc repro, or name another run")
     try:
-        content = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+        content = load_yaml(text, "dvc.lock")
+    except ConfigError:
         content = None
     stages = content.get("stages") if isinstance(content, dict) else None
     known = {k: v for k, v in (stages or {}).items() if isinstance(v, dict)}

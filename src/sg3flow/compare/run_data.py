@@ -170,7 +170,7 @@ def read_measured(report: Path | None, metric: str, notes: list[str]) -> Measure
 def _rows(report: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     rows = content.get("results") if isinstance(content, dict) else None
     if not isinstance(rows, list) or content.get("format") != FORMAT:

@@ -132,9 +132,15 @@ def parse_resolution(text: str) -> tuple[int, int] | None:
     if not text:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 16384 for part in parts):
-        raise ConfigError(f"resolution must be WIDTHxHEIGHT in pixels, e.g. 256x256, not '{text}'")
+    if len(parts) != 2 or not all(_is_side(part) for part in parts):
+        raise ConfigError(
+            f"resolution must be WIDTHxHEIGHT in pixels, e.g. 256x256, not '{text[:60]}'"
+        )
     return int(parts[0]), int(parts[1])
+
+
+def _is_side(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 16384
 
 
 def check_transform(transform: str, size: tuple[int, int] | None) -> None:

@@ -209,7 +209,9 @@ def _subset_folder(subset: str, names: list[str], path: Path) -> str:
         return ""
     if not any(name.startswith(folder + "/") for name in names):
         folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-        raise DataError(f"no images below {folder} in {path}{nearest(folder, sorted(folders))}")
+        raise DataError(
+            f"no images below {folder[:200]} in {path}{nearest(folder, sorted(folders))}"
+        )
     return folder + "/"
 
 

@@ -140,7 +140,7 @@ def best_metric(names: Sequence[str], best_by: str) -> str:
     """
     if best_by and best_by not in names:
         raise MetricError(
-            f"best_by '{best_by}' is not among the metrics {', '.join(names)}"
+            f"best_by '{best_by[:60]}' is not among the metrics {', '.join(names)}"
             f"{nearest(best_by, names)}"
         )
     return best_by or names[0]

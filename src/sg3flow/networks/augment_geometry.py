@@ -54,14 +54,15 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if len(self.imgfilter_bands) != 4:
-            raise ConfigError(
-                f"imgfilter_bands must be 4 numbers, not {self.imgfilter_bands!r:.80}"
-            )
+            raise ConfigError(f"imgfilter_bands must be 4 numbers, not {len(self.imgfilter_bands)}")
         for field in fields(self):
             value = getattr(self, field.name)
             for number in value if isinstance(value, tuple) else (value,):
                 if not isinstance(number, int | float) or not 0 <= number < float("inf"):
-                    raise ConfigError(f"{field.name} must be a number >= 0, not {number!r:.60}")
+                    raise ConfigError(  # a file's value: its text may be longer than the memory
+                        f"{field.name} must be a number >= 0, not "
+                        f"{number if isinstance(number, int | float) else type(number).__name__}"
+                    )
 
 
 _BLITS = ("xflip", "rotate90", "xint")

@@ -40,6 +40,7 @@ from sg3flow.rendering.video import write_interpolation
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
 _MAX_TILES = 256
+_MAX_SHIFT = 1000  # image widths
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,14 @@ def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOp
     """The render options of settings.
 
     Raises:
-        ConfigError: ``translate`` is not two numbers.
+        ConfigError: ``translate`` is not two numbers, or they are out of range.
     """
     shift = _numbers(config.translate, "translate must be two numbers like 0.1,-0.2")
-    if len(shift) != 2:
-        raise ConfigError(f"translate must be two numbers like 0.1,-0.2, not '{config.translate}'")
+    if len(shift) != 2 or not all(-_MAX_SHIFT <= part <= _MAX_SHIFT for part in shift):
+        raise ConfigError(
+            f"translate must be two numbers like 0.1,-0.2, from {-_MAX_SHIFT} to {_MAX_SHIFT}, not "
+            f"'{config.translate[:60]}'"
+        )
     return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
 
 

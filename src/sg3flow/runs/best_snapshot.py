@@ -89,7 +89,7 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
         if not rows:
             known = sorted({row["metric"] for row in content["results"]})
             hint, listed = nearest(metric, known), ", ".join(known)
-            raise MetricError(f"{report} has no metric '{metric}'{hint}; it has {listed}")
+            raise MetricError(f"{report} has no metric '{metric[:60]}'{hint}; it has {listed}")
         if not all(_is_of_run(row) for row in content["results"]):
             raise MetricError(
                 f"{report}: this report is of a single network, not of a run; "
@@ -136,7 +136,7 @@ def _read(report: Path) -> dict[str, Any]:
         content = json.loads(report.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MetricError(f"no report {report}; run stages/evaluate.py first") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MetricError(f"cannot read {report}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise MetricError(f"{report} is not a report of evaluate (expected format {FORMAT})")

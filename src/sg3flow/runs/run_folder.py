@@ -104,7 +104,7 @@ def read_options(folder: Path) -> dict[str, Any]:
 def _read_marked(path: Path, mark: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and content.get("format") == mark else None
 
@@ -166,7 +166,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
     """The JSON object in a line; None: the line is damaged."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.errors import DataError
@@ -134,7 +135,18 @@ def read_record(folder: Path, digests: Mapping[str, str] | None = None, origin: 
     record = Record(folder, run, provenance, dict(digests), origin)
     if missing := _missing(record):
         raise DataError(f"the record of {origin} is damaged: it lacks {missing[0]}")
+    if not _names_own_places(record):
+        raise DataError(
+            f"the record of {origin} is damaged: its run.uid or code.prefix leads out of a folder"
+        )
     return record
+
+
+def _names_own_places(record: Record) -> bool:
+    """Whether the texts that become parts of paths stay below ``reproductions/``."""
+    prefix = PurePosixPath(str(record.provenance["code"].get("prefix", "")))
+    is_below = not prefix.is_absolute() and ".." not in prefix.parts
+    return is_below and re.fullmatch(r"[\w-]+", record.short_id) is not None
 
 
 def _missing(record: Record) -> list[str]:
@@ -153,7 +165,7 @@ def _missing(record: Record) -> list[str]:
 def _read_json(path: Path, origin: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise DataError(f"{origin} has no readable {path.name}; it is not a training")
@@ -246,7 +258,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     """The content of reproduction.json in a worktree folder; None: the folder is not ours."""
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     is_ours = isinstance(content, dict) and content.get("format") == FORMAT
     return content if is_ours else None

@@ -6,14 +6,15 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag
 
-from sg3flow.errors import TrainingMissingError
+from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
+from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import Store, time_to_upload
 
@@ -84,8 +85,19 @@ def _metric(target: Target, row: Mapping[str, Any]) -> None:
     )
 
 
+def _file_of(target: Target, row: Mapping[str, Any]) -> Path:
+    """The file of an event; the run folder may be a copy from elsewhere, so it must be inside."""
+    name = PurePosixPath(str(row["file"]))
+    if name.is_absolute() or ".." in name.parts:
+        raise TrackingError(
+            f"{target.folder / EVENTS} names '{cut(str(name))}', which is outside of the run's "
+            "folder; delete that line to continue"
+        )
+    return target.folder / name
+
+
 def _image(target: Target, row: Mapping[str, Any]) -> None:
-    path, run_id = target.folder / row["file"], target.of(row)
+    path, run_id = _file_of(target, row), target.of(row)
     if path.is_file():
         with time_to_upload(path):
             kimg = row["nimg"] // 1000
@@ -93,13 +105,13 @@ def _image(target: Target, row: Mapping[str, Any]) -> None:
 
 
 def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
-    path = target.folder / row["file"]
+    path = _file_of(target, row)
     if path.is_file():
         log_snapshot_model(target.store, target.of(row), path, row["nimg"] // 1000)
 
 
 def _artifact(target: Target, row: Mapping[str, Any]) -> None:
-    path, run_id = target.folder / row["file"], target.of(row)
+    path, run_id = _file_of(target, row), target.of(row)
     if path.is_file():  # else it was deleted meanwhile
         with time_to_upload(path):
             target.store.client.log_artifact(run_id, str(path), row["key"] or None)

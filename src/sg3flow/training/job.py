@@ -123,6 +123,7 @@ def _latest_network(given: TrainConfig, data_digest: str) -> str:
 
 _ALWAYS_NAMED = {"cfg", "batch", "gamma"}
 _MOST_DIFFERENCES = 6
+_MOST_OF_DESC = 100  # characters
 
 
 def run_name(settings: Mapping[str, Any], data_name: str, resolution: int) -> str:
@@ -135,7 +136,7 @@ def run_name(settings: Mapping[str, Any], data_name: str, resolution: int) -> st
         settings: all of them by name, resolved.
         data_name: name of the packed set.
     """
-    what = settings["desc"] or data_name
+    what = settings["desc"][:_MOST_OF_DESC] or data_name
     size = f"{resolution}px-batch{settings['batch']}-gamma{settings['gamma']:g}"
     words = _differences(settings, _reference_settings(settings))
     if len(words) > _MOST_DIFFERENCES:
@@ -169,7 +170,7 @@ def _reference_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(desc: str) -> Path | None:
-    if not re.fullmatch(r"[\w.-]+", desc):
+    if len(desc) > _MOST_OF_DESC or not re.fullmatch(r"[\w.-]+", desc):
         return None
     path = project_root() / "recipes" / f"{desc}.yaml"
     return path if path.is_file() else None

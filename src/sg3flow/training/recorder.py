@@ -64,7 +64,7 @@ def grid_size(setting: str, resolution: int) -> tuple[int, int]:
         return columns, int(np.clip(4320 // resolution, 4, 32))
     columns, rows = parse_pair(setting, "train.grid (columns x rows)")
     if not (1 <= columns <= 64 and 1 <= rows <= 64):
-        raise ConfigError(f"train.grid must be between 1x1 and 64x64, not '{setting}'")
+        raise ConfigError(f"train.grid must be between 1x1 and 64x64, not '{setting[:60]}'")
     return columns, rows
 
 

@@ -43,6 +43,7 @@ from sg3flow.training.assembly import Parts
 _log = logging.getLogger(__name__)
 _FORMAT = "sg3flow-state-1"
 _KEPT = 2
+_MOST_BYTES = 200  # of a folder's name; file systems allow 255
 
 
 class StateFolder:
@@ -98,7 +99,7 @@ def _problem(path: Path) -> str | None:
     """Why a state cannot be used, or None if it can."""
     try:
         expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "it is incomplete"
     return None if sha256_file(path) == expected else "its checksum does not match"
 
@@ -314,7 +315,11 @@ def _is_run_folder(path: Path) -> bool:
 
 
 def numbered_out(outdir: Path, name: str, uid: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number."""
+    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number.
+
+    The name holds texts of the user: it stays one folder's name, whatever they contain.
+    """
+    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
     while True:
         number = 0
         for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:

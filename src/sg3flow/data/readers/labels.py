@@ -221,7 +221,7 @@ def _text(storage: Storage, where: str, path: Path) -> str:
         return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"the labels file {path} cannot be read: {reason}") from None
+        raise DataError(f"the labels file {str(path)[:200]} cannot be read: {reason}") from None
 
 
 def _vector(path: Path, name: str, fields: list[str]) -> list[float]:

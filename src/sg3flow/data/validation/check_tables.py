@@ -1,5 +1,6 @@
 """The tables that validation checks: manifest, decoded packed set, classes, source folders."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing
@@ -205,8 +206,8 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     counts = {}
     for text in texts:
         folder, equals, number = text.rpartition("=")
-        if not equals or not number.strip().isdecimal():
-            raise ConfigError(f"source_counts must be FOLDER=NUMBER, not '{text}'")
+        if not equals or re.fullmatch("[0-9]{1,12}", number.strip()) is None:
+            raise ConfigError(f"source_counts must be FOLDER=NUMBER, not '{text[:60]}'")
         counts[folder.strip().strip("/")] = int(number)
     return counts
 

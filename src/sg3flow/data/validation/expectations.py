@@ -102,7 +102,7 @@ def read_reference(path: str) -> dict[str, Any] | None:
         return {**profile, "classes": {str(k): float(v) for k, v in profile["classes"].items()}}
     except OSError as error:
         raise DataError(f"the reference {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(
             f"the reference {path} contains no profile; pass the validation.json of an earlier set"
         ) from None
