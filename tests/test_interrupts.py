@@ -33,6 +33,7 @@ def start():
             [sys.executable, *map(str, command)],
             env=os.environ | environment,
             text=True,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,

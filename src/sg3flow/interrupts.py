@@ -34,7 +34,8 @@ def handled_interrupts() -> Iterator[None]:
     A first one raises KeyboardInterrupt as usual, or what a handler of the block does; then the
     process ends with one line. An ignored SIGINT stays ignored, for `nohup`.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.SIG_IGN:
         yield
         return
     signal.signal(signal.SIGINT, raise_interrupt)
@@ -48,8 +49,11 @@ def handled_interrupts() -> Iterator[None]:
         say_interrupted()
         sys.exit(EXIT_CODE)
     finally:
-        # What follows is the end of the interpreter, which would print a traceback.
-        signal.signal(signal.SIGINT, _end_at_once)
+        # After an interrupt the interpreter ends, which takes a while: a second one must not print
+        # a traceback.
+        signal.signal(signal.SIGINT, _end_at_once if _has_raised else handler)
+        if not _has_raised:
+            stop_answering()
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sg3flow import interrupts
 from sg3flow.training.launcher import stop_requests
 
 
 @pytest.fixture
-def heard():
+def heard(monkeypatch):
     """No signal is ignored; a shell that runs the tests in the background ignores SIGINT."""
+    monkeypatch.setattr(interrupts, "_has_raised", False)  # and afterwards
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     yield numbers
