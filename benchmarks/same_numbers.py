@@ -217,8 +217,8 @@ def is_loss(name: str, value: str) -> bool:
 
 
 def is_measurement(name: str, value: str) -> bool:
-    """All values but the description of the error estimate."""
-    return not name.endswith(".error_rule")
+    """All values but the description of the error estimate, and what 0.2 did not record."""
+    return not name.endswith((".error_rule", ".reference_flips", ".reference_limit"))
 
 
 def is_registered(name: str, value: str) -> bool:

@@ -39,6 +39,7 @@ NOT_DECIDING = {
     "kernels.watchdog": "ends a build that hangs",
     "registry.history": "describes a version",
     "output_checks": "decides what may be replaced, not what is written",
+    "runs.provenance": "finds a packed set by its digest",
     "runs.run_folder": "the form of a statistic in a report",
     "serving": "a version carries a copy of the whole package, whatever its weights are",
     "training.checkpoint_fit": "messages",

@@ -9,10 +9,19 @@ from typing import get_type_hints
 import pytest
 
 from sg3flow import config
-from sg3flow.config import AUTO, FetchConfig, PackConfig, TrainConfig, ValidateConfig
+from sg3flow.config import (
+    AUTO,
+    EvaluateConfig,
+    FetchConfig,
+    PackConfig,
+    RenderConfig,
+    RenderVideoConfig,
+    TrainConfig,
+    ValidateConfig,
+)
 from sg3flow.data.image_transform import parse_resolution
 from sg3flow.errors import ConfigError
-from sg3flow.params_file import load_settings
+from sg3flow.params_file import load_settings, set_values
 
 REQUIRED = {"cfg": "stylegan3-t", "gpus": 1, "batch": 8, "gamma": 0.5}
 
@@ -32,6 +41,27 @@ def test_defaults_are_the_official_ones():
         50,
     )
     assert (config.aug, config.target, config.p, config.mbstd_group) == ("ada", 0.6, 0.2, 4)
+
+
+def test_a_video_has_the_official_length_and_the_pipeline_keeps_its_own():
+    video = load_settings(RenderVideoConfig, "render")
+    assert (video.w_frames, video.fps, video.num_keyframes, video.shuffle_seed) == (120, 60, 0, -1)
+    pipeline = load_settings(RenderConfig, "render")
+    assert (pipeline.video_frames, pipeline.video_fps) == (60, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "auto"), ("mirror: true", "yes"), ("mirror: false", "no"), ("mirror: yes", "yes")],
+)
+def test_a_switch_is_a_word_or_a_truth_value(tmp_path, text, found):
+    params = write(tmp_path / "params.yaml", f"evaluate: {{{text}}}")
+    assert load_settings(EvaluateConfig, "evaluate", params).mirror == found
+    assert load_settings(EvaluateConfig, "evaluate", params, {"mirror": False}).mirror == "no"
+    for wrong, words in (("1", "true, false or auto, not 1"), ("maybe", "one of auto, yes, no")):
+        write(params, f"evaluate: {{mirror: {wrong}}}")
+        with pytest.raises(ConfigError, match=f"mirror must be {words}"):
+            load_settings(EvaluateConfig, "evaluate", params)
 
 
 def test_file_values_and_overrides(tmp_path):
@@ -162,6 +192,24 @@ def test_a_message_has_no_long_value(name, value, words):
     with pytest.raises(ConfigError) as error:
         one_setting(TrainConfig, name, value)
     assert words in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("map-depth", "map_depth"), ("map_depth", "map-depth")]
+)
+def test_two_spellings_of_one_setting_are_refused(tmp_path, first, second):
+    lines = [f"  {name}: {value}" for name, value in REQUIRED.items()]
+    params = write(tmp_path / "params.yaml", "\n".join(["train:", *lines, f"  {first}: 2"]))
+    assert load_settings(TrainConfig, "train", params).map_depth == 2
+    given = load_settings(TrainConfig, "train", params, {second: 4})
+    assert given.map_depth == 4  # the command line takes precedence over the file
+    params.write_text(f"{params.read_text()}\n  {second}: 4\n")
+    with pytest.raises(ConfigError, match=rf"params.yaml sets both '{first}' and '{second}', one"):
+        load_settings(TrainConfig, "train", params)
+    before = params.read_text()
+    with pytest.raises(ConfigError, match=f"sets both '{first}' and '{second}'"):
+        set_values(params, ["train.map_depth=8"])
+    assert params.read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,20 @@ def test_a_resumed_run_repeats_nothing(tmp_path):
     assert len(read_whole_lines(tmp_path / "events.jsonl")) == 4
 
 
+def test_a_metric_is_recorded_under_its_whole_name(tmp_path):
+    snapshot = tmp_path / snapshot_name(1000)
+    reporter = JsonlReporter(tmp_path)
+    reporter.metric(snapshot, "fid50k_full", 7.0, 1000)
+    reporter.metric(snapshot, "pr50k3_precision", 0.5, 1000)
+    for again in (reporter, JsonlReporter(tmp_path)):
+        assert again.has_metric(snapshot, "fid50k_full")
+        assert again.has_metric(snapshot, "pr50k3_precision")
+        # fid50k is another metric than fid50k_full, and one value is not both.
+        assert not again.has_metric(snapshot, "fid50k")
+        assert not again.has_metric(snapshot, "pr50k3_recall")
+        assert not again.has_metric(tmp_path / snapshot_name(2000), "fid50k_full")
+
+
 @given(cut=st.integers(0, 400), name=st.sampled_from(["stats.jsonl", "events.jsonl"]))
 def test_a_kill_at_any_byte_leaves_no_gap(tmp_path_factory, cut, name):
     folder = tmp_path_factory.mktemp("run")

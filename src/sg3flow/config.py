@@ -15,6 +15,7 @@ T = TypeVar("T")
 CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
 AUTO = -1  # `batch_gpu: auto`
+SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
 
 # Bounds far beyond any use: a value above is a typing error, found before hours of work.
 MOST_BATCH = 65_536
@@ -42,6 +43,8 @@ def setting(
         words: words accepted instead of a whole number, each with the number it means.
         numbers: for a text: a number without quotes in a params file is accepted too.
         former: the setting's earlier name, still accepted in params files; empty: none.
+
+    With the choices ``SWITCH`` the option is a flag, and the file may have true or false.
     """
     metadata = {
         "help": help,
@@ -329,8 +332,18 @@ class EvaluateNetworkConfig:
         ("fid50k_full",),
         help="metrics to compute; each name carries its sample count, which may be any number: "
         "fid50k_full, kid10k_full, pr50k3_full, dc10k5_full, is50k, ppl2_wend, swd8k_full, "
-        "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; without pretrained weights: "
-        "fd_random1k_full, kid_random1k_full, pr_random1k3_full…",
+        "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; against at most 50,000 reals: fid50k, kid50k, "
+        "pr50k3; without pretrained weights: fd_random1k_full, kid_random1k_full, "
+        "pr_random1k3_full…",
+    )
+    mirror: str = setting(
+        "auto",
+        choices=SWITCH,
+        help="whether fid50k, kid50k and pr50k3 compare with flipped images, too; auto: if the "
+        "training was mirrored; metrics named _full never do",
+    )
+    gpus: int = setting(
+        1, ge=1, le=1024, help="number of processes: one per GPU; on a CPU, they share its cores"
     )
     seed: int = setting(
         0,
@@ -447,12 +460,25 @@ class RenderVideoConfig(RenderOptionsConfig):
     """A looping latent interpolation video."""
 
     seeds: str = setting("0-3", help="seeds of the keyframes, distributed over the tiles")
+    shuffle_seed: int = setting(
+        -1,
+        ge=-1,
+        le=2**32 - 1,
+        help="random seed that shuffles the keyframes; -1: keep their order",
+    )
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
     grid: str = setting("1x1", help="tiles of the video as COLUMNSxROWS")
-    w_frames: int = setting(
-        60, ge=1, le=10000, help="number of frames from one keyframe to the next"
+    num_keyframes: int = setting(
+        0,
+        ge=0,
+        le=10000,
+        help="number of keyframes per tile, with the seeds repeated or cut off to fit; 0: as many "
+        "as there are seeds for",
     )
-    fps: int = setting(30, ge=1, le=240, help="frames per second")
+    w_frames: int = setting(
+        120, ge=1, le=10000, help="number of frames from one keyframe to the next"
+    )
+    fps: int = setting(60, ge=1, le=240, help="frames per second")
 
 
 @dataclasses.dataclass(frozen=True)

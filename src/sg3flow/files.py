@@ -1,7 +1,8 @@
 """Durable files and locks: nothing half-written ever stands under a final name.
 
 Every output is written under a temporary name beside its target, flushed to the disk, and renamed.
-Locks end with the process that holds them, however that ends.
+Locks end with the process that holds them, however that ends. Files that several processes read at
+once are read by offset.
 """
 
 import hashlib
@@ -10,7 +11,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -154,6 +157,77 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy ``source`` to ``target`` in one step."""
     with source.open("rb") as reader, atomic_write(target) as writer:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+
+
+class PositionFile:
+    """A file read by offset (``os.pread``), which may be pickled, forked and shared.
+
+    Reads share no file position and take no lock; every process opens the file itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._stamp = _stamp(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        self._handle: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handle": None}  # a handle is not valid in another process
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read up to ``size`` bytes from ``offset``; fewer at the end of the file.
+
+        Raises:
+            DataError: the file was changed or replaced since it was opened first.
+        """
+        if self._handle is None:
+            self._handle = self._open()
+        pieces = []
+        while size > 0:  # one call reads at most 2 GiB, on some network file systems less
+            piece = os.pread(self._handle, size, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            size, offset = size - len(piece), offset + len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _open(self) -> int:
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
+        if _stamp(handle) != self._stamp:
+            os.close(handle)
+            raise DataError(f"{self.path} was changed while in use; start again")
+        weakref.finalize(self, os.close, handle)
+        return handle
+
+
+class Scratch:
+    """A temporary file that is removed with the object, or when the process ends.
+
+    Copies of the object in other processes do not remove it.
+    """
+
+    def __init__(self) -> None:
+        handle, name = tempfile.mkstemp(prefix="sg3flow-")
+        os.close(handle)
+        self.path = Path(name)
+        weakref.finalize(self, _remove_own, self.path, os.getpid())
+
+
+def _remove_own(path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked copy must not remove the file of its parent
+        with suppress(OSError):
+            path.unlink()
+
+
+def _stamp(file: Path | int) -> tuple[int, int]:
+    """Size and modification time, which change when a file is changed or replaced."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def file_lock(path: Path) -> "BaseFileLock":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.config import (
+    SWITCH,
     EvaluateConfig,
     FetchConfig,
     PackConfig,
@@ -183,7 +184,8 @@ def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> d
     """The given values by field name.
 
     Raises:
-        ConfigError: an unknown name, or one setting under both its present and its former name.
+        ConfigError: an unknown name, or one setting twice: in two spellings, or under both its
+            present and its former name.
     """
     current = _current_names(config_type)
     values: dict[str, Any] = {}
@@ -194,8 +196,11 @@ def _by_field(given: Mapping[str, Any], config_type: type[Any], where: str) -> d
             hint = nearest(name, current.values())
             raise ConfigError(f"unknown parameter {described(key)} in {where}{hint}")
         field = current[name]
-        if used.setdefault(field, name) != name:
-            former = name if name != field else used[field]
+        earlier = used.setdefault(field, str(key))
+        if earlier != key and _field_name(earlier) == name:
+            raise ConfigError(f"{where} sets both '{earlier}' and '{key}', one setting; keep one")
+        if earlier != key:
+            former = name if name != field else _field_name(earlier)
             raise ConfigError(
                 f"{where} sets both '{field}' and '{former}', its former name; keep '{field}'"
             )
@@ -213,6 +218,10 @@ def check_value(
         if value in words:
             return words[value]
         value = _whole_number(label, value, words)
+    if field.metadata.get("choices") == SWITCH and not isinstance(value, str):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{label} must be true, false or auto, not {described(value)}")
+        return "yes" if value else "no"
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = described(value)  # `seeds: 5`
     value = _typed(label, value, wanted)

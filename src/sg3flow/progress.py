@@ -12,6 +12,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PLAIN_LINE_SEC = 10.0
+_is_shown = True
+
+
+@contextmanager
+def progress_shown(is_shown: bool) -> Iterator[None]:
+    """Show progress in the block, or not (``--verbose=0``)."""
+    global _is_shown
+    before, _is_shown = _is_shown, is_shown
+    try:
+        yield
+    finally:
+        _is_shown = before
 
 
 @contextmanager
@@ -20,7 +32,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
     It writes to standard error, so that standard output can be piped.
     """
-    if sys.stderr.isatty():
+    if not _is_shown:
+        yield lambda steps: None
+    elif sys.stderr.isatty():
         with _bar(description, total) as advance:
             yield advance
     else:

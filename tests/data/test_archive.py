@@ -16,7 +16,7 @@ from PIL import Image
 
 from sg3flow.data import archive
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.readers.storage import open_storage
+from sg3flow.data.readers.storage import Limits, ZipStorage, open_storage
 from sg3flow.errors import DataError
 
 
@@ -167,9 +167,11 @@ def test_huge_entries_are_refused_unread(tmp_path):
     central = content.rindex(b"PK\x01\x02", 0, content.rindex(b"PK\x01\x02"))
     content[central + 24 : central + 28] = ((1 << 30) + 1).to_bytes(4, "little")
     path.write_bytes(content)
-    packed = PackedSet(path)
+    with pytest.raises(DataError, match=r"declares 1,073,742,\d{3} unpacked.* a zip bomb"):
+        PackedSet(path)
+    storage = ZipStorage(path, Limits(free_bytes=2 << 30))
     with pytest.raises(DataError, match=r"img00000001\.png .*1,073,741,825 bytes; at most"):
-        packed.image(1)
+        storage.read("00000/img00000001.png")
     with (tmp_path / "huge.png").open("wb") as stream:
         stream.truncate((1 << 30) + 1)
     with pytest.raises(DataError, match=r"huge\.png has 1,073,741,825 bytes"):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sg3flow.config import PackConfig, ValidateConfig
+from sg3flow.data.archive import PackedSet
 from sg3flow.data.packing import pack_images
 from sg3flow.data.validation import check_plan, checks
 from sg3flow.data.validation.checks import Report, require_success, validate_packed
@@ -24,7 +25,7 @@ from sg3flow.data.validation.expectations import (
     gxe,
     run_expectations,
 )
-from sg3flow.errors import DataError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.reports.validation_page import (
     check_report_paths,
     contact_sheet,
@@ -244,6 +245,22 @@ def test_names_are_escaped(tmp_path):
     assert "&lt;b&gt;&amp;" in page
 
 
+def test_ignored_files_and_warnings_of_packing_are_reported(packed, tmp_path):
+    assert "Ignored files" not in html_page(validate(packed))
+    write_raw(packed / "raw", {"train/a/<1>.MOV": b"x", "2.CR2": b"x", "train/a/b.mov": b"x"})
+    deep = np.full((16, 16), 1000, np.uint16)
+    deep[0] = 4000
+    write_raw(packed / "raw", {"deep/a/0.png": png(deep)})
+    repack(packed, subset="deep")
+    report = validate(packed)
+    counts, files = {".mov": 2, ".cr2": 1}, ["2.CR2", "train/a/<1>.MOV", "train/a/b.mov"]
+    assert report.to_json()["summary"]["ignored"] == {"counts": counts, "files": files}
+    page = html_page(report)
+    assert "ignored 3 files that are no known pictures: 2 .mov, 1 .cr2" in page
+    assert all(f">{name}</td>" in page for name in ("2.CR2", "train/a/&lt;1&gt;.MOV"))
+    assert "1 of 1 images of 16 bits have values from 1,000 to 4,000 of 65,535" in page
+
+
 def test_foreign_reports_are_refused(tmp_path):
     (tmp_path / "v.json").write_text("{}")
     with pytest.raises(DataError, match="not replaced"):
@@ -364,3 +381,27 @@ def test_expectation_non_null_count():
     expectation = ExpectColumnNonNullCountToBeAtMost
     assert evaluated(expectation(column="v", max_value=1), ["x", None]) == (True, [])
     assert evaluated(expectation(column="v", max_value=1), ["x", None, "y"]) == (False, [])
+
+
+def test_class_numbers_with_gaps_are_explained(packed):
+    """Six images of the classes 0, 1 and 19: twenty classes, as a training sees them."""
+    numbers = {"labels": [[f"train/{'ab'[i % 2]}/{i}.png", (0, 1, 19)[i % 3]] for i in range(6)]}
+    (packed / "raw" / "dataset.json").write_text(json.dumps(numbers))
+    repack(packed, labels="json")
+    assert PackedSet(packed / "set.zip").label_dim == 20
+    report = validate(packed)
+    assert failures(report) == {"enough_a_class": [str(i) for i in range(2, 19)]}
+    with pytest.raises(DataError, match="class 2 has 0 images, but class 19 has; number the "):
+        require_success(report, Path("v.html"))
+    change(packed, lambda f: edit_labels(f, lambda x: x[5].__setitem__(1, 99_999)))
+    report = validate(packed)
+    assert len(failures(report)["enough_a_class"]) == 997  # not a row for each of them
+    reasons = {o.reason for check in report.failed for o in check.offenders}
+    assert "class 2 has 0 images, but class 99999 has; number the classes from 0 without gaps" in (
+        reasons
+    )
+
+
+def test_counts_of_a_folder_given_twice_are_refused(packed):
+    with pytest.raises(ConfigError, match=r"names 'train/a' twice \(3 and 2\)"):
+        validate(packed, source_counts=("train/a=3", "train/a/=2"))

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sg3flow.data.extraction import Limits, extract_tar, extract_zip
+from sg3flow.data.extraction import extract_tar, extract_zip
+from sg3flow.data.readers.storage import Limits
 from sg3flow.errors import DataError
 
 
@@ -85,7 +86,7 @@ def test_tar_bombs_are_refused(tmp_path: Path) -> None:
     for limits, match in (
         (Limits(entries=1), "more than 1 entries"),
         (Limits(total_bytes=100_000), "more than 100,000 unpacked"),
-        (Limits(free_bytes=1000), "as a tar bomb"),
+        (Limits(free_bytes=1000), "as a decompression bomb"),
     ):
         (tmp_path / "out").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=match):

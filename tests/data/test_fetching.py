@@ -127,6 +127,24 @@ def test_a_folder_is_copied_without_hidden_files(tmp_path: Path) -> None:
     assert source["sha256"] == folder_digest(folder, ["2.jpg", "b/1.png"])[1]
 
 
+def test_files_that_are_no_pictures_are_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("1.png", "1.mov", "2.xyz"):
+        (folder / name).write_bytes(image())
+    for source in (folder, make_zip(tmp_path / "x.zip", {n: image() for n in os.listdir(folder)})):
+        record = fetch(tmp_path / "raw", source)
+        assert record["counts"] == {".": 1}
+        assert record["ignored"] == {
+            "counts": {".mov": 1, ".xyz": 1},
+            "files": ["1.mov", "2.xyz"],
+        }
+        assert json.loads((tmp_path / "raw" / "SOURCE.json").read_text()) == record
+        assert source_metrics(record)["num_ignored"] == 2
+    # The record itself is no ignored file of a copy.
+    assert fetch(tmp_path / "copy", tmp_path / "raw")["ignored"] == record["ignored"]
+
+
 def test_terms_travel_with_a_copy(tmp_path: Path) -> None:
     fetch(tmp_path / "raw", "starter", images=3, resolution=16)
     copied = fetch(tmp_path / "copy", tmp_path / "raw")
@@ -436,7 +454,7 @@ def test_odd_entries_of_a_tar_are_refused(tmp_path: Path) -> None:
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     refused(tmp_path, tmp_path / "x.tar", "twice")
     path = make_tar(tmp_path / "x.tar", {"a": b"x", "a/b.png": image()}, "w")
-    refused(tmp_path, path, "twice")
+    refused(tmp_path, path, "both a file and a folder")
 
 
 def test_files_that_are_sources_by_themselves_stay_whole(tmp_path: Path) -> None:

@@ -340,6 +340,25 @@ def test_a_part_of_a_labeled_set_keeps_all_classes(tmp_path, config):
     assert packed.label(1).tolist() == [1, 0, 0]
 
 
+def test_classes_without_images_are_named(tmp_path):
+    for i in range(3):
+        save(tmp_path / "raw" / f"{i}.png", i)
+    content = {"labels": [[f"{i}.png", (0, 2, 9)[i]] for i in range(3)]}
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(content))
+    dest = tmp_path / "set.zip"
+    summary = pack(tmp_path / "raw", dest)
+    assert summary.empty_classes == ("1", "3", "4", "5", "6", "7", "8")
+    assert "3 classes" in summary.sentence(dest)
+    assert summary.sentence(dest).endswith("; classes without images: 1, 3, 4, 5 and 3 more")
+    content["labels"][1][1], content["labels"][2][1] = 1, 2
+    for names in (None, ["a", "b", "c", "d"]):
+        (tmp_path / "raw" / "dataset.json").write_text(json.dumps(content | {"class_names": names}))
+        assert pack(tmp_path / "raw", dest).empty_classes == (("d",) if names else ())
+    content["labels"] = [[f"{i}.png", [i, 9]] for i in range(3)]
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(content))
+    assert pack(tmp_path / "raw", dest).empty_classes == ()
+
+
 def test_linked_class_folders_are_packed(tmp_path):
     for i, name in enumerate(("real/a", "elsewhere/b")):
         save(tmp_path / name / f"{i}.png", i)

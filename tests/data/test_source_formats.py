@@ -16,9 +16,11 @@ import pytest
 
 from sg3flow.config import PackConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.data.manifest import read_manifest
+from sg3flow.data.manifest import read_manifest, read_notes
 from sg3flow.data.packing import pack_images
-from sg3flow.data.readers.listing import open_listing
+from sg3flow.data.raw_images import ignored_record
+from sg3flow.data.readers import storage
+from sg3flow.data.readers.listing import count_suffixes, ignored_words, open_listing
 from sg3flow.errors import DataError
 
 
@@ -50,12 +52,47 @@ def test_a_tar_file_gives_the_same_set_as_its_folder(raw, tmp_path, suffix, work
     mode = {"tar": "w", "tgz": "w:gz"}.get(suffix, f"w:{suffix[4:]}")
     with tarfile.open(path, mode) as archive:
         archive.add(raw, "./")
-        link = tarfile.TarInfo("a/link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "1.png"
-        archive.addfile(link)
-        archive.addfile(tarfile.TarInfo("../out.png"), io.BytesIO())
     expected = pack(raw, tmp_path / "one", labels="folders").digest
     assert pack(path, tmp_path / "two", workers, labels="folders").digest == expected
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_files_that_are_no_pictures_are_counted_and_listed(raw, tmp_path, kind):
+    for name in ("a/1.MOV", "a/2.mov", "IMG_1.CR2", "notes", ".hidden.mov", "dataset.json"):
+        (raw / name).write_text("{}")
+    (raw / "own.csv").write_text(
+        "path,label\n" + "".join(f"{'ba'[i % 2]}/{i}.png,{i % 2}\n" for i in range(6))
+    )
+    source = raw
+    if kind != "folder":
+        source = Path(shutil.make_archive(str(tmp_path / "source"), kind, raw))
+    paths = source, tmp_path / "set.zip", tmp_path / "set.parquet"
+    summary = pack_images(*paths, PackConfig(labels="csv", labels_csv="own.csv"))
+    assert summary.num_packed == summary.num_source == 6
+    assert summary.ignored == {".mov": 2, ".cr2": 1, "no suffix": 1}
+    words = "ignored 4 files that are no known pictures: 2 .mov, 1 .cr2, 1 no suffix"
+    assert summary.sentence(tmp_path).endswith(f"; {words}")
+    files = ["IMG_1.CR2", "a/1.MOV", "a/2.mov", "notes"]
+    assert read_notes(paths[2]) == {"ignored": {"counts": summary.ignored, "files": files}}
+    assert summary.profile()["ignored"] == summary.ignored
+
+
+def test_a_folder_with_nothing_but_unknown_files_says_what_they_are(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for name in ("1.mov", "2.mov", "3.xyz"):
+        (tmp_path / "raw" / name).write_text("x")
+    words = "no images below .*: 2 .mov, 1 .xyz"
+    with pytest.raises(DataError, match=words):
+        pack(tmp_path / "raw", tmp_path / "set.zip")
+
+
+def test_many_ignored_files_are_counted_but_not_all_listed():
+    names = [f"{i}.x{i % 20:02d}" for i in range(1500)]
+    record = ignored_record(names)
+    assert sum(record["counts"].values()) == 1500 and len(record["files"]) == 1000
+    assert ignored_words(record["counts"]).endswith("75 .x11, …")
+    odd = ("a.1", "v1.2 of 3", "x." + "y" * 200, "n.\x1b[1m", "clip.3gp", ".x/no")
+    assert count_suffixes(odd) == {".3gp": 1, "no suffix": 1, "other": 4}
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])
@@ -95,6 +132,14 @@ def test_cifar10(tmp_path, noise, workers):
         assert classes(packed) == labels and packed.class_names == ["cat", "dog", "ox"]
         for i in range(12):
             np.testing.assert_array_equal(packed.image(i), pixels[i])
+
+
+def test_a_cifar10_batch_larger_than_any_file_is_refused_unread(tmp_path, noise, monkeypatch):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    write_cifar(path, noise(0, 5, 32, 32, 3), [0] * 5, [])
+    monkeypatch.setattr(storage, "_MAX_BYTES", 1000)
+    with pytest.raises(DataError, match=r"data_batch_1 of .* has \d,\d{3} bytes; at most 1,000"):
+        open_listing(path)
 
 
 class Harm:
@@ -183,6 +228,8 @@ def test_hugging_face_parquet(tmp_path, noise, png, workers):
     for i in range(20):
         np.testing.assert_array_equal(packed.image(i), noise(i))
     rows = read_manifest(tmp_path / "out" / "manifest.parquet")
+    record = read_notes(tmp_path / "out" / "manifest.parquet")["ignored"]
+    assert record == {"counts": {".md": 1}, "files": ["README.md"]}
     assert rows["path"][0] == "data/test/00000-of-00001/00000000-pic_20.png"
     assert sorted(set(rows["split"])) == ["test", "train"]
 

@@ -100,13 +100,16 @@ def tiny_generator() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def save_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """``save_tiny(kimg, G)``: a snapshot in the folder ``run`` of the test."""
+    """``save_tiny(kimg, G, **described)``: a snapshot in the folder ``run`` of the test.
+
+    ``described`` goes into the description of its training set.
+    """
     D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=64, channel_max=4)
 
-    def save(kimg: int, G: torch.nn.Module) -> Path:
+    def save(kimg: int, G: torch.nn.Module, **described: object) -> Path:
         path = tmp_path / "run" / f"network-snapshot-{kimg:06d}.pkl"
         training_set = {"name": "faces", "resolution": 32, "channels": 3, "label_dim": 0}
-        training_set |= {"num_images": 48, "digest": "0" * 64, "mirror": False}
+        training_set |= {"num_images": 48, "digest": "0" * 64, "mirror": False} | described
         progress = {"nimg": kimg * 1000}
         save_snapshot(
             path, G=G, D=D, G_ema=G, augment_p=0.0, training_set=training_set, progress=progress

@@ -56,10 +56,13 @@ def test_every_result_says_what_it_compares(run_dir, small_set):
         "seed": 0,
         "higher_is_better": False,
         "torch": torch.__version__,
+        "reference_flips": False,
+        "reference_limit": None,
     }
     assert motion.metric == "eqt8_int" and motion.higher_is_better and motion.num_generated == 8
     absent = ("num_reference", "detector", "detector_sha256", "reference_sha256", "resize")
-    assert [getattr(motion, name) for name in absent] == [None] * 5
+    absent += ("reference_flips", "reference_limit")
+    assert [getattr(motion, name) for name in absent] == [None] * 7
     assert all(math.isfinite(result.value) for result in results)
 
 

@@ -36,6 +36,28 @@ def test_known_forms(name, kind, count, neighbor):
     metric = parse_metric(name)
     found = (metric.name, metric.kind, metric.num_images, metric.neighbor)
     assert found == (name, kind, count, neighbor)
+    assert not metric.is_older
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count", "neighbor"),
+    [
+        ("fid50k", "fid", 50_000, 0),
+        ("kid50k", "kid", 50_000, 0),
+        ("pr50k3", "pr", 50_000, 3),
+        ("pr500_3", "pr", 500, 3),
+        ("fd_random1k", "fd_random", 1000, 0),
+        ("kid_random1k", "kid_random", 1000, 0),
+        ("pr_random1k3", "pr_random", 1000, 3),
+    ],
+)
+def test_older_forms_are_other_metrics(name, kind, count, neighbor):
+    metric = parse_metric(name)
+    found = (metric.name, metric.kind, metric.num_images, metric.neighbor)
+    assert found == (name, kind, count, neighbor)
+    assert metric.is_older and metric.has_reference
+    assert all(output.startswith(name) for output in metric.outputs)
+    assert "_full" not in "".join(metric.outputs)
 
 
 def test_what_comes_out_and_which_way_is_better():
@@ -66,7 +88,10 @@ def test_what_a_metric_needs():
     [
         ("fid50kfull", "fid50k_full"),
         ("fid0_full", "fid50k_full"),
-        ("fid50k", "fid50k_full"),
+        ("fid50k_ful", "fid50k_full"),
+        ("fid_50k", "fid50k"),
+        ("pr50k", "pr50k3"),
+        ("mem50k", "mem50k_full"),
         ("FID50k_full", "fid50k_full"),
         ("pr50k_full", "pr50k3_full"),
         ("eqt50k_integer", "eqt50k_int"),

@@ -59,7 +59,7 @@ def test_report_has_the_best_a_table_and_everything():
     assert report["reference"] == {"sha256": "f", "num_images": 8}
     assert report["snapshots"]["000010"] == {"fid9_full": 5.0, "eqr9": 20.0}
     assert list(report["snapshots"]) == ["000002", "000010", "000020"]
-    assert len(report["results"]) == 6 and len(report["results"][0]) == 16
+    assert len(report["results"]) == 6 and len(report["results"][0]) == 18
 
 
 def test_best_is_the_smallest_distance_or_the_largest_ratio():

@@ -11,7 +11,7 @@ from sg3flow.errors import ConfigError, DataError
 from sg3flow.rendering import video
 from sg3flow.rendering.grid import enlarged
 from sg3flow.rendering.images import RenderOptions, render_image
-from sg3flow.rendering.video import closed_curve, write_interpolation
+from sg3flow.rendering.video import closed_curve, keyframe_seeds, write_interpolation
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 7])
@@ -62,6 +62,59 @@ def test_the_file_plays_loops_and_comes_out_the_same_again(generator, tmp_path):
     assert path.read_bytes() == again.read_bytes()
     assert b"sg3flow" in path.read_bytes()
     assert [p.name for p in path.parent.iterdir()] == ["walk.mp4"]
+
+
+def _decoded(path, side, matrix):
+    """Raw frames by ffmpeg, read with a color matrix whatever the file says, and what it says."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path)]
+    command += ["-vf", f"scale=in_color_matrix={matrix}:in_range=tv:flags=accurate_rnd"]
+    done = subprocess.run(
+        [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
+    )
+    frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, side, side, 3)
+    return frames.astype(int), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("color", "side"), [((200, 30, 30), 256), ((200, 30, 30), 720), ((30, 60, 220), 64)]
+)
+def test_colors_are_bt709_and_marked_so(tmp_path, color, side):
+    path = tmp_path / "flat.mp4"
+    frame = np.full((side, side, 3), color, np.uint8)
+    video._encode(iter([frame] * 2), path, 10)
+    frames, told = _decoded(path, side, "auto")  # as a player that reads the marks
+    assert np.abs(frames - color).max() <= 3  # with the matrix of BT.601: 12 and more
+    forced, _ = _decoded(path, side, "bt709")  # as one that takes BT.709 for granted
+    np.testing.assert_array_equal(forced, frames)
+    # One name for all three: matrix, primaries and transfer are the same.
+    assert re.search(r"Video: h264 .*yuv420p\(tv, bt709, progressive\)", told)
+    assert b"colrnclx" + bytes([0, 1, 0, 1, 0, 1, 0]) in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count", "expected"),
+    [
+        ([5, 6, 7], 0, [5, 6, 7]),
+        ([5, 6, 7], 2, [5, 6]),
+        ([5, 6, 7], 8, [5, 6, 7, 5, 6, 7, 5, 6]),
+    ],
+)
+def test_the_number_of_keyframes_repeats_or_cuts_the_seeds(seeds, count, expected):
+    assert keyframe_seeds(seeds, count, -1) == expected
+    shuffled = keyframe_seeds(seeds, count, 0)
+    assert sorted(shuffled) == sorted(expected)
+    assert shuffled == keyframe_seeds(seeds, count, 0)
+
+
+def test_a_shuffle_depends_on_its_seed_alone():
+    orders = [keyframe_seeds(list(range(20)), 0, seed) for seed in (-1, 0, 1, 0)]
+    assert orders[0] == list(range(20)) and orders[1] == orders[3]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_keyframes_are_limited_as_seeds_are():
+    with pytest.raises(ConfigError, match="100001 keyframes in all tiles are more than 100000"):
+        keyframe_seeds([0], 100_001, -1)
 
 
 def test_seeds_that_do_not_fill_the_tiles_are_refused(generator, tmp_path):

@@ -22,6 +22,7 @@ def project(tmp_path_factory):
     import torch
 
     from sg3flow.checkpoints import save_snapshot
+    from sg3flow.data.archive import PackedSet
     from sg3flow.networks import Discriminator, StyleGAN3Generator
 
     root = tmp_path_factory.mktemp("pro ject")
@@ -36,7 +37,8 @@ def project(tmp_path_factory):
     G = StyleGAN3Generator(**arguments, channel_base=64, channel_max=4, num_layers=4)
     D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, channel_base=32, channel_max=4)
     training_set = {"name": "noise", "resolution": 16, "channels": 3, "label_dim": 0}
-    training_set |= {"num_images": 20, "digest": "0" * 64, "mirror": False}
+    training_set |= {"num_images": 20, "digest": PackedSet(root / "packed").digest}
+    training_set |= {"mirror": False}
     for kimg in (1, 3):
         with torch.no_grad():
             G.mapping.fc0.weight.mul_(0.9)
@@ -49,6 +51,8 @@ def project(tmp_path_factory):
             training_set=training_set,
             progress={"nimg": kimg * 1000},
         )
+    record = {"format": "sg3flow-provenance-1", "folder": ".", "data": {"path": "packed"}}
+    (root / "run" / "provenance.json").write_text(json.dumps(record))
     return root
 
 
@@ -124,7 +128,7 @@ def test_one_network_with_a_report(app, project, tmp_path):
             ["--metrics", "fd_random9_full", "--chart", "mine.csv"],
             "is not a metrics chart made by sg3flow",
         ),
-        (["--metrics", "fid50k"], "unknown metric 'fid50k' (did you mean 'fid50k_full'?)"),
+        (["--metrics", "fid50kfull"], "unknown metric 'fid50kfull' (did you mean 'fid50k_full'?)"),
         (["--metrics", "fd_random9_full", "--best-by", "eqr9"], "best_by 'eqr9' is not among"),
         (["--metrics", "fd_random9_full", "--data", "no.zip"], "no.zip"),
         (["--metrics", "fd_random9_full", "--run", "no"], "no training run at no"),
@@ -145,6 +149,84 @@ def test_errors_are_one_line_and_leave_nothing(app, project, tmp_path, extra, me
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "m.json").exists() and not (tmp_path / "m.csv").exists()
     assert (tmp_path / "mine.csv").read_text() == "name,price\n"
+
+
+def single(app, project, *extra, source="network-snapshot-000003.pkl"):
+    """The rows of a report of one network, and what the command printed to standard error."""
+    arguments = ["network", "--network", str(project / "run" / source), "--report", "one.json"]
+    done = CliRunner().invoke(app, [*arguments, *extra])
+    assert done.exit_code == 0, done.stderr
+    return json.loads(Path("one.json").read_text())["results"], done.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_without_data_it_is_the_set_of_the_training(app, project):
+    found, _ = single(app, project, "--metrics", "fd_random16_full")
+    named, _ = single(
+        app, project, "--metrics", "fd_random16_full", "--data", str(project / "packed")
+    )
+    assert found == named and found[0]["num_reference"] == 20
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.medium
+def test_snapshots_without_data_take_the_set_of_the_run(app, project, tmp_path):
+    outputs = ["--report", "m.json", "--table", "m.csv", "--chart", "m.png"]
+    arguments = [sys.executable, str(STAGE), "snapshots", "--run", str(project / "run"), *outputs]
+    arguments += ["--metrics", "fd_random16_full", "--verbose=0"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "m.json").read_text())
+    assert content["reference"]["num_images"] == 20 and "evaluating" not in done.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_set_that_is_not_found_is_asked_for(app, project, tmp_path):
+    moved = tmp_path / "net.pkl"
+    moved.write_bytes((project / "run" / "network-snapshot-000003.pkl").read_bytes())
+    done = CliRunner().invoke(app, ["network", "--network", str(moved), "--metrics", "eqr4"])
+    assert done.exit_code == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "there is no data/packed.zip; give --data PATH" in done.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_mirror_says_otherwise_and_quiet_is_quiet(app, project):
+    quiet = ("--metrics", "fd_random16", "--verbose=0")
+    (plain,), told = single(app, project, *quiet)
+    assert (plain["num_reference"], plain["reference_flips"]) == (20, False)
+    assert plain["reference_limit"] == 50_000 and told == ""
+    for spelling in (["--mirror=1"], ["--mirror", "true"], ["--mirror"]):
+        (mirrored,), _ = single(app, project, *quiet, *spelling)
+        assert (mirrored["num_reference"], mirrored["reference_flips"]) == (40, True)
+        assert mirrored["value"] != plain["value"]
+    assert single(app, project, *quiet, "--no-mirror")[0] == [plain]
+    full = ("--metrics", "fd_random16_full", "--mirror=1")
+    (unchanged,), told = single(app, project, *full)
+    assert (unchanged["num_reference"], unchanged["reference_flips"]) == (20, False)
+    assert "note: mirror changes none of these metrics" in told and "evaluating" in told
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.medium
+def test_gpus_starts_processes_that_give_one_report(project, tmp_path):
+    """Two chunks of 1024, so that both processes work; without a GPU, both use the CPU."""
+    source = str(project / "run" / "network-snapshot-000003.pkl")
+    arguments = [sys.executable, str(STAGE), "network", "--network", source, "--report", "one.json"]
+    arguments += ["--metrics", "fd_random1030,eqr4", "--mirror=1", "--device", "cpu"]
+    reports, outputs = [], []
+    for number in (1, 2):
+        done = subprocess.run(
+            [*arguments, "--gpus", str(number)], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        reports.append((tmp_path / "one.json").read_text())
+        outputs.append(done.stdout)
+    assert reports[0] == reports[1] and outputs[0] == outputs[1] != ""
+    done = subprocess.run(
+        [*arguments, "--gpus", "2", "--data", "no.zip"], capture_output=True, text=True, timeout=300
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and len(errors) == 1 and "no.zip" in errors[0]
 
 
 @pytest.fixture

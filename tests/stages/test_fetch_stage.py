@@ -61,6 +61,16 @@ def test_starter_from_params_and_tracked(stage: Stage) -> None:
     assert json.loads(tracked.read_text()) == source
 
 
+def test_files_that_are_no_pictures_are_told(stage: Stage) -> None:
+    with zipfile.ZipFile(stage.folder / "mine.zip", "w") as archive:
+        archive.writestr("a.png", b"not looked at yet")
+        archive.writestr("b.mov", b"x")
+    done = stage("--dataset", "mine.zip", "--dest", "raw")
+    assert done.returncode == 0, done.stderr
+    words = "ignored 1 file that is no known picture: 1 .mov"
+    assert done.stdout == f"1 images of mine in raw; {words}\n"
+
+
 def test_wrong_sources_end_in_one_line(stage: Stage) -> None:
     assert "did you mean 'starter'" in stage.fails("--dataset", "startr", "--dest", "raw")
     assert "no file or folder none.zip" in stage.fails("--dataset", "none.zip", "--dest", "raw")

@@ -54,10 +54,12 @@ def test_pack_then_validate(project):
     params.write_text(
         "pack: {labels: folders, resolution: 16x16}\nvalidate: {min_images: 4, classes: 2}\n"
     )
+    (project / "data/raw/a/clip.mov").write_bytes(b"no picture")
     options = (*paths, "--source", "data/raw", "--dest", "data/packed.zip", "--params", params)
     packed = stage("pack", *options, cwd=project)
     assert packed.returncode == 0, packed.stderr
     assert len(packed.stdout.splitlines()) == 1
+    assert "; ignored 1 file that is no known picture: 1 .mov" in packed.stdout
     options = (*paths, "--packed", "data/packed.zip", "--raw", "data/raw", "--params", params)
     done = stage("validate", *options, cwd=project)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -181,6 +182,42 @@ def test_our_pictures_are_replaced_and_foreign_ones_refused(render, run, command
         refused = render(*arguments)
         assert refused.exit_code == 1 and "not a render made by sg3flow" in refused.stderr
         assert Path("o", name).read_bytes() == foreign
+
+
+def test_the_official_command_of_a_video(render, run, tmp_path):
+    network = run / "run" / "network-snapshot-000010.pkl"
+    path = tmp_path / "new folder" / "lerp.mp4"
+    arguments = ["video", f"--output={path}", "--trunc=1", "--seeds=0-4", "--grid=2x1"]
+    arguments += ["--num-keyframes=2", "--w-frames=3", "--shuffle-seed=1", f"--network={network}"]
+    done = render(*arguments)
+    assert done.exit_code == 0 and done.stdout.strip() == str(path), done.stderr
+    assert [each.name for each in path.parent.iterdir()] == ["lerp.mp4"]
+    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (6, pytest.approx(0.1))
+    assert render(*arguments).exit_code == 0  # ours is replaced
+    path.write_bytes(b"holiday")
+    refused = render(*arguments)
+    assert refused.exit_code == 1 and "choose another --output" in refused.stderr
+    assert path.read_bytes() == b"holiday"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "--output FILE.mp4, or --outdir DIR"),
+        (("--output", "a.mp4", "--outdir", "o"), "--output FILE.mp4, or --outdir DIR"),
+        (("--output", "a.avi"), "--output must end in .mp4, the form of the video, not 'a.avi'"),
+        (("--output", "a.mp4", "--num-keyframes", 10000, "--grid", "4x4"), "160000 keyframes"),
+        (("--output", "a.mp4", "--num-keyframes", -1), "num_keyframes must be at least 0"),
+        (("--output", "a.mp4", "--shuffle-seed", -2), "shuffle_seed must be at least -1"),
+        (("--output", "a.mp4", "--seeds", "0-2", "--grid", "2x1"), "or --num-keyframes"),
+    ],
+)
+def test_bad_video_options_end_in_one_line(render, run, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    result = render("video", "--network", run / "run" / "network-snapshot-000010.pkl", *options)
+    assert result.exit_code == 1
+    assert words in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("*.mp4"))
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_wrong_calls_end_in_one_line(app, tmp_path):
     assert "power of two" in fails(app, "--data", packed(tmp_path / "b.zip", 24), "--run-dir", out)
     assert "like 3x2" in fails(app, "--data", data, "--run-dir", out, "--grid=8by4")
     assert "multiple of gpus" in fails(app, "--data", data, "--run-dir", out, "--gpus=3")
-    message = fails(app, "--data", data, "--run-dir", out, "--metrics=fid50k")
-    assert "unknown metric 'fid50k' (did you mean 'fid50k_full'?)" in message
+    message = fails(app, "--data", data, "--run-dir", out, "--metrics=fid50kfull")
+    assert "unknown metric 'fid50kfull' (did you mean 'fid50k_full'?)" in message
     assert "exclude each other" in fails(
         app, "--data", data, "--run-dir", out, "--fp32=1", "--bf16=1"
     )
@@ -95,3 +95,47 @@ def test_dry_run_prints_the_resolved_settings_and_makes_nothing(app, tmp_path):
     assert shown["resolved"]["glr"] == 0.0025 and shown["resolved"]["map_depth"] == 2
     assert shown["training_set"]["num_images"] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip"]
+
+
+# docs/train-help.txt of the official code, its options in its order, with a value for each.
+OFFICIAL = [
+    *("--outdir=mods", "--cfg=stylegan2", "--data=a.zip", "--gpus=1", "--batch=8", "--gamma=8.2"),
+    *("--cond=0", "--mirror=1", "--aug=fixed", "--resume=", "--freezed=1", "--p=0.3"),
+    *("--target=0.5", "--batch-gpu=4", "--cbase=64", "--cmax=8", "--glr=0.002", "--dlr=0.001"),
+    *("--map-depth=3", "--mbstd-group=2", "--desc=mine", "--metrics=fid50k,pr50k3"),
+    *("--kimg=7", "--tick=2", "--snap=3", "--seed=5", "--fp32=1", "--nobench=1", "--workers=0"),
+    "-n",
+]
+
+
+def test_every_option_of_the_official_train_is_understood(app, tmp_path, monkeypatch):
+    packed(tmp_path / "a.zip")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [*OFFICIAL, "--device=cpu"])
+    assert result.exit_code == 0, result.stderr
+    given = json.loads(result.stdout)["given"]
+    wanted = {
+        word[2:].partition("=")[0].replace("-", "_"): word.partition("=")[2]
+        for word in OFFICIAL[:-1]
+    }
+    for name in ("outdir", "data", "nobench"):  # no settings
+        del wanted[name]
+    flags = {"cond": "0", "mirror": "1", "fp32": "1"}
+    assert {n: str(int(given.pop(n))) for n in flags} == {n: wanted.pop(n) for n in flags}
+    assert given.pop("metrics") == wanted.pop("metrics").split(",")
+    assert {name: str(given[name]) for name in wanted} == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
+
+
+@pytest.mark.parametrize("spelling", [["--nobench"], ["--nobench=1"], ["--nobench", "1"], []])
+def test_there_is_no_benchmarking_and_nobench_agrees(app, tmp_path, spelling):
+    data = str(packed(tmp_path / "a.zip"))
+    arguments = [*SETTINGS, "--data", data, "--outdir", str(tmp_path), "-n", *spelling]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_benchmarking_is_refused_not_ignored(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    for word in ("--nobench=0", "--no-nobench"):
+        message = fails(app, "--data", data, "--outdir", tmp_path / "out", "-n", word)
+        assert "cuDNN benchmarking, which is never used" in message

@@ -15,6 +15,8 @@ _ROW = {
     "num_reference": 500,
     "resize": "bilinear",
     "seed": 0,
+    "reference_flips": False,
+    "reference_limit": None,
 }
 
 
@@ -50,6 +52,8 @@ def test_values_under_other_conditions_are_not_compared(change, words):
     [
         ({"reference_sha256": "other"}, "the reference set"),
         ({"detector_sha256": None}, "the detector"),
+        ({"reference_flips": True}, "the flips of the reference set"),
+        ({"reference_limit": 50_000}, "the limit of the reference set"),
     ],
 )
 def test_values_of_another_meaning_are_an_error(change, words):

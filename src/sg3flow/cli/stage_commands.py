@@ -6,6 +6,8 @@ long because every stage is in it, and most of its lines declare options.
 
 import dataclasses
 import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +66,7 @@ def fetch(
     from sg3flow.addresses import shown_url
     from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
+    from sg3flow.data.readers.listing import ignored_words
     from sg3flow.tracking.stage_run import tracked_stage
 
     check_request(dest, config)  # before an MLflow run is created
@@ -72,7 +75,8 @@ def fetch(
         source = fetch_images(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)
-    print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}")
+    ignored = f"; {ignored_words(source['ignored']['counts'])}" if "ignored" in source else ""
+    print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}{ignored}")
 
 
 pack_app = stage_app("")
@@ -106,6 +110,8 @@ def pack(
             name=stem, digest=summary.digest, source=str(source), profile=summary.profile()
         )
         tracking.artifact(manifest)
+        for warning in summary.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(summary.sentence(dest))
 
 
@@ -166,17 +172,26 @@ def train(
         Path | None, typer.Option(help="run folder to write, instead of --outdir")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the resolved settings and exit")
+        bool, typer.Option("--dry-run", "-n", help="print the resolved settings and exit")
     ] = False,
+    nobench: Annotated[
+        bool, typer.Option("--nobench/--no-nobench", help="no cuDNN benchmarking; there is none")
+    ] = True,
 ) -> None:
     """Train a GAN on a packed set."""
     from sg3flow.distributed import is_launched
+    from sg3flow.errors import ConfigError
     from sg3flow.metrics.evaluation_run import check_names, snapshot_metrics
     from sg3flow.tracking.upload_process import uploading
     from sg3flow.training.job import dry_run as check
     from sg3flow.training.training_run import check_output
     from sg3flow.training.training_run import train as run_training
 
+    if not nobench:
+        raise ConfigError(
+            "--nobench=0 asks for cuDNN benchmarking, which is never used: it picks algorithms by "
+            "their speed, so that two runs give different numbers; leave the option out"
+        )
     check_names(config.metrics)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))
@@ -196,7 +211,7 @@ def train(
         outdir=outdir,
         uploading=uploading,
         measure_for=lambda batch_gpu, packed, device: snapshot_metrics(
-            config.metrics, packed, batch=batch_gpu, device=device
+            config.metrics, packed, batch=batch_gpu, device=device, mirror=config.mirror
         ),
     )
     if out is not None:
@@ -205,14 +220,20 @@ def train(
 
 evaluate_app = stage_app("")
 
-Data = Annotated[Path, typer.Option(help="packed set to compare with: a zip file or a folder")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="packed set to compare with: a zip file or a folder; default: the set of the training"
+    ),
+]
+Verbose = Annotated[bool, typer.Option(help="show progress")]
 
 
 @stage_command(evaluate_app, "evaluate", EvaluateConfig, name="snapshots")
 def snapshots(
     config: EvaluateConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    data: Data = Path("data/packed.zip"),
+    data: Data = None,
     report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
         "reports/metrics.json"
     ),
@@ -220,45 +241,83 @@ def snapshots(
     chart: Annotated[Path, typer.Option(help="PNG of metrics against kimg to write")] = Path(
         "reports/metrics.png"
     ),
+    verbose: Verbose = True,
 ) -> None:
     """Measure the snapshots of a training run and select the best."""
     from sg3flow.metrics.evaluation_run import Outputs, assist_evaluation, evaluate_run, plan_run
+    from sg3flow.progress import progress_shown
     from sg3flow.reports.charts import metrics_chart
     from sg3flow.tracking.stage_run import tracked_stage
 
-    plan = plan_run(config, run, data, Outputs(report, table, chart))
-    if not plan.ranks.is_main_process:
-        assist_evaluation(plan)
+    if _launched_evaluation("snapshots", config):
         return
-    with tracked_stage("evaluate", config, training_run=run) as tracked:
-        print(evaluate_run(plan, tracked, metrics_chart))
+    with progress_shown(verbose), _stopped_with_launcher():
+        plan = plan_run(config, run, data, Outputs(report, table, chart))
+        if not plan.ranks.is_main_process:
+            assist_evaluation(plan)
+            return
+        with tracked_stage("evaluate", config, training_run=run) as tracked:
+            print(evaluate_run(plan, tracked, metrics_chart))
 
 
 @stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
 def network(
     config: EvaluateNetworkConfig,
     network: Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")],
-    data: Data,
+    data: Data = None,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+    verbose: Verbose = True,
 ) -> None:
     """Measure one network from a file, URL, registry or run."""
     from sg3flow.metrics.evaluation_run import evaluate_one
+    from sg3flow.progress import progress_shown
 
-    if text := evaluate_one(config, network, data, report):
-        print(text)
+    if _launched_evaluation("network", config):
+        return
+    with progress_shown(verbose), _stopped_with_launcher():
+        if text := evaluate_one(config, network, data, report):
+            print(text)
+
+
+def _launched_evaluation(name: str, config: EvaluateNetworkConfig) -> bool:
+    """Run the command in several processes if ``gpus`` says so; returns whether it did."""
+    from sg3flow.distributed import is_launched
+    from sg3flow.metrics.evaluation_run import check_processes
+
+    check_processes(config.gpus, config.device)
+    if config.gpus == 1 or is_launched():
+        return False
+    from sg3flow.training.launcher import launch
+
+    launch(config.gpus, ["-m", "sg3flow", "evaluate", name, *given_arguments()])
+    return True
+
+
+def _stopped_with_launcher() -> AbstractContextManager[None]:
+    """End this process with the launcher that started it, if one did."""
+    from sg3flow.settings import LAUNCHED
+
+    if not LAUNCHED.is_set():
+        return nullcontext()
+    from sg3flow.training.launcher import stop_with_parent
+
+    return stop_with_parent()
 
 
 @stage_command(evaluate_app, "images", EvaluateImagesConfig, params=False)
 def image_sets(
     config: EvaluateImagesConfig,
-    a: Annotated[Path, typer.Option(help="images to measure: a folder or a zip file")],
-    b: Annotated[Path, typer.Option(help="images to compare with: a folder or a zip file")],
+    a: Annotated[Path, typer.Option(help="images to measure: a folder, zip or tar file")],
+    b: Annotated[Path, typer.Option(help="images to compare with: a folder, zip or tar file")],
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
+    verbose: Verbose = True,
 ) -> None:
     """Measure one set of images against another, each of any size."""
     from sg3flow.metrics.evaluation_run import evaluate_images
+    from sg3flow.progress import progress_shown
 
-    print(evaluate_images(config, a, b, report))
+    with progress_shown(verbose):
+        print(evaluate_images(config, a, b, report))
 
 
 render_app = stage_app("")
@@ -307,12 +366,20 @@ def sweep(
 
 @stage_command(render_app, "video", RenderVideoConfig, params=False)
 def video(
-    config: RenderVideoConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+    config: RenderVideoConfig,
+    network: Network,
+    outdir: Annotated[
+        Path | None, typer.Option(help="folder to write interpolation.mp4 into")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="video to write, FILE.mp4, instead of --outdir")
+    ] = None,
+    class_index: ClassOrAll = None,
 ) -> None:
-    """Write interpolation.mp4: a loop through the latents of the seeds."""
-    from sg3flow.rendering.outputs import render_video
+    """Write an MP4 file: a loop through the latents of the seeds."""
+    from sg3flow.rendering.outputs import render_video, video_path
 
-    print(render_video(network, outdir, config, class_index))
+    print(render_video(network, video_path(outdir, output), config, class_index))
 
 
 @stage_command(render_app, "render", RenderConfig, name="best")

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sg3flow.config import SWITCH
 from sg3flow.errors import Sg3flowError, bounded_message, cut, prints_error, report_failure
 from sg3flow.interrupts import EXIT_CODE, has_raised_interrupt, say_interrupted
 from sg3flow.params_file import load_settings
@@ -225,7 +226,8 @@ _DEBUG_OPTION = inspect.Parameter(
 def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.Parameter:
     kind = typing.get_type_hints(config_type)[field.name]
     help_text = field.metadata["help"]
-    if field.metadata["choices"]:
+    is_switch = field.metadata["choices"] == SWITCH
+    if field.metadata["choices"] and not is_switch:
         help_text += f" ({'|'.join(field.metadata['choices'])})"
     is_list = typing.get_origin(kind) is tuple
     if field.default is dataclasses.MISSING:
@@ -234,7 +236,7 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
         shown = ",".join(field.default) if is_list else field.default
         help_text += f"  [default: {shown}]"
     # None stands for "not given": the params file or the default decides then.
-    kind = str if field.metadata["words"] else kind
+    kind = str if field.metadata["words"] else bool if is_switch else kind
     kind = list[str] | None if is_list else kind | None
     return inspect.Parameter(
         field.name,

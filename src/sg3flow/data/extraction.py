@@ -5,17 +5,30 @@ one by one. Entries may not exceed their declared size.
 """
 
 import re
-import stat
+import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from sg3flow.data.readers.storage import ZIP_DAMAGE
-from sg3flow.data.readers.tar_reader import report_damage
+from sg3flow.data.readers.storage import (
+    ZIP_DAMAGE,
+    EntryNames,
+    Limits,
+    check_zip_sizes,
+    is_plain_file,
+    plain_name,
+)
+from sg3flow.data.readers.tar_reader import (
+    CheckedTarInfo,
+    check_unpacked,
+    file_of,
+    report_damage,
+    why_no_file,
+)
 from sg3flow.data.worker_pool import ordered_map, workers_for
 from sg3flow.errors import DataError
 from sg3flow.files import check_room
@@ -25,16 +38,6 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 _ENCRYPTED_FLAGS = 0x41
 _CHUNK_BYTES = 1 << 20
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much an archive may contain."""
-
-    entries: int = 1_000_000
-    total_bytes: int = 128 << 30
-    ratio: int = 100  # maximum of unpacked bytes per byte of the archive
-    free_bytes: int = 256 << 20  # the ratio applies beyond this; small drawings compress very well
 
 
 def extract_zip(
@@ -77,40 +80,39 @@ def _checked_entries(
         raise DataError(
             f"{path} has {len(entries):,} entries; at most {limits.entries:,} are accepted"
         )
-    files: dict[str, zipfile.ZipInfo] = {}
-    for info in entries:
+    names, files = EntryNames(path), dict[str, zipfile.ZipInfo]()
+    for number, info in enumerate(entries, 1):
         # zipfile cuts names at a NUL; the name as stored in the file is checked.
-        name = check_name(info.orig_filename, path)
+        check_name(info.orig_filename, path)
         _check_kind(info, path)
-        if info.is_dir():
-            continue
-        if name in files:
-            raise DataError(f"{path} holds the entry '{name}' twice; create it again")
-        files[name] = info
-    _check_tree(files, path)
+        if not info.is_dir():
+            files[names.add(info.orig_filename, number)] = info
     _check_sizes(files.values(), path, limits)
     return files
 
 
-def check_name(name: str, path: Path) -> str:
-    """Check and normalize the name of an entry of the archive ``path``.
+def check_name(name: str, path: Path) -> None:
+    """Check that the name of an entry of the archive ``path`` can be written on every system.
 
     Raises:
         DataError: it leads out of the target folder, or is not portable.
     """
     if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
-        raise DataError(f"{path} has an entry that leads out of its folder: {name!r}; refused")
+        raise DataError(f"{path} has an entry that leads out of its folder: {name[:80]!r}; refused")
     if "\\" in name or "\0" in name or not name.isprintable():
-        raise DataError(f"{path} has an entry with a name that is not portable: {name!r}; refused")
+        raise DataError(
+            f"{path} has an entry with a name that is not portable: {name[:80]!r}; rename it, or "
+            "pass the archive to pack as --source"
+        )
     parts = PurePosixPath(name).parts
     if not parts or any(len(part.encode()) > 255 for part in parts):
-        raise DataError(f"{path} has an entry with an empty or too long name: {name[:80]!r}")
-    return "/".join(parts)
+        raise DataError(
+            f"{path} has an entry with an empty or too long name: {name[:80]!r}; rename it"
+        )
 
 
 def _check_kind(info: zipfile.ZipInfo, path: Path) -> None:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if not is_plain_file(info):
         raise DataError(
             f"{path} contains a link or special file: '{info.filename}'; only regular files are "
             "accepted"
@@ -124,29 +126,17 @@ def _check_kind(info: zipfile.ZipInfo, path: Path) -> None:
         )
 
 
-def _check_tree(files: dict[str, zipfile.ZipInfo], path: Path) -> None:
-    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
-    for name in folders & files.keys():
-        raise DataError(f"'{name}' is both a file and a folder in {path}; create it again")
-
-
-def _check_sizes(files: Iterable[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
-    """Refuse zip bombs: too large, compressed too well, or with entries that share bytes."""
-    files, size = list(files), path.stat().st_size
+def _check_sizes(files: Collection[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
+    """Refuse a zip file that is too large unpacked, and zip bombs."""
+    size = path.stat().st_size
     if any(not 0 <= info.header_offset < size for info in files):
         raise zipfile.BadZipFile("an entry lies outside the file")
-    unpacked, packed = sum(f.file_size for f in files), sum(f.compress_size for f in files)
+    unpacked = sum(info.file_size for info in files)
     if unpacked > limits.total_bytes:
         raise DataError(
             f"{path} holds {unpacked:,} bytes unpacked; at most {limits.total_bytes:,} are accepted"
         )
-    if unpacked > limits.free_bytes + limits.ratio * size:
-        raise DataError(
-            f"{path} has {size:,} bytes and declares {unpacked:,} unpacked, more than "
-            f"{limits.ratio} times as many; refused as a zip bomb"
-        )
-    if packed > size:
-        raise DataError(f"the entries of {path} overlap; refused as a zip bomb")
+    check_zip_sizes(files, path, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,50 +180,63 @@ def _extract(shared: _Archive, job: _Job) -> None:
 def extract_tar(path: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a tar archive, compressed or not, into the existing, empty folder ``target``.
 
+    A hard link becomes a copy of the file that it names.
+
     Raises:
-        DataError: the file is not a tar archive or damaged, contains links, special files or names
-            that lead out of the target, or exceeds the limits or the free disk space.
+        DataError: the file is not a tar archive or damaged, contains other links, special files or
+            names that lead out of the target, or exceeds the limits or the free disk space.
     """
     limits, size = limits or Limits(), path.stat().st_size
-    most = min(limits.total_bytes, limits.free_bytes + limits.ratio * size)
-    written = shown = 0
+    most = min(limits.total_bytes, limits.unpacked_bytes(size))
+    unpacking = _TarUnpacking(path, target, most)
+    shown = 0
     with report_damage(path), path.open("rb") as stream:
         with progress(f"unpacking {path.name} (MiB)", -(-size // _MIB)) as advance:
-            with tarfile.open(fileobj=stream) as archive:
+            with tarfile.open(fileobj=stream, tarinfo=CheckedTarInfo) as archive:
                 for number, member in enumerate(archive, 1):
                     if number > limits.entries:
                         raise DataError(f"{path} has more than {limits.entries:,} entries; refused")
-                    written += member.size
-                    if written > most:
-                        raise DataError(
-                            f"{path} has {size:,} bytes and holds more than {most:,} unpacked; "
-                            "refused as a tar bomb"
-                        )
-                    _extract_member(archive, member, target, path)
+                    if not member.isdir():
+                        unpacking.write(archive, member, number)
                     advance(stream.tell() // _MIB - shown)
                     shown = stream.tell() // _MIB
 
 
-def _extract_member(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, path: Path
-) -> None:
-    if member.isdir():
-        return
-    name = check_name(member.name, path)
-    if not member.isreg():
-        raise DataError(
-            f"{path} contains a link or special file: '{member.name}'; only regular files are "
-            "accepted"
-        )
-    file = target / name
-    if file.exists() or any((target / parent).is_file() for parent in Path(name).parents):
-        raise DataError(f"{path} holds the entry '{name}' twice; create it again")
-    check_room(target, member.size)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    reader = archive.extractfile(member)
-    assert reader is not None
-    with reader, file.open("xb") as writer:
-        while chunk := reader.read(_CHUNK_BYTES):
-            writer.write(chunk)
-    if file.stat().st_size != member.size:
-        raise DataError(f"'{name}' in {path} is cut off; fetch it again")
+class _TarUnpacking:
+    """Writes the files of a tar archive one by one; at most ``most`` bytes."""
+
+    def __init__(self, path: Path, target: Path, most: int) -> None:
+        self._path, self._target, self._most = path, target, most
+        self._names, self._written = EntryNames(path), 0
+        self._files: dict[str, tarfile.TarInfo] = {}
+
+    def write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> None:
+        """Write the entry with this number, which is no folder."""
+        check_name(member.name, self._path)
+        name, file = self._names.add(member.name, number), file_of(member, self._files)
+        if file is None:
+            raise DataError(
+                f"{self._path} contains a link or special file: '{member.name}' is "
+                f"{why_no_file(member)}"
+            )
+        self._files[name] = file
+        self._written += file.size
+        check_unpacked(self._written, self._most, self._path)
+        check_room(self._target, file.size)
+        place = self._target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file is member:
+            self._write_content(archive, member, place)
+        else:
+            shutil.copyfile(self._target / plain_name(file.name), place)
+
+    def _write_content(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path
+    ) -> None:
+        reader = archive.extractfile(member)
+        assert reader is not None
+        with reader, place.open("xb") as writer:
+            while chunk := reader.read(_CHUNK_BYTES):
+                writer.write(chunk)
+        if place.stat().st_size != member.size:
+            raise DataError(f"'{member.name}' in {self._path} is cut off; fetch it again")

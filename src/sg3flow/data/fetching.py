@@ -265,7 +265,7 @@ def _finish(
     """Check and count the fetched images, and write their SOURCE.json."""
     _check_digest(origin, digest, expected)
     try:
-        counts = count_images(work)
+        counts, ignored = count_images(work)
     except DataError as error:  # the message names the temporary folder
         raise DataError(str(error).replace(str(work), origin)) from None
     source = {
@@ -276,7 +276,7 @@ def _finish(
         "sha256": digest,
         **terms,
         "counts": counts,
-    }
+    } | ({"ignored": ignored} if ignored else {})
     write_json(work / SOURCE_NAME, source)
     return source
 

@@ -3,20 +3,30 @@
 The messages of ``UnusableImageError`` and the names of ``changes`` are stored in manifests.
 """
 
+import importlib
 import io
+import struct
 import warnings
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError, features
 
+from sg3flow.data.color_profiles import UnusableProfileError, profile_conversion
 from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262  # of TIFF
 # Formats that Pillow lists but that hold no pixels, or that start another program.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_LOSSY = {"AVIF", "HEIF", "JPEG", "MPO"}  # and some files of JPEG 2000, TIFF and WebP
+# What reads images that not every installation does, by suffix.
+_HEIC, _AVIF = "pip install 'sg3flow[heic]'", "pip install 'pillow>=11.3'"
+READERS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
+READERS |= {".avif": _AVIF, ".avifs": _AVIF}
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class UnusableImageError(Sg3flowError):
@@ -25,9 +35,14 @@ class UnusableImageError(Sg3flowError):
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Names of the formats that count as images."""
+    """Names of the formats that count as images; HEIC is one if pi-heif is installed."""
     Image.init()
-    return tuple(name for name in Image.OPEN if name not in _NOT_IMAGES)
+    with suppress(ImportError):
+        importlib.import_module("pi_heif").register_heif_opener()
+    unread = set(_NOT_IMAGES)
+    if "AVIF" in Image.OPEN and not features.check("avif"):  # built without its library
+        unread.add("AVIF")
+    return tuple(name for name in Image.OPEN if name not in unread)
 
 
 @cache
@@ -40,10 +55,15 @@ def image_endings() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image file; ``changes`` names what decoding has changed or dropped."""
+    """A decoded image file.
+
+    ``changes`` names what decoding has changed or dropped; ``span`` holds the least and greatest
+    values of an image of more than 8 bits (of color, to the upper 8 bits).
+    """
 
     image: Image.Image
     changes: tuple[str, ...]
+    span: tuple[int, int] | None = None
 
 
 def decode_image(content: bytes) -> Decoded:
@@ -59,21 +79,103 @@ def decode_image(content: bytes) -> Decoded:
             warnings.simplefilter("ignore")  # about odd metadata; only the pixels matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=image_formats())
-            changes = ["16 bits"] * _is_deep(image) + ["first frame"] * _is_animated(image)
+            layout = _layout(image)
+            depth = _depth(image, layout)
+            changes = [f"{depth} bits"] * (depth > 8) + ["first frame"] * _is_animated(image)
             changes += ["EXIF orientation"] * _is_turned_on_load(image)
             image.load()
+            _mend_transparent_color(image, layout, content)
+            span = _span(image) if depth > 8 else None
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise UnusableImageError("not a picture in a format that Pillow reads") from None
+        raise UnusableImageError(_unidentified(content)) from None
     except Exception as error:  # damaged files make Pillow's plugins raise any exception
         raise UnusableImageError(f"cannot be decoded ({error})") from None
-    return Decoded(image, tuple(changes))
+    return Decoded(image, tuple(changes), span)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", [])  # loading empties it, so check before
-    return any(";16" in str(tile[3]) for tile in tiles)
+def _unidentified(content: bytes) -> str:
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        if "HEIF" in image_formats():
+            return "a damaged HEIC file"
+        return f"a HEIC file, which needs the package pi-heif ({_HEIC})"
+    return "not a picture in a format that Pillow reads"
+
+
+def _layout(image: Image.Image) -> str:
+    """Pillow's name for the pixels in the file, ``RGB;16B``; loading forgets it."""
+    tiles = getattr(image, "tile", [])
+    return str(tiles[0][3]) if tiles else ""
+
+
+def _depth(image: Image.Image, layout: str) -> int:
+    """Bits per value in the file: 8 (or fewer), 12 or 16."""
+    if ";12" in layout:
+        return 12
+    return 16 if ";16" in layout or image.mode == "I" or image.mode.startswith("I;16") else 8
+
+
+def _span(image: Image.Image) -> tuple[int, int]:
+    values = np.asarray(image)
+    if image.mode.startswith("I"):
+        return int(values.min()), int(values.max())
+    colors = values[..., :-1] if image.mode in ("LA", "RGBA") else values
+    return int(colors.min()) << 8, int(colors.max()) << 8 | 0xFF
+
+
+def _mend_transparent_color(image: Image.Image, layout: str, content: bytes) -> None:
+    """Apply the transparent color of a PNG to its own bits; Pillow scales only the pixels."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None:
+        return
+    if image.mode == "L":
+        greatest = {"L;2": 3, "L;4": 15}.get(layout, 255)
+        image.info["transparency"] = (key & greatest) * (255 // greatest)
+    elif image.mode == "RGB" and layout == "RGB;16B":
+        low = Image.open(io.BytesIO(content), formats=("PNG",))
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # the lower 8 bits
+        values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+        opaque = (values != np.array(key, np.uint16)).any(axis=2)
+        del image.info["transparency"]
+        image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What the header of an image file says.
+
+    ``is_lossy``: its compression changes pixels; ``is_ready``: its pixels are 8-bit RGB or gray
+    that ``to_rgb_or_gray`` leaves as they are.
+    """
+
+    is_lossy: bool
+    is_ready: bool
+
+
+def file_kind(content: bytes) -> FileKind:
+    """The kind of an image file, without decoding its pixels; an unreadable one is not ready."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=image_formats())
+            is_ready = image.mode in ("RGB", "L") and _depth(image, _layout(image)) == 8
+            is_ready &= not {"transparency", "icc_profile"} & image.info.keys()
+            is_ready &= image.getexif().get(ORIENTATION_TAG, 1) not in _TURNS
+            is_ready &= image.format != "PNG" or b"eXIf" not in content  # may follow the pixels
+            return FileKind(_is_lossy(image, content), is_ready)
+    except Exception:  # damaged files make Pillow's plugins raise any exception
+        return FileKind(False, False)
+
+
+def _is_lossy(image: Image.Image, content: bytes) -> bool:
+    if image.format == "JPEG2000":
+        start = content.find(b"\xff\x52")  # coding style; its transformation 0 is irreversible
+        return content[start + 13 : start + 14] == b"\0"
+    if image.format == "WEBP":
+        return b"VP8 " in content[12:16] or (b"VP8X" in content[12:16] and b"VP8 " in content)
+    is_lossy_tiff = "jpeg" in str(image.info.get("compression", ""))
+    return image.format in _LOSSY or (image.format == "TIFF" and is_lossy_tiff)
 
 
 def _is_turned_on_load(image: Image.Image) -> bool:
@@ -101,7 +203,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +234,10 @@ def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedIm
     """
     changes: list[str] = []
     try:
-        upright = _upright(image, changes)
-        base, alpha = _split(upright, changes)
+        turn = _turn(image, changes)
+        base, alpha = _split(image, changes)
+        if turn is not None:
+            base, alpha = base.transpose(turn), alpha and alpha.transpose(turn)
         base = _in_srgb(base, image.info.get("icc_profile"), changes)
         if alpha is not None:
             base = _on_background(base, alpha, background)
@@ -146,15 +249,14 @@ def to_rgb_or_gray(image: Image.Image, background: Color = WHITE) -> ConvertedIm
     return ConvertedImage(base, tuple(changes))
 
 
-def _upright(image: Image.Image, changes: list[str]) -> Image.Image:
+def _turn(image: Image.Image, changes: list[str]) -> Image.Transpose | None:
     try:
         turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata counts as none
-        turn = None
-    if turn is None:
-        return image
-    changes.append("EXIF orientation")
-    return image.transpose(turn)
+        return None
+    if turn is not None:
+        changes.append("EXIF orientation")
+    return turn
 
 
 def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.Image | None]:
@@ -163,7 +265,7 @@ def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.I
     if mode in ("RGB", "L") and "transparency" not in image.info:
         return image, None
     if mode == "I" or mode.startswith("I;16"):
-        return _from_16_bits(image), None
+        return _from_16_bits(image)
     if mode in ("P", "PA"):
         changes.append("palette")
     if image.has_transparency_data:
@@ -178,18 +280,43 @@ def _split(image: Image.Image, changes: list[str]) -> tuple[Image.Image, Image.I
     return image.convert("L" if mode == "1" else "RGB"), None
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise UnusableImageError("has values of 32 bits; convert it to 8 or 16 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    key = image.info.get("transparency")
+    clear = values == key if isinstance(key, int) else np.zeros(1, bool)
+    white, is_inverted = 0xFFFF, False
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        is_inverted = tags.get(_PHOTOMETRIC_TAG) == 0
+        if tags.get(_BITS_TAG, (16,))[0] == 12:
+            white = 0xFFF  # Pillow does not scale 12 bits
+        if is_inverted and not _inverts_16_bits():
+            values = white - values
+    if is_inverted:  # the upper 8 bits, which libtiff shows, too
+        scaled = values * 256 // (white + 1)
+    else:
+        scaled = (255 * values + white // 2) // white
+    alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)) if clear.any() else None
+    return Image.fromarray(scaled.astype(np.uint8)), alpha
+
+
+@cache
+def _inverts_16_bits() -> bool:
+    """Whether Pillow inverts gray TIFFs of 16 bits whose white is zero; release 13.0 does not."""
+    stream = io.BytesIO()
+    Image.new("I;16", (1, 1)).save(stream, "TIFF")
+    entry = struct.pack("<HHI", _PHOTOMETRIC_TAG, 3, 1)  # one SHORT; its value follows
+    content = stream.getvalue().replace(entry + b"\1", entry + b"\0")
+    return bool(np.asarray(Image.open(io.BytesIO(content)))[0, 0])
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
     if profile:
         try:
-            convert = _transform(bytes(profile), image.mode)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            convert = profile_conversion(bytes(profile), image.mode)
+        except UnusableProfileError:
             changes.append("ICC profile not usable")
         else:
             if convert is not None:
@@ -200,25 +327,6 @@ def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> I
         return image
     changes.append("CMYK")
     return image.convert("RGB")
-
-
-@lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """The conversion from a profile to sRGB; None: the profile is sRGB."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if source.profile.xcolor_space.strip() != _SPACES[mode]:
-        raise ValueError("the profile is for another color space")
-    description = ImageCms.getProfileDescription(source)
-    # Unchanged to the bit: a conversion from sRGB to sRGB would only add rounding.
-    if mode == "RGB" and "srgb" in description.lower():
-        return None
-    transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
-    return transform.apply
-
-
-@cache
-def _srgb() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def _on_background(base: Image.Image, alpha: Image.Image, background: Color) -> Image.Image:

@@ -6,6 +6,7 @@ sources give equal pixels.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,22 @@ def _one_color(pixels: np.ndarray) -> float:
     bins = (pixels // _COLOR_STEP).astype(np.int32)
     codes = (bins[..., 0] * 256 + bins[..., 1] * 16 + bins[..., 2]).ravel()
     return float(np.bincount(codes).max() / codes.size)
+
+
+_DARK = 1 << 14  # an exposed image of 16 bits has values above; if not, its data has fewer bits
+
+
+def bit_depth_warnings(spans: Sequence[tuple[int, int]]) -> list[str]:
+    """What is probably wrong with images of 16 bits, from their least and greatest values."""
+    dark = [span for span in spans if span[1] < _DARK]
+    if not dark:
+        return []
+    least, greatest = min(low for low, _ in dark), max(high for _, high in dark)
+    return [
+        f"{len(dark):,} of {len(spans):,} images of 16 bits have values from {least:,} to "
+        f"{greatest:,} of 65,535, so they are packed with at most {greatest / 0xFFFF:.1%} of the "
+        f"brightness; if their data has {greatest.bit_length()} bits, scale it to 16 and pack again"
+    ]
 
 
 class ExcludedImageError(Sg3flowError):

@@ -1,7 +1,9 @@
 """The manifest of a packed set: a Parquet file with one row per image of the source."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,7 +72,7 @@ def counted_changes(changes: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _schema() -> Any:
+def _schema(notes: Mapping[str, Any] | None = None) -> Any:
     import pyarrow as pa
 
     kinds: dict[Any, Any] = {
@@ -81,19 +83,39 @@ def _schema() -> Any:
     }
     kinds |= {kind | None: arrow for kind, arrow in kinds.items()}
     fields = [(name, kinds[kind]) for name, kind in ManifestRow.__annotations__.items()]
-    return pa.schema(fields, metadata={"format": FORMAT})
+    noted = {"notes": json.dumps(notes, sort_keys=True)} if notes else {}
+    return pa.schema(fields, metadata={"format": FORMAT} | noted)
 
 
-def write_manifest(stream: BinaryIO, rows: Iterable[ManifestRow]) -> None:
-    """Write the rows as Parquet, sorted by path; equal rows give equal bytes."""
+def write_manifest(
+    stream: BinaryIO, rows: Iterable[ManifestRow], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Write the rows as Parquet, sorted by path; equal rows and notes give equal bytes.
+
+    Args:
+        notes: what concerns the whole source: ``ignored`` (see ``ignored_record``), ``warnings``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     ordered = iter(sorted(rows, key=lambda row: row.path))
-    with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
+    schema = _schema(notes)
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         # In groups: as dictionaries, the rows take many times their memory.
         while group := [asdict(row) for row in islice(ordered, _GROUP_ROWS)]:
-            writer.write_table(pa.Table.from_pylist(group, schema=_schema()))
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes of a manifest; empty: it has none, as those of earlier releases."""
+    import pyarrow.parquet as pq
+
+    check_is_manifest(path)
+    with suppress(KeyError, ValueError):
+        notes = json.loads(pq.read_schema(path).metadata[b"notes"])
+        if isinstance(notes, dict):
+            return notes
+    return {}
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":

@@ -81,7 +81,7 @@ class ContentDigest:
     def add(self, name: str, content: bytes) -> None:
         assert name > self._last, (self._last, name)
         self._last = name
-        for part in (name.encode(), content):
+        for part in (name.encode("utf-8", "surrogateescape"), content):
             self._hash.update(len(part).to_bytes(8, "little"))
             self._hash.update(part)
 

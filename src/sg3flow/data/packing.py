@@ -13,7 +13,7 @@ from typing import Any
 
 from sg3flow.config import PackConfig
 from sg3flow.data.image_decoding import parse_color
-from sg3flow.data.image_transform import check_transform, parse_resolution
+from sg3flow.data.image_transform import bit_depth_warnings, check_transform, parse_resolution
 from sg3flow.data.manifest import (
     REJECTS,
     ManifestRow,
@@ -31,8 +31,17 @@ from sg3flow.data.packed_form import (
     packed_writer,
     refuse_overlap,
 )
-from sg3flow.data.raw_images import Source, SourceImage, open_source, shown_name, split_of
+from sg3flow.data.raw_images import (
+    Source,
+    SourceImage,
+    classes_without_images,
+    ignored_record,
+    open_source,
+    shown_name,
+    split_of,
+)
 from sg3flow.data.readers.labels import LABELS_NAME
+from sg3flow.data.readers.listing import count_suffixes, ignored_words
 from sg3flow.data.readers.storage import check_exists
 from sg3flow.data.worker_pool import (
     Encoded,
@@ -43,7 +52,7 @@ from sg3flow.data.worker_pool import (
     scan_image,
     workers_for,
 )
-from sg3flow.errors import DataError
+from sg3flow.errors import DataError, listed
 from sg3flow.files import atomic_write
 from sg3flow.output_checks import check_distinct, check_replaceable
 from sg3flow.progress import tracked
@@ -55,9 +64,12 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """The result of packing.
 
+    ``empty_classes`` are those that no packed image has, although a class after them or a name
+    makes them classes of the set.
     ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
     images by conversion rule; ``mean`` and ``contrast`` are averages over the raw files of the
-    packed images, in gray values of 0 to 255.
+    packed images, in gray values of 0 to 255. ``ignored`` counts files that are no images, by
+    suffix.
     """
 
     num_source: int
@@ -72,6 +84,9 @@ class PackSummary:
     changes: dict[str, int]
     mean: float
     contrast: float
+    empty_classes: tuple[str, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
@@ -81,6 +96,10 @@ class PackSummary:
             for words, counts in (("left out", self.left_out), ("changed", self.changes))
             if counts
         )
+        if self.empty_classes:
+            details += f"; classes without images: {listed(self.empty_classes, 4)}"
+        if self.ignored:
+            details += f"; {ignored_words(self.ignored)}"
         return (
             f"packed {self.num_packed} of {self.num_source} images into {dest} "
             f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
@@ -96,6 +115,8 @@ class PackSummary:
             "classes": self.classes,
             "left_out": self.left_out,
             "changes": self.changes,
+            **({"ignored": self.ignored} if self.ignored else {}),
+            **({"warnings": self.warnings} if self.warnings else {}),
             "mean": self.mean,
             "contrast": self.contrast,
             "licence": self.license,
@@ -158,7 +179,7 @@ def pack_images(
             for image in tracked(scanned, "packing", total):
                 packing.take(image)
         packing.finish()
-        write_manifest(stream, packing.rows)
+        write_manifest(stream, packing.rows, packing.notes())
     return packing.summary()
 
 
@@ -175,6 +196,8 @@ class _Packing:
     rejects: list[ManifestRow] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     form: ImageForm | None = None  # of the first packed image
+    empty_classes: list[str] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)  # of packed images of 16 bits
 
     def __post_init__(self) -> None:
         self._images = {image.path: image for image in self.source.images}
@@ -203,9 +226,11 @@ class _Packing:
         else:
             assert scanned.encoded is not None
             self._pack(row, image, scanned.encoded)
+            if scanned.span is not None and "16 bits" in scanned.changes:
+                self.spans.append(scanned.span)
 
     def _take_unlisted(self, name: str, why: str) -> None:
-        """Count a folder that cannot be listed as one unusable image."""
+        """Count a folder or link that cannot be read as one unusable image."""
         row = ManifestRow(shown_name(name), split_of(name), None, "", False, problem=why)
         row.in_subset = f"{name}/".startswith(self.source.folder)
         self.rows.append(row)
@@ -288,6 +313,7 @@ class _Packing:
                 f"{first.left_out}); change the settings of pack, or the source"
             )
         labels, class_names = self._final_labels()
+        self.empty_classes = classes_without_images(self.labels, class_names)
         extra = {
             "class_names": class_names,
             "licence": self.source.license,
@@ -308,6 +334,12 @@ class _Packing:
         entries = [row.entry for row in self.packed]
         return [list(pair) for pair in zip(entries, self.labels, strict=True)], class_names
 
+    def notes(self) -> dict[str, Any]:
+        """What the manifest records about the whole source."""
+        warnings = bit_depth_warnings(self.spans)
+        notes = {"ignored": ignored_record(self.source.ignored), "warnings": warnings}
+        return {key: value for key, value in notes.items() if value}
+
     def summary(self) -> PackSummary:
         """The result; call it after ``finish``."""
         assert self.form is not None
@@ -326,6 +358,9 @@ class _Packing:
             changes=counted_changes(row.changes for row in self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
+            empty_classes=tuple(self.empty_classes),
+            ignored=count_suffixes(self.source.ignored),
+            warnings=bit_depth_warnings(self.spans),
         )
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from typing import Any
 
 from sg3flow.config import PackConfig
 from sg3flow.data.readers.labels import LabelsFile, csv_labels
-from sg3flow.data.readers.listing import Listing, open_listing
+from sg3flow.data.readers.listing import Listing, count_suffixes, open_listing
 from sg3flow.data.readers.storage import Storage, is_hidden
 from sg3flow.errors import DataError, nearest
 
@@ -22,12 +22,15 @@ SOURCE_NAME = "SOURCE.json"
 FORMAT = "sg3flow-source-1"
 # A set with a thousand class folders would bury the run's other metrics.
 _MAX_FOLDER_METRICS = 50
+_MOST_IGNORED = 1000  # names in a record; all are counted
 
 
 def source_metrics(source: dict[str, Any]) -> dict[str, float]:
     """Metrics of a SOURCE.json for tracking: bytes, total images, and images per folder."""
     counts: dict[str, int] = source["counts"]
     metrics: dict[str, float] = {"num_images": sum(counts.values()), "bytes": source["bytes"]}
+    if "ignored" in source:
+        metrics["num_ignored"] = sum(source["ignored"]["counts"].values())
     if len(counts) <= _MAX_FOLDER_METRICS:
         for folder, number in counts.items():
             if folder != ".":
@@ -102,14 +105,23 @@ def folder_digest(folder: Path, files: list[str]) -> tuple[int, str]:
     return total, digest.hexdigest()
 
 
-def count_images(folder: Path) -> dict[str, int]:
-    """Number of images per folder; "." is ``folder`` itself.
+def count_images(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Number of images per folder ("." is ``folder`` itself), and the record of ignored files.
 
     Raises:
         DataError: there are no images.
     """
-    counts = Counter(PurePosixPath(name).parent.as_posix() for name in open_listing(folder).names)
-    return dict(sorted(counts.items()))
+    listing = open_listing(folder)
+    counts = Counter(PurePosixPath(name).parent.as_posix() for name in listing.names)
+    return dict(sorted(counts.items())), ignored_record(listing.ignored)
+
+
+def ignored_record(names: list[str]) -> dict[str, Any]:
+    """What SOURCE.json and the manifest record about ignored files; empty: there are none."""
+    if not names:
+        return {}
+    files = [shown_name(name) for name in names[:_MOST_IGNORED]]
+    return {"counts": count_suffixes(names), "files": files}
 
 
 _SPLITS = ("train", "val", "validation", "test")
@@ -134,7 +146,8 @@ class SourceImage:
 class Source:
     """All images of a source, sorted by path, with their class names, license and citation.
 
-    ``unlisted`` holds the folders that could not be listed, with the reason.
+    ``unlisted`` holds the folders and links that could not be read, with the reason; ``ignored``
+    the files that are no images.
     """
 
     storage: Storage
@@ -144,6 +157,7 @@ class Source:
     license: str | None
     citation: str | None
     unlisted: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
 
 
 def open_source(path: Path, config: PackConfig) -> Source:
@@ -177,7 +191,15 @@ def open_source(path: Path, config: PackConfig) -> Source:
         terms.get("licence") or content.license,
         terms.get("citation") or content.citation,
         {name: why for name, why in listing.storage.problems.items() if not is_hidden(name)},
+        [name for name in listing.ignored if name != PurePosixPath(config.labels_csv).as_posix()],
     )
+
+
+def classes_without_images(labels: Iterable[Any], class_names: list[str] | None) -> list[str]:
+    """Names, or else numbers, of the classes that no image has; empty if labels are no classes."""
+    found = {label for label in labels if isinstance(label, int)}
+    count = len(class_names or ()) or max(found, default=-1) + 1
+    return [class_names[i] if class_names else str(i) for i in range(count) if i not in found]
 
 
 def split_of(name: str) -> str:

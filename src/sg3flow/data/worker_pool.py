@@ -212,7 +212,7 @@ class Scanned:
 
     ``problem`` says why it cannot be used (it then has no measures); ``unwanted`` is the kind of
     reason for which the settings leave it out, and ``why`` the reason; otherwise they are "".
-    ``changes`` names the rules that converted it to RGB or gray.
+    ``changes`` names the rules that converted it to RGB or gray; ``span`` is that of ``Decoded``.
     """
 
     name: str
@@ -225,6 +225,7 @@ class Scanned:
     problem: str = ""
     unwanted: str = ""
     why: str = ""
+    span: tuple[int, int] | None = None
 
 
 def scan_image(task: ScanTask, job: ScanJob) -> Scanned:
@@ -252,8 +253,8 @@ def scan_image(task: ScanTask, job: ScanJob) -> Scanned:
         except ExcludedImageError as error:
             unwanted, why = error.kind, str(error)
     changes = (*_misnamed(job.name, decoded), *decoded.changes, *converted.changes)
-    mode = decoded.image.mode
-    return Scanned(job.name, num_bytes, digest, mode, measures, changes, encoded, "", unwanted, why)
+    read = (num_bytes, digest, decoded.image.mode, measures, changes, encoded)
+    return Scanned(job.name, *read, unwanted=unwanted, why=why, span=decoded.span)
 
 
 def _misnamed(name: str, decoded: Decoded) -> tuple[str, ...]:

@@ -19,11 +19,11 @@ from sg3flow.metrics.neighborhoods import (
     memorization,
     precision_recall_estimates,
 )
-from sg3flow.metrics.reference_set import Reference
+from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 
-EVERYTHING = 1 << 40
-# Maximum number of reference images of a metric; other metrics use all.
+# Maximum number of reference images of an older name, and of other metrics; the others use all.
+_OLDER_LIMIT = 50_000
 _LIMITS = {"pr": 200_000, "pr_random": 200_000, "dc": 200_000, "dc_random": 200_000, "swd": 8192}
 _KID_SUBSETS, _KID_SIZE = 100, 1000
 _PAIRS = 8
@@ -92,7 +92,7 @@ def prepare_reference(metric: Metric, reference: Reference) -> None:
         DataError: an image cannot be read.
     """
     if wants_only_stats(metric):
-        reference.prepare_stats()
+        reference.prepare_stats(reference_limit(metric))
     else:
         reference.prepare_features(reference_limit(metric))
 
@@ -104,7 +104,7 @@ def wants_only_stats(metric: Metric) -> bool:
 
 def reference_limit(metric: Metric) -> int:
     """Maximum number of reference images of a metric."""
-    return _LIMITS.get(metric.kind, EVERYTHING)
+    return _OLDER_LIMIT if metric.is_older else _LIMITS.get(metric.kind, EVERYTHING)
 
 
 def reference_count(metric: Metric, reference: Reference) -> int:
@@ -125,7 +125,8 @@ def _base(metric: Metric) -> str:
 
 
 def _frechet(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
-    return MetricOutcome([frechet_estimate(inputs.generated, _reference(inputs).stats())])
+    real = _reference(inputs).stats(reference_limit(metric))
+    return MetricOutcome([frechet_estimate(inputs.generated, real)])
 
 
 def _kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:

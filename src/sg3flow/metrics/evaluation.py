@@ -3,26 +3,21 @@
 Longer than most files: the three share their helpers.
 """
 
-import io
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.addresses import shown_url
-from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.checkpoints.loading import WEIGHTS_NAME, local_copy
-from sg3flow.data.archive import PackedSet, content_digest, image_names
-from sg3flow.data.readers.storage import open_storage
+from sg3flow.data.archive import PackedSet
 from sg3flow.distributed import ALONE, Ranks
-from sg3flow.errors import DataError, MetricError
+from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.compute import (
-    EVERYTHING,
     MetricInputs,
     MetricOutcome,
     compute_metric,
@@ -32,9 +27,10 @@ from sg3flow.metrics.compute import (
 from sg3flow.metrics.evaluator import Evaluator
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.generation import exact_float32
-from sg3flow.metrics.names import Metric, parse_set_metrics
+from sg3flow.metrics.image_set import ImageSet
+from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.reference_set import Reference, progress_of
+from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
 from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
 
@@ -47,6 +43,7 @@ def evaluate_snapshots(
     seed: int,
     batch: int,
     device: torch.device,
+    mirror: bool | None = None,
     snapshots: str = "all",
     increment: Callable[[list[MetricResult]], None] | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
@@ -57,6 +54,7 @@ def evaluate_snapshots(
     Args:
         run_dir: folder with ``network-snapshot-<kimg>.pkl`` files.
         packed, names, seed, batch, device, ranks: see ``Evaluator``.
+        mirror: whether older names compare with flips, too; None: if the training was mirrored.
         snapshots: ``all`` or ``last``.
         increment: called with the results of each snapshot when they are complete.
         on_pairs: called with the names of snapshot and metric and the sheet of closest pairs.
@@ -66,15 +64,18 @@ def evaluate_snapshots(
         CheckpointError: a snapshot cannot be read.
         DataError: an image cannot be read.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     paths = find_snapshots(run_dir)
     chosen = paths[-1:] if snapshots == "last" else paths
+    flips = _flips(names, mirror, chosen[0], chosen[0].name)
+    evaluator = Evaluator(
+        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+    )
     evaluator.prepare()
     results: list[MetricResult] = []
     total = len(chosen) * evaluator.images_per_network
     with progress_of(ranks, f"evaluating {len(chosen)} snapshots", total) as advance:
         for path in chosen:
-            found = _measure(evaluator, path, path.name, advance, on_pairs)
+            found = _measure(evaluator, path, path.name, mirror, advance, on_pairs)
             results += found
             if increment is not None:
                 increment(found)
@@ -89,6 +90,7 @@ def evaluate_network(
     seed: int,
     batch: int,
     device: torch.device,
+    mirror: bool | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> list[MetricResult]:
@@ -96,11 +98,14 @@ def evaluate_network(
 
     Arguments and errors: see ``evaluate_snapshots``.
     """
-    evaluator = Evaluator(packed, names, seed=seed, batch=batch, device=device, ranks=ranks)
     path, name = local_copy(source), shown_url(source)
+    flips = _flips(names, mirror, path, name)
+    evaluator = Evaluator(
+        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+    )
     evaluator.prepare()
     with progress_of(ranks, f"evaluating {name}", evaluator.images_per_network) as advance:
-        return _measure(evaluator, path, name, advance, on_pairs)
+        return _measure(evaluator, path, name, mirror, advance, on_pairs)
 
 
 def find_snapshots(run_dir: Path) -> list[Path]:
@@ -119,21 +124,49 @@ def find_snapshots(run_dir: Path) -> list[Path]:
     return paths
 
 
+def _flips(names: Sequence[str], mirror: bool | None, path: Path, name: str) -> bool:
+    """Whether older names compare with flips: as told, or else as the network was trained."""
+    if mirror is not None or not any(metric.is_older for metric in parse_metrics(names)):
+        return bool(mirror)
+    return _was_mirrored(load_networks(path), name)
+
+
+def _was_mirrored(networks: Networks, name: str) -> bool:
+    """Whether a network was trained with ``mirror``; public pickles call it xflip."""
+    described = networks.training_set or {}
+    known = [described[key] for key in ("mirror", "xflip") if key in described]
+    if not known or not isinstance(known[0], bool):
+        raise MetricError(
+            f"{name} does not say whether its training was mirrored; give --mirror or --no-mirror"
+        )
+    return known[0]
+
+
 def _measure(
     evaluator: Evaluator,
     path: Path,
     name: str,
+    mirror: bool | None,
     advance: Callable[[int], None],
     on_pairs: Callable[[str, str, Image.Image], None] | None,
 ) -> list[MetricResult]:
-    network = load_networks(path).G_ema
-    if network is None:
+    networks = load_networks(path)
+    if networks.G_ema is None:
         raise MetricError(f"{name} has no G_ema, the network to measure")
-    network = network.to(evaluator.device)
+    if evaluator.has_older and mirror is None and _was_mirrored(networks, name) != evaluator.mirror:
+        raise MetricError(
+            f"{name} was trained {_with(not evaluator.mirror)} mirror, an earlier snapshot "
+            f"{_with(evaluator.mirror)}; give --mirror or --no-mirror"
+        )
+    network = networks.G_ema.to(evaluator.device)
     keep = partial(on_pairs, name) if on_pairs is not None else None
     return evaluator.measure(
         network, name, snapshot_kimg(path.name), _network_digest(path), advance, on_pairs=keep
     )
+
+
+def _with(flag: bool) -> str:
+    return "with" if flag else "without"
 
 
 def _network_digest(path: Path) -> str:
@@ -142,48 +175,6 @@ def _network_digest(path: Path) -> str:
         weights = path / "artifacts" / WEIGHTS_NAME
         path = weights if weights.is_file() else next(path.glob("*.pkl"))
     return sha256_file(path)
-
-
-class ImageSet:
-    """The images below a folder or in a zip file, sorted by name.
-
-    Attributes:
-        path, name: path and name of the folder or file.
-        num_images: number of images.
-
-    Raises:
-        DataError: the path does not exist or has no images.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.name = self.path.name
-        self._storage = open_storage(self.path)
-        self._names = image_names(self._storage)
-        self.num_images = len(self._names)
-        if not self._names:
-            raise DataError(f"{self.path} has no images (PNG, JPEG, BMP or WebP)")
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, computed as for packed sets: a zip file equals its folder."""
-        return content_digest(self._storage)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """One image, uint8 ``[H, W, 1 or 3]``; modes other than gray become RGB.
-
-        Raises:
-            DataError: it cannot be decoded; the message names it.
-        """
-        name = self._names[index]
-        try:
-            with Image.open(io.BytesIO(self._storage.read(name))) as picture:
-                pixels = np.array(picture if picture.mode == "L" else picture.convert("RGB"))
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # Pillow's plugins raise any type of error for damaged files
-            raise DataError(f"{name} of {self.path} cannot be decoded ({error})") from None
-        return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def compare_sets(
@@ -195,6 +186,7 @@ def compare_sets(
     batch: int,
     device: torch.device,
     on_pairs: Callable[[str, Image.Image], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[MetricResult]:
     """Metrics between two sets of images, over all images of both.
 
@@ -208,24 +200,36 @@ def compare_sets(
         batch: images per batch; affects speed and memory only.
         device: where to compute.
         on_pairs: called with the name of a metric and its sheet of closest pairs.
+        on_warning: called with each sentence about what makes the values unreliable.
 
     Raises:
         MetricError: an unknown metric, weights that are not available, or unsuitable images.
         DataError: an image cannot be read.
     """
     metrics = parse_set_metrics(names, images.num_images)
+    for side in (images, reference):
+        if side.num_images < 2:
+            raise MetricError(
+                f"{side.path} has one image; metrics between two sets need at least two of each, "
+                "and thousands for values that mean something"
+            )
     subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
     with exact_float32():
         extractors = _load(metrics, images, device)
         sides = {
-            name: [Reference(side, extractor, batch, device) for side in (images, reference)]
+            name: [
+                Reference(side, extractor, batch, device, conversion=side.conversion)
+                for side in (images, reference)
+            ]
             for name, extractor in extractors.items()
         }
         for metric in metrics:
             assert metric.detector is not None
             ours, theirs = sides[metric.detector]
             outcome = _compute(metric, ours, theirs, seed, device)
+            if on_warning is not None and (words := _singular(metric, ours, theirs)):
+                on_warning(words)
             if outcome.pairs and on_pairs is not None:
                 upper = [images.image(pair.generated) for pair in outcome.pairs]
                 lower = [reference.image(pair.training) for pair in outcome.pairs]
@@ -235,6 +239,19 @@ def compare_sets(
                 metric, outcome.estimates, subject, ours.extractor, against, seed
             )
     return results
+
+
+def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
+    """Why the covariances of a Frechet distance are singular; empty: they need not be."""
+    counts = ours.pictures.num_images, theirs.pictures.num_images
+    features = ours.extractor.num_features
+    if metric.kind not in ("fid", "fd_random") or min(counts) > features:
+        return ""
+    return (
+        f"{metric.name}: {counts[0]:,} and {counts[1]:,} images for {features:,} features; with no "
+        "more images than features the distance depends on their number: compare it only with "
+        "values of the same counts"
+    )
 
 
 def _load(

@@ -1,5 +1,7 @@
 """Evaluations with their outputs: during training, and by the commands of the evaluate stage."""
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +10,23 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from sg3flow.addresses import shown_url
+from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.loading import local_copy
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.device import pick_device
-from sg3flow.distributed import Ranks
-from sg3flow.errors import MetricError
+from sg3flow.distributed import Ranks, is_launched
+from sg3flow.errors import ConfigError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation import (
-    ImageSet,
     compare_sets,
     evaluate_network,
     evaluate_snapshots,
     find_snapshots,
 )
 from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.image_set import ImageSet, set_warnings
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.report import (
     MetricResult,
@@ -34,8 +39,11 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
+from sg3flow.runs.provenance import find_training_set
+from sg3flow.runs.run_folder import read_run
 
 NONE = "none"
+_MIRROR = {"auto": None, "yes": True, "no": False}
 DrawChart = Callable[[Sequence[MetricResult], MetricResult], Image.Image]
 
 
@@ -45,11 +53,12 @@ class SnapshotMetrics:
     Training results do not change, bit for bit.
 
     Attributes:
-        names: names of the metrics.
+        names: of the values: ``pr50k3_full_precision``, not ``pr50k3_full``.
     """
 
-    def __init__(self, evaluator: Evaluator, names: tuple[str, ...]) -> None:
-        self.evaluator, self.names = evaluator, names
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.names = tuple(name for metric in evaluator.metrics for name in metric.outputs)
 
     def __call__(self, G_ema: Any, snapshot: Path | None, nimg: int) -> Mapping[str, float]:
         """Values by name.
@@ -64,9 +73,17 @@ class SnapshotMetrics:
 
 
 def snapshot_metrics(
-    names: tuple[str, ...], packed: PackedSet, *, batch: int, device: torch.device
+    names: tuple[str, ...],
+    packed: PackedSet,
+    *,
+    batch: int,
+    device: torch.device,
+    mirror: bool = False,
 ) -> SnapshotMetrics | None:
     """Prepare the metrics of a training; None if ``names`` is ``none``.
+
+    Args:
+        mirror: the setting of the training.
 
     Raises:
         MetricError: an unknown metric, or weights that are not available.
@@ -76,9 +93,11 @@ def snapshot_metrics(
     if names == (NONE,):
         return None
     ranks = Ranks.of_training()
-    evaluator = Evaluator(packed, names, seed=0, batch=batch, device=device, ranks=ranks)
+    evaluator = Evaluator(
+        packed, names, seed=0, batch=batch, device=device, ranks=ranks, mirror=mirror
+    )
     evaluator.prepare()
-    return SnapshotMetrics(evaluator, names)
+    return SnapshotMetrics(evaluator)
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -142,8 +161,30 @@ class RunPlan:
     ranks: Ranks
 
 
-def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs) -> RunPlan:
+def check_processes(gpus: int, device: str) -> None:
+    """Check the setting ``evaluate.gpus``.
+
+    Raises:
+        ConfigError: torchrun started another number of processes, or there are fewer GPUs.
+    """
+    if is_launched():
+        found = int(os.environ["WORLD_SIZE"])
+        if gpus not in (1, found):
+            raise ConfigError(
+                f"evaluate.gpus is {gpus}, and torchrun started {found} processes; leave it out"
+            )
+    elif gpus > 1 and pick_device(device).type == "cuda" and gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"evaluate.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible; "
+            "lower it"
+        )
+
+
+def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: Outputs) -> RunPlan:
     """Check everything that can be checked before the work starts.
+
+    Args:
+        data: the packed set; None: that of the training.
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
@@ -153,9 +194,11 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path, outputs: Outputs
     best_by = best_metric([name for metric in metrics for name in metric.outputs], config.best_by)
     pairs = _pair_places(outputs.report, metrics)
     check_outputs(outputs.report, outputs.table, outputs.chart, list(pairs.values()))
-    find_snapshots(run_dir)
-    packed = PackedSet(data)
-    return RunPlan(config, run_dir, packed, outputs, best_by, Ranks.of_environment())
+    last = find_snapshots(run_dir)[-1]
+    ranks = Ranks.of_environment()
+    _note_mirror(config.mirror, metrics, ranks)
+    packed = _packed_set(data, lambda: _set_of_run(run_dir, last), ranks)
+    return RunPlan(config, run_dir, packed, outputs, best_by, ranks)
 
 
 def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
@@ -201,10 +244,46 @@ def assist_evaluation(plan: RunPlan) -> None:
     _results(plan)
 
 
+def _packed_set(given: Path | None, find: Callable[[], PackedSet], ranks: Ranks) -> PackedSet:
+    """The given set, or the one that ``find`` finds in the main process."""
+    if given is not None:
+        return PackedSet(given)
+    if not ranks.is_main_process:
+        return PackedSet(ranks.broadcast(Path))
+    packed = find()
+    ranks.broadcast(lambda: packed.path)
+    return packed
+
+
+def _set_of_run(run_dir: Path, snapshot: Path) -> PackedSet:
+    described = (read_run(run_dir) or {}).get("training_set")
+    if not described:
+        described = load_networks(snapshot).training_set
+    return find_training_set(run_dir, described or {}, str(run_dir))
+
+
+def _set_of_network(source: str) -> PackedSet:
+    path = local_copy(source)
+    return find_training_set(path.parent, load_networks(path).training_set or {}, shown_url(source))
+
+
+def _note_mirror(mirror: str, metrics: Sequence[Metric], ranks: Ranks) -> None:
+    has_older = any(metric.is_older for metric in metrics)
+    if mirror == "yes" and not has_older and ranks.is_main_process:
+        print(
+            "note: mirror changes none of these metrics, which compare with each image once; it "
+            "is for fid50k, kid50k and pr50k3",
+            file=sys.stderr,
+        )
+
+
 def evaluate_one(
-    config: EvaluateNetworkConfig, source: str, data: Path, report: Path | None
+    config: EvaluateNetworkConfig, source: str, data: Path | None, report: Path | None
 ) -> str:
     """Measure one network; write a report if ``report`` is given.
+
+    Args:
+        data: the packed set; None: that of the training.
 
     Returns:
         The results as lines of text; empty on all processes except the main one.
@@ -214,7 +293,9 @@ def evaluate_one(
     """
     metrics = parse_metrics(config.metrics)
     pairs = _check_single(report, metrics)
-    packed, ranks = PackedSet(data), Ranks.of_environment()
+    ranks = Ranks.of_environment()
+    _note_mirror(config.mirror, metrics, ranks)
+    packed = _packed_set(data, lambda: _set_of_network(source), ranks)
     results = evaluate_network(
         source,
         packed,
@@ -222,6 +303,7 @@ def evaluate_one(
         seed=config.seed,
         batch=config.batch,
         device=pick_device(config.device),
+        mirror=_MIRROR[config.mirror],
         on_pairs=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
         ranks=ranks,
     )
@@ -234,8 +316,8 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
     """Measure one set of images against another; write a report if ``report`` is given.
 
     Args:
-        a: folder or zip file of the images to measure.
-        b: folder or zip file of the reference images.
+        a: folder, zip or tar file of the images to measure.
+        b: folder, zip or tar file of the reference images.
 
     Returns:
         The results as lines of text.
@@ -244,7 +326,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         MetricError, DataError, ConfigError: see ``compare_sets``; or an output path is taken by a
             foreign file.
     """
-    images, reference = ImageSet(a), ImageSet(b)
+    images, reference, warnings = ImageSet(a), ImageSet(b), list[str]()
     pairs = _check_single(report, parse_set_metrics(config.metrics, images.num_images))
     results = compare_sets(
         images,
@@ -254,8 +336,14 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         batch=config.batch,
         device=pick_device(config.device),
         on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
+        on_warning=warnings.append,
     )
-    return _single_outcome(results, report, reference.digest, reference.num_images)
+    sides = {"a": images, "b": reference}
+    warnings += set_warnings(sides)
+    described = {name: side.description() for name, side in sides.items()}
+    extra = {"warnings": warnings, "sets": described}
+    table = _single_outcome(results, report, reference.digest, reference.num_images, extra)
+    return "\n".join([table, *(f"warning: {words}" for words in warnings)])
 
 
 def _results(
@@ -270,6 +358,7 @@ def _results(
         seed=plan.config.seed,
         batch=plan.config.batch,
         device=pick_device(plan.config.device),
+        mirror=_MIRROR[plan.config.mirror],
         snapshots=plan.config.snapshots,
         increment=increment,
         on_pairs=on_pairs,
@@ -298,11 +387,16 @@ def _write_pairs(places: Mapping[str, Path], metric: str, picture: Image.Image) 
 
 
 def _single_outcome(
-    results: list[MetricResult], report: Path | None, reference_sha256: str, num_images: int
+    results: list[MetricResult],
+    report: Path | None,
+    reference_sha256: str,
+    num_images: int,
+    extra: Mapping[str, Any] | None = None,
 ) -> str:
     best_by = results[0].metric
     if report is not None:
-        write_report(report, _report_of(results, reference_sha256, num_images, best_by))
+        content = _report_of(results, reference_sha256, num_images, best_by)
+        write_report(report, content | (dict(extra) if extra else {}))
     return format_table(results, best_by)
 
 

@@ -53,6 +53,7 @@ class Evaluator:
         device: where features are computed; generators stay where they are.
         ranks: processes that share the work; each makes the same calls with the same arguments and
             gets the same values as a single process would.
+        mirror: whether older names (``fid50k``) compare with flipped images, too.
 
     Raises:
         MetricError: an unknown metric.
@@ -67,12 +68,18 @@ class Evaluator:
         batch: int,
         device: torch.device,
         ranks: Ranks = ALONE,
+        mirror: bool = False,
     ) -> None:
         self.packed, self.seed, self.batch, self.device = packed, seed, batch, device
-        self.metrics, self.ranks = parse_metrics(names), ranks
+        self.metrics, self.ranks, self.mirror = parse_metrics(names), ranks, mirror
         self._extractors: dict[str, FeatureExtractor] = {}
-        self._references: dict[str, Reference] = {}
+        self._references: dict[tuple[str, bool], Reference] = {}  # by detector and flips
         self._lpips: Lpips | None = None
+
+    @property
+    def has_older(self) -> bool:
+        """Whether a metric has an older name, so that ``mirror`` counts."""
+        return any(metric.is_older for metric in self.metrics)
 
     @property
     def images_per_network(self) -> int:
@@ -146,13 +153,16 @@ class Evaluator:
             elif detector is not None and detector not in self._extractors:
                 extractor = load_extractor(detector, self.device, self.packed.resolution)
                 self._extractors[detector] = extractor
-                self._references[detector] = Reference(
-                    self.packed, extractor, self.batch, self.device, self.ranks
-                )
 
     def _reference(self, metric: Metric) -> Reference:
         assert metric.detector is not None
-        return self._references[metric.detector]
+        key = metric.detector, metric.is_older and self.mirror
+        if key not in self._references:
+            extractor = self._extractors[metric.detector]
+            self._references[key] = Reference(
+                self.packed, extractor, self.batch, self.device, self.ranks, flips=key[1]
+            )
+        return self._references[key]
 
     def _require_fit(self, G: MeasuredGenerator, name: str) -> None:
         form = (G.img_resolution, G.img_channels)

@@ -21,7 +21,8 @@ class Kind:
     """A kind of metric.
 
     Attributes:
-        form: form of its names; ``{N}`` is the count, ``{K}`` the number of the neighbor.
+        form: form of its names; ``{N}`` is the count, ``{K}`` the number of the neighbor. The
+            kinds of ``_WITH_OLDER_NAMES`` have a second form, without ``_full``.
         detector: network that extracts features: ``inception``, ``vgg16``, ``random``, ``patches``,
             ``lpips``; None for metrics without features.
         outputs: suffix of each value, and whether higher is better.
@@ -53,6 +54,11 @@ KINDS = {
     "eqr": Kind("eqr{N}", None, _HIGHER, "dB"),
 }
 
+# `fid50k_full` compares with all training images. `fid50k`, the older name, is another metric: it
+# compares with at most 50,000 of them, and with their flips if the training was mirrored.
+_FULL = "_full"
+_WITH_OLDER_NAMES = ("fid", "kid", "pr", "fd_random", "kid_random", "pr_random")
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -63,12 +69,15 @@ class Metric:
         kind: a key of ``KINDS``.
         num_images: number of generated images; for path length, of pairs.
         neighbor: number of the nearest neighbor that bounds a ball; 0 for metrics without balls.
+        is_older: whether it is an older name without ``_full``: the reference has at most 50,000
+            images, and their flips if the training was mirrored.
     """
 
     name: str
     kind: str
     num_images: int
     neighbor: int = 0
+    is_older: bool = False
 
     @property
     def detector(self) -> str | None:
@@ -107,12 +116,13 @@ def parse_metric(name: str) -> Metric:
     """
     if name == "ppl2_wend":
         return Metric(name, "ppl2_wend", _DEFAULT_PAIRS)
-    for kind, pattern in _PATTERNS.items():
+    for (kind, is_older), pattern in _PATTERNS.items():
         if match := pattern.fullmatch(name):
             count = int(match[1]) * (1000 if match[2] == "k" else 1)
-            return Metric(name, kind, count, int(match[3]) if pattern.groups == 3 else 0)
-    known = [_spelled(kind.form, "50k", "3") for kind in KINDS.values()]
-    forms = ", ".join(_spelled(kind.form, "N", "kK") for kind in KINDS.values())
+            neighbor = int(match[3]) if pattern.groups == 3 else 0
+            return Metric(name, kind, count, neighbor, is_older)
+    known = [_spelled(form, "50k", "3") for form in _FORMS.values()]
+    forms = ", ".join(_spelled(form, "N", "kK") for form in _FORMS.values())
     alike = [each for each in known if each[:3] == name[:3].lower()]
     hint = nearest(name, alike or known)
     raise MetricError(
@@ -167,7 +177,11 @@ def _spelled(form: str, count: str, neighbor: str) -> str:
     return form.replace("{N}", count).replace("{K}", neighbor)
 
 
+# By kind, and whether it is the older form.
+_FORMS = {(name, False): kind.form for name, kind in KINDS.items()} | {
+    (name, True): KINDS[name].form.removesuffix(_FULL) for name in _WITH_OLDER_NAMES
+}
 _PATTERNS = {
-    name: re.compile(kind.form.replace("{N}{K}", _COUNT_AND_NEIGHBOR).replace("{N}", _COUNT))
-    for name, kind in KINDS.items()
+    key: re.compile(form.replace("{N}{K}", _COUNT_AND_NEIGHBOR).replace("{N}", _COUNT))
+    for key, form in _FORMS.items()
 }

@@ -30,13 +30,18 @@ from sg3flow.metrics.generation import CHUNK, num_chunks
 from sg3flow.metrics.neighborhoods import neighbor_radii
 from sg3flow.progress import progress
 
+EVERYTHING = 1 << 40  # as a limit: all images
 _FORMAT = "sg3flow-stats-1"
 _ROWS = 4096
 T = TypeVar("T")
 _Chunks = Iterator[tuple[int, NDArray[np.float32]]]
 _DECODERS = 4
-_RULE = "all pictures, no flips, covariance divided by n"
-_FEATURES_RULE = "pictures in order, no flips"
+# Parts of keys: a changed word makes a cache useless.
+_ALL_RULE = "all pictures, no flips, covariance divided by n"
+_ORDER_RULE = {
+    False: "pictures in order, no flips",
+    True: "pictures in order, then the same flipped left to right",
+}
 
 
 def stats_folder() -> Path:
@@ -133,6 +138,29 @@ class Pictures(Protocol):
         ...
 
 
+class WithFlips:
+    """A set of images and, after them, the same images flipped left to right.
+
+    It is what a training with ``mirror`` sees: image n + i is the flipped image i of n.
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.path, self.name = pictures.path, pictures.name
+        self.num_images = 2 * pictures.num_images
+        self._pictures = pictures
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content without flips."""
+        return self._pictures.digest
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image, uint8 ``[H, W, 1 or 3]``."""
+        flipped, number = divmod(index, self._pictures.num_images)
+        image = self._pictures.image(number)
+        return image[:, ::-1] if flipped else image
+
+
 class Reference:
     """Features and statistics of a set of images; each is computed once and cached on disk.
 
@@ -142,6 +170,8 @@ class Reference:
         batch: images per batch; affects speed and memory only.
         device: where distances are computed.
         ranks: processes that share the work; only the main process gets the results.
+        flips: whether the flipped images belong to the set, too.
+        conversion: rules that convert the images of the set; empty: they are read as stored.
     """
 
     def __init__(
@@ -151,32 +181,37 @@ class Reference:
         batch: int,
         device: torch.device,
         ranks: Ranks = ALONE,
+        flips: bool = False,
+        conversion: str = "",
     ) -> None:
-        self.pictures, self.extractor = pictures, extractor
+        self._conversion = {"conversion": conversion} if conversion else {}
+        self.pictures, self.extractor, self.flips = pictures, extractor, flips
+        self._items: Pictures = WithFlips(pictures) if flips else pictures
         self._batch, self._device, self._ranks = batch, device, ranks
-        self._stats: FeatureStats | None = None
-        self._has_stats = False  # set on all processes; only the main one has the statistics
+        self._stats: dict[int, FeatureStats | None] = {}  # None on all but the main process
         self._gathered: set[int] = set()
         self._features: dict[int, torch.Tensor] = {}
         self._radii: dict[tuple[int, int], torch.Tensor] = {}
 
-    def prepare_stats(self) -> None:
-        """Compute or load mean and covariance of the features of all images.
+    def prepare_stats(self, limit: int = EVERYTHING) -> None:
+        """Compute or load mean and covariance of the features that ``prepare_features`` gives.
 
         Raises:
             MetricError: the features are not finite.
             DataError: an image cannot be read.
         """
-        if self._has_stats:
+        count = self.count(limit)
+        if count in self._stats:
             return
-        self._has_stats = True
-        rule, count = {"rule": _RULE}, self.pictures.num_images
+        self._stats[count] = None
+        rule = self._stats_rule(count)
         if count not in self._gathered:
-            self._stats = self._shared(cached_stats, rule, range(count), self._gather_stats)
+            indices = self._drawn(count)
+            self._stats[count] = self._shared(cached_stats, rule, indices, self._gather_stats)
         elif self._ranks.is_main_process:
             chunks = enumerate(torch.split(self._features[count], CHUNK))
             kept = ((index, features.numpy()) for index, features in chunks)
-            self._stats = cached_stats(self._key(rule), lambda: self._gather_stats(kept))
+            self._stats[count] = cached_stats(self._key(rule), lambda: self._gather_stats(kept))
 
     def prepare_features(self, limit: int) -> None:
         """Compute or load the features of all images, or of a random sample of ``limit``.
@@ -188,17 +223,20 @@ class Reference:
         if count not in self._gathered:
             self._gathered.add(count)
             indices = self._drawn(count)
-            rule = {"rule": _FEATURES_RULE, "pictures": str(count)}
             found = self._shared(
-                cached_features, rule, indices, partial(self._gather_features, count)
+                cached_features,
+                self._features_rule(count),
+                indices,
+                partial(self._gather_features, count),
             )
             if found is not None:
                 self._features[count] = torch.from_numpy(found)
 
-    def stats(self) -> FeatureStats:
-        """The prepared mean and covariance; on the main process only."""
-        assert self._stats is not None
-        return self._stats
+    def stats(self, limit: int = EVERYTHING) -> FeatureStats:
+        """The prepared mean and covariance for a limit; on the main process only."""
+        stats = self._stats[self.count(limit)]
+        assert stats is not None
+        return stats
 
     def features(self, limit: int) -> torch.Tensor:
         """The prepared features ``[N, F]`` for a limit; on the main process only."""
@@ -206,7 +244,7 @@ class Reference:
 
     def count(self, limit: int) -> int:
         """Number of images used if at most ``limit`` are allowed."""
-        return min(limit, self.pictures.num_images)
+        return min(limit, self._items.num_images)
 
     def radii(self, limit: int, k: int) -> torch.Tensor:
         """Distance of each of these features to its ``k``-th nearest other one, ``[N]``.
@@ -226,9 +264,9 @@ class Reference:
 
     def _drawn(self, count: int) -> Sequence[int]:
         """The sample of images: the same for every caller with the same count."""
-        if count == self.pictures.num_images:
+        if count == self._items.num_images:
             return range(count)
-        drawn = np.random.RandomState(0).permutation(self.pictures.num_images)[:count]
+        drawn = np.random.RandomState(0).permutation(self._items.num_images)[:count]
         return sorted(drawn.tolist())
 
     def _shared(
@@ -255,7 +293,16 @@ class Reference:
     def _key(self, rule: dict[str, str]) -> dict[str, str]:
         extractor = self.extractor
         detector = {"detector": extractor.digest, "resize": extractor.resize}
-        return {"data": self.pictures.digest} | detector | rule
+        return {"data": self.pictures.digest} | detector | rule | self._conversion
+
+    def _features_rule(self, count: int) -> dict[str, str]:
+        return {"rule": _ORDER_RULE[self.flips], "pictures": str(count)}
+
+    def _stats_rule(self, count: int) -> dict[str, str]:
+        if not self.flips and count == self.pictures.num_images:
+            return {"rule": _ALL_RULE}
+        words = f"{_ORDER_RULE[self.flips]}, covariance divided by n"
+        return {"rule": words, "pictures": str(count)}
 
     def _gather_stats(self, chunks: _Chunks) -> FeatureStats:
         stats = RunningStats(self.extractor.num_features)
@@ -284,7 +331,7 @@ class Reference:
     ) -> NDArray[np.float32]:
         mine = indices[index * CHUNK : (index + 1) * CHUNK]
         parts = []
-        for images in image_batches(self.pictures, self._batch, mine):
+        for images in image_batches(self._items, self._batch, mine):
             parts.append(finite_features(self.extractor, images))
             advance(len(images))
         return np.concatenate(parts)

@@ -14,10 +14,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
-from sg3flow.metrics.compute import error_rule, reference_count
+from sg3flow.metrics.compute import error_rule, reference_count, reference_limit
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.names import Metric
-from sg3flow.metrics.reference_set import Reference
+from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked
 from sg3flow.runs.best_snapshot import FORMAT, differing_meaning
 
@@ -38,6 +38,8 @@ class MetricResult:
         detector, detector_sha256, resize: describe the features; None for equivariance.
         reference_sha256: digest of the content of the packed set; like ``num_reference``, None for
             metrics without a reference.
+        reference_flips: whether the flipped images belong to the reference, too.
+        reference_limit: how many reference images the metric takes at most; None: all.
         network_sha256: digest of the network's file.
         torch: version of torch.
     """
@@ -58,6 +60,8 @@ class MetricResult:
     seed: int
     higher_is_better: bool
     torch: str
+    reference_flips: bool | None = None
+    reference_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,16 @@ def build_results(
             seed=seed,
             higher_is_better=higher,
             torch=torch.__version__,
+            reference_flips=reference.flips if reference else None,
+            reference_limit=_limit(metric) if reference else None,
         )
         for (output, higher), estimate in zip(metric.outputs.items(), estimates, strict=True)
     ]
+
+
+def _limit(metric: Metric) -> int | None:
+    limit = reference_limit(metric)
+    return limit if limit < EVERYTHING else None
 
 
 _MARK = "sg3flow evaluate"

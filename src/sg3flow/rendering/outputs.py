@@ -35,7 +35,7 @@ from sg3flow.rendering.images import (
     png_bytes,
     render_image,
 )
-from sg3flow.rendering.video import write_interpolation
+from sg3flow.rendering.video import keyframe_seeds, write_interpolation
 
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
@@ -157,17 +157,35 @@ def render_sweep(
     return path
 
 
+def video_path(outdir: Path | None, output: Path | None) -> Path:
+    """The file of a video: ``output``, or ``interpolation.mp4`` in ``outdir``.
+
+    Raises:
+        ConfigError: not exactly one of the two is given, or ``output`` is no .mp4.
+    """
+    if (outdir is None) == (output is None):
+        raise ConfigError(
+            f"give the place of the video: --output FILE.mp4, or --outdir DIR for DIR/{VIDEO_NAME}"
+        )
+    if output is not None and output.suffix.lower() != ".mp4":
+        raise ConfigError(f"--output must end in .mp4, the form of the video, not '{output.name}'")
+    return output if output is not None else cast(Path, outdir) / VIDEO_NAME
+
+
 def render_video(
-    source: str, outdir: Path, config: RenderVideoConfig, class_index: int | None = None
+    source: str, path: Path, config: RenderVideoConfig, class_index: int | None = None
 ) -> Path:
-    """Write ``interpolation.mp4``: a loop through the seeds.
+    """Write a video: a loop through the seeds.
 
     Raises:
         ConfigError, DataError: as ``render_images``; DataError also if the encoder fails.
     """
-    seeds, grid = parse_seeds(config.seeds), parse_tiles(config.grid)
-    options, path = render_options_of(config, config.trunc), outdir / VIDEO_NAME
-    _check_replaceable(path)
+    grid = parse_tiles(config.grid)
+    count = config.num_keyframes * grid[0] * grid[1]
+    seeds = keyframe_seeds(parse_seeds(config.seeds), count, config.shuffle_seed)
+    options = render_options_of(config, config.trunc)
+    option = "--outdir" if path.name == VIDEO_NAME else "--output"
+    check_replaceable(path, _is_our_video, "a render", option)
     model = load_model(source, config.device)
     with model.named():
         write_interpolation(
@@ -267,10 +285,9 @@ def seed_name(seed: int) -> str:
 
 
 def _check_replaceable(*paths: Path) -> None:
-    """Check that only renders are replaced: pictures, and the video, that carry our mark."""
+    """Check that only pictures are replaced that carry our mark."""
     for path in paths:
-        is_ours = _is_our_video if path.suffix == ".mp4" else png_marked(SOFTWARE)
-        check_replaceable(path, is_ours, "a render", "--outdir")
+        check_replaceable(path, png_marked(SOFTWARE), "a render", "--outdir")
 
 
 def _is_our_video(path: Path) -> bool:

@@ -17,6 +17,7 @@ from sg3flow.files import atomic_write
 from sg3flow.progress import tracked
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
+    MAX_SEEDS,
     SOFTWARE,
     Image,
     RenderedGenerator,
@@ -28,6 +29,14 @@ from sg3flow.rendering.images import (
 )
 
 _MIN_TILE = 256
+# Players assume BT.709 for HD videos, so the frames are converted to it and marked as such. The
+# marks come from `setparams`: what `-colorspace` does differs between ffmpeg 7 and 9.
+_COLORS = (
+    "scale=out_color_matrix=bt709:out_range=tv"
+    ":flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+    ",format=yuv420p"
+    ",setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+)
 
 
 def write_interpolation(
@@ -60,7 +69,7 @@ def write_interpolation(
     if len(seeds) % tiles or not seeds:
         raise ConfigError(
             f"{len(seeds)} seeds cannot be divided among {grid[0]} x {grid[1]} tiles; "
-            f"use a multiple of {tiles}"
+            f"use a multiple of {tiles}, or --num-keyframes"
         )
     side = enlarged_side(G.img_resolution, _MIN_TILE)
     check_sheet_size(grid[0] * side, grid[1] * side)
@@ -73,6 +82,28 @@ def write_interpolation(
         frames = _frames(G, map(curve, times), grid, options.noise_mode)
         _encode(tracked(frames, "rendering video", total), path, fps)
     return total
+
+
+def keyframe_seeds(seeds: Sequence[int], count: int, shuffle_seed: int) -> list[int]:
+    """The seeds of the keyframes of all tiles.
+
+    Args:
+        seeds: as given.
+        count: number of keyframes; the seeds are taken in turn, and again from the first; 0: all
+            seeds, each once.
+        shuffle_seed: random seed of a shuffle; -1: keep the order.
+
+    Raises:
+        ConfigError: there are too many.
+    """
+    if count > MAX_SEEDS:
+        raise ConfigError(
+            f"{count} keyframes in all tiles are more than {MAX_SEEDS}; lower --num-keyframes"
+        )
+    chosen = [seeds[i % len(seeds)] for i in range(count or len(seeds))]
+    if shuffle_seed >= 0:
+        np.random.RandomState(shuffle_seed).shuffle(chosen)
+    return chosen
 
 
 def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
@@ -130,11 +161,11 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
 
 
 def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
-    """Raw RGB frames in, H.264 out; one thread and no version strings, for equal bytes."""
+    """RGB frames in, H.264 in BT.709 out; one thread and no version strings, for equal bytes."""
     import imageio_ffmpeg
 
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
-    codec = ["-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv420p"]
+    codec = ["-vf", _COLORS, "-c:v", "libx264", "-preset", "medium", "-crf", "18"]
     exact = [
         "-threads",
         "1",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.data.image_decoding import UnusableImageError, decode_image, to_rgb_or_gray
+from sg3flow.data.readers.listing import ignored_words
 from sg3flow.data.readers.storage import Storage
 from sg3flow.data.validation.checks import FORMAT, Check, Offender, Report
 from sg3flow.errors import DataError
@@ -82,12 +83,22 @@ def html_page(report: Report, tracking: Mapping[str, str] | None = None) -> str:
             (split, f"{counts['pictures']:,}", f"{counts['packed']:,}")
             for split, counts in summary["splits"].items()
         ],
+        "ignored": _ignored(summary.get("ignored")),
+        "notices": summary.get("warnings", []),
         "changes": [(rule, f"{count:,}") for rule, count in summary["changes"].items()],
         "checks": report.checks,
         "thumbnails": shown,
         "tracking": tracking,
     }
     return render_page("validation.html", _GENERATOR, f"Validation of {name}", values)
+
+
+def _ignored(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The files of the source that are no images."""
+    if record is None:
+        return {"words": "", "files": [], "more": 0}
+    shown, total = [(name,) for name in record["files"][:_MAX_ROWS]], sum(record["counts"].values())
+    return {"words": ignored_words(record["counts"]), "files": shown, "more": total - len(shown)}
 
 
 def thumbnails(report: Report) -> dict[str, str]:

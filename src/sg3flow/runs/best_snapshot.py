@@ -11,6 +11,11 @@ from sg3flow.files import sha256_file
 
 # What a value means: with other images or another detector it is another quantity.
 _MEANING = {"reference_sha256": "the reference set", "detector_sha256": "the detector"}
+# The same, but rows of version 0.2 and before lack it: they had no metric where it can differ.
+_LATER_MEANING = {
+    "reference_flips": "the flips of the reference set",
+    "reference_limit": "the limit of the reference set",
+}
 # The conditions of a measurement.
 _CONDITIONS = {
     "num_generated": "the number of generated images",
@@ -26,7 +31,8 @@ def differing_meaning(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     Args:
         a, b: rows of ``reports/metrics.json``; a missing name counts as null.
     """
-    return [words for key, words in _MEANING.items() if a.get(key) != b.get(key)]
+    later = {key: words for key, words in _LATER_MEANING.items() if key in a and key in b}
+    return [words for key, words in (_MEANING | later).items() if a.get(key) != b.get(key)]
 
 
 def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,8 @@ from sg3flow.params_file import SECTIONS
 _OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "ops/*.py")
 _NETWORKS = (*_OPS, "networks/*.py", "device.py", "distributed.py")
 _PACKED_SET = ("data/archive.py", "data/dataset.py")
-_PIXELS = ("data/image_decoding.py", "data/image_transform.py", "data/perceptual_hash.py")
+_CONVERSION = ("data/color_profiles.py", "data/image_decoding.py")
+_PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")
 
 # The numerics of a training: what its fingerprint is made of.
 TRAINING_NUMERICS = (
@@ -71,6 +72,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     "train": (*TRAINING_NUMERICS, *TRANSFER),
     "evaluate": (
         *_NETWORKS,
+        *_CONVERSION,
         "data/archive.py",
         "metrics/*.py",
         "metrics/features/*.py",

@@ -1,4 +1,7 @@
-"""Writes the provenance of a run: code, packages, data, network, machine and settings."""
+"""Writes the provenance of a run: code, packages, data, network, machine and settings.
+
+Also finds the recorded packed set again.
+"""
 
 import importlib.metadata
 import os
@@ -7,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ import torch
 from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.raw_images import read_source
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, DataError, listed
 from sg3flow.files import sha256_file, write_bytes, write_json, write_text
 from sg3flow.params_file import read_params
 from sg3flow.runs.code_state import MOST_DIFF_BYTES, code_folder, code_info, user_name
@@ -28,7 +32,7 @@ from sg3flow.runs.run_folder import (
     format_packages,
     read_provenance,
 )
-from sg3flow.settings import PROJECT_FILES
+from sg3flow.settings import PROJECT_FILES, project_root
 
 
 def installed_packages() -> dict[str, str]:
@@ -97,6 +101,60 @@ def locked_stages(path: Path) -> Mapping[str, Any]:
     except (ConfigError, OSError):
         return {}
     return stages if isinstance(stages, dict) else {}
+
+
+_PIPELINE_SET = Path("data/packed.zip")  # where the pipeline packs
+
+
+def find_training_set(run_dir: Path, training_set: Mapping[str, Any], name: str) -> PackedSet:
+    """The packed set of a training: where its record says, or where the pipeline packs.
+
+    Args:
+        run_dir: the folder of the network; it may hold the record of its training.
+        training_set: its description in the network's file or in ``run.json``.
+        name: of the network or the run, for messages.
+
+    Raises:
+        DataError: it is not there, or only with other content.
+    """
+    digest = training_set.get("digest")
+    recorded, places = _recorded_places(run_dir, training_set)
+    found = [path for path in places if path.exists()]
+    for path in found:
+        with suppress(DataError):
+            packed = PackedSet(path)
+            if not digest or packed.digest == digest:
+                return packed
+    states = [f"{path} is another or a damaged one" for path in found]
+    missing = [f"there is no {recorded}"] if recorded else []
+    raise DataError(
+        f"the packed set that {name} was trained on ({_set_words(training_set)}) was not found: "
+        f"{listed(states or missing or ['its path is not recorded'], 3)}; give --data PATH"
+    )
+
+
+def _recorded_places(
+    run_dir: Path, training_set: Mapping[str, Any]
+) -> tuple[Path | None, list[Path]]:
+    """The recorded path of a packed set, and where it may be from here."""
+    if not training_set.get("digest"):  # a public pickle: nothing but its path is to go by
+        path = training_set.get("path")
+        return (Path(path), [Path(path)]) if isinstance(path, str) and path else (None, [])
+    record = read_provenance(run_dir) or {}
+    recorded = Path((record.get("data") or {}).get("path") or _PIPELINE_SET)
+    here = (Path(), project_root() / record.get("folder", "."), project_root())
+    # The run folder may belong to another project, or to one that was moved: PROJECT/runs/train.
+    above = run_dir.absolute().parents[:3]
+    places = ((base / recorded).absolute() for base in (*here, *above))
+    return recorded, list(dict.fromkeys(places))
+
+
+def _set_words(training_set: Mapping[str, Any]) -> str:
+    known = training_set.get("name") or training_set.get("path")
+    if not known:
+        return "a set that it does not name"
+    digest = str(training_set.get("digest") or "")
+    return f"{str(known)[:200]}" + (f" (digest {digest[:12]}…)" if digest else "")
 
 
 def network_info(source: str, digest: str) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class Reporter(Protocol):
         """The value of a metric for a snapshot."""
 
     def has_metric(self, snapshot: Path, name: str) -> bool:
-        """Whether the value is recorded already, by an earlier start of this run."""
+        """Whether the value of that name is recorded already, by an earlier start of this run."""
 
     def artifact(self, path: Path) -> None:
         """Any other file."""
@@ -302,11 +302,8 @@ class JsonlReporter:
 
     def has_metric(self, snapshot: Path, name: str) -> bool:
         """Whether ``metric`` has recorded it."""
-        own = [
-            key for kind, file, key, *_ in self._events if (kind, file) == ("metric", snapshot.name)
-        ]
-        # A metric may have several values: pr50k3_full_precision, pr50k3_full_recall.
-        return any(key == name or key.startswith(f"{name}_") for key in own)
+        wanted = ("metric", snapshot.name, name)
+        return any(event[:3] == wanted for event in self._events)
 
     def artifact(self, path: Path) -> None:
         """Record a file; one with changed content is recorded again."""

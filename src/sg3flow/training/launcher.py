@@ -1,4 +1,4 @@
-"""Start the training processes of this machine as torchrun does, and stop them on signals.
+"""Start the processes of this machine as torchrun does, and stop them on signals.
 
 On several machines, torchrun itself starts the same command on each (docs/many-gpus.md).
 """
@@ -86,7 +86,8 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
     if failure.exitcode < 0:
         return Sg3flowError(
             f"process {rank} was killed by {failure.signal_name()} (by the system if memory ran "
-            "out); the others were stopped; the same command resumes from the saved state"
+            "out); the others were stopped; run the same command again, a training resumes from "
+            "its saved state"
         )
     return Sg3flowError(f"process {rank}: {failure.message}")
 

@@ -58,7 +58,11 @@ class Clock:
 
 
 class Measure(Protocol):
-    """Measures a generator in memory; it must not change the generator or the state of torch."""
+    """Measures a generator in memory; it must not change the generator or the state of torch.
+
+    Attributes:
+        names: of the values; a metric may have several.
+    """
 
     names: tuple[str, ...]
 

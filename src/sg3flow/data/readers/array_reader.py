@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from sg3flow.data.readers.labels import LabelsFile
-from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
+from sg3flow.data.readers.storage import check_entry_size, check_has_rows
 from sg3flow.data.readers.tar_reader import report_damage, unpacked
 from sg3flow.errors import DataError
+from sg3flow.files import PositionFile, Scratch
 
 CIFAR_NAME = "cifar-10-python.tar.gz"
 _CIFAR_FOLDER = "cifar-10-batches-py"
@@ -45,6 +46,7 @@ class RecordStorage:
         self.path = path
         self.problems: dict[str, str] = {}
         self.names = names
+        check_has_rows(names, path)
         self._offsets = {name: header + i * length for i, name in enumerate(names)}
         self._length, self._as_image = length, as_image
         self._scratch = scratch  # keeps the temporary file alive
@@ -169,7 +171,9 @@ def _checked_batch(path: Path, batch: str, content: dict[str, Any]) -> tuple[np.
 
 def _member(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
     try:
-        stream = archive.extractfile(f"{_CIFAR_FOLDER}/{name}")
+        member = archive.getmember(f"{_CIFAR_FOLDER}/{name}")
+        check_entry_size(f"{name} of {path}", member.size)
+        stream = archive.extractfile(member)
     except KeyError:
         stream = None
     if stream is None:
@@ -229,6 +233,7 @@ class LmdbStorage:
             keys = list(cursor.iternext(keys=True, values=False))
         self._keys = {key.decode("utf-8", "backslashreplace"): key for key in keys}
         self.names = sorted(self._keys)
+        check_has_rows(self.names, path)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_environment": None}

@@ -6,19 +6,23 @@ These files may come from other tools, such as the public StyleGAN ones, so ever
 import csv
 import io
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sg3flow.data.readers.storage import Storage
+from sg3flow.data.readers.storage import Storage, plain_name
 from sg3flow.errors import DataError
 
 LABELS_NAME = "dataset.json"
 # More are not classes but ids or times, and a one-hot label of that length fits no memory.
 MAX_CLASSES = 100_000
 _GREATEST = float(np.finfo(np.float32).max)
+_MAX_DIGITS = 400  # of a number in a JSON file; no float is longer
+_KEYS = ("labels", "class_names", "licence", "citation")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class LabelsFile:
         """Labels in the order of ``names``: int64 [N] for classes, float32 [N, dim] for vectors.
 
         Raises:
-            DataError: an image has no label, labels are of different kinds, or there are fewer
-                class names than classes.
+            DataError: an image has no label, labels are of different kinds, there are fewer class
+                names than classes, or two classes share a name.
         """
         if self.labels is None or not names:
             return None
@@ -70,6 +74,7 @@ class LabelsFile:
     def _check_class_names(self, labels: np.ndarray) -> None:
         if self.class_names is None:
             return
+        check_distinct(self.class_names, self.path)
         named = len(self.class_names)
         needed = labels.shape[1] if labels.ndim == 2 else labels.max() + 1
         if named < needed or (labels.ndim == 2 and named != needed):
@@ -99,7 +104,9 @@ def read_labels(storage: Storage) -> LabelsFile:
     if LABELS_NAME not in storage.names:
         return LabelsFile(storage.path)
     try:
-        content = json.loads(storage.read(LABELS_NAME))
+        content = json.loads(
+            storage.read(LABELS_NAME), parse_int=_short_number, object_pairs_hook=_once
+        )
     except (ValueError, RecursionError) as error:
         raise DataError(f"{LABELS_NAME} in {storage.path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
@@ -115,8 +122,9 @@ def read_labels(storage: Storage) -> LabelsFile:
         )
     terms = {key: content.get(key) for key in ("licence", "citation")}
     for key, text in terms.items():
-        if text is not None and not isinstance(text, str):
+        if text is not None and not _is_text(text):
             raise DataError(f"{key} of {storage.path} must be a text, not {_shortened(text)}")
+    check_distinct(names or [], storage.path / LABELS_NAME)
     if names and labels is None:
         raise DataError(f"{storage.path} names {len(names)} classes, but has no labels")
     return LabelsFile(
@@ -151,21 +159,68 @@ def _labels_by_name(labels: Any, path: Path) -> dict[str, Any] | None:
                 f"labels of {path} must be a list of [file name, label]; it contains "
                 f"{_shortened(item)}"
             )
-    return {name.replace("\\", "/"): label for name, label in labels}
+    numbers: dict[str, int] = {}
+    for number, (name, _) in enumerate(labels):
+        name = plain_name(name.replace("\\", "/"))
+        earlier = numbers.setdefault(name, number)
+        if earlier != number:
+            raise DataError(
+                f"{LABELS_NAME} in {path} gives {name[:80]} two labels (labels[{earlier}] and "
+                f"labels[{number}]); keep one"
+            )
+    return {name: labels[number][1] for name, number in numbers.items()}
+
+
+def _short_number(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text):,} digits")
+    return int(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; the keys that are read may occur once."""
+    for key in _KEYS:
+        if sum(name == key for name, _ in pairs) > 1:
+            raise ValueError(f"it has the key '{key}' twice")
+    return dict(pairs)
+
+
+def check_distinct(class_names: list[str], path: Path) -> None:
+    """Check that no two classes share a name.
+
+    Raises:
+        DataError: two of the names from the file ``path`` are equal.
+    """
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(class_names):
+        earlier = numbers.setdefault(name, number)
+        if earlier != number:
+            raise DataError(
+                f"{path} names two classes '{name[:60]}' (numbers {earlier} and {number}); give "
+                "each class its own name"
+            )
 
 
 def _is_list_of_names(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= MAX_CLASSES
-        and all(isinstance(name, str) for name in value)
-    )
+    return isinstance(value, list) and len(value) <= MAX_CLASSES and all(map(_is_text, value))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value of JSON is a text that can be written; half a surrogate pair cannot."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _shortened(value: Any) -> str:
-    """A JSON value, shortened for a message."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value as JSON, shortened for a message."""
+    text = ""
+    try:
+        for piece in json.JSONEncoder(default=str).iterencode(value):
+            text += piece[:61]
+            if len(text) > 60:
+                return f"{text[:57]}..."
+    except ValueError:  # Python does not print numbers of thousands of digits
+        text += "a number of thousands of digits"
+    return text
 
 
 def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
@@ -179,31 +234,53 @@ def csv_labels(storage: Storage, where: str, names: list[str]) -> LabelsFile:
         names: the images of the source.
 
     Raises:
-        DataError: the file is missing or malformed, or names no image of the source.
+        DataError: the file is missing or malformed, names no image of the source, or has names and
+            numbers in one column of classes.
     """
     path = Path(where) if Path(where).is_absolute() else storage.path / where
     rows = _numbered_rows(path, _text(storage, where, path))
-    head = rows[0][1] if rows else []
-    if len(head) < 2 or head[0].strip().lower() != "path":
+    head = [field.strip() for field in rows[0][1]] if rows else []
+    if len(head) < 2 or head[0].lower() != "path":
         raise DataError(f"the first row of {path} must name the columns, path first: path,label")
-    known, values = frozenset(names), {}
+    _check_columns(path, head)
+    values: dict[str, _CsvRow] = {}
     for number, row in rows[1:]:
         if len(row) != len(head):
             raise DataError(
                 f"line {number} of {path} has {len(row)} fields, its first line {len(head)}"
             )
-        name = PurePosixPath(row[0].strip().replace("\\", "/")).as_posix()
+        name = plain_name(row[0].strip().replace("\\", "/"))
         if name in values:
-            raise DataError(f"line {number} of {path} repeats {name}")
-        values[name] = [field.strip() for field in row[1:]]
-    if not known & values.keys():
+            raise DataError(
+                f"line {number} of {path} repeats {name[:80]} of line {values[name].line}"
+            )
+        values[name] = _CsvRow(number, [field.strip() for field in row[1:]])
+    if not values.keys() & frozenset(names):
         raise DataError(
             f"{path} names no image of {storage.path}; its paths look like "
-            f"'{next(iter(values), '')}', those of the images like '{names[0]}'"
+            f"'{next(iter(values), '')[:80]}', those of the images like '{names[0][:80]}'"
         )
     if len(head) > 2:
-        return LabelsFile(path, {name: _vector(path, name, row) for name, row in values.items()})
-    return _classes(path, {name: row[0] for name, row in values.items()})
+        vectors = {name: _vector(path, name, row.fields) for name, row in values.items()}
+        return LabelsFile(path, vectors)
+    return _classes(path, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _CsvRow:
+    """The number of a line, and its fields without the path."""
+
+    line: int
+    fields: list[str]
+
+
+def _check_columns(path: Path, head: list[str]) -> None:
+    for number, name in enumerate(head):
+        if name and name in head[:number]:
+            raise DataError(
+                f"the first row of {path} names the column {name[:60]} twice (columns "
+                f"{head.index(name) + 1} and {number + 1}); rename one"
+            )
 
 
 def _numbered_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
@@ -225,16 +302,40 @@ def _text(storage: Storage, where: str, path: Path) -> str:
 
 
 def _vector(path: Path, name: str, fields: list[str]) -> list[float]:
-    try:
-        return [float(field) for field in fields]
-    except ValueError:
-        raise DataError(f"the label of {name} in {path} is not a vector of numbers") from None
+    if not all(map(_NUMBER.fullmatch, fields)):
+        raise DataError(f"the label of {name} in {path} is not a vector of numbers")
+    return [float(field) for field in fields]
 
 
-def _classes(path: Path, fields: dict[str, str]) -> LabelsFile:
-    if all(field.isdecimal() and field.isascii() for field in fields.values()):
-        return LabelsFile(path, {name: int(field) for name, field in fields.items()})
-    texts = sorted(set(fields.values()))
-    numbers = {text: number for number, text in enumerate(texts)}
-    labels: dict[str, Any] = {name: numbers[field] for name, field in fields.items()}
-    return LabelsFile(path, labels, texts)
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _classes(path: Path, rows: Mapping[str, _CsvRow]) -> LabelsFile:
+    """Class numbers, or names, but not both; as in Parquet, -1, 0.5 and "" are no classes."""
+    fields = {name: row.fields[0] for name, row in rows.items()}
+    number = next((name for name, field in fields.items() if _NUMBER.fullmatch(field)), None)
+    if number is None:
+        return named_classes(path, fields)
+    text = next((n for n, field in fields.items() if field and not _NUMBER.fullmatch(field)), None)
+    if text is not None:
+        raise DataError(
+            f"line {rows[text].line} of {path} has the class name '{fields[text][:60]}', but line "
+            f"{rows[number].line} the number {fields[number][:60]}; give only names or only numbers"
+        )
+    return LabelsFile(path, {name: _number(field) for name, field in fields.items()})
+
+
+def _number(field: str) -> Any:
+    """The number in a field of digits; the field itself if it is none, or far too large."""
+    if _WHOLE_NUMBER.fullmatch(field):
+        return int(field)
+    return float(field) if "." in field or "e" in field.lower() else field
+
+
+def named_classes(path: Path, texts: Mapping[str, Any]) -> LabelsFile:
+    """Number class names in alphabetical order; an empty or missing name stays as it is."""
+    names = sorted({text for text in texts.values() if text})
+    numbers = {text: number for number, text in enumerate(names)}
+    labels = {image: numbers.get(text, text) for image, text in texts.items()}
+    return LabelsFile(path, labels, names)

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.readers.labels import LabelsFile
-from sg3flow.data.readers.storage import check_entry_size, is_hidden
+from sg3flow.data.readers.labels import LabelsFile, named_classes
+from sg3flow.data.readers.storage import check_entry_size, check_has_rows, is_hidden
 from sg3flow.errors import DataError, nearest
 
 _ROWS = 16  # per read
@@ -36,7 +37,8 @@ class ParquetStorage:
         path: a Parquet file, or a folder that contains some.
 
     Raises:
-        DataError: a file is damaged, or has no column of images.
+        DataError: a file is damaged, has no column of images, or takes the names of another one;
+            or there are no rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,10 +47,12 @@ class ParquetStorage:
         self.files = parquet_files(path)
         self.column = _image_column(self.files[0])
         self._locations: dict[str, _RowLocation] = {}
+        _check_folders(path, self.files)
         for file in self.files:
             _check_column(_schema(file), file, self.column, self.files[0])
             self._locations |= dict(_named_rows(path, file, self.column))
         self.names = sorted(self._locations)
+        check_has_rows(self.names, path)
         self._stream: tuple[Path, int, int, Iterator[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,13 +119,9 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
         _check_column(_schema(file), file, column, storage.files[0])
     by_file = {file: _column(file, column) for file in storage.files}
     labels = {name: by_file[file][row] for name, file, row in storage.rows()}
-    names = _class_names(storage.files[0], column)
-    texts = sorted({label for label in labels.values() if isinstance(label, str)})
-    if texts:
-        numbers = {text: number for number, text in enumerate(texts)}
-        labels = {name: numbers.get(label) for name, label in labels.items()}
-        names = texts
-    return LabelsFile(storage.path, labels, names)
+    if any(isinstance(label, str) for label in labels.values()):
+        return named_classes(storage.path, labels)
+    return LabelsFile(storage.path, labels, _class_names(storage.files[0], column))
 
 
 def _values(location: _RowLocation, column: str) -> Iterator[Any]:
@@ -157,7 +157,8 @@ def _original_names(reader: Any, group: int, column: str) -> list[str]:
         return [""] * count
     table = reader.read_row_group(group, columns=[f"{column}.path"])
     values = (value and value["path"] for value in table.column(0).to_pylist())
-    return [f"-{PurePosixPath(value).name}" if value else "" for value in values]
+    texts = (value if isinstance(value, str) else "" for value in values)
+    return [f"-{PurePosixPath(text).name}" if text else "" for text in texts]
 
 
 def _folder(root: Path, file: Path) -> str:
@@ -169,20 +170,30 @@ def _folder(root: Path, file: Path) -> str:
     return (inner.parent / match[1] / match[2] if match else inner).as_posix() + "/"
 
 
-def _image_column(file: Path) -> str:
-    import pyarrow as pa
+def _check_folders(root: Path, files: list[Path]) -> None:
+    """Check that the rows of every file get names of their own.
 
+    Raises:
+        DataError: two files give their rows the same folder.
+    """
+    by_folder: dict[str, Path] = {}
+    for file in files:
+        other = by_folder.setdefault(_folder(root, file), file)
+        if other != file:
+            raise DataError(
+                f"{other} and {file} both name their rows {_folder(root, file)}NUMBER; rename one"
+            )
+
+
+def _image_column(file: Path) -> str:
     schema = _schema(file)
-    for field in schema:
-        kind = field.type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return str(field.name)
-    for field in schema:
-        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
-            return str(field.name)
+    for is_image in (_is_struct_of_bytes, _is_bytes):
+        for field in schema:
+            if is_image(field.type):
+                return str(field.name)
     raise DataError(
         f"{file} has no column of images (binary, or a struct with 'bytes'); its columns are "
-        f"{', '.join(schema.names)[:200]}"
+        f"{', '.join(schema.names)[:200] or 'none'}"
     )
 
 
@@ -197,6 +208,9 @@ def _check_column(schema: Any, file: Path, column: str, first: Path) -> None:
             f"{file} has no column {column}, unlike {first}; its columns are "
             f"{', '.join(schema.names)[:200]}; remove the file, or pack the two separately"
         )
+    if schema.names.count(column) > 1:
+        numbers = [str(i) for i, name in enumerate(schema.names, 1) if name == column]
+        raise DataError(f"{file} has several columns {column} ({', '.join(numbers)}); rename them")
     found, wanted = schema.field(column).type, _schema(first).field(column).type
     if _kind(found) != _kind(wanted):
         raise DataError(
@@ -209,12 +223,28 @@ def _kind(kind: Any) -> str:
     """The kind of a column's type; numbers of all widths are one kind."""
     import pyarrow as pa
 
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if is_text or pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "text"
-    if pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return "images"
-    return "numbers"
+    return "images" if _is_struct_of_bytes(kind) or _is_bytes(kind) else "numbers"
+
+
+def _is_struct_of_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    return _is_bytes(kind.field("bytes").type)
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types  # views are in frames of polars
+    return any(
+        is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view)
+    )
 
 
 def _schema(file: Path) -> Any:
@@ -228,8 +258,17 @@ def _column(file: Path, column: str) -> list[Any]:
     import pyarrow.parquet as pq
 
     with _report_damage(file):
-        values: list[Any] = pq.read_table(file, columns=[column]).column(0).to_pylist()
-        return values
+        values = pq.read_table(file, columns=[column]).column(0).to_pylist()
+        return [_json_number(value) for value in values]
+
+
+def _json_number(value: Any) -> Any:
+    """A decimal, as DuckDB writes them, as an int or float, also in a list; others as they are."""
+    if isinstance(value, list):
+        return [_json_number(each) for each in value]
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value.as_tuple().exponent == 0 else float(value)
 
 
 def _class_names(file: Path, column: str) -> list[str] | None:

@@ -4,94 +4,23 @@ The messages of errors while reading one file are stored in manifests.
 """
 
 import os
+import re
 import stat
 import struct
-import tempfile
-import weakref
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass
 from lzma import LZMAError
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from sg3flow.errors import DataError
-
-
-class PositionFile:
-    """A file read by offset (``os.pread``), which may be pickled, forked and shared.
-
-    Reads share no file position and take no lock; every process opens the file itself.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._stamp = _stamp(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
-        self._handle: int | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None}  # a handle is not valid in another process
-
-    def read(self, size: int, offset: int) -> bytes:
-        """Read up to ``size`` bytes from ``offset``; fewer at the end of the file.
-
-        Raises:
-            DataError: the file was changed or replaced since it was opened first.
-        """
-        if self._handle is None:
-            self._handle = self._open()
-        pieces = []
-        while size > 0:  # one call reads at most 2 GiB, on some network file systems less
-            piece = os.pread(self._handle, size, offset)
-            if not piece:
-                break
-            pieces.append(piece)
-            size, offset = size - len(piece), offset + len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _open(self) -> int:
-        try:
-            handle = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
-        if _stamp(handle) != self._stamp:
-            os.close(handle)
-            raise DataError(f"{self.path} was changed while in use; start again")
-        weakref.finalize(self, os.close, handle)
-        return handle
-
-
-class Scratch:
-    """A temporary file that is removed with the object, or when the process ends.
-
-    Copies of the object in other processes do not remove it.
-    """
-
-    def __init__(self) -> None:
-        handle, name = tempfile.mkstemp(prefix="sg3flow-")
-        os.close(handle)
-        self.path = Path(name)
-        weakref.finalize(self, _remove_own, self.path, os.getpid())
-
-
-def _remove_own(path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked copy must not remove the file of its parent
-        with suppress(OSError):
-            path.unlink()
-
-
-def _stamp(file: Path | int) -> tuple[int, int]:
-    """Size and modification time, which change when a file is changed or replaced."""
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
-
+from sg3flow.files import PositionFile
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
 _ENCRYPTED = 0x1
+_ZIP_LINK = "a link or special file; create the archive again with regular files"
 _MAX_BYTES = 1 << 30  # no image is larger; files are read whole into memory
 # Every exception that zipfile raises for damaged files.
 ZIP_DAMAGE = (
@@ -112,7 +41,7 @@ class Storage(Protocol):
 
     path: Path
     names: list[str]
-    problems: dict[str, str]  # folders that could not be listed, with the reason
+    problems: dict[str, str]  # folders and links that could not be read, with the reason
 
     def read(self, name: str) -> bytes:
         """Read one file; DataError if it cannot be read completely."""
@@ -203,10 +132,89 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def check_has_rows(names: list[str], path: Path) -> None:
+    """Raise DataError if a source of rows has none."""
+    if not names:
+        raise DataError(f"{path} holds no images: it has no rows; fetch or export it again")
+
+
 def check_entry_size(what: str, size: int) -> None:
     """Raise DataError if a file is larger than any image can be."""
     if size > _MAX_BYTES:
         raise DataError(f"{what} has {size:,} bytes; at most {_MAX_BYTES:,} are read")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may contain.
+
+    Only fetching, which writes every file, limits the entries and their total.
+    """
+
+    entries: int = 1_000_000
+    total_bytes: int = 128 << 30
+    ratio: int = 100  # maximum of unpacked bytes per byte of the archive
+    free_bytes: int = 256 << 20  # the ratio applies beyond this; small drawings compress very well
+
+    def unpacked_bytes(self, size: int) -> int:
+        """Maximum of the unpacked bytes of an archive of ``size`` bytes."""
+        return self.free_bytes + self.ratio * size
+
+
+_ODD_PART = re.compile(r"(^|/)\.{0,2}(/|$)")  # empty, "." or ".."
+
+
+def plain_name(name: str) -> str:
+    """A path without empty parts and "." (``./a//b`` is ``a/b``)."""
+    return PurePosixPath(name).as_posix() if _ODD_PART.search(name) else name
+
+
+class EntryNames:
+    """The names of the files in an archive; every name may occur once.
+
+    Fetching and packing share this rule, and so find the same files in an archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers: dict[str, int] = {}
+        self._folders: set[str] = set()
+
+    def add(self, name: str, number: int) -> str:
+        """Add the name of the entry with this number; returns it without empty parts and ".".
+
+        Raises:
+            DataError: the name leads out of the archive, or is that of an earlier file or folder.
+        """
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(
+                f"{self._path} has an entry that leads out of its folder: {name[:80]!r}"
+            )
+        name = plain_name(name)
+        earlier = self._numbers.setdefault(name, number)
+        if earlier != number:
+            raise DataError(
+                f"{self._path} holds the entry '{name[:80]}' twice (entries {earlier} and "
+                f"{number}); create it again"
+            )
+        self._add_folders(name)
+        return name
+
+    def _add_folders(self, name: str) -> None:
+        if name in self._folders:
+            raise self._is_both(name)
+        folder = name.rpartition("/")[0]
+        while folder and folder not in self._folders:
+            if folder in self._numbers:
+                raise self._is_both(folder)
+            self._folders.add(folder)
+            folder = folder.rpartition("/")[0]
+
+    def _is_both(self, name: str) -> DataError:
+        return DataError(
+            f"'{name[:80]}' is both a file and a folder in {self._path} (entry "
+            f"{self._numbers[name]} is the file); create it again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +227,22 @@ class _Entry:
 
 
 class ZipStorage:
-    """The entries of a zip file; its directory is read once, on opening."""
+    """The entries of a zip file; its directory is read once, on opening.
 
-    def __init__(self, path: Path) -> None:
+    Raises:
+        DataError: the file is damaged, holds one name twice, or is a zip bomb.
+    """
+
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
         self.path = path
-        self.problems: dict[str, str] = {}
-        self._entries = _zip_entries(path)
+        infos = _zip_infos(path, limits or Limits())
+        links = {name for name, info in infos.items() if not is_plain_file(info)}
+        self.problems = {name: _ZIP_LINK for name in sorted(links) if not is_hidden(name)}
+        self._entries = {
+            name: _checked_entry(name, info, path)
+            for name, info in infos.items()
+            if name not in links
+        }
         self.names = sorted(self._entries)
         self._file = PositionFile(path)
 
@@ -255,30 +273,58 @@ class ZipStorage:
             raise DataError(f"entry {name} of {self.path} is damaged ({error})") from None
 
 
-def _zip_entries(path: Path) -> dict[str, _Entry]:
+def _zip_infos(path: Path, limits: Limits) -> dict[str, zipfile.ZipInfo]:
+    """The entries of a zip file by name, without folders."""
+    names = EntryNames(path)
     try:
-        length = path.stat().st_size
+        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = {
+                names.add(info.filename, number): info
+                for number, info in enumerate(archive.infolist(), 1)
+                if not info.is_dir()
+            }
     except ZIP_DAMAGE as error:
         raise DataError(f"{path} is not a complete zip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    entries: dict[str, _Entry] = {}
-    for info in infos:
-        name = info.filename
-        if name in entries:
-            raise DataError(f"{path} holds two entries named {name}; create it again")
-        if info.flag_bits & _ENCRYPTED:
-            raise DataError(f"entry {name} of {path} is encrypted; unpack it first")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(
-                f"entry {name} of {path} is compressed with method {info.compress_type}; "
-                "only stored and deflated entries can be read"
-            )
-        if not 0 <= info.header_offset <= length - info.compress_size:
+    for name, info in infos.items():
+        if not 0 <= info.header_offset <= size - info.compress_size:
             raise DataError(f"{path} is not a complete zip file (entry {name} lies outside of it)")
-        entries[name] = _Entry(
-            info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+    check_zip_sizes(infos.values(), path, limits)
+    return infos
+
+
+def check_zip_sizes(infos: Collection[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
+    """Refuse a zip bomb: entries that are compressed too well, or that share bytes.
+
+    Raises:
+        DataError: the zip file ``path`` with the entries ``infos`` is one.
+    """
+    size = path.stat().st_size
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > limits.unpacked_bytes(size):
+        raise DataError(
+            f"{path} has {size:,} bytes and declares {unpacked:,} unpacked, more than "
+            f"{limits.ratio} times as many; refused as a zip bomb"
         )
-    return entries
+    if sum(info.compress_size for info in infos) > size:
+        raise DataError(f"the entries of {path} overlap; refused as a zip bomb")
+
+
+def is_plain_file(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry is neither a link nor a special file."""
+    return stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+
+
+def _checked_entry(name: str, info: zipfile.ZipInfo, path: Path) -> _Entry:
+    if info.flag_bits & _ENCRYPTED:
+        raise DataError(f"entry {name} of {path} is encrypted; unpack it first")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"entry {name} of {path} is compressed with method {info.compress_type}; "
+            "only stored and deflated entries can be read; fetch unpacks others"
+        )
+    return _Entry(
+        info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+    )

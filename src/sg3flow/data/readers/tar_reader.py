@@ -6,14 +6,20 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from sg3flow.data.readers.storage import PositionFile, Scratch, check_entry_size
+from sg3flow.data.readers.storage import (
+    EntryNames,
+    Limits,
+    check_entry_size,
+    is_hidden,
+    plain_name,
+)
 from sg3flow.errors import DataError
-from sg3flow.files import check_room
+from sg3flow.files import PositionFile, Scratch, check_room
 from sg3flow.progress import progress
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -30,21 +36,21 @@ def is_tar(path: PurePath) -> bool:
 
 
 class TarStorage:
-    """The regular files of a tar archive; links and devices are ignored.
+    """The files of a tar archive, hard links included; other links cannot be read.
 
     A compressed archive has no offsets to read from, so it is unpacked to a temporary file once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
         self.path = path
         self.problems: dict[str, str] = {}
         with report_damage(path):
             if path.suffix.lower() == ".tar":
                 self._file = PositionFile(path)
             else:
-                self._scratch = unpacked(path)  # keeps the temporary file alive
+                self._scratch = unpacked(path, limits)  # keeps the temporary file alive
                 self._file = PositionFile(self._scratch.path)
-            self._locations = _locations(path, self._file.path)
+            self._locations = _locations(path, self._file.path, self.problems)
         self.names = sorted(self._locations)
 
     def read(self, name: str) -> bytes:
@@ -59,40 +65,100 @@ class TarStorage:
         return self._locations[name][1]
 
 
-def _locations(path: Path, unpacked_tar: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length of every file by name; a later entry replaces one of the same name."""
-    locations: dict[str, tuple[int, int]] = {}
-    with tarfile.open(unpacked_tar, "r:") as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if not member.isreg() or name.startswith("/") or ".." in name.split("/"):
+def _locations(
+    path: Path, unpacked_tar: Path, problems: dict[str, str]
+) -> dict[str, tuple[int, int]]:
+    """Offset and length of every file by name; links without a file go to ``problems``."""
+    names, files = EntryNames(path), dict[str, tarfile.TarInfo]()
+    with tarfile.open(unpacked_tar, "r:", tarinfo=CheckedTarInfo) as archive:
+        for number, member in enumerate(archive, 1):
+            if member.isdir():
                 continue
-            if member.sparse is not None:
-                raise DataError(
-                    f"entry {name} of {path} is sparse; create the archive without --sparse"
-                )
-            locations[name] = (member.offset_data, member.size)
-    return locations
+            name = names.add(member.name, number)
+            file = file_of(member, files)
+            if file is not None:
+                files[name] = _not_sparse(file, path)
+            elif not is_hidden(name):
+                problems[name] = why_no_file(member)
+    return {name: (file.offset_data, file.size) for name, file in files.items()}
 
 
-def unpacked(path: Path) -> Scratch:
+class CheckedTarInfo(tarfile.TarInfo):
+    """Reports a damaged header, which tarfile takes for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "CheckedTarInfo":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if str(error) in ("end of file header", "empty header"):  # the end, in both its forms
+                raise
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from None
+
+
+def file_of(
+    member: tarfile.TarInfo, files: Mapping[str, tarfile.TarInfo]
+) -> tarfile.TarInfo | None:
+    """The regular file that an entry is, or that it is a hard link to; None: it is neither.
+
+    GNU tar writes files that share their content, as DVC's checkouts may, as hard links.
+
+    Args:
+        member: an entry that is no folder.
+        files: the files before it, by name.
+    """
+    if member.islnk():
+        return files.get(plain_name(member.linkname))
+    return member if member.isreg() else None
+
+
+def why_no_file(member: tarfile.TarInfo) -> str:
+    """Why an entry has no content that could be read."""
+    if member.issym():
+        return "a symbolic link; create the archive again with tar --dereference"
+    if member.islnk():
+        return f"a hard link to '{member.linkname[:80]}', which is not in the archive before it"
+    return "a special file"
+
+
+def _not_sparse(file: tarfile.TarInfo, path: Path) -> tarfile.TarInfo:
+    if file.sparse is None:
+        return file
+    raise DataError(
+        f"entry {file.name} of {path} is sparse; fetch unpacks it, or create it without --sparse"
+    )
+
+
+def unpacked(path: Path, limits: Limits | None = None) -> Scratch:
     """Unpack a gzip, bzip2 or xz file to a temporary file, chunk by chunk.
 
     Raises:
-        DataError: the disk has too little free space.
+        DataError: it is a decompression bomb, or the disk has too little free space.
     """
-    scratch, total = Scratch(), path.stat().st_size
+    scratch, total, written = Scratch(), path.stat().st_size, 0
+    most = (limits or Limits()).unpacked_bytes(total)
     check_room(scratch.path.parent, total)
     with path.open("rb") as compressed, scratch.path.open("wb") as writer:
         with progress(f"unpacking {path.name} (MiB)", -(-total // _MIB)) as advance:
             shown = 0
             with _opener(path)(compressed) as reader:
                 while chunk := reader.read(_CHUNK_BYTES):
+                    written += len(chunk)
+                    check_unpacked(written, most, path)
                     check_room(scratch.path.parent, len(chunk))
                     writer.write(chunk)
                     advance(compressed.tell() // _MIB - shown)
                     shown = compressed.tell() // _MIB
     return scratch
+
+
+def check_unpacked(unpacked_bytes: int, most: int, path: Path) -> None:
+    """Raise DataError if the archive ``path`` holds more than ``most`` bytes unpacked."""
+    if unpacked_bytes > most:
+        raise DataError(
+            f"{path} has {path.stat().st_size:,} bytes and holds more than {most:,} unpacked; "
+            "refused as a decompression bomb"
+        )
 
 
 @contextmanager

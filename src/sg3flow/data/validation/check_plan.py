@@ -233,6 +233,13 @@ def _counts(config: ValidateConfig) -> list[PlannedCheck]:
 
 
 def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
+    def too_few(row: Mapping[str, Any]) -> str:
+        words = f"class {row['class_name']} has {_images(row['pictures'])}"
+        if row["pictures"] or row["class_name"] != str(row["row"]):
+            return words
+        # The greatest number is named too: it may be the wrong one.
+        return f"{words}, but class {num_classes - 1} has; number the classes from 0 without gaps"
+
     return [
         PlannedCheck(
             "labels_complete",
@@ -255,7 +262,7 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
             gxe.ExpectColumnValuesToBeBetween(
                 column="label", min_value=0, max_value=max(num_classes - 1, 0)
             ),
-            lambda row: f"class {row['label']} of {num_classes}",
+            lambda row: f"class {row['label']}, but the classes are 0 to {num_classes - 1}",
         ),
         PlannedCheck(
             "labels_as_packed",
@@ -271,7 +278,7 @@ def _labels(config: ValidateConfig, num_classes: int) -> list[PlannedCheck]:
             f"every class has at least {_images(config.min_class_images)}",
             "classes",
             gxe.ExpectColumnValuesToBeBetween(column="pictures", min_value=config.min_class_images),
-            lambda row: f"class {row['class_name']} has {_images(row['pictures'])}",
+            too_few,
             config.min_class_images,
         ),
     ]

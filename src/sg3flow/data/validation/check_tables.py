@@ -12,13 +12,15 @@ import pandas as pd
 
 from sg3flow.config import ValidateConfig
 from sg3flow.data.archive import content_digest, image_names
-from sg3flow.data.manifest import read_manifest
+from sg3flow.data.manifest import read_manifest, read_notes
 from sg3flow.data.perceptual_hash import add_near
 from sg3flow.data.readers.labels import MAX_CLASSES, is_vector, read_labels
 from sg3flow.data.readers.storage import Storage, open_storage
 from sg3flow.data.worker_pool import inspect_entry, ordered_map, workers_for
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.progress import tracked
+
+_MAX_EMPTY_CLASSES = 1000  # rows for classes without images and names
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class Tables:
             ``equal_elsewhere`` (an equal image in a split that was not packed), and the columns of
             ``add_near``.
         classes: one row per class: ``class_name``, ``pictures`` (number of images); empty for
-            unlabeled sets.
+            unlabeled sets. Far more classes than images are cut.
         folders: one row per folder whose images are counted: ``folder``, ``expected``, ``found``.
-        num_classes: number of class names, or without names, of classes that occur.
+        num_classes: number of class names, or without names, one more than the greatest class.
         is_labeled: whether the set has labels.
         license: license of the images; None: the set has none.
+        notes: the notes of the manifest, see ``write_manifest``.
     """
 
     storage: Storage
@@ -55,6 +58,7 @@ class Tables:
     num_classes: int
     is_labeled: bool
     license: str | None
+    notes: Mapping[str, Any]
 
 
 def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: int = 0) -> Tables:
@@ -92,9 +96,10 @@ def read_tables(manifest: Path, packed: Path, config: ValidateConfig, workers: i
         entries,
         classes,
         _folders(rows, counts),
-        len(names) or len(classes),
+        len(names) or max(_class_counts(entries), default=-1) + 1,
         content.labels is not None,
         content.license,
+        read_notes(manifest),
     )
 
 
@@ -201,14 +206,19 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     """Parse ``FOLDER=NUMBER`` texts; returns the numbers by folder.
 
     Raises:
-        ConfigError: a text is malformed.
+        ConfigError: a text is malformed, or names a folder again.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for text in texts:
         folder, equals, number = text.rpartition("=")
         if not equals or re.fullmatch("[0-9]{1,12}", number.strip()) is None:
             raise ConfigError(f"source_counts must be FOLDER=NUMBER, not '{text[:60]}'")
-        counts[folder.strip().strip("/")] = int(number)
+        name = folder.strip().strip("/")
+        if name in counts:
+            raise ConfigError(
+                f"source_counts names '{name[:60]}' twice ({counts[name]} and {number.strip()})"
+            )
+        counts[name] = int(number)
     return counts
 
 
@@ -227,12 +237,15 @@ def _names_of(labels: "pd.Series[Any]", classes: pd.DataFrame) -> "pd.Series[Any
     return pd.Series(found, index=labels.index, dtype="object")
 
 
+def _class_counts(entries: pd.DataFrame) -> Counter[int]:
+    return Counter(int(label) for label in entries["label"].dropna())
+
+
 def _classes(entries: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    counts = Counter(int(label) for label in entries["label"].dropna())
+    counts = _class_counts(entries)
     number = max(len(names), max(counts, default=-1) + 1)
-    number = min(
-        number, len(names) + len(entries)
-    )  # one stray label must not create a million rows
+    # One stray label must not create a hundred thousand rows; the first ones show the gap.
+    number = min(number, len(names) + max(len(entries), _MAX_EMPTY_CLASSES))
     labels = [names[i] if i < len(names) else str(i) for i in range(number)]
     images = [counts.get(i, 0) for i in range(number)]
     return pd.DataFrame({"row": range(number), "class_name": labels, "pictures": images})

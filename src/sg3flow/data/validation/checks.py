@@ -315,6 +315,7 @@ def _summary(packed: Path, tables: "Tables") -> dict[str, Any]:
         "classes": {str(name): int(count) for name, count in classes},
         "splits": splits,
         "changes": counted_changes(manifest["changes"][manifest["packed"]]),
+        **{key: tables.notes[key] for key in ("ignored", "warnings") if key in tables.notes},
         "licence": tables.license,
         "mean": _spread(entries["mean"]),
         "contrast": _spread(entries["contrast"]),
