@@ -1,8 +1,10 @@
 """The sg3flow command."""
 
 import ast
+import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,27 @@ def test_summary_says_what_has_not_run_yet(project):
     assert result.exit_code == 0
     assert result.stdout.count("not run yet") == 7
     assert "models:/sg3flow-starter@champion" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "row"),
+    [
+        ({"label_dim": 0}, {"seed": 1}),
+        ({"label_dim": 2}, {"seed": 1, "class": 0}),
+        ({"label_dim": 2, "label_kind": "classes"}, {"seed": 1, "class": 0}),
+        ({"label_dim": 2, "label_kind": "vectors"}, {"seed": 1, "label": [0.5, -1.0]}),
+    ],
+)
+def test_summary_shows_a_request_that_the_trained_model_answers(project, more, row):
+    run = project / "runs/train"
+    run.mkdir(parents=True)
+    (run / "training_options.json").write_text(json.dumps({"training_set": more}))
+    data = {"format": "sg3flow-provenance-1", "data": {"path": "packed.zip"}}
+    (run / "provenance.json").write_text(json.dumps(data))
+    with zipfile.ZipFile(project / "packed.zip", "w") as packed:
+        labels = {"labels": [["00000/img00000000.png", [0.5, -1]]]}
+        packed.writestr("dataset.json", json.dumps(labels))
+    assert json.dumps(row) in invoke("summary").stdout
 
 
 def test_sync_without_runs_is_an_error(project):

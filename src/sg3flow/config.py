@@ -395,6 +395,12 @@ class RenderConfig:
         le=MOST_IMAGES,
         help="class to render from a conditional model; -1: all classes in turn",
     )
+    label: str = setting(
+        "",
+        numbers=True,
+        help="instead of a class: label of a model trained with vectors, e.g. 0.5,-1; empty: "
+        "labels of training images in turn",
+    )
     sweep_seeds: str = setting(
         "0-5", numbers=True, help="seeds of the truncation sweep, one per row"
     )
@@ -425,6 +431,9 @@ class RenderOptionsConfig:
         "0,0", help="translation x,y in units of the image width; StyleGAN3 only"
     )
     rotate: float = setting(0.0, ge=-36000, le=36000, help="rotation in degrees; StyleGAN3 only")
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
     device: str = setting("auto", choices=DEVICES, help="device to render on")
 
 

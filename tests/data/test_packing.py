@@ -160,6 +160,20 @@ def test_labels_from_json_follow_their_images(tmp_path):
     assert summary.classes == {}
 
 
+def test_labels_that_are_vectors_are_not_called_no_classes(tmp_path):
+    names = [save(tmp_path / "in" / f"{i}.png", i).name for i in range(3)]
+    for labels, words in (
+        ([[0.5, -1.0], [0, 2], [1, 1]], "labels are vectors of 2, SHA-256"),
+        ([0, 2, 1], "3 classes, SHA-256"),
+        (None, "no classes, SHA-256"),
+    ):
+        pairs = labels and [list(pair) for pair in zip(names, labels, strict=True)]
+        (tmp_path / "in/dataset.json").write_text(json.dumps({"labels": pairs}))
+        summary = pack(tmp_path / "in", tmp_path / "out.zip")
+        assert words in summary.sentence(tmp_path / "out.zip")
+        assert summary.profile().get("label_vectors_of", 0) == (2 if "vectors" in words else 0)
+
+
 def test_a_dataset_json_of_another_kind_need_not_be_read(tmp_path):
     save(tmp_path / "raw" / "a.png", 1)
     (tmp_path / "raw" / "dataset.json").write_text('{"labels": {"info": "COCO"}}')

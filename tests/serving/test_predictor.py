@@ -18,6 +18,7 @@ from sg3flow.networks import Discriminator
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
 from sg3flow.serving.predictor import Predictor, Request, _twin
+from sg3flow.serving.pyfunc_model import example
 from sg3flow.serving.request_schema import Limits
 
 
@@ -184,3 +185,20 @@ def test_a_request_for_another_kind_of_model_is_refused(make_package):
     predictor = Predictor.load(package.weights, package.description)
     with pytest.raises(ConfigError, match="unconditional"):
         predictor.predict(Request(1, class_index=0))
+
+
+def test_a_model_trained_with_vectors_draws_its_label(make_package, make_networks, tmp_path):
+    G, _ = make_networks(c_dim=2)
+    training_set = {"label_dim": 2, "label_kind": "vectors", "sample_labels": [[0.5, -1.0]]}
+    package = package_generator(
+        G, tmp_path, training_set=training_set, metrics={}, snapshot_sha256="ab"
+    )
+    predictor = Predictor.load(package.weights, package.description)
+    assert (predictor.shapes.num_classes, predictor.shapes.label_dim) == (0, 2)
+    expected = png_bytes(render_image(G, 1, RenderOptions(), (0.5, -1.0)))
+    assert predictor.predict(Request(1, label=(0.5, -1.0))) == expected
+    z = tuple(seed_latent(1, G.z_dim)[0].tolist())
+    assert predictor.predict(Request(None, z=z, label=(0.5, -1.0))) == expected
+    assert predictor.predict(Request(1, label=(0.0, 1.0))) != expected
+    (row,) = example(training_set).to_dict("records")
+    assert row == {"seed": 1, "label": [0.5, -1.0]}

@@ -107,6 +107,43 @@ def test_classes_of_a_labeled_model_are_checked(row, params, words):
         read_requests([row], params, 3)
 
 
+def _labeled(rows, params=None, num_classes=0):
+    shapes = Shapes(num_classes, 64, 3, 4, 2, 3, label_dim=num_classes or 2)
+    return read(rows, params or {}, shapes, Limits())
+
+
+def test_labels_that_are_vectors_are_read_from_rows_and_params():
+    rows = [{"seed": 1, "label": [0.5, -1]}, {"seed": 2}, {"z": [0, 0, 0, 0]}, {"w": [0, 0]}]
+    first, second, third = _labeled(rows[:3], {"label": np.array([3, 4.5])})
+    assert first.label == (0.5, -1.0) and second.label == third.label == (3.0, 4.5)
+    assert {r.class_index for r in (first, second, third)} == {None}
+    assert _labeled(rows[3:], {"label": []})[0].label is None  # as MLflow fills it in
+    (mixed,) = _labeled([{"seed": 1, "label": [0.5, 0.5, 0]}], num_classes=3)
+    assert mixed.label == (0.5, 0.5, 0.0) and mixed.class_index is None
+
+
+@pytest.mark.parametrize(
+    ("row", "num_classes", "words"),
+    [
+        ({"seed": 1}, 0, "row 0: label is missing; give label, a list of 2 numbers"),
+        ({"seed": 1, "class": 0}, 0, "has no classes; give label, a list of 2 numbers"),
+        ({"seed": 1, "label": [1]}, 0, "label must be a list of 2 numbers, not 1"),
+        ({"seed": 1, "label": 1}, 0, "label must be a list of 2 numbers, not 1"),
+        ({"seed": 1, "label": "0.5,-1"}, 0, "label must be a list of 2 numbers, not '0.5,-1'"),
+        ({"seed": 1, "label": [1, "x"]}, 0, r"label\[1\] must be a number .*, not 'x'"),
+        ({"seed": 1, "label": [1, True]}, 0, r"label\[1\] must be a number"),
+        ({"seed": 1, "label": [1, math.inf]}, 0, r"label\[1\] must be a number"),
+        ({"w": [0, 0], "label": [1, 2]}, 0, "label has no effect on a w"),
+        ({"seed": 1, "label": [1, 0, 0], "class": 1}, 3, "class or label, not both"),
+    ],
+)
+def test_labels_of_another_form_are_refused(row, num_classes, words):
+    with pytest.raises(ConfigError, match=words):
+        _labeled([row], num_classes=num_classes)
+    with pytest.raises(ConfigError, match="this model has no labels; leave label out"):
+        read_requests([{"seed": 1, "label": [1]}], {}, 0)
+
+
 def test_the_size_of_a_batch_is_limited():
     assert len(read_requests([{"seed": 1}] * 64, {}, 0)) == 64
     with pytest.raises(ConfigError, match="at most 64 images per request, not 65"):

@@ -113,7 +113,7 @@ _BAD_VALUES = [
     (_records({"seed": None, "class": 0}), _ONE),
     (_records(_GOOD, {"class": 2}), f"row 1: {_ONE}"),
     (_records({"seed": 1, "z": _W, "class": 0}), "not seed and z"),
-    (_records(*[_GOOD] * 65), "at most 64 images per request, not 65"),
+    (_records(*[_GOOD] * 65), "at most 64 images per request"),
     (_records({"seed": -1, "class": 0}), "not -1"),
     (_records({"seed": 1.5, "class": 0}), "not 1.5"),
     (_records({"seed": True, "class": 0}), "not True"),
@@ -180,7 +180,7 @@ _BAD_BODIES = [
     ({"dataframe_split": {"columns": ["seed", "seed"], "data": [[1, 1]]}}, "each column once"),
     (
         {"dataframe_split": {"columns": ["seed"], "data": [[1]], "index": [0, 1]}},
-        "as many entries in index as rows",
+        "index must be a list with a name or number for each row: 1 here, not 2",
     ),
     ({"dataframe_split": {"columns": ["seed"], "data": [[1]], "rows": 1}}, "an object of columns"),
     ({"dataframe_split": None}, "must be an object of columns and data"),

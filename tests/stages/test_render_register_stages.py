@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -16,6 +17,7 @@ from sg3flow.checkpoints import load_networks, save_snapshot
 from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import RenderOptions, render_image
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
@@ -39,7 +41,7 @@ def register():
     return lambda *arguments: CliRunner().invoke(register_app, [str(a) for a in arguments])
 
 
-def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator) -> str:
+def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generator, more=None):
     torch.manual_seed(seed)
     G = generator(z_dim=16, c_dim=c_dim, w_dim=16, **_SIZES)
     D = Discriminator(c_dim=c_dim, **_SIZES)
@@ -52,6 +54,7 @@ def _save(path: Path, c_dim: int = 0, seed: int = 0, generator=StyleGAN3Generato
         "digest": "ab",
         "mirror": False,
         "class_names": ["cat", "dog"][:c_dim],
+        **(more or {}),
     }
     progress = {"nimg": 10_000}
     networks = {"G": G, "D": D, "G_ema": G, "augment_p": 0.0}
@@ -125,6 +128,53 @@ def test_images_takes_class_place_and_ranges(render, run):
     options = RenderOptions(1.0, "none", (-0.1, 0.2), -20.0)
     expected = render_image(load_networks(network).G_ema, 3, options, 1)
     np.testing.assert_array_equal(_pixels(Path("o/seed0003.png")), expected)
+
+
+def test_a_class_of_an_unconditional_network_is_ignored_with_a_warning(render, tmp_path, caplog):
+    """As in the public tools, whose scripts pass --class to any network."""
+    _save(tmp_path / "plain.pkl")
+    for command, name, option in (
+        ("images", "seed0002.png", ("--class", 1)),
+        ("grid", "grid.png", ("--class", 0)),
+        ("sweep", "truncation.png", ("--label", "0.5,-1")),
+    ):
+        arguments = (command, "--network", tmp_path / "plain.pkl", "--seeds", 2, "--outdir")
+        result = render(*arguments, tmp_path / "out", *option)
+        assert result.exit_code == 0, result.output
+        assert f"{option[0]} is ignored: {tmp_path / 'plain.pkl'} is unconditional" in caplog.text
+        caplog.clear()
+        assert render(*arguments, tmp_path / "expected").exit_code == 0
+        assert not caplog.records
+        contents = [(tmp_path / folder / name).read_bytes() for folder in ("out", "expected")]
+        assert contents[0] == contents[1]
+
+
+def test_a_network_trained_with_vectors_is_drawn_with_labels(render, tmp_path):
+    vectors = {"label_kind": "vectors", "sample_labels": [[0.5, -1.0], [2.0, 0.25]]}
+    network = tmp_path / "vectors.pkl"
+    _save(network, 2, more=vectors)
+    G = load_networks(network).G_ema
+    arguments = ("images", "--network", network, "--seeds", 2, "--outdir", tmp_path)
+    for option in (("--label", "-1,0.5"), ("--label=-1,0.5",)):
+        result = render(*arguments, *option)
+        assert result.exit_code == 0, result.output
+        expected = render_image(G, 2, RenderOptions(), (-1.0, 0.5))
+        np.testing.assert_array_equal(_pixels(tmp_path / "seed0002.png"), expected)
+    for options, words in (
+        ((), "give a label of 2 numbers, such as 0.5,-1"),
+        (("--class", 0), "trained with labels that are vectors, not classes; give a label of 2"),
+        (("--label", "1"), "must have 2 numbers, not 1"),
+        (("--label", "1,x"), "finite numbers like 0.5,-1, not '1,x'"),
+        (("--label", "1,2", "--class", 0), "not both"),
+    ):
+        result = render(*arguments, *options)
+        assert result.exit_code == 1 and words in result.stderr, result.output
+    shown = ("grid", "--network", network, "--seeds", "0,0,1", "--outdir", tmp_path)
+    assert render(*shown).exit_code == 0
+    drawn = [(0, (0.5, -1.0)), (0, (2.0, 0.25)), (1, (0.5, -1.0))]
+    images = [render_image(G, seed, RenderOptions(), label) for seed, label in drawn]
+    names = [f"seed {seed}, label {label[0]:g},{label[1]:g}" for seed, label in drawn]
+    np.testing.assert_array_equal(_pixels(tmp_path / "grid.png"), seed_sheet(images, names, 16))
 
 
 @pytest.mark.parametrize(
@@ -283,6 +333,33 @@ def test_best_fills_a_folder_from_the_best_snapshot(render, run):
     contents = {p.name: p.read_bytes() for p in Path("renders").iterdir()}
     assert render(*arguments).exit_code == 0
     assert {p.name: p.read_bytes() for p in Path("renders").iterdir()} == contents
+
+
+@pytest.mark.medium
+def test_best_draws_training_labels_also_from_a_snapshot_that_does_not_record_them(render, run):
+    """Versions 0.1 and 0.2 did not; the labels are in the set that the run names."""
+    with zipfile.ZipFile("packed.zip", "w") as packed:
+        labels = [[f"00000/img{i:08d}.png", [i / 2, -1]] for i in range(3)]
+        packed.writestr("dataset.json", json.dumps({"labels": labels}))
+    data = {"path": "packed.zip", "digest": "ab"}
+    write_json(run / "run/provenance.json", {"format": "sg3flow-provenance-1", "data": data})
+    few = ("--seeds", "0,1", "--sweep-seeds", "0", "--video-seeds", "0", "--video-frames", 1)
+    arguments = ("best", "--run", "run", "--metrics", "metrics.json", *few)
+    G = load_networks("run/network-snapshot-000010.pkl").G_ema
+    for options, labels in (
+        ((), [(0.0, -1.0), (0.5, -1.0)]),
+        (("--label", "7,8"), [(7.0, 8.0)] * 2),
+    ):
+        result = render(*arguments, *options)
+        assert result.exit_code == 0, result.output
+        for seed, label in enumerate(labels):
+            expected = render_image(G, seed, RenderOptions(), label)
+            np.testing.assert_array_equal(_pixels(Path(f"renders/seed000{seed}.png")), expected)
+    assert json.loads(Path("renders/renders.json").read_text())["label"] == "7,8"
+    network = ("--network", "run/network-snapshot-000010.pkl", "--seeds", 1, "--outdir", "o")
+    assert "label of 2 numbers, such as 0,-1" in render("images", *network).stderr
+    result = render(*arguments, "--class-index", 1)
+    assert result.exit_code == 1 and "vectors, not classes" in result.stderr
 
 
 @pytest.mark.medium

@@ -1,12 +1,19 @@
 """Sample grids: their size and their pixels."""
 
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sg3flow.data.archive import PackedSet
+from sg3flow.data.dataset import TrainingSet
 from sg3flow.errors import ConfigError
-from sg3flow.training.recorder import grid_size, save_mosaic
+from sg3flow.rendering.conditions import TrainingLabels
+from sg3flow.training.job import sample_labels, training_set_info
+from sg3flow.training.recorder import choose_samples, grid_size, save_mosaic
 
 
 def test_the_size_is_as_set_or_as_fits():
@@ -37,3 +44,49 @@ def test_images_are_placed_row_by_row(tmp_path, channels):
     with Image.open(tmp_path / "grid.png") as picture:
         pixels = np.asarray(picture).reshape(4, 6, channels)
     assert pixels[::2, ::2, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def _grid(path):
+    items = TrainingSet(PackedSet(path), mirror=True, labels=True)
+    return items, choose_samples(items, (4, 3), 8, seed=1)
+
+
+def test_classes_have_a_row_each(tiny_set):
+    items, grid = _grid(tiny_set)
+    assert grid.c.argmax(1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert [items.label(i).argmax().item() for i in grid.items] == grid.c.argmax(1).tolist()
+
+
+@pytest.fixture
+def vector_set(tiny_set, tmp_path):
+    """The tiny set with labels that are vectors."""
+    path = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(tiny_set) as old, zipfile.ZipFile(path, "w") as new:
+        names = [name for name in old.namelist() if name.endswith(".png")]
+        labels = [[name, [i / 10, -1.0]] for i, name in enumerate(names)]
+        for name in names:
+            new.writestr(name, old.read(name))
+        new.writestr("dataset.json", json.dumps({"labels": labels}))
+    return path
+
+
+def test_labels_that_are_vectors_belong_to_different_images(vector_set):
+    """By label there would be one image a row, and only labels with a large first number."""
+    items, grid = _grid(vector_set)
+    assert len(set(grid.items)) == 12
+    assert torch.equal(grid.c, torch.stack([items.label(i) for i in grid.items]))
+    assert grid.c[:, 0].min() < 0.8 < 1.6 < grid.c[:, 0].max()
+
+
+def test_a_run_records_the_kind_of_its_labels(tiny_set, vector_set):
+    for path, kind in ((tiny_set, "classes"), (vector_set, "vectors")):
+        items = TrainingSet(PackedSet(path), labels=True)
+        assert training_set_info(items)["label_kind"] == kind
+        samples = sample_labels(items)
+        assert bool(samples) == (kind == "vectors")
+        known = TrainingLabels.read(items.label_dim, training_set_info(items) | samples)
+        own = {tuple(items.label(i).tolist()) for i in range(len(items))}
+        drawn = {tuple(np.float32(label).tolist()) for label in known.samples}
+        assert drawn == (own if samples else set())
+    assert "label_kind" not in training_set_info(TrainingSet(PackedSet(vector_set)))
+    assert sample_labels(TrainingSet(PackedSet(vector_set))) == {}

@@ -244,6 +244,10 @@ def serve(
         int,
         typer.Option(min=1, max=100_000, help="maximum concurrent requests; more get status 503"),
     ] = 256,
+    body_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, help="seconds the body of a request may take to arrive"),
+    ] = 30.0,
     debug: Debug = False,
 ) -> None:
     """Serve the version that an alias points to.
@@ -256,8 +260,15 @@ def serve(
         from sg3flow.serving.gateway import Settings
         from sg3flow.serving.request_schema import Limits
 
-        body = Limits.from_environment().max_body_bytes
-        settings = Settings(poll, load_timeout, max_waiting, body)
+        limits = Limits.from_environment()
+        settings = Settings(
+            poll_sec=poll,
+            load_sec=load_timeout,
+            max_waiting=max_waiting,
+            max_body_bytes=limits.max_body_bytes,
+            body_sec=body_timeout,
+            max_rows=limits.max_pictures,
+        )
         stop_answering()
         run_server(target, host, port, settings)
 

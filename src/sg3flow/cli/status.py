@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from sg3flow.data.packed_form import label_vectors
 from sg3flow.device import unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
-from sg3flow.runs.run_folder import OPTIONS, STATS, read_whole_lines
+from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import OPS, project_root, stage_times_path
 
 _PLACES = """\
@@ -58,12 +59,17 @@ def print_summary() -> None:
 
 
 def _example_request(root: Path) -> str:
-    """A request for the trained model; a conditional model needs a class."""
+    """A request for the trained model; a conditional model needs a class or a label."""
     try:
-        is_conditional = _json(root / "runs/train" / OPTIONS)["training_set"]["label_dim"]
-    except (OSError, ValueError, KeyError):
-        is_conditional = False
-    return json.dumps({"seed": 1, "class": 0} if is_conditional else {"seed": 1})
+        training_set = _json(root / "runs/train" / OPTIONS)["training_set"]
+        if not training_set["label_dim"]:
+            return json.dumps({"seed": 1})
+        if training_set.get("label_kind") == "vectors":
+            path = _json(root / "runs/train" / PROVENANCE)["data"]["path"]
+            return json.dumps({"seed": 1, "label": label_vectors(root / path)[0]})
+        return json.dumps({"seed": 1, "class": 0})
+    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError):
+        return json.dumps({"seed": 1})
 
 
 def _described(describe: Callable[[Path], str], root: Path) -> str:

@@ -16,7 +16,7 @@ from sg3flow.compare.run_data import RunData, letter, value_text
 from sg3flow.device import pick_device
 from sg3flow.errors import Sg3flowError
 from sg3flow.rendering.images import Image, RenderOptions, check_seed
-from sg3flow.rendering.outputs import labels, load_model, pictures
+from sg3flow.rendering.outputs import captions, load_model, pictures
 
 _STYLES = {"better": "green", "worse": "red", "within noise": "dim"}
 _NAMES, _CELL = 20, 15  # width in characters of the name column and of each run
@@ -125,10 +125,10 @@ def _draw(
         return Drawn(reason="no snapshot found")
     try:
         model = load_model(run.snapshot.source, device)
-        one = class_index if model.G.c_dim else None
+        one = model.usable(class_index if model.labels.dim else None)
         drawn = pictures(model, seeds, one, options, f"rendering {run.name}")
         uris = tuple(map(_data_uri, drawn))
-        return Drawn(uris, tuple(labels(model, seeds, one)), model.G.img_resolution)
+        return Drawn(uris, tuple(captions(model, seeds, one)), model.G.img_resolution)
     except (Sg3flowError, OSError) as error:
         return Drawn(reason=" ".join(str(error).split()))
 

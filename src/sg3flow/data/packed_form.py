@@ -1,4 +1,4 @@
-"""The packed set as the public StyleGAN2/3 tools read it: entry names, digest, writers, PNGs.
+"""The packed set as the public StyleGAN2/3 tools read it: names, digest, writers, PNGs, labels.
 
 It is a zip file of stored entries or a folder: ``00000/img00000000.png`` and so on, PNGs without
 compression (they decode fastest), and ``dataset.json`` with the labels.
@@ -10,7 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sg3flow.data.readers.labels import LABELS_NAME
+from sg3flow.data.readers.labels import LABELS_NAME, read_labels
 from sg3flow.data.readers.storage import open_storage
 from sg3flow.errors import DataError
 from sg3flow.files import atomic_folder, atomic_write
@@ -220,3 +220,47 @@ def _stored(content: memoryview) -> Iterator[bytes | memoryview]:
         yield struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF)
         yield block
     yield struct.pack(">I", zlib.adler32(content))
+
+
+# The kinds of labels: classes are numbers or one-hot vectors, all other vectors are continuous.
+CLASSES, VECTORS = "classes", "vectors"
+_MAX_SAMPLES = 64
+_MAX_SAMPLED_NUMBERS = 1 << 16
+
+
+def label_kind(labels: Iterable[Any]) -> str:
+    """``CLASSES`` or ``VECTORS``; sets do not record it, their labels show it."""
+    return CLASSES if all(type(each) is int or is_one_hot(each) for each in labels) else VECTORS
+
+
+def is_one_hot(label: Any) -> bool:
+    """Whether a vector is a 1 among zeros."""
+    values = np.asarray(label)
+    return bool(np.count_nonzero(values) == 1 and values.sum() == 1)
+
+
+def label_vectors(path: Path) -> list[list[float]]:
+    """Labels of a packed set with continuous ones, spread evenly over its images, without repeats.
+
+    They stand for its labels in sample images: few enough for a snapshot. Empty: the labels are
+    classes, or there are none.
+
+    Raises:
+        DataError: the set or its labels file is damaged.
+    """
+    labels = list((read_labels(open_storage(path)).labels or {}).values())
+    if not labels or label_kind(labels) == CLASSES:
+        return []
+    count = min(max(_MAX_SAMPLED_NUMBERS // len(labels[0]), 1), _MAX_SAMPLES, len(labels))
+    chosen = [tuple(labels[i * len(labels) // count]) for i in range(count)]
+    return [list(map(float, label)) for label in dict.fromkeys(chosen)]
+
+
+def label_kind_of(path: Path) -> str:
+    """The kind of the labels of a packed set; empty: it has none.
+
+    Raises:
+        DataError: the set or its labels file is damaged.
+    """
+    labels = read_labels(open_storage(path)).labels
+    return label_kind(labels.values()) if labels else ""

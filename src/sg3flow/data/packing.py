@@ -64,6 +64,7 @@ OUTSIDE = "outside the subset"
 class PackSummary:
     """The result of packing.
 
+    ``label_dim`` is the length of labels that are vectors; 0: they are classes, or there are none.
     ``empty_classes`` are those that no packed image has, although a class after them or a name
     makes them classes of the set.
     ``left_out`` counts images by kind of reason (see ``ManifestRow``); ``changes`` counts packed
@@ -87,6 +88,7 @@ class PackSummary:
     empty_classes: tuple[str, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    label_dim: int = 0
 
     def sentence(self, dest: Path) -> str:
         """One line for people."""
@@ -102,9 +104,14 @@ class PackSummary:
             details += f"; {ignored_words(self.ignored)}"
         return (
             f"packed {self.num_packed} of {self.num_source} images into {dest} "
-            f"({self.resolution}x{self.resolution} {kind}, {len(self.classes) or 'no'} classes, "
+            f"({self.resolution}x{self.resolution} {kind}, {self._labels()}, "
             f"SHA-256 {self.digest[:16]}){details}"
         )
+
+    def _labels(self) -> str:
+        if self.label_dim:
+            return f"labels are vectors of {self.label_dim}"
+        return f"{len(self.classes) or 'no'} classes"
 
     def profile(self) -> dict[str, Any]:
         """Figures and terms of the set, as tracking records them."""
@@ -113,6 +120,7 @@ class PackSummary:
             "resolution": self.resolution,
             "channels": self.channels,
             "classes": self.classes,
+            **({"label_vectors_of": self.label_dim} if self.label_dim else {}),
             "left_out": self.left_out,
             "changes": self.changes,
             **({"ignored": self.ignored} if self.ignored else {}),
@@ -358,6 +366,7 @@ class _Packing:
             changes=counted_changes(row.changes for row in self.packed),
             mean=round(sum(row.mean or 0.0 for row in self.packed) / count, 3),
             contrast=round(sum(row.contrast or 0.0 for row in self.packed) / count, 3),
+            label_dim=len(self.labels[0]) if isinstance(self.labels[0], list) else 0,
             empty_classes=tuple(self.empty_classes),
             ignored=count_suffixes(self.source.ignored),
             warnings=bit_depth_warnings(self.spans),

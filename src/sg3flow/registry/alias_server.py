@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sg3flow.errors import ConfigError, TrackingError
 from sg3flow.serving.gateway import Gateway, Settings, Source
+from sg3flow.serving.http_connection import http_server
 from sg3flow.tracking.mlflow_store import (
     current_aliases,
     find_version,
@@ -38,13 +39,9 @@ def serve(target: str, host: str, port: int, settings: Settings) -> None:
 
 
 async def _serve(gateway: Gateway, address: socket.socket) -> None:
-    import uvicorn
-
     async with gateway.running():
-        config = uvicorn.Config(
-            gateway.application(), log_config=None, access_log=False, lifespan="off"
-        )
-        await uvicorn.Server(config).serve(sockets=[address])
+        server = http_server(gateway.application(), gateway.settings.body_sec)
+        await server.serve(sockets=[address])
 
 
 def _listening(host: str, port: int) -> socket.socket:

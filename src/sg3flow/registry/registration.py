@@ -24,6 +24,7 @@ from sg3flow.registry.aliases import (
     require_comparable,
 )
 from sg3flow.registry.history import SAMPLES, Lineage, describe
+from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
@@ -100,7 +101,7 @@ def register_best(
     _check_name(config.name)
     check_replaceable(report, json_marked(FORMAT), "a registration report", "--report")
     best, path, digest = best_of_run(run_dir, metrics, config.metric)
-    network, training_set = _read_snapshot(path)
+    network, training_set = _read_snapshot(path, run_dir)
     store = connect()
     with tempfile.TemporaryDirectory() as folder:
         rows = best.results
@@ -109,7 +110,9 @@ def register_best(
         )
         samples = Path(folder) / SAMPLES
         names = tuple(map(str, training_set.get("class_names") or ()))
-        write_bytes(samples, png_bytes(sample_sheet(cast(RenderedGenerator, network), names)))
+        G = cast(RenderedGenerator, network)
+        labels = TrainingLabels.read(G.c_dim, training_set)
+        write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
         candidate = _Candidate(best, digest, training_set, package, samples)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
@@ -250,7 +253,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
             },
             code_paths=[str(Path(sg3flow.__file__).parent)],
             signature=pyfunc_model.signature(),
-            input_example=pyfunc_model.example(int(candidate.training_set.get("label_dim", 0))),
+            input_example=pyfunc_model.example(candidate.training_set),
             pip_requirements=requirements(),
         )
 
@@ -286,11 +289,11 @@ def _lineage(store: Store, model_id: str) -> Lineage:
     return Lineage(run_id, model_id, run.info.run_name or "", commit)
 
 
-def _read_snapshot(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
     networks = load_networks(path)
     if networks.G_ema is None:
         raise CheckpointError(f"{path} has no G_ema to register")
-    return networks.G_ema, networks.training_set or {}
+    return networks.G_ema, described_labels(networks.training_set or {}, run_dir)
 
 
 def _check_name(name: str) -> None:

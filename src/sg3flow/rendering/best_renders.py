@@ -9,6 +9,7 @@ from sg3flow.config import RenderConfig
 from sg3flow.device import pick_device
 from sg3flow.files import atomic_folder, write_bytes, write_json
 from sg3flow.output_checks import check_replaceable, folder_marked
+from sg3flow.rendering.conditions import described_labels, given_condition
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import Image, RenderOptions, parse_seeds, png_bytes
 from sg3flow.rendering.outputs import (
@@ -17,7 +18,7 @@ from sg3flow.rendering.outputs import (
     VIDEO_NAME,
     Model,
     as_model,
-    labels,
+    captions,
     parse_tiles,
     parse_truncs,
     pictures,
@@ -48,7 +49,9 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
     plan = _plan(config)
     check_replaceable(outdir, folder_marked(MARKER_NAME, FORMAT), "a renders folder", "--outdir")
     best, path, digest = best_of_run(run_dir, metrics)
-    model = as_model(load_networks(path), str(path), pick_device(config.device))
+    networks = load_networks(path)
+    described = described_labels(networks.training_set or {}, run_dir)
+    model = as_model(networks, str(path), pick_device(config.device), described)
     with atomic_folder(outdir) as work:
         frames = _render_all(model, work, config, plan)
         marker = _marker(best, digest, config, plan, frames)
@@ -59,6 +62,9 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
 def _plan(config: RenderConfig) -> dict[str, Any]:
     """Parse the settings that are lists, before any work starts."""
     return {
+        "condition": given_condition(
+            None if config.class_index < 0 else config.class_index, config.label
+        ),
         "seeds": list(dict.fromkeys(parse_seeds(config.seeds))),
         "sweep_seeds": parse_seeds(config.sweep_seeds),
         "sweep_truncs": parse_truncs(config.sweep_truncs),
@@ -69,14 +75,12 @@ def _plan(config: RenderConfig) -> dict[str, Any]:
 
 def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
     seeds, options = plan["seeds"], RenderOptions(psi=config.trunc)
-    class_index = None if config.class_index < 0 else config.class_index
-    images = _written(
-        folder, seeds, pictures(model, seeds, class_index, options, "rendering images")
-    )
-    sheet = seed_sheet(images, labels(model, seeds, class_index), model.G.img_resolution)
+    condition = model.usable(plan["condition"])
+    images = _written(folder, seeds, pictures(model, seeds, condition, options, "rendering images"))
+    sheet = seed_sheet(images, captions(model, seeds, condition), model.G.img_resolution)
     write_bytes(folder / GRID_NAME, png_bytes(sheet))
     write_sweep(
-        model, folder / SWEEP_NAME, plan["sweep_seeds"], class_index, options, plan["sweep_truncs"]
+        model, folder / SWEEP_NAME, plan["sweep_seeds"], condition, options, plan["sweep_truncs"]
     )
     with model.named():
         return write_interpolation(
@@ -84,7 +88,7 @@ def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str
             plan["video_seeds"],
             folder / VIDEO_NAME,
             options=options,
-            classes=model.classes(plan["video_seeds"], class_index),
+            classes=model.conditions(plan["video_seeds"], condition),
             grid=plan["video_grid"],
             frames_per_keyframe=config.video_frames,
             fps=config.video_fps,
@@ -110,7 +114,8 @@ def _marker(
         "value": best.value,
         "trunc": config.trunc,
         "class_index": config.class_index,
-        **plan,
+        **({"label": config.label} if config.label else {}),
+        **{name: value for name, value in plan.items() if name != "condition"},
         "video_frames": frames,
         "video_fps": config.video_fps,
     }

@@ -8,6 +8,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from sg3flow.errors import ConfigError
+from sg3flow.rendering.conditions import Condition, TrainingLabels, condition_text
 from sg3flow.rendering.images import Image, RenderedGenerator, RenderOptions, render_image
 
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
@@ -139,25 +140,30 @@ def _blank(width: int, height: int) -> tuple[PillowImage.Image, ImageDraw.ImageD
     return sheet, ImageDraw.Draw(sheet)
 
 
-def sample_sheet(G: RenderedGenerator, class_names: Sequence[str] = ()) -> Image:
-    """Seeds 0 to 11 without truncation, [H, W, 3]; a conditional network uses its classes in turn.
+def sample_sheet(
+    G: RenderedGenerator, labels: TrainingLabels, class_names: Sequence[str] = ()
+) -> Image:
+    """Seeds 0 to 11 without truncation, [H, W, 3]; large images are scaled down to 256 pixels.
 
-    Large images are scaled down to 256 pixels.
+    A conditional network uses its classes in turn, or labels of its training images.
 
     Raises:
         CheckpointError: the network generates values that are not finite.
     """
-    classes = [seed % G.c_dim if G.c_dim else None for seed in _SEEDS]
-    labels = [_label(seed, index, class_names) for seed, index in zip(_SEEDS, classes, strict=True)]
+    conditions = labels.in_turn(len(_SEEDS))
+    captions = [
+        f"{seed} {condition_text(each, class_names).removeprefix('class ')}".strip()
+        for seed, each in zip(_SEEDS, conditions, strict=True)
+    ]
     side = min(G.img_resolution, _MAX_SIDE)
-    return seed_sheet(_small_pictures(G, classes, side), labels, side)
+    return seed_sheet(_small_pictures(G, conditions, side), captions, side)
 
 
 def _small_pictures(
-    G: RenderedGenerator, classes: Sequence[int | None], side: int
+    G: RenderedGenerator, conditions: Sequence[Condition], side: int
 ) -> Iterator[Image]:
-    for seed, index in zip(_SEEDS, classes, strict=True):
-        yield resized(render_image(G, seed, RenderOptions(), index), side)
+    for seed, condition in zip(_SEEDS, conditions, strict=True):
+        yield resized(render_image(G, seed, RenderOptions(), condition), side)
 
 
 def resized(image: Image, side: int) -> Image:
@@ -168,9 +174,3 @@ def resized(image: Image, side: int) -> Image:
     picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
     scaled = np.asarray(picture.resize((side, side), PillowImage.Resampling.LANCZOS))
     return scaled.reshape(side, side, image.shape[2])
-
-
-def _label(seed: int, index: int | None, names: Sequence[str]) -> str:
-    if index is None:
-        return str(seed)
-    return f"{seed} {names[index] if index < len(names) else index}"

@@ -15,6 +15,7 @@ import torch
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
+from sg3flow.rendering.conditions import Condition, TrainingLabels, label_tensor
 
 MAX_SEED = 2**32 - 1
 MAX_SEEDS = 100_000
@@ -134,27 +135,27 @@ class RenderOptions:
 
 
 def render_image(
-    G: RenderedGenerator, seed: int, options: RenderOptions, class_index: int | None = None
+    G: RenderedGenerator, seed: int, options: RenderOptions, condition: Condition = None
 ) -> Image:
     """The image of a seed, [H, W, C] uint8.
 
     Raises:
-        ConfigError: the seed is out of range; the class is missing, unknown, or the network is
-            unconditional; the network does not support translation and rotation.
+        ConfigError: the seed is out of range; the class or label is missing, unknown, or the
+            network is unconditional; the network does not support translation and rotation.
         CheckpointError: the network generates values that are not finite.
     """
-    ws = seed_ws(G, seed, options, class_index)
+    ws = seed_ws(G, seed, options, condition)
     with placed_as(G, options):
         return synthesize(G, ws, options.noise_mode, seed)
 
 
 def seed_ws(
-    G: RenderedGenerator, seed: int, options: RenderOptions, class_index: int | None
+    G: RenderedGenerator, seed: int, options: RenderOptions, condition: Condition
 ) -> torch.Tensor:
     """The ws of a seed, [1, num_ws, w_dim], with truncation."""
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
-    c = class_label(G, class_index).to(device)
+    c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad():
         return G.mapping(z, c, truncation_psi=options.psi)
 
@@ -177,25 +178,6 @@ def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: in
         raise CheckpointError("the network generates values that are not finite")
     image: Image = to_uint8(img)[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return image
-
-
-def class_label(G: RenderedGenerator, class_index: int | None) -> torch.Tensor:
-    """The label [1, c_dim] of a class: one-hot, or empty for an unconditional network.
-
-    Raises:
-        ConfigError: the class is missing or unknown, or the network is unconditional.
-    """
-    label = torch.zeros(1, G.c_dim)
-    if G.c_dim == 0 and class_index is not None:
-        raise ConfigError(f"this network is unconditional; do not give a class ({class_index})")
-    if G.c_dim == 0:
-        return label
-    if class_index is None:
-        raise ConfigError(f"this network is conditional; give a class from 0 to {G.c_dim - 1}")
-    if not 0 <= class_index < G.c_dim:
-        raise ConfigError(f"class must be from 0 to {G.c_dim - 1}, not {class_index}")
-    label[0, class_index] = 1
-    return label
 
 
 def placed_as(G: RenderedGenerator, options: RenderOptions) -> AbstractContextManager[None]:

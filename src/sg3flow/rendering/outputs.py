@@ -1,12 +1,13 @@
 """The render commands: from the source of a network to image files in a folder."""
 
+import logging
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -25,6 +26,13 @@ from sg3flow.files import write_bytes
 from sg3flow.output_checks import check_replaceable, png_marked
 from sg3flow.params_file import parse_pair
 from sg3flow.progress import tracked
+from sg3flow.rendering.conditions import (
+    Condition,
+    TrainingLabels,
+    condition_text,
+    described_labels,
+    given_condition,
+)
 from sg3flow.rendering.grid import seed_sheet, table_sheet
 from sg3flow.rendering.images import (
     SOFTWARE,
@@ -39,22 +47,24 @@ from sg3flow.rendering.video import keyframe_seeds, write_interpolation
 
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
+_log = logging.getLogger(__name__)
 _MAX_TILES = 256
 _MAX_SHIFT = 1000  # image widths
 
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with its source and the names of its classes."""
+    """A generator with its source, the labels it was trained with, and the names of its classes."""
 
     G: RenderedGenerator
     source: str
+    labels: TrainingLabels
     class_names: Sequence[str] = ()
 
-    def picture(self, seed: int, options: RenderOptions, class_index: int | None) -> Image:
+    def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
         """The image of a seed; errors as in ``render_image``, with the name of the network."""
         with self.named():
-            return render_image(self.G, seed, options, class_index)
+            return render_image(self.G, seed, options, condition)
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -64,19 +74,31 @@ class Model:
         except CheckpointError as error:
             raise CheckpointError(f"{self.source}: {error}") from None
 
-    def classes(self, seeds: Sequence[int], class_index: int | None) -> list[int | None]:
-        """The class of each seed: the given one, or all classes in turn if conditional."""
-        if class_index is not None:
-            return [class_index] * len(seeds)
-        return [i % self.G.c_dim if self.G.c_dim else None for i in range(len(seeds))]
+    def usable(self, condition: Condition) -> Condition:
+        """The condition if the network knows it; an unconditional one ignores it with a warning.
 
-    def label(self, seed: int, class_index: int | None) -> str:
-        """The caption of an image: its seed, and its class if it has one."""
-        if class_index is None:
-            return f"seed {seed}"
-        names = self.class_names
-        name = names[class_index] if class_index < len(names) else f"class {class_index}"
-        return f"seed {seed}, {name}"
+        Raises:
+            ConfigError: the condition does not fit the labels that the network was trained with.
+        """
+        if condition is None:
+            return None
+        if self.labels.dim == 0:
+            option = "--class" if isinstance(condition, int) else "--label"
+            _log.warning("warning: %s is ignored: %s is unconditional", option, self.source)
+            return None
+        self.labels.check(condition)
+        return condition
+
+    def conditions(self, seeds: Sequence[int], condition: Condition) -> list[Condition]:
+        """The condition of each seed: the given one, or all classes or training labels in turn."""
+        if condition is not None:
+            return [condition] * len(seeds)
+        return self.labels.in_turn(len(seeds))
+
+    def caption(self, seed: int, condition: Condition) -> str:
+        """The caption of an image: its seed, and its class or label if it has one."""
+        text = condition_text(condition, self.class_names)
+        return f"seed {seed}, {text}" if text else f"seed {seed}"
 
 
 def load_model(source: str, device: str) -> Model:
@@ -87,17 +109,37 @@ def load_model(source: str, device: str) -> Model:
         ConfigError: there is no such device.
     """
     place = pick_device(device)
-    return as_model(load_networks(source), shown_url(source), place)
+    networks = load_networks(source)
+    # A snapshot of an earlier version may be in the folder of its run.
+    described = described_labels(networks.training_set or {}, Path(source).parent)
+    return as_model(networks, shown_url(source), place, described)
 
 
-def as_model(networks: Networks, source: str, device: torch.device) -> Model:
-    """The generator of loaded networks: G_ema, or G if there is no G_ema."""
+def as_model(
+    networks: Networks,
+    source: str,
+    device: torch.device,
+    training_set: Mapping[str, Any] | None = None,
+) -> Model:
+    """The generator of loaded networks: G_ema, or G if there is no G_ema.
+
+    Args:
+        training_set: the description of the training set; None: that of the networks.
+
+    Raises:
+        CheckpointError: there is no generator, or the description does not fit it.
+    """
     network = networks.G_ema or networks.G
     if network is None:
         raise CheckpointError(f"{source} has no generator")
     network.requires_grad_(False).to(device)
-    names = (networks.training_set or {}).get("class_names") or ()
-    return Model(cast(RenderedGenerator, network), source, [str(name) for name in names])
+    described = training_set or networks.training_set or {}
+    names = [str(name) for name in described.get("class_names") or ()]
+    G = cast(RenderedGenerator, network)
+    try:
+        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
 
 
 def render_images(
@@ -106,17 +148,20 @@ def render_images(
     """Write ``seed0002.png`` and so on into ``outdir``; other files there are not changed.
 
     Raises:
-        ConfigError: invalid settings, or no class for a conditional network.
+        ConfigError: invalid settings, or no class or label for a conditional network.
         CheckpointError: the network cannot be read, or generates values that are not finite.
         DataError: an output path is taken by a foreign file.
     """
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
     options = render_options_of(config, config.trunc)
+    given = given_condition(class_index, config.label)
     paths = [outdir / seed_name(seed) for seed in seeds]
     _check_replaceable(*paths)
     model = load_model(source, config.device)
+    condition = model.usable(given)
+    model.labels.check(condition)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
-        write_bytes(path, png_bytes(model.picture(seed, options, class_index)))
+        write_bytes(path, png_bytes(model.picture(seed, options, condition)))
     return paths
 
 
@@ -133,10 +178,12 @@ def render_grid(
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
+    given = given_condition(class_index, config.label)
     _check_replaceable(path)
     model = load_model(source, config.device)
-    images = pictures(model, seeds, class_index, options, "rendering grid")
-    names = labels(model, seeds, class_index)
+    condition = model.usable(given)
+    images = pictures(model, seeds, condition, options, "rendering grid")
+    names = captions(model, seeds, condition)
     sheet = seed_sheet(images, names, model.G.img_resolution, config.columns)
     write_bytes(path, png_bytes(sheet))
     return path
@@ -152,8 +199,10 @@ def render_sweep(
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
     options, path = render_options_of(config), outdir / SWEEP_NAME
+    given = given_condition(class_index, config.label)
     _check_replaceable(path)
-    write_sweep(load_model(source, config.device), path, seeds, class_index, options, truncs)
+    model = load_model(source, config.device)
+    write_sweep(model, path, seeds, model.usable(given), options, truncs)
     return path
 
 
@@ -184,16 +233,18 @@ def render_video(
     count = config.num_keyframes * grid[0] * grid[1]
     seeds = keyframe_seeds(parse_seeds(config.seeds), count, config.shuffle_seed)
     options = render_options_of(config, config.trunc)
+    given = given_condition(class_index, config.label)
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
     check_replaceable(path, _is_our_video, "a render", option)
     model = load_model(source, config.device)
+    condition = model.usable(given)
     with model.named():
         write_interpolation(
             model.G,
             seeds,
             path,
             options=options,
-            classes=model.classes(seeds, class_index),
+            classes=model.conditions(seeds, condition),
             grid=grid,
             frames_per_keyframe=config.w_frames,
             fps=config.fps,
@@ -204,39 +255,38 @@ def render_video(
 def pictures(
     model: Model,
     seeds: Sequence[int],
-    class_index: int | None,
+    condition: Condition,
     options: RenderOptions,
     description: str,
 ) -> Iterator[Image]:
     """The images of seeds, rendered one by one on demand, with a progress bar."""
-    pairs = zip(seeds, model.classes(seeds, class_index), strict=True)
+    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
     for seed, one in tracked(pairs, description, len(seeds)):
         yield model.picture(seed, options, one)
 
 
-def labels(model: Model, seeds: Sequence[int], class_index: int | None) -> list[str]:
+def captions(model: Model, seeds: Sequence[int], condition: Condition) -> list[str]:
     """The captions of the images of seeds."""
-    return [
-        model.label(s, c) for s, c in zip(seeds, model.classes(seeds, class_index), strict=True)
-    ]
+    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
+    return [model.caption(seed, one) for seed, one in pairs]
 
 
 def write_sweep(
     model: Model,
     path: Path,
     seeds: Sequence[int],
-    class_index: int | None,
+    condition: Condition,
     options: RenderOptions,
     truncs: Sequence[float],
 ) -> None:
     """Write the sheet of seeds by truncation psi."""
-    classes = model.classes(seeds, class_index)
-    cells = [(s, c, psi) for s, c in zip(seeds, classes, strict=True) for psi in truncs]
+    conditions = model.conditions(seeds, condition)
+    cells = [(s, c, psi) for s, c in zip(seeds, conditions, strict=True) for psi in truncs]
     images = (
         model.picture(seed, replace(options, psi=psi), one)
         for seed, one, psi in tracked(cells, "rendering sweep", len(cells))
     )
-    names, heads = labels(model, seeds, class_index), [f"psi {psi:g}" for psi in truncs]
+    names, heads = captions(model, seeds, condition), [f"psi {psi:g}" for psi in truncs]
     write_bytes(path, png_bytes(table_sheet(images, names, heads, model.G.img_resolution)))
 
 

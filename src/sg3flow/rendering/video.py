@@ -15,6 +15,7 @@ from scipy.interpolate import CubicSpline
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import atomic_write
 from sg3flow.progress import tracked
+from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
     MAX_SEEDS,
@@ -45,7 +46,7 @@ def write_interpolation(
     path: Path,
     *,
     options: RenderOptions,
-    classes: Sequence[int | None],
+    classes: Sequence[Condition],
     grid: tuple[int, int] = (1, 1),
     frames_per_keyframe: int = 60,
     fps: int = 30,
@@ -57,7 +58,7 @@ def write_interpolation(
 
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
-        classes: the class of each seed; None for an unconditional network.
+        classes: the class or label of each seed; None for an unconditional network.
         grid: tiles across and down.
 
     Raises:

@@ -84,6 +84,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "metrics/estimates.py",
         "registry/aliases.py",
         "registry/registration.py",
+        "rendering/conditions.py",
         "rendering/grid.py",
         "rendering/images.py",
         "runs/best_snapshot.py",

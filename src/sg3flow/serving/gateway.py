@@ -3,12 +3,13 @@
 A watcher polls the registry. When the alias changes, the new version is loaded and warmed up in a
 separate process beside the old one. Then new requests go to the new process; the old one finishes
 its requests and ends, and its copy of the files is removed. If a version fails to load, the old one
-continues to serve. A process that dies or hangs is replaced.
+continues to serve. A process that dies or hangs is replaced; one that is killed while it loads, as
+by the system when memory runs out, is started again later.
 
 No request is lost: each goes to one version as a whole. If its process dies, the request is
 repeated on the replacement, which is safe because equal requests give equal bytes. The header
 ``X-Sg3flow-Version`` names the version of a response; responses of the gateway itself (too many
-requests, body too long, no version available) have none.
+requests or rows, body too long or late, no version available) have none.
 
 An ordinary proxy cannot do this: it does not read the registry or know when a version is warm.
 """
@@ -16,8 +17,10 @@ An ordinary proxy cannot do this: it does not read the registry or know when a v
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +31,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sg3flow.errors import CheckpointError, Sg3flowError
-from sg3flow.serving.http_body import HTTPError, check_content_type, read_body
-from sg3flow.serving.model_worker import Worker
+from sg3flow.serving.http_body import (
+    JSON_TYPE,
+    ArrivingBodies,
+    HTTPError,
+    check_content_type,
+    check_rows,
+)
+from sg3flow.serving.model_worker import Worker, WorkerKilledError
 
 _logger = logging.getLogger("sg3flow.serve")
-_PASSED_ON = ("content-type",)
 _DEATH_SEC = 2.0
+_MAX_RETRY_SEC = 300.0
+_FIRST_TRIES = 3
 _VERSION_HEADER = "X-Sg3flow-Version"
 
 
@@ -63,6 +73,8 @@ class Settings:
         max_body_bytes: maximum length of a body.
         wait_sec: maximum time a request waits for a version to be available.
         ping_sec: maximum time to answer a ping; after three late answers a version counts as hung.
+        body_sec: maximum time for the head and for the body of a request to arrive.
+        max_rows: maximum number of rows of a request.
     """
 
     poll_sec: float = 5.0
@@ -71,6 +83,17 @@ class Settings:
     max_body_bytes: int = 16 << 20
     wait_sec: float = 60.0
     ping_sec: float = 10.0
+    body_sec: float = 30.0
+    max_rows: int = 64
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A version that did not start: it is not tried before ``retry_at``."""
+
+    version: str
+    retry_at: float = math.inf  # of time.monotonic(); infinite: until the alias changes
+    tries: int = 1
 
 
 class Gateway:
@@ -80,7 +103,8 @@ class Gateway:
         self.source, self.settings = source, settings
         self._worker: Worker  # set by ``running``, like its guard
         self._guard: asyncio.Task[None]
-        self._failed: str | None = None
+        self._failure: _Failure | None = None
+        self._arriving = ArrivingBodies(settings.max_body_bytes)
         self._waiting = 0
         self._retiring: set[asyncio.Task[None]] = set()
         self._warned: set[str] = set()
@@ -105,7 +129,7 @@ class Gateway:
             Sg3flowError: the registry does not answer, or the first version fails to load.
         """
         version = await asyncio.to_thread(self.source.wanted)
-        self._take_over(await self._fetched(version))
+        self._take_over(await self._first_worker(version))
         watcher = asyncio.create_task(self._watch())
         try:
             yield
@@ -114,6 +138,15 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(watcher, self._guard, *self._retiring, return_exceptions=True)
             await self._worker.stop()
+
+    async def _first_worker(self, version: str) -> Worker:
+        for _ in range(_FIRST_TRIES - 1):
+            try:
+                return await self._fetched(version)
+            except WorkerKilledError as error:
+                _logger.warning("%s; it is started again", error)
+                await asyncio.sleep(self.settings.poll_sec)
+        return await self._fetched(version)
 
     async def _watch(self) -> None:
         while True:
@@ -132,29 +165,41 @@ class Gateway:
     async def follow(self) -> None:
         """Replace the worker if another version is wanted or its process has died.
 
-        A version that failed to load is not tried again until the alias changes.
+        A version that failed to load is not tried again until the alias changes; one whose process
+        was killed is tried again after a while.
 
         Raises:
             Sg3flowError: the registry does not answer, or the version fails to load.
         """
         old = self._worker
         wanted = await self._wanted_version(old)
-        if wanted != self._failed:
-            self._failed = None
-        if old.is_alive and wanted in (old.version, self._failed):
+        if self._failure is not None and self._failure.version != wanted:
+            self._failure = None
+        is_failed = self._failure is not None and time.monotonic() < self._failure.retry_at
+        if old.is_alive and (is_failed or wanted == old.version):
             return
-        if wanted == self._failed:
+        if is_failed:
             wanted = old.version
         try:
             same = wanted == old.version
             worker = await (self._restarted(old) if same else self._fetched(wanted))
-        except CheckpointError:
-            self._failed = wanted
+        except CheckpointError as error:
+            self._failure = self._failure_of(wanted, error)
             raise
+        self._failure = None
         self._take_over(worker)
         task = asyncio.create_task(self._retired(old))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+
+    def _failure_of(self, version: str, error: CheckpointError) -> _Failure:
+        """When to try a version again: if its process was killed, each time after twice as long."""
+        if not isinstance(error, WorkerKilledError):
+            return _Failure(version)
+        known = self._failure
+        tries = known.tries + 1 if known is not None and known.version == version else 1
+        delay = min(self.settings.poll_sec * 2.0 ** min(tries, 20), _MAX_RETRY_SEC)
+        return _Failure(version, time.monotonic() + delay, tries)
 
     def _take_over(self, worker: Worker) -> None:
         """Send new requests to a worker from now on."""
@@ -201,6 +246,8 @@ class Gateway:
         """
         try:
             return await self._started(old.version, old.model)
+        except WorkerKilledError:  # not the fault of the files
+            raise
         except CheckpointError as error:
             self._warn(f"{error}; its files are downloaded again")
             return await self._fetched(old.version)
@@ -218,27 +265,37 @@ class Gateway:
             return await Worker.start(version, folder, self.settings.load_sec)
         except CheckpointError as error:
             sentence = f"{self.source.name}: version {version} cannot be served: {error}"
-            raise CheckpointError(sentence) from None
+            raise type(error)(sentence) from None
 
     async def _invocations(self, request: Request) -> Response:
-        if self._waiting >= self.settings.max_waiting:
-            return _error_response(503, "too many requests are waiting; try again in a moment")
-        self._waiting += 1
         try:
             check_content_type(request.headers.get("content-type"))
             declared = request.headers.get("content-length")
-            body = await read_body(request.stream(), declared, self.settings.max_body_bytes)
-            headers = {name: request.headers[name] for name in _PASSED_ON}
-            return await self._answered(body, headers)
+            settings = self.settings
+            body = await self._arriving.read(request.stream(), declared, settings.body_sec)
+            # Only now: a request that stops halfway must not keep others out.
+            if self._waiting >= settings.max_waiting:
+                raise HTTPError(503, "too many requests are waiting; try again in a moment")
+            with self._counted():
+                # Here, not only in the worker: it may take seconds to parse a million rows.
+                await asyncio.to_thread(check_rows, body, settings.max_rows)
+                return await self._answered(body)
         except HTTPError as error:
             return _error_response(error.status, str(error))
         except ClientDisconnect:  # nobody is there to read the answer
             return _error_response(400, "the request ended early")
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._waiting += 1
+        try:
+            yield
         finally:
             self._waiting -= 1
 
-    async def _answered(self, body: bytes, headers: dict[str, str]) -> Response:
+    async def _answered(self, body: bytes) -> Response:
         """Send a request to the current worker; if it dies, once more to its replacement."""
+        headers = {"content-type": JSON_TYPE}  # in MLflow's spelling, whatever the client's
         for _ in range(2):
             worker = await self._living_worker()
             if worker is None:
@@ -275,7 +332,7 @@ class Gateway:
         content = {
             "model": self.source.name,
             "version": self._worker.version,
-            "failed": self._failed,
+            "failed": self._failure.version if self._failure else None,
             "waiting": self._waiting,
         }
         return JSONResponse(content)
@@ -288,7 +345,8 @@ class Gateway:
 
 def _error_response(status: int, sentence: str) -> JSONResponse:
     codes = {503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-    headers = {"Retry-After": "1"} if status == 503 else None
+    # A body that did not arrive may do so later; it must not be taken for the next request.
+    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(status)
     return JSONResponse(
         {"error_code": codes.get(status, "BAD_REQUEST"), "message": sentence}, status, headers
     )

@@ -1,13 +1,16 @@
 """Checks of request bodies: length, content type, and unambiguous JSON of a known shape.
 
 MLflow's own server answers a missing content type or deeply nested JSON with status 500, accepts
-bodies of any length, and ignores unknown keys. ``model_app.py`` and the gateway run these checks
-first; ``request_schema.py`` then checks each value.
+bodies of any length, and ignores unknown keys. ``model_app.py`` runs these checks first;
+``request_schema.py`` then checks each value. The gateway checks what costs little: type, length and
+number of rows.
 
 The json module parses the text, because pydantic's parser silently accepts duplicate keys; pydantic
 then checks the outer shape.
 """
 
+import asyncio
+import contextlib
 import json
 import re
 from collections import Counter
@@ -18,14 +21,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sg3flow.errors import ConfigError, Sg3flowError
-from sg3flow.serving.request_schema import COLUMNS, PARAMS, check_names
+from sg3flow.serving.request_schema import COLUMNS, PARAMS, Limits, check_names, shown
 
+JSON_TYPE = "application/json"
 FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _MAX_DEPTH = 8
 _MAX_DIGITS = 400
+_TOKENS_PER_ROW = 1000  # strings and brackets; a w with a list per layer has some 60
 # An unterminated string also counts as one match; otherwise the search would restart at each quote
 # and take quadratic time.
-_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_INDEX_RULE = "index must be a list with a name or number for each row"
 _ADVICE = 'send {"dataframe_records": [{"seed": 1}]}'
 
 
@@ -44,7 +50,7 @@ class SplitTable(BaseModel):
 
     columns: list[str]
     data: list[list[Any]]
-    index: list[Any] | None = None
+    index: list[str | int | float] | None = None  # ignored: the answer is in the order of the rows
 
 
 class Invocation(BaseModel):
@@ -68,7 +74,7 @@ def check_content_type(header: str | None) -> None:
     message = Message()
     message["content-type"] = header or "none/none"
     charset = (message.get_param("charset") or "utf-8") if header else "utf-8"
-    if message.get_content_type() != "application/json":
+    if message.get_content_type() != JSON_TYPE:
         found = ascii(header)[:60] if header else "nothing"
         raise HTTPError(415, f"the content type must be application/json, not {found}")
     if any(name.lower() != "charset" for name, _ in message.get_params([])[1:]):
@@ -79,27 +85,78 @@ def check_content_type(header: str | None) -> None:
         raise HTTPError(415, f"the charset must be utf-8, not {ascii(charset)[:40]}")
 
 
-async def read_body(chunks: AsyncIterator[bytes], declared: str | None, limit: int) -> bytes:
-    """The whole body if it has at most ``limit`` bytes; never buffers more than that.
+class ArrivingBodies:
+    """Reads bodies; all that are incomplete together take little more than ``max_bytes``.
+
+    If they would take more, the body that grows is refused, unless it is smaller than an equal
+    share: small requests still pass while large ones stop halfway.
 
     Args:
-        declared: value of the header Content-Length, if given.
+        max_body_bytes: maximum length of one body.
+        max_bytes: maximum memory for all incomplete ones; 0: 16 bodies of maximum length.
+    """
+
+    def __init__(self, max_body_bytes: int, max_bytes: int = 0) -> None:
+        self.max_body_bytes, self.max_bytes = max_body_bytes, max_bytes or 16 * max_body_bytes
+        self._count = self._used = 0
+
+    async def read(
+        self, chunks: AsyncIterator[bytes], declared: str | None, wait_sec: float
+    ) -> bytes:
+        """One whole body.
+
+        Args:
+            declared: value of the header Content-Length, if given.
+            wait_sec: maximum time for it to arrive.
+
+        Raises:
+            HTTPError: too long (413), not complete in time (408), or no memory for it now (503).
+        """
+        too_long = f"the request is longer than {self.max_body_bytes >> 20} MiB; send fewer rows"
+        if (
+            declared is not None
+            and declared.isdecimal()
+            and int(declared[:20]) > (self.max_body_bytes)
+        ):
+            raise HTTPError(413, too_long)
+        body = bytearray()
+        self._count += 1
+        try:
+            async with asyncio.timeout(wait_sec):
+                async for chunk in chunks:
+                    body += chunk
+                    self._used += len(chunk)
+                    if len(body) > self.max_body_bytes:
+                        raise HTTPError(413, too_long)
+                    if self._is_short_of_memory(len(body)):
+                        raise HTTPError(503, "too many long requests are arriving; try again")
+        except TimeoutError:
+            raise HTTPError(
+                408, f"the body did not arrive within {wait_sec:g} s; send it again"
+            ) from None
+        finally:
+            self._count -= 1
+            self._used -= len(body)
+        return bytes(body)
+
+    def _is_short_of_memory(self, length: int) -> bool:
+        return self._used > self.max_bytes and length > self.max_bytes // self._count
+
+
+def check_rows(body: bytes, max_rows: int) -> None:
+    """Refuse a request of more than ``max_rows`` rows without parsing it.
+
+    Parsing a million rows takes seconds; here only the first ``max_rows`` are looked at. Bodies
+    that are wrong in other ways pass: ``checked_body`` finds that.
 
     Raises:
-        HTTPError: too long (413).
+        HTTPError: too many rows, or far more lists and objects than that many rows have (400).
     """
-    too_long = f"the request is longer than {limit >> 20} MiB; send fewer rows"
-    if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
-        raise HTTPError(413, too_long)
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
-            raise HTTPError(413, too_long)
-    return bytes(body)
+    with contextlib.suppress(UnicodeDecodeError):
+        _scan(body.decode("utf-8"), max_rows)
 
 
-def checked_body(body: bytes) -> bytes:
+def checked_body(body: bytes, max_rows: int = Limits().max_pictures) -> bytes:
     """The body for MLflow: one JSON object of a known form with known names.
 
     Other forms are converted to ``dataframe_records``: MLflow would convert them to arrays, in
@@ -108,7 +165,7 @@ def checked_body(body: bytes) -> bytes:
     Raises:
         HTTPError: says what is wrong (400).
     """
-    content = _parsed(body)
+    content = _parsed(body, max_rows)
     if not isinstance(content, dict):
         raise _bad(f"the request must be a JSON object, not a {_kind(content)}; {_ADVICE}")
     _check_names("key", content, tuple(Invocation.model_fields))
@@ -147,8 +204,9 @@ def _sentence(place: tuple[int | str, ...], content: dict[str, Any]) -> str:
     if form == "params":
         return f"params must be an object, not a {_kind(content['params'])}"
     if form == "dataframe_split":
-        is_known = isinstance(content[form], dict) and not {"columns", "data"}.isdisjoint(place)
-        if is_known or place[-1] == "index":
+        if "index" in place:
+            return f"dataframe_split: {_INDEX_RULE}, not {shown(content[form]['index'])}"
+        if isinstance(content[form], dict) and not {"columns", "data"}.isdisjoint(place):
             return "dataframe_split must hold columns, a list of names, and data, a list of lists"
         return "dataframe_split must be an object of columns and data"
     if isinstance(content[form], dict) and form != "dataframe_records":
@@ -161,7 +219,7 @@ def _check_split(table: SplitTable) -> None:
     if len(set(columns)) != len(columns) or any(len(row) != len(columns) for row in data):
         raise _bad("dataframe_split must hold a value for each column, each column once")
     if table.index is not None and len(table.index) != len(data):
-        raise _bad("dataframe_split must have as many entries in index as rows in data")
+        raise _bad(f"dataframe_split: {_INDEX_RULE}: {len(data)} here, not {len(table.index)}")
     _check_names("column", columns, COLUMNS)
 
 
@@ -190,14 +248,14 @@ def _check_names(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
         raise _bad(str(error)) from None
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes, max_rows: int) -> Any:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _bad(f"the request is not UTF-8: byte {error.start} does not fit") from None
     if "\0" in text:
         raise _bad("the request holds a null byte")
-    if _is_deep(text):
+    if _scan(text, max_rows):
         raise _bad(f"the request is nested more than {_MAX_DEPTH} deep")
     try:
         return json.loads(
@@ -208,17 +266,46 @@ def _parsed(body: bytes) -> Any:
         raise _bad(f"the request is not valid JSON: {error.msg} at {place}") from None
 
 
-def _is_deep(text: str) -> bool:
-    """Whether brackets outside strings nest too deep; checked before a parser recurses."""
-    depth = 0
-    for found in _BRACKETS.finditer(text):
-        if found[0] in ("[", "{"):
-            depth += 1
-            if depth > _MAX_DEPTH:
+def _scan(text: str, max_rows: int) -> bool:
+    """Whether brackets outside strings nest too deep; checked before a parser recurses.
+
+    Raises:
+        HTTPError: more than ``max_rows`` rows, or more strings and brackets than they can have.
+    """
+    opened: list[str] = []  # the brackets around the present place
+    commas = [0] * (_MAX_DEPTH + 1)  # by depth, of the list that is open there
+    keys = ["", "", ""]  # the last string at depth 1 and 2
+    end = 0
+    for number, found in enumerate(_TOKENS.finditer(text)):
+        token, depth = found[0], len(opened)
+        if _holds_rows(opened, keys):
+            commas[depth] += text.count(",", end, found.start())
+        if commas[depth] >= max_rows or number > _TOKENS_PER_ROW * max(max_rows, 200):
+            raise _bad(
+                f"at most {max_rows} images per request, and this one has more; send several "
+                "requests"
+            )
+        end = found.end()
+        if token in ("[", "{"):
+            if depth == _MAX_DEPTH:
                 return True
-        elif found[0] in ("]", "}"):
-            depth -= 1
+            opened.append(token)
+            commas[depth + 1] = 0
+        elif token in ("]", "}"):
+            del opened[-1:]
+        elif depth in (1, 2):
+            keys[depth] = token
     return False
+
+
+def _holds_rows(opened: list[str], keys: list[str]) -> bool:
+    """Whether the innermost bracket is a list with an entry per row, in one of the ``FORMS``."""
+    return (
+        len(opened) in (2, 3)
+        and opened[-1] == "["
+        and keys[1] != '"params"'
+        and (keys[1:] != ['"dataframe_split"', '"columns"'] or len(opened) == 2)
+    )
 
 
 def _no_constant(name: str) -> Any:

@@ -15,7 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sg3flow.serving.http_body import HTTPError, check_content_type, checked_body, read_body
+from sg3flow.serving.http_body import (
+    JSON_TYPE,
+    ArrivingBodies,
+    HTTPError,
+    check_content_type,
+    checked_body,
+)
 from sg3flow.serving.request_schema import Limits
 
 _logger = logging.getLogger(__name__)
@@ -27,12 +33,13 @@ class CheckedRequests:
 
     Args:
         app: MLflow's application.
-        max_body_bytes: maximum length of a body.
+        limits: maximum length of a body and number of its rows.
         wait_sec: maximum time for a body to arrive.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, wait_sec: float) -> None:
-        self.app, self.max_body_bytes, self.wait_sec = app, max_body_bytes, wait_sec
+    def __init__(self, app: ASGIApp, limits: Limits, wait_sec: float) -> None:
+        self.app, self.limits, self.wait_sec = app, limits, wait_sec
+        self._arriving = ArrivingBodies(limits.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -40,22 +47,26 @@ class CheckedRequests:
             await self.app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self.wait_sec):
-                body = await self._checked_body(Request(scope, receive))
+            body = await self._checked_body(Request(scope, receive))
         except HTTPError as error:
             await _error_response(error.status, "BAD_REQUEST", str(error))(scope, receive, send)
-        except TimeoutError:
-            await _timeout_response()(scope, receive, send)
         except ClientDisconnect:  # nobody reads the response
             return
         else:
-            await self.app(scope, _Replay(body, receive), _RewrittenErrors(scope, receive, send))
+            sender = _RewrittenErrors(scope, receive, send)
+            await self.app(_as_json(scope), _Replay(body, receive), sender)
 
     async def _checked_body(self, request: Request) -> bytes:
         check_content_type(request.headers.get("content-type"))
         declared = request.headers.get("content-length")
-        body = await read_body(request.stream(), declared, self.max_body_bytes)
-        return await asyncio.to_thread(checked_body, body)
+        body = await self._arriving.read(request.stream(), declared, self.wait_sec)
+        return await asyncio.to_thread(checked_body, body, self.limits.max_pictures)
+
+
+def _as_json(scope: Scope) -> Scope:
+    """The request with the content type as MLflow spells it: it compares upper and lower case."""
+    others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", JSON_TYPE.encode())]}
 
 
 class _Replay:
@@ -125,7 +136,7 @@ def _checked_application() -> ASGIApp:
 
     limits = Limits.from_environment()
     timeout = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
-    return CheckedRequests(scoring_app, limits.max_body_bytes, timeout)
+    return CheckedRequests(scoring_app, limits, timeout)
 
 
 app = _checked_application()

@@ -22,6 +22,7 @@ import aiohttp
 
 from sg3flow.errors import CheckpointError
 
+_DESCRIPTION = "artifacts/generator.json"
 _MODEL_APP = "sg3flow/serving/model_app.py"
 _MLFLOW_APP = "mlflow.pyfunc.scoring_server.app:app"
 _MODEL_VARIABLE = "__pyfunc_model_path__"  # where both applications look for the model
@@ -29,6 +30,11 @@ _PR_SET_PDEATHSIG = 1
 _LOG_LINES = 5
 _LOG_BYTES = 4096
 _PINGS = 3
+_DEATH_SEC = 2.0
+
+
+class WorkerKilledError(CheckpointError):
+    """A process was killed from outside while it loaded; another attempt may succeed."""
 
 
 class Worker:
@@ -67,6 +73,7 @@ class Worker:
         Raises:
             CheckpointError: it ended, or generated no image in time; the message has its last
                 output.
+            WorkerKilledError: another process, or the system, killed it.
         """
         folder = Path(tempfile.mkdtemp(prefix="sg3flow-serve-"))
         process = await asyncio.create_subprocess_exec(
@@ -85,7 +92,13 @@ class Worker:
                 await worker._wait_until_up()
                 await worker._warm_up()
         except BaseException as error:
+            killer = worker._killed_by()
             await worker.stop()
+            if killer and isinstance(error, CheckpointError):
+                raise WorkerKilledError(
+                    f"its process was killed ({killer}) while loading, as happens when memory runs "
+                    f"out; {worker.last_output()}"
+                ) from None
             if isinstance(error, TimeoutError):
                 raise CheckpointError(
                     f"it was not ready within {load_sec:g} s; {worker.last_output()}"
@@ -97,6 +110,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether the process is running."""
         return self._process.returncode is None
+
+    def _killed_by(self) -> str:
+        """The signal by which another process or the system ended it; empty: none did."""
+        code = self._process.returncode
+        return signal.Signals(-code).name if code in (-signal.SIGKILL, -signal.SIGTERM) else ""
 
     async def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
         """Status, body and content type of the answer to a request.
@@ -186,18 +204,26 @@ class Worker:
 
     async def _warm_up(self) -> None:
         """Generate one image: the first takes longer, and it shows that the model works."""
-        for row in ({"seed": 0}, {"seed": 0, "class": 0}):
+        for row in ({"seed": 0}, {"seed": 0, "class": 0}, {"seed": 0, "label": self._label()}):
             headers = {"content-type": "application/json"}
             body = json.dumps({"dataframe_records": [row]}).encode()
             try:
                 status, answer, _ = await self.post(body, headers)
             except aiohttp.ClientError as error:
+                await self.ended(_DEATH_SEC)
                 raise CheckpointError(f"it died on its first request: {error}") from None
             if status == 200:
                 return
         raise CheckpointError(
             f"it cannot generate an image: {answer.decode(errors='replace')[:300]}"
         )
+
+    def _label(self) -> list[float]:
+        """A label of a model that was trained with vectors; a model without has no use for it."""
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
+            content = json.loads((self.model / _DESCRIPTION).read_text(encoding="utf-8"))
+            return list(content["training_set"]["sample_labels"][0])
+        return []
 
 
 def _application(model: Path) -> tuple[str, ...]:

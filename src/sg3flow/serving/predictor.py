@@ -13,11 +13,11 @@ from PIL import Image as PillowImage
 from sg3flow.checkpoints.loading import load_packaged
 from sg3flow.device import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.rendering.conditions import TrainingLabels, label_tensor
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
     Image,
     RenderedGenerator,
-    class_label,
     network_device,
     placed_as,
     png_bytes,
@@ -37,10 +37,13 @@ class Predictor:
     Args:
         G: the generator, in evaluation mode.
         together: number of images to compute concurrently; they share the CPU cores.
+        labels: what is known of the labels it was trained with; None: nothing.
     """
 
-    def __init__(self, G: RenderedGenerator, together: int = 1) -> None:
-        self.G = G
+    def __init__(
+        self, G: RenderedGenerator, together: int = 1, labels: TrainingLabels | None = None
+    ) -> None:
+        self.G, self.labels = G, labels or TrainingLabels(G.c_dim)
         # The input transform is state of the network, so each copy computes one image at a time.
         self._free: queue.SimpleQueue[RenderedGenerator] = queue.SimpleQueue()
         self._free.put(G)
@@ -59,15 +62,18 @@ class Predictor:
         """
         together = Limits.from_environment().together
         device = pick_device(DEVICE.text())
-        network, _ = load_packaged(weights, description)
+        network, content = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
-        return cls(cast(RenderedGenerator, network), together)
+        G = cast(RenderedGenerator, network)
+        return cls(G, together, TrainingLabels.read(G.c_dim, content["training_set"]))
 
     @property
     def shapes(self) -> Shapes:
         """The sizes of the generator."""
         G = self.G
-        return Shapes(G.c_dim, G.img_resolution, G.img_channels, G.z_dim, G.w_dim, G.num_ws)
+        classes = 0 if self.labels.are_vectors else G.c_dim
+        sizes = (G.img_resolution, G.img_channels, G.z_dim, G.w_dim, G.num_ws)
+        return Shapes(classes, *sizes, label_dim=G.c_dim)
 
     def predict(self, request: Request) -> bytes:
         """The image file of a request; concurrent requests do not change its bytes.
@@ -106,14 +112,16 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
 
 
 def _drawn(G: RenderedGenerator, request: Request) -> Image:
-    if request.seed is not None:
+    if request.seed is not None and request.label is None:
         return render_image(G, request.seed, request.options, request.class_index)
-    with placed_as(G, request.options):
-        try:
+    try:
+        if request.seed is not None:
+            return render_image(G, request.seed, request.options, request.label)
+        with placed_as(G, request.options):
             return synthesize(G, _vector_ws(G, request), request.options.noise_mode, 0)
-        except CheckpointError as error:
-            # A vector of the client can overflow float32: a client error, not a server error.
-            raise ConfigError(f"{error}, from this vector") from None
+    except CheckpointError as error:
+        # A vector of the client can overflow float32: a client error, not a server error.
+        raise ConfigError(f"{error}, from this vector") from None
 
 
 def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
@@ -123,7 +131,8 @@ def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
         w = torch.tensor(request.ws, dtype=torch.float32, device=device)  # [1 or num_ws, w_dim]
         return w.expand(G.num_ws, G.w_dim).unsqueeze(0).contiguous()
     z = torch.tensor([request.z], dtype=torch.float32, device=device)  # [1, z_dim]
-    label = class_label(G, request.class_index).to(device)
+    condition = request.class_index if request.label is None else request.label
+    label = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad():
         return G.mapping(z, label, truncation_psi=request.options.psi)
 

@@ -1,8 +1,8 @@
 """The registered model for MLflow (models from code): a thin adapter without pickle.
 
 A request has rows, each with a ``seed``, a ``z`` or a ``w``, and optionally ``psi``, ``class``,
-``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``; ``params`` has
-values for rows without their own (null counts as not given):
+``label``, ``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``;
+``params`` has values for rows without their own (null counts as not given):
 ``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
 ``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one entry per row, in order; jpeg and webp
 have their own keys. An invalid value gives status 400 and a sentence; a model that generates values
@@ -17,6 +17,7 @@ available), ``cpu`` or ``cuda``. ``request_schema.py`` has the limits.
 
 import base64
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,14 @@ def _is_gap(value: Any) -> bool:
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
-def example(num_classes: int) -> pd.DataFrame:
-    """An example request for a model with ``num_classes`` classes."""
-    return pd.DataFrame([{"seed": 1, "class": 0} if num_classes else {"seed": 1}])
+def example(training_set: Mapping[str, Any]) -> pd.DataFrame:
+    """An example request for a model, from the description of its training set."""
+    row: dict[str, Any] = {"seed": 1}
+    if training_set.get("sample_labels"):
+        row["label"] = training_set["sample_labels"][0]
+    elif training_set.get("label_dim"):
+        row["class"] = 0
+    return pd.DataFrame([row])
 
 
 def signature() -> ModelSignature:
@@ -117,7 +123,12 @@ def signature() -> ModelSignature:
     1.5 to seeds before our checks.
     """
     columns = [ColSpec(AnyType(), name, required=False) for name in COLUMNS]
-    params = [ParamSpec(name, _PARAM_TYPES[name], default) for name, default in PARAMS.items()]
+    params = [
+        ParamSpec(name, _PARAM_TYPES[name], default)
+        for name, default in PARAMS.items()
+        if name != "label"
+    ]
+    params.append(ParamSpec("label", DataType.double, [], (-1,)))  # MLflow has no list of None
     images = [ColSpec(DataType.string, kind, required=False) for kind in FORMATS]
     outputs = [ColSpec(DataType.long, "seed", required=False), *images]
     return ModelSignature(Schema(columns), Schema(outputs), ParamSchema(params))

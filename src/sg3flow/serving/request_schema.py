@@ -36,6 +36,8 @@ MAX_SHIFT = 10.0
 MAX_DEGREES = 360.0
 # Far larger than any output of a mapping network; larger values would only overflow float32.
 MAX_COORDINATE = 1000.0
+# Labels are what the training set has; a network scales them.
+MAX_LABEL = 1e30
 FORMATS = ("png", "jpeg", "webp")
 DEFAULT_QUALITY = 90
 
@@ -45,6 +47,7 @@ SOURCES = ("seed", "z", "w")
 PARAMS: dict[str, float | str | None] = {
     "psi": 1.0,
     "class": None,
+    "label": None,
     "translate_x": 0.0,
     "translate_y": 0.0,
     "rotate": 0.0,
@@ -90,7 +93,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The sizes of a generator, for checks of requests."""
+    """The sizes of a generator, for checks of requests.
+
+    Attributes:
+        num_classes: 0: it has no labels, or they are vectors.
+        label_dim: length of a label; 0: it has none.
+    """
 
     num_classes: int
     resolution: int
@@ -98,6 +106,7 @@ class Shapes:
     z_dim: int
     w_dim: int
     num_ws: int
+    label_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Request:
         kind: png, jpeg or webp.
         quality: 1 to 100, for jpeg and webp.
         size: side of the image in pixels; 0: resolution of the network.
+        label: a label vector, instead of a class.
     """
 
     seed: int | None
@@ -123,6 +133,7 @@ class Request:
     kind: str = "png"
     quality: int = DEFAULT_QUALITY
     size: int = 0
+    label: Vector | None = None
 
 
 def read_requests(
@@ -179,6 +190,8 @@ def shown(value: Any) -> str:
 
 def _is_default(name: str, value: Any) -> bool:
     # MLflow fills in the defaults of params; they do not come from the client.
+    if name == "label":
+        return value is None or (isinstance(value, list | np.ndarray) and len(value) == 0)
     return value is None or (name in ("psi", "format") and value == PARAMS[name])
 
 
@@ -201,7 +214,8 @@ def _read_row(where: str, values: Mapping[str, Any], shapes: Shapes, limits: Lim
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(_sentence(where, first, values, schema)) from None
-    _check_together(where, row, "psi" in values, shapes.num_classes)
+    _check_together(where, row, "psi" in values)
+    _check_condition(where, row, shapes)
     return _request(row, shapes, limits)
 
 
@@ -217,6 +231,7 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
             rotate=row["rotate"],
         ),
         class_index=row["class"],
+        label=None if row["label"] is None else tuple(row["label"]),
         z=None if row["z"] is None else tuple(row["z"]),
         ws=None if w is None else tuple(map(tuple, w)),
         kind=row["format"],
@@ -225,21 +240,37 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
     )
 
 
-def _check_together(where: str, row: Mapping[str, Any], has_psi: bool, num_classes: int) -> None:
+def _check_together(where: str, row: Mapping[str, Any], has_psi: bool) -> None:
     """The rules between the fields of a row."""
     sources = [name for name in SOURCES if row[name] is not None]
     if len(sources) != 1:
         found = " and ".join(sources) or "none of them"
         raise ConfigError(f"{where}: give one of seed, z and w, not {found}")
-    for name, is_given in (("psi", has_psi), ("class", row["class"] is not None)):
+    given = {"psi": has_psi} | {name: row[name] is not None for name in ("class", "label")}
+    for name, is_given in given.items():
         if sources == ["w"] and is_given:
             raise ConfigError(f"{where}: {name} has no effect on a w; leave it out")
-    if num_classes == 0 and row["class"] is not None:
-        raise ConfigError(f"{where}: this model has no classes; leave class out")
-    if num_classes and sources != ["w"] and row["class"] is None:
-        raise ConfigError(f"{where}: class is missing; give one from 0 to {num_classes - 1}")
     if row["format"] == "png" and row["quality"] is not None:
         raise ConfigError(f"{where}: quality is for jpeg and webp; png keeps every bit")
+
+
+def _check_condition(where: str, row: Mapping[str, Any], shapes: Shapes) -> None:
+    """Class or label: one of them, and of the kind that the generator was trained with."""
+    has_class, has_label = row["class"] is not None, row["label"] is not None
+    vector = f"label, a list of {shapes.label_dim} numbers"
+    if has_class and has_label:
+        raise ConfigError(f"{where}: give class or label, not both")
+    if has_class and shapes.num_classes == 0:
+        advice = f"give {vector}" if shapes.label_dim else "leave class out"
+        raise ConfigError(f"{where}: this model has no classes; {advice}")
+    if has_label and shapes.label_dim == 0:
+        raise ConfigError(f"{where}: this model has no labels; leave label out")
+    if has_class or has_label or row["w"] is not None:
+        return
+    if shapes.num_classes:
+        raise ConfigError(f"{where}: class is missing; give one from 0 to {shapes.num_classes - 1}")
+    if shapes.label_dim:
+        raise ConfigError(f"{where}: label is missing; give {vector}")
 
 
 @functools.cache
@@ -252,12 +283,18 @@ def row_schema(shapes: Shapes, max_side: int) -> type[BaseModel]:
     w = _annotated(either, BeforeValidator(_primitive)) | None
     z = _annotated(_list_of(number, shapes.z_dim), BeforeValidator(_primitive)) | None
     class_index = _whole_field(0, shapes.num_classes - 1) if shapes.num_classes else (Any, None)
+    coordinate = _list_of(_number(MAX_LABEL), shapes.label_dim)
+    label = _annotated(coordinate, BeforeValidator(_primitive)) | None
     fields = {
         "seed": _whole_field(0, MAX_SEED),
         "z": (z, Field(None, description=f"a list of {shapes.z_dim} numbers")),
         "w": (w, Field(None, description=f"a list of {shapes.w_dim} numbers")),
         "psi": _number_field(1.0, MAX_PSI),
         "class": class_index,
+        "label": (
+            label if shapes.label_dim else Any,
+            Field(None, description=f"a list of {shapes.label_dim} numbers"),
+        ),
         "translate_x": _number_field(0.0, MAX_SHIFT),
         "translate_y": _number_field(0.0, MAX_SHIFT),
         "rotate": _number_field(0.0, MAX_DEGREES),
@@ -337,7 +374,7 @@ def _sentence(
     if kind == "list_length":
         return f"{label} must be a list of {error['ctx']['length']} numbers, not {len(found)}"
     expected = schema.model_fields[name].description
-    if name in ("z", "w") and kind != "list_type":
-        expected = _number_words(MAX_COORDINATE)
+    if name in ("z", "w", "label") and kind != "list_type":
+        expected = _number_words(MAX_LABEL if name == "label" else MAX_COORDINATE)
     hint = nearest(found, FORMATS) if name == "format" and isinstance(found, str) else ""
     return f"{label} must be {expected}, not {shown(found)}{hint}"

@@ -22,6 +22,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
+from sg3flow.data.packed_form import label_kind_of, label_vectors
 from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
@@ -348,8 +349,15 @@ def training_set_info(items: TrainingSet) -> dict[str, Any]:
         "mirror": items.mirror,
     }
     optional = {
+        "label_kind": label_kind_of(packed.path) if items.label_dim else "",
         "class_names": packed.class_names,
         "licence": packed.license,
         "citation": packed.citation,
     }
     return info | {name: value for name, value in optional.items() if value}
+
+
+def sample_labels(items: TrainingSet) -> dict[str, Any]:
+    """What a snapshot adds to ``training_set_info``: labels for sample images, unless classes."""
+    labels = label_vectors(items.packed.path) if items.label_dim else []
+    return {"sample_labels": labels} if labels else {}

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.dataset import TrainingSet
+from sg3flow.data.packed_form import is_one_hot
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_write
 from sg3flow.networks.layers import to_uint8
@@ -69,29 +70,42 @@ def grid_size(setting: str, resolution: int) -> tuple[int, int]:
 
 
 def choose_samples(items: TrainingSet, size: tuple[int, int], z_dim: int, seed: int) -> SampleGrid:
-    """Draw the images and latents of a run's grids; with labels, one class per row."""
+    """Draw the images and latents of a run's grids; with classes, one class per row.
+
+    Labels that are not classes belong to one image each, so each image is drawn with its own.
+    """
     columns, rows = size
     random = np.random.RandomState(seed)
-    if items.label_dim == 0:
+    classes = _items_by_class(items)
+    if not classes:
         order = random.permutation(len(items))
         chosen = [int(order[i % len(order)]) for i in range(columns * rows)]
     else:
-        chosen = _rows_by_class(items, columns, rows, random)
+        chosen = _rows_by_class(classes, columns, rows, random)
     z = torch.from_numpy(random.randn(columns * rows, z_dim).astype(np.float32))
     c = torch.stack([items.label(i) for i in chosen])
     return SampleGrid(columns, rows, chosen, z, c)
 
 
-def _rows_by_class(
-    items: TrainingSet, columns: int, rows: int, random: np.random.RandomState
-) -> list[int]:
+def _items_by_class(items: TrainingSet) -> list[list[int]]:
+    """The items of each class, class 0 first; empty: there are no labels that are classes."""
+    if items.label_dim == 0:
+        return []
     by_label: dict[tuple[float, ...], list[int]] = {}
     for i in range(len(items)):
-        by_label.setdefault(tuple(items.label(i).tolist()), []).append(i)
-    labels = sorted(by_label, reverse=True)  # one-hot: class 0 first
+        label = tuple(items.label(i).tolist())
+        if label not in by_label and not is_one_hot(label):
+            return []
+        by_label.setdefault(label, []).append(i)
+    return [by_label[label] for label in sorted(by_label, reverse=True)]
+
+
+def _rows_by_class(
+    classes: list[list[int]], columns: int, rows: int, random: np.random.RandomState
+) -> list[int]:
     chosen = []
     for row in range(rows):
-        members = by_label[labels[row % len(labels)]]
+        members = classes[row % len(classes)]
         order = random.permutation(len(members))
         chosen += [members[order[i % len(order)]] for i in range(columns)]
     return chosen

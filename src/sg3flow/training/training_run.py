@@ -40,7 +40,7 @@ from sg3flow.settings import state_root
 from sg3flow.training.assembly import Parts, build, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
-from sg3flow.training.job import Job, prepare, training_set_info
+from sg3flow.training.job import Job, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
 from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
@@ -231,7 +231,8 @@ def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) 
     for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)
-    return RunRecord(config.batch_gpu, folder, reporter, grid, training_set_info(items), load)
+    training_set = training_set_info(items) | sample_labels(items)
+    return RunRecord(config.batch_gpu, folder, reporter, grid, training_set, load)
 
 
 def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
