@@ -73,7 +73,7 @@ def test_the_first_raises_and_ends_in_one_line(start):
 
 
 COMPUTES = """
-child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+child = subprocess.Popen(["sleep", "600"], stdout=-3, stderr=-3, start_new_session=True)
 print(child.pid, flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """
