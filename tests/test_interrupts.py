@@ -82,6 +82,9 @@ hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 def test_a_long_operation_delays_neither_the_answer_nor_the_end(start):
     process = start(*program(COMPUTES))  # an hour in C, without a bytecode of Python
     child = psutil.Process(int(process.stdout.readline()))
+    used = psutil.Process(process.pid).cpu_times
+    start_sec = used().user
+    wait_until(lambda: used().user > start_sec + 0.1, process)  # it has begun
     press(process)
     assert process.stdout.readline().strip() == ANSWER
     assert process.poll() is None
