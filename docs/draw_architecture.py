@@ -49,6 +49,7 @@ BASE = {
     "files",
     "output_checks",
     "progress",
+    "interrupts",
     "addresses",
     "settings",
     "errors",

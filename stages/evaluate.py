@@ -18,8 +18,7 @@ Time per snapshot: fd_random1k_full takes the time to generate 1000 images, plus
 core for their features; fid50k_full generates 50,000 images and needs a GPU.
 """
 
-from sg3flow.cli.stage_commands import evaluate_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(evaluate_app, help=__doc__)
+    run_stage("evaluate", help=__doc__)

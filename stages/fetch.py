@@ -10,8 +10,7 @@ Expected time: starter (600 drawn images) 15 s; AFHQ as long as the download of 
 interrupted download resumes; a complete one stays in SG3FLOW_CACHE (~/.cache/sg3flow).
 """
 
-from sg3flow.cli.stage_commands import fetch_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(fetch_app, help=__doc__)
+    run_stage("fetch", help=__doc__)

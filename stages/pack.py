@@ -10,8 +10,7 @@ too, and a manifest with one row per source image; excluded images have their re
 Expected time: 600 images of 128 px in 2 s; 16,000 of 512 px, to 256 px, in 2 to 5 min on 2 cores.
 """
 
-from sg3flow.cli.stage_commands import pack_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(pack_app, help=__doc__)
+    run_stage("pack", help=__doc__)

@@ -9,8 +9,7 @@ In: a training run and its metrics. Out: a version of the registered model with 
 Takes a few seconds. A second run registers nothing new.
 """
 
-from sg3flow.cli.stage_commands import register_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(register_app, help=__doc__)
+    run_stage("register", help=__doc__)

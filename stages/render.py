@@ -12,8 +12,7 @@ the best snapshot of a training run. Out: PNGs `seed0002.png`, a labeled `grid.p
 About 0.1 s per image of 128 x 128 on one CPU core; a video has hundreds of frames.
 """
 
-from sg3flow.cli.stage_commands import render_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(render_app, help=__doc__)
+    run_stage("render", help=__doc__)

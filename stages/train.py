@@ -10,8 +10,7 @@ The same command resumes an interrupted training. Other values of gamma, batch o
 training; other values of kimg, tick or snap continue the same one.
 """
 
-from sg3flow.cli.stage_commands import train_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(train_app, help=__doc__)
+    run_stage("train", help=__doc__)

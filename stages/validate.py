@@ -10,8 +10,7 @@ it, and ``dvc repro`` stops.
 Expected time: 600 images of 128 px in 6 s; 16,000 of 256 px in 1 to 3 min on 2 cores.
 """
 
-from sg3flow.cli.stage_commands import validate_app
-from sg3flow.cli.stage_options import run
+from sg3flow.cli import run_stage
 
 if __name__ == "__main__":
-    run(validate_app, help=__doc__)
+    run_stage("validate", help=__doc__)

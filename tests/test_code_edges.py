@@ -26,9 +26,10 @@ NOT_DECIDING = {
     "errors": "messages",
     "files": "writes what it is given",
     "git": "provenance",
+    "interrupts": "answers Ctrl-C",
     "params_file": "reads settings, which are in the fingerprint as values",
     "progress": "shows progress",
-    "resources": "how many processes work at once",
+    "resources": "how many processes work at once; messages about a GPU",
     "settings": "places and names",
     "transfers": "brings a file whose digest is checked",
     "checkpoints": "reads tensors as they are, or fails",
@@ -41,6 +42,7 @@ NOT_DECIDING = {
     "runs.provenance": "finds a packed set by its digest",
     "runs.run_folder": "the form of a statistic in a report",
     "serving": "a version carries a copy of the whole package, whatever its weights are",
+    "training.checkpoint_fit": "messages",
     "tracking": "sends what is there to MLflow",
 }
 

@@ -1,6 +1,5 @@
 """MLproject: every command is one that the stage understands, and entry points really run."""
 
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+from sg3flow.cli import stage_commands
 from sg3flow.params_file import SECTIONS, load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +42,10 @@ def parsed(stage: str, more: dict[str, str]) -> dict[str, object]:
         "python",
         f"stages/{stage}.py",
     ]
-    spec = importlib.util.spec_from_file_location(f"{stage}_stage", ROOT / "stages" / f"{stage}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    script = (ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    assert f'run_stage("{stage}", help=__doc__)' in script
     arguments = words[3:]
-    parser = get_command(getattr(module, f"{stage}_app"))
+    parser = get_command(getattr(stage_commands, f"{stage}_app"))
     context = parser.make_context(stage, list(arguments))
     if hasattr(parser, "resolve_command"):
         name, parser, rest = parser.resolve_command(context, arguments)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from sg3flow.errors import DataError
 
@@ -63,6 +62,8 @@ def url_file_name(url: str) -> str:
 
 def local_path(url: str) -> Path:
     """The path that a file:// URL names; it need not exist."""
+    from urllib.request import url2pathname  # with its HTTP client, a third of the package's start
+
     parts = split_url(url)
     if parts.netloc not in ("", "localhost"):
         raise DataError(f"a file:// URL must not name another machine, as '{parts.netloc}'")

@@ -248,8 +248,8 @@ class TrainConfig:
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
     resume: str = setting(
         "",
-        help="network to start from: a file, a URL, models:/NAME@ALIAS or runs:/ID/PATH; empty: "
-        "random weights",
+        help="network to start from: a file, a URL, models:/NAME@ALIAS, runs:/ID/PATH, or latest: "
+        "the newest snapshot of the newest training in state/; empty: random weights",
     )
     resume_partial: bool = setting(
         False, help="load only the weights of --resume that fit; initialize the others randomly"

@@ -1,5 +1,7 @@
-"""The device of a setting, copies to it, and how a CPU treats tiny numbers."""
+"""The device of a setting, why a GPU cannot be used, copies, and how a CPU treats tiny numbers."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,21 +10,28 @@ import torch
 from sg3flow import distributed
 from sg3flow.config import DEVICES
 from sg3flow.errors import ConfigError
+from sg3flow.resources import nvidia_driver
 
 
 def pick_device(name: str) -> torch.device:
     """The torch device of a setting; ``auto`` is the CUDA device if there is one, else the CPU.
 
-    Each process that torchrun starts on a machine gets its own CUDA device.
+    Each process that torchrun starts on a machine gets its own CUDA device. A GPU that torch cannot
+    use is an error also for ``auto``: a training on the CPU would take weeks.
 
     Raises:
-        ConfigError: the name is unknown, or no CUDA device is visible for ``cuda``.
+        ConfigError: the name is unknown, torch cannot use the GPU of this machine, or no CUDA
+            device is visible for ``cuda``.
     """
     if name not in DEVICES:
         raise ConfigError(f"device must be one of {', '.join(DEVICES)}, not '{name[:60]}'")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
+        if problem := unusable_gpu():
+            raise ConfigError(f"{problem}; {_ON_CPU}")
+        if name == "auto":
+            return torch.device("cpu")
         raise ConfigError("no CUDA device is visible to torch; choose device cpu or auto")
     index = distributed.local_rank()
     if index >= torch.cuda.device_count():
@@ -30,8 +39,76 @@ def pick_device(name: str) -> torch.device:
             f"{torch.cuda.device_count()} CUDA devices are visible, too few for process "
             f"{index + 1} of this machine; start fewer, or choose device cpu"
         )
+    _check_age(index)
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+_ON_CPU = "device cpu (--device cpu, SG3FLOW_DEVICE=cpu for serving) goes on without the GPU"
+
+
+def unusable_gpu() -> str:
+    """Why torch, which sees no GPU, cannot use the NVIDIA GPU of this machine; empty: it has none.
+
+    With CUDA_VISIBLE_DEVICES empty, -1 or another word that is no GPU, it counts as having none.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and not _NAMES_GPU.match(chosen):
+        return ""
+    driver, built = nvidia_driver(), torch.version.cuda
+    if driver is None:
+        return ""
+    gpu = f"this machine has an NVIDIA GPU with driver {driver.version or 'of unknown version'}"
+    limit = "" if driver.cuda is None else f" {driver.cuda[0]}.{driver.cuda[1]} or older"
+    if built is None:
+        return (
+            f"{gpu}, and torch {torch.__version__} is built without CUDA; install a torch for "
+            f"CUDA{limit}"
+        )
+    torch_words = f"torch {torch.__version__} is built for CUDA {built}"
+    # A driver runs all minor versions of its CUDA, and older ones.
+    if driver.cuda is not None and driver.cuda[0] < int(built.partition(".")[0]):
+        return (
+            f"{gpu}, which is too old: it supports CUDA{limit}, and {torch_words}; update the "
+            "driver, or install a torch for its CUDA"
+        )
+    if chosen is not None:
+        return (
+            f"{gpu}, and CUDA_VISIBLE_DEVICES={chosen[:40]} names none that torch can use "
+            f"({torch_words}); correct it"
+        )
+    return (
+        f"{gpu}, and torch cannot use it ({torch_words}; {_reason()}); update the driver or "
+        "restart the machine, or install a torch that fits the driver"
+    )
+
+
+_NAMES_GPU = re.compile(r"\s*(\d|GPU-|MIG-)")
+
+
+def _reason() -> str:
+    """What torch says about the failure."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())[:200].rstrip(".")
+    return "it sees no device"
+
+
+def _check_age(index: int) -> None:
+    """Check that torch has code for a GPU as old as this one."""
+    found = (_ARCHITECTURE.fullmatch(each) for each in torch.cuda.get_arch_list())
+    oldest = min((int(each[1]) for each in found if each), default=0)
+    major, minor = torch.cuda.get_device_capability(index)
+    if 10 * major + minor < oldest:
+        raise ConfigError(
+            f"the GPU {torch.cuda.get_device_name(index)} has compute capability {major}.{minor}, "
+            f"and torch {torch.__version__} needs {oldest // 10}.{oldest % 10} at least; install "
+            f"an older torch; {_ON_CPU}"
+        )
+
+
+_ARCHITECTURE = re.compile(r"(?:sm|compute)_(\d+)[a-z]?")
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,9 +1,20 @@
-"""CPUs and memory that this process may use; containers and batch systems limit them."""
+"""CPUs and memory that this process may use, and the driver of its GPUs, seen without torch.
 
+Containers and batch systems limit them.
+"""
+
+import errno
+import functools
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+_DEVICES = Path("/dev")
 
 
 def available_cpus() -> int:
@@ -45,3 +56,76 @@ def _container_used() -> int:
         return used - int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return 0
+
+
+@dataclass(frozen=True)
+class NvidiaDriver:
+    """The driver of the NVIDIA GPUs that this process may use.
+
+    Attributes:
+        version: like ``575.57.08``; empty: unknown.
+        cuda: the newest CUDA that it supports, major and minor; None: unknown.
+    """
+
+    version: str
+    cuda: tuple[int, int] | None
+
+
+def nvidia_driver() -> NvidiaDriver | None:
+    """The driver if this process may use an NVIDIA GPU, by NVML or by the driver's files."""
+    count = call_nvml("nvmlDeviceGetCount")
+    if count == 0 or (count is None and not _has_device_files()):
+        return None
+    version = call_nvml("nvmlSystemGetDriverVersion") or _version_in_file()
+    cuda = call_nvml("nvmlSystemGetCudaDriverVersion")  # 12040: 12.4
+    return NvidiaDriver(str(version), (cuda // 1000, cuda % 1000 // 10) if cuda else None)
+
+
+def _has_device_files() -> bool:
+    """Whether the driver is loaded and this process may open a GPU.
+
+    NVML may be missing in a container, and fails if its version is not that of the loaded driver.
+    """
+    return _DRIVER_FILE.exists() and any(map(_may_open, _DEVICES.glob("nvidia[0-9]*")))
+
+
+def _may_open(device: Path) -> bool:
+    try:
+        os.close(os.open(device, os.O_RDWR))
+    except OSError as error:
+        return error.errno != errno.EPERM  # a container or batch system gives no GPU
+    return True
+
+
+def _version_in_file() -> str:
+    try:
+        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", _DRIVER_FILE.read_text(errors="replace"))
+    except OSError:
+        return ""
+    return found[0] if found else ""
+
+
+def call_nvml(function: str, *arguments: Any) -> Any:
+    """The result of a function of NVML; None: there is no library, or the call failed."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        return getattr(nvml, function)(*arguments)
+    except nvml.NVMLError:
+        return None
+
+
+@functools.cache
+def _nvml() -> ModuleType | None:
+    """The bindings of NVML, initialized once; None: there is no driver."""
+    try:
+        import pynvml
+    except ImportError:  # not installed on macOS, which has no driver
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    library: ModuleType = pynvml
+    return library

@@ -148,6 +148,8 @@ def damaged_contents(public, G, D):
             "b4 is not a stored",
         ),
         ({"D": stored("Discriminator", {"_init_kwargs": {"c_dim": 1 << 63}})}, "not a primitive"),
+        ({"G_ema": public.module(D, "Discriminator", D.init_kwargs)}, "G_ema is a Discriminator"),
+        ({"D": public.module(G, "Generator", G.init_kwargs)}, "must be a discriminator"),
         (
             {"D": stored("Discriminator", {"_init_kwargs": {}, "_modules": {"b4": deep}})},
             "too deep",

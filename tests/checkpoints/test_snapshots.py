@@ -207,6 +207,12 @@ CHANGES = {
     "extra key": (lambda c: c.update(extra=1), "unknown keys.*'extra'"),
     "missing key": (lambda c: c.pop("D"), "missing or unknown keys.*'D'"),
     "augment_p": (lambda c: c.update(augment_p=float("nan")), "augment_p must be"),
+    "impossible p": (lambda c: c.update(augment_p=1.1), "augment_p is 1.1 after 3000 images"),
+    "nimg": (lambda c: c["progress"].update(nimg=-5), "progress.nimg must be .*not -5"),
+    "nimg type": (lambda c: c["progress"].update(nimg="5"), "progress.nimg must be .*not '5'"),
+    "D as G": (lambda c: c.update(G=c["D"]), "G is a Discriminator and must be a generator"),
+    "D as G_ema": (lambda c: c.update(G_ema=c["D"]), "G_ema is a Discriminator and must be a gene"),
+    "G as D": (lambda c: c.update(D=c["G"]), "D is a StyleGAN3Generator and must be a discrimi"),
     "class": (lambda c: c["G"].update(class_name="Generatr"), "unknown network 'Generatr'"),
     "class type": (lambda c: c["G"].update(class_name=[["G"]]), "unknown network a list"),
     "kwarg": (lambda c: c["D"]["init_kwargs"].update(evil=1), "refuses its init_kwargs.*evil"),
@@ -233,6 +239,29 @@ CHANGES = {
         "share the same memory",
     ),
 }
+
+
+def test_ada_may_raise_p_above_1_with_enough_images(networks, tmp_path):
+    path, (G, D) = tmp_path / "a.pkl", networks("stylegan3-t")
+    save(path, G, D, progress={"nimg": 200_000}, augment_p=3.0)
+    assert float(load_networks(path).augment_pipe.p) == 3.0
+    save(path, G, D, progress={"nimg": 200_000}, augment_p=3.01)
+    with pytest.raises(CheckpointError, match=r"contradicts itself: augment_p is 3\.01"):
+        load_networks(path)
+
+
+def test_networks_of_different_trainings_are_refused(networks, tmp_path):
+    path, (G, D) = tmp_path / "a.pkl", networks("stylegan3-t")
+    others = networks("stylegan3-t", 3), networks("stylegan2")
+    for G_ema, other_D, word in (
+        (G, others[0][1], "c_dim of G is 0 and of D 3"),
+        (others[0][0], D, "c_dim of G is 0 and of G_ema 3"),
+        (others[1][0], D, "class_name of G is 'StyleGAN3Generator' and of G_ema 'StyleGAN2Gen"),
+    ):
+        rest = {"augment_p": 0.0, "training_set": {}, "progress": {"nimg": 0}}
+        save_snapshot(path, G=G, D=other_D, G_ema=G_ema, **rest)
+        with pytest.raises(CheckpointError, match=f"contradicts itself: {word}"):
+            load_networks(path)
 
 
 @pytest.mark.parametrize("name", CHANGES)

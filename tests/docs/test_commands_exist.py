@@ -1,6 +1,5 @@
 """Every command in README and docs names things that exist and options that are accepted."""
 
-import importlib.util
 import re
 import subprocess
 from functools import cache
@@ -10,7 +9,7 @@ import pytest
 import typer
 import typer.main
 
-from sg3flow.cli import commands
+from sg3flow.cli import commands, stage_commands
 
 ROOT = Path(__file__).parents[2]
 # Commands of other programs, whose options are not checked here.
@@ -67,12 +66,8 @@ def _parse(command, words: list[str]) -> None:
 
 @cache
 def _stage(script: str):
-    spec = importlib.util.spec_from_file_location(f"documented_{Path(script).stem}", ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    apps = [value for value in vars(module).values() if isinstance(value, typer.Typer)]
-    assert len(apps) == 1, f"{script} imports {len(apps)} command apps, expected 1"
-    return typer.main.get_command(apps[0])
+    assert (ROOT / script).is_file(), "no such script"
+    return typer.main.get_command(getattr(stage_commands, f"{Path(script).stem}_app"))
 
 
 @cache

@@ -116,3 +116,22 @@ def test_other_networks_word_their_limits():
         Discriminator(0, 32, 3, architecture="skip")
     with pytest.raises(TypeError, match="no_such_option"):
         StyleGAN3Generator(8, 0, 8, 32, 3, no_such_option=1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"channel_base": 31}, {"channel_max": 0}, {"channel_base": -9}]
+)
+def test_every_layer_has_a_channel(options):
+    with pytest.raises(ValueError, match=r"Discriminator: a layer would have .* channels"):
+        Discriminator(0, 32, 3, **options)
+    with pytest.raises(ValueError, match=r"StyleGAN2: a layer would have .* channels"):
+        StyleGAN2Generator(8, 0, 8, 32, 3, **options)
+    few = {**options, "channel_base": options.get("channel_base", 32) // 2}
+    with pytest.raises(ValueError, match=r"StyleGAN3: a layer would have .* channels"):
+        StyleGAN3Generator(8, 0, 8, 32, 3, **few)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 8), (-1, 3, 8), (8, -1, 8)])
+def test_sizes_of_a_mapping_network_are_checked(sizes):
+    with pytest.raises(ValueError, match="a mapping network needs an input"):
+        StyleGAN2Generator(*sizes, 32, 3, channel_base=32)

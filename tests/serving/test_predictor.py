@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.loading import load_packaged, package_generator
 from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.networks import Discriminator
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
 from sg3flow.serving.predictor import Predictor, Request, _twin
@@ -34,6 +35,14 @@ def test_a_package_holds_the_weights_and_their_story(make_package):
         list(pickletools.genops(package.weights.read_bytes()))
     loaded, _ = load_packaged(package.weights, package.description)
     assert set(loaded.state_dict()) == set(G.state_dict())
+
+
+def test_a_discriminator_is_not_served(tmp_path):
+    D = Discriminator(0, 16, 3, channel_base=64, channel_max=4)
+    about = {"training_set": {}, "metrics": {}, "snapshot_sha256": ""}
+    package = package_generator(D, tmp_path, **about)
+    with pytest.raises(CheckpointError, match="G_ema is a Discriminator and must be a generator"):
+        load_packaged(package.weights, package.description)
 
 
 def test_equal_networks_give_equal_bytes(make_package):

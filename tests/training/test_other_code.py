@@ -7,7 +7,8 @@ import pytest
 
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.run_folder import describe_run
-from sg3flow.training.job import deciding_settings, numerics_digest, other_code_note
+from sg3flow.training.initialize import other_code_note
+from sg3flow.training.job import deciding_settings, numerics_digest
 from sg3flow.training.training_run import train
 from sg3flow.training.work_folder import open_run_folder
 

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import http.server
+import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from sg3flow.checkpoints import Networks, load_networks, save_snapshot
 from sg3flow.checkpoints.loading import package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator
+from sg3flow.runs.run_folder import describe_run, read_run, snapshot_name
 from sg3flow.training.assembly import (
     EMA_RAMPUP,
     NetworkSettings,
@@ -29,6 +33,7 @@ from sg3flow.training.transfer import (
     start_architecture,
     transfer,
 )
+from sg3flow.training.work_folder import open_run_folder
 
 SIZES = {"resolution": 16, "channels": 3, "c_dim": 0}
 D_LAYERS = ["b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0", "b8.conv1", "b8.skip"]
@@ -64,7 +69,7 @@ def write(path, networks):
         D=networks.D,
         G_ema=networks.G_ema,
         augment_p=0.0,
-        training_set={},
+        training_set=networks.training_set or {},
         progress={"nimg": 0},
     )
     return str(path)
@@ -93,6 +98,10 @@ def test_everything_is_taken_where_it_fits(small):
         assert f"{name}: " in said and "initialized" not in said
 
 
+def counts_of(said, name):
+    return re.search(rf"(\d+) of (\d+) tensors of {name} fit, (\d+) do not", said).groups()
+
+
 def test_misfits_are_one_error_with_both_shapes_and_nothing_changes(small):
     parts = built(small)
     before = states(parts)
@@ -101,11 +110,18 @@ def test_misfits_are_one_error_with_both_shapes_and_nothing_changes(small):
     with pytest.raises(CheckpointError) as caught:
         transfer(parts, networks, source, partial=False)
     said = str(caught.value)
-    assert "does not fit this architecture" in said and "\n" not in said and len(said) < 1500
-    total = len(parts.D.state_dict())
-    assert f"tensors of D ({total} in all)" in said
+    assert said.startswith(
+        f"the checkpoint is {words_of(SIZES)}, cbase 128, cmax 4, map-depth 2; "
+        f"this training is {words_of(SIZES)}, cbase 64, cmax 2, map-depth 1 "
+    )
+    assert "\n" not in said and len(said) < 1500
+    for name in ("G", "D"):
+        fit, total, differing = map(int, counts_of(said, name))
+        assert fit + differing == total == len(getattr(parts, name).state_dict())
     assert "D.b16.fromrgb.weight: [4, 3, 1, 1] in the checkpoint, [2, 3, 1, 1] here" in said
-    assert "use --resume-partial to take the tensors that fit, or --resume-arch" in said
+    assert said.endswith(
+        "use --resume-arch to take all of it, or use --resume-partial to take the tensors that fit"
+    )
     assert "https://place.org/cats.pkl" in said and "password" not in said and "secret" not in said
     assert all(same(states(parts)[name], before[name]) for name in before)
 
@@ -132,8 +148,13 @@ def test_a_start_from_scratch_is_no_partial_start(small, public_networks):
     G, D = public_networks
     parts = built(small)
     before = states(parts)
-    with pytest.raises(CheckpointError, match=r"no weight of x\.pkl fits this architecture"):
+    with pytest.raises(CheckpointError, match=r"this training is .*\(x\.pkl\)") as caught:
         transfer(parts, Networks(G, D, G), "x.pkl", partial=True)
+    assert "--resume-partial" not in str(caught.value)  # it was given, and does not help
+    assert str(caught.value).endswith(
+        "use --cfg stylegan2 and use --resume-arch to take all of it, "
+        "or leave out --resume to start from scratch"
+    )
     assert all(same(states(parts)[name], before[name]) for name in before)
 
 
@@ -226,23 +247,142 @@ def test_without_a_discriminator_its_architecture_is_the_settings(small, other):
         architecture_of(Networks(G_ema=other.G_ema), *parts_of(whole), **SIZES)
 
 
-def test_what_cannot_be_taken_is_said_with_both_values(small, other):
+PACK, COND = "pack the images with ", "use --cond=1 and a set of 3 classes"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_sizes", "sizes", "advice"),
+    [
+        ({}, {"resolution": 32}, f"{PACK}--resolution 16x16"),
+        ({}, {"channels": 1}, f"{PACK}--mode rgb"),
+        ({"channels": 1}, {}, f"{PACK}--mode grey"),
+        ({}, {"c_dim": 3}, "use --cond=0"),
+        ({"c_dim": 3}, {}, COND),
+        ({}, {"resolution": 32, "c_dim": 3}, f"{PACK}--resolution 16x16 and use --cond=0"),
+        ({"channels": 4}, {}, "use another checkpoint: no packed set for training has such images"),
+    ],
+)
+def test_sizes_that_differ_are_named_with_what_to_change(small, checkpoint_sizes, sizes, advice):
+    device = torch.device("cpu")
+    theirs = build(resolve(small), **SIZES | checkpoint_sizes, device=device)
+    networks = Networks(theirs.G, theirs.D, theirs.G_ema)
     config = resolve(dataclasses.replace(small, resume="x.pkl", resume_arch=True))
-    for change, words in (
-        ({"resolution": 32}, "images of 16 pixels and this training has images of 32 pixels"),
-        ({"channels": 1}, "images of 3 channels and this training has images of 1 channels"),
-        ({"c_dim": 3}, "0 classes .* and this training has 3 classes"),
-    ):
-        with pytest.raises(CheckpointError, match=f"G of x.pkl was trained on {words}"):
-            architecture_of(other, *parts_of(config), **{**SIZES, **change})
+    both = (
+        f"the checkpoint is {words_of(SIZES | checkpoint_sizes)}; "
+        f"this training is {words_of(SIZES | sizes)} (x.pkl)"
+    )
+    with pytest.raises(CheckpointError) as caught:
+        architecture_of(networks, *parts_of(config), **SIZES | sizes)
+    whole = "" if "another checkpoint" in advice else " to take all of it"
+    assert str(caught.value) == f"{both}; {advice}{whole}"
+    plain = dataclasses.replace(config, resume_arch=False)
+    ours = build(plain, **SIZES | sizes, device=device)
+    with pytest.raises(CheckpointError) as caught:
+        transfer(ours, networks, "x.pkl", partial=False)
+    assert str(caught.value).startswith(f"{both}: ") and advice in str(caught.value)
+
+
+def words_of(sizes):
+    classes = f"{sizes['c_dim'] or 'no'} classes"
+    return f"stylegan3-t, {sizes['resolution']} px, {classes}, {sizes['channels']} channels"
+
+
+def test_another_family_is_named(small, other):
+    config = resolve(dataclasses.replace(small, resume="x.pkl", resume_arch=True))
     for cfg in ("stylegan3-r", "stylegan2"):
         wrong = resolve(dataclasses.replace(config, cfg=cfg, map_depth=1))
-        with pytest.raises(ConfigError, match=f"train.cfg is {cfg}; use --cfg stylegan3-t"):
+        said = f"the checkpoint is stylegan3-t, .*this training is {cfg}, .*use --cfg stylegan3-t"
+        with pytest.raises(CheckpointError, match=said):
             architecture_of(other, *parts_of(wrong), **SIZES)
-    for cfg in ("stylegan3-r", "stylegan2"):
         networks = checkpoint(dataclasses.replace(small, cfg=cfg))
-        with pytest.raises(ConfigError, match=f"holds a {cfg} generator .*use --cfg {cfg}"):
+        said = (
+            f"the checkpoint is {cfg}, 16 px, .*this training is stylegan3-t, .*use --cfg {cfg} to"
+        )
+        with pytest.raises(CheckpointError, match=said):
             architecture_of(networks, *parts_of(config), **SIZES)
+
+
+def test_a_discriminator_that_alone_differs_is_named(small):
+    parts, networks = built(small), checkpoint(small)
+    D = Discriminator(**networks.D.init_kwargs | {"channel_base": 32, "channel_max": 1})
+    with pytest.raises(CheckpointError) as caught:
+        transfer(parts, Networks(networks.G, D, networks.G_ema), "x.pkl", partial=False)
+    assert str(caught.value).startswith(
+        "the discriminator of the checkpoint is 16 px, no classes, 3 channels, cbase 32, cmax 1, "
+        "that of this training 16 px, no classes, 3 channels, cbase 64, cmax 2 (x.pkl): "
+    )
+
+
+def test_channels_for_every_layer(small, tiny_set):
+    for cfg in ("stylegan3-t", "stylegan3-r", "stylegan2"):
+        config = dataclasses.replace(small, cfg=cfg, cbase=15)
+        said = "train.cbase is 15, and layers of 16 pixels would have no channels"
+        with pytest.raises(ConfigError, match=said):
+            dry_run(config, tiny_set)
+        built(dataclasses.replace(small, cfg=cfg, cbase=16))  # the least
+    # With the channels of a checkpoint, cbase decides nothing but those of a D that it lacks.
+    config = resolve(dataclasses.replace(small, resume="x.pkl", resume_arch=True, cbase=15))
+    networks = checkpoint(small)
+    architecture_of(networks, *parts_of(config), **SIZES)
+    partial = dataclasses.replace(config, resume_partial=True)
+    with pytest.raises(ConfigError, match=r"train\.cbase is 15"):
+        architecture_of(Networks(G_ema=networks.G_ema), *parts_of(partial), **SIZES)
+
+
+def test_a_snapshot_must_describe_the_images_of_its_networks(small, tiny_set, tmp_path):
+    networks = checkpoint(small)
+    for wrong in ({"resolution": 64}, {"channels": 1}, {"label_dim": 9}):
+        networks = dataclasses.replace(networks, training_set=wrong, progress={"nimg": 0})
+        source = write(tmp_path / "x.pkl", networks)
+        config = dataclasses.replace(small, resume=source)
+        with pytest.raises(CheckpointError, match=f"contradicts itself: {next(iter(wrong))} of"):
+            train(config, tiny_set, run_dir=tmp_path / next(iter(wrong)))
+
+
+# The newest snapshot
+
+
+def run_with_snapshot(root, key, kimg, age):
+    """A training in the state folder with a snapshot that was written ``age`` seconds ago."""
+    folder = open_run_folder(root, key, 10**6)
+    describe_run(folder.work, {"fingerprint": key, "params": {}, "training_set": {}})
+    snapshot = folder.work / snapshot_name(kimg * 1000)
+    snapshot.write_bytes(b"")
+    os.utime(snapshot, (10**9 - age, 10**9 - age))
+    folder.close()
+    return str(snapshot)
+
+
+def resolved_resume(config, data):
+    return dry_run(config, data)["resolved"]["resume"]
+
+
+def test_latest_is_the_newest_snapshot_of_the_newest_training(small, tiny_set, own_state):
+    config = dataclasses.replace(small, resume="latest")
+    with pytest.raises(ConfigError, match=r"train.resume is latest, and no training in .* has a"):
+        dry_run(config, tiny_set)
+    run_with_snapshot(own_state, "a" * 12, kimg=900, age=50)
+    run_with_snapshot(own_state, "b" * 12, kimg=3, age=20)
+    newest = run_with_snapshot(own_state, "b" * 12, kimg=10, age=10)
+    run_with_snapshot(own_state, "c" * 12, kimg=0, age=0)  # its networks are not trained
+    shown = dry_run(config, tiny_set)
+    assert (shown["given"]["resume"], shown["resolved"]["resume"]) == ("latest", newest)
+
+
+@pytest.mark.medium
+def test_the_same_command_with_latest_resumes_and_does_not_start_from_itself(
+    small, tiny_set, tmp_path
+):
+    train(small, tiny_set, run_dir=tmp_path / "first")
+    config = dataclasses.replace(small, gamma=0.3, resume="latest")
+    started_from, key = resolved_resume(config, tiny_set), dry_run(config, tiny_set)["fingerprint"]
+    out = train(config, tiny_set, run_dir=tmp_path / "out")
+    assert read_run(out)["params"]["resume"] == started_from  # a file, to be reproduced
+    assert dry_run(config, tiny_set)["fingerprint"] == key
+    longer = dataclasses.replace(config, kimg=2)
+    assert resolved_resume(longer, tiny_set) == started_from
+    another = dataclasses.replace(config, gamma=0.4)
+    assert Path(resolved_resume(another, tiny_set)).parents[1].name == key
 
 
 def test_a_resumed_training_keeps_its_architecture(small, other, tmp_path):
@@ -274,7 +414,7 @@ def test_two_steps_with_the_architecture_of_a_checkpoint(small, other, tiny_set,
     assert same(first.G.state_dict(), other.G.state_dict())
     last = load_networks(out / "network-snapshot-000001.pkl")
     assert not torch.equal(last.G.mapping.fc0.weight, other.G.mapping.fc0.weight)
-    with pytest.raises(CheckpointError, match="does not fit this architecture"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint is .*; this training is "):
         train(dataclasses.replace(small, resume=source), tiny_set, run_dir=tmp_path / "misfit")
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from sg3flow.addresses import RESOLVERS, address_mark, local_path, shown_url, url_file_name
-from sg3flow.checkpoints.network_entries import build_network, network_entry
+from sg3flow.checkpoints.network_entries import build_network, check_role, network_entry
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.downloads import cached
@@ -163,7 +163,9 @@ def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str
     if content.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise CheckpointError(f"{weights} is not the file that {description.name} describes")
     entry = {key: content.get(key) for key in ("class_name", "init_kwargs")}
-    return build_network(entry | {"state_dict": state}, str(weights)), content
+    network = build_network(entry | {"state_dict": state}, str(weights))
+    check_role("G_ema", type(network).__name__, str(description))
+    return network, content
 
 
 def _from_snapshot(path: Path) -> Networks:

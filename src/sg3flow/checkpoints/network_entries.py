@@ -70,6 +70,21 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
     return {**checked, "state_dict": state}
 
 
+def check_role(name: str, class_name: str, where: str) -> None:
+    """Check that the network stored as ``G``, ``D`` or ``G_ema`` is of that kind.
+
+    Raises:
+        CheckpointError: a discriminator in the place of a generator, or the reverse.
+    """
+    is_discriminator = class_name == "Discriminator"
+    if is_discriminator != (name == "D"):
+        wanted = "generator" if is_discriminator else "discriminator"
+        raise CheckpointError(
+            f"{where}: {name} is a {class_name} and must be a {wanted}; the file was put together "
+            "wrongly, use another one"
+        )
+
+
 def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module:
     """The network of an entry, in evaluation mode, on the CPU; uses no random numbers.
 

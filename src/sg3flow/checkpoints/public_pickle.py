@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.checkpoints.network_entries import primitive_dict
+from sg3flow.checkpoints.network_entries import check_role, primitive_dict
 from sg3flow.checkpoints.public_values import PUBLIC_GLOBALS, StoredModule
 from sg3flow.checkpoints.restricted_unpickler import RestrictedUnpickler
 from sg3flow.errors import CheckpointError
@@ -82,8 +82,10 @@ def _network(module: Any, key: str) -> dict[str, Any] | None:
         return None
     if not isinstance(module, StoredModule):
         raise CheckpointError(f"{key} is a {type(module).__name__}, not a network")
+    class_name = _class_name(module, key)
+    check_role(key, class_name, "its networks")
     return {
-        "class_name": _class_name(module, key),
+        "class_name": class_name,
         "init_kwargs": _init_kwargs(module, key),
         "state_dict": dict(_tensors(module)),
     }

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from sg3flow.checkpoints.network_entries import (
+    check_role,
     checked_entry,
     interned,
     network_entry,
@@ -47,6 +48,10 @@ _GLOBALS = (
     GlobalName("torch._utils", "_rebuild_tensor_v2"),
     GlobalName("torch._utils", "_rebuild_parameter"),
 )
+# Arguments that another network of a snapshot shares with its G.
+_SIZES = ("img_resolution", "img_channels", "c_dim")
+_SHARED = {"G_ema": ("class_name", *_SIZES, "z_dim", "w_dim"), "D": _SIZES}
+_ADA_NIMG = 100_000  # the images in which the fastest ADA moves p by 1: with `resume`
 _KEYS = {"format", *_NETWORKS, "augment_p", "training_set", "progress"}
 
 
@@ -112,13 +117,50 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     augment_p = content["augment_p"]
     if not isinstance(augment_p, float) or not augment_p >= 0:
         raise CheckpointError(f"{path}: augment_p must be a number >= 0, not {describe(augment_p)}")
+    progress = primitive_dict(content["progress"], f"{path}: progress")
+    _check_progress(progress, augment_p, path)
+    entries = {name: checked_entry(content[name], f"{path}: {name}") for name in _NETWORKS}
+    _check_together(entries, path)
     return {
         "format": FORMAT,
-        **{name: checked_entry(content[name], f"{path}: {name}") for name in _NETWORKS},
+        **entries,
         "augment_p": augment_p,
         "training_set": primitive_dict(content["training_set"], f"{path}: training_set"),
-        "progress": primitive_dict(content["progress"], f"{path}: progress"),
+        "progress": progress,
     }
+
+
+def _check_progress(progress: dict[str, Any], augment_p: float, path: Path) -> None:
+    nimg = progress.get("nimg", 0)
+    if type(nimg) is not int or nimg < 0:
+        raise CheckpointError(
+            f"{path}: progress.nimg must be a whole number >= 0, not {describe(nimg)}"
+        )
+    # ADA has no upper limit, but it needs _ADA_NIMG images or more to raise p by 1.
+    if augment_p > 1 + nimg / _ADA_NIMG:
+        raise CheckpointError(
+            f"{path} contradicts itself: augment_p is {augment_p:g} after {nimg} images, and a "
+            f"training raises it by at most 1 per {_ADA_NIMG} images; use another snapshot"
+        )
+
+
+def _check_together(entries: dict[str, dict[str, Any]], path: Path) -> None:
+    """Check that the networks of a snapshot are of one training."""
+    for name, entry in entries.items():
+        check_role(name, entry["class_name"], str(path))
+    for name, keys in _SHARED.items():
+        ours, theirs = ({key: _argument(entries[n], key) for key in keys} for n in ("G", name))
+        differing = [key for key in keys if ours[key] != theirs[key]]
+        if differing:
+            key = differing[0]
+            raise CheckpointError(
+                f"{path} contradicts itself: {key} of G is {describe(ours[key])} and of {name} "
+                f"{describe(theirs[key])}; use another snapshot"
+            )
+
+
+def _argument(entry: dict[str, Any], key: str) -> Any:
+    return entry["class_name"] if key == "class_name" else entry["init_kwargs"].get(key)
 
 
 def _load(path: Path) -> Any:

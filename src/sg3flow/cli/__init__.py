@@ -1,12 +1,31 @@
-"""The command line: the `sg3flow` command and the stages."""
+"""The command line: the `sg3flow` command and the stages.
+
+Both answer Ctrl-C from the start on, so whatever takes time to import is imported in functions.
+"""
+
+from sg3flow.interrupts import handled_interrupts
 
 
 def main() -> None:
     """Entry point of the installed command and of ``python -m sg3flow``."""
-    import sys
+    with handled_interrupts():
+        import sys
 
-    from sg3flow.cli.commands import app
-    from sg3flow.cli.stage_options import run
+        from sg3flow.cli.commands import app
+        from sg3flow.cli.stage_options import run
 
-    sys.argv[0] = "sg3flow"  # run records contain the command line, but no path of this machine
-    run(app, program="sg3flow")
+        sys.argv[0] = "sg3flow"  # run records contain the command line, but no path of this machine
+        run(app, program="sg3flow")
+
+
+def run_stage(name: str, help: str | None) -> None:
+    """Run the script of a stage.
+
+    Args:
+        help: description for ``--help``.
+    """
+    with handled_interrupts():
+        from sg3flow.cli import stage_commands
+        from sg3flow.cli.stage_options import run
+
+        run(getattr(stage_commands, f"{name}_app"), help=help)

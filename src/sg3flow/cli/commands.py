@@ -265,6 +265,7 @@ def serve(
     When the alias changes, the new version is loaded beside the old one and takes over.
     """
     with one_line_errors(debug):
+        from sg3flow.interrupts import stop_answering
         from sg3flow.registry.alias_server import serve as run_server
         from sg3flow.serving.gateway import Settings
         from sg3flow.serving.request_schema import Limits
@@ -278,6 +279,7 @@ def serve(
             body_sec=body_timeout,
             max_rows=limits.max_pictures,
         )
+        stop_answering()
         run_server(target, host, port, settings)
 
 

@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from sg3flow.config import SWITCH
 from sg3flow.errors import Sg3flowError, bounded_message, cut, prints_error, report_failure
+from sg3flow.interrupts import EXIT_CODE, has_raised_interrupt, say_interrupted
 from sg3flow.params_file import load_settings
 from sg3flow.settings import LAUNCHED, stage_times_path
 
@@ -122,8 +123,9 @@ def run(app: typer.Typer, help: str | None = None, program: str | None = None) -
     except typer.TyperException as error:
         _print_error(_renaming(error) or error.format_message())
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+    except typer.Abort:  # typer's KeyboardInterrupt
+        say_interrupted()
+        sys.exit(EXIT_CODE)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -164,9 +166,11 @@ class one_line_errors:
             return
         if self.debug:
             traceback.print_exception(error)
-        if isinstance(error, KeyboardInterrupt):
-            _print_error("interrupted; run the same command again to continue")
-            raise typer.Exit(130) from None
+        # A library that was being imported may raise an error of its own.
+        hidden = has_raised_interrupt() and not isinstance(error, Sg3flowError)
+        if isinstance(error, KeyboardInterrupt) or hidden:
+            say_interrupted()
+            raise typer.Exit(EXIT_CODE) from None
         if isinstance(error, Exception):
             message = _describe(error)
             report_failure(error, message)

@@ -13,6 +13,7 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.data.packed_form import label_vectors
+from sg3flow.device import unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
@@ -198,6 +199,8 @@ def examine(rebuild: bool = False) -> Iterator[str]:
         yield from _examine_device("cuda", rebuild)
     else:
         yield f"cuda: no GPU is visible to this torch ({_cuda_of_torch()})"
+        if problem := unusable_gpu():
+            yield f"  {problem}"
         yield f"  {_toolkit()}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import PurePosixPath
@@ -39,6 +40,7 @@ from sg3flow.data.image_transform import (
 from sg3flow.data.packed_form import encode_png
 from sg3flow.data.readers.storage import Storage
 from sg3flow.errors import DataError
+from sg3flow.interrupts import held_interrupts
 from sg3flow.resources import available_cpus
 
 Shared = TypeVar("Shared")
@@ -139,7 +141,9 @@ def _start(function: Callable[[Any, Any], Any], shared: Any) -> _Worker:
     _widen(result_writer)
     arguments = (function, shared, job_reader, result_writer)
     process = context.Process(target=_work, args=arguments, daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # its start lets signals through again
+    with held_interrupts():
+        process.start()
     job_reader.close()
     result_writer.close()  # otherwise reading would not end when the process dies
     return _Worker(process, job_writer, result_reader)

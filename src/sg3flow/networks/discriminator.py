@@ -11,6 +11,7 @@ from sg3flow.networks.layers import (
     Conv2dLayer,
     FullyConnectedLayer,
     MappingNetwork,
+    check_channels,
     check_resolution,
     half_precision_from,
     has_half,
@@ -152,6 +153,7 @@ class Discriminator(nn.Module):
         def channels(resolution: int) -> int:
             return min(channel_base // resolution, channel_max)
 
+        check_channels("Discriminator", channels(img_resolution), img_resolution)
         half_from, layer = half_precision_from(img_resolution, num_fp16_res), 0
         self.resolutions = [2**i for i in range(img_resolution.bit_length() - 1, 2, -1)]
         for res in self.resolutions:

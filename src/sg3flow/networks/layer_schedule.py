@@ -8,7 +8,7 @@ import scipy.special
 import torch
 from numpy.typing import NDArray
 
-from sg3flow.networks.layers import check_resolution
+from sg3flow.networks.layers import check_channels, check_resolution
 
 
 def lowpass_filter(
@@ -146,7 +146,7 @@ def plan_layers(a: ScheduleArguments) -> Schedule:
 
     Raises:
         ValueError: the resolution is not a power of two of at least 16, or leaves no transition
-            band, or the layer counts do not fit.
+            band, a layer would have no channels, or the layer counts do not fit.
     """
     check_resolution("StyleGAN3", a.img_resolution, smallest=16)
     if not 0 < a.num_critical < a.num_layers:
@@ -162,6 +162,7 @@ def plan_layers(a: ScheduleArguments) -> Schedule:
             f"{a.first_cutoff}, first_stopband {a.first_stopband}); raise img_resolution or "
             "lower first_cutoff"
         )
+    check_channels("StyleGAN3", min(s.channels for s in stages), a.img_resolution)
     layers = [
         _layer(a, i, stages[max(i - 1, 0)], stages[i], channels_in=stages[max(i - 1, 0)].channels)
         for i in range(a.num_layers + 1)

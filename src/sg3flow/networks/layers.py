@@ -131,6 +131,15 @@ def check_resolution(network: str, resolution: int, smallest: int) -> None:
         )
 
 
+def check_channels(network: str, channels: int, img_resolution: int) -> None:
+    """Raises ValueError if a layer would have no channels."""
+    if channels < 1:
+        raise ValueError(
+            f"{network}: a layer would have {channels} channels: channel_base, channel_max or "
+            f"img_channels is too small for {img_resolution} pixels"
+        )
+
+
 def half_precision_from(img_resolution: int, num_fp16_res: int) -> int:
     """The smallest resolution whose block runs in half precision on a GPU."""
     return int(max(2 ** (math.log2(img_resolution) + 1 - num_fp16_res), 8))
@@ -180,7 +189,7 @@ class MappingNetwork(nn.Module):
         w_avg_beta: float = 0.998,
     ) -> None:
         super().__init__()
-        if z_dim + c_dim < 1 or num_layers < 1:
+        if z_dim + c_dim < 1 or min(z_dim, c_dim) < 0 or num_layers < 1:
             raise ValueError("a mapping network needs an input (z_dim or c_dim) and a layer")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.w_avg_beta = num_layers, w_avg_beta

@@ -10,6 +10,7 @@ from sg3flow import distributed
 from sg3flow.networks.layers import (
     FullyConnectedLayer,
     Generator,
+    check_channels,
     check_resolution,
     half_precision_from,
     has_half,
@@ -187,6 +188,7 @@ class SynthesisNetwork(nn.Module):
         in_channels, num_conv = 0, 0
         for res in self.resolutions:
             channels = min(channel_base // res, channel_max)
+            check_channels("StyleGAN2", channels, img_resolution)
             block = SynthesisBlock(
                 in_channels,
                 channels,

@@ -1,6 +1,5 @@
 """The machine: processor, memory, GPUs, the versions that decide a result, and the load."""
 
-import functools
 import os
 import platform
 import shutil
@@ -10,14 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import torch
 
 from sg3flow.ops.backend import backend_name
-from sg3flow.resources import available_cpus
+from sg3flow.resources import available_cpus, call_nvml
 from sg3flow.runs.run_folder import Stat
 from sg3flow.settings import OPS, TENSOR_CORES
 
@@ -122,7 +120,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def driver_version() -> str:
     """The version of the GPU driver; empty: there is none."""
-    return str(_call_nvml("nvmlSystemGetDriverVersion") or "")
+    return str(call_nvml("nvmlSystemGetDriverVersion") or "")
 
 
 def gpu_load(uuid: str) -> dict[str, float]:
@@ -132,47 +130,21 @@ def gpu_load(uuid: str) -> dict[str, float]:
         uuid: as ``torch.cuda.get_device_properties`` gives it.
     """
     name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    device = _call_nvml("nvmlDeviceGetHandleByUUID", name)
+    device = call_nvml("nvmlDeviceGetHandleByUUID", name)
     if device is None:
         return {}
     found: dict[str, float] = {}
-    if (use := _call_nvml("nvmlDeviceGetUtilizationRates", device)) is not None:
+    if (use := call_nvml("nvmlDeviceGetUtilizationRates", device)) is not None:
         found["utilization_percentage"] = float(use.gpu)
-    memory = _call_nvml("nvmlDeviceGetMemoryInfo", device)
+    memory = call_nvml("nvmlDeviceGetMemoryInfo", device)
     if memory is not None and memory.total:
         found["memory_usage_megabytes"] = memory.used / _MEGABYTE
         found["memory_usage_percentage"] = 100 * memory.used / memory.total
-    if (milliwatts := _call_nvml("nvmlDeviceGetPowerUsage", device)) is not None:
+    if (milliwatts := call_nvml("nvmlDeviceGetPowerUsage", device)) is not None:
         found["power_usage_watts"] = milliwatts / 1000
-    if (degrees := _call_nvml("nvmlDeviceGetTemperature", device, 0)) is not None:  # 0: of the chip
+    if (degrees := call_nvml("nvmlDeviceGetTemperature", device, 0)) is not None:  # 0: of the chip
         found["temperature_celsius"] = float(degrees)
     return found
-
-
-def _call_nvml(function: str, *arguments: Any) -> Any:
-    """The result of a function of NVML; None: there is no library, or the call failed."""
-    nvml = _library()
-    if nvml is None:
-        return None
-    try:
-        return getattr(nvml, function)(*arguments)
-    except nvml.NVMLError:
-        return None
-
-
-@functools.cache
-def _library() -> ModuleType | None:
-    """The bindings of NVML, initialized once; None: there is no driver."""
-    try:
-        import pynvml
-    except ImportError:  # not installed on macOS, which has no driver
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    library: ModuleType = pynvml
-    return library
 
 
 class SystemMonitor:

@@ -91,6 +91,16 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     return _read_marked(folder / PROVENANCE, PROVENANCE_FORMAT)
 
 
+def read_options(folder: Path) -> dict[str, Any]:
+    """The settings of a training as its user gave them; empty: not recorded."""
+    try:
+        content = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    given = content.get("given") if isinstance(content, dict) else None
+    return given if isinstance(given, dict) else {}
+
+
 def _read_marked(path: Path, mark: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

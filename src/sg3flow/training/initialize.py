@@ -4,6 +4,7 @@ With several processes the main process reads the files and broadcasts their con
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from sg3flow.checkpoints.loading import local_copy
 from sg3flow.ops.backend import backend_name
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.provenance import network_digest
+from sg3flow.runs.run_folder import RUN, list_snapshots, read_provenance, read_run
 from sg3flow.training.assembly import NetworkSettings, Parts, select
 from sg3flow.training.batch_size_finder import batch_gpu_candidates
-from sg3flow.training.job import Job, deciding_settings, fingerprint, other_code_note
+from sg3flow.training.job import (
+    Job,
+    comparable,
+    deciding_settings,
+    fingerprint,
+    numerics_digest,
+)
 from sg3flow.training.loop import Clock
 from sg3flow.training.transfer import (
     Architecture,
     TransferSettings,
+    check_training_set,
     start_architecture,
     transfer,
 )
@@ -71,6 +80,7 @@ def find_initial_state(job: Job, folder: RunFolder | None) -> InitialState:
         if config.resume and saved is None:
             source = local_copy(config.resume)
             networks, digest = load_networks(source), network_digest(source)
+            check_training_set(networks, config.resume)
         architecture = start_architecture(
             folder.work.parent / "architecture.json",
             networks,
@@ -105,6 +115,47 @@ def initialize_or_resume(job: Job, parts: Parts, start: InitialState) -> Clock:
         print(f"resuming from the saved state at {clock.nimg} images")
         _print_other_ops(state["ops"], backend_name(parts.device))
     return clock
+
+
+def other_code_note(root: Path, settings: Mapping[str, Any], data_digest: str, key: str) -> str:
+    """A sentence about a saved state of this training that other code made; empty without one.
+
+    Version 0.1 hashed other files under other names, so its states have other fingerprints. A
+    later change of the numerics has the same effect: the state remains, and the user learns of it.
+
+    Args:
+        root: the folder of all states.
+        settings: resolved, as ``deciding_settings`` returns them.
+        data_digest: of the packed set.
+        key: the fingerprint of this training with the present code.
+    """
+    wanted = comparable(settings)
+    code = numerics_digest("resume" in settings)
+    found: dict[Path, int] = {}
+    for described in root.glob(f"*/run/{RUN}"):
+        base = described.parents[1]
+        run = read_run(described.parent)
+        if run is None or base.name.partition("-")[0] == key or "params" not in run:
+            continue
+        same_data = run.get("training_set", {}).get("digest") == data_digest
+        # With equal code only the file of `resume` can differ: that is another training.
+        same_code = (read_provenance(base / "run") or {}).get("numerics") == code
+        if not same_data or same_code or not (base / "states").is_dir():
+            continue
+        nimg = StateFolder(base / "states").latest_nimg()
+        if nimg and comparable(deciding_settings(run["params"])) == wanted:
+            found[base] = nimg
+    if not found:
+        return ""
+    base = max(found, key=lambda each: found[each])
+    version = ((read_provenance(base / "run") or {}).get("code") or {}).get("version", "")
+    snapshot = next(reversed(list_snapshots(base / "run")), None)
+    advice = f"; --resume {snapshot} takes over its networks" if snapshot else ""
+    made_by = f"sg3flow {version}" if version else "another version of sg3flow"
+    return (
+        f"note: {base} holds this training at {found[base]} images, made by other code ({made_by}) "
+        f"that cannot be resumed here; it is kept, and this training starts from zero{advice}"
+    )
 
 
 def _print_other_states(job: Job, folder: RunFolder) -> None:

@@ -35,7 +35,7 @@ from sg3flow.runs.code_state import (
     given_values,
 )
 from sg3flow.runs.provenance import data_info
-from sg3flow.runs.run_folder import RUN, list_snapshots, read_provenance, read_run
+from sg3flow.runs.run_folder import RUN, list_snapshots, read_options, read_run, snapshot_kimg
 from sg3flow.settings import project_root, state_root
 from sg3flow.training.assembly import (
     NetworkSettings,
@@ -46,8 +46,12 @@ from sg3flow.training.assembly import (
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
 from sg3flow.training.recorder import grid_size
-from sg3flow.training.transfer import TransferSettings, architecture_of, check_transfer
-from sg3flow.training.work_folder import StateFolder
+from sg3flow.training.transfer import (
+    TransferSettings,
+    architecture_of,
+    check_cbase,
+    check_transfer,
+)
 
 
 def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,51 +82,44 @@ def numerics_digest(has_resume: bool) -> str:
     return code_digest(TRAINING_NUMERICS + (TRANSFER if has_resume else ()))
 
 
-def other_code_note(root: Path, settings: Mapping[str, Any], data_digest: str, key: str) -> str:
-    """A sentence about a saved state of this training that other code made; empty without one.
-
-    Version 0.1 hashed other files under other names, so its states have other fingerprints. A
-    later change of the numerics has the same effect: the state remains, and the user learns of it.
-
-    Args:
-        root: the folder of all states.
-        settings: resolved, as ``deciding_settings`` returns them.
-        data_digest: of the packed set.
-        key: the fingerprint of this training with the present code.
-    """
-    wanted = _comparable(settings)
-    code = numerics_digest("resume" in settings)
-    found: dict[Path, int] = {}
-    for described in root.glob(f"*/run/{RUN}"):
-        base = described.parents[1]
-        run = read_run(described.parent)
-        if run is None or base.name.partition("-")[0] == key or "params" not in run:
-            continue
-        same_data = run.get("training_set", {}).get("digest") == data_digest
-        # With equal code only the file of `resume` can differ: that is another training.
-        same_code = (read_provenance(base / "run") or {}).get("numerics") == code
-        if not same_data or same_code or not (base / "states").is_dir():
-            continue
-        nimg = StateFolder(base / "states").latest_nimg()
-        if nimg and _comparable(deciding_settings(run["params"])) == wanted:
-            found[base] = nimg
-    if not found:
-        return ""
-    base = max(found, key=lambda each: found[each])
-    version = ((read_provenance(base / "run") or {}).get("code") or {}).get("version", "")
-    snapshot = next(reversed(list_snapshots(base / "run")), None)
-    advice = f"; --resume {snapshot} takes over its networks" if snapshot else ""
-    made_by = f"sg3flow {version}" if version else "another version of sg3flow"
-    return (
-        f"note: {base} holds this training at {found[base]} images, made by other code ({made_by}) "
-        f"that cannot be resumed here; it is kept, and this training starts from zero{advice}"
-    )
-
-
-def _comparable(settings: Mapping[str, Any]) -> str:
+def comparable(settings: Mapping[str, Any]) -> str:
     """The settings as ``run.json`` stores them: tuples are lists, and URLs have no password."""
     shown = {**settings, "resume": without_secrets(settings.get("resume", ""))}
     return json.dumps(shown, sort_keys=True)
+
+
+LATEST = "latest"  # as ``resume``: see ``_latest_network``
+
+
+def _latest_network(given: TrainConfig, data_digest: str) -> str:
+    """The path that ``resume: latest`` stands for.
+
+    It is the newest snapshot of trained networks, of the training that wrote one last. A training
+    with equal settings and data that was started so before keeps the snapshot of that time: its own
+    snapshots are newer, and the same command must resume it.
+
+    Raises:
+        ConfigError: no training in the state folder has a snapshot.
+    """
+    wanted = comparable(deciding_settings(dataclasses.asdict(given)))
+    before: list[tuple[float, str]] = []
+    newest: list[tuple[float, str]] = []
+    for folder in (described.parent for described in state_root().glob(f"*/run/{RUN}")):
+        run = read_run(folder) or {}
+        same_data = run.get("training_set", {}).get("digest") == data_digest
+        resume = Path(run.get("params", {}).get("resume", ""))
+        same = same_data and comparable(deciding_settings(read_options(folder))) == wanted
+        if same and resume.is_file():
+            before.append((run.get("started", 0.0), str(resume)))
+        snapshot = next(reversed(list_snapshots(folder)), None)
+        if snapshot is not None and snapshot_kimg(snapshot.name):
+            newest.append((snapshot.stat().st_mtime, str(snapshot)))
+    if not newest and not before:
+        raise ConfigError(
+            f"train.resume is latest, and no training in {state_root()} has a snapshot; give a "
+            "file, a URL or models:/NAME@ALIAS, or leave it out"
+        )
+    return max(before or newest)[1]
 
 
 _ALWAYS_NAMED = {"cfg", "batch", "gamma"}
@@ -221,10 +218,13 @@ class Job:
 
     def options(self) -> dict[str, Any]:
         """Settings and data for people to read; a password in a URL is removed."""
-        shown = {"resume": without_secrets(self.config.resume)}
+        given, resolved = (
+            dataclasses.asdict(each) | {"resume": without_secrets(each.resume)}
+            for each in (self.given, self.config)
+        )
         return {
-            "given": dataclasses.asdict(self.given) | shown,
-            "resolved": dataclasses.asdict(self.config) | shown,
+            "given": given,
+            "resolved": resolved,
             "training_set": training_set_info(self.items),
         }
 
@@ -275,7 +275,11 @@ def prepare(config: TrainConfig, data: Path) -> Job:
             f"{data} holds images of {resolution} pixels; training needs a power of two, at least "
             "16: pack with --resolution, for example 256x256"
         )
+    if resolved.resume == LATEST:
+        resolved = dataclasses.replace(resolved, resume=_shared_latest(config, items))
     check_transfer(select(TransferSettings, resolved), resolved.freezed, resolution)
+    if not resolved.resume_arch:  # it has the channels of a checkpoint, not those of cbase
+        check_cbase(resolved.cbase, resolution)
     grid_size(resolved.grid, resolution)
     device = pick_device(resolved.device)
     _check_device(device, resolved.bf16, resolved.gpus)
@@ -285,6 +289,13 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         resolved = dataclasses.replace(resolved, batch_gpu=found)
     key = fingerprint(deciding_settings(given_values(resolved)), items.packed.digest)
     return Job(config, resolved, items, key)
+
+
+def _shared_latest(given: TrainConfig, items: TrainingSet) -> str:
+    """As ``_latest_network``, the same in all processes."""
+    is_main = distributed.is_main_process()
+    found = _latest_network(given, items.packed.digest) if is_main else ""
+    return distributed.broadcast(found.encode()).decode()
 
 
 def _check_device(device: torch.device, bf16: bool, gpus: int) -> None:

@@ -25,6 +25,7 @@ from sg3flow.errors import (
     TrainingInterruptedError,
     failure_kind,
 )
+from sg3flow.interrupts import answer, raise_interrupt
 from sg3flow.resources import available_cpus
 from sg3flow.settings import LAUNCHED
 
@@ -44,7 +45,8 @@ def launch(count: int, command: Sequence[str]) -> None:
     os.environ[LAUNCHED.name] = "1"
     # Threads of several processes on the same cores would slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("", ".agent.server.api"):  # the second has a level of its own
+        logging.getLogger(f"torch.distributed.elastic{name}").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder, stop_with_parent():
         config = LaunchConfig(
             min_nodes=1,
@@ -58,6 +60,7 @@ def launch(count: int, command: Sequence[str]) -> None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             shutdown_timeout=_SHUTDOWN_SEC,
         )
+        answer(_ENDING_STEP)
         try:
             elastic_launch(config, sys.executable)(*command)
         except SignalException:
@@ -89,6 +92,7 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
     return Sg3flowError(f"process {rank}: {failure.message}")
 
 
+_ENDING_STEP = "the state is saved after the step, or the measurement, in progress"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -97,26 +101,37 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGINT, SIGTERM or SIGHUP has arrived.
 
-    The first signal only requests a stop, so that the current step ends and its state is saved; a
+    Until its first call, SIGINT interrupts at once: there is nothing to save. From then on, the
+    first signal only requests a stop, so that the current step ends and its state is saved; a
     second SIGINT interrupts at once. The end of the parent process counts as a signal, too: see
     ``stop_with_parent``.
     """
-    asked = False
+    asked = polled = False
 
     def remember(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        # With several processes, the launcher gets the second SIGINT and kills them.
+        if number == signal.SIGINT and not distributed.is_launched():
+            signal.signal(signal.SIGINT, raise_interrupt)
+            if not polled:
+                raise_interrupt(number, frame)
         asked = True
-        # With several processes, SIGINT comes from the terminal and again from the launcher.
-        if not distributed.is_launched():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def poll() -> bool:
+        nonlocal polled
+        if not polled:
+            answer(_ENDING_STEP)
+            polled = True
+        return asked
 
     # An ignored signal stays ignored, for `nohup`.
     heeded = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, remember) for number in heeded}
     try:
         with stop_with_parent():
-            yield lambda: asked
+            yield poll
     finally:
+        answer()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -20,6 +20,7 @@ from sg3flow.data.dataset import report_killed_workers, training_batches
 from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
+from sg3flow.interrupts import held_interrupts
 from sg3flow.ops.backend import backend_name
 from sg3flow.progress import progress
 from sg3flow.runs.machine import SystemMonitor
@@ -198,14 +199,15 @@ def _assemble(
         record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
-    batches = training_batches(
-        items,
-        config.seed,
-        clock.nimg,
-        config.batch,
-        workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
+    with held_interrupts():
+        batches = training_batches(
+            items,
+            config.seed,
+            clock.nimg,
+            config.batch,
+            workers=config.workers,
+            pin_memory=device.type == "cuda",
+        )
     # After the readers are forked: it may start threads.
     measure = measure_for(config.batch_gpu, items.packed, device)
     settings = select(LoopSettings, config)

@@ -12,14 +12,21 @@ from torch import nn
 
 from sg3flow.addresses import without_secrets
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints.restricted_unpickler import describe
 from sg3flow.errors import CheckpointError, ConfigError, listed
 from sg3flow.files import write_json
-from sg3flow.networks import StyleGAN2Generator
 from sg3flow.training.assembly import (
     NetworkSettings,
     Parts,
     discriminator_kwargs,
     generator_kwargs,
+)
+from sg3flow.training.checkpoint_fit import (
+    ONLY_IN_CHECKPOINT,
+    architecture_message,
+    facts,
+    facts_of,
+    misfit_message,
 )
 
 # Constructor arguments of G and of D.
@@ -27,10 +34,6 @@ Architecture = tuple[dict[str, Any], dict[str, Any]]
 
 _PRECISION = ("num_fp16_res", "conv_clamp")
 _MAX_LISTED = 4
-_ADVICE = (
-    "use --resume-partial to take the tensors that fit, or --resume-arch to take the architecture "
-    "of the checkpoint"
-)
 # Buffers that the architecture defines; they are not learned.
 _FIXED = ("up_filter", "down_filter", "resample_filter")
 # The rounding error of a filter that was stored in half precision.
@@ -68,6 +71,19 @@ def check_transfer(settings: TransferSettings, freezed: int, resolution: int) ->
         raise ConfigError(
             f"train.freezed must be from 0 to {layers}, the layers of D before its last block at "
             f"{resolution} pixels, not {freezed}"
+        )
+
+
+def check_cbase(cbase: int, resolution: int) -> None:
+    """Check that every layer of networks for ``resolution`` pixels has a channel.
+
+    Raises:
+        ConfigError: ``cbase`` is too small; the first block of D has cbase / resolution channels.
+    """
+    if cbase < resolution:
+        raise ConfigError(
+            f"train.cbase is {cbase}, and layers of {resolution} pixels would have no channels; it "
+            f"must be at least {resolution} (default 32768)"
         )
 
 
@@ -125,27 +141,56 @@ def architecture_of(
         resolution, channels, c_dim: of the packed set.
 
     Raises:
-        CheckpointError: resolution, channels or labels differ from the packed set, or the
-            checkpoint lacks a network that is needed.
-        ConfigError: G belongs to another family than ``cfg``; the message names it.
+        CheckpointError: resolution, channels or labels differ from the packed set, G belongs to
+            another family than ``cfg``, or the checkpoint lacks a network that is needed.
+        ConfigError: the checkpoint has no D, and ``cbase`` is too small.
     """
     source = without_secrets(transfer.resume)
-    members = _members(networks, source, transfer.resume_partial)
     sizes = {"resolution": resolution, "channels": channels, "c_dim": c_dim}
     G_kwargs = generator_kwargs(settings, **sizes)
     D_kwargs = discriminator_kwargs(settings, **sizes)
+    ours = {
+        "G": facts(G_kwargs, settings.cfg, settings.map_depth),
+        "D": facts(D_kwargs),
+    }
+    members = _members(networks)
+    theirs = {n: facts_of(members[n]) for n in ours if members[n] is not None}
+    if problem := architecture_message(source, theirs, ours):
+        raise CheckpointError(problem)
+    _check_complete(networks, source, transfer.resume_partial)
     if members["G"] is not None:
-        _check_family(members["G"], settings.cfg, source)
-        stored = _stored_kwargs(members["G"], "G", G_kwargs, source)
+        stored = copy.deepcopy(cast(Any, members["G"]).init_kwargs)
         G_kwargs = _with_settings(stored, G_kwargs, (*_PRECISION, "magnitude_ema_beta"))
-    if members["D"] is not None:
-        stored = _stored_kwargs(members["D"], "D", D_kwargs, source)
+    if members["D"] is None:
+        check_cbase(settings.cbase, resolution)
+    else:
+        stored = copy.deepcopy(cast(Any, members["D"]).init_kwargs)
         for part in ("block_kwargs", "epilogue_kwargs"):
             D_kwargs[part] = {**(stored.get(part) or {}), **D_kwargs[part]}
         D_kwargs = _with_settings(
             stored, D_kwargs, (*_PRECISION, "block_kwargs", "epilogue_kwargs")
         )
     return G_kwargs, D_kwargs
+
+
+def check_training_set(networks: Networks, source: str) -> None:
+    """Check that a snapshot of this project describes the images of its own networks.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    network: Any = networks.G_ema
+    if networks.progress is None or network is None:  # only our snapshots have it
+        return
+    kwargs, described = network.init_kwargs, networks.training_set or {}
+    names = {"resolution": "img_resolution", "channels": "img_channels", "label_dim": "c_dim"}
+    for name, argument in names.items():
+        if name in described and described[name] != kwargs[argument]:
+            raise CheckpointError(
+                f"{without_secrets(source)} contradicts itself: {name} of its training set is "
+                f"{describe(described[name])} and {argument} of its networks {kwargs[argument]}; "
+                "use another snapshot"
+            )
 
 
 def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> str:
@@ -164,36 +209,32 @@ def transfer(parts: Parts, networks: Networks, source: str, partial: bool) -> st
             tensor fits. Then nothing has changed.
     """
     source = without_secrets(source)
-    members = _members(networks, source, partial)
+    members = _members(networks)
     targets = {"G": parts.G, "D": parts.D, "G_ema": parts.G_ema}
     pairs = {name: (targets[name], other) for name, other in members.items() if other is not None}
     misfits = {name: _misfits(*pair) for name, pair in pairs.items()}
-    if not partial and any(misfits.values()):
-        raise CheckpointError(_misfit_message(source, targets, misfits))
-    if not any(_learned(*pair) - set(misfits[name]) for name, pair in pairs.items()):
-        raise CheckpointError(
-            f"no weight of {source} fits this architecture, so the training would start from "
-            "scratch; use the cfg of that checkpoint, --resume-arch, or no --resume"
-        )
+    some_fit = any(_learned(*pair) - set(misfits[name]) for name, pair in pairs.items())
+    if not some_fit or (any(misfits.values()) and not partial):
+        raise CheckpointError(misfit_message(source, pairs, misfits, some_fit))
+    _check_complete(networks, source, partial)
     for name, (network, other) in pairs.items():
         _copy_weights(network, other, skipped=misfits[name])
     return _report(source, networks, targets, misfits)
 
 
-def _members(networks: Networks, source: str, partial: bool) -> dict[str, nn.Module | None]:
-    """G, D and G_ema of a checkpoint; with ``partial``, G and G_ema may replace each other."""
-    found = {"G": networks.G, "D": networks.D, "G_ema": networks.G_ema}
-    missing = [name for name, network in found.items() if network is None]
+def _members(networks: Networks) -> dict[str, nn.Module | None]:
+    """G, D and G_ema of a checkpoint; G and G_ema replace each other."""
+    G, G_ema = networks.G, networks.G_ema
+    return {"G": G_ema if G is None else G, "D": networks.D, "G_ema": G if G_ema is None else G_ema}
+
+
+def _check_complete(networks: Networks, source: str, partial: bool) -> None:
+    missing = [name for name in ("G", "D", "G_ema") if getattr(networks, name) is None]
     if missing and not partial:
         raise CheckpointError(
             f"{source} has no {' and no '.join(missing)}, and --resume needs a complete snapshot; "
             "use --resume-partial to take the networks it has (G from G_ema, a new D)"
         )
-    if networks.G is None:
-        found["G"] = networks.G_ema
-    if networks.G_ema is None:
-        found["G_ema"] = networks.G
-    return found
 
 
 def _misfits(network: nn.Module, other: nn.Module) -> dict[str, str]:
@@ -213,7 +254,7 @@ def _misfits(network: nn.Module, other: nn.Module) -> dict[str, str]:
             misfits[name] = "other filter taps in the checkpoint"
         elif owner in rescaled and kind in ("weight", "bias"):
             misfits[name] = "another gain in the checkpoint"
-    return misfits | {n: "only in the checkpoint" for n in found if n not in wanted}
+    return misfits | {n: ONLY_IN_CHECKPOINT for n in found if n not in wanted}
 
 
 def _gains(module: nn.Module) -> tuple[float, ...]:
@@ -240,25 +281,6 @@ def _copy_weights(network: nn.Module, other: nn.Module, skipped: Mapping[str, st
             tensor.copy_(found[name])
 
 
-def _misfit_message(
-    source: str, targets: Mapping[str, nn.Module], misfits: Mapping[str, Mapping[str, str]]
-) -> str:
-    counts = ", ".join(
-        f"{len(wrong)} tensors of {name} ({len(targets[name].state_dict())} in all)"
-        for name, wrong in misfits.items()
-        if wrong
-    )
-    # G_ema has the architecture of G: its list would repeat that of G.
-    shown = [name for name in ("G", "D") if misfits[name]] or ["G_ema"]
-    examples = "; ".join(
-        listed(
-            (f"{name}.{tensor}: {reason}" for tensor, reason in misfits[name].items()), _MAX_LISTED
-        )
-        for name in shown
-    )
-    return f"{source} does not fit this architecture: {counts} differ: {examples}; {_ADVICE}"
-
-
 def _report(
     source: str,
     networks: Networks,
@@ -279,36 +301,6 @@ def _report(
             line += f"; initialized: {listed(left, _MAX_LISTED)}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _check_family(G: nn.Module, cfg: str, source: str) -> None:
-    found = "stylegan2"
-    if not isinstance(G, StyleGAN2Generator):
-        is_r = cast(Any, G).init_kwargs.get("conv_kernel", 3) == 1
-        found = "stylegan3-r" if is_r else "stylegan3-t"
-    if found != cfg:
-        raise ConfigError(
-            f"{source} holds a {found} generator and train.cfg is {cfg}; use --cfg {found}"
-        )
-
-
-def _stored_kwargs(
-    network: nn.Module, name: str, wanted: Mapping[str, Any], source: str
-) -> dict[str, Any]:
-    """The constructor arguments of a checkpoint's network, checked against the packed set."""
-    stored: dict[str, Any] = copy.deepcopy(cast(Any, network).init_kwargs)
-    meanings = {
-        "img_resolution": "images of {} pixels",
-        "img_channels": "images of {} channels",
-        "c_dim": "{} classes (0: no labels)",
-    }
-    for key, meaning in meanings.items():
-        if stored[key] != wanted[key]:
-            raise CheckpointError(
-                f"{name} of {source} was trained on {meaning.format(stored[key])} and this "
-                f"training has {meaning.format(wanted[key])}; --resume-arch needs equal ones"
-            )
-    return stored
 
 
 def _with_settings(

@@ -4,13 +4,16 @@ The variable TEST_WITHIN_A_STEP is `STEP RANK EVENT`: the step, the process and 
 
 killed: the process is killed;
 stopped: it gets a SIGTERM;
+interrupted: it gets a SIGINT;
+computes: it computes for an hour without running Python code;
 stops-launcher: its launcher gets a SIGTERM;
 waits: it waits for a signal from the reader of its output.
 
-After each event but the first, the step continues when a SIGTERM has arrived, so the test knows how
-far the training gets.
+After each other event, the step continues when the signal has arrived (with `waits`, a SIGTERM), so
+the test knows how far the training gets.
 """
 
+import hashlib
 import os
 import signal
 import sys
@@ -35,17 +38,21 @@ def _watch_steps() -> None:
 
 
 def _happen() -> None:
-    heed, came = signal.getsignal(signal.SIGTERM), False
+    if EVENT == "computes":
+        print(f"within step {WHEN}: {EVENT}", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    awaited = signal.SIGINT if EVENT == "interrupted" else signal.SIGTERM
+    heed, came = signal.getsignal(awaited), False
 
     def note(number, frame):
         nonlocal came
         heed(number, frame)
         came = True
 
-    signal.signal(signal.SIGTERM, note)
+    signal.signal(awaited, note)
     print(f"within step {WHEN}: {EVENT}", flush=True)
     if EVENT != "waits":
-        number = signal.SIGKILL if EVENT == "killed" else signal.SIGTERM
+        number = signal.SIGKILL if EVENT == "killed" else awaited
         os.kill(os.getppid() if EVENT == "stops-launcher" else os.getpid(), number)
     while not came:
         time.sleep(0.01)
