@@ -199,6 +199,18 @@ def test_numbers_and_names_in_csv(raw, tmp_path, fields, numbers, names):
     assert classes(packed) == numbers and packed.class_names == names
 
 
+def test_texts_in_parquet_follow_the_rules_of_csv(table, tmp_path):
+    packed = pack(table(["10", "2", "2"]), tmp_path / "numbers")
+    assert classes(packed) == [10, 2, 2] and packed.class_names is None
+    packed = pack(table(["dog", "cat", "dog"]), tmp_path / "names")
+    assert classes(packed) == [1, 0, 1] and packed.class_names == ["cat", "dog"]
+    for odd in ("-1", "0.5", "1.0"):
+        with pytest.raises(DataError, match=rf"must be all class numbers .* has {odd};"):
+            pack(table([odd, "0", "1"]), tmp_path / "odd")
+    with pytest.raises(DataError, match=r"row 0+1-b\.png of .* name 'cat', but row 0+-a\.png the"):
+        pack(table(["0", "cat", "1"]), tmp_path / "mixed")
+
+
 def test_decimals_in_parquet(table, tmp_path):
     """DuckDB writes 1.5, and sums of whole numbers, as decimals."""
     whole = [Decimal(1), Decimal(0), Decimal(2)]

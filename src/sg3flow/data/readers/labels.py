@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -312,18 +312,32 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _classes(path: Path, rows: Mapping[str, _CsvRow]) -> LabelsFile:
-    """Class numbers, or names, but not both; as in Parquet, -1, 0.5 and "" are no classes."""
     fields = {name: row.fields[0] for name, row in rows.items()}
-    number = next((name for name, field in fields.items() if _NUMBER.fullmatch(field)), None)
+    return text_classes(path, fields, lambda name: f"line {rows[name].line}")
+
+
+def text_classes(
+    path: Path, fields: Mapping[str, str | None], place: Callable[[str], str]
+) -> LabelsFile:
+    """Class numbers, or names, but not both; -1, 0.5, "" and a missing text are no classes.
+
+    Args:
+        place: names where the label of an image is, for messages.
+
+    Raises:
+        DataError: there are names and numbers.
+    """
+    texts = {name: field for name, field in fields.items() if field}
+    number = next((name for name, field in texts.items() if _NUMBER.fullmatch(field)), None)
     if number is None:
-        return named_classes(path, fields)
-    text = next((n for n, field in fields.items() if field and not _NUMBER.fullmatch(field)), None)
+        return _named_classes(path, fields)
+    text = next((name for name, field in texts.items() if not _NUMBER.fullmatch(field)), None)
     if text is not None:
         raise DataError(
-            f"line {rows[text].line} of {path} has the class name '{fields[text][:60]}', but line "
-            f"{rows[number].line} the number {fields[number][:60]}; give only names or only numbers"
+            f"{place(text)} of {path} has the class name '{texts[text][:60]}', but {place(number)} "
+            f"the number {texts[number][:60]}; give only names or only numbers"
         )
-    return LabelsFile(path, {name: _number(field) for name, field in fields.items()})
+    return LabelsFile(path, {name: field and _number(field) for name, field in fields.items()})
 
 
 def _number(field: str) -> Any:
@@ -333,7 +347,7 @@ def _number(field: str) -> Any:
     return float(field) if "." in field or "e" in field.lower() else field
 
 
-def named_classes(path: Path, texts: Mapping[str, Any]) -> LabelsFile:
+def _named_classes(path: Path, texts: Mapping[str, Any]) -> LabelsFile:
     """Number class names in alphabetical order; an empty or missing name stays as it is."""
     names = sorted({text for text in texts.values() if text})
     numbers = {text: number for number, text in enumerate(names)}

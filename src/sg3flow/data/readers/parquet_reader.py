@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sg3flow.data.readers.labels import LabelsFile, named_classes
+from sg3flow.data.readers.labels import LabelsFile, text_classes
 from sg3flow.data.readers.storage import check_entry_size, check_has_rows, is_hidden
 from sg3flow.errors import DataError, nearest
 
@@ -100,14 +100,14 @@ def parquet_files(path: Path) -> list[Path]:
 def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
     """Read a column of labels.
 
-    Labels are class numbers, with the names that the file gives them, vectors, or texts, which
-    become classes in alphabetical order.
+    Labels are class numbers, with the names that the file gives them, vectors, or texts with the
+    same meaning as in a CSV file: numbers, or names, which become classes in alphabetical order.
 
     Args:
         column: its name; empty: ``label`` or ``labels``, if present.
 
     Raises:
-        DataError: there is no such column.
+        DataError: there is no such column, or it has names and numbers.
     """
     columns = _schema(storage.files[0]).names
     if column and column not in columns:
@@ -120,7 +120,7 @@ def parquet_labels(storage: ParquetStorage, column: str) -> LabelsFile:
     by_file = {file: _column(file, column) for file in storage.files}
     labels = {name: by_file[file][row] for name, file, row in storage.rows()}
     if any(isinstance(label, str) for label in labels.values()):
-        return named_classes(storage.path, labels)
+        return text_classes(storage.path, labels, lambda name: f"row {name}")
     return LabelsFile(storage.path, labels, _class_names(storage.files[0], column))
 
 
