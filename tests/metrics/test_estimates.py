@@ -18,8 +18,8 @@ from sg3flow.metrics.estimates import (
     mean_estimate,
     ratio_estimate,
 )
+from sg3flow.metrics.feature_collector import path_length
 from sg3flow.metrics.features.inception import inception_score
-from sg3flow.metrics.path_length import path_length
 
 
 def test_mean_and_ratio():
