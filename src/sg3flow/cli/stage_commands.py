@@ -392,7 +392,7 @@ def best(
     outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
 ) -> None:
     """Render all outputs of the stage from the best snapshot of a run."""
-    from sg3flow.rendering.best_renders import render_best
+    from sg3flow.rendering.outputs import render_best
     from sg3flow.tracking.upload_process import tracked_stage
 
     with tracked_stage("render", config, training_run=run) as tracking:
