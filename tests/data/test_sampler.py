@@ -22,9 +22,12 @@ def test_every_item_comes_about_as_often_and_not_too_soon_again():
     n = 100
     items = take(50 * n, num_items=n, seed=1)
     last: dict[int, int] = {}
+    gaps = set()
     for position, item in enumerate(items):
-        assert position - last.get(item, -n) > n // 2
+        gaps.add(position - last.get(item, -n))
         last[item] = position
+    # A place is swapped with one at most n/2 - 1 behind it, which is next n places later.
+    assert min(gaps) == n // 2 + 1
     counts = [items.count(i) for i in range(n)]
     assert min(counts) > 35 and max(counts) < 65
     assert items[:n] != items[n : 2 * n] and take(10, num_items=n, seed=2) != items[:10]

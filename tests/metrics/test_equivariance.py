@@ -1,10 +1,13 @@
 import math
+from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics import eqr, eqt, psnr
+from sg3flow.metrics import eqr, eqt, pseudo, psnr, rot
+from sg3flow.metrics.equivariance import equivariance, motion_errors, random_motions
 
 SIZE = 32
 
@@ -50,6 +53,40 @@ def test_psnr_in_closed_form():
     # An error of 0.02 everywhere, of a range of 2.
     assert psnr(0.02**2 * 7, 7) == pytest.approx(40)
     assert psnr(0.0, 7) == pytest.approx(10 * math.log10(4) + 46 * 10 * math.log10(2))
+
+
+def test_the_error_in_decibels_is_that_of_the_mean():
+    errors = np.array([[1.0, 10], [2, 10], [3, 10], [6, 10]])
+    found = equivariance(errors)
+    assert found.value == pytest.approx(10 * math.log10(4 / 0.3))
+    # d(10 log10 m) = 10 / ln 10 dm / m, for a mean of 0.3 with a standard error of 0.108
+    error = errors[:, 0].std(ddof=1) / 10 / 2
+    assert found.standard_error == pytest.approx(10 / math.log(10) * error / 0.3)
+
+
+def test_motions_are_uniform_in_their_range():
+    for kind, reach, size in (("eqt_int", 1 / 8, 2), ("eqt_frac", 1 / 8, 2), ("eqr", math.pi, 1)):
+        motions = np.array(list(islice(random_motions(kind, 0), 400)))
+        assert motions.shape == (400, size)
+        assert abs(motions).max() == pytest.approx(reach, rel=0.02)
+        assert motions.std(axis=0) == pytest.approx(np.full(size, reach / math.sqrt(3)), rel=0.1)
+
+
+def test_only_samples_in_view_count():
+    motions = iter([(0.125, -0.0625), (0.03125, 0.0)])
+    errors = motion_errors(Waves(noise=0.1), "eqt_int", inputs(8), motions)
+    samples = 4 * np.array([28 * 30, 31 * 32])  # four images in a batch
+    assert errors[:, 1].tolist() == samples.tolist()
+    assert errors[:, 0] / samples == pytest.approx([2 * 0.1**2] * 2, rel=0.1)
+
+
+def test_rotations_count_what_both_sides_define():
+    """The image that is turned, and the one that is only filtered."""
+    (found,) = motion_errors(Waves(), "eqr", inputs(4), iter([(math.pi / 4,)]))
+    images = torch.zeros(1, 1, SIZE, SIZE)
+    turned, filtered = (f(images, math.pi / 4)[1].sum() for f in (rot, pseudo))
+    both = (rot(images, math.pi / 4)[1] * pseudo(images, math.pi / 4)[1]).sum()
+    assert found[1] == 4 * float(both) and both < min(turned, filtered)
 
 
 def test_an_equivariant_generator_scores_high():

@@ -6,6 +6,9 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.distances import (
     FeatureStats,
     RunningStats,
+    _factor,
+    _quick_distance,
+    _without,
     frechet_distance,
     frechet_estimate,
     kernel_distance,
@@ -65,6 +68,7 @@ def test_the_error_of_a_frechet_distance_is_its_scatter(shift):
 
 
 @pytest.mark.parametrize("size", [100, 300])
+@pytest.mark.medium
 def test_the_error_of_a_kernel_distance_is_its_scatter(size):
     real = np.random.RandomState(99).randn(300, 6)
     scatter, told = scatter_and_told(
@@ -86,6 +90,33 @@ def test_estimates_have_the_values_of_the_plain_functions():
     assert frechet_estimate(b[:19], reference).standard_error is None
 
 
+def stats_of(features):
+    running = RunningStats(features.shape[1])
+    running.add(features)
+    return running.result()
+
+
+def test_a_block_is_left_out_of_statistics_exactly():
+    features = np.random.RandomState(0).randn(90, 5) + np.arange(90)[:, None] / 30
+    found = _without(stats_of(features), stats_of(features[:20]))
+    rest = stats_of(features[20:])
+    assert found.count == 70
+    np.testing.assert_allclose(found.mean, rest.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.cov, rest.cov, rtol=1e-12)
+    merged = RunningStats(5)
+    for part in (features[:20], features[20:]):
+        merged.merge(stats_of(part))
+    np.testing.assert_allclose(merged.result().cov, np.cov(features.T, bias=True), rtol=1e-12)
+    assert merged.result().count == 90
+
+
+def test_the_distance_for_errors_is_the_distance():
+    random = np.random.RandomState(0)
+    a, b = (stats_of(random.randn(80, 5) @ random.randn(5, 5) + shift) for shift in (0, 1))
+    exact = frechet_distance(a.mean, a.cov, b.mean, b.cov)
+    assert _quick_distance(a, b, _factor(b.cov)) == pytest.approx(exact, rel=1e-10)
+
+
 def test_singular_covariances_keep_their_error():
     random = np.random.RandomState(0)
     features = random.randn(30, 64).astype(np.float32)  # fewer than features
@@ -103,6 +134,19 @@ def test_inception_score_in_closed_form():
     assert inception_score(torch.full((40, 4), 0.25)).value == pytest.approx(1)
     with pytest.raises(MetricError, match="at least 10 images"):
         inception_score(sure[:9])
+
+
+def test_inception_score_is_the_exponential_of_a_divergence():
+    """In each split exp of the mean KL(p(y|x) || p(y)) (Salimans et al. 2016)."""
+    p = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)).softmax(dim=1).double()
+    scores = []
+    for part in p.split(4):  # 10 splits
+        marginal = part.mean(dim=0)
+        divergence = [(row * (row / marginal).log()).sum() for row in part]
+        scores.append(float(torch.stack(divergence).mean().exp()))
+    found = inception_score(p)
+    assert found.value == pytest.approx(np.mean(scores), rel=1e-12)
+    assert found.standard_error == pytest.approx(mean_estimate(scores).standard_error, rel=1e-9)
 
 
 def test_path_length_leaves_out_the_tails():

@@ -34,6 +34,23 @@ def test_seed_decides_the_subsets():
     assert kernel_distance(a, b, 3, 20, seed=1) != kernel_distance(a, b, 3, 20, seed=2)
 
 
+def test_subsets_are_drawn_from_the_whole_of_both_sets():
+    features = np.sort(np.random.RandomState(0).randn(60, 1), axis=0)
+    # The first halves of sorted sets are far from the whole; random halves are not.
+    half = abs(kernel_distance(features[:30], features, 1, 60, seed=0))
+    assert abs(kernel_distance(features, features, 40, 30, seed=0)) < half / 4
+
+
+def test_the_distance_is_a_mean_over_subsets():
+    random = np.random.RandomState(0)
+    a, b = random.randn(60, 4), random.randn(60, 4) + 0.3
+    scatter = [
+        np.std([kernel_distance(a, b, subsets, 10, seed) for seed in range(20)])
+        for subsets in (1, 25)
+    ]
+    assert 3 < scatter[0] / scatter[1] < 8  # the root of 25
+
+
 def test_refuses_what_it_cannot_compare():
     with pytest.raises(MetricError, match="two sets of features"):
         kernel_distance(np.zeros((5, 3)), np.zeros((5, 4)), 1, 5, seed=0)

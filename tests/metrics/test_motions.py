@@ -75,6 +75,23 @@ def test_rotation_follows_a_smooth_picture(angle):
     assert largest_error(moved, mask, wave(48, angle=angle)) < 0.02
 
 
+def test_fractional_shifts_keep_a_constant_picture():
+    moved, mask = frac_shift(torch.full((1, 1, 16, 16), 3.0), 0.03, -0.07)
+    assert torch.allclose(moved[mask == 1], torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -0.4])
+def test_pseudo_rotation_has_the_filter_of_the_rotation_back(angle):
+    x = torch.zeros(1, 1, 33, 33)
+    x[..., 16, 16] = 1
+    cos, sin = math.cos(angle), math.sin(angle)
+    back = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    filtered, mask = pseudo(x, angle)
+    taps = lowpass_for(back, 1).float()
+    assert torch.allclose(filtered[0, 0, 11:22, 11:22], taps, atol=1e-6)
+    assert mask.sum() == 23**2  # 5 pixels at each edge would need some of outside
+
+
 def test_pseudo_rotation_passes_a_smooth_picture():
     filtered, mask = pseudo(wave(48), 0.9)
     assert largest_error(filtered, mask, wave(48)) < 0.02
@@ -86,3 +103,30 @@ def test_every_phase_of_the_filter_keeps_the_mean(up, size):
     assert taps.shape == (size, size)
     sums = [taps[i::up, j::up].sum() for i in range(up) for j in range(up)]
     assert torch.stack(sums).numpy() == pytest.approx(1 / up**2)
+
+
+def test_the_filter_of_a_motion_is_two_sincs_and_two_windows_convolved():
+    """Each pair is of the grid and of the turned grid; summed up directly for some taps."""
+    angle, line = 0.6, np.arange(-64, 64.0)
+    matrix = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+    y, x = np.meshgrid(line, line, indexing="ij")
+
+    def sinc(x, y):
+        return np.sinc(x) * np.sinc(y)
+
+    def window(x, y):
+        near = (abs(x) < 3) & (abs(y) < 3)
+        return np.sinc(x / 3) * np.sinc(y / 3) * near
+
+    def convolved(function, at):
+        dx, dy = ((at[i] - (x, y)[i] + 64) % 128 - 64 for i in (0, 1))  # a circular convolution
+        (a, b), (c, d) = matrix
+        return float((function(x, y) * function(a * dx + b * dy, c * dx + d * dy)).sum())
+
+    taps = lowpass_for(torch.tensor(matrix, dtype=torch.float64), 1)
+    middle = len(taps) // 2
+    for at in ((1, 0), (0, 2), (2, -1), (-3, 1), (4, 4)):
+        ideal = convolved(sinc, at) * convolved(window, at)
+        center = convolved(sinc, (0, 0)) * convolved(window, (0, 0))
+        ratio = float(taps[middle + at[1], middle + at[0]] / taps[middle, middle])
+        assert ratio == pytest.approx(ideal / center, rel=1e-6, abs=1e-9)

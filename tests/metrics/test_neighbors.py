@@ -75,6 +75,15 @@ def test_errors_are_as_large_as_the_scatter(estimates):
     assert few[0].standard_error is not None and few[1].standard_error is None
 
 
+def test_memorization_on_a_line():
+    real = torch.tensor([[0.0], [2], [4], [8]])  # distances to the nearest other one: 2, 2, 2, 4
+    gen = torch.tensor([[1.0], [4.5], [13]])  # to the nearest real one: 1, 0.5, 5
+    found = memorization(real, gen, num_pairs=2)
+    assert found.authentic.value == pytest.approx(1 / 3)  # 5 is more than 4
+    assert found.distance.value == pytest.approx((1 + 0.5 + 5) / 3 / 2.5)
+    assert [(pair.generated, pair.training) for pair in found.closest] == [(1, 2), (0, 0)]
+
+
 def test_copies_are_found_out():
     real = cloud(300, 0)
     gen = cloud(100, 1)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -29,6 +31,7 @@ def test_zero_for_equal_sets_and_larger_the_more_they_differ(draw_faces, blur):
     assert 0 < soft < softer and 0 < others < softer
 
 
+@pytest.mark.medium
 def test_error_and_seed(draw_faces):
     a, b = draw_faces(60, seed=0), draw_faces(60, seed=1)
     found = distance(a, b)
@@ -66,6 +69,29 @@ def test_sets_of_different_size_meet_at_their_quantiles():
     assert _quantiles(x, 10)[:, 0].tolist() == [4.5 + 10 * i for i in range(10)]
     many, few = torch.arange(100.0)[:, None], torch.arange(4.5, 100, 10)[:, None]
     assert _sorted_difference(many[torch.randperm(100)], few + 2).item() == pytest.approx(2)
+
+
+def test_distance_of_known_patches_in_closed_form():
+    """A set of bright and of dark patches to one of flat patches, on two levels.
+
+    Normalized, the values of a patch are all 1 or all -1, so a projection on a unit vector d is
+    plus or minus the sum of d, and the flat patches project to 0. The sum is about N(0, 1).
+    """
+    signs = torch.tensor([1.0, -1.0]).repeat(8)[:, None].expand(16, 147).flatten()
+    scattered = signs.repeat(2)[None].repeat(12, 1) * 7 + 50
+    flat = torch.full_like(scattered, 90)
+    found = sliced_wasserstein(scattered, flat, 2, seed=0, device=CPU).value
+    assert found == pytest.approx(1000 * math.sqrt(2 / math.pi), rel=0.1)
+
+
+def test_brightness_and_contrast_of_a_set_do_not_count():
+    random = torch.Generator().manual_seed(0)
+    patches = torch.rand(12, 16, 3, 49, generator=random) * torch.tensor([1.0, 5, 20])[:, None]
+    other = patches * torch.tensor([3.0, 1, 0.5])[:, None] + torch.tensor([0.0, 50, -9])[:, None]
+    a, b = (x.flatten(1)[torch.randperm(12, generator=random)] for x in (patches, other))
+    assert sliced_wasserstein(a, b, 1, seed=0, device=CPU).value < 0.1
+    x = torch.randn(30, 4, generator=random)
+    assert _sorted_difference(x, x.flip(0) + 2).tolist() == pytest.approx([2] * 4)
 
 
 def test_sizes_without_a_pyramid_are_refused():

@@ -84,6 +84,15 @@ def test_paths_have_their_length(network, heads, tiny_generator):
     assert torch.allclose(lpips(*pictures).double() / 1e-6, found, rtol=0.1)
 
 
+def test_both_ends_of_a_path_have_the_label(network, heads, tiny_generator):
+    G = tiny_generator(c_dim=3)
+    z, labels = torch.randn(3, G.z_dim, generator=torch.Generator().manual_seed(0)), []
+    mapping = G.mapping.forward
+    G.mapping.forward = lambda z, c: mapping(z, labels.append(c) or c)
+    list(path_lengths(G, Lpips(network, heads, CPU), iter([(z, z.flip(0), torch.eye(3))])))
+    assert len(labels) == 2 and all(torch.equal(c, torch.eye(3)) for c in labels)
+
+
 def test_values_that_are_not_finite_are_told(network, heads, tiny_generator):
     G = tiny_generator()
     for parameter in G.synthesis.parameters():

@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
 import torch
 
 from sg3flow.networks import Discriminator
+from sg3flow.networks.discriminator import DiscriminatorBlock, DiscriminatorEpilogue
 from sg3flow.networks.layers import minibatch_std
 
 SMALL = {"channel_base": 256, "channel_max": 16}
@@ -61,6 +63,51 @@ def test_group_may_be_the_batch_or_be_cut_to_it():
     assert torch.equal(whole, minibatch_std(x, group_size=4, num_channels=1))
     with pytest.raises(ValueError, match="do not divide into groups of 2"):
         minibatch_std(x, group_size=2, num_channels=1)
+
+
+def test_channels_of_the_minibatch_deviation_are_parts_of_the_features():
+    x = torch.randn(4, 6, 2, 2)
+    y = minibatch_std(x, group_size=4, num_channels=2)
+    deviation = (x.var(dim=0, unbiased=False) + 1e-8).sqrt()
+    for channel, part in enumerate((deviation[:3], deviation[3:])):
+        torch.testing.assert_close(y[:, 6 + channel], part.mean().expand(4, 2, 2))
+
+
+def test_a_block_is_the_mean_of_two_branches():
+    """Each of its branches is scaled by the root of a half, so that the sum keeps its power."""
+    torch.manual_seed(0)
+    block = DiscriminatorBlock(4, 4, 6, 3, first_layer=0, use_fp16=False, conv_clamp=256)
+    x = torch.randn(2, 4, 8, 8)
+    expected = (block.conv1(block.conv0(x)) + block.skip(x)) * math.sqrt(0.5)
+    assert expected.shape == (2, 6, 4, 4)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_the_last_block_projects_on_the_label():
+    """Deviations of the batch, two layers, and the product with the embedded label."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 4, 4)
+    last = DiscriminatorEpilogue(6, cmap_dim=5, conv_clamp=256, mbstd_group_size=2)
+    assert (last.conv.activation, last.fc.activation, last.out.activation) == (
+        "lrelu", "lrelu", "linear"
+    )  # fmt: skip
+    features = last.out(last.fc(last.conv(minibatch_std(x, 2, 1)).flatten(1)))
+    cmap = torch.randn(4, 5)
+    expected = (features * cmap).sum(dim=1, keepdim=True) / math.sqrt(5)
+    torch.testing.assert_close(last(x, cmap), expected)
+    torch.testing.assert_close(last(x, None), features)
+
+
+def test_the_label_enters_by_eight_layers_of_its_own():
+    D = build(3)
+    assert (D.mapping.num_layers, D.mapping.w_dim, D.b4.cmap_dim) == (8, 16, 16)
+    small = Discriminator(3, 32, 3, channel_base=64, channel_max=32)
+    assert small.mapping.w_dim == 16  # the channels at 4x4
+    img, c = torch.randn(4, 3, 32, 32), torch.eye(4)[:, :3]
+    x = img
+    for res in D.resolutions:
+        x = D.get_submodule(f"b{res}")(x)
+    torch.testing.assert_close(D(img, c), D.b4(x, D.mapping(None, c)))
 
 
 def test_wrong_inputs_are_worded():

@@ -88,6 +88,9 @@ def test_frequencies_are_uniform_on_the_disc(small_generator):
     for part in (0.25, 0.5, 0.75):
         share = float((radii < 2 * math.sqrt(part)).float().mean())
         assert share == pytest.approx(part, abs=0.04)
+    phases = G.synthesis.input.phases  # uniform in half a turn to either side
+    assert float(phases.abs().max()) <= 0.5 and abs(float(phases.mean())) < 0.03
+    assert float(phases.std()) == pytest.approx(1 / math.sqrt(12), abs=0.01)
 
 
 def test_half_precision_layers_follow_the_schedule(small_generator):

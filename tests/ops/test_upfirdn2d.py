@@ -116,6 +116,17 @@ def test_wrappers_keep_a_constant_image():
         torch.testing.assert_close(inside, torch.ones_like(inside))
 
 
+def test_filters_keep_the_place_of_what_they_filter():
+    """An odd filter is centered; of an even one, one tap more reaches to the right."""
+    x = torch.zeros(1, 1, 7, 7)
+    x[..., 3, 3] = 1
+    cases = {(1.0, 2, 4): [0, 0, 1, 2, 4, 0, 0], (1.0, 2, 4, 8): [0, 0, 1, 2, 4, 8, 0]}
+    for taps, expected in cases.items():
+        across, along = torch.tensor([taps]), torch.tensor(taps)[:, None].contiguous()
+        assert filter2d(x, across)[0, 0, 3].tolist() == pytest.approx(expected, abs=1e-5)
+        assert filter2d(x, along)[0, 0, :, 3].tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_setup_filter():
     short = setup_filter([1, 3, 3, 1])
     assert short.shape == (4, 4)

@@ -136,6 +136,7 @@ def check_evaluated(run_folder: Path):
     assert len([p for p in images if "render~grid" in p and p.endswith(".png")]) == 1
 
 
+@pytest.mark.medium
 def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
     with pytest.raises(TrainingMissingError, match="a-run is not on the server yet"):
         Uploader(evaluated).send()

@@ -8,7 +8,7 @@ import torch
 
 from sg3flow.errors import ConfigError
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
-from sg3flow.networks.augment_geometry import sample_bilinear
+from sg3flow.networks.augment_geometry import RandomParameters, sample_bilinear
 
 BLIT = ("xflip", "rotate90", "xint")
 GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -108,6 +108,8 @@ def test_integer_shifts_move_whole_pixels_and_reflect(x):
     y = AugmentPipe(xint=1)(x, 1.0)  # 0.125 of 24 pixels: 3 to the right and down
     assert torch.allclose(y[..., 3:, 3:], x[..., :-3, :-3], atol=1e-5)
     assert torch.allclose(y[..., 3:, :3], x[..., :-3, 1:4].flip(3), atol=1e-5)
+    y = AugmentPipe(xint=1)(x, 0.9)  # 2.4 pixels, rounded
+    assert torch.allclose(y[..., 2:, 2:], x[..., :-2, :-2], atol=1e-5)
 
 
 def test_an_isotropic_scale_of_2_keeps_the_center():
@@ -116,8 +118,113 @@ def test_an_isotropic_scale_of_2_keeps_the_center():
     assert torch.allclose(y[..., 4:-4], smooth[..., 4:-4] / 2, atol=2e-2)
 
 
+STD = 0.5 + math.erf(1) / 2  # the percentile at which a normal value is its std
+
+
+@pytest.fixture
+def ramp():
+    """As high as the distance from the center of 24 pixels, to the right: slope 1."""
+    return (torch.arange(24) - 11.5).expand(1, 3, 24, 24).clone()
+
+
+def middle(image):
+    return image[..., 6:-6, 6:-6]
+
+
+def test_an_anisotropic_scale_widens_and_flattens(ramp):
+    y = AugmentPipe(aniso=1, aniso_std=0.5)(ramp, STD)  # 2^0.5 times as wide
+    assert torch.allclose(middle(y), middle(ramp) / 2**0.5, atol=0.05)
+    y = AugmentPipe(aniso=1, aniso_std=0.5)(ramp.mT.contiguous(), STD)
+    assert torch.allclose(middle(y), middle(ramp.mT) * 2**0.5, atol=0.05)
+
+
+def test_fractional_shifts_are_parts_of_the_width(ramp):
+    pipe = AugmentPipe(xfrac=1, xfrac_std=2.5 / 24)
+    assert torch.allclose(middle(pipe(ramp, STD)), middle(ramp) - 2.5, atol=0.02)  # to the right
+    down = pipe(ramp.mT.contiguous(), STD)
+    assert torch.allclose(middle(down), middle(ramp.mT) - 2.5, atol=0.02)
+
+
+@pytest.mark.parametrize(("percentile", "turns"), [(0.75, 1), (0.25, -1)])
+def test_rotations_reach_half_a_turn_to_either_side(percentile, turns, waves):
+    expected = torch.rot90(waves, turns, dims=(2, 3))
+    assert torch.allclose(AugmentPipe(rotate=1)(waves, percentile), expected, atol=2e-2)
+    half = AugmentPipe(rotate=1, rotate_max=0.5)(waves, 0.5 + turns * 0.5)
+    assert torch.allclose(half, expected, atol=2e-2)
+
+
+def test_images_are_flipped_and_turned_before_they_are_shifted(waves):
+    y = AugmentPipe(xflip=1, rotate90=1, xint=1)(waves, 1.0)
+    moved = waves.flip(3).rot90(3, dims=(2, 3))[..., :-4, :-4]
+    assert torch.allclose(y[..., 4:, 4:], moved, atol=2e-2)
+
+
+def test_random_values_have_their_distributions():
+    torch.manual_seed(0)
+    random = RandomParameters(20_000, 0.5, None)
+    low_high = random.uniform(-1, 3)
+    assert float(low_high.min()) < -0.99 and 2.99 < float(low_high.max()) < 3
+    assert float(low_high.mean()) == pytest.approx(1, abs=0.03)
+    for values in (random.normal(0.3), random.half_normal(0.3)):
+        assert float(values.square().mean().sqrt()) == pytest.approx(0.3, rel=0.03)
+    shares = torch.bincount(random.choice(4).long()) / 20_000
+    assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.02)
+    for multiplier, share in ((1, 0.5), (0.2, 0.1), (3, 1.0)):
+        applied = random.applied(multiplier).double().mean()
+        assert float(applied) == pytest.approx(share, abs=0.02)
+
+
+def test_flips_and_quarter_turns_are_half_and_three_quarters_of_what_is_applied():
+    torch.manual_seed(0)
+    images = torch.linspace(-1, 1, 8).expand(4000, 1, 8, 8) + torch.linspace(0, 9, 8)[:, None]
+    for name, share in (("xflip", 0.5), ("rotate90", 0.75)):
+        pipe = AugmentPipe(**{name: 1})
+        pipe.p.fill_(0.6)
+        changed = (pipe(images) - images).abs().amax(dim=(1, 2, 3)) > 1e-3
+        assert float(changed.float().mean()) == pytest.approx(0.6 * share, abs=0.03)
+
+
+BAND_POWER = torch.tensor([10, 1, 1, 1]) / 13
+
+
+@pytest.mark.parametrize("band", range(4))
+def test_filters_scale_a_band_on_both_axes_and_keep_the_expected_power(band):
+    bands = [float(i == band) for i in range(4)]
+    pipe = AugmentPipe(imgfilter=1, imgfilter_bands=bands)
+    gains = torch.tensor([2.0 if i == band else 1.0 for i in range(4)])
+    gains = gains / (BAND_POWER * gains.square()).sum().sqrt()
+    flat, stripes = torch.ones(1, 3, 48, 48), torch.tensor([1.0, -1]).repeat(24)
+    images = {(0, 0): flat, (0, 3): flat * stripes, (3, 0): flat * stripes[:, None]}
+    for (along, across), image in images.items():  # stripes are all in the highest band
+        expected = image * gains[along] * gains[across]
+        assert torch.allclose(pipe(image, STD)[..., 22:26, 22:26], expected[..., 22:26, 22:26])
+
+
+def test_gray_images_change_like_gray_in_color(x):
+    gray, colors = x[:, :1], dict.fromkeys(COLOR, 1)
+    for percentile in (0.3, 0.8):
+        expected = AugmentPipe(**colors)(gray.expand(-1, 3, -1, -1), percentile)
+        y = AugmentPipe(**colors)(gray, percentile)
+        assert torch.allclose(y.expand(-1, 3, -1, -1), expected, atol=1e-5)
+
+
+def test_hue_turns_to_either_side(x):
+    assert torch.allclose(AugmentPipe(hue=1)(x, 0.5 - 1 / 3), x.roll(-1, dims=1), atol=1e-6)
+
+
+def test_boxes_are_cut_out_anywhere():
+    torch.manual_seed(0)
+    y = AugmentPipe(cutout=1)(torch.ones(500, 1, 16, 16))
+    cut = 1 - y.mean(dim=0)[0]
+    # On each axis a box covers the middle with probability 1/2, the edge with 1/4.
+    assert float(cut[6:10, 6:10].mean()) == pytest.approx(1 / 4, abs=0.04)
+    assert float(cut[::15, ::15].mean()) == pytest.approx(1 / 4**2, abs=0.03)
+    symmetric = (y == y.mT).flatten(1).all(dim=1)
+    assert float(symmetric.float().mean()) < 0.3  # a corner of the box is seldom on the diagonal
+
+
 def test_brightness_adds_and_contrast_scales(x):
-    q = 0.5 + math.erf(1) / 2  # the percentile at which a normal value is its std
+    q = STD
     assert torch.allclose(AugmentPipe(brightness=1)(x, q), x + 0.2, atol=1e-6)
     assert torch.allclose(AugmentPipe(contrast=1)(x, q), x * 2**0.5, atol=1e-6)
 

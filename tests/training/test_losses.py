@@ -38,16 +38,62 @@ class LinearD(nn.Module):
         return (img * self.weight).sum([1, 2, 3])[:, None]
 
 
-def make_loss(**settings):
+class LayeredG(nn.Module):
+    """img = sum over the layers of gain_l w_l, the same in 2 x 2 pixels; every w is z + c."""
+
+    z_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.gains = nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.5, -0.5]))
+        self.calls = []  # the ws of every synthesis, and whether it and its mapping move averages
+        self.maps_move = []
+
+    def mapping(self, z, c, update_emas):
+        self.maps_move.append(update_emas)
+        return (z + c)[:, None].repeat(1, len(self.gains), 1).requires_grad_()
+
+    def synthesis(self, ws, noise_mode, update_emas):
+        self.calls.append((ws.detach(), update_emas))
+        return (ws * self.gains[:, None]).sum(1)[:, :, None, None].expand(-1, -1, 2, 2)
+
+
+class RecordingD(LinearD):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, img, c):
+        self.calls.append((img.detach(), c))
+        return super().forward(img, c)
+
+
+class Tripled(nn.Module):
+    """An augmentation that is easy to see."""
+
+    def forward(self, images):
+        return images * 3
+
+
+def make_loss(G=None, D=None, augment_pipe=None, **settings):
     collector = Collector(CPU)
-    loss = GanLoss(LinearG(), LinearD(), None, LossSettings(**settings), collector, CPU)
-    return loss, collector
+    G, D = G or LinearG(), D or LinearD()
+    return GanLoss(G, D, augment_pipe, LossSettings(**settings), collector, CPU), collector
 
 
 def micro(n=2):
     torch.manual_seed(0)
     empty = torch.zeros(n, 0)
     return MicroBatch(torch.randn(n, 4, 2, 2), empty, torch.randn(n, 4), empty)
+
+
+def labeled(n=2):
+    """Labels of 10 for reals and of 100 for generated images, which have ws of 1000 more."""
+    torch.manual_seed(0)
+    reals = torch.randn(n, 4, 2, 2)
+    return MicroBatch(
+        reals, torch.full((n, 4), 10.0), torch.full((n, 4), 1e3), torch.full((n, 4), 1e2)
+    )
 
 
 def test_r1_is_the_squared_gradient_norm():
@@ -72,6 +118,122 @@ def test_main_losses_are_logistic():
     assert collector.read()["Loss/D/loss"].mean == pytest.approx(float(expected), rel=1e-6)
     count, total = loss.take_real_signs().tolist()
     assert count == 2 and total == float(loss.D(batch.real_img, None).detach().sign().sum())
+
+
+def test_gradients_of_the_main_losses_are_means_over_the_batch():
+    loss, _ = make_loss(augment_pipe=Tripled(), r1_gamma=0.0)
+    batch = micro(3)
+    # All logits are linear in G's gain, 2, and in D's weight, 0.5.
+    fake = (batch.z.sum(1) * 4 * 2 * 0.5 * 3)[:, None]
+    real = (batch.real_img.sum([1, 2, 3]) * 0.5 * 3)[:, None]
+    loss.backward("Gmain", batch, nimg=0, gain=1)
+    expected = (-torch.sigmoid(-fake) * fake / 2).mean()
+    assert loss.G.gain.grad is not None
+    assert float(loss.G.gain.grad) == pytest.approx(float(expected), rel=1e-5)
+    loss.D.weight.grad = None
+    loss.backward("Dmain", batch, nimg=0, gain=1)
+    expected = (torch.sigmoid(fake) * fake).mean() / 0.5 - (
+        torch.sigmoid(-real) * real
+    ).mean() / 0.5
+    assert float(loss.D.weight.grad) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_every_phase_sees_its_images_augmented_and_with_their_labels():
+    for phase in ("Gmain", "Dmain", "Dreg"):
+        loss, _ = make_loss(LayeredG(), RecordingD(), Tripled(), r1_gamma=1.0)
+        batch = labeled()
+        loss.backward(phase, batch, nimg=0, gain=1)
+        fake = batch.z.add(batch.c).mul(2.5 * 3)[:, :, None, None].expand(-1, -1, 2, 2)
+        fakes, reals = (fake, batch.c), (batch.real_img * 3, batch.real_c)
+        expected = {"Gmain": [fakes], "Dmain": [fakes, reals], "Dreg": [reals]}[phase]
+        for (img, c), (wanted, label) in zip(loss.D.calls, expected, strict=True):
+            torch.testing.assert_close(img, wanted)
+            assert torch.equal(c, label)
+
+
+def test_ada_hears_the_signs_of_reals_once():
+    loss, _ = make_loss(r1_gamma=0.0)
+    empty = torch.zeros(3, 0)
+    batch = MicroBatch(torch.ones(3, 4, 2, 2), empty, -torch.ones(3, 4), empty)
+    loss.backward("Gmain", batch, nimg=0, gain=1)
+    loss.backward("Dmain", batch, nimg=0, gain=1)
+    loss.backward("Dreg", batch, nimg=0, gain=16)
+    assert loss.take_real_signs().tolist() == [3, 3]
+    assert loss.take_real_signs().tolist() == [0, 0]
+
+
+def test_only_the_main_phase_of_d_moves_the_averages_of_g():
+    loss, _ = make_loss(LayeredG(), r1_gamma=0.0, pl_weight=1.0, style_mixing_prob=1.0)
+    for phase, moves in (("Gmain", False), ("Greg", False), ("Dmain", True)):
+        loss.G.calls.clear()
+        loss.G.maps_move.clear()
+        loss.backward(phase, labeled(), nimg=0, gain=1)
+        assert [moved for _, moved in loss.G.calls] == [moves]
+        assert loss.G.maps_move == [moves, False]  # the latents that are mixed in never do
+
+
+def crossovers(prob: float, count: int) -> list[int]:
+    """The number of first layers with their own w, in `count` steps of G with style mixing."""
+    loss, _ = make_loss(LayeredG(), r1_gamma=0.0, style_mixing_prob=prob)
+    batch = labeled()
+    torch.manual_seed(0)
+    for _ in range(count):
+        loss.backward("Gmain", batch, nimg=0, gain=1)
+    own = [ws > 500 for ws, _ in loss.G.calls]  # [N, layers, w_dim]; the others are about 100
+    others = torch.cat([ws[~mine] for (ws, _), mine in zip(loss.G.calls, own, strict=True)])
+    assert not len(others) or abs(float(others.mean()) - 100) < 1  # of the same label
+    first = [int(mine[0, :, 0].sum()) for mine in own]
+    for mine, layers in zip(own, first, strict=True):
+        assert mine[:, :layers].all() and not mine[:, layers:].any()
+    return first
+
+
+def test_style_mixing_replaces_the_later_layers_with_its_probability():
+    assert set(crossovers(0.0, 20)) == {5}
+    assert set(crossovers(1.0, 60)) == {1, 2, 3, 4}
+    mixed = [layers < 5 for layers in crossovers(0.25, 300)]
+    assert 0.18 < sum(mixed) / len(mixed) < 0.32
+
+
+def lengths_of(gains: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """sqrt(mean over layers |J_w^T y|^2) of LayeredG: dimg / dw_l is gain_l in all pixels."""
+    return (gains.square().mean() * noise.sum((2, 3)).square().sum(1)).sqrt()
+
+
+def test_path_length_penalty_by_its_formula():
+    loss, _ = make_loss(LayeredG(), r1_gamma=0.0, pl_decay=0.01)
+    loss.pl_mean.fill_(0.5)
+    ws = torch.randn(3, 5, 4, requires_grad=True)
+    img, noise = loss.G.synthesis(ws, None, None), torch.randn(3, 4, 2, 2)
+    penalty = loss.path_length_penalty(img, ws, noise)
+    gains = loss.G.gains.detach().requires_grad_()
+    lengths = lengths_of(gains, noise)
+    mean = 0.5 * 0.99 + lengths.mean() * 0.01
+    torch.testing.assert_close(penalty, (lengths - mean).square())
+    torch.testing.assert_close(loss.pl_mean, mean.detach())
+    # The mean is part of the penalty's gradient.
+    (found,) = torch.autograd.grad(penalty.mean(), loss.G.gains)
+    (expected,) = torch.autograd.grad((lengths - mean).square().mean(), gains)
+    torch.testing.assert_close(found, expected)
+
+
+def test_path_length_phase_weighs_half_of_the_batch():
+    loss, collector = make_loss(LayeredG(), r1_gamma=0.0, pl_weight=3.0, pl_decay=0.25)
+    batch = labeled(6)
+    torch.manual_seed(5)
+    loss.backward("Greg", batch, nimg=0, gain=4)
+    torch.manual_seed(5)
+    noise = torch.randn(3, 4, 2, 2) / 2  # one over the root of the pixels
+    gains = loss.G.gains.detach().requires_grad_()
+    lengths = lengths_of(gains, noise)
+    penalty = (lengths - lengths.mean() * 0.25).square()
+    stats = collector.read()
+    assert (stats["Loss/pl_penalty"].num, stats["Loss/G/reg"].num) == (3, 3)
+    mean = float(penalty.detach().mean())
+    assert stats["Loss/pl_penalty"].mean == pytest.approx(mean, rel=1e-5)
+    assert stats["Loss/G/reg"].mean == pytest.approx(3 * mean, rel=1e-5)
+    (penalty.mean() * 3 * 4).backward()
+    torch.testing.assert_close(loss.G.gains.grad, gains.grad)
 
 
 def test_path_length_phase_matches_the_expected_numbers(golden, monkeypatch):

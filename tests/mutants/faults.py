@@ -1,0 +1,1457 @@
+"""The faults that ``plant.py`` plants: sign flips, swapped operands, wrong factors, axes, periods.
+
+Each line: a fragment that occurs once in the source, its replacement, and what is wrong then.
+"""
+
+from plant import Fault
+
+# Imported once: every run of tests is a fork of a process that has them.
+LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
+             "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
+             "PIL.Image", "pytest")  # fmt: skip
+
+
+def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
+    """The faults of one source and the names of the test files that should catch them."""
+    paths = tuple(f"tests/{name}.py" for name in tests.split())
+    return [Fault(f"src/sg3flow/{file}.py", paths, *line) for line in lines]
+
+
+LOSSES = [
+    *faults(
+        "training/losses",
+        "training/test_losses",
+        ("loss = F.softplus(-logits)", "loss = F.softplus(logits)", "G learns to be found out"),
+        (
+            "fake_loss = F.softplus(fake_logits)",
+            "fake_loss = F.softplus(-fake_logits)",
+            "D believes fakes",
+        ),
+        (
+            "real_loss = F.softplus(-real_logits)",
+            "real_loss = F.softplus(real_logits)",
+            "D doubts reals",
+        ),
+        ("(real_loss.mean() * gain)", "(real_loss.sum() * gain)", "D, reals: sum over the batch"),
+        ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
+        ("signs = real_logits.detach()", "signs = fake_logits.detach()", "ADA looks at the fakes"),
+        ("(self.settings.r1_gamma / 2)", "self.settings.r1_gamma", "R1 without its half"),
+        ("gradient.square().sum([1, 2, 3])", "gradient.square().mean([1, 2, 3])", "R1, mean norm"),
+        (
+            "gradient.square().sum([1, 2, 3])",
+            "gradient.abs().sum([1, 2, 3])",
+            "R1 of the norm, not of its square",
+        ),
+        (
+            "logits = self._discriminate(real, micro.real_c, sigma)",
+            "logits = self._discriminate(real, micro.c, sigma)",
+            "R1 with the labels of the fakes",
+        ),
+        (
+            "self._discriminate(micro.real_img, micro.real_c, sigma)",
+            "self._discriminate(micro.real_img, micro.c, sigma)",
+            "D sees reals with the labels of fakes",
+        ),
+        (
+            "        logits = self._discriminate(img, micro.c, sigma)",
+            "        logits = self._discriminate(img, micro.real_c, sigma)",
+            "G is judged with the labels of reals",
+        ),
+        (
+            "img = self.augment_pipe(img)",
+            "img = self.augment_pipe(img.detach())",
+            "G learns nothing",
+        ),
+        (
+            "if self.augment_pipe is not None:",
+            "if self.augment_pipe is not None and img.requires_grad:",
+            "D sees reals without augmentation",
+        ),
+        (
+            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
+            "img, _ = self._generate(micro.z, micro.c)",
+            "the averages of G stand still",
+        ),
+        (
+            "img, _ = self._generate(micro.z, micro.c)",
+            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
+            "the averages of G move twice a step",
+        ),
+        (
+            ">= self.settings.style_mixing_prob",
+            "< self.settings.style_mixing_prob",
+            "style mixing inverted",
+        ),
+        (
+            "torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)",
+            "torch.cat([other[:, :crossover], ws[:, crossover:]], dim=1)",
+            "the second latent comes first",
+        ),
+        (
+            "torch.randint(1, num_ws, [])",
+            "torch.randint(0, num_ws, [])",
+            "crossover before layer 0",
+        ),
+        (
+            "torch.randint(1, num_ws, [])",
+            "torch.randint(1, num_ws - 1, [])",
+            "last crossover left out",
+        ),
+        (
+            "other = self.G.mapping(z, c, update_emas=False)",
+            "other = self.G.mapping(z, torch.zeros_like(c), update_emas=False)",
+            "the second latent loses its label",
+        ),
+        (
+            "other = self.G.mapping(z, c, update_emas=False)",
+            "other = self.G.mapping(z, c, update_emas=True)",
+            "the second latent enters w_avg",
+        ),
+        (
+            "max(1 - nimg / s.blur_fade_nimg, 0)",
+            "max(nimg / s.blur_fade_nimg, 0)",
+            "the blur grows",
+        ),
+        ("radius = int(sigma * 3)", "radius = int(sigma * 2)", "blur cut too early"),
+        (".square().neg().exp2()", ".square().neg().exp()", "blur too narrow"),
+        ("return taps / taps.sum()", "return taps", "the blur is not normalized"),
+        ("img.shape[3]) ** 0.5", "img.shape[3])", "path length: noise divided by the pixels"),
+        (
+            "gradient.square().sum(2).mean(1).sqrt()",
+            "gradient.square().sum(1).mean(1).sqrt()",
+            "path length: norm over the layers",
+        ),
+        (
+            "gradient.square().sum(2).mean(1).sqrt()",
+            "gradient.square().sum(2).mean(1)",
+            "path length squared",
+        ),
+        (
+            "self.pl_mean.lerp(lengths.mean(), self.settings.pl_decay)",
+            "lengths.mean().lerp(self.pl_mean, self.settings.pl_decay)",
+            "the mean path length jumps to the new one",
+        ),
+        (
+            "return (lengths - pl_mean).square()",
+            "return (lengths - pl_mean.detach()).square()",
+            "the mean enters the penalty without gradient",
+        ),
+        ("penalty * self.settings.pl_weight", "penalty", "path length without its weight"),
+        (
+            "micro.z.shape[0] // self.settings.pl_batch_shrink",
+            "micro.z.shape[0]",
+            "path length of the whole batch",
+        ),
+        (
+            "variance = squares / num - mean * mean",
+            "variance = squares / num",
+            "deviations of statistics around 0",
+        ),
+    ),
+]
+
+STEP = [
+    *faults(
+        "training/step",
+        "training/test_losses training/test_step",
+        ("0.5 ** (batch / max", "0.5 ** (2 * batch / max", "half the half-life"),
+        ("min(half_life_nimg, nimg * rampup)", "max(half_life_nimg, nimg * rampup)", "EMA rampup"),
+        ("current.lerp(average, beta)", "average.lerp(current, beta)", "EMA with 1 - beta"),
+        ("copy.copy_(buffer)", "copy.copy_(copy)", "G_ema keeps its first buffers"),
+    ),
+    *faults(
+        "training/step",
+        "training/test_step",
+        ("torch.float32) / 127.5 - 1", "torch.float32) / 255", "real images in [0, 1]"),
+        ("items.label(i) for i", "items.label(0) for i", "one label for all generated images"),
+        ('f"{seed}/{nimg}/0"', 'f"{seed}/0"', "every step draws the same numbers"),
+        (
+            "batch_idx % phase.interval == 0",
+            "batch_idx % phase.interval == 1",
+            "first lazy step late",
+        ),
+        (
+            "batch_idx % phase.interval == 0",
+            "batch_idx % 2 == 0",
+            "every phase in every second step",
+        ),
+        ("nimg, gain=phase.interval)", "nimg, gain=1)", "lazy regularization too weak"),
+        (
+            "ema_beta(batch, nimg, parts.ema_half_life_nimg",
+            "ema_beta(batch, nimg + batch, parts.ema_half_life_nimg",
+            "EMA a step too old",
+        ),
+        (
+            "update_ema(parts.G_ema, parts.G, beta)",
+            "update_ema(parts.G_ema, parts.G_ema, beta)",
+            "no EMA",
+        ),
+        (
+            "_set_requires_grad(trainable, False)",
+            "_set_requires_grad(trainable, True)",
+            "G collects gradients of D's phases",
+        ),
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=1.0, posinf=1e5, neginf=-1e5", "NaN becomes 1"),
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=0.0, posinf=-1e5, neginf=1e5", "infinity turned"),
+        (
+            "nan=0.0, posinf=1e5, neginf=-1e5",
+            "nan=0.0, posinf=0.0, neginf=0.0",
+            "infinity becomes 0",
+        ),
+        (
+            "torch.sign(total / count - parts.ada_target)",
+            "torch.sign(parts.ada_target - total / count)",
+            "ADA's direction flipped",
+        ),
+        (
+            "torch.sign(total / count - parts.ada_target)",
+            "(total / count - parts.ada_target)",
+            "ADA in proportion",
+        ),
+        ("total / count - parts.ada_target", "total - parts.ada_target", "ADA compares a sum"),
+        (
+            "step = batch * ADA_INTERVAL / parts.ada_nimg",
+            "step = batch / parts.ada_nimg",
+            "ADA's speed",
+        ),
+        (".clamp(min=0))", ".clamp(max=1))", "p may fall below 0"),
+        (".clamp(min=0))", ".clamp(min=0, max=0.5))", "p ends at a half"),
+        (
+            "batches_done % ADA_INTERVAL == 0",
+            "batches_done % ADA_INTERVAL == 1",
+            "ADA's period shifted",
+        ),
+        (
+            "_adjust_augmentation(parts, batch, batch_idx + 1)",
+            "_adjust_augmentation(parts, batch, batch_idx)",
+            "ADA a batch late",
+        ),
+        ("parts.ada_moments.zero_()", "parts.ada_moments.mul_(1)", "ADA never forgets"),
+        (
+            "parts.ada_moments += parts.loss.take_real_signs()",
+            "parts.ada_moments = parts.loss.take_real_signs()",
+            "ADA sees one batch of four",
+        ),
+    ),
+]
+
+ASSEMBLY = [
+    *faults(
+        "training/assembly",
+        "training/test_step",
+        ("D_REG_INTERVAL = 16", "D_REG_INTERVAL = 8", "R1 twice as often"),
+        ("G_REG_INTERVAL = 4 ", "G_REG_INTERVAL = 8 ", "path length half as often"),
+        ("ADA_INTERVAL = 4", "ADA_INTERVAL = 8", "ADA's interval"),
+        ("EMA_RAMPUP = 0.05", "EMA_RAMPUP = 0.5", "EMA rampup"),
+        (
+            "ratio = interval / (interval + 1)",
+            "ratio = (interval + 1) / interval",
+            "lazy Adam's ratio inverted",
+        ),
+        ("ratio = interval / (interval + 1)", "ratio = 1.0", "lazy Adam uncorrected"),
+        ("lr=lr * ratio", "lr=lr", "lazy Adam's learning rate"),
+        ("(beta1**ratio, beta2**ratio)", "(beta1, beta2)", "lazy Adam's betas"),
+        (
+            "(beta1**ratio, beta2**ratio)",
+            "(beta1 * ratio, beta2 * ratio)",
+            "lazy Adam's betas scaled",
+        ),
+        (
+            "beta1, beta2, ratio = 0.0, 0.99, 1.0",
+            "beta1, beta2, ratio = 0.9, 0.99, 1.0",
+            "Adam's momentum",
+        ),
+        (
+            "beta1, beta2, ratio = 0.0, 0.99, 1.0",
+            "beta1, beta2, ratio = 0.0, 0.999, 1.0",
+            "Adam's beta2",
+        ),
+        ("eps=1e-8,", "eps=1e-4,", "Adam's epsilon"),
+        (
+            "lazy_adam(D, settings.dlr, D_REG",
+            "lazy_adam(D, settings.glr, D_REG",
+            "D with G's learning rate",
+        ),
+        (
+            "g_interval = G_REG_INTERVAL if has_path_length else None",
+            "g_interval = G_REG_INTERVAL",
+            "G corrected without a regularizer",
+        ),
+        (
+            'phases.append(Phase("Dmain"',
+            'phases.insert(0, Phase("Dmain"',
+            "D learns before G",
+        ),
+        (
+            'phases.append(Phase("Greg"',
+            'phases.insert(0, Phase("Greg"',
+            "path length before the loss of G",
+        ),
+        (
+            'return 0.002 if cfg == "stylegan2" else 0.0025',
+            'return 0.0025 if cfg == "stylegan2" else 0.002',
+            "learning rates of G",
+        ),
+        (
+            'return 8 if cfg == "stylegan2" else 2',
+            'return 2 if cfg == "stylegan2" else 8',
+            "mapping layers",
+        ),
+        ("config.batch * 10e3 / 32", "config.batch * 20e3 / 32", "half-life of the EMA"),
+        (
+            "ema_rampup=None if transfer else EMA_RAMPUP",
+            "ema_rampup=EMA_RAMPUP if transfer else None",
+            "EMA rampup of transfers",
+        ),
+        (
+            "ada_nimg=100e3 if transfer else 500e3",
+            "ada_nimg=500e3 if transfer else 100e3",
+            "ADA's speed of transfers",
+        ),
+        (
+            "pl_weight=2.0, style_mixing_prob=0.9",
+            "pl_weight=2.0, style_mixing_prob=0.1",
+            "style mixing",
+        ),
+        (
+            "pl_weight=2.0, style_mixing_prob=0.9",
+            "pl_weight=1.0, style_mixing_prob=0.9",
+            "path length weight",
+        ),
+        (
+            "blur_init_sigma=10.0, blur_fade_nimg=batch * 200e3 / 32",
+            "blur_init_sigma=10.0, blur_fade_nimg=200e3",
+            "blur fades by images, not batches",
+        ),
+        (
+            'cfg == "stylegan3-r" and from_scratch',
+            'cfg == "stylegan3-r"',
+            "transfers begin blurred",
+        ),
+        (
+            "0.5 ** (settings.batch / 20e3)",
+            "0.5 ** (settings.batch / 2e3)",
+            "magnitude EMA's half-life",
+        ),
+        ("settings.cbase * 2, ", "settings.cbase, ", "R without its doubled channels"),
+        (
+            '"epilogue_kwargs": {"mbstd_group_size": settings.mbstd_group}',
+            '"epilogue_kwargs": {"mbstd_group_size": 1}',
+            "minibatch deviation of single images",
+        ),
+        ('p if aug == "fixed" else 0.0', 'p if aug == "ada" else 0.0', "ADA starts at p"),
+        ('config.target if config.aug == "ada" else None', "config.target", "fixed p is adjusted"),
+    ),
+]
+
+
+AUGMENTATION = [
+    *faults(
+        "networks/augment",
+        "training/test_augment",
+        ("matrix = _shift(amount) @ matrix", "matrix = _shift(-amount) @ matrix", "brightness"),
+        (
+            "torch.diag_embed(torch.stack([gain, gain, gain, ",
+            "torch.diag_embed(torch.stack([gain, gain, gain * 0 + 1, ",
+            "contrast without blue",
+        ),
+        ("(eye - 2 * luma_part", "(eye - luma_part", "luma flip by half"),
+        ("[1, 1, 1, 0]) / math.sqrt(3)  #", "[1, 1, 1, 0]) / 3  #", "the luma axis is too short"),
+        (
+            "[[0, -n, n], [n, 0, -n], [-n, n, 0]]",
+            "[[0, n, -n], [-n, 0, n], [n, -n, 0]]",
+            "hue turns the other way",
+        ),
+        ("(1 - angle.cos())", "(1 + angle.cos())", "hue rotation"),
+        ("-math.pi * s.hue_max, math.pi * s.hue_max", "0, math.pi * s.hue_max", "hue one way only"),
+        ("gain[:, None, None] - 1)", "gain[:, None, None])", "saturation without its identity"),
+        ("lumaflip), draws.choice(2)", "lumaflip), draws.choice(3)", "luma flip"),
+        (
+            "eye.new_tensor([1, 1, 1, 0])) - luma_part",
+            "eye.new_tensor([1, 1, 1, 0]))",
+            "saturation scales gray, too",
+        ),
+        (
+            "rows = rows.mean(dim=1, keepdim=True)",
+            "rows = rows[:, :1]",
+            "gray images get the red row",
+            "every color transform maps gray to gray, so that the rows agree but for rounding",
+        ),
+        (
+            "rows[..., :-1] @ flat + rows[..., -1:]",
+            "rows[..., :-1] @ flat - rows[..., -1:]",
+            "the offset of colors",
+        ),
+        ("_BAND_POWER = (10 / 13,", "_BAND_POWER = (1 / 13,", "power of the lowest band"),
+        (
+            "lowpass.new_tensor([1, -1, 1, -1])",
+            "lowpass.new_tensor([1, 1, 1, -1])",
+            "highpass of the filter bank",
+        ),
+        ("f.flip(0))[0] / 2 for f", "f)[0] / 2 for f", "the bands have a phase"),
+        (
+            "(power * factors.square()).sum(dim=1",
+            "(power * factors).sum(dim=1",
+            "filter gains change the power",
+        ),
+        (
+            "F.conv2d(flat, taps[:, None, :, None], groups=len(taps))",
+            "flat[..., margin:-margin, :]",
+            "filter along one axis only",
+        ),
+        (
+            "applied = draws.applied(strengths.imgfilter * band_multiplier)",
+            "applied = draws.applied(strengths.imgfilter)",
+            "bands are not chosen",
+        ),
+        (
+            "factors[:, band] = torch.exp2(",
+            "factors[:, band] = torch.exp(",
+            "filter gains in powers of e",
+        ),
+        (
+            "images + noise * _to_images(sigma, images)",
+            "images + noise * _to_images(sigma, images).square()",
+            "noise variance for deviation",
+        ),
+        (
+            "half = _to_images(size / 2, images)",
+            "half = _to_images(size, images)",
+            "cutout twice as large",
+        ),
+        ("(keep_x | keep_y)", "(keep_x & keep_y)", "cutout of a cross"),
+        (
+            "keep_y = (y - _to_images(center_y, images))",
+            "keep_y = (y - _to_images(center_x, images))",
+            "cutout on the diagonal only",
+        ),
+        (
+            "device=images.device) + 0.5) / width",
+            "device=images.device) + 0.0) / width",
+            "cutout half a pixel off",
+        ),
+    ),
+    *faults(
+        "networks/augment_geometry",
+        "training/test_augment",
+        (
+            "self._uniform() < probability",
+            "self._uniform() > probability",
+            "the gate of probabilities inverted",
+        ),
+        ("min(self.p * multiplier, 1.0)", "min(self.p, 1.0)", "the gate ignores multipliers"),
+        ("min(self.p * multiplier, 1.0)", "min(multiplier, 1.0)", "the gate ignores p"),
+        (
+            "low + (high - low) * self._uniform()",
+            "low + high * self._uniform()",
+            "range of uniform values",
+        ),
+        (
+            "(self._uniform() * count).floor()",
+            "(self._uniform() * count).round()",
+            "choices of unequal probability",
+        ),
+        (
+            "return self.normal(std).abs()",
+            "return self.normal(std)",
+            "noise of negative deviation",
+            "noise times -1 has the same distribution",
+        ),
+        (
+            "distributed.randn([self.num_images]).double() * std",
+            "distributed.randn([self.num_images]).double() * std**2",
+            "variance for deviation",
+        ),
+        ("matrix = matrix @ factor", "matrix = factor @ matrix", "order of the transforms"),
+        ("_scaling(1 - 2 * flip, 1)", "_scaling(1, 1 - 2 * flip)", "flips upside down"),
+        (
+            "draws.applied(s.xflip), draws.choice(2)",
+            "draws.applied(s.xflip), 1.0 + 0 * draws.choice(2)",
+            "flips always",
+        ),
+        (
+            "draws.applied(s.rotate90), draws.choice(4)",
+            "draws.applied(s.rotate90), draws.choice(3)",
+            "three of four quarter turns",
+        ),
+        (
+            "sin = quarters.new_tensor([0, 1, 0, -1])",
+            "sin = quarters.new_tensor([0, -1, 0, 1])",
+            "quarter turns the other way",
+        ),
+        (
+            "(x * width).round(), (y * height).round()",
+            "(x * width), (y * height)",
+            "whole shifts by fractions",
+        ),
+        (
+            "_translation(-_where(applied, x), -_where(applied, y))",
+            "_translation(_where(applied, x), _where(applied, y))",
+            "whole shifts the other way",
+        ),
+        ("inverse = torch.exp2(-_where", "inverse = torch.exp2(_where", "scales inverted"),
+        ("draws.normal(s.scale_std)", "draws.normal(s.aniso_std)", "deviation of the scale"),
+        (
+            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
+            "_scaling(torch.exp2(-exponent), torch.exp2(-exponent))",
+            "anisotropic scale is isotropic",
+        ),
+        (
+            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
+            "_scaling(torch.exp2(exponent), torch.exp2(-exponent))",
+            "anisotropic scale inverted",
+        ),
+        (
+            "_translation(-x * width, -y * height)",
+            "_translation(x * width, y * height)",
+            "fractional shifts the other way",
+        ),
+        (
+            "_translation(-x * width, -y * height)",
+            "_translation(-x, -y)",
+            "fractional shifts in pixels",
+        ),
+        (
+            "1 - math.sqrt(1 - min(draws.p * s.rotate, 1))",
+            "min(draws.p * s.rotate, 1)",
+            "two rotations of probability p each",
+        ),
+        (
+            "[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]",
+            "[[angle.cos(), angle.sin(), 0], [-angle.sin(), angle.cos(), 0]",
+            "rotation the other way",
+        ),
+        (
+            "-math.pi * s.rotate_max, math.pi * s.rotate_max",
+            "-math.pi * s.rotate_max, 0",
+            "rotation one way only",
+        ),
+        (
+            "_translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)",
+            "_translation(0.5, 0.5) @ matrix @ _translation(-0.5, -0.5)",
+            "centers of the doubled pixels",
+        ),
+        ('mode="reflect")', 'mode="replicate")', "edges repeat"),
+        ("padding=-_MARGIN, flip_filter=True)", "padding=-_MARGIN)", "one wavelet twice"),
+        (
+            "images = upsample2d(images, lowpass, up=2)",
+            "images = upsample2d(images, lowpass, up=2, gain=2)",
+            "doubled values",
+        ),
+        (
+            "_translation((left - right) / 2, (top - bottom) / 2)",
+            "_translation((right - left) / 2, (bottom - top) / 2)",
+            "uneven margins",
+        ),
+    ),
+]
+
+NETWORKS = [
+    *faults(
+        "networks/layers",
+        "networks/test_layers networks/test_discriminator networks/test_to_uint8",
+        (
+            "scale = weight_init / lr_multiplier",
+            "scale = weight_init",
+            "initial weights without the multiplier",
+        ),
+        (
+            "nn.Parameter(start / lr_multiplier)",
+            "nn.Parameter(start)",
+            "initial bias without the multiplier",
+        ),
+        (
+            "self.weight_gain = lr_multiplier / math.sqrt(in_features)",
+            "self.weight_gain = 1 / math.sqrt(in_features)",
+            "weights without the learning rate multiplier",
+        ),
+        (
+            "self.weight_gain = lr_multiplier / math.sqrt(in_features)",
+            "self.weight_gain = lr_multiplier / math.sqrt(out_features)",
+            "equalized by the outputs",
+        ),
+        (
+            "self.bias_gain = lr_multiplier",
+            "self.bias_gain = 1",
+            "bias without the learning rate multiplier",
+        ),
+        (
+            "1 / math.sqrt(in_channels * kernel_size**2)",
+            "1 / math.sqrt(in_channels * kernel_size)",
+            "equalized convolutions",
+        ),
+        (
+            'math.sqrt(2) if activation == "lrelu" else 1.0',
+            "math.sqrt(2)",
+            "gain of linear convolutions",
+        ),
+        ("self.conv_clamp * gain", "self.conv_clamp", "the clamp without the gain"),
+        ("gain=self.act_gain * gain", "gain=self.act_gain", "convolutions ignore the gain"),
+        (
+            "self.padding = kernel_size // 2",
+            "self.padding = kernel_size - 1",
+            "padding of convolutions",
+        ),
+        (
+            "x * (x.square().mean(dim=dim",
+            "x * (x.square().sum(dim=dim",
+            "latents of unit norm, not variance",
+        ),
+        (
+            "x.square().mean(dim=dim, keepdim=True) + 1e-8).rsqrt()",
+            "x.square().mean() + 1e-8).rsqrt()",
+            "latents normalized over the batch",
+        ),
+        (
+            "x.reshape(group, n // group, num_channels, c // num_channels, h, w)",
+            "x.reshape(-1, group, num_channels, c // num_channels, h, w).transpose(0, 1)",
+            "groups of neighbors",
+        ),
+        ("y.var(dim=0, unbiased=False)", "y.var(dim=0, unbiased=True)", "unbiased deviation"),
+        (
+            "(y.var(dim=0, unbiased=False) + 1e-8).sqrt()",
+            "(y.var(dim=0, unbiased=False) + 1e-8)",
+            "variance for deviation",
+        ),
+        ("std = std.mean(dim=(2, 3, 4))", "std = std.amax(dim=(2, 3, 4))", "largest deviation"),
+        (
+            ".repeat(group, 1, h, w)",
+            ".repeat_interleave(group, 0).repeat(1, 1, h, w)",
+            "deviations of other groups",
+        ),
+        ("lr_multiplier: float = 0.01", "lr_multiplier: float = 1", "mapping learns too fast"),
+        ("w_avg_beta: float = 0.998", "w_avg_beta: float = 0.995", "w_avg's half-life"),
+        (
+            "mean.lerp(self.w_avg, self.w_avg_beta)",
+            "self.w_avg.lerp(mean, self.w_avg_beta)",
+            "w_avg with 1 - beta",
+        ),
+        ("x.detach().mean(dim=0)", "x.detach()[0]", "w_avg of the first sample"),
+        (
+            "self.w_avg.lerp(ws[:, :cutoff], truncation_psi)",
+            "self.w_avg.lerp(ws[:, :cutoff], truncation_psi**2)",
+            "psi squared",
+        ),
+        (
+            "self.w_avg.lerp(ws[:, :cutoff], truncation_psi)",
+            "self.w_avg.lerp(ws[:, :cutoff], 1 - truncation_psi)",
+            "psi inverted",
+        ),
+        (
+            "self.w_avg.lerp(ws[:, :cutoff], truncation_psi)",
+            "ws[:, :cutoff] * truncation_psi",
+            "truncation towards 0",
+        ),
+        (
+            "torch.cat([near, ws[:, cutoff:]], dim=1)",
+            "torch.cat([near[:, :1], ws[:, 1:]], dim=1)",
+            "truncation of one layer",
+        ),
+        (
+            'parts.append(normalize_2nd_moment(self._checked("z"',
+            'parts.append(1 * (self._checked("z"',
+            "z is not normalized",
+        ),
+        (
+            'normalize_2nd_moment(self.embed(self._checked("c", c, self.c_dim)))',
+            'self.embed(self._checked("c", c, self.c_dim))',
+            "the embedding is not normalized",
+        ),
+        (
+            "ws = self.mapping(z, c, truncation_psi, truncation_cutoff",
+            "ws = self.mapping(z, c, 1, truncation_cutoff",
+            "G ignores psi",
+        ),
+        ("img.float() * 127.5 + 128", "img.float() * 127.5 + 127", "pixels a step too dark"),
+    ),
+    *faults(
+        "networks/discriminator",
+        "networks/test_discriminator",
+        (
+            "y = self.skip(x, gain=math.sqrt(0.5))",
+            "y = self.skip(x)",
+            "residual branch without its gain",
+        ),
+        (
+            "self.conv1(self.conv0(x), gain=math.sqrt(0.5))",
+            "self.conv1(self.conv0(x))",
+            "main branch without its gain",
+        ),
+        ("return x + y  #", "return x - y  #", "residual branch subtracted"),
+        (
+            "x = minibatch_std(x, self.mbstd_group_size, self.mbstd_num_channels)",
+            "x = minibatch_std(x, 1, self.mbstd_num_channels)",
+            "no minibatch deviation",
+        ),
+        (
+            "(x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)",
+            "(x * cmap).sum(dim=1, keepdim=True)",
+            "label projection without its scale",
+        ),
+        (
+            "(x * cmap).sum(dim=1, keepdim=True)",
+            "(x + cmap).sum(dim=1, keepdim=True)",
+            "label projection is no product",
+        ),
+        (
+            "cmap = self.mapping(None, c) if self.c_dim else None",
+            "cmap = self.mapping(None, c * 0) if self.c_dim else None",
+            "D ignores labels",
+        ),
+        (
+            '{"num_layers": 8, **(mapping_kwargs or {})}',
+            '{"num_layers": 2, **(mapping_kwargs or {})}',
+            "layers of D's mapping",
+        ),
+        (
+            'FullyConnectedLayer(channels * 16, channels, activation="lrelu")',
+            "FullyConnectedLayer(channels * 16, channels)",
+            "last layers of D are linear",
+        ),
+        (
+            "channels(4) if cmap_dim is None else cmap_dim",
+            "channels(8) if cmap_dim is None else cmap_dim",
+            "width of the projection",
+        ),
+    ),
+    *faults(
+        "networks/layer_schedule",
+        "networks/test_filters",
+        (
+            "(np.arange(taps) - (taps - 1) / 2) / sampling_rate",
+            "(np.arange(taps) - taps / 2) / sampling_rate",
+            "radial filter half a tap off",
+        ),
+        ("scipy.special.j1(", "scipy.special.j0(", "radial filter: another Bessel function"),
+        ("np.where(center, cutoff,", "np.where(center, 2 * cutoff,", "center of the radial filter"),
+        ("width / (sampling_rate / 2)", "width / sampling_rate", "Kaiser attenuation"),
+        ("np.outer(window, window)", "window[:, None]", "radial window on one axis"),
+        (
+            "relative = cutoff / (sampling_rate / 2)",
+            "relative = cutoff / sampling_rate",
+            "half the cutoff",
+        ),
+        ("np.sqrt(1 - (x / x[-1]) ** 2)", "(1 - (x / x[-1]) ** 2)", "shape of the Kaiser window"),
+        (
+            "relative * np.sinc(relative * x)",
+            "relative * np.sinc(relative * x / 2)",
+            "width of the sinc",
+        ),
+        ("np.asarray(f / f.sum(), dtype", "np.asarray(f, dtype", "filters without sum 1"),
+        (
+            "0.1102 * (attenuation - 8.7)",
+            "0.1102 * attenuation",
+            "Kaiser window of strong attenuation",
+        ),
+        ("0.5842 * excess**0.4", "0.5842 * excess**0.5", "Kaiser window of weak attenuation"),
+        ("2.285 * (taps - 1)", "2.285 * taps", "attenuation of another length"),
+        ("np.asarray(f / f.sum())", "np.asarray(f / f.max())", "radial filter without sum 1"),
+    ),
+    *faults(
+        "networks/layer_schedule",
+        "networks/test_schedule",
+        (
+            "exponent = min(i / (a.num_layers - a.num_critical), 1)",
+            "exponent = min(i / a.num_layers, 1)",
+            "critical layers are not",
+        ),
+        (
+            "last_cutoff = a.img_resolution / 2",
+            "last_cutoff = a.img_resolution / 4",
+            "cutoff of the last layer",
+        ),
+        (
+            "a.first_stopband * (last_stopband / a.first_stopband)",
+            "a.first_cutoff * (last_stopband / a.first_cutoff)",
+            "stopbands begin at the cutoff",
+        ),
+        (
+            "min(stopband * 2, a.img_resolution)",
+            "min(stopband, a.img_resolution)",
+            "half the sampling rate",
+        ),
+        ("math.ceil(math.log2", "math.floor(math.log2", "sampling rates rounded down"),
+        (
+            "max(stopband, sampling_rate / 2) - cutoff",
+            "stopband - cutoff",
+            "half-width of the transition band",
+        ),
+        (
+            "int(sampling_rate) + 2 * a.margin_size",
+            "int(sampling_rate) + a.margin_size",
+            "half the margin",
+        ),
+        ("a.channel_base / 2 / cutoff", "a.channel_base / cutoff", "twice the channels"),
+        (
+            "tmp_rate *= 1 if is_torgb else a.lrelu_upsampling",
+            "tmp_rate *= 1",
+            "no upsampling for the nonlinearity",
+        ),
+        ("low = (total + up) // 2", "low = total // 2", "padding half a sample off"),
+        ("a.filter_size * up if up > 1", "a.filter_size * 2 if up > 1", "taps of upsampling by 4"),
+        (
+            "a.use_radial_filters and not is_critical",
+            "a.use_radial_filters",
+            "radial filters in critical layers",
+        ),
+        (
+            "is_critical = i >= a.num_layers - a.num_critical",
+            "is_critical = i > a.num_layers - a.num_critical",
+            "one critical layer too few",
+        ),
+        ("last_stopband_rel: float = 2**0.3", "last_stopband_rel: float = 2**0.5", "last stopband"),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_layers networks/test_input_transform networks/test_generators",
+        (
+            "radii.square().exp().pow(0.25)",
+            "radii.square().exp().pow(0.5)",
+            "frequencies crowd in the middle",
+        ),
+        (
+            "phases = torch.rand(channels) - 0.5",
+            "phases = torch.rand(channels) * 0",
+            "phases are all 0",
+        ),
+        (
+            "weight_init=0, bias_init=[1, 0, 0, 0]",
+            "weight_init=1, bias_init=[1, 0, 0, 0]",
+            "the input moves at the start",
+        ),
+        (
+            "self.phases + (self.freqs @ m[:, :2, 2:])",
+            "self.phases - (self.freqs @ m[:, :2, 2:])",
+            "translation the other way",
+        ),
+        (
+            "freqs = self.freqs @ m[:, :2, :2]",
+            "freqs = self.freqs @ m[:, :2, :2].mT",
+            "rotation the other way",
+        ),
+        (
+            "room = self.sampling_rate / 2 - self.bandwidth",
+            "room = self.sampling_rate - self.bandwidth",
+            "no fade at Nyquist",
+        ),
+        (
+            "scale = 0.5 * self.size / self.sampling_rate",
+            "scale = self.size / self.sampling_rate",
+            "scale of the grid",
+        ),
+        ("torch.sin((x + phases[:, None])", "torch.cos((x + phases[:, None])", "cosine for sine"),
+        ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
+        (
+            "(self.weight / math.sqrt(self.weight.shape[1])).t()",
+            "(self.weight / math.sqrt(self.weight.shape[1]))",
+            "weights of the input transposed",
+        ),
+        (
+            "x @ (self.weight / math.sqrt(self.weight.shape[1]))",
+            "x @ (self.weight / self.weight.shape[1])",
+            "scale of the input weights",
+        ),
+        (
+            "t = t / t[:, :2].norm(dim=1, keepdim=True)",
+            "t = t / t.norm(dim=1, keepdim=True)",
+            "rotation is not normalized",
+        ),
+        (
+            "[one, zero, -tx, zero, one, -ty,",
+            "[one, zero, tx, zero, one, ty,",
+            "translation of w the other way",
+        ),
+        (
+            "[rc, -rs, zero, rs, rc, zero,",
+            "[rc, rs, zero, -rs, rc, zero,",
+            "rotation of w the other way",
+        ),
+        (
+            "rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform",
+            "translation.view(-1, 3, 3) @ rotation.view(-1, 3, 3) @ self.transform",
+            "order of the transforms of w",
+        ),
+        (
+            "rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform",
+            "self.transform @ rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3)",
+            "the user's transform comes last",
+        ),
+        (
+            "[[c, s, shift[0]], [-s, c, shift[1]]",
+            "[[c, -s, shift[0]], [s, c, shift[1]]",
+            "motions turn the other way",
+        ),
+        (
+            "self.affine = FullyConnectedLayer(w_dim, plan.in_channels, bias_init=1)",
+            "self.affine = FullyConnectedLayer(w_dim, plan.in_channels, bias_init=0)",
+            "styles start at 0",
+        ),
+        (
+            "self.magnitude_ema.dtype).square().mean()",
+            "self.magnitude_ema.dtype).abs().mean()",
+            "magnitude of absolute values",
+        ),
+        (
+            "magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta)",
+            "self.magnitude_ema.lerp(magnitude, self.magnitude_ema_beta)",
+            "magnitude EMA with 1 - beta",
+        ),
+        (
+            "self.magnitude_ema.rsqrt())",
+            "self.magnitude_ema.reciprocal())",
+            "input divided by the variance",
+        ),
+        (
+            "plan.up_taps, plan.in_cutoff, plan.in_half_width * 2",
+            "plan.up_taps, plan.out_cutoff, plan.in_half_width * 2",
+            "cutoff of the upsampling filter",
+        ),
+        ("plan.out_half_width * 2", "plan.out_half_width", "width of the downsampling filter"),
+        ("gain=1 if is_torgb else math.sqrt(2)", "gain=1", "layers lose power"),
+        ("slope=1 if is_torgb else 0.2", "slope=0.2", "ToRGB is not linear"),
+        (
+            "styles = styles / math.sqrt(weight.shape[1] * k * k)",
+            "styles = styles / weight.shape[1]",
+            "scale of ToRGB",
+        ),
+        (
+            "styles = styles * styles.square().mean().rsqrt()",
+            "styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()",
+            "styles normalized one by one",
+            "the demodulation divides by the norm of each sample: only its 1e-8 differs",
+        ),
+        ("padding=k - 1, input_gain=input_gain)", "padding=k - 1)", "layers ignore the magnitude"),
+        ("output_scale: float = 0.25", "output_scale: float = 1", "output scale"),
+        ("mapping_layers = 2", "mapping_layers = 8", "mapping layers"),
+    ),
+    *faults(
+        "networks/stylegan2",
+        "networks/test_layers networks/test_generators",
+        (
+            "self.noise_const * self.noise_strength",
+            "self.noise_const",
+            "constant noise without strength",
+        ),
+        (
+            "noise.to(self.noise_const.dtype) * self.noise_strength",
+            "noise.to(self.noise_const.dtype)",
+            "random noise without strength",
+        ),
+        (
+            "shape = (batch, 1, self.resolution, self.resolution)",
+            "shape = (1, 1, self.resolution, self.resolution)",
+            "one random noise for all samples",
+        ),
+        (
+            'act="lrelu", clamp=self.conv_clamp)',
+            'act="linear", clamp=self.conv_clamp)',
+            "layers without activation",
+        ),
+        (
+            "self.affine(w) / math.sqrt(self.weight.shape[1])",
+            "self.affine(w) / self.weight.shape[1]",
+            "scale of ToRGB",
+        ),
+        (
+            "modulated_conv2d(x, self.weight, styles, demodulate=False)",
+            "modulated_conv2d(x, self.weight, styles)",
+            "ToRGB demodulates",
+        ),
+        (
+            "rgb = rgb + upsample2d(img, self.resample_filter)",
+            "rgb = rgb + upsample2d(img, self.resample_filter, gain=2)",
+            "skip connection doubled",
+        ),
+        (
+            "rgb = rgb + upsample2d(img, self.resample_filter)",
+            "rgb = 1 * rgb",
+            "no skip connection",
+        ),
+        (
+            "start += count",
+            "start += count + 1 - 1 if res > 4 else count + 1",
+            "layers take the w of others",
+        ),
+        ("mapping_layers = 8", "mapping_layers = 2", "mapping layers"),
+        (
+            "noise_strength = nn.Parameter(torch.zeros([]))",
+            "noise_strength = nn.Parameter(torch.ones([]))",
+            "noise from the start",
+        ),
+    ),
+    *faults(
+        "ops/convolutions",
+        "ops/test_convolutions",
+        (
+            "energy = s.square() @ w.square().sum(dim=(2, 3)).t()",
+            "energy = s.abs() @ w.square().sum(dim=(2, 3)).t()",
+            "demodulation by |s|",
+        ),
+        ("(energy + 1e-8).rsqrt()", "(energy + 1e-8).reciprocal()", "demodulation by the energy"),
+        (
+            "weights.square().sum(dim=(2, 3, 4), keepdim=True)",
+            "weights.square().sum(dim=(1, 3, 4), keepdim=True)",
+            "demodulation of the inputs",
+        ),
+        (
+            "weights = w[None] * s[:, None, :, None, None]",
+            "weights = w[None] / s[:, None, :, None, None]",
+            "divided by styles",
+        ),
+        ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
+        ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
+        (
+            "pads = [padding + p for p in",
+            "pads = [padding * p for p in",
+            "downsampling without its padding",
+        ),
+    ),
+    *faults(
+        "ops/filtered_lrelu",
+        "ops/test_filtered_lrelu",
+        ("flip_filter, float(ux * uy))", "flip_filter, float(ux))", "upsampling loses power"),
+        (
+            "limit = None if clamp is None else clamp / gain",
+            "limit = clamp",
+            "clamp before the gain",
+        ),
+        (
+            "op.limit / op.slope if op.slope",
+            "op.limit if op.slope",
+            "gradient of clamped negatives",
+        ),
+    ),
+    *faults(
+        "ops/fir",
+        "ops/test_upfirdn2d",
+        ("math.sqrt(spec.gain)", "spec.gain", "gain on both axes"),
+        ("if spec.flip == upsamples:", "if spec.flip != upsamples:", "correlation for convolution"),
+        ("return taps - before - 1, size", "return taps - before, size", "gradient a sample off"),
+    ),
+    *faults(
+        "ops/bias_act",
+        "ops/test_bias_act",
+        ("_SLOPE = 0.2", "_SLOPE = 0.1", "slope of the leaky ReLU"),
+        ("dx = dx.mul_(gain)", "dx = dx.mul_(1)", "gradient without the gain"),
+        (
+            "masked_fill_(y.abs() >= clamp, 0)",
+            "masked_fill_(y >= clamp, 0)",
+            "gradient of clamped negatives",
+        ),
+    ),
+    *faults(
+        "ops/upfirdn2d",
+        "ops/test_upfirdn2d",
+        ("return f / f.sum()", "return f / f.abs().max()", "filters without sum 1"),
+        (
+            "own = (fw // 2, (fw - 1) // 2, fh // 2, (fh - 1) // 2)",
+            "own = ((fw - 1) // 2, fw // 2, fh // 2, (fh - 1) // 2)",
+            "filters shift by a pixel",
+        ),
+    ),
+]
+
+DATA = [
+    *faults(
+        "data/dataset",
+        "data/test_sampler training/test_readers",
+        (
+            "window = max(round(self.num_items / 2), 1)",
+            "window = max(self.num_items, 1)",
+            "window of all items",
+        ),
+        (
+            "window = max(round(self.num_items / 2), 1)",
+            "window = max(round(self.num_items / 4), 1)",
+            "half the window",
+        ),
+        (
+            "other = position - distance",
+            "other = position - distance // 2",
+            "swaps reach half as far",
+        ),
+        (
+            "position % self.num_processes == self.rank",
+            "position // self.num_processes % self.num_processes == self.rank",
+            "processes take blocks",
+        ),
+        ("position >= self.start", "position > self.start", "resume skips an image"),
+        ("np.random.PCG64(self.seed)", "np.random.PCG64(0)", "one order for every seed"),
+        (
+            "* (2 if self.mirror else 1)",
+            "* (1 if self.mirror else 1)",
+            "mirrored images are left out",
+        ),
+        ("image = image[:, ::-1]", "image = image[::-1]", "mirrored upside down"),
+        (
+            "index >= self.packed.num_images",
+            "index < self.packed.num_images",
+            "the others are mirrored",
+        ),
+        (
+            "self.packed.label(index % self.packed.num_images)",
+            "self.packed.label(0)",
+            "one label for all",
+        ),
+        ("image.transpose(2, 0, 1)", "image.transpose(2, 1, 0)", "rows and columns swapped"),
+        (
+            "batch // count, workers=workers",
+            "batch, workers=workers",
+            "every process reads a whole batch",
+        ),
+    ),
+]
+
+METRICS = [
+    *faults(
+        "metrics/distances",
+        "metrics/test_frechet metrics/test_estimates metrics/test_kernel",
+        (
+            "np.trace(matrix_b) - 2 * root_trace",
+            "np.trace(matrix_b) - root_trace",
+            "FID: root once",
+        ),
+        (
+            "distance = offset @ offset +",
+            "distance = np.sqrt(offset @ offset) +",
+            "FID: distance of means not squared",
+        ),
+        (
+            "_factor(matrix_a).T @ _factor(matrix_b)",
+            "_factor(matrix_a).T @ _factor(matrix_a)",
+            "FID: root of one covariance",
+        ),
+        (
+            "self._scatter / self.count)",
+            "self._scatter / max(self.count - 1, 1))",
+            "covariance divided by N - 1",
+        ),
+        ("(self.count * count / total)", "(count / total)", "merge of covariances"),
+        ("self._mean += offset * (count / total)", "self._mean += offset / 2", "merge of means"),
+        (
+            "(count * part.count / whole.count)",
+            "(part.count / whole.count)",
+            "covariance without a block",
+        ),
+        (
+            "return float(offset @ offset + traces - 2 * root_trace)",
+            "return float(offset @ offset + traces - root_trace)",
+            "FID's error",
+        ),
+        (
+            "within_a = (a @ a.T / num_features + 1) ** 3",
+            "within_a = (a @ a.T / num_features + 1) ** 2",
+            "KID: degree of the kernel",
+        ),
+        (
+            "across = (a @ b.T / num_features + 1) ** 3",
+            "across = (a @ b.T + 1) ** 3",
+            "KID: kernel not divided by F",
+        ),
+        (
+            "across = (a @ b.T / num_features + 1) ** 3",
+            "across = (a @ b.T / num_features) ** 3",
+            "KID: kernel without + 1",
+        ),
+        ("within_a.sum() - np.trace(within_a) +", "within_a.sum() +", "KID: the diagonal counts"),
+        ("(size * (size - 1)) - 2 * across.mean()", "size**2 - 2 * across.mean()", "KID is biased"),
+        ("- 2 * across.mean())", "- across.mean())", "KID: cross term once"),
+        (
+            "a[random.choice(len(a), size, replace=False)]",
+            "a[random.choice(len(a), size)]",
+            "KID: subsets repeat items",
+        ),
+        (
+            "b[random.choice(len(b), size, replace=False)]",
+            "b[:size]",
+            "KID: always the first generated images",
+        ),
+        (
+            "value, variance_a, variance_b = found.mean(axis=0)",
+            "value, variance_a, variance_b = found[0]",
+            "KID of the first subset",
+        ),
+        ("terms: Array = 2 * (others", "terms: Array = (others", "KID's error halved"),
+        (
+            "variance_b / len(b) + drawing / num_subsets",
+            "variance_b + drawing / num_subsets",
+            "KID's error of one image",
+        ),
+    ),
+    *faults(
+        "metrics/estimates",
+        "metrics/test_estimates",
+        (
+            "values.std(ddof=1) / math.sqrt(len(values))",
+            "values.std(ddof=1)",
+            "deviation for standard error",
+        ),
+        (
+            "values.std(ddof=1) / math.sqrt(len(values))",
+            "values.std() / math.sqrt(len(values))",
+            "biased deviation",
+        ),
+        ("np.square(top - ratio * bottom)", "np.square(top - ratio)", "error of a ratio"),
+        ("squares * groups / (groups - 1)", "squares / (groups - 1)", "error of a ratio, groups"),
+        ("(len(values) - 1) * values.var()", "values.var()", "jackknife without its factor"),
+        ("count >= 2 * BLOCKS else 1", "count >= 1 else 1", "blocks of no images"),
+    ),
+    *faults(
+        "metrics/estimates",
+        "metrics/test_comparison_result",
+        ("ERRORS_APART = 2.0", "ERRORS_APART = 1.0", "noise counts as a difference"),
+        (
+            'new - old if result["higher_is_better"] else old - new',
+            'old - new if result["higher_is_better"] else new - old',
+            "better is worse",
+        ),
+        (
+            "math.hypot(standard_error(result) or 0,",
+            "max(standard_error(result) or 0,",
+            "errors do not add up",
+        ),
+    ),
+    *faults(
+        "metrics/features/inception",
+        "metrics/test_estimates",
+        (
+            "divergence.sum(dim=1).mean().exp()",
+            "divergence.sum(dim=1).mean()",
+            "inception score without exp",
+        ),
+        (
+            "p.mean(dim=0, keepdim=True)",
+            "p.mean(dim=1, keepdim=True)",
+            "inception score: mean over classes",
+        ),
+        (
+            "torch.xlogy(p, p) - torch.xlogy(p,",
+            "torch.xlogy(p, p) + torch.xlogy(p,",
+            "inception score: sign",
+        ),
+        ("_SPLITS = 10", "_SPLITS = 5", "splits of the inception score"),
+    ),
+    *faults(
+        "metrics/features/inception",
+        "metrics/test_inception",
+        (
+            "torch.arange(size_out, device=device) * (",
+            "(torch.arange(size_out, device=device) + 0.5) * (",
+            "half a pixel off",
+        ),
+        ("count_include_pad=False", "count_include_pad=True", "the padding counts in averages"),
+        (
+            "rows[..., left], rows[..., right], fraction",
+            "rows[..., left], rows[..., right], 0 * fraction",
+            "resize without interpolation",
+        ),
+        (
+            "(part.to(self._device) @ weight.T).softmax(dim=1)",
+            "(part.to(self._device) @ weight.T).softmax(dim=0)",
+            "probabilities over images",
+        ),
+        (
+            "self.pool = _maximum if max_pool else _average",
+            "self.pool = _average",
+            "pool of the last block",
+        ),
+    ),
+    *faults(
+        "metrics/neighborhoods",
+        "metrics/test_precision_recall metrics/test_neighbors",
+        (
+            "precise = balls_around(gen, real, real_radii, device) > 0",
+            "precise = balls_around(gen, real, real_radii, device) > 1",
+            "precision in two balls",
+        ),
+        (
+            "gen_radii = neighbor_radii(gen, k, device)",
+            "gen_radii = neighbor_radii(gen, k, device) * 0.5",
+            "recall with half the radii",
+        ),
+        (
+            "return precision.value, recall.value",
+            "return recall.value, precision.value",
+            "precision and recall swapped",
+        ),
+        (
+            "found.fill_diagonal_(torch.inf)",
+            "found.fill_diagonal_(0.0)",
+            "an item is its own neighbor",
+        ),
+        (
+            "return closest.amax(dim=1).cpu()",
+            "return closest.amin(dim=1).cpu()",
+            "nearest for k-th nearest",
+        ),
+        ("counts.numpy() / k", "counts.numpy()", "density not divided by k"),
+        (
+            "return nearest(centers, points, device)[0] <= radii",
+            "return nearest(centers, points, device)[0] >= radii",
+            "coverage inverted",
+        ),
+        ("(found > real_radii[index])", "(found < real_radii[index])", "authenticity inverted"),
+        ("found.double().numpy() / unit", "found.double().numpy()", "distance without its unit"),
+        ("(times > block.long())", "(times > 0)", "recall's error is 0"),
+        (
+            "order = found.argsort(stable=True)",
+            "order = (-found).argsort(stable=True)",
+            "farthest pairs",
+        ),
+    ),
+    *faults(
+        "metrics/equivariance",
+        "metrics/test_equivariance metrics/test_motions",
+        ("_PEAK_TO_PEAK = 2.0", "_PEAK_TO_PEAK = 1.0", "PSNR of images in [0, 1]"),
+        (
+            "10 * math.log10(_PEAK_TO_PEAK**2 / mean)",
+            "20 * math.log10(_PEAK_TO_PEAK**2 / mean)",
+            "decibels of amplitudes",
+        ),
+        ("mean = max(squared_error / count,", "mean = max(squared_error,", "PSNR of a sum"),
+        (
+            "(min(max(by, 0), size) for by in (-shift, shift))",
+            "(min(max(by, 0), size) for by in (shift, -shift))",
+            "shifts the other way",
+        ),
+        (
+            "distance = offsets - (pixels - whole)",
+            "distance = offsets + (pixels - whole)",
+            "Lanczos taps mirrored",
+        ),
+        (
+            "weights: list[float] = (taps / taps.sum()).tolist()",
+            "weights: list[float] = taps.tolist()",
+            "Lanczos taps without sum 1",
+        ),
+        (
+            "torch.tensor([[cos, sin], [-sin, cos]]",
+            "torch.tensor([[cos, -sin], [sin, cos]]",
+            "rotation the other way",
+        ),
+        (
+            "_sampling_grid(images, torch.linalg.inv(motion), pad)",
+            "_sampling_grid(images, motion, pad)",
+            "rotation is not inverted",
+        ),
+        (
+            "torch.cat([inverse.float(), 1 / dense], dim=1)",
+            "torch.cat([inverse.float(), 0 / dense], dim=1)",
+            "rotation half a sample off",
+        ),
+        ("_rotation(-angle), 1)", "_rotation(0.0), 1)", "pseudo-rotation ignores the angle"),
+        ("_rotation(-angle), 1)", "_rotation(angle), 1)", "pseudo-rotation the other way"),
+        (
+            "_convolved(_lanczos(xi) * _lanczos(yi), _lanczos(xo) * _lanczos(yo))",
+            "_convolved(_lanczos(xi) * _lanczos(yi), _lanczos(xi) * _lanczos(yi))",
+            "window of one grid",
+        ),
+        ("_MAX_SHIFT = 1 / 8", "_MAX_SHIFT = 1 / 4", "shifts twice as far"),
+        (
+            "tx, ty = round(tx * width) / width, round(ty * height) / height",
+            "tx, ty = 1 * tx, 1 * ty",
+            "EQ-T with fractions",
+        ),
+        (
+            "random.uniform(-math.pi, math.pi)",
+            "random.uniform(0, math.pi / 8)",
+            "EQ-R of small angles",
+        ),
+        (
+            "_squared_error(filtered, ideal, ideal_mask * filtered_mask)",
+            "_squared_error(filtered, ideal, ideal_mask)",
+            "EQ-R: the mask of one side",
+        ),
+        (
+            "squares = (a - b).double().square() * mask",
+            "squares = (a - b).double().square()",
+            "EQ counts what is out of view",
+        ),
+        ("error *= 10 / math.log(10)", "error *= 20 / math.log(10)", "error in decibels"),
+    ),
+    *faults(
+        "metrics/path_length",
+        "metrics/test_vgg metrics/test_estimates",
+        ("/ _EPSILON**2", "/ _EPSILON", "PPL: step not squared"),
+        (
+            "torch.lerp(begin, end, _EPSILON)",
+            "torch.lerp(begin, end, 2 * _EPSILON)",
+            "PPL: twice the step",
+        ),
+        (
+            "G.mapping(z_from, c), G.mapping(z_to, c)",
+            "G.mapping(z_from, c), G.mapping(z_to, torch.zeros_like(c))",
+            "PPL loses the label",
+        ),
+        ("(x - y).square() * head", "(x - y).abs() * head", "LPIPS: differences not squared"),
+        (
+            "x.square().sum(dim=1, keepdim=True).sqrt()",
+            "x.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()",
+            "LPIPS: unit images, not pixels",
+        ),
+        (
+            "np.percentile(values, 99, ",
+            "np.percentile(values, 100, ",
+            "PPL keeps the longest paths",
+        ),
+        ("np.percentile(values, 1, ", "np.percentile(values, 0, ", "PPL keeps the shortest paths"),
+    ),
+    *faults(
+        "metrics/sliced_wasserstein",
+        "metrics/test_sliced_wasserstein",
+        (
+            "return (a - b).abs().mean(dim=0)",
+            "return (a - b).square().mean(dim=0)",
+            "squared differences",
+        ),
+        (
+            "a, b = a.sort(dim=0).values, b.sort(dim=0).values",
+            "a, b = a.sort(dim=0).values, 1 * b",
+            "unsorted projections",
+        ),
+        (
+            "_SCALE * total / (num_levels * num_directions)",
+            "_SCALE * total / num_directions",
+            "sum over the levels",
+        ),
+        (
+            "directions / directions.norm(dim=0)",
+            "directions / directions.norm()",
+            "directions are not unit vectors",
+        ),
+        ("return 4 * _filtered(spread)", "return 2 * _filtered(spread)", "pyramid loses power"),
+        (
+            "mean = x.mean(dim=(0, 2), keepdim=True)",
+            "mean = x.mean(dim=(0, 1, 2), keepdim=True)",
+            "one mean for all channels",
+        ),
+        ("((x - mean) / deviation", "((x - mean) * deviation", "patches are not normalized"),
+        ("(len(x) / count) - 0.5", "(len(x) / count)", "quantiles half a place off"),
+        (
+            "detail = x if smaller is None else x - _doubled(smaller)",
+            "detail = 1 * x",
+            "no Laplacian pyramid",
+        ),
+    ),
+    *faults(
+        "metrics/generation",
+        "metrics/test_generation",
+        (
+            "truncation_psi=1, noise_mode",
+            "truncation_psi=0.7, noise_mode",
+            "metrics of truncated images",
+        ),
+        (
+            "training_set.label(i) for i in items",
+            "training_set.label(0) for i in items",
+            "one label for all images",
+        ),
+        (
+            "torch.Generator().manual_seed(seed)",
+            "torch.Generator().manual_seed(0)",
+            "one set of latents for every seed",
+        ),
+    ),
+]
+
+FAULTS = [*LOSSES, *STEP, *ASSEMBLY, *AUGMENTATION, *NETWORKS, *DATA, *METRICS]
