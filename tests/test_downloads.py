@@ -636,6 +636,7 @@ class _Usage:
     free = 1 << 20
 
 
+@pytest.mark.medium
 def test_a_server_that_is_waited_for_is_named_once(server, tmp_path, capsys, monkeypatch):
     """It answers only after that; a second wait is not named again."""
     monkeypatch.setattr("sg3flow.progress._announced", set())

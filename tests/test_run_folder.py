@@ -60,6 +60,7 @@ def test_a_metric_is_recorded_under_its_whole_name(tmp_path):
 
 
 @given(cut=st.integers(0, 400), name=st.sampled_from(["stats.jsonl", "events.jsonl"]))
+@pytest.mark.medium
 def test_a_kill_at_any_byte_leaves_no_gap(tmp_path_factory, cut, name):
     folder = tmp_path_factory.mktemp("run")
 

@@ -11,8 +11,7 @@ from sg3flow.cli.commands import app
 from sg3flow.files import write_json
 from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.tracking.mlflow_store import connect, training_run_id
-from sg3flow.tracking.outbox import Outbox, open_outbox
-from sg3flow.tracking.stage_run import StageRun
+from sg3flow.tracking.outbox import Outbox, StageRun, open_outbox
 from sg3flow.tracking.upload_process import recorded
 from sg3flow.tracking.uploader import Uploader
 

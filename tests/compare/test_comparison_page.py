@@ -6,9 +6,8 @@ import re
 from html.parser import HTMLParser
 
 from sg3flow.compare.comparison import compare
-from sg3flow.compare.drawn_samples import Drawn
 from sg3flow.compare.run_data import Snapshot
-from sg3flow.reports.comparison_page import html_page, is_comparison_page
+from sg3flow.reports.comparison_page import Drawn, html_page, is_comparison_page
 
 _HOSTILE = "<script>alert('1')</script>\"&{'<img src=https://x.org/a>"
 

@@ -201,6 +201,7 @@ def test_duplicates_fail_or_warn(packed, duplicates):
 
 
 @pytest.mark.parametrize("left_out", [False, True])
+@pytest.mark.medium
 def test_the_two_dogs_of_the_afhq_sample(afhq_sample, tmp_path, left_out):
     raw, dest, manifest = afhq_sample, tmp_path / "set.zip", tmp_path / "manifest.parquet"
     duplicates = "leave-out" if left_out else "keep"
@@ -220,6 +221,7 @@ def test_the_two_dogs_of_the_afhq_sample(afhq_sample, tmp_path, left_out):
         assert path in page
 
 
+@pytest.mark.medium
 def test_reports_are_deterministic_and_offline(packed, tmp_path):
     change(packed, lambda f: f.update({entry(0): f[entry(1)]}))
     for name in ("one", "two"):
@@ -269,6 +271,7 @@ def test_foreign_reports_are_refused(tmp_path):
         check_report_paths(tmp_path / "v", tmp_path / "v")
 
 
+@pytest.mark.medium
 def test_thumbnails_are_capped(tmp_path):
     blank = {f"train/{i}.png": png(np.full((8, 8, 3), i, np.uint8)) for i in range(80)}
     write_raw(tmp_path / "raw", blank)
@@ -278,6 +281,7 @@ def test_thumbnails_are_capped(tmp_path):
     assert len(thumbnails(report)) == 16  # the first of the check, which others complain of too
 
 
+@pytest.mark.medium
 def test_the_contact_sheet_is_a_capped_sample_of_each_class(tmp_path):
     write_raw(
         tmp_path / "raw", {f"train/{'ab'[i % 2]}/{i}.png": noise(i, 8, 8, 3) for i in range(80)}

@@ -34,8 +34,7 @@ from sg3flow.data.extraction import extract_zip
 from sg3flow.data.fetching import KNOWN_SETS, fetch_images
 from sg3flow.data.raw_images import folder_digest, regular_files, source_metrics
 from sg3flow.errors import ConfigError, DataError
-from sg3flow.tracking.outbox import Outbox
-from sg3flow.tracking.stage_run import StageRun
+from sg3flow.tracking.outbox import Outbox, StageRun
 from sg3flow.transfers import RetryPolicy
 
 QUICK = RetryPolicy(connect_sec=0.5, read_sec=0.5, tries=1, pause_sec=0.01)
@@ -401,7 +400,7 @@ def test_the_stage_tells_the_tracking_no_password(
         recorded.append(config.dataset)
         yield StageRun(Outbox(tmp_path / "journal"))
 
-    monkeypatch.setattr("sg3flow.tracking.stage_run.tracked_stage", noted)
+    monkeypatch.setattr("sg3flow.tracking.upload_process.tracked_stage", noted)
     result = CliRunner().invoke(fetch_app, ["--dataset", address, "--dest", str(tmp_path / "raw")])
     assert result.exit_code == 0, result.output
     assert recorded == [f"{mirror}/tiny.zip"]

@@ -21,8 +21,8 @@ from sg3flow.metrics.estimates import (
     mean_estimate,
     ratio_estimate,
 )
+from sg3flow.metrics.feature_collector import path_length
 from sg3flow.metrics.features.inception import inception_score
-from sg3flow.metrics.path_length import path_length
 
 
 def test_mean_and_ratio():
@@ -68,6 +68,7 @@ def test_the_error_of_a_frechet_distance_is_its_scatter(shift):
 
 
 @pytest.mark.parametrize("size", [100, 300])
+@pytest.mark.medium
 def test_the_error_of_a_kernel_distance_is_its_scatter(size):
     real = np.random.RandomState(99).randn(300, 6)
     scatter, told = scatter_and_told(

@@ -13,8 +13,8 @@ from sg3flow.config import EvaluateImagesConfig, PackConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.packing import pack_images
 from sg3flow.errors import DataError, MetricError
+from sg3flow.metrics.evaluation import ImageSet
 from sg3flow.metrics.evaluation_run import evaluate_images
-from sg3flow.metrics.image_set import ImageSet
 
 
 def photos(count: int, size: int = 16) -> list[Image.Image]:

@@ -41,6 +41,7 @@ def test_weights_never_change(extractor):
     assert RandomFeatures().digest == DIGEST
 
 
+@pytest.mark.medium
 def test_distance_orders_pictures_as_a_person_would(distance, draw_faces, blur):
     faces = draw_faces(300, seed=1)
     random = torch.Generator().manual_seed(0)

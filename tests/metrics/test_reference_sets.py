@@ -164,6 +164,7 @@ def test_statistics_of_a_sample_come_from_its_features(small_set):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.medium
 def test_the_snapshot_says_whether_its_training_was_mirrored(
     small_set, save_tiny, tiny_generator, rows_of, mirror
 ):
@@ -183,6 +184,7 @@ def test_a_public_pickle_calls_it_xflip():
     assert _was_mirrored(Networks(training_set={"xflip": False}), "x.pkl") is False
 
 
+@pytest.mark.medium
 def test_what_the_snapshots_do_not_say_is_not_guessed(small_set, save_tiny, tiny_generator):
     path = save_tiny(3, tiny_generator(seed=1), mirror=None)
     with pytest.raises(MetricError, match=r"000003\.pkl does not say whether .* give --mirror or"):

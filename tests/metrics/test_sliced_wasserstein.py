@@ -31,6 +31,7 @@ def test_zero_for_equal_sets_and_larger_the_more_they_differ(draw_faces, blur):
     assert 0 < soft < softer and 0 < others < softer
 
 
+@pytest.mark.medium
 def test_error_and_seed(draw_faces):
     a, b = draw_faces(60, seed=0), draw_faces(60, seed=1)
     found = distance(a, b)

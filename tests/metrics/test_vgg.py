@@ -4,9 +4,9 @@ from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
+from sg3flow.metrics.feature_collector import path_lengths
 from sg3flow.metrics.features import vgg
-from sg3flow.metrics.features.vgg import VGG16, VGGFeatures
-from sg3flow.metrics.path_length import Lpips, path_lengths
+from sg3flow.metrics.features.vgg import VGG16, Lpips, VGGFeatures
 
 CPU = torch.device("cpu")
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

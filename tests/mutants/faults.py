@@ -1370,7 +1370,7 @@ METRICS = [
         ("error *= 10 / math.log(10)", "error *= 20 / math.log(10)", "error in decibels"),
     ),
     *faults(
-        "metrics/path_length",
+        "metrics/feature_collector",
         "metrics/test_vgg metrics/test_estimates",
         ("/ _EPSILON**2", "/ _EPSILON", "PPL: step not squared"),
         (
@@ -1383,18 +1383,22 @@ METRICS = [
             "G.mapping(z_from, c), G.mapping(z_to, torch.zeros_like(c))",
             "PPL loses the label",
         ),
-        ("(x - y).square() * head", "(x - y).abs() * head", "LPIPS: differences not squared"),
-        (
-            "x.square().sum(dim=1, keepdim=True).sqrt()",
-            "x.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()",
-            "LPIPS: unit images, not pixels",
-        ),
         (
             "np.percentile(values, 99, ",
             "np.percentile(values, 100, ",
             "PPL keeps the longest paths",
         ),
         ("np.percentile(values, 1, ", "np.percentile(values, 0, ", "PPL keeps the shortest paths"),
+    ),
+    *faults(
+        "metrics/features/vgg",
+        "metrics/test_vgg",
+        ("(x - y).square() * head", "(x - y).abs() * head", "LPIPS: differences not squared"),
+        (
+            "x.square().sum(dim=1, keepdim=True).sqrt()",
+            "x.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()",
+            "LPIPS: unit images, not pixels",
+        ),
     ),
     *faults(
         "metrics/sliced_wasserstein",

@@ -30,7 +30,7 @@ def test_every_fault_fits_the_sources():
              "networks/augment_geometry", "networks/layers", "networks/layer_schedule",
              "networks/discriminator", "networks/stylegan2", "networks/stylegan3",
              "data/dataset", "metrics/distances", "metrics/neighborhoods",
-             "metrics/equivariance", "metrics/path_length", "metrics/sliced_wasserstein",
+             "metrics/equivariance", "metrics/feature_collector", "metrics/sliced_wasserstein",
              "metrics/estimates", "metrics/features/inception")  # fmt: skip
     for kind in kinds:
         planted = [fault for fault in FAULTS if fault.file.startswith(f"src/sg3flow/{kind}")]

@@ -129,6 +129,7 @@ def test_gpus_through_the_management_library(stand_in):
     assert ask(stand_in) == ["575.57.08", {}, known, 93.0]
 
 
+@pytest.mark.medium
 def test_without_a_driver_nothing_is_reported(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     assert ask(tmp_path) == ["", {}, {}, None]

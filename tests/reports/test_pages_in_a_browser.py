@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sg3flow.compare.comparison import compare
-from sg3flow.compare.drawn_samples import Drawn
 from sg3flow.compare.run_data import Point, RunData
 from sg3flow.config import PackConfig, ValidateConfig
 from sg3flow.data.packing import pack_images
 from sg3flow.data.validation.checks import validate_packed
 from sg3flow.reports import comparison_page, validation_page
+from sg3flow.reports.comparison_page import Drawn
 
 # What can be seen of a page from inside.
 _PROBE = """(() => {

@@ -62,7 +62,7 @@ def make_package(make_networks, tmp_path: Path):
 # Told by every process of the server: what was unpickled, and which packages came in.
 _WATCHER = """
 import os, sys
-_watched = ("dvc", "great_expectations", "typer", "sg3flow.serving.predictor")
+_watched = ("dvc", "great_expectations", "typer", "sg3flow.serving.request_schema")
 def _hook(event, args):
     if event == "pickle.find_class" or (event == "import" and args[0] in _watched):
         with open(os.environ["SG3FLOW_TEST_WATCH"], "a") as stream:

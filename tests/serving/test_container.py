@@ -144,7 +144,7 @@ class Refusing:
         if name.partition(".")[0] in sys.argv[1].split(","):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refusing())
-from sg3flow.serving import http_body, predictor, pyfunc_model
+from sg3flow.serving import http_body, pyfunc_model
 import starlette  # what model_app needs besides
 from sg3flow.ops.backend import load_kernels
 load_kernels("cpu")

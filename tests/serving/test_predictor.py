@@ -17,9 +17,8 @@ from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
-from sg3flow.serving.predictor import Predictor, Request, _twin
-from sg3flow.serving.pyfunc_model import example
-from sg3flow.serving.request_schema import Limits
+from sg3flow.serving.pyfunc_model import Predictor, _twin, example
+from sg3flow.serving.request_schema import Limits, Request
 
 
 def test_a_package_holds_the_weights_and_their_story(make_package):

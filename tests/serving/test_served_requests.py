@@ -329,5 +329,5 @@ def test_a_thousand_requests_at_once_are_all_answered(server):
 def test_the_server_unpickles_nothing_and_needs_no_pipeline_packages(mlflow_server):
     assert mlflow_server.post(_records(_GOOD))[0] == 200
     seen = mlflow_server.watch.read_text().splitlines()
-    assert any("sg3flow.serving.predictor" in line for line in seen)
-    assert all("sg3flow.serving.predictor" in line for line in seen), seen
+    assert any("sg3flow.serving.request_schema" in line for line in seen)
+    assert all("sg3flow.serving.request_schema" in line for line in seen), seen

@@ -190,6 +190,7 @@ def test_a_set_that_is_not_found_is_asked_for(app, project, tmp_path):
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.medium
 def test_mirror_says_otherwise_and_quiet_is_quiet(app, project):
     quiet = ("--metrics", "fd_random16", "--verbose=0")
     (plain,), told = single(app, project, *quiet)

@@ -19,7 +19,7 @@ from sg3flow.config import PackConfig
 from sg3flow.errors import TrackingError
 from sg3flow.tracking.failures import check_address, explain
 from sg3flow.tracking.mlflow_store import connect, local_artifact
-from sg3flow.tracking.stage_run import tracked_now
+from sg3flow.tracking.upload_process import tracked_now
 
 _SERVER_ADVICE = "that the server is up"
 

@@ -16,8 +16,7 @@ from sg3flow.config import PackConfig
 from sg3flow.errors import TrackingError
 from sg3flow.runs.run_folder import describe_run, read_whole_lines
 from sg3flow.tracking.mlflow_store import connect, training_run_id
-from sg3flow.tracking.stage_run import tracked_stage
-from sg3flow.tracking.upload_process import uploading
+from sg3flow.tracking.upload_process import tracked_stage, uploading
 from sg3flow.tracking.uploader import Uploader
 
 pytestmark = pytest.mark.medium

@@ -14,7 +14,7 @@ from sg3flow.config import PackConfig
 from sg3flow.errors import TrackingError
 from sg3flow.tracking.mlflow_store import connect, local_artifact, training_run_id
 from sg3flow.tracking.relocation import find_relocations
-from sg3flow.tracking.stage_run import tracked_now
+from sg3flow.tracking.upload_process import tracked_now
 from sg3flow.tracking.uploader import Uploader
 
 pytestmark = pytest.mark.medium

@@ -11,7 +11,8 @@ import pytest
 from sg3flow.config import EvaluateConfig, PackConfig
 from sg3flow.errors import DataError, TrainingInterruptedError
 from sg3flow.tracking.mlflow_store import connect, training_run_id
-from sg3flow.tracking.stage_run import flat_params, tracked_now, tracked_stage
+from sg3flow.tracking.outbox import flat_params
+from sg3flow.tracking.upload_process import tracked_now, tracked_stage
 from sg3flow.tracking.uploader import Uploader
 
 
@@ -111,7 +112,7 @@ def test_a_stage_does_not_import_the_client():
     program = (
         "import sys\n"
         "from sg3flow.config import PackConfig\n"
-        "from sg3flow.tracking.stage_run import tracked_stage\n"
+        "from sg3flow.tracking.upload_process import tracked_stage\n"
         "with tracked_stage('pack', PackConfig()) as run:\n"
         "    run.metrics({'images': 1})\n"
         "assert 'mlflow' not in sys.modules\n"

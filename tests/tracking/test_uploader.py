@@ -19,9 +19,8 @@ from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import connect, time_to_upload, tracking_uri, training_run_id
 from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
-from sg3flow.tracking.stage_run import tracked_stage
 from sg3flow.tracking.tracked_runs import find_record, registered_version, training_id
-from sg3flow.tracking.upload_process import uploading
+from sg3flow.tracking.upload_process import tracked_stage, uploading
 from sg3flow.tracking.uploader import Uploader
 
 
@@ -137,6 +136,7 @@ def check_evaluated(run_folder: Path):
     assert len([p for p in images if "render~grid" in p and p.endswith(".png")]) == 1
 
 
+@pytest.mark.medium
 def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
     with pytest.raises(TrainingMissingError, match="a-run is not on the server yet"):
         Uploader(evaluated).send()

@@ -226,9 +226,8 @@ def test_the_inputs_of_a_step(tiny_set):
 
 
 @pytest.mark.parametrize("nimg", [0, BATCH])  # the last phases are Gmain and Dreg, Gmain and Dmain
-@pytest.mark.parametrize(
-    "cfg", ["stylegan3-t", pytest.param("stylegan3-r", marks=pytest.mark.medium)]
-)
+@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan3-r"])
+@pytest.mark.medium
 def test_accumulated_gradients_are_those_of_the_whole_batch(cfg, nimg):
     # The groups of the minibatch deviation are strided over a pass: in this order the two halves
     # hold the groups of the whole batch.

@@ -67,7 +67,7 @@ def fetch(
     from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
     from sg3flow.data.readers.listing import ignored_words
-    from sg3flow.tracking.stage_run import tracked_stage
+    from sg3flow.tracking.upload_process import tracked_stage
 
     check_request(dest, config)  # before an MLflow run is created
     shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
@@ -98,7 +98,7 @@ def pack(
 ) -> None:
     """Pack images from any source."""
     from sg3flow.data.packing import check_request, pack_images
-    from sg3flow.tracking.stage_run import tracked_stage
+    from sg3flow.tracking.upload_process import tracked_stage
 
     stem = dest.stem if dest.suffix.lower() == ".zip" else dest.name
     manifest = manifest or dest.with_name(f"{stem}.manifest.parquet")
@@ -140,7 +140,7 @@ def validate(
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
     from sg3flow.reports.pages import tracking_place
     from sg3flow.reports.validation_page import check_report_paths, write_reports
-    from sg3flow.tracking.stage_run import tracked_stage
+    from sg3flow.tracking.upload_process import tracked_stage
 
     html = html or report.with_suffix(".html")
     check_inputs(manifest, packed, raw)  # before an MLflow run is created
@@ -247,7 +247,7 @@ def snapshots(
     from sg3flow.metrics.evaluation_run import Outputs, assist_evaluation, evaluate_run, plan_run
     from sg3flow.progress import progress_shown
     from sg3flow.reports.charts import metrics_chart
-    from sg3flow.tracking.stage_run import tracked_stage
+    from sg3flow.tracking.upload_process import tracked_stage
 
     if _launched_evaluation("snapshots", config):
         return
@@ -392,8 +392,8 @@ def best(
     outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
 ) -> None:
     """Render all outputs of the stage from the best snapshot of a run."""
-    from sg3flow.rendering.best_renders import render_best
-    from sg3flow.tracking.stage_run import tracked_stage
+    from sg3flow.rendering.outputs import render_best
+    from sg3flow.tracking.upload_process import tracked_stage
 
     with tracked_stage("render", config, training_run=run) as tracking:
         content = render_best(run, metrics, outdir, config)

@@ -1,20 +1,22 @@
 """Decode image files of any format, and convert them to upright 8-bit sRGB or gray.
 
-The messages of ``UnusableImageError`` and the names of ``changes`` are stored in manifests.
+The messages of ``UnusableImageError`` and the names of ``changes`` are stored in manifests. Longer
+than most files: what a file format, an ICC profile and a mode mean for pixels is one subject.
 """
 
 import importlib
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import product
 
 import numpy as np
-from PIL import Image, ImageColor, UnidentifiedImageError, features
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError, features
 
-from sg3flow.data.color_profiles import UnusableProfileError, profile_conversion
 from sg3flow.errors import ConfigError, Sg3flowError
 
 ORIENTATION_TAG = 0x0112  # of EXIF
@@ -27,6 +29,9 @@ _HEIC, _AVIF = "pip install 'sg3flow[heic]'", "pip install 'pillow>=11.3'"
 READERS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIC)
 READERS |= {".avif": _AVIF, ".avifs": _AVIF}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+# In 8-bit values: a table of 26 points for sRGB's curve is off by 1, gamma 2.2 by 9.
+_SRGB_TOLERANCE = 2
 
 
 class UnusableImageError(Sg3flowError):
@@ -315,8 +320,8 @@ def _inverts_16_bits() -> bool:
 def _in_srgb(image: Image.Image, profile: bytes | None, changes: list[str]) -> Image.Image:
     if profile:
         try:
-            convert = profile_conversion(bytes(profile), image.mode)
-        except UnusableProfileError:
+            convert = _profile_conversion(bytes(profile), image.mode)
+        except _UnusableProfileError:
             changes.append("ICC profile not usable")
         else:
             if convert is not None:
@@ -334,3 +339,64 @@ def _on_background(base: Image.Image, alpha: Image.Image, background: Color) -> 
     if base.mode == "L" and is_gray:
         return Image.composite(base, Image.new("L", base.size, background[0]), alpha)
     return Image.composite(base.convert("RGB"), Image.new("RGB", base.size, background), alpha)
+
+
+class _UnusableProfileError(Sg3flowError):
+    """A profile is damaged, or for another color space than that of the image."""
+
+
+@lru_cache(maxsize=16)
+def _profile_conversion(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] | None:
+    """The conversion from a profile to sRGB; None: the profile is sRGB, whatever its name.
+
+    Args:
+        profile: an ICC profile.
+        mode: L, RGB or CMYK, the mode of the images to convert.
+
+    Raises:
+        _UnusableProfileError: it is damaged or for another color space.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != _PROFILE_SPACES[mode]:
+            raise _UnusableProfileError("the profile is for another color space")
+        # Unchanged to the bit: a conversion from sRGB to sRGB would only add rounding.
+        if mode != "CMYK" and _is_srgb(source, mode):
+            return None
+        return _to_srgb(source, mode, ImageCms.Intent.PERCEPTUAL).apply
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        raise _UnusableProfileError(str(error)) from None
+
+
+def _is_srgb(source: ImageCms.ImageCmsProfile, mode: str) -> bool:
+    """Whether curves and primaries of a profile are those of sRGB, up to its rounding.
+
+    Judged by what the profile does to all grays and to a grid of colors. Descriptions are no help:
+    linear and wide-gamut profiles have "sRGB" in theirs, and small sRGB profiles have not.
+    """
+    # The intent of tables that keeps colors as they are; others map them to the range of a print.
+    transform = _to_srgb(source, mode, ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    colors = _probe_colors()
+    probe = Image.fromarray(colors if mode == "RGB" else np.ascontiguousarray(colors[:, :256, 0]))
+    off = np.asarray(transform.apply(probe)).astype(np.int64) - np.asarray(probe.convert("RGB"))
+    return bool(np.abs(off).max() <= _SRGB_TOLERANCE)
+
+
+def _to_srgb(
+    source: ImageCms.ImageCmsProfile, mode: str, intent: ImageCms.Intent
+) -> ImageCms.ImageCmsTransform:
+    # Little CMS samples curves of gray at a few points: shadows of a linear one are off by 10.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    return ImageCms.buildTransform(source, _srgb(), mode, "RGB", intent, flags)
+
+
+@cache
+def _probe_colors() -> np.ndarray:
+    """All 256 grays, then a grid of colors: uint8 [1, N, 3]."""
+    grays = [(value,) * 3 for value in range(256)]
+    return np.array([[*grays, *product(range(0, 256, 51), repeat=3)]], np.uint8)
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))

@@ -20,13 +20,14 @@ from sg3flow.distributed import Ranks, is_launched
 from sg3flow.errors import ConfigError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.evaluation import (
+    ImageSet,
     compare_sets,
     evaluate_network,
     evaluate_snapshots,
     find_snapshots,
+    set_warnings,
 )
 from sg3flow.metrics.evaluator import Evaluator
-from sg3flow.metrics.image_set import ImageSet, set_warnings
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.report import (
     MetricResult,

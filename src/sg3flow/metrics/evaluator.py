@@ -26,12 +26,12 @@ from sg3flow.metrics.compute import (
 )
 from sg3flow.metrics.equivariance import equivariance, require_movable
 from sg3flow.metrics.estimates import Estimate
-from sg3flow.metrics.feature_collector import Advance, FeatureCollector
+from sg3flow.metrics.feature_collector import Advance, FeatureCollector, path_length
 from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.features.vgg import Lpips
 from sg3flow.metrics.generation import MeasuredGenerator, exact_float32
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.path_length import Lpips, path_length
 from sg3flow.metrics.reference_set import Reference
 from sg3flow.metrics.report import Detector, MetricResult, Subject, build_results
 

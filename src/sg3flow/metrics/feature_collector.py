@@ -10,12 +10,16 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.distributed import Ranks
+from sg3flow.errors import MetricError
 from sg3flow.metrics.equivariance import motion_errors, random_motions
+from sg3flow.metrics.estimates import Estimate, mean_estimate
 from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.features.vgg import Lpips
 from sg3flow.metrics.generation import (
     CHUNK,
     Latents,
@@ -25,11 +29,12 @@ from sg3flow.metrics.generation import (
     overlapped,
 )
 from sg3flow.metrics.names import Metric
-from sg3flow.metrics.path_length import Lpips, path_lengths
 from sg3flow.metrics.reference_set import finite_features
 
 # Images that share one random motion. Fixed: values must not depend on the batch size.
 _PICTURES_PER_MOTION = 4
+_EPSILON = 1e-4  # the part of a path that is measured
+_LARGEST = 256  # side in pixels; LPIPS sees larger images averaged down
 _FAR_ENDS = 0x9E3779B9  # added to the seed (32 bits) for the ends of the paths
 
 Advance = Callable[[int], None]
@@ -199,3 +204,42 @@ def _counted(batches: Iterator[Batch], advance: Advance) -> Iterator[Batch]:
     for z, c in batches:
         yield z, c
         advance(len(z))
+
+
+@torch.no_grad()
+def path_lengths(
+    G: MeasuredGenerator,
+    lpips: Lpips,
+    ends: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+) -> Iterator[torch.Tensor]:
+    """Squared length of the first 1/10000 of each path, divided by 1/10000 squared, ``[N]``.
+
+    The paths are in W, between neighboring points (Karras et al. 2019, Sec. 4.1).
+
+    Args:
+        ends: batches of the first ``z``, the last ``z``, and their common ``c``.
+
+    Raises:
+        MetricError: a pixel is not finite.
+    """
+    for z_from, z_to, c in ends:
+        begin, end = G.mapping(z_from, c), G.mapping(z_to, c)
+        pictures = [
+            _shrunk(G.synthesis(ws, noise_mode="const", force_fp32=True))
+            for ws in (begin, torch.lerp(begin, end, _EPSILON))
+        ]
+        if not all(torch.isfinite(img).all() for img in pictures):
+            raise MetricError("the network generates values that are not finite")
+        yield lpips(*pictures).double().cpu() / _EPSILON**2
+
+
+def _shrunk(img: torch.Tensor) -> torch.Tensor:
+    factor = img.shape[-1] // _LARGEST
+    return functional.avg_pool2d(img, factor) if factor > 1 else img
+
+
+def path_length(lengths: ArrayLike) -> Estimate:
+    """Mean of the values from the 1st to the 99th percentile, with its standard error."""
+    values = np.asarray(lengths, dtype=np.float64)
+    low, high = np.percentile(values, 1, method="lower"), np.percentile(values, 99, method="higher")
+    return mean_estimate(values[(values >= low) & (values <= high)])

@@ -43,7 +43,7 @@ from sg3flow.tracking.mlflow_store import (
     tracking_errors,
     training_run_id,
 )
-from sg3flow.tracking.stage_run import tracked_now
+from sg3flow.tracking.upload_process import tracked_now
 
 FORMAT = "sg3flow-registered-1"
 _MODEL_TYPE = "generator"

@@ -1,21 +1,33 @@
-"""From a seed to an image: seeds as text, latents, render options, and PNG files."""
+"""From a seed to an image: seeds as text, latents, render options, models, and PNG files."""
 
 import io
+import logging
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sg3flow.addresses import shown_url
+from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.device import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
-from sg3flow.rendering.conditions import Condition, TrainingLabels, label_tensor
+from sg3flow.progress import tracked
+from sg3flow.rendering.conditions import (
+    Condition,
+    TrainingLabels,
+    condition_text,
+    described_labels,
+    label_tensor,
+)
 
 MAX_SEED = 2**32 - 1
 MAX_SEEDS = 100_000
@@ -25,6 +37,8 @@ NOISE_MODES = ("const", "random", "none")
 # Mark in our images; files without it are never overwritten.
 SOFTWARE = "sg3flow"
 Image = npt.NDArray[np.uint8]
+
+_log = logging.getLogger(__name__)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -209,3 +223,112 @@ def network_device(G: RenderedGenerator) -> torch.device:
     for parameter in G.parameters():
         return torch.device(parameter.device)
     return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator with its source, the labels it was trained with, and the names of its classes."""
+
+    G: RenderedGenerator
+    source: str
+    labels: TrainingLabels
+    class_names: Sequence[str] = ()
+
+    def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
+        """The image of a seed; errors as in ``render_image``, with the name of the network."""
+        with self.named():
+            return render_image(self.G, seed, options, condition)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Add the name of the network to errors inside the block."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.source}: {error}") from None
+
+    def usable(self, condition: Condition) -> Condition:
+        """The condition if the network knows it; an unconditional one ignores it with a warning.
+
+        Raises:
+            ConfigError: the condition does not fit the labels that the network was trained with.
+        """
+        if condition is None:
+            return None
+        if self.labels.dim == 0:
+            option = "--class" if isinstance(condition, int) else "--label"
+            _log.warning("warning: %s is ignored: %s is unconditional", option, self.source)
+            return None
+        self.labels.check(condition)
+        return condition
+
+    def conditions(self, seeds: Sequence[int], condition: Condition) -> list[Condition]:
+        """The condition of each seed: the given one, or all classes or training labels in turn."""
+        if condition is not None:
+            return [condition] * len(seeds)
+        return self.labels.in_turn(len(seeds))
+
+    def caption(self, seed: int, condition: Condition) -> str:
+        """The caption of an image: its seed, and its class or label if it has one."""
+        text = condition_text(condition, self.class_names)
+        return f"seed {seed}, {text}" if text else f"seed {seed}"
+
+
+def load_model(source: str, device: str) -> Model:
+    """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on a device.
+
+    Raises:
+        CheckpointError: the source cannot be read, or has no generator.
+        ConfigError: there is no such device.
+    """
+    place = pick_device(device)
+    networks = load_networks(source)
+    # A snapshot of an earlier version may be in the folder of its run.
+    described = described_labels(networks.training_set or {}, Path(source).parent)
+    return as_model(networks, shown_url(source), place, described)
+
+
+def as_model(
+    networks: Networks,
+    source: str,
+    device: torch.device,
+    training_set: Mapping[str, Any] | None = None,
+) -> Model:
+    """The generator of loaded networks: G_ema, or G if there is no G_ema.
+
+    Args:
+        training_set: the description of the training set; None: that of the networks.
+
+    Raises:
+        CheckpointError: there is no generator, or the description does not fit it.
+    """
+    network = networks.G_ema or networks.G
+    if network is None:
+        raise CheckpointError(f"{source} has no generator")
+    network.requires_grad_(False).to(device)
+    described = training_set or networks.training_set or {}
+    names = [str(name) for name in described.get("class_names") or ()]
+    G = cast(RenderedGenerator, network)
+    try:
+        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+
+
+def pictures(
+    model: Model,
+    seeds: Sequence[int],
+    condition: Condition,
+    options: RenderOptions,
+    description: str,
+) -> Iterator[Image]:
+    """The images of seeds, rendered one by one on demand, with a progress bar."""
+    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
+    for seed, one in tracked(pairs, description, len(seeds)):
+        yield model.picture(seed, options, one)
+
+
+def captions(model: Model, seeds: Sequence[int], condition: Condition) -> list[str]:
+    """The captions of the images of seeds."""
+    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
+    return [model.caption(seed, one) for seed, one in pairs]

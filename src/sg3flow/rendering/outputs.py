@@ -1,19 +1,18 @@
-"""The render commands: from the source of a network to image files in a folder."""
+"""The render stage and commands: from a network to image files in a folder.
 
-import logging
+The stage renders images, sheets and a video of the best snapshot of a run.
+"""
+
 import mmap
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
-from sg3flow.addresses import shown_url
-from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints import load_networks
 from sg3flow.config import (
+    RenderConfig,
     RenderGridConfig,
     RenderImagesConfig,
     RenderOptionsConfig,
@@ -21,15 +20,13 @@ from sg3flow.config import (
     RenderVideoConfig,
 )
 from sg3flow.device import pick_device
-from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.files import write_bytes
-from sg3flow.output_checks import check_replaceable, png_marked
+from sg3flow.errors import ConfigError
+from sg3flow.files import atomic_folder, write_bytes, write_json
+from sg3flow.output_checks import check_replaceable, folder_marked, png_marked
 from sg3flow.params_file import parse_pair
 from sg3flow.progress import tracked
 from sg3flow.rendering.conditions import (
     Condition,
-    TrainingLabels,
-    condition_text,
     described_labels,
     given_condition,
 )
@@ -37,109 +34,24 @@ from sg3flow.rendering.grid import seed_sheet, table_sheet
 from sg3flow.rendering.images import (
     SOFTWARE,
     Image,
-    RenderedGenerator,
+    Model,
     RenderOptions,
+    as_model,
+    captions,
+    load_model,
     parse_seeds,
+    pictures,
     png_bytes,
-    render_image,
 )
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
+from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 
+FORMAT = "sg3flow-renders-1"
+MARKER_NAME = "renders.json"
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
-_log = logging.getLogger(__name__)
 _MAX_TILES = 256
 _MAX_SHIFT = 1000  # image widths
-
-
-@dataclass(frozen=True)
-class Model:
-    """A generator with its source, the labels it was trained with, and the names of its classes."""
-
-    G: RenderedGenerator
-    source: str
-    labels: TrainingLabels
-    class_names: Sequence[str] = ()
-
-    def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
-        """The image of a seed; errors as in ``render_image``, with the name of the network."""
-        with self.named():
-            return render_image(self.G, seed, options, condition)
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Add the name of the network to errors inside the block."""
-        try:
-            yield
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.source}: {error}") from None
-
-    def usable(self, condition: Condition) -> Condition:
-        """The condition if the network knows it; an unconditional one ignores it with a warning.
-
-        Raises:
-            ConfigError: the condition does not fit the labels that the network was trained with.
-        """
-        if condition is None:
-            return None
-        if self.labels.dim == 0:
-            option = "--class" if isinstance(condition, int) else "--label"
-            _log.warning("warning: %s is ignored: %s is unconditional", option, self.source)
-            return None
-        self.labels.check(condition)
-        return condition
-
-    def conditions(self, seeds: Sequence[int], condition: Condition) -> list[Condition]:
-        """The condition of each seed: the given one, or all classes or training labels in turn."""
-        if condition is not None:
-            return [condition] * len(seeds)
-        return self.labels.in_turn(len(seeds))
-
-    def caption(self, seed: int, condition: Condition) -> str:
-        """The caption of an image: its seed, and its class or label if it has one."""
-        text = condition_text(condition, self.class_names)
-        return f"seed {seed}, {text}" if text else f"seed {seed}"
-
-
-def load_model(source: str, device: str) -> Model:
-    """The generator of a path, a URL, ``models:/…`` or ``runs:/…``, on a device.
-
-    Raises:
-        CheckpointError: the source cannot be read, or has no generator.
-        ConfigError: there is no such device.
-    """
-    place = pick_device(device)
-    networks = load_networks(source)
-    # A snapshot of an earlier version may be in the folder of its run.
-    described = described_labels(networks.training_set or {}, Path(source).parent)
-    return as_model(networks, shown_url(source), place, described)
-
-
-def as_model(
-    networks: Networks,
-    source: str,
-    device: torch.device,
-    training_set: Mapping[str, Any] | None = None,
-) -> Model:
-    """The generator of loaded networks: G_ema, or G if there is no G_ema.
-
-    Args:
-        training_set: the description of the training set; None: that of the networks.
-
-    Raises:
-        CheckpointError: there is no generator, or the description does not fit it.
-    """
-    network = networks.G_ema or networks.G
-    if network is None:
-        raise CheckpointError(f"{source} has no generator")
-    network.requires_grad_(False).to(device)
-    described = training_set or networks.training_set or {}
-    names = [str(name) for name in described.get("class_names") or ()]
-    G = cast(RenderedGenerator, network)
-    try:
-        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
 
 
 def render_images(
@@ -252,25 +164,6 @@ def render_video(
     return path
 
 
-def pictures(
-    model: Model,
-    seeds: Sequence[int],
-    condition: Condition,
-    options: RenderOptions,
-    description: str,
-) -> Iterator[Image]:
-    """The images of seeds, rendered one by one on demand, with a progress bar."""
-    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
-    for seed, one in tracked(pairs, description, len(seeds)):
-        yield model.picture(seed, options, one)
-
-
-def captions(model: Model, seeds: Sequence[int], condition: Condition) -> list[str]:
-    """The captions of the images of seeds."""
-    pairs = zip(seeds, model.conditions(seeds, condition), strict=True)
-    return [model.caption(seed, one) for seed, one in pairs]
-
-
 def write_sweep(
     model: Model,
     path: Path,
@@ -359,3 +252,92 @@ def _numbers(text: str, rule: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"{rule}, not '{text[:60]}'") from None
+
+
+def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig) -> dict[str, Any]:
+    """Fill ``outdir`` from the best snapshot: seeds, grid, truncation sweep, interpolation, marker.
+
+    The folder is replaced as a whole, and only if it is empty or one of ours.
+
+    Returns:
+        The content of ``renders.json``.
+
+    Raises:
+        ConfigError: invalid settings.
+        MetricError, CheckpointError: the report or the snapshot is missing or damaged, or the
+            report is about another snapshot of that name.
+        DataError: ``outdir`` has foreign files, or the video encoder failed.
+    """
+    plan = _plan(config)
+    check_replaceable(outdir, folder_marked(MARKER_NAME, FORMAT), "a renders folder", "--outdir")
+    best, path, digest = best_of_run(run_dir, metrics)
+    networks = load_networks(path)
+    described = described_labels(networks.training_set or {}, run_dir)
+    model = as_model(networks, str(path), pick_device(config.device), described)
+    with atomic_folder(outdir) as work:
+        frames = _render_all(model, work, config, plan)
+        marker = _marker(best, digest, config, plan, frames)
+        write_json(work / MARKER_NAME, marker)
+    return marker
+
+
+def _plan(config: RenderConfig) -> dict[str, Any]:
+    """Parse the settings that are lists, before any work starts."""
+    return {
+        "condition": given_condition(
+            None if config.class_index < 0 else config.class_index, config.label
+        ),
+        "seeds": list(dict.fromkeys(parse_seeds(config.seeds))),
+        "sweep_seeds": parse_seeds(config.sweep_seeds),
+        "sweep_truncs": parse_truncs(config.sweep_truncs),
+        "video_seeds": parse_seeds(config.video_seeds),
+        "video_grid": parse_tiles(config.video_grid),
+    }
+
+
+def _render_all(model: Model, folder: Path, config: RenderConfig, plan: dict[str, Any]) -> int:
+    seeds, options = plan["seeds"], RenderOptions(psi=config.trunc)
+    condition = model.usable(plan["condition"])
+    images = _written(folder, seeds, pictures(model, seeds, condition, options, "rendering images"))
+    sheet = seed_sheet(images, captions(model, seeds, condition), model.G.img_resolution)
+    write_bytes(folder / GRID_NAME, png_bytes(sheet))
+    write_sweep(
+        model, folder / SWEEP_NAME, plan["sweep_seeds"], condition, options, plan["sweep_truncs"]
+    )
+    with model.named():
+        return write_interpolation(
+            model.G,
+            plan["video_seeds"],
+            folder / VIDEO_NAME,
+            options=options,
+            classes=model.conditions(plan["video_seeds"], condition),
+            grid=plan["video_grid"],
+            frames_per_keyframe=config.video_frames,
+            fps=config.video_fps,
+        )
+
+
+def _written(folder: Path, seeds: Sequence[int], images: Iterable[Image]) -> Iterator[Image]:
+    """Write each image to its file and yield it, so that none is kept or rendered twice."""
+    for seed, image in zip(seeds, images, strict=True):
+        write_bytes(folder / seed_name(seed), png_bytes(image))
+        yield image
+
+
+def _marker(
+    best: BestSnapshot, digest: str, config: RenderConfig, plan: dict[str, Any], frames: int
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "snapshot": best.snapshot,
+        "snapshot_sha256": digest,
+        "kimg": best.kimg,
+        "metric": best.metric,
+        "value": best.value,
+        "trunc": config.trunc,
+        "class_index": config.class_index,
+        **({"label": config.label} if config.label else {}),
+        **{name: value for name, value in plan.items() if name != "condition"},
+        "video_frames": frames,
+        "video_fps": config.video_fps,
+    }

@@ -32,7 +32,7 @@ from sg3flow.params_file import SECTIONS
 _OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "ops/*.py")
 _NETWORKS = (*_OPS, "networks/*.py", "device.py", "distributed.py")
 _PACKED_SET = ("data/archive.py", "data/dataset.py")
-_CONVERSION = ("data/color_profiles.py", "data/image_decoding.py")
+_CONVERSION = ("data/image_decoding.py",)
 _PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")
 
 # The numerics of a training: what its fingerprint is made of.

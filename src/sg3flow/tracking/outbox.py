@@ -1,7 +1,7 @@
 """The outbox of a run folder: tags and events to upload, and the offset of what was sent.
 
-The outbox is ``events.jsonl`` and ``stats.jsonl`` of the folder. An ``Offset`` says how many bytes
-of each a server has.
+The outbox is ``events.jsonl`` and ``stats.jsonl`` of the folder. A stage reports through a
+``StageRun``. An ``Offset`` says how many bytes of each a server has.
 """
 
 import hashlib
@@ -196,6 +196,63 @@ def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None
     if training is not None:
         outbox.note("parent")
     return outbox
+
+
+class StageRun:
+    """One execution of a stage; each method appends a line to the outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Metrics of this stage's own run."""
+        for name, value in values.items():
+            self._outbox.note("metric", key=name, value=float(value))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file for the run's artifacts, with its present content; a missing file is skipped."""
+        name = f"{folder}/{path.name}" if folder else path.name
+        if path.is_file() and self._outbox.keep(path, name):
+            self._outbox.note("artifact", key=folder, file=f"files/{name}")
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags of this stage's own run."""
+        self._outbox.note("tags", values=dict(values))
+
+    def dataset(self, *, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """The data set that this stage made or read."""
+        values = {"name": name, "digest": digest, "source": source, "profile": dict(profile)}
+        self._outbox.note("dataset", values=values)
+
+    def training_metrics(
+        self, values: Mapping[str, float], kimg: int, snapshot: str | None = None
+    ) -> None:
+        """Metrics of the training run at ``kimg``, and of that snapshot's LoggedModel."""
+        for name, value in values.items():
+            self._outbox.note(
+                "metric",
+                key=name,
+                file=snapshot or "",
+                nimg=kimg * 1000,
+                value=float(value),
+                on="training",
+            )
+
+    def training_image(self, path: Path, key: str, kimg: int) -> None:
+        """An image of the training run at ``kimg``, under the step slider of ``key``."""
+        name = f"training/{key}{path.suffix}"
+        if self._outbox.keep(path, name):
+            file = f"files/{name}"
+            self._outbox.note("image", key=key, file=file, nimg=kimg * 1000, on="training")
+
+
+def flat_params(config: Any) -> dict[str, str]:
+    """The settings of a stage as MLflow takes them: text by name; lists joined by commas."""
+    values = asdict(config)
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
 
 
 def noted_end(folder: Path) -> tuple[str, float]:

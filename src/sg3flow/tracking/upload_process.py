@@ -1,4 +1,8 @@
-"""Uploads run folders: by a process that runs beside a stage, and for ``sg3flow sync``.
+"""Tracks stages, and uploads run folders: by a process beside a stage, and for ``sg3flow sync``.
+
+A stage writes lines to its outbox. It never waits for the tracking server during its work and never
+fails because of it. What is not sent by its end stays in the outbox, and a warning says how much
+that is.
 
 ``uploading`` starts the process. Its arguments are the folder and the process id of the stage. It
 ends when the stage writes a line to its standard input, or is gone. It writes a dot
@@ -15,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from sg3flow.addresses import shown_url
 from sg3flow.errors import Sg3flowError, TrackingError, TrainingInterruptedError
@@ -26,7 +31,14 @@ from sg3flow.tracking.mlflow_store import (
     tracking_uri,
     work_in_background,
 )
-from sg3flow.tracking.outbox import Outbox, load_offset, single_uploader
+from sg3flow.tracking.outbox import (
+    Outbox,
+    StageRun,
+    flat_params,
+    load_offset,
+    open_outbox,
+    single_uploader,
+)
 from sg3flow.tracking.uploader import Uploader
 
 _POLL_SEC = 2.0
@@ -51,6 +63,43 @@ def uploading(folder: Path, outbox: Outbox | None = None) -> Iterator[None]:
     """
     with _upload_beside(folder), recorded(outbox or Outbox(folder)):
         yield
+
+
+@contextmanager
+def tracked_stage(stage: str, config: Any, training_run: Path | None = None) -> Iterator[StageRun]:
+    """Track one execution of a stage: its settings, and what the block reports.
+
+    Args:
+        stage: name of the stage and of the run.
+        config: the stage's settings, a dataclass.
+        training_run: the training folder whose run this one belongs to, if any.
+    """
+    outbox = open_outbox(stage, flat_params(config), training_run)
+    with uploading(outbox.folder, outbox):
+        yield StageRun(outbox)
+
+
+@contextmanager
+def tracked_now(stage: str, config: Any, training_run: Path | None = None) -> Iterator[str]:
+    """Track a stage that needs the server and the id of its run at once.
+
+    Yields:
+        the id of the stage's run.
+
+    Raises:
+        TrackingError: the server does not accept the run.
+    """
+    outbox = open_outbox(stage, flat_params(config), training_run)
+    uploader = Uploader(outbox.folder, live=True)
+    try:
+        with recorded(outbox):
+            uploader.send_own()
+            yield uploader.run_id()
+    finally:
+        try:
+            uploader.send_own()
+        except TrackingError as error:
+            warn_unsent(outbox.folder, str(error))
 
 
 @contextmanager

@@ -152,8 +152,7 @@ def validate_packed(
         DataError: an input is missing or of the wrong kind. A failed check raises nothing here.
     """
     check_inputs(manifest, packed, raw)  # before the imports, which take seconds
-    from sg3flow.data.validation.appearance import appearance_checks, drift_checks
-    from sg3flow.data.validation.check_plan import planned_checks
+    from sg3flow.data.validation.check_plan import appearance_checks, drift_checks, planned_checks
     from sg3flow.data.validation.check_tables import read_tables
     from sg3flow.data.validation.expectations import profile_of, read_reference
 

@@ -1,9 +1,11 @@
-"""VGG16 (Simonyan and Zisserman 2015): features for precision and recall, and LPIPS.
+"""VGG16 (Simonyan and Zisserman 2015): features for precision and recall, and LPIPS v0.1.
 
 The weights are torchvision's. Published StyleGAN values come from another file, a compiled program;
 loading it would run code from a download. Our values are therefore comparable only with each other,
 and the name of the detector says so.
 """
+
+import hashlib
 
 import torch
 from torch import nn
@@ -25,6 +27,10 @@ _HEADS_BYTES = 1 << 20
 
 _SIZE = 224
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# LPIPS has its own normalization, of images in [-1, 1].
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+_TINY = 1e-10
 _WIDTHS = (64, 128, 256, 512, 512)
 _DEPTHS = (2, 2, 3, 3, 3)
 
@@ -92,6 +98,46 @@ class VGGFeatures:
             x = functional.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
         features: torch.Tensor = self._network((x - self._mean) / self._deviation)
         return features
+
+
+class Lpips:
+    """Learned perceptual distance (Zhang et al. 2018), summed over the five stages of VGG16."""
+
+    name = "lpips-0.1-vgg16-torchvision"
+    digest = hashlib.sha256(f"{VGG_SHA256} {HEADS_SHA256}".encode()).hexdigest()
+    resize = "averaged down to 256 pixels where larger"
+
+    def __init__(self, network: VGG16, heads: list[torch.Tensor], device: torch.device) -> None:
+        self._device = device
+        self._network = network.to(device)
+        self._heads = [head.to(device) for head in heads]
+        self._shift = torch.tensor(_SHIFT, device=device)[:, None, None]
+        self._scale = torch.tensor(_SCALE, device=device)[:, None, None]
+
+    @classmethod
+    def load(cls, device: torch.device) -> "Lpips":
+        """Load the public weights, from the cache or by download.
+
+        Raises:
+            MetricError: they are not available; the message says where to put them by hand.
+        """
+        heads = load_heads()  # the small file first
+        return cls(load_vgg(fully_connected=False), heads, device)
+
+    @torch.no_grad()
+    def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Distances float32 ``[N]`` of images float32 ``[N, 3, H, W]`` in [-1, 1]."""
+        stages = zip(self._stages(a), self._stages(b), self._heads, strict=True)
+        found = [((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in stages]
+        return torch.stack(found).sum(dim=0)
+
+    def _stages(self, img: torch.Tensor) -> list[torch.Tensor]:
+        x = (img.to(self._device).expand(-1, 3, -1, -1) - self._shift) / self._scale
+        return [_unit(stage) for stage in self._network.stages(x)]
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().sum(dim=1, keepdim=True).sqrt() + _TINY)
 
 
 def load_vgg(*, fully_connected: bool) -> VGG16:
