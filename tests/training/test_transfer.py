@@ -339,6 +339,17 @@ def test_a_snapshot_must_describe_the_images_of_its_networks(small, tiny_set, tm
             train(config, tiny_set, run_dir=tmp_path / next(iter(wrong)))
 
 
+def test_weights_that_are_not_finite_are_refused(small, tiny_set, tmp_path):
+    for name, value in (("G", "inf"), ("D", "-inf"), ("G_ema", "nan")):
+        networks = dataclasses.replace(checkpoint(small), training_set={}, progress={"nimg": 0})
+        with torch.no_grad():
+            next(getattr(networks, name).parameters()).view(-1)[0] = float(value)
+        config = dataclasses.replace(small, resume=write(tmp_path / f"{name}.pkl", networks))
+        said = rf"{name}\.pkl: {name}\.\S+ has values that are not finite; use an earlier"
+        with pytest.raises(CheckpointError, match=said):
+            train(config, tiny_set, run_dir=tmp_path / name)
+
+
 # The newest snapshot
 
 

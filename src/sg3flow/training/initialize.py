@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow import distributed
+from sg3flow.addresses import without_secrets
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.checkpoints.loading import local_copy
+from sg3flow.errors import CheckpointError
 from sg3flow.ops.backend import backend_name
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.provenance import network_digest
@@ -81,6 +83,7 @@ def find_initial_state(job: Job, folder: RunFolder | None) -> InitialState:
             source = local_copy(config.resume)
             networks, digest = load_networks(source), network_digest(source)
             check_training_set(networks, config.resume)
+            check_finite(networks, config.resume)
         architecture = start_architecture(
             folder.work.parent / "architecture.json",
             networks,
@@ -93,6 +96,25 @@ def find_initial_state(job: Job, folder: RunFolder | None) -> InitialState:
     shared = json.dumps([saved is not None, architecture]).encode()
     resumes, architecture = json.loads(distributed.broadcast(shared))
     return InitialState(resumes, saved, networks, digest, architecture)
+
+
+def check_finite(networks: Networks, source: str) -> None:
+    """Check that no weight of a checkpoint is NaN or infinite.
+
+    The average G_ema would never recover from one, and the losses do not show it.
+
+    Raises:
+        CheckpointError: one is.
+    """
+    for name in ("G", "D", "G_ema"):
+        network = getattr(networks, name)
+        state = {} if network is None else network.state_dict()
+        for key, tensor in state.items():
+            if not tensor.isfinite().all():
+                raise CheckpointError(
+                    f"{without_secrets(source)}: {name}.{key} has values that are not finite; "
+                    "use an earlier snapshot"
+                )
 
 
 def initialize_or_resume(job: Job, parts: Parts, start: InitialState) -> Clock:
