@@ -104,9 +104,10 @@ def save_tiny(tmp_path: Path) -> Callable[..., Path]:
 
     ``described`` goes into the description of its training set.
     """
-    D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=64, channel_max=4)
+    sizes = {"img_resolution": 32, "img_channels": 3, "channel_base": 64, "channel_max": 4}
 
     def save(kimg: int, G: torch.nn.Module, **described: object) -> Path:
+        D = Discriminator(c_dim=G.c_dim, **sizes)
         path = tmp_path / "run" / f"network-snapshot-{kimg:06d}.pkl"
         training_set = {"name": "faces", "resolution": 32, "channels": 3, "label_dim": 0}
         training_set |= {"num_images": 48, "digest": "0" * 64, "mirror": False} | described

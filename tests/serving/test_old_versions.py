@@ -63,7 +63,7 @@ def old_model(tmp_path_factory) -> Path:
         pytest.skip("the history of this checkout does not reach back to sg3flow 0.1")
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     _run(_SAVE, folder, folder / "src")
     return folder / "model"
 

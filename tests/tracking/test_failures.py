@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -118,6 +119,7 @@ def _restore(line: str) -> None:
     command = line.split("`")[1]
     assert "mlflow experiments restore --experiment-id " in command
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     folder = "/"  # from any folder
     subprocess.run(command, shell=True, check=True, env=environment, cwd=folder)
 
