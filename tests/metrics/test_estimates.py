@@ -68,7 +68,6 @@ def test_the_error_of_a_frechet_distance_is_its_scatter(shift):
 
 
 @pytest.mark.parametrize("size", [100, 300])
-@pytest.mark.medium
 def test_the_error_of_a_kernel_distance_is_its_scatter(size):
     real = np.random.RandomState(99).randn(300, 6)
     scatter, told = scatter_and_told(
