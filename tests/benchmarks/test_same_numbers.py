@@ -206,6 +206,7 @@ def test_a_public_pickle_is_read_as_the_snapshot_it_was_made_of(generator, tmp_p
         assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
+@pytest.mark.medium
 def test_what_is_no_checkout_ends_in_one_line(tmp_path):
     command = [sys.executable, FOLDER / "same_numbers.py", tmp_path, tmp_path, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -29,6 +29,7 @@ def page_of(project, name="reports/compare.html"):
     return (project / name).read_text()
 
 
+@pytest.mark.medium
 def test_two_folders_side_by_side(project, run_folder):
     first, second = run_folder("first"), run_folder("second", value=4.0, gamma=0.4)
     result = compare(first, second, "--seeds", "0-1,1", "--psi", "0.7")

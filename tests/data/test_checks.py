@@ -183,6 +183,7 @@ def test_rejects_beyond_the_limit(packed):
 
 
 @pytest.mark.parametrize("duplicates", ["fail", "warn"])
+@pytest.mark.medium
 def test_duplicates_fail_or_warn(packed, duplicates):
     twin = (packed / "raw/train/b/1.png").read_bytes()
     write_raw(packed / "raw", {"train/a/twin.png": twin, "val/a/leak.png": twin})
@@ -297,6 +298,7 @@ def test_the_contact_sheet_is_a_capped_sample_of_each_class(tmp_path):
     assert group["name"] == "" and len({uri for _, uri in group["pictures"]}) == 54
 
 
+@pytest.mark.medium
 def test_the_page_is_called_as_the_set_is(packed):
     assert "<h1>set.zip</h1>" in html_page(validate(packed, raw=True))
     source = {"format": "sg3flow-source-1", "dataset": "my <cats>", "origin": "cats.zip"}

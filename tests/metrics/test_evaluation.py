@@ -31,6 +31,7 @@ def run_dir(save_tiny, tiny_generator):
     return save_tiny(10, tiny_generator(seed=1)).parent
 
 
+@pytest.mark.medium
 def test_every_result_says_what_it_compares(run_dir, small_set):
     done = []
     results = evaluate(run_dir, small_set, increment=done.append)
@@ -73,6 +74,7 @@ def test_the_batch_decides_nothing(run_dir, small_set, batch):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.medium
 def test_a_repeat_is_equal_and_another_seed_is_not(run_dir, small_set):
     first, again = (values(evaluate(run_dir, small_set, NAMES[:3])) for _ in range(2))
     other = values(evaluate(run_dir, small_set, NAMES[:3], seed=1))

@@ -94,6 +94,7 @@ def _told(svg):
 @settings(max_examples=10, deadline=None)
 @given(st.lists(_points, min_size=1, max_size=10))
 @example([[Point(4, value)] for value in range(MAX_RUNS)])
+@pytest.mark.medium
 def test_whatever_is_drawn_stays_within_the_chart(curves):
     lines = tuple(thinned(index, points) for index, points in enumerate(curves))
     names = [f"run {index}" for index in range(len(lines))]

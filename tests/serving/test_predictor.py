@@ -21,6 +21,7 @@ from sg3flow.serving.pyfunc_model import Predictor, _twin, example
 from sg3flow.serving.request_schema import Limits, Request
 
 
+@pytest.mark.medium
 def test_a_package_holds_the_weights_and_their_story(make_package):
     package, G = make_package(c_dim=3)
     content = json.loads(package.description.read_text())

@@ -104,6 +104,7 @@ def _pixels(path: Path) -> np.ndarray:
         return np.asarray(picture)
 
 
+@pytest.mark.medium
 def test_the_articles_line_renders_a_seed(render, tmp_path):
     _save(tmp_path / "plain.pkl")
     other = tmp_path / "out" / "notes.txt"

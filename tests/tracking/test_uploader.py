@@ -39,6 +39,7 @@ def test_everything_arrives_once_however_often_it_is_sent(run_folder, is_complet
     is_complete(run_folder)
 
 
+@pytest.mark.medium
 def test_a_cut_at_any_request_leaves_nothing_out(run_folder, is_complete, monkeypatch):
     """Every request fails once, after the server has done what it asks: the answer is lost."""
     from mlflow import MlflowClient
@@ -84,6 +85,7 @@ def test_block_sends_while_it_runs_and_notes_how_it_ended(run_folder, is_complet
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.medium
 def test_a_copy_goes_to_another_server_from_another_project(
     run_folder, is_complete, tmp_path, monkeypatch
 ):
@@ -155,6 +157,7 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
     assert sync().stdout.count("nothing to send") == 2
 
 
+@pytest.mark.medium
 def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
     Uploader(run_folder).send()
     [snapshot] = run_folder.glob("*.pkl")
