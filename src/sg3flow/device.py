@@ -1,6 +1,5 @@
-"""The device of a setting, why a GPU cannot be used, copies, and how a CPU treats tiny numbers."""
+"""The device of a setting, copies to it, and how a CPU treats tiny numbers."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import torch
 from sg3flow import distributed
 from sg3flow.config import DEVICES
 from sg3flow.errors import ConfigError
-from sg3flow.resources import nvidia_driver
+from sg3flow.resources import gpu_problem
 
 
 def pick_device(name: str) -> torch.device:
@@ -48,42 +47,8 @@ _ON_CPU = "device cpu (--device cpu, SG3FLOW_DEVICE=cpu for serving) goes on wit
 
 
 def unusable_gpu() -> str:
-    """Why torch, which sees no GPU, cannot use the NVIDIA GPU of this machine; empty: it has none.
-
-    With CUDA_VISIBLE_DEVICES empty, -1 or another word that is no GPU, it counts as having none.
-    """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None and not _NAMES_GPU.match(chosen):
-        return ""
-    driver, built = nvidia_driver(), torch.version.cuda
-    if driver is None:
-        return ""
-    gpu = f"this machine has an NVIDIA GPU with driver {driver.version or 'of unknown version'}"
-    limit = "" if driver.cuda is None else f" {driver.cuda[0]}.{driver.cuda[1]} or older"
-    if built is None:
-        return (
-            f"{gpu}, and torch {torch.__version__} is built without CUDA; install a torch for "
-            f"CUDA{limit}"
-        )
-    torch_words = f"torch {torch.__version__} is built for CUDA {built}"
-    # A driver runs all minor versions of its CUDA, and older ones.
-    if driver.cuda is not None and driver.cuda[0] < int(built.partition(".")[0]):
-        return (
-            f"{gpu}, which is too old: it supports CUDA{limit}, and {torch_words}; update the "
-            "driver, or install a torch for its CUDA"
-        )
-    if chosen is not None:
-        return (
-            f"{gpu}, and CUDA_VISIBLE_DEVICES={chosen[:40]} names none that torch can use "
-            f"({torch_words}); correct it"
-        )
-    return (
-        f"{gpu}, and torch cannot use it ({torch_words}; {_reason()}); update the driver or "
-        "restart the machine, or install a torch that fits the driver"
-    )
-
-
-_NAMES_GPU = re.compile(r"\s*(\d|GPU-|MIG-)")
+    """Why a torch that sees no GPU cannot use that of this machine; empty: there is none."""
+    return gpu_problem(torch.__version__, torch.version.cuda, _reason)
 
 
 def _reason() -> str:

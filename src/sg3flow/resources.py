@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _DEVICES = Path("/dev")
+_NAMES_GPU = re.compile(r"\s*(\d|GPU-|MIG-)")  # a value of CUDA_VISIBLE_DEVICES
 
 
 def available_cpus() -> int:
@@ -79,6 +81,46 @@ def nvidia_driver() -> NvidiaDriver | None:
     version = call_nvml("nvmlSystemGetDriverVersion") or _version_in_file()
     cuda = call_nvml("nvmlSystemGetCudaDriverVersion")  # 12040: 12.4
     return NvidiaDriver(str(version), (cuda // 1000, cuda % 1000 // 10) if cuda else None)
+
+
+def gpu_problem(torch_version: str, torch_cuda: str | None, reason: Callable[[], str]) -> str:
+    """Why a torch that sees no GPU cannot use the NVIDIA GPU of this machine; empty: it has none.
+
+    With CUDA_VISIBLE_DEVICES empty, -1 or another word that is no GPU, it counts as having none.
+
+    Args:
+        torch_cuda: the CUDA that torch is built for; None: none.
+        reason: gives what torch says about the failure; it is asked only if nothing else explains.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and not _NAMES_GPU.match(chosen):
+        return ""
+    driver = nvidia_driver()
+    if driver is None:
+        return ""
+    gpu = f"this machine has an NVIDIA GPU with driver {driver.version or 'of unknown version'}"
+    limit = "" if driver.cuda is None else f" {driver.cuda[0]}.{driver.cuda[1]} or older"
+    if torch_cuda is None:
+        return (
+            f"{gpu}, and torch {torch_version} is built without CUDA; install a torch for "
+            f"CUDA{limit}"
+        )
+    torch_words = f"torch {torch_version} is built for CUDA {torch_cuda}"
+    # A driver runs all minor versions of its CUDA, and older ones.
+    if driver.cuda is not None and driver.cuda[0] < int(torch_cuda.partition(".")[0]):
+        return (
+            f"{gpu}, which is too old: it supports CUDA{limit}, and {torch_words}; update the "
+            "driver, or install a torch for its CUDA"
+        )
+    if chosen is not None:
+        return (
+            f"{gpu}, and CUDA_VISIBLE_DEVICES={chosen[:40]} names none that torch can use "
+            f"({torch_words}); correct it"
+        )
+    return (
+        f"{gpu}, and torch cannot use it ({torch_words}; {reason()}); update the driver or "
+        "restart the machine, or install a torch that fits the driver"
+    )
 
 
 def _has_device_files() -> bool:
