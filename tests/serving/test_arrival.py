@@ -57,6 +57,18 @@ def test_a_limit_of_one_row_leaves_room_for_names_and_vectors():
     check_rows(json.dumps({"dataframe_records": [layers]}).encode(), 1)
 
 
+def test_numbers_of_one_row_are_counted_before_a_request_is_parsed():
+    check_rows(json.dumps({"dataframe_records": [{"z": [1] * 20_000}]}).encode(), 1)
+    for body in (
+        {"dataframe_records": [{"z": [1] * 70_000}]},
+        {"dataframe_records": [{"seed": 1}], "params": {str(i): 0 for i in range(210_000)}},
+    ):
+        for check in (check_rows, checked_body):
+            with pytest.raises(HTTPError, match="more values than its images need") as caught:
+                check(json.dumps(body).encode(), 1)
+            assert caught.value.status == 400
+
+
 def test_other_faults_are_left_to_the_full_check():
     for body in (b"", b"\xff", b"[1, 2, 3]", b"}" * 9, b"[" * 9, b'{"params": [1, 2, 3]}', b'"a'):
         check_rows(body, 1)

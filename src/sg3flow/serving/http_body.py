@@ -28,6 +28,7 @@ FORMS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _MAX_DEPTH = 8
 _MAX_DIGITS = 400
 _TOKENS_PER_ROW = 1000  # strings and brackets; a w with a list per layer has some 60
+_MAX_NUMBERS = 1 << 16  # of one list; a w of 18 layers has 9,216
 # An unterminated string also counts as one match; otherwise the search would restart at each quote
 # and take quadratic time.
 _TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
@@ -270,7 +271,8 @@ def _scan(text: str, max_rows: int) -> bool:
     """Whether brackets outside strings nest too deep; checked before a parser recurses.
 
     Raises:
-        HTTPError: more than ``max_rows`` rows, or more strings and brackets than they can have.
+        HTTPError: more than ``max_rows`` rows, or more strings, brackets and numbers than they can
+            have.
     """
     opened: list[str] = []  # the brackets around the present place
     commas = [0] * (_MAX_DEPTH + 1)  # by depth, of the list that is open there
@@ -278,13 +280,15 @@ def _scan(text: str, max_rows: int) -> bool:
     end = 0
     for number, found in enumerate(_TOKENS.finditer(text)):
         token, depth = found[0], len(opened)
-        if _holds_rows(opened, keys):
-            commas[depth] += text.count(",", end, found.start())
-        if commas[depth] >= max_rows or number > _TOKENS_PER_ROW * max(max_rows, 200):
+        count = text.count(",", end, found.start())
+        commas[depth] += count * _holds_rows(opened, keys)
+        if commas[depth] >= max_rows:
             raise _bad(
                 f"at most {max_rows} images per request, and this one has more; send several "
                 "requests"
             )
+        if count > _MAX_NUMBERS or number > _TOKENS_PER_ROW * max(max_rows, 200):
+            raise _bad("the request has more values than its images need; send fewer")
         end = found.end()
         if token in ("[", "{"):
             if depth == _MAX_DEPTH:
