@@ -306,10 +306,8 @@ def code_info() -> tuple[dict[str, Any], bytes]:
 
 
 def _tree_info(tree: GitTree) -> dict[str, Any]:
-    changed, untracked = (
-        tree.changed(["src", "stages", "dvc.yaml"]),
-        tree.untracked("src", "stages"),
-    )
+    changed = tree.changed(["src", "stages", "dvc.yaml"])
+    untracked = tree.untracked("src", "stages")
     return {
         "commit": tree.commit,
         "branch": tree.branch(),
