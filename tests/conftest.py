@@ -3,11 +3,12 @@
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -101,6 +102,38 @@ def address_sanitizer() -> Callable[[str], str]:
         return " ".join(found)
 
     return preload
+
+
+@pytest.fixture
+def start_in_terminal():
+    """Starts a Python process like a terminal: with SIGINT as given, in a group of its own.
+
+    A shell that runs the tests in the background ignores SIGINT. What still runs at the end of the
+    test is killed.
+    """
+    started = []
+
+    def start(
+        command: Sequence[object], environment: Mapping[str, str], interrupt=signal.SIG_DFL
+    ) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

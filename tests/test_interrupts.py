@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,30 +24,11 @@ with handled_interrupts():
 
 
 @pytest.fixture
-def start():
-    """Starts a process like a terminal: with SIGINT as given, in a group of its own."""
-    started = []
-
+def start(start_in_terminal):
     def start(*command, interrupt=signal.SIG_DFL, **environment) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env=os.environ | environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-            # A shell that runs the tests in the background ignores it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
-        )
-        started.append(process)
-        return process
+        return start_in_terminal(command, os.environ | environment, interrupt)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    return start
 
 
 def program(lines: str) -> tuple[str, str]:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -71,30 +70,15 @@ SAVING = (
 
 
 @pytest.fixture
-def start(training_environment, tiny_set, tmp_path):
+def start(start_in_terminal, training_environment, tiny_set, tmp_path):
     """Starts a training like a terminal, with an event within a step."""
-    started = []
 
-    def start(within_a_step: str, gpus: int = 1):
-        environment = training_environment(tmp_path, within_a_step) | {"SG3FLOW_TRACKING": "off"}
-        command = [sys.executable, STAGE, "--data", tiny_set, "--run-dir", tmp_path / "out"]
-        process = subprocess.Popen(
-            [*map(str, command), *SETTINGS, f"--gpus={gpus}"],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        started.append(process)
-        return process
+    def start(within_a_step: str, gpus: int = 1) -> subprocess.Popen[str]:
+        command = [STAGE, "--data", tiny_set, "--run-dir", tmp_path / "out", *SETTINGS]
+        environment = training_environment(tmp_path, within_a_step)
+        return start_in_terminal([*command, f"--gpus={gpus}"], environment)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    return start
 
 
 def saved_nimg(folder: Path) -> list[int]:
