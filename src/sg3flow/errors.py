@@ -14,7 +14,8 @@
 
 A message is one line that names the thing, the rule, the value found and the next step. A stage
 prints it and exits with a non-zero code; the traceback appears only with ``--debug``. A value that
-a file or a user gave goes into a message through ``cut`` (a text) or ``described`` (any value).
+a file or a user gave is cut before it goes into a message: ``cut`` tells the length of a long text,
+and ``described`` takes any value.
 """
 
 import difflib
