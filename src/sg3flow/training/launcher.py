@@ -70,17 +70,8 @@ def launch(count: int, command: Sequence[str]) -> None:
 
 
 def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
-    """The first error that is not merely the loss of another process."""
-
-    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
-        rank, failure = item
-        return (
-            failure_kind(failure.error_file_data) == ProcessLostError.__name__,
-            failure.timestamp,
-            rank,
-        )
-
-    rank, failure = min(failures.items(), key=order)
+    """The error that stopped the others, whose ends are among the failures, too."""
+    rank, failure = min(failures.items(), key=lambda item: (*_order(item[1]), item[0]))
     if failure_kind(failure.error_file_data) == TrainingInterruptedError.__name__:
         return SystemExit(1)  # the message has been printed
     if failure.exitcode < 0:
@@ -90,6 +81,18 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
             "its saved state"
         )
     return Sg3flowError(f"process {rank}: {failure.message}")
+
+
+# What follows from the end of another process: the launcher's SIGTERM, and a lost connection.
+_CONSEQUENCES = (TrainingInterruptedError.__name__, ProcessLostError.__name__)
+
+
+def _order(failure: ProcessFailure) -> tuple[int, int]:
+    """Causes before consequences, then by time, in whole seconds."""
+    kind = failure_kind(failure.error_file_data)
+    if kind in _CONSEQUENCES:
+        return 2 + _CONSEQUENCES.index(kind), failure.timestamp
+    return int(failure.exitcode == -signal.SIGTERM), failure.timestamp
 
 
 _ENDING_STEP = "the state is saved after the step, or the measurement, in progress"
