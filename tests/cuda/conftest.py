@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sg3flow.downloads import cache_folder
 from sg3flow.kernels.build_plan import CUDA_FOLDER, kernel_files
+from sg3flow.settings import cache_folder
 
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 

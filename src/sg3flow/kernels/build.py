@@ -20,13 +20,12 @@ from pathlib import Path
 
 import torch
 
-from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_folder, sha256_file, write_json
 from sg3flow.kernels.build_plan import BuildPlan, kernel_files, make_build_plan
 from sg3flow.kernels.watchdog import Heartbeat, limit_sec, locked, run_watched
 from sg3flow.progress import progress
-from sg3flow.settings import KERNELS
+from sg3flow.settings import KERNELS, cache_folder
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"
