@@ -39,6 +39,7 @@ _PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")
 TRAINING_NUMERICS = (
     *_NETWORKS,
     *_PACKED_SET,
+    "training/adam.py",
     "training/assembly.py",
     "training/losses.py",
     "training/step.py",
