@@ -113,6 +113,7 @@ def test_the_doctor_runs(tmp_path):
     done = run(program, tmp_path, SG3FLOW_OPS="torch")
     assert (done.returncode, done.stderr) == (0, "")
     assert "cpu: pure PyTorch, because SG3FLOW_OPS=torch" in done.stdout
+    assert "precision on a GPU: exact float32 (train --tf32 changes it)\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -42,6 +42,9 @@ def run(cfg: str, data: Path, folder: Path, **precision) -> list[dict]:
     )  # fmt: skip
     out = training_run.train(dataclasses.replace(config, **precision), data, run_dir=folder)
     assert out is not None
+    if DEVICE == "cuda":  # the reference has neither half precision nor TF32
+        is_exact = "precision exact float32\n" in (out / "networks.txt").read_text()
+        assert is_exact is bool(precision.get("fp32"))
     return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 

@@ -19,6 +19,7 @@ from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.build_plan import find_nvcc
 from sg3flow.ops.backend import backend_name, largest_error, load_kernels
 from sg3flow.params_file import read_params
+from sg3flow.precision import EXACT, override
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
@@ -194,6 +195,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
     capability = torch.backends.cpu.get_cpu_capability()
     yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
     yield f"SG3FLOW_OPS={setting}"
+    yield f"precision on a GPU: {EXACT.words()} (train --tf32 changes it) {override()}".rstrip()
     yield from _examine_device("cpu", rebuild)
     if torch.cuda.is_available():
         yield from _examine_device("cuda", rebuild)

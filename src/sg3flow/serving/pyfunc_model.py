@@ -37,6 +37,7 @@ from PIL import Image as PillowImage
 from sg3flow.checkpoints.loading import load_packaged
 from sg3flow.device import pick_device
 from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.precision import computing
 from sg3flow.rendering.conditions import TrainingLabels, label_tensor
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
@@ -174,7 +175,7 @@ def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
     z = torch.tensor([request.z], dtype=torch.float32, device=device)  # [1, z_dim]
     condition = request.class_index if request.label is None else request.label
     label = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
-    with torch.no_grad():
+    with torch.no_grad(), computing():
         return G.mapping(z, label, truncation_psi=request.options.psi)
 
 

@@ -21,8 +21,9 @@ from sg3flow.config import TrainConfig
 from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.errors import Sg3flowError, TrainingInterruptedError, TrainingMemoryError
 from sg3flow.files import write_json
+from sg3flow.precision import computing
 from sg3flow.resources import free_memory, total_memory
-from sg3flow.training.assembly import build
+from sg3flow.training.assembly import build, precision_of
 from sg3flow.training.step import RealBatch, run_step
 from sg3flow.training.work_folder import RunFolder
 
@@ -278,7 +279,7 @@ def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:
         def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.randn([config.batch, parts.G.z_dim], device=device), c
 
-        with flushed_denormals():
+        with flushed_denormals(), computing(precision_of(config)):
             run_step(parts, RealBatch(img, c), draw, 0, config.batch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

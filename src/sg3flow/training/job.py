@@ -27,6 +27,7 @@ from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.params_file import load_settings
+from sg3flow.precision import override
 from sg3flow.runs.code_state import (
     FREE_SETTINGS,
     TRAINING_NUMERICS,
@@ -41,6 +42,7 @@ from sg3flow.training.assembly import (
     NetworkSettings,
     default_glr,
     default_map_depth,
+    precision_of,
     resolve,
     select,
 )
@@ -333,7 +335,17 @@ def _find_batch_gpu(resolved: TrainConfig, items: TrainingSet, device: torch.dev
 def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
     """Check settings and data as a training does, and return the resolved settings."""
     job = prepare(config, data)
-    return job.options() | {"fingerprint": job.key}
+    precision = precision_words(job.config, pick_device(job.config.device))
+    return job.options() | {"fingerprint": job.key, "precision": precision}
+
+
+def precision_words(config: TrainConfig, device: torch.device) -> str:
+    """The precision of a training in words: types of the layers, TF32, cuDNN benchmark."""
+    if device.type == "cpu":
+        return "exact float32"
+    half = f"{'bfloat16' if config.bf16 else 'float16'} in the highest resolutions, else "
+    words = ("" if config.fp32 else half) + precision_of(config).words()
+    return f"{words} ({override()})" if override() else words
 
 
 def training_set_info(items: TrainingSet) -> dict[str, Any]:
