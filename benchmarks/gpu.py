@@ -28,6 +28,7 @@ from sg3flow.networks.layer_schedule import (
     plan_layers,
 )
 from sg3flow.ops import filtered_lrelu
+from sg3flow.precision import computing
 from sg3flow.training.assembly import D_REG_INTERVAL, Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
@@ -139,7 +140,7 @@ def training_row(cfg: str, resolution: int, options) -> Row:
     """Whole steps through one turn of all phases: seconds per kimg, and peak memory."""
     row: Row = {"op": f"{cfg} {resolution} training"}
     for variant in VARIANTS:
-        with running(variant, torch.device(options.device)), flushed_denormals():
+        with running(variant, torch.device(options.device)), flushed_denormals(), computing():
             row |= training_figures(variant, make_parts(cfg, resolution, options), options)
         gc.collect()
     return row | {"plain/kernels": row["plain s/kimg"] / row["kernels s/kimg"]}
@@ -183,29 +184,41 @@ def turn(parts: Parts, resolution: int, batch: int, steps: int) -> None:
         run_step(parts, real, draw, number * batch, batch)
 
 
-def parsed() -> argparse.Namespace:
-    parser = arguments(__doc__)
+def gpu_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark of a GPU has."""
+    parser = arguments(description)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
-    parser.add_argument("--resolutions", default="256,512")
-    parser.add_argument("--samples", type=int, default=8, help="images per op")
-    parser.add_argument("--batch", type=int, default=32, help="of training, at the first of those")
-    parser.add_argument("--steps", type=int, default=D_REG_INTERVAL, help="of training")
-    parser.add_argument("--times", type=int, default=10, help="calls of an op in a repeat")
     parser.add_argument("--optimizer", default="fused", choices=("fused", "foreach", "plain"))
     parser.add_argument("--cbase", type=int, default=32768)
     parser.add_argument("--cmax", type=int, default=512)
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    options = parsed()
+def require_device(options: argparse.Namespace) -> torch.device:
+    """The device of the options; without a GPU the program ends, without an error."""
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(print("skipped: no CUDA device is visible to torch (--device cpu tries this out)"))
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu: a trial only")
+    return device
+
+
+def parsed() -> argparse.Namespace:
+    parser = gpu_arguments(__doc__)
+    parser.add_argument("--resolutions", default="256,512")
+    parser.add_argument("--samples", type=int, default=8, help="images per op")
+    parser.add_argument("--batch", type=int, default=32, help="of training, at the first of those")
+    parser.add_argument("--steps", type=int, default=D_REG_INTERVAL, help="of training")
+    parser.add_argument("--times", type=int, default=10, help="calls of an op in a repeat")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parsed()
+    device = require_device(options)
     size = 30 if device.type == "cuda" else 20
     machine = limits(device, getattr(torch, options.dtype), size)
     resolutions = [int(part) for part in options.resolutions.split(",")]
