@@ -16,7 +16,7 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
-from sg3flow.device import pick_device
+from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
@@ -283,7 +283,7 @@ def load_model(source: str, device: str) -> Model:
         CheckpointError: the source cannot be read, or has no generator.
         ConfigError: there is no such device.
     """
-    place = pick_device(device)
+    place = open_device(device)
     networks = load_networks(source)
     # A snapshot of an earlier version may be in the folder of its run.
     described = described_labels(networks.training_set or {}, Path(source).parent)

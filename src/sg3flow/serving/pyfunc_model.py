@@ -35,7 +35,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.loading import load_packaged
-from sg3flow.device import pick_device
+from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.precision import computing
 from sg3flow.rendering.conditions import TrainingLabels, label_tensor
@@ -103,7 +103,7 @@ class Predictor:
             ConfigError: there is no such device, or a limit in the environment is not a number.
         """
         together = Limits.from_environment().together
-        device = pick_device(DEVICE.text())
+        device = open_device(DEVICE.text())
         network, content = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
         G = cast(RenderedGenerator, network)

@@ -23,7 +23,7 @@ from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.data.packed_form import label_kind_of, label_vectors
-from sg3flow.device import pick_device
+from sg3flow.device import pick_device, unlike_gpus, visible_words
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.params_file import load_settings
@@ -304,12 +304,20 @@ def _check_device(device: torch.device, bf16: bool, gpus: int) -> None:
     if device.type == "cuda" and bf16 and not torch.cuda.is_bf16_supported():
         raise ConfigError("train.bf16: this GPU has no bfloat16; leave it out to use float16")
     if distributed.is_launched():
+        if device.type == "cuda" and gpus > 1 and distributed.is_main_process():
+            warn_of_unlike_gpus(gpus)
         return
     if device.type == "cuda" and gpus > torch.cuda.device_count():
         raise ConfigError(
-            f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible; "
-            "lower it, or start the command on several machines with torchrun"
+            f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible"
+            f"{visible_words()}; lower it, or start the command on several machines with torchrun"
         )
+
+
+def warn_of_unlike_gpus(gpus: int) -> None:
+    """Warn if the GPUs of this machine are of several kinds."""
+    if words := unlike_gpus(gpus):
+        print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def _find_batch_gpu(resolved: TrainConfig, items: TrainingSet, device: torch.device) -> int:

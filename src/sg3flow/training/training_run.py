@@ -17,7 +17,7 @@ from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import report_killed_workers, training_batches
-from sg3flow.device import flushed_denormals, pick_device
+from sg3flow.device import flushed_denormals, open_device
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.interrupts import held_interrupts
@@ -83,7 +83,7 @@ def train(
         DivergedError, TrainingMemoryError, ProcessLostError: the training failed; the last saved
             state remains.
     """
-    device = pick_device(config.device)
+    device = open_device(config.device)
     with (
         distributed.process_group(device),
         flushed_denormals(),
