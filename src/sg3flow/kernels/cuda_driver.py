@@ -27,6 +27,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from sg3flow.errors import ConfigError
 from sg3flow.settings import CUDA_DRIVER
@@ -118,11 +119,14 @@ class Driver:
         function: int,
         blocks: int,
         threads: int,
-        parameters: Sequence[ctypes.Structure | ctypes._SimpleCData[int]],
+        parameters: Sequence[Any],
         stream: int,
         dynamic_bytes: int = 0,
     ) -> None:
         """Enqueue a kernel with one-dimensional grid and blocks; parameters are copied.
+
+        Args:
+            parameters: ctypes objects, laid out as the kernel's parameters.
 
         Raises:
             DriverError: the kernel was not enqueued.
