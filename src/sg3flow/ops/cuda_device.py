@@ -16,6 +16,10 @@ class DeviceAccess(Protocol):
         """The CUDA release that torch was built for."""
         ...
 
+    def current(self) -> int:
+        """The current device."""
+        ...
+
     def capability(self, index: int) -> tuple[int, int]:
         """Compute capability, (major, minor)."""
         ...
@@ -44,6 +48,9 @@ class TorchDevices:
     def cuda_major(self) -> int | None:
         version = torch.version.cuda
         return int(version.split(".")[0]) if version else None
+
+    def current(self) -> int:
+        return torch.cuda.current_device()
 
     def capability(self, index: int) -> tuple[int, int]:
         return torch.cuda.get_device_capability(index)

@@ -10,8 +10,9 @@ from typing import Any
 
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_compile import Program, compiled, target
-from sg3flow.kernels.cuda_driver import Driver, DriverError, cuda_driver
+from sg3flow.kernels.cuda_driver import DriverError, cuda_driver
 from sg3flow.kernels.nvrtc import find_nvrtc
+from sg3flow.kernels.worker_rule import refuse_in_workers
 from sg3flow.ops import cuda_device
 from sg3flow.settings import OPS
 
@@ -32,7 +33,7 @@ def load_program(program: Program, index: int) -> dict[str, int]:
     functions = _loaded.get((program.name, index))
     if functions is not None:
         return functions
-    _refuse_in_workers()
+    refuse_in_workers()
     if cuda_device.access.is_capturing():
         raise RuntimeError(
             f"the CUDA kernels {program.name} would be loaded while a CUDA graph is captured; run "
@@ -61,14 +62,6 @@ def _load(program: Program, index: int) -> dict[str, int]:
             f"the driver does not load the CUDA kernels {program.name} for {architecture} "
             f"({error}); update it, or set {OPS.name}=torch"
         ) from None
-
-
-def _refuse_in_workers() -> None:
-    """Data loading processes do not compile: each would wait, and they use few ops."""
-    from torch.utils.data import get_worker_info
-
-    if get_worker_info() is not None:
-        raise ConfigError("kernels are not built in a data loading process")
 
 
 def launch(
@@ -106,6 +99,3 @@ def launch_over(
 def long(value: int) -> ctypes.c_int64:
     """A parameter of 64 bits."""
     return ctypes.c_int64(value)
-
-
-__all__ = ["THREADS", "Driver", "launch", "launch_over", "load_program", "long"]
