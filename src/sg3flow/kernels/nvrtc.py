@@ -235,7 +235,8 @@ def _found(named: str, cuda_major: int | None) -> Nvrtc:
         try:
             return Nvrtc(file)
         except ConfigError as error:
-            refused.append(str(error))
+            if Path(file).is_absolute():  # it is there
+                refused.append(str(error))
     problem = refused[0] if refused else "NVRTC, which compiles the CUDA kernels, was not found"
     raise ConfigError(f"{problem}; {_advice(cuda_major or NEWEST_MAJOR)}")
 
