@@ -205,6 +205,8 @@ def _first_error(log: str) -> str:
 
 def _load_builtins(library: Path) -> None:
     """Load ``libnvrtc-builtins`` first: NVRTC does not look for it in its own folder."""
+    if not library.is_absolute():
+        return  # the system's loader finds both
     with suppress(OSError):
         for path in sorted(library.parent.glob("libnvrtc-builtins.so*")):
             ctypes.CDLL(str(path))
@@ -229,7 +231,8 @@ def find_nvrtc(cuda_major: int | None = None) -> Nvrtc:
 @functools.cache
 def _found(named: str, cuda_major: int | None) -> Nvrtc:
     if named:
-        return Nvrtc(str(Path(named).expanduser()))
+        path = Path(named).expanduser()
+        return Nvrtc(str(path.absolute()) if path.exists() else named)
     refused = []
     for file in find_libraries(cuda_major):
         try:
