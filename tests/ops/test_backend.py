@@ -6,6 +6,7 @@ import torch
 
 from sg3flow.errors import ConfigError, Sg3flowError
 from sg3flow.ops import backend, backend_name, self_check
+from sg3flow.ops.cuda_tiles import filter_family
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +123,28 @@ def test_a_check_that_breaks_the_device_ends_the_process(monkeypatch):
     with pytest.raises(Sg3flowError, match="broke the device for this process") as error:
         self_check.check_part("cpu", "bias_act", torch.float32)
     assert not isinstance(error.value, ConfigError)  # plain PyTorch would fail, too
+
+
+@pytest.mark.medium  # loads torch's compiler
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_the_choice_is_a_constant_of_a_compiled_graph(monkeypatch):
+    asked = []
+
+    def checked(part, dtype, index, wanted):
+        asked.append((part, dtype, index))
+        return part.endswith("separable")
+
+    monkeypatch.setattr(backend, "_checked_part", checked)
+
+    def op(x, f):
+        family = filter_family((2, 2), tuple(f.shape), (2, 2), tuple(f.shape))
+        return x * 2 if backend._has_part(f"part-{family}", x.dtype, 0) else x * 3
+
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    x = torch.ones(2)
+    for taps, factor in ((12, 2), (5, 3), (7, 3)):
+        assert torch.equal(compiled(x, torch.ones(taps)), x * factor)
+    assert asked[:2] == [
+        ("part-separable", torch.float32, 0),
+        ("part-generic", torch.float32, 0),
+    ]
