@@ -112,7 +112,9 @@ def test_a_gradient_reads_the_flags_from_where_they_are(gpu):
     assert (op.read_flags, op.flags, op.limit, op.flip) == (1, flags.data_ptr(), -1, 1)
     assert (op.flags_w, op.flags_h, op.flags_stride) == (75, 70, 19)
     assert (op.offset_x, op.offset_y, op.b, op.y) == (-3, 5, None, dx.data_ptr())
-    filtered_lrelu_flagged(g, flags, F, taps(24), (2, 2), (4, 4), (9, 8, 9, 8), (0, 0), 75, *SHAPE)
+    filtered_lrelu_flagged(
+        g, flags, F, taps(24), (2, 2), (4, 4), (9, 8, 9, 8), (0, 0), 75, False, 1.0, 0.2
+    )
     assert gpu.taken()[0][0].startswith("tile_kernel<PlainTile<2, 12, false, 4, 24")
     filtered_lrelu(g, F, taps(24), None, (2, 2), (4, 4), (9, 8, 9, 8), False, 1.0, 0.2, -1.0, True)
     assert gpu.taken()[0][0].startswith("bend_kernel")  # that kind exists for gradients only
