@@ -67,7 +67,8 @@ def sanitizer(address_sanitizer) -> str:
 
 def test_nothing_beside_the_tensors_is_touched(sanitizer, compiled, tmp_path):
     library = tmp_path / "checked.so"
-    flags = ["-std=c++17", "-O1", "-fsanitize=address", "-shared", "-fPIC", f"-I{SOURCES}"]
+    # to optimize would take longer than it saves
+    flags = ["-std=c++17", "-O0", "-fsanitize=address", "-shared", "-fPIC", f"-I{SOURCES}"]
     said = compiled(["g++", *flags, str(HERE / "host_build.cpp")], library)
     assert not said, said
     done = subprocess.run(

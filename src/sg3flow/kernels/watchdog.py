@@ -20,8 +20,6 @@ _POLL_SEC = 0.1
 _QUIET_SEC = 2.0
 _PROCESSES = Path("/proc")
 
-Heartbeat = Callable[[], None]
-
 
 def limit_sec() -> float:
     """Time limit of a build in seconds: ``SG3FLOW_BUILD_SEC``, by default ten minutes."""
@@ -110,7 +108,7 @@ def _session_of(pid: int) -> int | None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[Heartbeat]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock ``path``; wait while another process holds it, for as long as a build may take.
 
     The system releases the lock when its owner ends.
@@ -135,4 +133,4 @@ def locked(path: Path) -> Iterator[Heartbeat]:
                 "(SG3FLOW_BUILD_SEC allows more)"
             ) from None
     with held:
-        yield lambda: None
+        yield
