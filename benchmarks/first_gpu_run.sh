@@ -126,7 +126,7 @@ call_5() {
       compute-sanitizer --tool $check --error-exitcode 9 "${TESTS[@]}" "${small[@]}"
   done
   tool ncu counters 120 ncu --clock-control none --target-processes all --launch-count 12 \
-    --kernel-name "regex:filtered_lrelu|bias_act|upfirdn2d" --csv --metrics \
+    --kernel-name "regex:(band|tile|bend|second|bias_act|upfirdn|small)_kernel" --csv --metrics \
     gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed \
     "$PYTHON" benchmarks/training_changes.py --brief --steps 1 --resolution $SIZE_T \
     --batch "$BATCH" "${DEVICE[@]}"

@@ -83,15 +83,14 @@ def versions() -> dict[str, str]:
 
 
 def nvrtc_version() -> str:
-    """The version of the NVRTC package that torch brings; empty: none is installed."""
-    from importlib.metadata import PackageNotFoundError, version
+    """The NVRTC that compiles the kernels here, or why there is none."""
+    from sg3flow.errors import ConfigError
+    from sg3flow.ops.cuda_registration import cuda_compiler
 
-    for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc-cu13"):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return ""
+    try:
+        return cuda_compiler()
+    except ConfigError as error:
+        return f"none: {error}"
 
 
 def machine_facts() -> Content:
