@@ -140,7 +140,7 @@ def training_row(cfg: str, resolution: int, options) -> Row:
     """Whole steps through one turn of all phases: seconds per kimg, and peak memory."""
     row: Row = {"op": f"{cfg} {resolution} training"}
     for variant in VARIANTS:
-        with running(variant, torch.device(options.device)), flushed_denormals(), computing():
+        with running(variant, torch.device(options.device)), flushed_denormals():
             row |= training_figures(variant, make_parts(cfg, resolution, options), options)
         gc.collect()
     return row | {"plain/kernels": row["plain s/kimg"] / row["kernels s/kimg"]}
@@ -216,6 +216,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@computing()  # exact float32, as training and rendering
 def main() -> None:
     options = parsed()
     device = require_device(options)

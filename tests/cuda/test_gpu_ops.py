@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
+from sg3flow.precision import computing
 
 pytestmark = pytest.mark.gpu
 
@@ -19,6 +20,8 @@ def kernels(monkeypatch):
         pytest.skip("no CUDA device")
     monkeypatch.setenv("SG3FLOW_OPS", "cuda")
     backend_name(GPU)
+    with computing():  # else plain PyTorch, to which they are compared, convolves in TF32
+        yield
 
 
 @pytest.fixture
