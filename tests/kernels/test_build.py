@@ -307,6 +307,7 @@ def test_the_doctor_says_what_is_used_and_why(compiler, monkeypatch, behavior, s
         monkeypatch.setenv(name, value)
     # This process has loaded the library already.
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    monkeypatch.setattr(status, "cuda_compiler", lambda: "none")  # others test what loads NVRTC
     for name in ("load_kernels", "backend_name"):
         monkeypatch.setattr(status, name, uncached(name))
     assert line in "\n".join(status.examine())
