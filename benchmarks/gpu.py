@@ -8,12 +8,14 @@ only tests the script; its numbers mean nothing.
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import torch
@@ -158,13 +160,15 @@ def training_figures(variant: str, parts: Parts, options) -> Row:
     return row
 
 
-def make_parts(cfg: str, resolution: int, options) -> Parts:
+def make_parts(cfg: str, resolution: int, options, **changes: Any) -> Parts:
+    """A training of the options, with other settings on request."""
     config = TrainConfig(
         cfg=cfg, gpus=1, batch=options.batch, gamma=2.0, cbase=options.cbase, cmax=options.cmax,
         optimizer=options.optimizer, fp32=options.dtype == "float32",
         bf16=options.dtype == "bfloat16",
     )  # fmt: skip
     sizes = {"resolution": resolution, "channels": 3, "c_dim": 0}
+    config = dataclasses.replace(config, **changes)
     return build(resolve(config), **sizes, device=torch.device(options.device))
 
 

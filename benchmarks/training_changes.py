@@ -11,8 +11,10 @@ the operations that take the most time are listed, from a profile of two steps.
 import functools
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import torch
@@ -30,22 +32,38 @@ _WARM_UP = 3  # steps
 _PROFILED = 2
 _MOST_LISTED = 40
 
-# The changes: name, precision, and whether the samples share the weights of a convolution.
+
+@dataclass(frozen=True)
+class Change:
+    """What differs from a training by default.
+
+    Attributes:
+        has_shared_weights: all samples share the weights of a convolution.
+        settings: of ``TrainConfig``.
+    """
+
+    name: str
+    precision: Precision = EXACT
+    has_shared_weights: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 CHANGES = (
-    ("none", EXACT, False),
-    ("none, again", EXACT, False),
-    ("cudnn.benchmark", Precision(cudnn_benchmark=True), False),
-    ("TF32", Precision(tf32=True), False),
-    ("shared weights", EXACT, True),
-    ("all of them", Precision(tf32=True, cudnn_benchmark=True), True),
+    Change("none"),
+    Change("none, again"),
+    Change("cudnn.benchmark", Precision(cudnn_benchmark=True)),
+    Change("TF32", Precision(tf32=True)),
+    Change("shared weights", has_shared_weights=True),
+    Change("Adam by foreach", settings={"optimizer": "foreach"}),
+    Change("the first three", Precision(tf32=True, cudnn_benchmark=True), True),
 )
 
 
-def changed(precision: Precision, is_shared: bool) -> ExitStack:
-    """Run steps under a change."""
+def changed(change: Change) -> ExitStack:
+    """Run steps under a change; its settings are those of ``make_parts``."""
     stack = ExitStack()
-    stack.enter_context(computing(precision))
-    if is_shared:
+    stack.enter_context(computing(change.precision))
+    if change.has_shared_weights:
         shared = functools.partial(modulated_conv2d, per_sample=False)
         stack.enter_context(mock.patch("sg3flow.networks.stylegan3.modulated_conv2d", shared))
     return stack
@@ -105,10 +123,10 @@ def main() -> None:
     device = require_device(options)
     found = []
     with running("kernels", device), flushed_denormals():
-        for name, *change in CHANGES[:2] if options.brief else CHANGES:
-            with changed(*change):
-                parts = make_parts(options.cfg, options.resolution, options)
-                found.append(step_row(name, parts, options))
+        for change in CHANGES[:2] if options.brief else CHANGES:
+            with changed(change):
+                parts = make_parts(options.cfg, options.resolution, options, **change.settings)
+                found.append(step_row(change.name, parts, options))
             gc.collect()
         machine = limits(device, getattr(torch, options.dtype), 30 if device.type == "cuda" else 20)
         report(found, machine, options.json)

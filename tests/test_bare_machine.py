@@ -7,7 +7,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,9 +102,11 @@ def test_the_search_for_imports_finds_them():
     assert through["requests"] == "src/sg3flow/transfers.py"  # by loading and downloads
 
 
-def run(program: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A Python program on a machine without the absent packages, and without a network."""
-    hide = f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"
+def run(
+    program: str, folder: Path, hidden: Iterable[str] = ABSENT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A Python program on a machine without the hidden packages, and without a network."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({tuple(hidden)}))\n"
     refuse = "import socket; socket.socket.connect = None\n"
     return subprocess.run(
         [sys.executable, "-c", hide + refuse + program],
@@ -135,6 +137,31 @@ def test_pytest_finds_all_gpu_tests(tmp_path):
     assert "tests/cuda/test_gpu_ops.py::" in done.stdout and "error" not in done.stdout
     needs = "could not import 'sg3flow.training.training_run'"
     assert "tests/training/test_smoke_gpu.py" in done.stdout and needs in done.stdout
+
+
+TRAINING = """
+import dataclasses, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from conftest import write_set
+from sg3flow.config import TrainConfig
+from sg3flow.training.training_run import train
+config = TrainConfig(
+    cfg="stylegan3-t", gpus=1, batch=500, gamma=1.0, cbase=64, cmax=4, kimg=1, workers=0,
+    grid="2x2", device="cpu",
+)
+here = pathlib.Path.cwd()
+print(train(config, write_set(here / "set.zip"), run_dir=here / "out"))
+"""
+
+
+@pytest.mark.medium
+def test_a_training_needs_none_of_the_packages_of_the_pipeline(tmp_path):
+    """It needs more than the GPU tests: the machine's load, checked downloads, safetensors."""
+    hidden = set(ABSENT) - {"psutil", "requests", "urllib3", "safetensors"}
+    program = TRAINING.replace("sys.argv[1]", repr(str(ROOT / "tests" / "training")))
+    done = run(program, tmp_path, hidden, SG3FLOW_OPS="torch", SG3FLOW_TRACKING="off")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "network-snapshot-000001.pkl").is_file()
 
 
 def test_without_ruamel_a_params_file_is_an_error_of_one_line(tmp_path, monkeypatch):

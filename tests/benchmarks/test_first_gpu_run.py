@@ -237,7 +237,7 @@ def test_each_change_of_a_training_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", *TINY, *options])
     training_changes.main()
     rows = json.loads(path.read_text())["rows"]
-    assert [row["change"] for row in rows] == [name for name, *_ in training_changes.CHANGES]
+    assert [row["change"] for row in rows] == [change.name for change in training_changes.CHANGES]
     assert all(row["s/kimg"] > 0 and row["host ms"] <= row["step ms"] for row in rows)
     profiled = json.loads((tmp_path / "changes-profile.json").read_text())["rows"]
     assert any("convolution" in row["operation"] for row in profiled)
@@ -249,8 +249,8 @@ def test_a_change_is_in_force_and_ends(monkeypatch):
     from sg3flow.precision import current
 
     before = current(), stylegan3.modulated_conv2d
-    for _, precision, is_shared in training_changes.CHANGES:
-        with training_changes.changed(precision, is_shared):
-            assert current() == precision
-            assert (stylegan3.modulated_conv2d is not before[1]) is is_shared
+    for change in training_changes.CHANGES:
+        with training_changes.changed(change):
+            assert current() == change.precision
+            assert (stylegan3.modulated_conv2d is not before[1]) is change.has_shared_weights
     assert (current(), stylegan3.modulated_conv2d) == before
