@@ -1,6 +1,7 @@
 """The losses of G and D, and the statistics of training steps between two reports."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +68,13 @@ class Collector:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The statistics for a saved state: name -> [4], over all processes."""
-        return {
-            name: torch.cat(
-                [
-                    distributed.all_reduce_sum(moments),
-                    distributed.all_reduce_min(self._first_bad[name])[None],
-                ]
-            ).cpu()
-            for name, moments in sorted(self._moments.items())
-        }
+        if not self._moments:
+            return {}
+        names = sorted(self._moments)
+        moments = distributed.all_reduce_sum(torch.stack([self._moments[name] for name in names]))
+        first = distributed.all_reduce_min(torch.stack([self._first_bad[name] for name in names]))
+        rows = torch.cat([moments, first[:, None]], dim=1).cpu()
+        return dict(zip(names, rows.unbind(), strict=True))
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from a ``state()``."""
@@ -155,17 +154,27 @@ class GanLoss:
         taken, self._real_signs = self._real_signs, torch.zeros_like(self._real_signs)
         return taken
 
-    def backward(self, phase: str, micro: MicroBatch, nimg: int, gain: float) -> None:
+    def backward(
+        self,
+        phase: str,
+        micro: MicroBatch,
+        nimg: int,
+        gain: float,
+        before_last: Callable[[], None] | None = None,
+    ) -> None:
         """Add the gradients of one phase: ``Gmain``, ``Greg``, ``Dmain`` or ``Dreg``.
 
         Args:
             nimg: real images seen before this step.
             gain: factor on the loss, the interval of a lazy regularizer.
+            before_last: called before the last backward pass over the weights.
         """
         losses = {"Gmain": self._g_main, "Dmain": self._d_main, "Dreg": self._d_reg}
         losses["Greg"] = self._g_reg
-        sigma = self.blur_sigma(nimg)
-        losses[phase](micro, sigma, gain)
+        last = losses[phase](micro, self.blur_sigma(nimg), gain)
+        if before_last is not None:
+            before_last()
+        (last.mean() * gain).backward()  # type: ignore[no-untyped-call]
 
     def blur_sigma(self, nimg: int) -> float:
         """Blur of D's images, linearly fading to 0 (Karras et al. 2021, App. F, config R)."""
@@ -202,15 +211,17 @@ class GanLoss:
             img = self.augment_pipe(img)
         return torch.as_tensor(self.D(img, c))
 
-    def _g_main(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    # Each phase returns the loss [N] of its last backward pass.
+
+    def _g_main(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         img, _ = self._generate(micro.z, micro.c)
         logits = self._discriminate(img, micro.c, sigma)
         loss = F.softplus(-logits)
         self._report_scores("fake", logits)
         self.collector.add("Loss/G/loss", loss)
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
-    def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """Path length regularization (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
         shrunk = max(micro.z.shape[0] // self.settings.pl_batch_shrink, 1)
         img, ws = self._generate(micro.z[:shrunk], micro.c[:shrunk])
@@ -221,7 +232,7 @@ class GanLoss:
         loss = penalty * self.settings.pl_weight
         self.collector.add("Loss/pl_penalty", penalty[:shrunk])
         self.collector.add("Loss/G/reg", loss[:shrunk])
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
     def path_length_penalty(
         self, img: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor
@@ -237,7 +248,7 @@ class GanLoss:
         self.pl_mean.copy_(pl_mean.detach())
         return (lengths - pl_mean).square()
 
-    def _d_main(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _d_main(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         # G has no gradient in this phase, so its graph is not built.
         img, _ = self._generate(micro.z, micro.c, update_emas=True)
         fake_logits = self._discriminate(img, micro.c, sigma)
@@ -251,9 +262,9 @@ class GanLoss:
         signs = real_logits.detach().sign()
         self._real_signs += torch.stack([torch.ones_like(signs).sum(), signs.sum()])
         self.collector.add("Loss/D/loss", fake_loss.detach() + real_loss.detach())
-        (real_loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return real_loss
 
-    def _d_reg(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _d_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """R1: gamma/2 |grad D(real)|^2 (Mescheder et al. 2018)."""
         real = micro.real_img.detach().requires_grad_(True)
         logits = self._discriminate(real, micro.real_c, sigma)
@@ -262,7 +273,7 @@ class GanLoss:
         loss = penalty * (self.settings.r1_gamma / 2)
         self.collector.add("Loss/r1_penalty", penalty)
         self.collector.add("Loss/D/reg", loss)
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
     def _report_scores(self, kind: str, logits: torch.Tensor) -> None:
         self.collector.add(f"Loss/scores/{kind}", logits)
