@@ -297,6 +297,11 @@ class TrainConfig:
         help="implementation of Adam: a fused kernel, one operation at a time over all weights, "
         "or a loop over the weights; results agree up to rounding",
     )
+    cuda_graphs: bool = setting(
+        False,
+        help="replay G and D as CUDA graphs, which saves the time of launching their kernels; "
+        "needs a GPU, and more of its memory",
+    )
     max_nonfinite_updates: int = setting(
         1000,
         ge=0,

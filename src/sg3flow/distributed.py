@@ -135,7 +135,31 @@ def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tenso
 
 def randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
     """Normal numbers for this process's shard of a batch; ``size[0]`` is the size of the shard."""
+    return (_noise_source or drawn_randn)(size, device)
+
+
+def drawn_randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """As ``randn``, also within ``noise_from``."""
     return shard(torch.randn(_whole(size), device=device))
+
+
+_NoiseSource = Callable[[Sequence[int], torch.device | str], torch.Tensor]
+_noise_source: _NoiseSource | None = None
+
+
+@contextlib.contextmanager
+def noise_from(source: _NoiseSource) -> Iterator[None]:
+    """Let ``randn`` return numbers of ``source`` while the block runs: drawn before, for example.
+
+    Args:
+        source: gets the arguments of ``randn``.
+    """
+    global _noise_source
+    before, _noise_source = _noise_source, source
+    try:
+        yield
+    finally:
+        _noise_source = before
 
 
 def _whole(size: Sequence[int]) -> list[int]:

@@ -21,8 +21,8 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import MemorySettings
-from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.gradient_average import GradientAverage
+from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.losses import Collector
 from sg3flow.training.step import (
     RealBatch,

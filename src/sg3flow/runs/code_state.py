@@ -40,6 +40,7 @@ TRAINING_NUMERICS = (
     *_NETWORKS,
     *_PACKED_SET,
     "training/assembly.py",
+    "training/cuda_graphs.py",
     "training/gradient_average.py",
     "training/losses.py",
     "training/step.py",

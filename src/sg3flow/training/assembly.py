@@ -15,6 +15,7 @@ from sg3flow.errors import ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
 from sg3flow.networks.layers import use_bfloat16
+from sg3flow.training.cuda_graphs import CudaRecorder, EagerSections, GraphSections
 from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
 
@@ -235,7 +236,8 @@ def build(
     collector = Collector(device)
     transfer = bool(config.resume)
     weights = loss_settings(config.cfg, config.gamma, config.batch, from_scratch=not transfer)
-    loss = GanLoss(G, D, augment_pipe, weights, collector, device)
+    sections = GraphSections(CudaRecorder()) if config.cuda_graphs else EagerSections()
+    loss = GanLoss(G, D, augment_pipe, weights, collector, device, sections)
     has_path_length = weights.pl_weight > 0
     return Parts(
         G=G,
