@@ -67,8 +67,8 @@ class GradientAverage:
         # No bucket waits for them.
         self._silent: set[torch.nn.Parameter] = set()
         self._missing: list[int] = []
-        self._started: list[_Reduction] = []
-        self._next = 0  # the first bucket that has not started
+        self._started: dict[int, _Reduction] = {}  # by the number of the bucket
+        self._late: set[int] = set()  # buckets that got a gradient after they had started
         self._is_armed = self._has_hooks = False
 
     def arm(self) -> None:
@@ -97,39 +97,41 @@ class GradientAverage:
         if self._is_armed:
             self._silent = set(self._parameters) - self._fired
             self._is_armed = False
-        if distributed.world_size() == 1:
-            self._start(_with_gradient(self._parameters), [])
-        else:
-            for bucket in self._buckets[self._next : -1]:
-                self._start(_with_gradient(bucket), [])
-            last = _with_gradient(self._buckets[-1])
-            self._start(last, distributed.take_later_sums() if last else [])
-        started, self._started, self._next = self._started, [], 0
-        finite = [reduction.take() for reduction in started]
+        buckets = [self._parameters] if distributed.world_size() == 1 else self._buckets
+        for number in self._late:
+            self._started.pop(number).pending.wait()
+        for number, bucket in enumerate(buckets):
+            if number not in self._started:
+                self._start(number, bucket, carries=number == len(buckets) - 1)
+        finite = [self._started[number].take() for number in sorted(self._started)]
+        self._started, self._late = {}, set()
         return ~torch.stack(finite).all() if finite else None
 
     def _on_gradient(self, parameter: torch.nn.Parameter) -> None:
         if not self._is_armed:
             return
         number = self._bucket_of[parameter]
-        if number < self._next:
-            raise RuntimeError("a gradient changed after its bucket's all-reduce had started")
         self._fired.add(parameter)
+        if number in self._started:
+            self._late.add(number)
         if parameter not in self._silent:
             self._missing[number] -= 1
         # The last bucket ends with the pass; it waits for the sums that it carries.
-        while self._next < len(self._buckets) - 1 and self._missing[self._next] == 0:
-            self._start(_with_gradient(self._buckets[self._next]), [])
-            self._next += 1
+        for each, missing in enumerate(self._missing[:-1]):
+            if missing:
+                break
+            if each not in self._started:
+                self._start(each, self._buckets[each])
 
-    def _start(self, parameters: _Parameters, carried: list[distributed.LaterSum]) -> None:
+    def _start(self, number: int, bucket: _Parameters, carries: bool = False) -> None:
+        parameters = [p for p in bucket if p.grad is not None]
         if not parameters:
             return
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        if carried:
-            flat = torch.cat([flat, *(later.values.flatten().to(flat) for later in carried)])
-        pending = distributed.start_all_reduce_sum_(flat)
-        self._started.append(_Reduction(parameters, carried, pending))
+        carried = distributed.take_later_sums() if carries else []
+        gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
+        sums = [later.values.flatten().to(gradients[0]) for later in carried]
+        pending = distributed.start_all_reduce_sum_(torch.cat([*gradients, *sums]))
+        self._started[number] = _Reduction(parameters, carried, pending)
 
 
 def _buckets(parameters: _Parameters, bucket_bytes: int) -> list[_Parameters]:
@@ -143,7 +145,3 @@ def _buckets(parameters: _Parameters, bucket_bytes: int) -> list[_Parameters]:
         buckets[-1].append(parameter)
         size += parameter.numel() * parameter.element_size()
     return buckets
-
-
-def _with_gradient(parameters: _Parameters) -> _Parameters:
-    return [p for p in parameters if p.grad is not None]
