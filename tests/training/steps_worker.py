@@ -154,7 +154,7 @@ def collectives(cfg: str) -> dict[str, Any]:
         calls: list[str] = []
         counting(calls)
         found = {}
-        for number in (0, 1, 3):  # all phases; the main ones; those and ADA
+        for number in (0, 3):  # all phases; the main ones and ADA
             calls.clear()
             real = RealBatch(torch.zeros(2, 3, 16, 16), torch.zeros(2, 0))
             latents = torch.randn(2, 512), torch.zeros(2, 0)

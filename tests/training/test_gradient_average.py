@@ -103,7 +103,6 @@ def test_the_collective_calls_of_a_step(cfg, layers):
     gathered = path_length.get("all_gather", 0)  # its backward pass is an all-reduce
     assert counts == {
         "step 0": {"all_reduce": phases + statistics + gathered} | path_length,
-        "step 1": {"all_reduce": 2 + statistics},
         "step 3": {"all_reduce": 2 + statistics},
         "state": {"all_reduce": 3},  # moments and first bad steps; ADA's signs
         "check": {"all_reduce": 1},

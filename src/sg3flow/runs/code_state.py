@@ -39,6 +39,7 @@ _PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")
 TRAINING_NUMERICS = (
     *_NETWORKS,
     *_PACKED_SET,
+    "training/adam.py",
     "training/assembly.py",
     "training/cuda_graphs.py",
     "training/gradient_average.py",
@@ -89,6 +90,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "rendering/conditions.py",
         "rendering/grid.py",
         "rendering/images.py",
+        "rendering/seeds.py",
         "runs/best_snapshot.py",
     ),
 }

@@ -135,7 +135,7 @@ def _add_gradients(
     batch_gpu: int,
 ) -> None:
     """The gradients of a phase, which may be on their way to the other processes afterwards."""
-    phase.optimizer.zero_grad(set_to_none=True)
+    phase.optimizer.zero_grad()
     trainable = list(phase.module.parameters())
     _set_requires_grad(trainable, True)
     count = real.img.shape[0]
