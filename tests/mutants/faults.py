@@ -237,6 +237,14 @@ STEP = [
 
 ASSEMBLY = [
     *faults(
+        "training/adam",
+        "training/test_adam",
+        ("beta1=self.betas[0]", "beta1=self.betas[1]", "Adam's betas exchanged"),
+        ("if parameter.grad is not None]", "]", "Adam updates weights without gradients"),
+        ('[state["exp_avg"] for state', '[state["exp_avg_sq"] for state', "Adam's moments mixed"),
+        ("return torch.clone(tensor)", "return tensor", "a loaded state of Adam is shared"),
+    ),
+    *faults(
         "training/assembly",
         "training/test_step",
         ("D_REG_INTERVAL = 16", "D_REG_INTERVAL = 8", "R1 twice as often"),
@@ -980,7 +988,7 @@ NETWORKS = [
         ),
     ),
     *faults(
-        "ops/convolutions",
+        "ops/modulation",
         "ops/test_convolutions",
         (
             "energy = s.square() @ w.square().sum(dim=(2, 3)).t()",
@@ -999,6 +1007,10 @@ NETWORKS = [
             "divided by styles",
         ),
         ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
+    ),
+    *faults(
+        "ops/convolutions",
+        "ops/test_convolutions",
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
             "pads = [padding + p for p in",
