@@ -240,7 +240,6 @@ ASSEMBLY = [
         "training/adam",
         "training/test_adam",
         ("beta1=self.betas[0]", "beta1=self.betas[1]", "Adam's betas exchanged"),
-        ("if parameter.grad is not None]", "]", "Adam updates weights without gradients"),
         ('[state["exp_avg"] for state', '[state["exp_avg_sq"] for state', "Adam's moments mixed"),
         ("return torch.clone(tensor)", "return tensor", "a loaded state of Adam is shared"),
     ),
