@@ -1,6 +1,7 @@
 """One training step: the phases of a batch, the EMA of G, and ADA."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,10 +31,14 @@ def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None)
 @torch.no_grad()
 def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> None:
     """Update the average ``ema`` of the parameters of ``module``; buffers are copied."""
-    for average, current in zip(ema.parameters(), module.parameters(), strict=True):
-        average.copy_(current.lerp(average, beta))
-    for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
-        copy.copy_(buffer)
+    averages, current = _tensors(ema.parameters()), _tensors(module.parameters())
+    torch._foreach_copy_(averages, torch._foreach_lerp(current, averages, beta))
+    if copies := _tensors(ema.buffers()):
+        torch._foreach_copy_(copies, _tensors(module.buffers()))
+
+
+def _tensors(values: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    return list(values)
 
 
 # From the name of a phase: latents and labels of its generated images, [N, z_dim] and [N, c_dim].
@@ -151,7 +156,8 @@ def _average_and_repair(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     """Average gradients over processes; NaN -> 0, +-inf -> +-1e5; whether any was replaced, []."""
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     distributed.all_reduce_mean_(flat)
-    repaired = ~torch.isfinite(flat).all()
+    largest = torch.linalg.vector_norm(flat, math.inf)  # one pass; NaN if one gradient is
+    repaired = ~torch.isfinite(largest)
     torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
     for p, gradient in zip(
         parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True
