@@ -156,8 +156,12 @@ STEP = [
         "training/test_losses training/test_step",
         ("0.5 ** (batch / max", "0.5 ** (2 * batch / max", "half the half-life"),
         ("min(half_life_nimg, nimg * rampup)", "max(half_life_nimg, nimg * rampup)", "EMA rampup"),
-        ("current.lerp(average, beta)", "average.lerp(current, beta)", "EMA with 1 - beta"),
-        ("copy.copy_(buffer)", "copy.copy_(copy)", "G_ema keeps its first buffers"),
+        (
+            "torch._foreach_lerp(current, averages, beta)",
+            "torch._foreach_lerp(averages, current, beta)",
+            "EMA with 1 - beta",
+        ),
+        ("copies, _tensors(module.buffers())", "copies, copies", "G_ema keeps its first buffers"),
     ),
     *faults(
         "training/step",
@@ -236,6 +240,13 @@ STEP = [
 ]
 
 ASSEMBLY = [
+    *faults(
+        "training/adam",
+        "training/test_adam",
+        ("beta1=self.betas[0]", "beta1=self.betas[1]", "Adam's betas exchanged"),
+        ('[state["exp_avg"] for state', '[state["exp_avg_sq"] for state', "Adam's moments mixed"),
+        ("return torch.clone(tensor)", "return tensor", "a loaded state of Adam is shared"),
+    ),
     *faults(
         "training/assembly",
         "training/test_step",
@@ -548,6 +559,48 @@ AUGMENTATION = [
 
 NETWORKS = [
     *faults(
+        "networks/conv_layer",
+        "networks/test_layers networks/test_discriminator networks/test_equalized",
+        (
+            "1 / math.sqrt(in_channels * kernel_size**2)",
+            "1 / math.sqrt(in_channels * kernel_size)",
+            "equalized convolutions",
+        ),
+        (
+            'math.sqrt(2) if activation == "lrelu" else 1.0',
+            "math.sqrt(2)",
+            "gain of linear convolutions",
+        ),
+        ("self.conv_clamp * gain", "self.conv_clamp", "the clamp without the gain"),
+        ("gain=self.act_gain * gain", "gain=self.act_gain", "convolutions ignore the gain"),
+        (
+            "self.padding = kernel_size // 2",
+            "self.padding = kernel_size - 1",
+            "padding of convolutions",
+        ),
+        (
+            "layer.weight_gain * gain if layer.is_linear",
+            "layer.weight_gain if layer.is_linear",
+            "prepared weights without the gain",
+        ),
+        (
+            "else layer.weight_gain)",
+            "else layer.weight_gain * gain)",
+            "prepared weights with the gain of the activation",
+        ),
+    ),
+    *faults(
+        "networks/equalized",
+        "networks/test_equalized",
+        ("beta=bias_gain, alpha=gain)", "beta=gain, alpha=bias_gain)", "gains exchanged"),
+        ("return _product(x, w.t(), gain)", "return _product(x, w.t(), 1)", "unequalized weights"),
+        ("_scaled_product(grad, w, gain)", "_scaled_product(grad, w, 1)", "unscaled gradient"),
+        ("_scaled_product(a.t(), grad, ctx.scale)", "a.t() @ grad", "unscaled second gradient"),
+        ("grad.sum(dim=0) * bias_gain", "grad.sum(dim=0)", "gradient of the bias"),
+        ("max(t.dtype, d, key=_size)", "min(t.dtype, d, key=_size)", "scaled in half precision"),
+        ("[ctx.scales[i] for i in having]", "[1.0 for i in having]", "unscaled gradients"),
+    ),
+    *faults(
         "networks/layers",
         "networks/test_layers networks/test_discriminator networks/test_to_uint8",
         (
@@ -575,23 +628,8 @@ NETWORKS = [
             "self.bias_gain = 1",
             "bias without the learning rate multiplier",
         ),
-        (
-            "1 / math.sqrt(in_channels * kernel_size**2)",
-            "1 / math.sqrt(in_channels * kernel_size)",
-            "equalized convolutions",
-        ),
-        (
-            'math.sqrt(2) if activation == "lrelu" else 1.0',
-            "math.sqrt(2)",
-            "gain of linear convolutions",
-        ),
-        ("self.conv_clamp * gain", "self.conv_clamp", "the clamp without the gain"),
-        ("gain=self.act_gain * gain", "gain=self.act_gain", "convolutions ignore the gain"),
-        (
-            "self.padding = kernel_size // 2",
-            "self.padding = kernel_size - 1",
-            "padding of convolutions",
-        ),
+        ("x.to(dtype).square().mean()", "x.to(dtype).abs().mean()", "magnitude of |x|"),
+        ("norm.square() / x.numel()", "norm / x.numel()", "magnitude of the norm on a GPU"),
         (
             "x * (x.square().mean(dim=dim",
             "x * (x.square().sum(dim=dim",
@@ -668,13 +706,13 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_discriminator",
         (
-            "y = self.skip(x, gain=math.sqrt(0.5))",
-            "y = self.skip(x)",
+            "y = self.skip(x, gain=_HALF_POWER,",
+            "y = self.skip(x,",
             "residual branch without its gain",
         ),
         (
-            "self.conv1(self.conv0(x), gain=math.sqrt(0.5))",
-            "self.conv1(self.conv0(x))",
+            "x = self.conv1(x, gain=_HALF_POWER,",
+            "x = self.conv1(x,",
             "main branch without its gain",
         ),
         ("return x + y  #", "return x - y  #", "residual branch subtracted"),
@@ -887,13 +925,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "self.magnitude_ema.dtype).square().mean()",
-            "self.magnitude_ema.dtype).abs().mean()",
-            "magnitude of absolute values",
-        ),
-        (
-            "magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta)",
-            "self.magnitude_ema.lerp(magnitude, self.magnitude_ema_beta)",
+            "torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(ema, magnitude, self.magnitude_ema_beta, out=ema)",
             "magnitude EMA with 1 - beta",
         ),
         (
@@ -980,7 +1013,7 @@ NETWORKS = [
         ),
     ),
     *faults(
-        "ops/convolutions",
+        "ops/modulation",
         "ops/test_convolutions",
         (
             "energy = s.square() @ w.square().sum(dim=(2, 3)).t()",
@@ -999,6 +1032,10 @@ NETWORKS = [
             "divided by styles",
         ),
         ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
+    ),
+    *faults(
+        "ops/convolutions",
+        "ops/test_convolutions",
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
             "pads = [padding + p for p in",

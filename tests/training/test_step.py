@@ -31,6 +31,7 @@ from sg3flow.training.step import (
     random_draw,
     run_step,
     seed_step,
+    update_ema,
 )
 
 CPU = torch.device("cpu")
@@ -99,6 +100,22 @@ def test_the_average_of_g_follows_the_images_before_the_step(monkeypatch):
     assert float(next(parts.G_ema.parameters()).mean()) == pytest.approx(expected, rel=1e-5)
     phases_of(parts, 0, monkeypatch)
     assert float(next(parts.G_ema.parameters()).mean()) == 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.9989])
+def test_the_average_is_updated_bit_for_bit_as_one_tensor_after_the_other(beta):
+    _, parts = make_parts()
+    random = torch.Generator().manual_seed(0)
+    for network in (parts.G, parts.G_ema):
+        for tensor in network.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape, generator=random))
+    pairs = zip(parts.G_ema.parameters(), parts.G.parameters(), strict=True)
+    expected = [current.lerp(average, beta) for average, current in pairs]
+    update_ema(parts.G_ema, parts.G, beta)
+    for average, wanted in zip(parts.G_ema.parameters(), expected, strict=True):
+        assert torch.equal(average, wanted)
+    for copy, buffer in zip(parts.G_ema.buffers(), parts.G.buffers(), strict=True):
+        assert torch.equal(copy, buffer)
 
 
 def test_lazy_adam_corrects_rate_and_betas_for_the_updates_of_the_regularizer():

@@ -21,7 +21,7 @@ from sg3flow.networks.layer_schedule import (
     lowpass_filter,
     plan_layers,
 )
-from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half
+from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half, mean_square
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
 
 
@@ -160,9 +160,9 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
-            magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
-            magnitude = distributed.all_reduce_mean(magnitude)
-            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+            ema = self.magnitude_ema
+            magnitude = distributed.all_reduce_mean(mean_square(x.detach(), ema.dtype))
+            torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)
         half = self.plan.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())

@@ -305,4 +305,5 @@ def lazy_adam(
     if interval is not None:
         ratio = interval / (interval + 1)
     betas = (beta1**ratio, beta2**ratio)
-    return Adam(module.parameters(), lr * ratio, betas, form=form)
+    parameters = module.parameters()
+    return Adam(parameters, lr=lr * ratio, betas=betas, eps=1e-8, form=form)

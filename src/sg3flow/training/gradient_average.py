@@ -5,6 +5,7 @@ of a module, and does not work with ``torch.autograd.grad``. Here the main phase
 backward passes, R1 and path lengths differentiate twice, and a phase has several micro-batches.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class _Reduction:
             later.complete(total)
         if distributed.world_size() > 1:
             flat /= distributed.world_size()
-        finite = torch.isfinite(flat).all()
+        largest = torch.linalg.vector_norm(flat, math.inf)  # one pass; NaN if one gradient is
+        finite = torch.isfinite(largest)
         torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
         for p, gradient in zip(self.parameters, flat.split(sizes), strict=True):
             p.grad = gradient.view(p.shape)

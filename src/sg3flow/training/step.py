@@ -30,10 +30,14 @@ def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None)
 @torch.no_grad()
 def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> None:
     """Update the average ``ema`` of the parameters of ``module``; buffers are copied."""
-    for average, current in zip(ema.parameters(), module.parameters(), strict=True):
-        average.copy_(current.lerp(average, beta))
-    for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
-        copy.copy_(buffer)
+    averages, current = _tensors(ema.parameters()), _tensors(module.parameters())
+    torch._foreach_copy_(averages, torch._foreach_lerp(current, averages, beta))
+    if copies := _tensors(ema.buffers()):
+        torch._foreach_copy_(copies, _tensors(module.buffers()))
+
+
+def _tensors(values: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    return list(values)
 
 
 # From the name of a phase: latents and labels of its generated images, [N, z_dim] and [N, c_dim].
