@@ -69,13 +69,13 @@ LOSSES = [
             "D sees reals without augmentation",
         ),
         (
-            "*(own or (None,)), update_emas=True)[:1]",
-            "*(own or (None,)), update_emas=False)[:1]",
+            "own[0] if own else None, update_emas=True)[:1]",
+            "own[0] if own else None, update_emas=False)[:1]",
             "the averages of G stand still",
         ),
         (
-            "*(own or (None,)))[:1]",
-            "*(own or (None,)), update_emas=True)[:1]",
+            "own[0] if own else None)[:1]",
+            "own[0] if own else None, update_emas=True)[:1]",
             "the averages of G move twice a step",
         ),
         (
@@ -139,8 +139,8 @@ LOSSES = [
         ),
         ("penalty * self.settings.pl_weight", "penalty", "path length without its weight"),
         (
-            "micro.z.shape[0] // self.settings.pl_batch_shrink",
-            "micro.z.shape[0]",
+            "batch_gpu // self.settings.pl_batch_shrink",
+            "batch_gpu",
             "path length of the whole batch",
         ),
         (
@@ -278,7 +278,11 @@ GRAPHS = [
         ),
         ("            self._tape.draw_again()", "            pass", "the first noise for ever"),
         ("                buffer.copy_(content)", "                pass", "averages move twice"),
-        ("flat.clone().split(sizes)", "flat.split(sizes)", "gradients share memory with a graph"),
+        (
+            "torch.split(flat.clone(), sizes)",
+            "torch.split(flat, sizes)",
+            "gradients share memory with a graph",
+        ),
         (
             "torch._foreach_add_(sums, parts)",
             "torch._foreach_copy_(sums, parts)",

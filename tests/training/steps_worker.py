@@ -3,6 +3,7 @@
 The functions run in the processes of ``joined_processes``, or in the test itself.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from sg3flow.cli import run_stage
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
+from sg3flow.ops import modulated_conv2d
+from sg3flow.ops.conv_forms import chosen_per_sample
+from sg3flow.training import conv_choice
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.cuda_graphs import GraphSections, RerunRecorder
 from sg3flow.training.gradient_average import GradientAverage
@@ -169,3 +173,26 @@ def collectives(cfg: str) -> dict[str, Any]:
             run()
             found[name] = list(calls)
         return found
+
+
+def agreed_forms(folder: Path) -> dict[str, Any]:
+    """The form that each process uses after process 0 has measured."""
+    conv_choice.has_choice = lambda device: True
+    timed: list[str] = []
+
+    def timer(run: Any) -> float:
+        timed.append(run.args[-1])
+        return 1.0 if run.args[-1] == "shared" else 2.0
+
+    x, w, s = torch.randn(2, 9, 4, 4), torch.randn(5, 9, 3, 3), torch.ones(2, 9)
+    with distributed.process_group(CPU):
+        record = conv_choice.settle_forms(
+            "auto",
+            CPU,
+            lambda: modulated_conv2d(x, w, s, padding=1),
+            kept=folder / "forms.json" if distributed.is_main_process() else None,
+            memory=folder / "memory.json",
+            timer=timer,
+        )
+    per_sample = chosen_per_sample(x, w, 1, 1)
+    return {"record": json.dumps(record), "timed": len(timed), "per_sample": per_sample}

@@ -115,7 +115,7 @@ def test_an_interrupted_training_of_two_processes_ends_as_an_uninterrupted_one(
     start, tiny_set, tmp_path, training_environment
 ):
     # The processes share the work of the metrics too.
-    options = ["--cfg=stylegan3-t", "--gpus=2", "--metrics=fd_random20_full"]
+    options = ["--cfg=stylegan2", "--gpus=2", "--metrics=fd_random20_full"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
 
     # One dies: so do the others.

@@ -211,7 +211,7 @@ def conv_in_form(
     run = F.conv_transpose2d if transposed else F.conv2d
     y = run(x, w, stride=stride, padding=padding, groups=groups)
     if form.padded:
-        y = y.unflatten(1, (groups, -1))[:, :, :outputs].flatten(1, 2)
+        y = _grouped(y, 1, groups)[:, :, :outputs].flatten(1, 2)
     # The kernels that follow work on NCHW.
     return y.contiguous() if form != USUAL else y
 
@@ -220,9 +220,14 @@ def _padded(
     x: torch.Tensor, w: torch.Tensor, groups: int, transposed: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Input and weights with zeros as further channels of each group."""
-    x = _with_zeros(x.unflatten(1, (groups, -1)), 2).flatten(1, 2)
-    w = w.unflatten(0, (groups, -1))  # [groups, C_out, C_in, k, k]; transposed: C_in, C_out
+    x = _with_zeros(_grouped(x, 1, groups), 2).flatten(1, 2)
+    w = _grouped(w, 0, groups)  # [groups, C_out, C_in, k, k]; transposed: C_in, C_out
     return x, _with_zeros(_with_zeros(w, 1), 2).flatten(0, 1)
+
+
+def _grouped(tensor: torch.Tensor, dim: int, groups: int) -> torch.Tensor:
+    """The channels as two dimensions: groups, and channels of a group."""
+    return torch.unflatten(tensor, dim, (groups, -1))
 
 
 def _with_zeros(tensor: torch.Tensor, dim: int) -> torch.Tensor:

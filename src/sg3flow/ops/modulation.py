@@ -2,6 +2,7 @@
 
 import torch
 
+from sg3flow.ops.conv_forms import chosen_per_sample
 from sg3flow.ops.convolutions import (
     compiled_conv,
     conv2d_resample,
@@ -51,7 +52,7 @@ def modulated_conv2d(
 def is_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
     """The form of a modulated convolution: whether each sample gets its own weights.
 
-    On a GPU it does: the products of styles and weights cannot overflow in half precision then.
+    On a GPU it does, unless another form was chosen (`conv_forms.py`).
     On a CPU the faster form is used. Measured on one AVX-512 core. 1x1: batched matrix products do
     27 to 44 billion products per second, a shared convolution 24 to 35 with extra passes over the
     activations. 3x3: the compiled shared convolution is the fastest where it is supported. Without
@@ -59,6 +60,9 @@ def is_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bo
     channels 39 and 44; but 45 channels at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512
     channels at 36x36 2.1 and 1.5 s.
     """
+    chosen = chosen_per_sample(x, w, padding, up)
+    if chosen is not None:
+        return chosen
     if x.device.type != "cpu":
         return True
     c_out, c_in, k, _ = w.shape

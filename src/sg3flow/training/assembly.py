@@ -277,7 +277,7 @@ def build_phases(G: Any, D: Any, settings: OptimizerSettings, has_path_length: b
     g_optimizer = lazy_adam(G, settings.glr, g_interval, settings.optimizer)
     d_optimizer = lazy_adam(D, settings.dlr, D_REG_INTERVAL, settings.optimizer)
 
-    def phase(name: str, module: Any, optimizer: torch.optim.Optimizer, interval: int) -> Phase:
+    def phase(name: str, module: Any, optimizer: Adam, interval: int) -> Phase:
         return Phase(name, module, optimizer, interval, GradientAverage(module.parameters()))
 
     phases = [phase("Gmain", G, g_optimizer, 1)]

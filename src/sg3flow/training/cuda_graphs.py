@@ -96,7 +96,7 @@ class CudaRecorder:
 
     def warm_up(self, run: Callable[[], object]) -> None:
         """Run a few times in another stream, as capturing requires."""
-        stream = torch.cuda.Stream()
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
@@ -186,7 +186,8 @@ class _Section:
         # A pool of its own: between its two passes other sections are replayed.
         pool = recorder.new_pool()
         self._forward_recording = recorder.record(self._forward, pool)
-        if self._live:
+        self._backward_recording: Recording | None = None
+        if self._live_numbers:
             self._backward_recording = recorder.record(self._backward, pool)
         with torch.no_grad():
             for buffer, content in zip(module.buffers(), before, strict=True):
@@ -224,10 +225,11 @@ class _Section:
         for static, number in zip(self._output_gradients, self._live_numbers, strict=True):
             gradient = gradients[number]
             static.zero_() if gradient is None else static.copy_(gradient)
+        assert self._backward_recording is not None
         self._backward_recording.replay()
         *of_inputs, of_parameters = self._backward_recording.outputs
         _accumulate(self._trained, of_parameters)
-        return of_inputs
+        return list(of_inputs)
 
     def _forward(self) -> Tensors:
         with self._tape.playing():
@@ -286,12 +288,12 @@ def _accumulate(parameters: list[torch.nn.Parameter], flat: torch.Tensor) -> Non
     """
     sizes = [p.numel() for p in parameters]
     if not all(p.grad is None for p in parameters):
-        parts = [g.view_as(p) for p, g in zip(parameters, flat.split(sizes), strict=True)]
+        parts = [g.view_as(p) for p, g in zip(parameters, torch.split(flat, sizes), strict=True)]
         sums = [p.grad for p in parameters if p.grad is not None]
         assert len(sums) == len(parts), "the passes of a phase reach different parameters"
         torch._foreach_add_(sums, parts)
         return
-    for parameter, gradient in zip(parameters, flat.clone().split(sizes), strict=True):
+    for parameter, gradient in zip(parameters, torch.split(flat.clone(), sizes), strict=True):
         parameter.grad = gradient.view_as(parameter)
 
 

@@ -31,7 +31,7 @@ class _Reduction:
         """Set the gradients to their repaired averages; whether all were finite, bool []."""
         sizes = [p.numel() for p in self.parameters]
         carried = [later.values.numel() for later in self.carried]
-        flat, *totals = self.pending.wait().split([sum(sizes), *carried])
+        flat, *totals = torch.split(self.pending.wait(), [sum(sizes), *carried])
         for later, total in zip(self.carried, totals, strict=True):
             later.complete(total)
         if distributed.world_size() > 1:
@@ -39,7 +39,7 @@ class _Reduction:
         largest = torch.linalg.vector_norm(flat, math.inf)  # one pass; NaN if one gradient is
         finite = torch.isfinite(largest)
         torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
-        for p, gradient in zip(self.parameters, flat.split(sizes), strict=True):
+        for p, gradient in zip(self.parameters, torch.split(flat, sizes), strict=True):
             p.grad = gradient.view(p.shape)
         return finite
 
@@ -82,7 +82,9 @@ class GradientAverage:
             return
         if not self._has_hooks:
             for parameter in self._parameters:
-                parameter.register_post_accumulate_grad_hook(self._on_gradient)
+                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    self._on_gradient
+                )
             self._has_hooks = True
         self._fired.clear()
         self._missing = [len(set(bucket) - self._silent) for bucket in self._buckets]

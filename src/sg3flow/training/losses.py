@@ -204,14 +204,14 @@ class GanLoss:
 
     def _generate_moving(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
         """Images, and the update of the moving averages of G."""
-        return self._generate(z, c, *(own or (None,)), update_emas=True)[:1]
+        return self._generate(z, c, own[0] if own else None, update_emas=True)[:1]
 
     def _images(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
-        return self._generate(z, c, *(own or (None,)))[:1]
+        return self._generate(z, c, own[0] if own else None)[:1]
 
     def _style_lengths(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
         """Path lengths [N] of random directions in the images."""
-        img, ws = self._generate(z, c, *(own or (None,)))
+        img, ws = self._generate(z, c, own[0] if own else None)
         noise = (
             distributed.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
         )
@@ -259,7 +259,7 @@ class GanLoss:
 
     def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """Path length regularization (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
-        shrunk = max(micro.z.shape[0] // self.settings.pl_batch_shrink, 1)
+        shrunk = self.num_lengths(micro.z.shape[0])
         z, c = micro.z[:shrunk], micro.c[:shrunk]
         inputs = (z, c, *self._own_layers(z.device))
         (lengths,) = self.sections.run("Greg/G", self._style_lengths, inputs, self.G)
@@ -268,6 +268,10 @@ class GanLoss:
         self.collector.add("Loss/pl_penalty", penalty[:shrunk])
         self.collector.add("Loss/G/reg", loss[:shrunk])
         return loss
+
+    def num_lengths(self, batch_gpu: int) -> int:
+        """How many images of a pass of the path length phase computes."""
+        return max(batch_gpu // self.settings.pl_batch_shrink, 1)
 
     def path_lengths(
         self, img: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor
