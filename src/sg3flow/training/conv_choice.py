@@ -33,6 +33,7 @@ from sg3flow.ops.conv_forms import (
     seen_layers,
     use_forms,
 )
+from sg3flow.resources import call_nvml
 
 AUTO, GROUPED, SHARED = "auto", "grouped", "shared"
 SETTINGS = (AUTO, GROUPED, SHARED)
@@ -235,13 +236,11 @@ def _measured_rows(
 
 def machine_key(device: torch.device) -> str:
     """What a measured time depends on besides the layer: card, driver, libraries and precision."""
-    from sg3flow.runs.machine import driver_version
-
     parts: dict[str, Any] = {
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "",
         "cudnn": torch.backends.cudnn.version() or "",  # type: ignore[no-untyped-call]
-        "driver": driver_version(),
+        "driver": str(call_nvml("nvmlSystemGetDriverVersion") or ""),
         "tf32": torch.backends.cudnn.allow_tf32,
         "benchmark": torch.backends.cudnn.benchmark,
     }
