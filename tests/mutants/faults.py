@@ -267,6 +267,27 @@ GRADIENTS = [
     ),
 ]
 
+CONV_FORMS = [
+    *faults(
+        "ops/conv_forms",
+        "ops/test_conv_forms",
+        ("-tensor.shape[dim] % CHANNEL", "tensor.shape[dim] % CHANNEL", "padded by too much"),
+        ("[:, :, :outputs]", "[:, :, -outputs:]", "the padding is kept"),
+        ("memory_format=torch.channels_last)", "memory_format=torch.contiguous_format)", "NCHW"),
+        ("_with_zeros(_with_zeros(w, 1), 2)", "_with_zeros(w, 2)", "outputs are not padded"),
+        ("return choice", "return not choice", "the slower form of two"),
+    ),
+    *faults(
+        "training/conv_choice",
+        "training/test_conv_choice",
+        ("* MARGIN <= times[usual]", "<= times[usual]", "chance decides"),
+        ("min(times, key", "max(times, key", "the slowest form"),
+        ("per_sample=setting == GROUPED", "per_sample=setting == SHARED", "settings exchanged"),
+        ("per_sample=form == GROUPED", "per_sample=form == SHARED", "the other form is timed"),
+        ("_read_rows(kept) or _measured_rows", "_measured_rows", "a resumed training measures"),
+    ),
+]
+
 GRAPHS = [
     *faults(
         "training/cuda_graphs",
@@ -1551,6 +1572,7 @@ FAULTS = [
     *LOSSES,
     *STEP,
     *GRADIENTS,
+    *CONV_FORMS,
     *GRAPHS,
     *ASSEMBLY,
     *AUGMENTATION,
