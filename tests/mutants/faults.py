@@ -360,26 +360,26 @@ AUGMENTATION = [
     *faults(
         "networks/augment",
         "training/test_augment",
-        ("matrix = _shift(amount) @ matrix", "matrix = _shift(-amount) @ matrix", "brightness"),
+        ("product(_shift(amount), matrix)", "product(_shift(-amount), matrix)", "brightness"),
         (
-            "torch.diag_embed(torch.stack([gain, gain, gain, ",
-            "torch.diag_embed(torch.stack([gain, gain, gain * 0 + 1, ",
+            "matrix[:, [0, 1, 2], [0, 1, 2]] = gain",
+            "matrix[:, [0, 1], [0, 1]] = gain",
             "contrast without blue",
         ),
-        ("(eye - 2 * luma_part", "(eye - luma_part", "luma flip by half"),
-        ("[1, 1, 1, 0]) / math.sqrt(3)  #", "[1, 1, 1, 0]) / 3  #", "the luma axis is too short"),
+        ("_EYE - 2 * _LUMA_PART", "_EYE - _LUMA_PART", "luma flip by half"),
+        ("1, 1, 0]) / math.sqrt(3)  #", "1, 1, 0]) / 3  #", "the luma axis is too short"),
         (
             "[[0, -n, n], [n, 0, -n], [-n, n, 0]]",
             "[[0, n, -n], [-n, 0, n], [n, -n, 0]]",
             "hue turns the other way",
         ),
-        ("(1 - angle.cos())", "(1 + angle.cos())", "hue rotation"),
+        ("(1 - cos)[:", "(1 + cos)[:", "hue rotation"),
         ("-math.pi * s.hue_max, math.pi * s.hue_max", "0, math.pi * s.hue_max", "hue one way only"),
         ("gain[:, None, None] - 1)", "gain[:, None, None])", "saturation without its identity"),
         ("lumaflip), draws.choice(2)", "lumaflip), draws.choice(3)", "luma flip"),
         (
-            "eye.new_tensor([1, 1, 1, 0])) - luma_part",
-            "eye.new_tensor([1, 1, 1, 0]))",
+            "np.diag([1.0, 1, 1, 0]) - _LUMA_PART",
+            "np.diag([1.0, 1, 1, 0])",
             "saturation scales gray, too",
         ),
         (
@@ -416,8 +416,8 @@ AUGMENTATION = [
             "bands are not chosen",
         ),
         (
-            "factors[:, band] = torch.exp2(",
-            "factors[:, band] = torch.exp(",
+            "torch.from_numpy(_exp2(exponents))",
+            "torch.from_numpy(np.exp(exponents))",
             "filter gains in powers of e",
         ),
         (
@@ -443,7 +443,7 @@ AUGMENTATION = [
         ),
     ),
     *faults(
-        "networks/augment_geometry",
+        "networks/augment_random",
         "training/test_augment",
         (
             "self._uniform() < probability",
@@ -458,22 +458,32 @@ AUGMENTATION = [
             "range of uniform values",
         ),
         (
-            "(self._uniform() * count).floor()",
-            "(self._uniform() * count).round()",
+            "np.floor(self._uniform() * count)",
+            "np.round(self._uniform() * count)",
             "choices of unequal probability",
         ),
         (
-            "return self.normal(std).abs()",
+            "return np.abs(self.normal(std))",
             "return self.normal(std)",
             "noise of negative deviation",
             "noise times -1 has the same distribution",
         ),
         (
-            "distributed.randn([self.num_images]).double() * std",
-            "distributed.randn([self.num_images]).double() * std**2",
+            'return self._next("n") * std',
+            'return self._next("n") * std**2',
             "variance for deviation",
         ),
-        ("matrix = matrix @ factor", "matrix = factor @ matrix", "order of the transforms"),
+        (
+            "self._drawn.popleft() if self._drawn",
+            "self._drawn[0] if self._drawn",
+            "one random number for all transforms",
+        ),
+        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+    ),
+    *faults(
+        "networks/augment_geometry",
+        "training/test_augment",
+        ("product(matrix, factor)", "product(factor, matrix)", "order of the transforms"),
         ("_scaling(1 - 2 * flip, 1)", "_scaling(1, 1 - 2 * flip)", "flips upside down"),
         (
             "draws.applied(s.xflip), draws.choice(2)",
@@ -486,30 +496,30 @@ AUGMENTATION = [
             "three of four quarter turns",
         ),
         (
-            "sin = quarters.new_tensor([0, 1, 0, -1])",
-            "sin = quarters.new_tensor([0, -1, 0, 1])",
+            "sin = np.array([0.0, 1, 0, -1])",
+            "sin = np.array([0.0, -1, 0, 1])",
             "quarter turns the other way",
         ),
         (
-            "(x * width).round(), (y * height).round()",
-            "(x * width), (y * height)",
+            "np.round(x * width), np.round(y * height)",
+            "x * width, y * height",
             "whole shifts by fractions",
         ),
         (
-            "_translation(-_where(applied, x), -_where(applied, y))",
-            "_translation(_where(applied, x), _where(applied, y))",
+            "_translation(-where(applied, x), -where(applied, y))",
+            "_translation(where(applied, x), where(applied, y))",
             "whole shifts the other way",
         ),
-        ("inverse = torch.exp2(-_where", "inverse = torch.exp2(_where", "scales inverted"),
+        ("inverse = _exp2(-where", "inverse = _exp2(where", "scales inverted"),
         ("draws.normal(s.scale_std)", "draws.normal(s.aniso_std)", "deviation of the scale"),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(-exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(-exponent), _exp2(-exponent))",
             "anisotropic scale is isotropic",
         ),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(exponent), _exp2(-exponent))",
             "anisotropic scale inverted",
         ),
         (
@@ -528,8 +538,8 @@ AUGMENTATION = [
             "two rotations of probability p each",
         ),
         (
-            "[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]",
-            "[[angle.cos(), angle.sin(), 0], [-angle.sin(), angle.cos(), 0]",
+            "return _turns(*cos_sin(angle))",
+            "return _turns(*cos_sin(-angle))",
             "rotation the other way",
         ),
         (
@@ -538,8 +548,8 @@ AUGMENTATION = [
             "rotation one way only",
         ),
         (
-            "_translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)",
-            "_translation(0.5, 0.5) @ matrix @ _translation(-0.5, -0.5)",
+            "product(_translation(-0.5, -0.5), matrix, _translation(0.5, 0.5))",
+            "product(_translation(0.5, 0.5), matrix, _translation(-0.5, -0.5))",
             "centers of the doubled pixels",
         ),
         ('mode="reflect")', 'mode="replicate")', "edges repeat"),
