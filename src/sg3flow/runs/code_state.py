@@ -88,6 +88,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "rendering/conditions.py",
         "rendering/grid.py",
         "rendering/images.py",
+        "rendering/seeds.py",
         "runs/best_snapshot.py",
     ),
 }
