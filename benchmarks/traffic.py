@@ -32,7 +32,7 @@ from torch.utils.flop_counter import flop_registry
 
 from measure import show
 from sg3flow.config import CONFIGS, TrainConfig
-from sg3flow.ops import op_registration, product_registration  # noqa: F401 - declares the ops
+from sg3flow.ops import modulation_registration, op_registration, product_registration  # noqa: F401 - declares the ops
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step
 
@@ -50,8 +50,11 @@ GROUPS = {
     **dict.fromkeys(("filtered_lrelu", "filtered_lrelu_flagged"), "filtered_lrelu"),
     "upfirdn2d": "upfirdn2d",
     **dict.fromkeys(("bias_act", "bias_act_grad"), "bias_act"),
-    **dict.fromkeys(("scaled_weights", "scaled_weights_grad", "demodulation"), "sample weights"),
+    **dict.fromkeys(("scaled_weights", "scaled_weights_grad"), "sample weights"),
+    **dict.fromkeys(("demodulation", "demodulation_grad"), "sample weights"),
 }
+# Ops of more than one kernel.
+_LAUNCHES = {"scaled_weights_grad": 3, "demodulation_grad": 2}
 # One launch of a list operation: so many tensors by the number of lists, and so many chunks.
 _TENSORS_PER_LAUNCH, _CHUNKS_PER_LAUNCH, _CHUNK = (110, 64, 48, 36, 30), 320, 65536
 
@@ -73,7 +76,7 @@ def launches(name: str, args: tuple[Any, ...]) -> int:
     """Kernel launches of one operation: lists of tensors are worked on in parts."""
     lists = [arg for arg in args if isinstance(arg, list | tuple) and list(_tensors(arg))]
     if not name.startswith(("_foreach", "_fused")):
-        return 1
+        return _LAUNCHES.get(name, 1)
     chunks = sum(math.ceil(tensor.numel() / _CHUNK) for tensor in _tensors(args[0]))
     per_launch = _TENSORS_PER_LAUNCH[min(len(lists), len(_TENSORS_PER_LAUNCH)) - 1]
     return max(math.ceil(len(args[0]) / per_launch), math.ceil(chunks / _CHUNKS_PER_LAUNCH))

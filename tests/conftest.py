@@ -47,7 +47,6 @@ _LONGEST = {
     "tests/training/test_run.py": 60,
     "tests/stages/test_render_register_stages.py": 50,
     "tests/kernels/test_build.py": 50,
-    "tests/cuda/test_compile.py": 50,
 }
 # Their files share what takes long to start, so one worker gets them all.
 _SHARING = {

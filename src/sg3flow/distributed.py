@@ -133,6 +133,12 @@ def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tenso
     return shard(torch.rand(_whole(size), device=device))
 
 
+def rand_rows(count: int, size: int) -> torch.Tensor:
+    """[count, size]: the numbers on the CPU of as many calls of ``rand([size])``."""
+    whole = torch.rand([count, size * world_size()], device="cpu")
+    return whole[:, rank() :: world_size()] if world_size() > 1 else whole
+
+
 def randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
     """Normal numbers for this process's shard of a batch; ``size[0]`` is the size of the shard."""
     return (_noise_source or drawn_randn)(size, device)

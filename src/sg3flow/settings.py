@@ -69,6 +69,8 @@ STATE_DIR = Variable("SG3FLOW_STATE_DIR", "", "folder of training states; unset:
 CACHE = Variable("SG3FLOW_CACHE", "", "folder of downloads; unset: sg3flow in the user's cache")
 KERNELS = Variable("SG3FLOW_KERNELS", "", "folder of compiled kernels; unset: below the cache")
 OPS = Variable("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda")
+CUDA_DRIVER = Variable("SG3FLOW_CUDA_DRIVER", "libcuda.so.1", "library of the CUDA driver")
+NVRTC = Variable("SG3FLOW_NVRTC", "", "file of NVRTC, which compiles CUDA kernels; unset: found")
 TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
 STALL_SEC = Variable("SG3FLOW_STALL_SEC", "10", "idle seconds after which a build counts as hung")
@@ -90,7 +92,7 @@ SERVE_TOGETHER = Variable(
 )
 
 VARIABLES = (
-    *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, BUILD_SEC, STALL_SEC),
+    *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC, STALL_SEC),
     *(TRACKING, DEVICE, LAUNCHED),
     *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
 )

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sg3flow.downloads import cache_folder
-from sg3flow.kernels.build_plan import CUDA_FOLDER, kernel_files
+from sg3flow.kernels.cuda_compile import SOURCES
+from sg3flow.ops.cuda_structs import TYPE_CODES, BiasAct, Filter, FilteredLrelu, Upfirdn
 
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 
@@ -87,60 +87,14 @@ def separable_kind(request) -> str:
     return request.param
 
 
-_TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-_INT, _PTR, _REAL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_double
-
-
-class _Filter(ctypes.Structure):
-    _fields_ = [("taps", _PTR), ("width", _INT), ("height", _INT), ("separable", _INT)]
-
-
-def _ints(names):
-    return [(name, _INT) for name in names.split()]
-
-
-class _Upfirdn(ctypes.Structure):
-    _fields_ = [
-        *(("x", _PTR), ("y", _PTR), ("filter", _Filter), ("planes", ctypes.c_int64)),
-        *_ints("type in_w in_h out_w out_h up_x up_y down_x down_y pad_x pad_y flip"),
-        ("gain", _REAL),
-    ]
-
-
-class _FilteredLRelu(ctypes.Structure):
-    _fields_ = [
-        *((name, _PTR) for name in ("x", "b", "y", "flags", "workspace")),
-        *(("fu", _Filter), ("fd", _Filter), ("planes", ctypes.c_int64)),
-        *_ints("channels type in_w in_h mid_w mid_h out_w out_h up_x up_y down_x down_y"),
-        *_ints("pad_x pad_y flip"),
-        *((name, _REAL) for name in ("gain", "slope", "limit")),
-        *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y tensor_cores"),
-    ]
-
-
-class _BiasAct(ctypes.Structure):
-    _fields_ = [
-        *((name, _PTR) for name in ("x", "b", "grad", "y")),
-        *((name, ctypes.c_int64) for name in ("count", "inner")),
-        *_ints("channels type"),
-        *((name, _REAL) for name in ("slope", "gain", "clamp")),
-    ]
-
-
 def _filter(f):
     if f is None:
-        return _Filter(None, 1, 1, 0)
-    return _Filter(f.data_ptr(), f.shape[-1], f.shape[0], int(f.ndim == 1))
+        return Filter(None, 1, 1, 0)
+    return Filter(f.data_ptr(), f.shape[-1], f.shape[0], int(f.ndim == 1))
 
 
 def _taps(f):
     return (1, 1) if f is None else (f.shape[-1], f.shape[0])
-
-
-@pytest.fixture(scope="session")
-def c_structures() -> SimpleNamespace:
-    """The parameters of the kernels' C interface."""
-    return SimpleNamespace(Upfirdn=_Upfirdn, FilteredLRelu=_FilteredLRelu, BiasAct=_BiasAct)
 
 
 class HostKernels:
@@ -163,8 +117,8 @@ class HostKernels:
         out_w = (x.shape[3] * up[0] + padding[0] + padding[1] - width) // down[0] + 1
         out_h = (x.shape[2] * up[1] + padding[2] + padding[3] - height) // down[1] + 1
         y = x.new_full((*x.shape[:2], out_h, out_w), math.nan)
-        op = _Upfirdn(x=x.data_ptr(), y=y.data_ptr(), filter=_filter(f), gain=gain, flip=flip)
-        op.planes, op.type = x.shape[0] * x.shape[1], _TYPES[x.dtype]
+        op = Upfirdn(x=x.data_ptr(), y=y.data_ptr(), filter=_filter(f), gain=gain, flip=flip)
+        op.planes, op.type = x.shape[0] * x.shape[1], TYPE_CODES[x.dtype]
         op.in_h, op.in_w, op.out_h, op.out_w = *x.shape[2:], out_h, out_w
         (op.up_x, op.up_y), (op.down_x, op.down_y) = up, down
         op.pad_x, op.pad_y = padding[0], padding[2]
@@ -174,8 +128,8 @@ class HostKernels:
     def bias_act(self, x, b, slope, gain, clamp, grad=None):
         """bias_act of x, or for a `grad` bias_act_grad, where x is the op's result."""
         y = torch.full_like(x, math.nan)
-        op = _BiasAct(x=x.data_ptr(), y=y.data_ptr(), count=x.numel(), channels=x.shape[1])
-        op.inner, op.type = math.prod(x.shape[2:]), _TYPES[x.dtype]
+        op = BiasAct(x=x.data_ptr(), y=y.data_ptr(), count=x.numel(), channels=x.shape[1])
+        op.inner, op.type = math.prod(x.shape[2:]), TYPE_CODES[x.dtype]
         op.slope, op.gain, op.clamp = slope, gain, clamp
         op.b = None if b is None else b.data_ptr()
         op.grad = None if grad is None else grad.data_ptr()
@@ -203,8 +157,8 @@ class HostKernels:
 
     def _op(self, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, tiles):
         (uw, uh), (dw, dh) = _taps(fu), _taps(fd)
-        op = _FilteredLRelu(x=x.data_ptr(), fu=_filter(fu), fd=_filter(fd), flip=flip)
-        op.planes, op.channels, op.type = x.shape[0] * x.shape[1], x.shape[1], _TYPES[x.dtype]
+        op = FilteredLrelu(x=x.data_ptr(), fu=_filter(fu), fd=_filter(fd), flip=flip)
+        op.planes, op.channels, op.type = x.shape[0] * x.shape[1], x.shape[1], TYPE_CODES[x.dtype]
         op.in_h, op.in_w = x.shape[2:]
         op.mid_w = op.in_w * up[0] + padding[0] + padding[1] - uw + 1
         op.mid_h = op.in_h * up[1] + padding[2] + padding[3] - uh + 1
@@ -235,7 +189,11 @@ def _digest(command: Sequence[str]) -> str:
     compiler = subprocess.run([command[0], "--version"], capture_output=True, check=True)
     digest = hashlib.sha256(repr([*command, torch.__version__]).encode() + compiler.stdout)
     here = Path(__file__).parent
-    for path in [*kernel_files("cuda"), *sorted(here.rglob("*.cpp")), *sorted(here.rglob("*.h"))]:
+    for path in [
+        *sorted(SOURCES.iterdir()),
+        *sorted(here.rglob("*.cpp")),
+        *sorted(here.rglob("*.h")),
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
@@ -275,6 +233,6 @@ def host_kernels(tmp_path_factory, compiled) -> HostKernels:
     library = tmp_path_factory.mktemp("host") / "kernels.so"
     source = Path(__file__).with_name("host_build.cpp")
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    said = compiled([compiler, *flags, f"-I{CUDA_FOLDER}", str(source)], library)
+    said = compiled([compiler, *flags, f"-I{SOURCES}", str(source)], library)
     assert not said, said
     return HostKernels(ctypes.CDLL(str(library)))

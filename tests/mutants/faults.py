@@ -433,26 +433,26 @@ AUGMENTATION = [
     *faults(
         "networks/augment",
         "training/test_augment",
-        ("matrix = _shift(amount) @ matrix", "matrix = _shift(-amount) @ matrix", "brightness"),
+        ("product(_shift(amount), matrix)", "product(_shift(-amount), matrix)", "brightness"),
         (
-            "torch.diag_embed(torch.stack([gain, gain, gain, ",
-            "torch.diag_embed(torch.stack([gain, gain, gain * 0 + 1, ",
+            "matrix[:, [0, 1, 2], [0, 1, 2]] = gain",
+            "matrix[:, [0, 1], [0, 1]] = gain",
             "contrast without blue",
         ),
-        ("(eye - 2 * luma_part", "(eye - luma_part", "luma flip by half"),
-        ("[1, 1, 1, 0]) / math.sqrt(3)  #", "[1, 1, 1, 0]) / 3  #", "the luma axis is too short"),
+        ("_EYE - 2 * _LUMA_PART", "_EYE - _LUMA_PART", "luma flip by half"),
+        ("1, 1, 0]) / math.sqrt(3)  #", "1, 1, 0]) / 3  #", "the luma axis is too short"),
         (
             "[[0, -n, n], [n, 0, -n], [-n, n, 0]]",
             "[[0, n, -n], [-n, 0, n], [n, -n, 0]]",
             "hue turns the other way",
         ),
-        ("(1 - angle.cos())", "(1 + angle.cos())", "hue rotation"),
+        ("(1 - cos)[:", "(1 + cos)[:", "hue rotation"),
         ("-math.pi * s.hue_max, math.pi * s.hue_max", "0, math.pi * s.hue_max", "hue one way only"),
         ("gain[:, None, None] - 1)", "gain[:, None, None])", "saturation without its identity"),
         ("lumaflip), draws.choice(2)", "lumaflip), draws.choice(3)", "luma flip"),
         (
-            "eye.new_tensor([1, 1, 1, 0])) - luma_part",
-            "eye.new_tensor([1, 1, 1, 0]))",
+            "np.diag([1.0, 1, 1, 0]) - _LUMA_PART",
+            "np.diag([1.0, 1, 1, 0])",
             "saturation scales gray, too",
         ),
         (
@@ -489,8 +489,8 @@ AUGMENTATION = [
             "bands are not chosen",
         ),
         (
-            "factors[:, band] = torch.exp2(",
-            "factors[:, band] = torch.exp(",
+            "torch.from_numpy(_exp2(exponents))",
+            "torch.from_numpy(np.exp(exponents))",
             "filter gains in powers of e",
         ),
         (
@@ -516,7 +516,7 @@ AUGMENTATION = [
         ),
     ),
     *faults(
-        "networks/augment_geometry",
+        "networks/augment_random",
         "training/test_augment",
         (
             "self._uniform() < probability",
@@ -531,22 +531,32 @@ AUGMENTATION = [
             "range of uniform values",
         ),
         (
-            "(self._uniform() * count).floor()",
-            "(self._uniform() * count).round()",
+            "np.floor(self._uniform() * count)",
+            "np.round(self._uniform() * count)",
             "choices of unequal probability",
         ),
         (
-            "return self.normal(std).abs()",
+            "return np.abs(self.normal(std))",
             "return self.normal(std)",
             "noise of negative deviation",
             "noise times -1 has the same distribution",
         ),
         (
-            "distributed.randn([self.num_images]).double() * std",
-            "distributed.randn([self.num_images]).double() * std**2",
+            'return self._next("n") * std',
+            'return self._next("n") * std**2',
             "variance for deviation",
         ),
-        ("matrix = matrix @ factor", "matrix = factor @ matrix", "order of the transforms"),
+        (
+            "self._drawn.popleft() if self._drawn",
+            "self._drawn[0] if self._drawn",
+            "one random number for all transforms",
+        ),
+        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+    ),
+    *faults(
+        "networks/augment_geometry",
+        "training/test_augment",
+        ("product(matrix, factor)", "product(factor, matrix)", "order of the transforms"),
         ("_scaling(1 - 2 * flip, 1)", "_scaling(1, 1 - 2 * flip)", "flips upside down"),
         (
             "draws.applied(s.xflip), draws.choice(2)",
@@ -559,30 +569,30 @@ AUGMENTATION = [
             "three of four quarter turns",
         ),
         (
-            "sin = quarters.new_tensor([0, 1, 0, -1])",
-            "sin = quarters.new_tensor([0, -1, 0, 1])",
+            "sin = np.array([0.0, 1, 0, -1])",
+            "sin = np.array([0.0, -1, 0, 1])",
             "quarter turns the other way",
         ),
         (
-            "(x * width).round(), (y * height).round()",
-            "(x * width), (y * height)",
+            "np.round(x * width), np.round(y * height)",
+            "x * width, y * height",
             "whole shifts by fractions",
         ),
         (
-            "_translation(-_where(applied, x), -_where(applied, y))",
-            "_translation(_where(applied, x), _where(applied, y))",
+            "_translation(-where(applied, x), -where(applied, y))",
+            "_translation(where(applied, x), where(applied, y))",
             "whole shifts the other way",
         ),
-        ("inverse = torch.exp2(-_where", "inverse = torch.exp2(_where", "scales inverted"),
+        ("inverse = _exp2(-where", "inverse = _exp2(where", "scales inverted"),
         ("draws.normal(s.scale_std)", "draws.normal(s.aniso_std)", "deviation of the scale"),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(-exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(-exponent), _exp2(-exponent))",
             "anisotropic scale is isotropic",
         ),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(exponent), _exp2(-exponent))",
             "anisotropic scale inverted",
         ),
         (
@@ -601,8 +611,8 @@ AUGMENTATION = [
             "two rotations of probability p each",
         ),
         (
-            "[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]",
-            "[[angle.cos(), angle.sin(), 0], [-angle.sin(), angle.cos(), 0]",
+            "return _turns(*cos_sin(angle))",
+            "return _turns(*cos_sin(-angle))",
             "rotation the other way",
         ),
         (
@@ -611,8 +621,8 @@ AUGMENTATION = [
             "rotation one way only",
         ),
         (
-            "_translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)",
-            "_translation(0.5, 0.5) @ matrix @ _translation(-0.5, -0.5)",
+            "product(_translation(-0.5, -0.5), matrix, _translation(0.5, 0.5))",
+            "product(_translation(0.5, 0.5), matrix, _translation(-0.5, -0.5))",
             "centers of the doubled pixels",
         ),
         ('mode="reflect")', 'mode="replicate")', "edges repeat"),
@@ -1020,13 +1030,7 @@ NETWORKS = [
             "styles = styles / weight.shape[1]",
             "scale of ToRGB",
         ),
-        (
-            "styles = styles * styles.square().mean().rsqrt()",
-            "styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()",
-            "styles normalized one by one",
-            "the demodulation divides by the norm of each sample: only its 1e-8 differs",
-        ),
-        ("padding=k - 1, input_gain=input_gain)", "padding=k - 1)", "layers ignore the magnitude"),
+        ("padding=k - 1, input_gain=input_gain,", "padding=k - 1,", "layers ignore the magnitude"),
         ("output_scale: float = 0.25", "output_scale: float = 1", "output scale"),
         ("mapping_layers = 2", "mapping_layers = 8", "mapping layers"),
     ),
@@ -1093,7 +1097,13 @@ NETWORKS = [
             "energy = s.abs() @ w.square().sum(dim=(2, 3)).t()",
             "demodulation by |s|",
         ),
-        ("(energy + 1e-8).rsqrt()", "(energy + 1e-8).reciprocal()", "demodulation by the energy"),
+        ("(energy + _EPS).rsqrt()", "(energy + _EPS).reciprocal()", "demodulation by the energy"),
+        (
+            "s = s * s.square().mean().rsqrt()",
+            "s = s * s.square().mean(dim=1, keepdim=True).rsqrt()",
+            "styles normalized one by one",
+            "the demodulation divides by the norm of each sample: only its 1e-8 differs",
+        ),
         (
             "weights.square().sum(dim=(2, 3, 4), keepdim=True)",
             "weights.square().sum(dim=(1, 3, 4), keepdim=True)",
@@ -1105,6 +1115,27 @@ NETWORKS = [
             "divided by styles",
         ),
         ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
+    ),
+    *faults(
+        "ops/modulation",
+        "ops/test_modulation",
+        ('_EPS, normalize == "rms")', "_EPS, False)", "the epsilon of unnormalized weights"),
+        ("b = s if input_gain is None else s * input_gain", "b = s", "no input gain in one pass"),
+    ),
+    *faults(
+        "ops/modulation_registration",
+        "ops/test_modulation",
+        ("energy = s.square() @ w.square()", "energy = s.abs() @ w.square()", "energy of |s|"),
+        ("a.pow(3) * -0.5", "a.pow(2) * -0.5", "gradient of the demodulation"),
+        ("@ w.square().sum(dim=(2, 3)) * s * 2", "@ w.square().sum(dim=(2, 3)) * s", "half of ds"),
+        ("[:, :, None, None] * w * 2", "[:, :, None, None] * w * -2", "sign of dw"),
+        (
+            "dg = scaled(tw, a, b, grad.dtype) + scaled",
+            "dg = -scaled(tw, a, b, grad.dtype) + scaled",
+            "sign of a second-order gradient",
+        ),
+        ("return dg, dw, None, db", "return dg, -dw, None, db", "second-order gradient of w"),
+        ("dw + other_dw, da + other_da", "dw - other_dw, da + other_da", "a part of dw"),
     ),
     *faults(
         "ops/convolutions",
@@ -1568,6 +1599,83 @@ METRICS = [
     ),
 ]
 
+# The launches of the CUDA kernels: what decides which samples a kernel reads and writes.
+CUDA = [
+    *faults(
+        "ops/cuda_filtered_lrelu",
+        "cuda/test_launches",
+        ("else clamp / gain", "else clamp * gain", "the limit after the gain, not before it"),
+        (
+            "op.mid_h, (op.mid_w + 3) // 4",
+            "op.mid_h, op.mid_w // 4",
+            "rows of flags without their last byte",
+        ),
+        (
+            "first * op.out_h * op.out_w * element_bytes",
+            "first * op.mid_h * op.mid_w * element_bytes",
+            "planes of the second step at wrong places",
+        ),
+        ("plan.warps * 32, planes", "plan.warps * 16, planes", "half of the threads"),
+        (
+            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
+            "count = planes * op.mid_h * (op.mid_w // 4)",
+            "the last samples of rows are left out",
+        ),
+        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
+        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
+        (
+            "capability(index) >= _OLDEST_TENSOR_CORES",
+            "capability(index) >= (7, 0)",
+            "tensor cores of cards that cannot multiply bfloat16",
+        ),
+        (
+            '"WRITE_FLAGS" if writes_flags else "NO_FLAGS"',
+            '"NO_FLAGS" if writes_flags else "WRITE_FLAGS"',
+            "flags written where none are wanted",
+        ),
+        ("op.flags_h = checked", "op.flags_w = checked", "height of flags"),
+    ),
+    *faults(
+        "ops/cuda_tiles",
+        "cuda/test_sources cuda/test_launches",
+        ("return -(-a // b)", "return a // b", "the last tile of a row is left out"),
+        (
+            "_round_up(_even_share(out_w, shape.width), 4)",
+            "_even_share(out_w, shape.width)",
+            "a byte of flags of two tiles",
+        ),
+        ("n * kind.down + kind.down_taps - 1", "n * kind.down", "no halo"),
+        ("kind.up if kind.up_radial else 1", "1", "phases of a radial filter share warps"),
+        ("// 4096, 1)", "// 2048, 1)", "blocks of twice as many planes"),
+        ("end = min(op.planes, first + most)", "end = first + most", "planes beyond the last one"),
+    ),
+    *faults(
+        "ops/cuda_upfirdn2d",
+        "cuda/test_launches",
+        ("for i in (0, 2))", "for i in (0, 1))", "padding after for padding before"),
+        ("(ux, 1), (dx, 1)", "(ux, uy), (dx, dy)", "both axes in the first pass"),
+        ("(0, 0, *padding[2:]), flip, gain)", "(0, 0, *padding[2:]), flip, 1.0)", "no gain"),
+    ),
+    *faults(
+        "ops/cuda_bias_act",
+        "cuda/test_launches",
+        ("op.inner % many == 0 and", "", "a pack with the biases of two channels"),
+        ("op.count // many", "op.count", "packs beyond the end"),
+    ),
+    *faults(
+        "ops/self_check",
+        "ops/test_backend kernels/test_library",
+        ("if not error <= TOLERANCES", "if error > TOLERANCES", "NaN passes the check"),
+    ),
+    *faults(
+        "kernels/cuda_compile",
+        "kernels/test_cuda_compile",
+        ("OLDEST <= each <= wanted", "OLDEST <= each", "code for newer GPUs than the one there"),
+        ("waiting += _INCLUDE", "waiting = _INCLUDE", "headers that headers include"),
+    ),
+]
+
+
 FAULTS = [
     *LOSSES,
     *STEP,
@@ -1579,4 +1687,5 @@ FAULTS = [
     *NETWORKS,
     *DATA,
     *METRICS,
+    *CUDA,
 ]

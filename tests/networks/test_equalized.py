@@ -4,13 +4,16 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sg3flow.networks import Discriminator
+from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.equalized import scaled_copies, scaled_linear
 from sg3flow.networks.layers import FullyConnectedLayer
+from sg3flow.ops import modulation_registration  # noqa: F401 - declares the ops
 
 FUSED = (
     "sg3flow.networks.layers.has_fused_forms",
     "sg3flow.networks.discriminator.has_fused_forms",
+    "sg3flow.ops.modulation.has_scaled_weights",
+    "sg3flow.ops.modulation.is_per_sample",
 )
 
 
@@ -20,7 +23,7 @@ def fused(monkeypatch):
 
     def use():
         for name in FUSED:
-            monkeypatch.setattr(name, lambda device: True)
+            monkeypatch.setattr(name, lambda *_: True)
 
     return use
 
@@ -96,3 +99,29 @@ def test_a_discriminator_and_its_r1_penalty_are_the_same(fused, freeze):
         assert (found is None) == (wanted is None)
         if found is not None:
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [StyleGAN3Generator, StyleGAN2Generator])
+def test_a_generator_and_its_path_lengths_are_the_same(fused, kind):
+    torch.manual_seed(0)
+    sizes = {"channel_base": 64, "channel_max": 4}
+    G = kind(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3, **sizes).double()
+    ws = normal(4, G.num_ws, 8).requires_grad_()
+    state = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+
+    def numbers():
+        G.load_state_dict(state)
+        img = G.synthesis(ws, update_emas=True)
+        (gradient,) = torch.autograd.grad(img.sin().sum(), ws, create_graph=True)
+        length = gradient.square().sum()
+        found = torch.autograd.grad(length, list(G.synthesis.parameters()), allow_unused=True)
+        buffers = [buffer.clone() for buffer in G.synthesis.buffers()]
+        return [img.detach(), gradient.detach(), *found, *buffers]
+
+    expected = numbers()
+    fused()
+    for found, wanted in zip(numbers(), expected, strict=True):
+        assert (found is None) == (wanted is None)
+        if found is not None:
+            size = float(wanted.abs().max())
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6 * size)

@@ -47,10 +47,7 @@ struct BandShape {
     static_assert((DOWN_TAPS - 1) / DOWN < 8, "16 samples reach at most 16 outputs");
 };
 
-// Tiles of `cols` x `rows` outputs, computed in `blocks` columns of `warps` rows.
-struct BandPlan {
-    int cols, rows, blocks, warps;
-};
+using BandPlan = Sg3BandPlan;
 
 // `size` outputs split evenly into tiles of at most `most`.
 SG3_BOTH int even_share(int size, int most) {

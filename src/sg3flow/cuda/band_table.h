@@ -3,8 +3,6 @@
 // the tile leads by, go into the upsampling weights.
 #pragma once
 
-#include <cmath>
-
 #include "band_shape.h"
 
 namespace sg3 {

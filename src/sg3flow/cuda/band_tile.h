@@ -3,8 +3,6 @@
 // plain PyTorch.
 #pragma once
 
-#include <type_traits>
-
 #include "band_down.h"
 #include "band_input.h"
 

@@ -1,15 +1,10 @@
-// The C interface of the compiled kernels: plain parameters in, an error code out. No torch here.
+// The parameters of the kernels. `ops/cuda_structs.py` has the same structs; each compilation
+// checks that both agree.
 //
 // Pairs are (x, y). Tensors are contiguous NCHW on the device that is current; filters are float32.
-// Every function only enqueues work on `stream`; 0 (cudaSuccess) or a cudaError_t comes back.
 #pragma once
 
-#include <stddef.h>
-#include <stdint.h>
-
-#ifdef __cplusplus
-extern "C" {
-#endif
+#include "portable.h"
 
 enum Sg3Type { SG3_FLOAT16 = 0, SG3_BFLOAT16 = 1, SG3_FLOAT32 = 2, SG3_FLOAT64 = 3 };
 
@@ -43,7 +38,7 @@ typedef struct {
     const void* b;   // [channels] of the type of x, or null
     void* y;         // [planes, out_h, out_w]
     uint8_t* flags;  // [planes, flags_h, flags_stride] or null
-    void* workspace; // sg3_filtered_lrelu_workspace bytes, or null where that is 0
+    void* workspace; // of the two generic steps, else null
     Sg3Filter fu, fd;
     int64_t planes;
     int32_t channels;
@@ -56,7 +51,6 @@ typedef struct {
     int32_t read_flags;
     int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes per row
     int32_t offset_x, offset_y;              // of the flags read
-    int32_t tensor_cores;                    // 0 keeps to the ordinary arithmetic units
 } Sg3FilteredLrelu;
 
 // y = clamp(gain * lrelu(x + b)) element by element; `grad` non-null: y = grad times the slope
@@ -73,17 +67,16 @@ typedef struct {
     double slope, gain, clamp;  // clamp < 0: none
 } Sg3BiasAct;
 
-int sg3_upfirdn2d(const Sg3Upfirdn* op, void* stream);
-int sg3_filtered_lrelu(const Sg3FilteredLrelu* op, void* stream);
-int sg3_bias_act(const Sg3BiasAct* op, void* stream);
+// Tiles of `cols` x `rows` outputs; on the tensor cores computed in `blocks` columns of 16 by `warps`
+// rows of 16 upsampled samples.
+typedef struct {
+    int32_t cols, rows, blocks, warps;
+} Sg3BandPlan;
 
-// Bytes of scratch memory that sg3_filtered_lrelu needs on the current device: 0 for the fused
-// kernels.
-size_t sg3_filtered_lrelu_workspace(const Sg3FilteredLrelu* op);
-
-// The text of an error code, for messages.
-const char* sg3_error_words(int error);
-
-#ifdef __cplusplus
-}
-#endif
+// The tiles of a launch: `tiles_x` x `tiles_y` in each plane; a block takes its tile of `planes`
+// planes.
+typedef struct {
+    int64_t first_plane, end_plane;
+    int32_t tiles_x, tiles_y, planes;
+    Sg3BandPlan plan;
+} Sg3TileGrid;

@@ -10,8 +10,6 @@
 // memory in between. On the host a fragment holds all lanes.
 #pragma once
 
-#include <cassert>
-
 #include "types.h"
 
 namespace sg3 {

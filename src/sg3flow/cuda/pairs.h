@@ -1,8 +1,6 @@
 // The nonlinearity on two samples at a time, in the type itself: what half precision is packed for.
 #pragma once
 
-#include <cmath>
-
 #include "flags.h"
 #include "matrix.h"
 

@@ -1,13 +1,20 @@
-// What the kernels need from the compiler: the same headers compile with nvcc for the GPU and with a
+// What the kernels need from the compiler: the same headers compile with NVRTC for the GPU and with a
 // plain C++17 compiler for the host, where the tests run the threads one after the other.
 #pragma once
 
+#if defined(__CUDACC_RTC__)
+#include "freestanding.h"
+#else
+#include <cassert>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
+#endif
 
 #if defined(__CUDACC__)
-#define SG3_BOTH __host__ __device__ __forceinline__
+#define SG3_BOTH __device__ __forceinline__
 #define SG3_DEVICE __device__ __forceinline__
 #define SG3_UNROLL _Pragma("unroll")
 #define SG3_ROLLED _Pragma("unroll 1")
@@ -106,8 +113,7 @@ struct BlockThreads {
         __syncthreads();
     }
 };
-#endif
-
+#else
 // The same on the host: the threads of a phase one after the other.
 struct SequentialThreads {
     int count;
@@ -144,5 +150,6 @@ struct SequentialThreads {
         each_warp(phase);
     }
 };
+#endif
 
 }  // namespace sg3

@@ -2,16 +2,10 @@
 // (down, taps) after the nonlinearity, as a layer has them and, exchanged, as its gradient does.
 #pragma once
 
-#include <type_traits>
-
 #include "band_tile.h"
-#include "tile_shape.h"
+#include "plain_tile.h"
 
 namespace sg3 {
-
-template <int Up, int UpTaps, bool UpRadial, int Down, int DownTaps, bool DownRadial>
-using PlainTile = TileShape<Up, UpTaps, UpRadial, Down, DownTaps, DownRadial, Down == 4 ? 16 : 32,
-                            Down == 4 ? 12 : 32, 128>;
 
 template <class S>
 struct Kind {

@@ -3,7 +3,6 @@
 #include "grid.cuh"
 
 namespace sg3 {
-namespace {
 
 template <class T>
 __global__ void __launch_bounds__(THREADS)
@@ -26,30 +25,4 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-template <class T>
-int launch(const Sg3Upfirdn& op, int64_t count, cudaStream_t stream) {
-    const unsigned blocks = blocks_for(count);
-    const int small = small_kind(op);
-    if (small == 1) {
-        small_kernel<T, 1, 1><<<blocks, THREADS, 0, stream>>>(op, count);
-    } else if (small == 2) {
-        small_kernel<T, 2, 1><<<blocks, THREADS, 0, stream>>>(op, count);
-    } else if (small == 3) {
-        small_kernel<T, 1, 2><<<blocks, THREADS, 0, stream>>>(op, count);
-    } else {
-        upfirdn_kernel<T><<<blocks, THREADS, 0, stream>>>(op, count);
-    }
-    return cudaGetLastError();
-}
-
-}  // namespace
 }  // namespace sg3
-
-extern "C" int sg3_upfirdn2d(const Sg3Upfirdn* op, void* stream) {
-    using namespace sg3;
-    const int64_t count = op->planes * op->out_h * op->out_w;
-    if (count == 0) return cudaSuccess;
-    return visit_type(op->type, [&](auto element) -> int {
-        return launch<decltype(element)>(*op, count, static_cast<cudaStream_t>(stream));
-    });
-}

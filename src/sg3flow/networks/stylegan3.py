@@ -188,10 +188,9 @@ class SynthesisLayer(nn.Module):
         if self.plan.is_torgb:
             styles = styles / math.sqrt(weight.shape[1] * k * k)
             return modulated_conv2d(x, weight, styles, demodulate=False, input_gain=input_gain)
-        # Normalize first, so that the products fit half precision.
-        weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
-        styles = styles * styles.square().mean().rsqrt()
-        return modulated_conv2d(x, weight, styles, padding=k - 1, input_gain=input_gain)
+        return modulated_conv2d(
+            x, weight, styles, padding=k - 1, input_gain=input_gain, normalize="rms"
+        )
 
 
 class SynthesisNetwork(nn.Module):

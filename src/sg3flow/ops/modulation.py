@@ -1,7 +1,11 @@
 """Convolutions modulated by styles: with weights of each sample, or with scaled activations."""
 
+import math
+from typing import Literal
+
 import torch
 
+from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.conv_forms import chosen_per_sample
 from sg3flow.ops.convolutions import (
     compiled_conv,
@@ -9,6 +13,9 @@ from sg3flow.ops.convolutions import (
     has_compiled_conv,
     matrix_product,
 )
+
+_EPS = 1e-8  # added to squared norms
+Normalization = Literal["none", "rms", "max"]
 
 
 def modulated_conv2d(
@@ -21,12 +28,15 @@ def modulated_conv2d(
     f: torch.Tensor | None = None,
     up: int = 1,
     per_sample: bool | None = None,
+    normalize: Normalization = "none",
 ) -> torch.Tensor:
     """Convolves each sample with ``w`` scaled by that sample's style.
 
     (1) W = w * s for each sample; (2) with demodulation, W is divided by the L2 norm of the weights
     of each output channel, so that unit variance is preserved; (3) W is
     multiplied by `input_gain`; (4) the convolution, upsampled by 2 on request.
+
+    Each gradient, of any order, is that of these steps.
 
     Args:
         x: [N, C_in, H, W].
@@ -37,6 +47,9 @@ def modulated_conv2d(
         per_sample: True builds the weights of each sample, for one grouped convolution or, if k is
             1, for batched matrix products. False scales the activations before and after one
             shared convolution, with equal results. None: the form that `is_per_sample` chooses.
+        normalize: how `w` and `s` are scaled before all steps, so that their products fit half
+            precision; the demodulation undoes it. "rms": to unit mean square of each output's
+            weights and of all styles; "max": in float16, by the largest magnitudes.
     """
     if s.shape != (x.shape[0], w.shape[1]) or x.shape[1] != w.shape[1]:
         raise ValueError(
@@ -45,8 +58,56 @@ def modulated_conv2d(
         )
     if per_sample is None:
         per_sample = is_per_sample(x, w, padding, up)
-    run = _per_sample if per_sample and len(x) else _shared
-    return run(x, w, s, demodulate, padding, input_gain, f, up)
+    if per_sample and has_scaled_weights(x, w):
+        weights = _in_one_pass(w, s, demodulate, input_gain, normalize, x.dtype)
+        return _with_weights(x, weights, padding, f, up)
+    w, s = _normalized(w, s, normalize, x.dtype)
+    if per_sample and len(x):
+        weights = _sample_weights(w, s, demodulate, input_gain)
+        return _with_weights(x, weights.to(x.dtype), padding, f, up)
+    return _shared(x, w, s, demodulate, padding, input_gain, f, up)
+
+
+def has_scaled_weights(x: torch.Tensor, w: torch.Tensor) -> bool:
+    """Whether kernels make the weights of each sample: on a GPU, for kernels of 1x1 and 3x3."""
+    sizes = ((1, 1), (3, 3))
+    is_float = w.dtype == torch.float32 and w.shape[2:] in sizes
+    if x.device.type == "cpu" or not is_float or len(x) == 0 or not has_kernels(x):
+        return False
+    return x.device.type == "meta" or torch._C._dispatch_has_kernel_for_dispatch_key(
+        "sg3flow::scaled_weights", "CUDA"
+    )
+
+
+def _in_one_pass(
+    w: torch.Tensor,
+    s: torch.Tensor,
+    demodulate: bool,
+    input_gain: torch.Tensor | None,
+    normalize: Normalization,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """The weights of each sample [N, C_out, C_in, k, k] by compiled kernels."""
+    w, s = w.contiguous(), s.contiguous()
+    a = None
+    if demodulate:
+        a = torch.ops.sg3flow.demodulation(w, s, _EPS, normalize == "rms")
+    b = s if input_gain is None else s * input_gain
+    weights: torch.Tensor = torch.ops.sg3flow.scaled_weights(w, a, b, dtype)
+    return weights
+
+
+def _normalized(
+    w: torch.Tensor, s: torch.Tensor, kind: Normalization, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if kind == "rms":
+        w = w * w.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+        s = s * s.square().mean().rsqrt()
+    elif kind == "max" and dtype == torch.float16:
+        largest = w.abs().amax(dim=(1, 2, 3), keepdim=True)
+        w = w / (largest * math.sqrt(w[0].numel()))
+        s = s / s.abs().amax(dim=1, keepdim=True)
+    return w, s
 
 
 def is_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
@@ -94,29 +155,30 @@ def _shared(
 def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     """[N, C_out]: one over the L2 norm of each output's weights."""
     energy = s.square() @ w.square().sum(dim=(2, 3)).t()
-    return (energy + 1e-8).rsqrt()
+    return (energy + _EPS).rsqrt()
 
 
-def _per_sample(
-    x: torch.Tensor,
-    w: torch.Tensor,
-    s: torch.Tensor,
-    demodulate: bool,
-    padding: int,
-    input_gain: torch.Tensor | None,
-    f: torch.Tensor | None,
-    up: int,
+def _sample_weights(
+    w: torch.Tensor, s: torch.Tensor, demodulate: bool, input_gain: torch.Tensor | None
 ) -> torch.Tensor:
-    n, c_out = x.shape[0], w.shape[0]
-    weights = w[None] * s[:, None, :, None, None]  # [N, C_out, C_in, k, k]
+    """[N, C_out, C_in, k, k], one step after the other."""
+    weights = w[None] * s[:, None, :, None, None]
     if demodulate:
-        weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + _EPS).rsqrt()
     if input_gain is not None:
         weights = weights * input_gain.expand(w.shape[1])[:, None, None]
-    if w.shape[2:] == (1, 1) and up == 1 and padding == 0:
-        flat = matrix_product(weights.reshape(n, c_out, -1).to(x.dtype), x.flatten(2))
+    return weights
+
+
+def _with_weights(
+    x: torch.Tensor, weights: torch.Tensor, padding: int, f: torch.Tensor | None, up: int
+) -> torch.Tensor:
+    """The convolution of each sample with its own weights."""
+    n, c_out, c_in, *size = weights.shape
+    if size == [1, 1] and up == 1 and padding == 0:
+        flat = matrix_product(weights.reshape(n, c_out, c_in), x.flatten(2))
         return flat.reshape(n, c_out, *x.shape[2:])
-    grouped = weights.reshape(n * c_out, *w.shape[1:]).to(x.dtype)
-    x = x.reshape(1, n * x.shape[1], *x.shape[2:])
+    grouped = weights.reshape(n * c_out, c_in, *size)
+    x = x.reshape(1, n * c_in, *x.shape[2:])
     y = conv2d_resample(x, grouped, f, up=up, padding=padding, groups=n)
     return y.reshape(n, c_out, *y.shape[2:])
