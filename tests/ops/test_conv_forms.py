@@ -13,8 +13,10 @@ from sg3flow.ops.conv_forms import (
     ConvForm,
     ConvLayer,
     ModulatedLayer,
+    ProductLayer,
     chosen_per_sample,
     conv_in_form,
+    product_in_form,
     seen_layers,
     use_forms,
 )
@@ -99,13 +101,35 @@ def test_modulated_layers_in_every_form_equal_the_usual_one(up, k, dtype):
         use_forms({layer: per_sample})
         with seen_layers() as seen:
             run(x, w, s)
-        inner = [each for each in seen if isinstance(each, ConvLayer)]
-        assert all((each.groups == len(x)) == per_sample for each in inner)
+        inner = [each for each in seen if each != layer]
+        convs = [each for each in inner if isinstance(each, ConvLayer)]
+        assert all((each.groups == len(x)) == per_sample for each in convs)
+        assert len(inner) == 1
         use_forms({layer: per_sample} | dict.fromkeys(inner, form))
         assert_equal_but_for_rounding(with_gradients(run, x, w, s), expected, dtype)
-        seen_forms.add((per_sample, len(inner)))
+        seen_forms.add((per_sample, len(convs)))
     # Weights of each sample with k = 1 are matrix products, not convolutions.
     assert seen_forms == {(True, int(k == 3)), (False, 1)}
+
+
+def test_products_are_padded_to_equal_results():
+    random = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(*n, generator=random).double() for n in ([2, 5, 9], [2, 9, 16]))
+    expected = with_gradients(lambda a, b: a @ b, a, b)
+    found = with_gradients(lambda a, b: product_in_form(ConvForm(padded=True), a, b), a, b)
+    assert_equal_but_for_rounding(found, expected, torch.float64)
+    assert str(ProductLayer.of(a, b)) == "product 2x5x9 2x9x16 float64"
+    assert not ProductLayer.of(a, b).is_aligned and ProductLayer.of(a[:, :0, :8], b).is_aligned
+
+
+def test_scaled_activations_stay_in_the_range_of_float16():
+    """Activations of 256, the clamp of the networks, with weights of unit mean square."""
+    x, w, s = torch.full([1, 64, 3, 3], 256.0), torch.randn(2, 64, 3, 3).abs(), torch.ones(1, 64)
+    options = {"padding": 1, "normalize": "rms", "per_sample": False}
+    expected = modulated_conv2d(x, w, s, **options)
+    found = modulated_conv2d(x.half(), w, s, **options)
+    assert torch.allclose(found.float(), expected, rtol=5e-3)
+    assert (w / w.square().mean().sqrt()).sum() * 256 / 2 > 65504
 
 
 def test_a_form_computes_as_it_says(monkeypatch):

@@ -15,7 +15,14 @@ from sg3flow.errors import ConfigError
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.ops import conv_forms, modulated_conv2d
-from sg3flow.ops.conv_forms import FORMS, ConvLayer, ModulatedLayer, seen_layers, use_forms
+from sg3flow.ops.conv_forms import (
+    FORMS,
+    ConvLayer,
+    ModulatedLayer,
+    ProductLayer,
+    seen_layers,
+    use_forms,
+)
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance
 from sg3flow.settings import state_root
@@ -109,6 +116,19 @@ def tensors():
     return torch.randn(2, 9, 4, 4), torch.randn(5, 9, 3, 3)
 
 
+def test_products_of_unaligned_matrices_may_be_padded():
+    place = ("cpu", torch.float32)
+    odd, even = (ProductLayer((2, m, 8), (2, 8, 4), place) for m in (5, 8))
+    clock = Clock(nchw_padded=5.0)
+    chosen = FormMeter(CPU, clock).measure([odd, even])
+    assert (chosen[odd].form, chosen[even].form) == ("nchw-padded", "nchw")
+    assert clock.asked == ["nchw", "nchw-padded"]
+    # With k = 1, weights of each sample are such a product.
+    layer = ModulatedLayer((2, 9, 4, 4), (5, 9, 1, 1), 0, 1, place)
+    chosen = FormMeter(CPU, Clock(nchw_padded=5.0)).measure([layer])
+    assert {str(each).partition(" ")[0] for each in chosen} == {"product", "conv", "modulated"}
+
+
 def test_what_was_measured_is_not_measured_again():
     first = FormMeter(CPU, Clock(nhwc=5.0))
     first.measure([conv(), conv(), modulated()])
@@ -140,6 +160,14 @@ def settle(tmp_path, timer, name="training", setting="auto"):
 
 def forms_of(record) -> dict[str, str]:
     return {row["name"].partition(" ")[0]: row["form"] for row in record["layers"]}
+
+
+def test_a_choice_is_read_as_it_was_written():
+    place = ("cpu", torch.float16)
+    layers = [conv(), modulated(), ProductLayer((2, 5, 8), (2, 8, 4), place)]
+    for layer in layers:
+        values = json.loads(json.dumps(conv_choice._values_of(layer)))
+        assert conv_choice._layer_of(values, CPU) == layer
 
 
 def test_a_training_uses_keeps_and_records_its_choice(like_a_gpu, tmp_path, caplog):

@@ -125,13 +125,35 @@ class ModulatedLayer:
         )
 
 
+@dataclass(frozen=True)
+class ProductLayer:
+    """A batched matrix product of fixed shapes: a [N, M, K] @ b [N, K, P]."""
+
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    place: tuple[str, torch.dtype]
+
+    @classmethod
+    def of(cls, a: torch.Tensor, b: torch.Tensor) -> "ProductLayer":
+        """The product of these tensors."""
+        return cls(tuple(a.shape), tuple(b.shape), (b.device.type, b.dtype))
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether padding would change nothing."""
+        return self.a[1] % CHANNEL_MULTIPLE == 0 and self.a[2] % CHANNEL_MULTIPLE == 0
+
+    def __str__(self) -> str:
+        return f"product {_by(self.a)} {_by(self.b)} {str(self.place[1]).removeprefix('torch.')}"
+
+
 def _by(sizes: tuple[int, ...]) -> str:
     return "x".join(map(str, sizes))
 
 
-# A form for each convolution; for each modulated one, whether it has weights of each sample.
+# A form for each convolution and product; for a modulated one, whether it has weights per sample.
 Choice = ConvForm | bool
-Layer = ConvLayer | ModulatedLayer
+Layer = ConvLayer | ModulatedLayer | ProductLayer
 
 _chosen: dict[Layer, Choice] = {}
 _unmeasured: bool | None = None  # per sample or not, for all modulated layers of a GPU
@@ -185,12 +207,23 @@ def run_conv(
     """A convolution in its chosen form; the arguments are those of `ConvLayer`."""
     form = USUAL
     if _chosen or _seen is not None:
-        layer = ConvLayer.of(x, w, stride, padding, groups, transposed)
-        if _seen is not None:
-            _seen[layer] = None
-        choice = _chosen.get(layer)
-        form = choice if isinstance(choice, ConvForm) else USUAL
+        form = _form_of(ConvLayer.of(x, w, stride, padding, groups, transposed))
     return conv_in_form(form, x, w, stride, padding, groups, transposed)
+
+
+def run_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``a @ b`` in its chosen form: a [N, M, K], b [N, K, P]."""
+    form = USUAL
+    if _chosen or _seen is not None:
+        form = _form_of(ProductLayer.of(a, b))
+    return product_in_form(form, a, b)
+
+
+def _form_of(layer: Layer) -> ConvForm:
+    if _seen is not None:
+        _seen[layer] = None
+    choice = _chosen.get(layer)
+    return choice if isinstance(choice, ConvForm) else USUAL
 
 
 def conv_in_form(
@@ -214,6 +247,14 @@ def conv_in_form(
         y = _grouped(y, 1, groups)[:, :, :outputs].flatten(1, 2)
     # The kernels that follow work on NCHW.
     return y.contiguous() if form != USUAL else y
+
+
+def product_in_form(form: ConvForm, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``a @ b``, of which a form decides only the padding of M and K."""
+    if not form.padded:
+        return a @ b
+    y = _with_zeros(_with_zeros(a, 1), 2) @ _with_zeros(b, 1)
+    return y[:, : a.shape[1]].contiguous()
 
 
 def _padded(

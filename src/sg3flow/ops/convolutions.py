@@ -3,7 +3,7 @@
 import torch
 
 from sg3flow.ops.backend import has_kernels
-from sg3flow.ops.conv_forms import run_conv
+from sg3flow.ops.conv_forms import run_conv, run_product
 from sg3flow.ops.fir import filter_taps
 from sg3flow.ops.upfirdn2d import check_filter, check_images, downsample2d, upfirdn2d, upsample2d
 
@@ -146,7 +146,7 @@ def matrix_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     With it, a non-finite number also makes other results of the same sample non-finite.
     """
     if not _is_faster_compiled(a, b):
-        return a @ b
+        return run_product(a, b)
     y: torch.Tensor = torch.ops.sg3flow.matrix_product(a, b.contiguous())
     return y
 

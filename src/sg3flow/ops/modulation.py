@@ -65,7 +65,10 @@ def modulated_conv2d(
     if per_sample and len(x):
         weights = _sample_weights(w, s, demodulate, input_gain)
         return _with_weights(x, weights.to(x.dtype), padding, f, up)
-    return _shared(x, w, s, demodulate, padding, input_gain, f, up)
+    # Of unit mean square, the weights would add up beyond the range of float16.
+    fits = normalize != "rms" or not demodulate or x.dtype != torch.float16
+    scale = 1.0 if fits else 1 / math.sqrt(w[0].numel())
+    return _shared(x, w, s, demodulate, padding, input_gain, f, up, scale)
 
 
 def has_scaled_weights(x: torch.Tensor, w: torch.Tensor) -> bool:
@@ -113,8 +116,8 @@ def _normalized(
 def is_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
     """The form of a modulated convolution: whether each sample gets its own weights.
 
-    On a GPU it does, unless another form was chosen (`conv_forms.py`).
-    On a CPU the faster form is used. Measured on one AVX-512 core. 1x1: batched matrix products do
+    On a GPU it does, unless another form was chosen (`conv_forms.py`). On a CPU the faster form is
+    used. Measured on one AVX-512 core. 1x1: batched matrix products do
     27 to 44 billion products per second, a shared convolution 24 to 35 with extra passes over the
     activations. 3x3: the compiled shared convolution is the fastest where it is supported. Without
     it, 8 samples forward and backward, grouped and shared: 64 channels at 84x84 141 and 161 ms, 32
@@ -141,15 +144,24 @@ def _shared(
     input_gain: torch.Tensor | None,
     f: torch.Tensor | None,
     up: int,
+    scale: float,
 ) -> torch.Tensor:
+    """One convolution of scaled activations.
+
+    Args:
+        scale: on the weights of the convolution; the demodulation undoes it.
+    """
     before = s if input_gain is None else s * input_gain
     if up == 1 and has_compiled_conv(x, w, padding):
         return compiled_conv(x, w, padding, before, _demodulation(w, s) if demodulate else None)
     x = x * before.to(x.dtype)[:, :, None, None]
-    y = conv2d_resample(x, w.to(x.dtype), f, up=up, padding=padding)
+    shared = w if scale == 1 else w * scale
+    y = conv2d_resample(x, shared.to(x.dtype), f, up=up, padding=padding)
     if not demodulate:
         return y
-    return y * _demodulation(w, s).to(y.dtype)[:, :, None, None]
+    after = _demodulation(w, s)
+    after = after if scale == 1 else after / scale
+    return y * after.to(y.dtype)[:, :, None, None]
 
 
 def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:

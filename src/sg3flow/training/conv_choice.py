@@ -25,11 +25,15 @@ from sg3flow.files import file_lock, write_json
 from sg3flow.ops import modulated_conv2d, setup_filter
 from sg3flow.ops.conv_forms import (
     FORMS,
+    USUAL,
     Choice,
+    ConvForm,
     ConvLayer,
     Layer,
     ModulatedLayer,
+    ProductLayer,
     conv_in_form,
+    product_in_form,
     seen_layers,
     use_forms,
 )
@@ -38,6 +42,7 @@ from sg3flow.resources import call_nvml
 AUTO, GROUPED, SHARED = "auto", "grouped", "shared"
 SETTINGS = (AUTO, GROUPED, SHARED)
 _NAMES: dict[str, Choice] = {**FORMS, GROUPED: True, SHARED: False}
+_PADDED = ConvForm(padded=True)
 
 # Another form than the usual one must be faster by this factor: less may be chance.
 MARGIN = 1.05
@@ -95,9 +100,19 @@ class FormMeter:
         for layer in layers:
             if isinstance(layer, ModulatedLayer):
                 self._measure_modulated(layer)
+            elif isinstance(layer, ProductLayer):
+                self._measure_product(layer)
             else:
                 self._measure_conv(layer)
         return self.chosen
+
+    def _measure_product(self, layer: ProductLayer) -> None:
+        if layer in self.chosen:
+            return
+        names = [str(USUAL)] if layer.is_aligned else [str(USUAL), str(_PADDED)]
+        a, b, _ = self._tensors_of(layer.a, layer.b, layer.place[1])
+        run = functools.partial(_product, (a, b.detach().to(a.dtype).requires_grad_()))
+        self.chosen[layer] = self._best(str(layer), {n: functools.partial(run, n) for n in names})
 
     def _measure_conv(self, layer: ConvLayer) -> None:
         if layer in self.chosen:
@@ -117,7 +132,7 @@ class FormMeter:
         for once in runs.values():
             with seen_layers() as seen:
                 once()
-            self.measure(each for each in list(seen) if isinstance(each, ConvLayer))
+            self.measure(each for each in list(seen) if not isinstance(each, ModulatedLayer))
         use_forms({each: _NAMES[found.form] for each, found in self.chosen.items()})
         try:
             self.chosen[layer] = self._best(str(layer), runs)
@@ -163,6 +178,12 @@ def _conv(layer: ConvLayer, tensors: list[torch.Tensor], form: str) -> object:
     x, w = tensors[0], tensors[1].to(layer.place[1])
     y = conv_in_form(FORMS[form], x, w, layer.stride, layer.padding, layer.groups, layer.transposed)
     return torch.autograd.grad(y, tensors[:2], torch.ones_like(y))
+
+
+def _product(tensors: tuple[torch.Tensor, torch.Tensor], form: str) -> object:
+    """A matrix product and its gradients."""
+    y = product_in_form(FORMS[form], *tensors)
+    return torch.autograd.grad(y, tensors, torch.ones_like(y))
 
 
 def _modulated(layer: ModulatedLayer, tensors: list[torch.Tensor], form: str) -> object:
@@ -260,7 +281,7 @@ def _read_rows(kept: Path) -> list[dict[str, Any]]:
         return list(rows)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         _log.warning("%s is damaged (%s): the forms are measured again", kept.name, error)
         return []
 
@@ -275,7 +296,12 @@ def _values_of(layer: Layer) -> dict[str, Any]:
 def _layer_of(values: Mapping[str, Any], device: torch.device) -> Layer:
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     place = (device.type, getattr(torch, given.pop("dtype")))
-    kind = ConvLayer if "groups" in given else ModulatedLayer
+    kinds: dict[str, Callable[..., Layer]] = {
+        "groups": ConvLayer,
+        "up": ModulatedLayer,
+        "a": ProductLayer,
+    }
+    kind = next(kind for field, kind in kinds.items() if field in given)
     return kind(**given, place=place)
 
 
