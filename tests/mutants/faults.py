@@ -274,8 +274,8 @@ CONV_FORMS = [
         ("-tensor.shape[dim] % CHANNEL", "tensor.shape[dim] % CHANNEL", "padded by too much"),
         ("[:, :, :outputs]", "[:, :, -outputs:]", "the padding is kept"),
         ("memory_format=torch.channels_last)", "memory_format=torch.contiguous_format)", "NCHW"),
-        ("_with_zeros(_with_zeros(w, 1), 2)", "_with_zeros(w, 2)", "outputs are not padded"),
-        ("return choice", "return not choice", "the slower form of two"),
+        ("y[:, : a.shape[1]]", "y[:, -a.shape[1] :]", "rows of zeros of a product"),
+        ("if isinstance(choice, bool):", "if choice is True:", "shared is never chosen"),
     ),
     *faults(
         "training/conv_choice",
@@ -637,6 +637,15 @@ AUGMENTATION = [
             "_translation((right - left) / 2, (bottom - top) / 2)",
             "uneven margins",
         ),
+    ),
+]
+
+MODULATION_FORMS = [
+    *faults(
+        "ops/modulation",
+        "ops/test_conv_forms",
+        ("shared = w if scale == 1 else w * scale", "shared = w", "sums beyond float16"),
+        ("after = after if scale == 1 else after / scale", "after = after * 1", "scale kept"),
     ),
 ]
 
@@ -1681,6 +1690,7 @@ FAULTS = [
     *STEP,
     *GRADIENTS,
     *CONV_FORMS,
+    *MODULATION_FORMS,
     *GRAPHS,
     *ASSEMBLY,
     *AUGMENTATION,

@@ -54,10 +54,13 @@ class Clock:
     def __init__(self, **times: float | Exception):
         self.times = {name.replace("_", "-"): time for name, time in times.items()}
         self.asked: list[str] = []
+        self.groups: dict[str, set[int]] = {}  # of the convolutions within modulated ones
 
     def __call__(self, run: functools.partial) -> float:
-        run()
+        with seen_layers() as seen:
+            run()
         (name,) = run.args[-1:]
+        self.groups[name] = {each.groups for each in seen if isinstance(each, ConvLayer)}
         self.asked.append(name)
         time = self.times.get(name, 10.0)
         if isinstance(time, Exception):
@@ -109,6 +112,7 @@ def test_modulated_layers_are_compared_with_the_best_forms_within():
         "modulated x2x9x4x4 w5x9x3x3 pad1 up1 float32": "shared",
     }
     assert clock.asked == [*FORMS, *FORMS, "grouped", "shared"]
+    assert clock.groups["grouped"] == {2} and clock.groups["shared"] == {1}
     assert conv_forms.chosen_per_sample(*tensors(), 1, 1) is None  # nothing is in use yet
 
 

@@ -248,6 +248,9 @@ def _measured_rows(
     meter = FormMeter(device, timer, _remembered(memory, machine))
     print(f"measuring the forms of {len(seen)} convolutions", flush=True)
     chosen = meter.measure(list(seen))
+    if device.type == "cuda":  # the memory of measuring is not that of the training
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     _remember(memory, machine, meter.measured)
     return [
         {"layer": _values_of(layer), "name": str(layer), **dataclasses.asdict(found)}

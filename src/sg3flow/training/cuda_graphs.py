@@ -192,6 +192,9 @@ class _Section:
         with torch.no_grad():
             for buffer, content in zip(module.buffers(), before, strict=True):
                 buffer.copy_(content)  # the moving averages were updated
+        # Parameters are no inputs of a replay: this makes its results require gradients.
+        device, trains = inputs[0].device, self._backward_recording is not None
+        self._trigger = torch.zeros([], device=device, requires_grad=trains)
         self._is_new = True
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -202,9 +205,9 @@ class _Section:
         if not self._is_new:  # else its numbers have just been drawn
             self._tape.draw_again()
         self._is_new = False
-        # Parameters are no inputs of the replay: this makes its results require gradients.
-        trigger = torch.zeros([], device=inputs[0].device, requires_grad=bool(self._live_numbers))
-        outputs: Tensors = _Replay.apply(self, trigger, *inputs)  # type: ignore[no-untyped-call]
+        outputs: Tensors = _Replay.apply(  # type: ignore[no-untyped-call]
+            self, self._trigger, *inputs
+        )
         return outputs
 
     def replay_forward(self) -> Tensors:
