@@ -170,7 +170,7 @@ def _place(line: str) -> str:
 def like_a_gpu(plain: bool = False) -> ExitStack:
     """While entered, the meta device has half precision and, unless `plain`, the kernels."""
 
-    def served(x: torch.Tensor) -> bool:
+    def served(x: torch.Tensor, part: str = "") -> bool:
         return not plain and x.device == META and x.dtype != torch.float64
 
     stack = ExitStack()

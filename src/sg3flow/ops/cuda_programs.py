@@ -42,6 +42,25 @@ def widest(dtype: torch.dtype) -> int:
     return 16 // dtype.itemsize
 
 
+KERNEL_SIZES = (1, 9)  # elements of a convolution's kernel that modulation is compiled for
+RUNS = (4, 2, 1)  # elements that a thread of scale_kernel takes at once
+
+
+def scale_kernel(dtype: torch.dtype, taps: int, count: int) -> str:
+    """The weights of each sample."""
+    return f"sg3::scale_kernel<{C_TYPES[dtype]}, {taps}, {count}>"
+
+
+def scale_grad_kernel(dtype: torch.dtype, taps: int) -> str:
+    """Their gradients."""
+    return f"sg3::scale_grad_kernel<{C_TYPES[dtype]}, {taps}>"
+
+
+def demodulation_kernel(taps: int, part: str = "") -> str:
+    """The factors that demodulate, or their gradient of w or s: the part ``dw`` or ``ds``."""
+    return f"sg3::demodulation_{part}{'_' if part else ''}kernel<{taps}>"
+
+
 def upfirdn_kernel(dtype: torch.dtype) -> str:
     """Any filter and rates."""
     return f"sg3::upfirdn_kernel<{C_TYPES[dtype]}>"
@@ -83,6 +102,22 @@ def bias_act_program(dtype: torch.dtype) -> Program:
         bias_act_kernel(dtype, n, long) for n in (widest(dtype), 1) for long in (False, True)
     ]
     return _program(f"bias_act-{dtype_name(dtype)}", "bias_act.cu", kernels)
+
+
+@functools.cache
+def sample_weights_program(dtype: torch.dtype) -> Program:
+    """scaled_weights and scaled_weights_grad."""
+    kernels = [scale_kernel(dtype, taps, count) for taps in KERNEL_SIZES for count in RUNS]
+    kernels += [scale_grad_kernel(dtype, taps) for taps in KERNEL_SIZES]
+    return _program(f"sample_weights-{dtype_name(dtype)}", "sample_weights.cu", kernels)
+
+
+@functools.cache
+def demodulation_program() -> Program:
+    """demodulation and demodulation_grad, in float32."""
+    parts = ("", "dw", "ds")
+    kernels = [demodulation_kernel(taps, part) for taps in KERNEL_SIZES for part in parts]
+    return _program("demodulation", "demodulation.cu", kernels)
 
 
 @functools.cache
@@ -132,6 +167,7 @@ def all_programs(has_tensor_cores: bool = True) -> list[Program]:
         for make in (bias_act_program, upfirdn2d_program, generic_program)
     ]
     singles = [dtype for dtype in C_TYPES if dtype != torch.float64]
+    programs += [sample_weights_program(dtype) for dtype in singles] + [demodulation_program()]
     programs += [tile_program(family, dtype) for family in FAMILIES for dtype in singles]
     if has_tensor_cores:
         programs += [band_program(family, dtype) for family in FAMILIES for dtype in HALVES]
