@@ -21,7 +21,7 @@ from sg3flow.ops import (
 )
 from sg3flow.ops.cuda_bias_act import bias_act, bias_act_grad
 from sg3flow.ops.cuda_filtered_lrelu import filtered_lrelu, filtered_lrelu_flagged
-from sg3flow.ops.cuda_upfirdn2d import upfirdn2d
+from sg3flow.ops.cuda_upfirdn2d import upfirdn2d, upfirdn2d_add
 from sg3flow.ops.prepared import PreparedCalls
 
 UP4 = (4, 4), (2, 2), (21, 20, 21, 20), False
@@ -375,3 +375,19 @@ def test_what_modulation_cannot_read_is_refused(gpu):
         with pytest.raises(RuntimeError, match=words):
             call()
     assert gpu.taken() == []
+
+
+def test_a_small_filter_adds_in_its_pass_and_others_after_it(gpu):
+    x, small = torch.ones(2, 3, 16, 16, dtype=torch.float16), torch.ones(4, 4)
+    base = torch.ones(2, 3, 32, 32, dtype=torch.float16)
+    y = upfirdn2d_add(x, small, base, (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0)
+    ((kernel, blocks, _, (op, added, count)),) = gpu.taken()
+    assert kernel == "small_add_kernel<__half, 2, 1>" and blocks == 24
+    assert (op.x, op.y, added.value) == (x.data_ptr(), y.data_ptr(), base.data_ptr())
+    assert count.value == 2 * 3 * 32 * 32 and op.gain == 4
+    upfirdn2d_add(x, taps(12), base, (2, 2), (1, 1), (6, 5, 6, 5), False, 4.0)
+    assert [kernel for kernel, *_ in gpu.taken()] == ["upfirdn_kernel<__half>"] * 2
+    with pytest.raises(RuntimeError, match=r"the summand must be like the result.*32, 32"):
+        upfirdn2d_add(
+            x, small, base[..., 1:].contiguous(), (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0
+        )

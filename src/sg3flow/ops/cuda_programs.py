@@ -71,6 +71,11 @@ def small_kernel(dtype: torch.dtype, up: int, down: int) -> str:
     return f"sg3::small_kernel<{C_TYPES[dtype]}, {up}, {down}>"
 
 
+def small_add_kernel(dtype: torch.dtype, up: int, down: int) -> str:
+    """A 4x4 filter, added to a tensor."""
+    return f"sg3::small_add_kernel<{C_TYPES[dtype]}, {up}, {down}>"
+
+
 SMALL_RATES = ((1, 1), (2, 1), (1, 2))
 
 
@@ -130,6 +135,13 @@ def upfirdn2d_program(dtype: torch.dtype) -> Program:
 
 
 @functools.cache
+def upfirdn2d_add_program(dtype: torch.dtype) -> Program:
+    """upfirdn2d_add for 4x4 filters."""
+    kernels = [small_add_kernel(dtype, *rates) for rates in SMALL_RATES]
+    return _program(f"upfirdn2d_add-{dtype_name(dtype)}", "upfirdn2d_add.cu", kernels)
+
+
+@functools.cache
 def generic_program(dtype: torch.dtype) -> Program:
     """filtered_lrelu of any filters and rates, in one or two steps."""
     middles = dict.fromkeys((dtype, sum_type(dtype)))
@@ -167,6 +179,7 @@ def all_programs(has_tensor_cores: bool = True) -> list[Program]:
         for make in (bias_act_program, upfirdn2d_program, generic_program)
     ]
     singles = [dtype for dtype in C_TYPES if dtype != torch.float64]
+    programs += [upfirdn2d_add_program(dtype) for dtype in singles]
     programs += [sample_weights_program(dtype) for dtype in singles] + [demodulation_program()]
     programs += [tile_program(family, dtype) for family in FAMILIES for dtype in singles]
     if has_tensor_cores:

@@ -14,10 +14,10 @@ from sg3flow.ops.cuda_modulation import (
     scaled_weights,
     scaled_weights_grad,
 )
-from sg3flow.ops.cuda_upfirdn2d import upfirdn2d
+from sg3flow.ops.cuda_upfirdn2d import upfirdn2d, upfirdn2d_add
 
 _OPS = (
-    *(upfirdn2d, bias_act, bias_act_grad, filtered_lrelu, filtered_lrelu_flagged),
+    *(upfirdn2d, upfirdn2d_add, bias_act, bias_act_grad, filtered_lrelu, filtered_lrelu_flagged),
     *(scaled_weights, scaled_weights_grad, demodulation, demodulation_grad),
 )
 

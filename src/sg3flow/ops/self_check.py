@@ -139,7 +139,13 @@ def _upfirdn2d_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator
         spec = FirSpec(up, down, padding, False, 1.5)
         given = (x.to(device), f.to(device))
         y = torch.ops.sg3flow.upfirdn2d(*given, up, down, padding, False, spec.gain)
-        yield y, run_fir(x.double(), f, spec)
+        wanted = run_fir(x.double(), f, spec)
+        yield y, wanted
+        base = _numbers(*wanted.shape, seed=3).to(dtype)
+        summed = torch.ops.sg3flow.upfirdn2d_add(
+            *(*given, base.to(device)), up, down, padding, False, spec.gain
+        )
+        yield summed, wanted + base.double()
 
 
 def _modulation_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:
