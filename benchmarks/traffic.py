@@ -32,7 +32,12 @@ from torch.utils.flop_counter import flop_registry
 
 from measure import show
 from sg3flow.config import CONFIGS, TrainConfig
-from sg3flow.ops import modulation_registration, op_registration, product_registration  # noqa: F401 - declares the ops
+from sg3flow.ops import (  # noqa: F401 - declares the ops
+    downsample_branch,
+    modulation_registration,
+    op_registration,
+    product_registration,
+)
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step
 
@@ -48,7 +53,7 @@ GROUPS = {
     "convolution_backward": "convolutions",
     **dict.fromkeys(("mm", "bmm", "addmm"), "matrix products"),
     **dict.fromkeys(("filtered_lrelu", "filtered_lrelu_flagged"), "filtered_lrelu"),
-    "upfirdn2d": "upfirdn2d",
+    **dict.fromkeys(("upfirdn2d", "upfirdn2d_add"), "upfirdn2d"),
     **dict.fromkeys(("bias_act", "bias_act_grad"), "bias_act"),
     **dict.fromkeys(("scaled_weights", "scaled_weights_grad"), "sample weights"),
     **dict.fromkeys(("demodulation", "demodulation_grad"), "sample weights"),
@@ -170,7 +175,7 @@ def _place(line: str) -> str:
 def like_a_gpu(plain: bool = False) -> ExitStack:
     """While entered, the meta device has half precision and, unless `plain`, the kernels."""
 
-    def served(x: torch.Tensor) -> bool:
+    def served(x: torch.Tensor, part: str = "") -> bool:
         return not plain and x.device == META and x.dtype != torch.float64
 
     stack = ExitStack()

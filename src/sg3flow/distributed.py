@@ -124,8 +124,8 @@ def local_rank() -> int:
 
 
 def shard(whole: torch.Tensor) -> torch.Tensor:
-    """This process's shard of a whole batch [N, ...]."""
-    return whole[rank() :: world_size()]
+    """This process's shard of a whole batch [N, ...]; ``whole`` itself with one process."""
+    return whole[rank() :: world_size()] if world_size() > 1 else whole
 
 
 def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:

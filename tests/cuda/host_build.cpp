@@ -4,6 +4,8 @@
 #include <memory>
 
 #include "bias_act.h"
+#include "demodulation.h"
+#include "sample_weights.h"
 #include "small_filter.h"
 #include "tile.h"
 #include "tile_kinds.h"
@@ -115,4 +117,72 @@ static void bias_act(const Sg3BiasAct& op) {
 
 extern "C" void host_bias_act(const Sg3BiasAct* op) {
     op->type == SG3_FLOAT64 ? bias_act<double>(*op) : bias_act<float>(*op);
+}
+
+template <class T, int Taps>
+static void weights(const Sg3Weights& op, int run) {
+    constexpr int threads = 7;  // any number goes through a row
+    for (int64_t row = 0; row < int64_t(op.samples) * op.outputs; ++row) {
+        for (int thread = 0; thread < threads; ++thread) {
+            if (run == 4) {
+                scale_row<T, Taps, 4>(op, row, thread, threads);
+            } else if (run == 2) {
+                scale_row<T, Taps, 2>(op, row, thread, threads);
+            } else {
+                scale_row<T, Taps, 1>(op, row, thread, threads);
+            }
+        }
+    }
+}
+
+template <class T, int Taps>
+static void weights_grad(const Sg3Weights& op) {
+    using Tile = WeightTile<Taps>;
+    auto memory = std::make_unique<typename Tile::Memory>();
+    for (int o = 0; o * Tile::OUTPUTS < op.outputs; ++o) {
+        for (int i = 0; i * LANES < op.inputs; ++i) {
+            std::memset(memory.get(), 0xff, sizeof(*memory));
+            Tile{op, *memory, o, i}.template run<T>(SequentialThreads{WEIGHT_THREADS});
+        }
+    }
+}
+
+// Returns -1 without 16-bit floats; `run` 0 computes the gradients.
+template <class T>
+static int weights_of(const Sg3Weights& op, int taps, int run) {
+    if (run) {
+        taps == 1 ? weights<T, 1>(op, run) : weights<T, 9>(op, run);
+    } else {
+        taps == 1 ? weights_grad<T, 1>(op) : weights_grad<T, 9>(op);
+    }
+    return 1;
+}
+
+extern "C" int host_weights(const Sg3Weights* op, int type, int taps, int run) {
+#if defined(__FLT16_MAX__)
+    if (type == SG3_FLOAT16) return weights_of<_Float16>(*op, taps, run);
+#endif
+    return type == SG3_FLOAT32 ? weights_of<float>(*op, taps, run) : -1;
+}
+
+template <int Taps>
+static void demodulation(const Sg3Demodulation& op) {
+    const SequentialThreads threads{DEMODULATION_THREADS};
+    auto memory = std::make_unique<typename DemodulationTile<Taps>::Memory>();
+    auto sums = std::make_unique<typename StyleTile<Taps>::Memory>();
+    for (int first = 0; first < op.samples; first += SOME_SAMPLES) {
+        for (int o = 0; !op.grad && o < op.outputs; ++o) {
+            std::memset(memory.get(), 0xff, sizeof(*memory));
+            DemodulationTile<Taps>{op, *memory, o, first}.run(threads);
+        }
+        for (int i = 0; op.grad && i * WARP < op.inputs; ++i) {
+            std::memset(sums.get(), 0xff, sizeof(*sums));
+            StyleTile<Taps>{op, *sums, i, first}.run(threads);
+        }
+    }
+    for (int i = 0; op.grad && i < op.outputs * op.inputs; ++i) demodulation_dw<Taps>(op, i);
+}
+
+extern "C" void host_demodulation(const Sg3Demodulation* op, int taps) {
+    taps == 1 ? demodulation<1>(*op) : demodulation<9>(*op);
 }

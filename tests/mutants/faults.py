@@ -798,8 +798,8 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_discriminator",
         (
-            "y = self.skip(x, gain=_HALF_POWER,",
-            "y = self.skip(x,",
+            "y = self.skip(small, _HALF_POWER,",
+            "y = self.skip(small, 1,",
             "residual branch without its gain",
         ),
         (
@@ -969,7 +969,8 @@ NETWORKS = [
             "scale = self.size / self.sampling_rate",
             "scale of the grid",
         ),
-        ("torch.sin((x + phases[:, None])", "torch.cos((x + phases[:, None])", "cosine for sine"),
+        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
+        ("torch.sin(angles)", "torch.cos(angles)", "cosine for sine"),
         ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
         (
             "(self.weight / math.sqrt(self.weight.shape[1])).t()",
@@ -1155,6 +1156,16 @@ NETWORKS = [
             "pads = [padding * p for p in",
             "downsampling without its padding",
         ),
+    ),
+    *faults(
+        "ops/op_registration",
+        "ops/test_upfirdn2d",
+        ("gain)) + base", "gain)) - base", "one of two gradients subtracted"),
+    ),
+    *faults(
+        "ops/downsample_branch",
+        "ops/test_upfirdn2d",
+        ("return of_image + fir(", "return of_image - fir(", "the same before a second order"),
     ),
     *faults(
         "ops/filtered_lrelu",

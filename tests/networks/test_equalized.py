@@ -12,6 +12,7 @@ from sg3flow.ops import modulation_registration  # noqa: F401 - declares the ops
 FUSED = (
     "sg3flow.networks.layers.has_fused_forms",
     "sg3flow.networks.discriminator.has_fused_forms",
+    "sg3flow.networks.stylegan3.has_fused_forms",
     "sg3flow.ops.modulation.has_scaled_weights",
     "sg3flow.ops.modulation.is_per_sample",
 )

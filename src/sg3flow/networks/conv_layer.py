@@ -52,18 +52,21 @@ class Conv2dLayer(nn.Module):
         x: torch.Tensor,
         gain: float = 1,
         prepared: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        is_resampled: bool = False,
     ) -> torch.Tensor:
         """[N, C_in, H, W] -> [N, C_out, H/down, W/down]; `gain` scales the result and its clamp.
 
         Args:
             prepared: weight and bias of `prepared_weights`, made with the same `gain`.
+            is_resampled: `x` [N, C_in, H/down, W/down] is downsampled already; for 1x1 kernels.
         """
         if prepared is None:
             w = (self.weight * self.weight_gain).to(x.dtype)
             b = None if self.bias is None else self.bias.to(x.dtype)
         else:
             w, b = prepared
-        y = conv2d_resample(x, w, self.resample_filter, down=self.down, padding=self.padding)
+        down = 1 if is_resampled else self.down
+        y = conv2d_resample(x, w, self.resample_filter, down=down, padding=self.padding)
         if prepared is not None and self.is_linear:
             return y  # its weights have the gain
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain

@@ -19,6 +19,7 @@ from sg3flow.networks.layers import (
 )
 from sg3flow.ops import setup_filter
 from sg3flow.ops.backend import has_fused_forms
+from sg3flow.ops.downsample_branch import downsample_branch
 
 _HALF_POWER = math.sqrt(0.5)  # of each branch of a residual block
 
@@ -71,7 +72,10 @@ class DiscriminatorBlock(nn.Module):
         weights = prepared or {}
         if self.fromrgb is not None:
             x = self.fromrgb(x, prepared=weights.get(self.fromrgb))
-        y = self.skip(x, gain=_HALF_POWER, prepared=weights.get(self.skip))
+        small, is_small = x, has_fused_forms(x.device)
+        if is_small:
+            x, small = downsample_branch(x, self.skip.resample_filter)
+        y = self.skip(small, _HALF_POWER, weights.get(self.skip), is_resampled=is_small)
         x = self.conv0(x, prepared=weights.get(self.conv0))
         x = self.conv1(x, gain=_HALF_POWER, prepared=weights.get(self.conv1))
         return x + y  # type: ignore[no-any-return]

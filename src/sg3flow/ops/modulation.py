@@ -75,11 +75,7 @@ def has_scaled_weights(x: torch.Tensor, w: torch.Tensor) -> bool:
     """Whether kernels make the weights of each sample: on a GPU, for kernels of 1x1 and 3x3."""
     sizes = ((1, 1), (3, 3))
     is_float = w.dtype == torch.float32 and w.shape[2:] in sizes
-    if x.device.type == "cpu" or not is_float or len(x) == 0 or not has_kernels(x):
-        return False
-    return x.device.type == "meta" or torch._C._dispatch_has_kernel_for_dispatch_key(
-        "sg3flow::scaled_weights", "CUDA"
-    )
+    return x.device.type != "cpu" and is_float and len(x) > 0 and has_kernels(x, "modulation")
 
 
 def _in_one_pass(
