@@ -11,75 +11,18 @@ import types
 
 import pytest
 import torch
+from graph_steps import BATCH, assert_equal, make_parts, state_of, take_steps
 
 from sg3flow import distributed
-from sg3flow.config import TrainConfig
-from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.cuda_graphs import (
     CudaRecorder,
-    EagerSections,
     GraphSections,
     NoiseTape,
     RerunRecorder,
 )
-from sg3flow.training.step import RealBatch, run_step, seed_step
 from sg3flow.training.work_folder import capture_state, restore
 
-CPU = torch.device("cpu")
-BATCH, CLASSES = 4, 3
-
-
-def make_parts(cfg: str, graphs: bool, **settings) -> Parts:
-    options = {
-        "gpus": 1, "batch": BATCH, "gamma": 1.0, "cbase": 128, "cmax": 4, "map_depth": 1,
-        "mbstd_group": 2, "aug": "ada", "cond": True,
-    }  # fmt: skip
-    config = resolve(TrainConfig(cfg=cfg, **(options | settings)))
-    c_dim = CLASSES if config.cond else 0
-    parts = build(config, resolution=16, channels=3, c_dim=c_dim, device=CPU)
-    parts.loss.sections = GraphSections(RerunRecorder()) if graphs else EagerSections()
-    if parts.augment_pipe is not None:
-        parts.augment_pipe.p.fill_(0.5)
-        parts.ada_nimg = 100.0
-    return parts
-
-
-def take_steps(parts: Parts, numbers: range, batch_gpu: int = BATCH) -> None:
-    for number in numbers:
-        random = torch.Generator().manual_seed(number)
-        img = torch.rand(BATCH, 3, 16, 16, generator=random) * 2 - 1
-        c = torch.eye(CLASSES)[torch.randint(CLASSES, [BATCH], generator=random)]
-        c = c[:, : parts.G.c_dim]
-        seed_step(0, number * BATCH)
-        z = {name: torch.randn(BATCH, 512) for name in ("Gmain", "Greg", "Dmain", "Dreg")}
-        run_step(
-            parts,
-            RealBatch(img, c),
-            lambda phase, z=z, c=c: (z[phase], c.roll(1, 0)),
-            number * BATCH,
-            batch_gpu,
-        )
-
-
-def state_of(parts: Parts) -> dict[str, torch.Tensor]:
-    """Every number of a state by its place."""
-    found: dict[str, torch.Tensor] = {}
-
-    def walk(place: str, value) -> None:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                walk(f"{place}/{key}", part)
-        elif isinstance(value, torch.Tensor):
-            found[place] = value.clone()
-
-    walk("", capture_state(parts, 0))
-    return found
-
-
-def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys() and len(expected) > 100
-    for place, value in expected.items():
-        assert torch.equal(found[place], value), place
+RECORDERS = (None, RerunRecorder())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +35,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
     ],
 )
 def test_replayed_sections_equal_the_eager_step(cfg, settings):
-    eager, graphs = (make_parts(cfg, graphs, **settings) for graphs in (False, True))
+    eager, graphs = (make_parts(cfg, recorder, **settings) for recorder in RECORDERS)
     count = 5 if cfg == "stylegan2" else 4  # all phases, path lengths twice, and ADA
     for parts in (eager, graphs):
         take_steps(parts, range(count))
@@ -102,7 +45,7 @@ def test_replayed_sections_equal_the_eager_step(cfg, settings):
 def test_micro_batches_add_up_and_a_resumed_training_records_again():
     settings = {"batch_gpu": 2, "freezed": 1}
     eager, first, second = (
-        make_parts("stylegan2", graphs, **settings) for graphs in (False, True, True)
+        make_parts("stylegan2", recorder, **settings) for recorder in (*RECORDERS, RECORDERS[1])
     )
     take_steps(eager, range(4), 2)
     take_steps(first, range(2), 2)
@@ -112,7 +55,7 @@ def test_micro_batches_add_up_and_a_resumed_training_records_again():
 
 
 def test_a_state_is_restored_into_recorded_sections():
-    eager, graphs = (make_parts("stylegan3-t", graphs) for graphs in (False, True))
+    eager, graphs = (make_parts("stylegan3-t", recorder) for recorder in RECORDERS)
     before = copy.deepcopy(capture_state(graphs, 0))
     take_steps(graphs, range(2))
     restore(graphs, before)
@@ -124,7 +67,7 @@ def test_a_state_is_restored_into_recorded_sections():
 
 
 def test_each_section_is_recorded_once():
-    parts = make_parts("stylegan2", True, batch_gpu=2)
+    parts = make_parts("stylegan2", RerunRecorder(), batch_gpu=2)
     take_steps(parts, range(1), 2)
     recorded = list(parts.loss.sections._sections.values())
     names = [key[0] for key in parts.loss.sections._sections]
