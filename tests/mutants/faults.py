@@ -363,12 +363,12 @@ ASSEMBLY = [
         ),
         (
             'phases.append(phase("Dmain"',
-            'phases.insert(0, Phase("Dmain"',
+            'phases.insert(0, phase("Dmain"',
             "D learns before G",
         ),
         (
             'phases.append(phase("Greg"',
-            'phases.insert(0, Phase("Greg"',
+            'phases.insert(0, phase("Greg"',
             "path length before the loss of G",
         ),
         (

@@ -14,6 +14,7 @@ import torch
 from graph_steps import BATCH, assert_equal, make_parts, state_of, take_steps
 
 from sg3flow import distributed
+from sg3flow.errors import ConfigError
 from sg3flow.training.cuda_graphs import (
     CudaRecorder,
     GraphSections,
@@ -185,3 +186,9 @@ def test_a_graph_is_captured_after_a_warm_up_in_another_stream(monkeypatch):
     recording.replay()
     assert recording.outputs[0] is result
     assert calls == ["capture in a pool, thread_local", "captured", "replay"]
+
+    def refuse():
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    with pytest.raises(ConfigError, match=r"cannot capture .*\(operation not permitted when .*\);"):
+        recorder.record(refuse, None)

@@ -191,7 +191,14 @@ def _modulated(layer: ModulatedLayer, tensors: list[torch.Tensor], form: str) ->
     x, w, s = tensors
     f = setup_filter([1, 3, 3, 1]).to(x.device)
     y = modulated_conv2d(
-        x, w, s, padding=layer.padding, f=f, up=layer.up, per_sample=form == GROUPED
+        x,
+        w,
+        s,
+        padding=layer.padding,
+        f=f,
+        up=layer.up,
+        per_sample=form == GROUPED,
+        normalize="rms",
     )
     return torch.autograd.grad(y, tensors, torch.ones_like(y))
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from sg3flow import distributed
+from sg3flow.errors import ConfigError, cut
 
 # Before they are recorded, kernels must have been built, chosen and loaded.
 WARM_UP_RUNS = 3
@@ -104,11 +105,23 @@ class CudaRecorder:
         torch.cuda.current_stream().wait_stream(stream)
 
     def record(self, run: Callable[[], Tensors], pool: Any) -> Recording:
-        """Capture a graph."""
+        """Capture a graph.
+
+        Raises:
+            ConfigError: an operation cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
-        # Other threads go on allocating pinned memory and asking NCCL's events.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            outputs = run()
+        try:
+            # Other threads go on allocating pinned memory and asking NCCL's events.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                outputs = run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ConfigError(
+                f"train.cuda_graphs: torch {torch.__version__} cannot capture this training "
+                f"({cut(' '.join(str(error).split()), 200)}); run it without --cuda-graphs"
+            ) from error
         return Recording(outputs, graph.replay)
 
 
