@@ -61,7 +61,7 @@ def plans(tmp_path_factory, compiled) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C++ compiler (g++ or c++)")
     folder = tmp_path_factory.mktemp("plans")
-    text = '#include "tile_kinds.h"\n' + layout_assertions()
+    text = '#include "band_tile.h"\n#include "plain_tile.h"\n' + layout_assertions()
     for index, kind in enumerate(KINDS):
         text += shape_assertions(kind) + band_assertions(kind)
         text += PLAN.format(index=index, arguments=kind.arguments())
