@@ -31,7 +31,7 @@ def bias_act(
     """
     gain = _checked(x, b, act, gain, clamp)
     slope = _SLOPE if act == "lrelu" else 1.0
-    if (slope != 1 or clamp is not None) and has_kernels(x):
+    if (slope != 1 or clamp is not None) and has_kernels(x, "bias_act"):
         limit = -1.0 if clamp is None else float(clamp)
         bias = None if b is None else b.contiguous()
         out: torch.Tensor = torch.ops.sg3flow.bias_act(x.contiguous(), bias, slope, gain, limit)

@@ -88,15 +88,25 @@ C_NAMES: dict[type[ctypes.Structure], str] = {
 
 
 def layout_assertions() -> str:
-    """C++ that compiles only if the structures of ``cuda/launch.h`` are laid out as these."""
-    return "".join(line for struct in C_NAMES for line in _assertions(struct))
+    """C++ that compiles only if the structures of ``cuda/launch.h`` are laid out as these.
+
+    NVRTC knows offsets from CUDA 13 on; before, it checks sizes.
+    """
+    sizes = "".join(line for struct in C_NAMES for line in _sizes(struct))
+    offsets = "".join(line for struct in C_NAMES for line in _offsets(struct))
+    return f"#if !defined(__CUDACC_RTC__) || __CUDACC_VER_MAJOR__ >= 13\n{offsets}#endif\n{sizes}"
 
 
-def _assertions(struct: type[ctypes.Structure]) -> Iterator[str]:
+def _sizes(struct: type[ctypes.Structure]) -> Iterator[str]:
     name = C_NAMES[struct]
     yield f'static_assert(sizeof({name}) == {ctypes.sizeof(struct)}, "size of {name}");\n'
     for field, *_ in struct._fields_:
-        place = getattr(struct, field)
-        found = f"__builtin_offsetof({name}, {field}) == {place.offset}"
-        size = f"sizeof({name}::{field}) == {place.size}"
-        yield f'static_assert({found} && {size}, "{name}.{field}");\n'
+        size = getattr(struct, field).size
+        yield f'static_assert(sizeof({name}::{field}) == {size}, "size of {name}.{field}");\n'
+
+
+def _offsets(struct: type[ctypes.Structure]) -> Iterator[str]:
+    name = C_NAMES[struct]
+    for field, *_ in struct._fields_:
+        offset, place = getattr(struct, field).offset, f"__builtin_offsetof({name}, {field})"
+        yield f'static_assert({place} == {offset}, "place of {name}.{field}");\n'

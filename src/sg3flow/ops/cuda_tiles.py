@@ -6,10 +6,9 @@ sizes follow ``cuda/tile_shape.h`` and ``cuda/band_shape.h``; each compilation c
 agree.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
-
-import torch
 
 from sg3flow.ops.cuda_structs import BandPlan, Filter, FilteredLrelu, TileGrid
 
@@ -175,22 +174,30 @@ def tile_grids(op: FilteredLrelu, plan: BandPlan, planes: int) -> Iterator[tuple
         yield blocks, TileGrid(first, end, across, along, planes, plan)
 
 
-def filter_family(
-    up: tuple[int, int], fu: torch.Tensor | None, down: tuple[int, int], fd: torch.Tensor | None
-) -> str:
+_Shape = tuple[int, ...] | None  # of a filter; None is the identity
+
+
+def filter_family(up: tuple[int, int], fu: _Shape, down: tuple[int, int], fd: _Shape) -> str:
     """The family of tiles that an op's filters and rates may use, or ``generic``.
 
     It is known before the op: what it names can be compiled and checked in advance.
     """
-    shapes = (None if fu is None else fu.shape, None if fd is None else fd.shape)
+    return _filter_family(up, fu, down, fd)
+
+
+# The effect of torch.compiler.assume_constant_result, which would import the whole compiler.
+filter_family._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _filter_family(up: tuple[int, int], fu: _Shape, down: tuple[int, int], fd: _Shape) -> str:
     for kind in KINDS:
-        if (
-            shapes
-            == (_shape(kind.up_taps, kind.up_radial), _shape(kind.down_taps, kind.down_radial))
-            and up == (kind.up, kind.up)
-            and down == (kind.down, kind.down)
-            and not kind.gradient_only
-        ):
+        first, second = (
+            _shape(kind.up_taps, kind.up_radial),
+            _shape(kind.down_taps, kind.down_radial),
+        )
+        is_alike = (up, fu, down, fd) == ((kind.up,) * 2, first, (kind.down,) * 2, second)
+        if is_alike and not kind.gradient_only:
             return kind.family
     return "generic"
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.bias_act import may_exceed
+from sg3flow.ops.cuda_tiles import filter_family
 from sg3flow.ops.fir import FirSpec, as_planes, filter_taps, plane_groups, resample
 from sg3flow.ops.upfirdn2d import (
     Factor,
@@ -63,12 +64,28 @@ def filtered_lrelu(
     middle = first.output_size((x.shape[2], x.shape[3]), filter_taps(fu))
     second = FirSpec((1, 1), (dx, dy), flip=flip_filter, gain=float(gain))
     check_fits("filtered_lrelu", x.new_empty(1, 1, 1, 1).expand(1, 1, *middle), fd, second)
-    if has_kernels(x):
+    if has_kernels(x, _part(x, fu, first, fd, second.down)):
         return _compiled(x, fu, fd, b, first, second.down, float(slope), gain, clamp)
     limit = None if clamp is None else clamp / gain
     op = _Op(fu, fd, first, second, float(slope), limit)
     y: torch.Tensor = _FilteredLRelu.apply(x, b, op)  # type: ignore[no-untyped-call]
     return y
+
+
+def _part(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    first: FirSpec,
+    fd: torch.Tensor | None,
+    down: tuple[int, int],
+) -> str:
+    """What the op needs of the kernels of a GPU."""
+    if x.device.type == "cpu":
+        return ""
+    if fu is None and fd is None and first.up == down == (1, 1) and not any(first.padding):
+        return "bias_act"
+    shapes = [None if f is None else tuple(f.shape) for f in (fu, fd)]
+    return f"filtered_lrelu-{filter_family(first.up, shapes[0], down, shapes[1])}"
 
 
 def _compiled(

@@ -75,7 +75,7 @@ def fir(x: torch.Tensor, f: torch.Tensor | None, spec: FirSpec) -> torch.Tensor:
     """`upfirdn2d` for parameters that are already checked."""
     if f is None and spec.is_identity:
         return x
-    if has_kernels(x):
+    if has_kernels(x, "upfirdn2d"):
         return _compiled(x, f, spec)
     y: torch.Tensor = _Upfirdn2d.apply(x, f, spec)  # type: ignore[no-untyped-call]
     return y

@@ -1,0 +1,189 @@
+"""The self-check of compiled kernels: their results against plain PyTorch on this machine.
+
+Kernels are checked in parts, each at its first use in a process: "bias_act", "upfirdn2d", and
+"filtered_lrelu-separable", "-radial" and "-generic" after the filters.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from sg3flow.errors import ConfigError, Sg3flowError
+from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
+
+# Largest relative error of a result, as a root mean square; plain PyTorch has 2e-7, 3e-3 and 6.4e-3
+# on the CPU. Single values are not compared: rounding can change the sign of a sample near 0, and
+# then its gradient differs by 2e-2 of the largest one.
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+_GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
+_Pair = tuple[torch.Tensor, torch.Tensor]  # found, expected
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A filtered_lrelu: factors, whether the second filter is radial, and padding."""
+
+    up: int
+    down: int
+    radial: bool
+    padding: tuple[int, int, int, int]
+
+
+# Geometries of StyleGAN3, and one that only generic kernels compute.
+_CASES = {
+    "separable": (_Case(2, 2, False, (9, 8, 9, 8)), _Case(4, 2, False, (21, 20, 21, 20))),
+    "radial": (_Case(2, 2, True, (9, 8, 9, 8)), _Case(4, 2, True, (21, 20, 21, 20))),
+    "generic": (_Case(3, 2, True, (11, 9, 12, 8)),),
+}
+
+
+def check_part(device: torch.device | str, part: str, dtype: torch.dtype) -> None:
+    """Compare one part of the kernels with plain PyTorch.
+
+    Raises:
+        ConfigError: they do not run, or their results differ.
+        Sg3flowError: they broke the device for this process, which must end.
+    """
+    what = f"the {torch.device(device).type} kernels of {part} in {dtype}"
+    try:
+        error = largest_error(device, part, dtype)
+    except RuntimeError as problem:
+        reason = (str(problem).strip().splitlines() or ["no message"])[0][:200]
+        if not _is_alive(device):
+            raise Sg3flowError(
+                f"{what} broke the device for this process: {reason}; start again with "
+                "SG3FLOW_OPS=torch, and please report this machine"
+            ) from None
+        raise ConfigError(f"{what} do not run here: {reason}") from None
+    if not error <= TOLERANCES[dtype]:
+        raise ConfigError(
+            f"{what} differ from plain PyTorch by {error:.1e}; please report this machine and its "
+            "compiler or driver"
+        )
+
+
+def _is_alive(device: torch.device | str) -> bool:
+    """Whether it still computes: after an access out of bounds a CUDA context does not."""
+    try:
+        return float(torch.ones(1, device=device).sum()) == 1
+    except RuntimeError:
+        return False
+
+
+def largest_error(device: torch.device | str, part: str, dtype: torch.dtype) -> float:
+    """The largest error of a part's results and gradients, relative to float64 PyTorch."""
+    op, _, family = part.partition("-")
+    # The first use of an op may happen in inference mode.
+    with torch.inference_mode(False), torch.enable_grad():
+        if op == "bias_act":
+            pairs = _bias_act_pairs(device, dtype)
+        elif op == "upfirdn2d":
+            pairs = _upfirdn2d_pairs(device, dtype)
+        else:
+            cases = (_filtered_lrelu_pairs(case, device, dtype) for case in _CASES[family])
+            pairs = (pair for case in cases for pair in case)
+        return max(_error(found, expected) for found, expected in pairs)
+
+
+def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    found = found.detach().cpu().double()
+    return float((found - expected.detach()).norm() / expected.detach().norm())
+
+
+def _numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _bias_act_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:
+    # Multiples of 1/16 and one half of it: no sum is near 0 or the clamp, all are exact.
+    x = (_numbers(2, 8, 24, 20).clamp(-3, 3) * 16).round() / 16 + 1 / 32
+    b = (_numbers(8, seed=1).clamp(-1, 1) * 16).round() / 16
+    exact = x.double().requires_grad_()
+    v = exact + b.double()[:, None, None]
+    wanted = (torch.where(v > 0, v, v * _SLOPE) * _GAIN).clamp(-_CLAMP, _CLAMP)
+    (wanted_dx,) = torch.autograd.grad(wanted.sum(), exact)
+    given = x.to(device, dtype).requires_grad_()
+    y = torch.ops.sg3flow.bias_act(given, b.to(device, dtype), _SLOPE, _GAIN, _CLAMP)
+    (dx,) = torch.autograd.grad(y.sum(), given)
+    yield y, wanted
+    yield dx, wanted_dx
+    odd = given.detach()[..., :19].contiguous()  # not a multiple of what a thread takes at once
+    bias = b.to(device, dtype)
+    yield torch.ops.sg3flow.bias_act(odd, bias, _SLOPE, _GAIN, _CLAMP), wanted[..., :19]
+
+
+def _upfirdn2d_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:
+    x = _numbers(2, 8, 24, 20).to(dtype)
+    small, other = _taps(4).outer(_taps(4)), _numbers(3, 5, seed=2) / 4
+    for f, up, down, padding in (
+        (small, (1, 1), (1, 1), (2, 1, 2, 1)),
+        (small, (2, 2), (1, 1), (2, 1, 2, 1)),
+        (small, (1, 1), (2, 2), (1, 1, 1, 1)),
+        (_taps(12), (2, 2), (1, 1), (6, 5, 6, 5)),
+        (other, (2, 3), (3, 1), (0, 4, -1, 7)),
+    ):
+        spec = FirSpec(up, down, padding, False, 1.5)
+        given = (x.to(device), f.to(device))
+        y = torch.ops.sg3flow.upfirdn2d(*given, up, down, padding, False, spec.gain)
+        yield y, run_fir(x.double(), f, spec)
+
+
+def _filtered_lrelu_pairs(
+    case: _Case, device: torch.device | str, dtype: torch.dtype
+) -> Iterator[_Pair]:
+    """The op without and with flags, its gradient, and the gradient's own."""
+    x = _numbers(2, 8, 24, 20).to(dtype)
+    fu, fd = _taps(6 * case.up), _taps(12)
+    if case.radial:
+        fd = _radial(fd)
+    wanted = _with_gradients(_plain, x.double(), fu, fd, case)
+    given = (x.to(device), fu.to(device), fd.to(device))
+    yield _compiled(*given, case), wanted[0]
+    yield from zip(_with_gradients(_compiled, *given, case), wanted, strict=True)
+
+
+_Op = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _Case], torch.Tensor]
+
+
+def _with_gradients(
+    op: _Op, x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The op, its vector-Jacobian product with ones, and the Jacobian-vector product with x."""
+    x = x.detach().requires_grad_()
+    y = op(x, fu, fd, case)
+    ones = torch.ones_like(y).requires_grad_()
+    (dx,) = torch.autograd.grad(y, x, ones, create_graph=True)
+    (dy,) = torch.autograd.grad(dx, ones, x.detach())
+    return y, dx, dy
+
+
+def _compiled(x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case) -> torch.Tensor:
+    up, down = (case.up, case.up), (case.down, case.down)
+    y: torch.Tensor = torch.ops.sg3flow.filtered_lrelu(
+        *(x, fu, fd, None, up, down, case.padding, False),
+        *(_GAIN, _SLOPE, _CLAMP, x.requires_grad),
+    )[0]
+    return y
+
+
+def _plain(x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case) -> torch.Tensor:
+    """The op in plain PyTorch."""
+    first = FirSpec((case.up, case.up), (1, 1), case.padding, gain=float(case.up**2))
+    second = FirSpec((1, 1), (case.down, case.down), gain=_GAIN)
+    assert filter_taps(fu)[0] == 6 * case.up
+    v = torch.nn.functional.leaky_relu(run_fir(x, fu, first), _SLOPE)
+    return run_fir(v.clamp(-_CLAMP / _GAIN, _CLAMP / _GAIN), fd, second)
+
+
+def _taps(count: int) -> torch.Tensor:
+    """Symmetric to the last bit, as the filters of the layers are: kernels depend on it."""
+    taps = torch.hann_window(count + 2, periodic=False)[1:-1]
+    return (taps + taps.flip(0)) / (2 * taps.sum())
+
+
+def _radial(taps: torch.Tensor) -> torch.Tensor:
+    """Not an outer product: kernels run those as separable filters."""
+    cross = torch.eye(len(taps))
+    return taps.outer(taps) + 1e-3 * (cross + cross.flip(0))
