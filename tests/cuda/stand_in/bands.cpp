@@ -27,6 +27,11 @@ HostKernel band(const char* expression) {
         BAND(type, READ_FLAGS, 2, 12, true, 2, 12, false),                             \
         BAND(type, READ_FLAGS, 2, 12, true, 4, 24, false)
 
-std::vector<HostKernel> band_kernels() {
-    return {ALL(__half), ALL(float), LAYER(__nv_bfloat16, 2, 12, false, 2, 12, false)};
-}
+// Compiled in three parts, side by side.
+#if defined(HALF)
+std::vector<HostKernel> half_bands() { return {ALL(__half)}; }
+#elif defined(SINGLE)
+std::vector<HostKernel> single_bands() { return {ALL(float)}; }
+#else
+std::vector<HostKernel> bfloat16_bands() { return {LAYER(__nv_bfloat16, 2, 12, false, 2, 12, false)}; }
+#endif

@@ -36,7 +36,9 @@ HostKernel loop(const char* expression) {
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
 #define ANY(type) LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
 
-std::vector<HostKernel> band_kernels();
+std::vector<HostKernel> half_bands();
+std::vector<HostKernel> single_bands();
+std::vector<HostKernel> bfloat16_bands();
 
 extern "C" const std::vector<HostKernel>& host_kernels() {
     static const std::vector<HostKernel> all = [] {
@@ -54,7 +56,9 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             SMALL(__half), SMALL(__nv_bfloat16), SMALL(float),
             BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4), BIAS_ACT(double, 2),
         };
-        for (HostKernel& each : band_kernels()) kernels.push_back(std::move(each));
+        for (const auto& bands : {half_bands(), single_bands(), bfloat16_bands()}) {
+            kernels.insert(kernels.end(), bands.begin(), bands.end());
+        }
         return kernels;
     }();
     return all;

@@ -1,0 +1,213 @@
+"""The stand-ins for a GPU: their library, built once for all test processes, and what tests ask it.
+
+``stand_in/`` has a driver and an NVRTC (``checks``: they check all that a launch is given), and the
+kernels for the host (``whole``: a launch also runs its kernel).
+"""
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from sg3flow.downloads import cache_folder
+from sg3flow.kernels.cuda_compile import SOURCES
+from sg3flow.ops.cuda_structs import BiasAct, FilteredLrelu, TileGrid, Upfirdn
+
+FOLDER = Path(__file__).with_name("stand_in")
+_BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
+_CHECKS = ("driver", "nvrtc")
+# one of each file for a core; `bands` takes by far the longest
+_KERNELS = ("bands -DHALF", "bands -DSINGLE", "bands", "others")
+_FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}")
+# shared memory is a variable that no one sets at first
+_OPTIMIZED = ("-O2", "-fno-gcse", "-fno-tree-pre", "-fno-schedule-insns2", "-Wno-maybe-uninitialized")
+
+
+def compiler() -> str:
+    """The C++ compiler, or the test is skipped."""
+    found = shutil.which("g++") or shutil.which("c++")
+    if found is None:
+        pytest.skip("no C++ compiler (g++ or c++) to build the stand-ins for a GPU")
+    return found
+
+
+def build(whole: bool) -> Path:
+    """The library, from the cache of test builds if its sources and compiler are the same.
+
+    CUDA's headers are expected beside it, as beside NVRTC.
+    """
+    parts = _CHECKS + (_KERNELS if whole else ())
+    name = "whole" if whole else "checks"
+    folder = _BUILDS / f"stand-in-{name}-{_digest(parts)}"
+    library = folder / "lib/stand_in.so"
+    with FileLock(_BUILDS / f".{name}.lock"):
+        if not library.exists():
+            for old in _BUILDS.glob(f"stand-in-{name}-*"):
+                shutil.rmtree(old)
+            _build(parts, library)
+    return library
+
+
+def _digest(parts: Sequence[str]) -> str:
+    """Of all that decides the library."""
+    asked = subprocess.run([compiler(), "--version"], capture_output=True, check=True)
+    digest = hashlib.sha256(repr((parts, _FLAGS, _OPTIMIZED)).encode() + asked.stdout)
+    for path in [*sorted(SOURCES.iterdir()), *sorted(FOLDER.iterdir())]:
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _build(parts: Sequence[str], library: Path) -> None:
+    for folder in (library.parent, library.parents[1] / "include"):
+        folder.mkdir(parents=True)
+    (library.parents[1] / "include/cuda_fp16.h").write_text("// for the stand-in of NVRTC\n")
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(lambda part: _compiled(part, library.parent), parts))
+    made = library.with_suffix(".part")
+    _run([compiler(), "-shared", *objects, "-Wl,-z,defs", "-ldl", "-o", str(made)])
+    made.rename(library)
+
+
+def _compiled(part: str, folder: Path) -> str:
+    source, *defined = part.split()
+    level = () if part in _CHECKS else _OPTIMIZED
+    target = str(folder / f"{part}.o")
+    _run([compiler(), *_FLAGS, *level, *defined, "-c", str(FOLDER / f"{source}.cpp"), "-o", target])
+    return target
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if "has no 16-bit floats" in done.stderr:
+        pytest.skip("the C++ compiler has no 16-bit floats")
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch that the driver accepted.
+
+    Attributes:
+        kernel: name expression without spaces, or the lowered name if a real NVRTC compiled it.
+        parameters: the structures of ``cuda/launch.h`` among them.
+    """
+
+    kernel: str
+    blocks: int
+    threads: int
+    device: int
+    parameters: tuple[ctypes.Structure, ...]
+
+
+class StandIn:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        self._library.stand_in_complaint.restype = ctypes.c_char_p
+        self._library.stand_in_launch.restype = ctypes.c_void_p
+        self._library.stand_in_stream.restype = ctypes.c_void_p
+        self._library.stand_in_own.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int)
+        self.own: Callable[[int, int, int], None] = self._library.stand_in_own
+
+    def reset(self, capabilities: Sequence[int]) -> None:
+        """Devices of these compute capabilities (10 * major + minor); nothing has happened."""
+        self._library.stand_in_reset((ctypes.c_int * len(capabilities))(*capabilities), len(capabilities))
+        self.capabilities = list(capabilities)
+
+    def set_driver_version(self, major: int, minor: int) -> None:
+        self._library.stand_in_set_driver_version(major * 1000 + minor * 10)
+
+    def set_capturing(self, capturing: bool) -> None:
+        """Whether a CUDA graph is being captured."""
+        self._library.stand_in_set_capturing(int(capturing))
+
+    def fail(self, function: str, code: int, after: int = 0) -> None:
+        """Let a function of the driver or of NVRTC fail once, after some calls."""
+        self._library.stand_in_plan_fault(function.encode(), code, after)
+
+    @property
+    def complaint(self) -> str:
+        """What was wrong with the last call that was refused."""
+        return self._library.stand_in_complaint().decode()
+
+    def use_device(self, index: int) -> None:
+        """Make a device current in this thread; -1: no context."""
+        self._library.stand_in_use_device(index)
+
+    def current_device(self) -> int:
+        return self._library.stand_in_current_device()
+
+    def stream(self, index: int) -> int:
+        return self._library.stand_in_stream(index)
+
+    def launches(self) -> list[Launch]:
+        """All since the last reset."""
+        return [self._launch(index) for index in range(self._library.stand_in_launches())]
+
+    def _launch(self, index: int) -> Launch:
+        numbers, kernel, size = (ctypes.c_int64 * 4)(), ctypes.c_char_p(), ctypes.c_int()
+        place = self._library.stand_in_launch(index, numbers, ctypes.byref(kernel), ctypes.byref(size))
+        name = (kernel.value or b"").decode()
+        parameters = _structures(name, ctypes.string_at(place, size.value))
+        return Launch(name, numbers[0], numbers[1], numbers[3], parameters)
+
+
+_STRUCTURES = {
+    "band_kernel": (FilteredLrelu, TileGrid),
+    "tile_kernel": (FilteredLrelu, TileGrid),
+    "bend_kernel": (FilteredLrelu,),
+    "bias_act_kernel": (BiasAct,),
+}
+
+
+def _structures(kernel: str, content: bytes) -> tuple[ctypes.Structure, ...]:
+    kinds = next((kinds for name, kinds in _STRUCTURES.items() if name in kernel), (Upfirdn,))
+    found, at = [], 0
+    for kind in kinds:
+        found.append(kind.from_buffer_copy(content, at))
+        at += ctypes.sizeof(kind)
+    return tuple(found)
+
+
+class StandInDevices:
+    """``cuda_device.access`` to the devices of the stand-in driver."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
+        self.capturing = False
+
+    def cuda_major(self) -> int | None:
+        return 13
+
+    def current(self) -> int:
+        return max(self._stand_in.current_device(), 0)
+
+    def capability(self, index: int) -> tuple[int, int]:
+        return divmod(self._stand_in.capabilities[index], 10)
+
+    def guard(self, index: int) -> AbstractContextManager[object]:
+        return self._guarded(index)
+
+    @contextmanager
+    def _guarded(self, index: int):
+        before = self._stand_in.current_device()
+        self._stand_in.use_device(index)
+        yield
+        self._stand_in.use_device(before)
+
+    def stream(self, index: int) -> int:
+        return self._stand_in.stream(index)
+
+    def is_capturing(self) -> bool:
+        return self.capturing
