@@ -2,7 +2,7 @@
 
 python benchmarks/cuda_instructions.py [--loops] [--cubin FILE]
 
-Compiles filtered_lrelu for float16 and sm_90, disassembles it (cuobjdump in PATH) and
+Compiles filtered_lrelu for float16 and sm_90 by NVRTC, disassembles it (cuobjdump in PATH) and
 counts the warp instructions of a plane's tiles. Each inner loop counts as often as a full tile runs
 it; its loads, products and stores identify it. The rest of the loop over planes counts once per
 warp, with both sides of every branch. Loops that a full tile does not run are left out (tensor
@@ -25,7 +25,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sg3flow.kernels.build_plan import CUDA_FOLDER, find_nvcc, nvcc_options
+import torch
+
+from sg3flow.kernels.cuda_compile import compiled
+from sg3flow.kernels.nvrtc import find_nvrtc
+from sg3flow.ops.cuda_programs import band_program
+from sg3flow.ops.cuda_tiles import FAMILIES
 
 MODES = ("no flags", "writes flags", "reads flags")
 H100_CLOCKS, H100_BANDWIDTH = (
@@ -149,13 +154,17 @@ def disassemble(cubin: Path | None) -> str:
         sys.exit("error: no cuobjdump is on PATH; it is part of the CUDA toolkit")
     with tempfile.TemporaryDirectory() as folder:
         if cubin is None:
-            cubin = Path(folder) / "kernels.cubin"
-            source = CUDA_FOLDER / "filtered_lrelu_float16.cu"
-            options = nvcc_options(["-gencode=arch=compute_90,code=sm_90"])
-            nvcc = [str(find_nvcc(None)[0]), *options, "-cubin"]
-            subprocess.run([*nvcc, str(source), "-o", str(cubin)], check=True)
-        command = ["cuobjdump", "-sass", str(cubin)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            nvrtc = find_nvrtc()
+            for family in FAMILIES:
+                made = compiled(band_program(family, torch.float16), "sm_90", nvrtc)
+                (Path(folder) / f"{family}.cubin").write_bytes(made.code)
+        cubins = sorted(Path(folder).glob("*.cubin")) if cubin is None else [cubin]
+        return "".join(map(_sass, cubins))
+
+
+def _sass(cubin: Path) -> str:
+    command = ["cuobjdump", "-sass", str(cubin)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def kernels(sass: str) -> dict[tuple[tuple[int, ...], int], Code]:

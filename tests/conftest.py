@@ -9,6 +9,8 @@ import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -16,6 +18,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from xdist.scheduler import LoadScopeScheduling
 
 from sg3flow.downloads import cache_folder
@@ -34,9 +37,8 @@ os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
 # What the longest files take, in seconds of an idle core: `make test` begins with them, so that no
 # worker is left alone with one at the end.
 _LONGEST = {
-    "tests/docs/test_commands_run.py": 200,
+    "tests/docs/test_commands_run.py": 250,
     "tests/serving": 160,
-    "tests/test_pipeline.py": 120,
     "tests/training/test_processes.py": 100,
     "tests/training/test_resume.py": 90,
     "tests/reproduction": 80,
@@ -45,16 +47,19 @@ _LONGEST = {
     "tests/training/test_run.py": 60,
     "tests/stages/test_render_register_stages.py": 50,
     "tests/kernels/test_build.py": 50,
-    "tests/cuda/test_compile.py": 50,
 }
 # Their files share what takes long to start, so one worker gets them all.
-_SHARING = ("tests/reproduction", "tests/serving")
+_SHARING = {
+    "tests/reproduction/": "tests/reproduction",
+    "tests/serving/": "tests/serving",
+    "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
+}
 
 
 def _scope_of(nodeid: str) -> str:
-    """What goes to one worker as a whole: a file, or a folder of those that share."""
+    """What goes to one worker as a whole: a file, or the files that share."""
     path = nodeid.partition("::")[0]
-    return next((folder for folder in _SHARING if path.startswith(f"{folder}/")), path)
+    return next((scope for start, scope in _SHARING.items() if path.startswith(start)), path)
 
 
 class _LongestFirst(LoadScopeScheduling):
@@ -173,6 +178,102 @@ def empty_database(tmp_path_factory) -> Path:
             subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
             new.rename(path)
     return path
+
+
+# The starter recipe, made small.
+_TINY_PARAMS = {
+    "fetch": {"images": 40, "resolution": 32},
+    "pack": {"resolution": "16x16"},
+    "validate": {"min_images": 30, "min_class_images": 10},
+    "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "workers": 0}
+    | {"grid": "2x2"},
+    "evaluate": {"metrics": ["fd_random20_full", "eqt4_int"], "best_by": "fd_random20_full"}
+    | {"batch": 10},
+    "render": {"seeds": "0-2", "video_seeds": "0-1", "video_frames": 4},
+}
+
+
+@dataclass(frozen=True)
+class FinishedPipeline:
+    """A copy of this project in a repository of its own, after `dvc repro` with tiny settings.
+
+    Attributes:
+        output: what `dvc repro` printed.
+        environment: the environment variables of a new user in an activated environment.
+    """
+
+    folder: Path
+    output: str
+    environment: Mapping[str, str]
+
+    def copy(self, parent: Path) -> tuple[Path, dict[str, str]]:
+        """The same pipeline in another folder, whose path has a space, and its variables."""
+        folder = parent / "a clone"
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return folder, {**self.environment, "PYTHONPATH": str(folder / "src")}
+
+
+@pytest.fixture(scope="session")
+def finished_pipeline(tmp_path_factory) -> FinishedPipeline:
+    """Runs the pipeline once for all tests that begin with a finished one."""
+    root = Path(__file__).parents[1]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git repository: which files belong to the project is not known")
+    folder = tmp_path_factory.mktemp("finished") / "a clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # deleted here, but still in the index
+            shutil.copy(root / name, folder / name)
+    _make_tiny(folder / "params.yaml")
+    shutil.copy(folder / "params.yaml", folder / "recipes" / "starter.yaml")
+    environment = _new_user(tmp_path_factory.mktemp("home"))
+    environment["PYTHONPATH"] = str(folder / "src")
+    text = "git init -q -b main && git add -A && git commit -q -m project\n"
+    text += "dvc repro\ngit add -A && git commit -q -m results\n"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return FinishedPipeline(folder, done.stdout, environment)
+
+
+def _make_tiny(path: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(path.read_text())
+    for section, settings in _TINY_PARAMS.items():
+        params[section].update(settings)
+    with path.open("w") as stream:
+        yaml.dump(params, stream)
+
+
+def _new_user(home: Path) -> dict[str, str]:
+    # Byte code is written into the copy, as on a user's machine: it must not make stages run again.
+    dropped = ("MLFLOW_", "SG3FLOW_", "DVC_", "GIT_", "PYTHONDONTWRITEBYTECODE")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    return inherited | {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SG3FLOW_KERNELS": os.environ["SG3FLOW_KERNELS"],
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "GIT_AUTHOR_NAME": "a reader",
+        "GIT_AUTHOR_EMAIL": "reader@example.org",
+        "GIT_COMMITTER_NAME": "a reader",
+        "GIT_COMMITTER_EMAIL": "reader@example.org",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 _TREE = (".dvc/config", ".dvcignore", ".gitignore", "MLproject", "python_env.yaml",

@@ -67,6 +67,15 @@ def test_helper_processes_start_without_what_only_others_need(module):
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+@pytest.mark.parametrize(
+    "module", ["reports.validation_page", "compare.comparison", "serving.gateway"]
+)
+def test_what_renders_nothing_loads_no_torch(module):
+    program = f"import sys, sg3flow.{module}\nprint('torch' in sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 @pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
 def test_help_loads_nothing_heavy(name):
     target = str(ROOT / "stages" / f"{name}.py")

@@ -303,3 +303,18 @@ def test_half_precision_networks_are_stored_in_float32(networks, tmp_path):
     content = read_snapshot(tmp_path / "a.pkl")
     tensors = [t for key in ("G", "D") for t in content[key]["state_dict"].values()]
     assert {t.dtype for t in tensors} == {torch.float32}
+
+
+def test_reading_a_snapshot_does_not_import_the_compiler_of_torch(tmp_path, networks):
+    # Building a network on the meta device would: two seconds for each command that reads one.
+    for cfg in ("stylegan3-t", "stylegan3-r", "stylegan2"):
+        save(tmp_path / f"{cfg}.pkl", *networks(cfg, c_dim=2))
+    program = (
+        "import sys\n"
+        "from sg3flow.checkpoints import load_networks\n"
+        "for path in sys.argv[1:]: load_networks(path)\n"
+        "print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))\n"
+    )
+    paths = map(str, tmp_path.glob("*.pkl"))
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sg3flow.kernels.build_plan import CUDA_FOLDER
+from sg3flow.kernels.cuda_compile import SOURCES
 
 pytestmark = pytest.mark.medium
 
@@ -67,7 +67,7 @@ def sanitizer(address_sanitizer) -> str:
 
 def test_nothing_beside_the_tensors_is_touched(sanitizer, compiled, tmp_path):
     library = tmp_path / "checked.so"
-    flags = ["-std=c++17", "-O1", "-fsanitize=address", "-shared", "-fPIC", f"-I{CUDA_FOLDER}"]
+    flags = ["-std=c++17", "-O1", "-fsanitize=address", "-shared", "-fPIC", f"-I{SOURCES}"]
     said = compiled(["g++", *flags, str(HERE / "host_build.cpp")], library)
     assert not said, said
     done = subprocess.run(

@@ -1,56 +1,24 @@
-"""The compiled CUDA kernels on a GPU against plain PyTorch, through the public ops.
-
-If SG3FLOW_TEST_BINDING names a library of `test_binding.py`, its host build of binding and kernels
-is tested instead, on CPU tensors.
-"""
-
-import importlib
-import os
-import shutil
+"""The compiled CUDA kernels on a GPU against plain PyTorch, through the public ops."""
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sg3flow.errors import ConfigError
 from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
 
 pytestmark = pytest.mark.gpu
 
 HALVES = [torch.float16, torch.bfloat16]
-BINDING = os.environ.get("SG3FLOW_TEST_BINDING")
-GPU = torch.device("cpu") if BINDING else torch.device("cuda", 0)
+GPU = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch):
     """A GPU with kernels; every test uses them unless it takes `plain`."""
-    if BINDING:
-        return use_binding(monkeypatch, BINDING)
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     monkeypatch.setenv("SG3FLOW_OPS", "cuda")
-    try:
-        backend_name(GPU)
-    except ConfigError as error:
-        if shutil.which("nvcc") is None:
-            pytest.skip(f"no nvcc to build the kernels: {error}")
-        raise
-
-
-def use_binding(monkeypatch, path):
-    """Makes the public ops use the library's kernels on the CPU as on a GPU."""
-    from sg3flow.ops import op_registration  # noqa: F401 - declares the ops
-
-    torch.ops.load_library(path)
-    monkeypatch.setenv("SG3FLOW_OPS", "cuda")
-
-    def serves(x):
-        return os.environ["SG3FLOW_OPS"] == "cuda" and x.dtype != torch.float64
-
-    for name in ("filtered_lrelu", "upfirdn2d", "bias_act"):
-        module = importlib.import_module(f"sg3flow.ops.{name}")
-        monkeypatch.setattr(module, "has_kernels", serves)
+    backend_name(GPU)
 
 
 @pytest.fixture
@@ -277,6 +245,7 @@ def test_streams(layer):
 
 
 def test_captured_in_a_graph(layer):
+    """After a first use: kernels are not loaded during a capture."""
     x, fu, fd, b, options = layer("t", (52, 52), torch.float16, GPU, (2, 8))
     expected = filtered_lrelu(x, fu, fd, b, **options)
     graph, held = torch.cuda.CUDAGraph(), torch.zeros_like(x)

@@ -1,78 +1,115 @@
-import stat
+"""What Python assumes of the kernels' sources: layouts, sizes of tiles, their division, kernels."""
+
+import ctypes
+import itertools
+import re
+import shutil
 
 import pytest
+import torch
 
-from sg3flow.errors import ConfigError
-from sg3flow.kernels import build_plan
-
-
-def test_files_are_there_and_kernels_know_no_torch():
-    files = [path for path in build_plan.kernel_files("cuda") if path.suffix != ".py"]
-    names = {path.name for path in files}
-    assert {"binding.cpp", "launch.h", "filtered_lrelu.cu"} <= names
-    for path in files:
-        if path != build_plan.binding_file():
-            includes = [line for line in path.read_text().splitlines() if "#include" in line]
-            assert not [line for line in includes if "torch" in line or "ATen" in line], path.name
-
-
-def test_architectures_by_toolkit():
-    assert (12, 0) not in build_plan.known_architectures((12, 6))
-    options = build_plan.architecture_options((13, 0))
-    assert "-gencode=arch=compute_75,code=sm_75" in options
-    assert options[-1] == "-gencode=arch=compute_120,code=compute_120"
-
-
-@pytest.mark.parametrize(
-    ("capability", "toolkit", "option"),
-    [
-        ((9, 0), (13, 0), "-gencode=arch=compute_90,code=sm_90"),
-        ((8, 7), (13, 0), "-gencode=arch=compute_86,code=sm_86"),
-        ((10, 3), (13, 0), "-gencode=arch=compute_100,code=sm_100"),
-        ((12, 1), (12, 6), "-gencode=arch=compute_90,code=compute_90"),
-        ((13, 0), (13, 0), "-gencode=arch=compute_120,code=compute_120"),
-    ],
+from sg3flow.kernels.cuda_compile import SOURCES
+from sg3flow.ops import cuda_programs
+from sg3flow.ops.cuda_structs import C_NAMES, layout_assertions
+from sg3flow.ops.cuda_tiles import (
+    KINDS,
+    band_assertions,
+    band_plan,
+    filter_family,
+    plain_shape,
+    planes_of_block,
+    shape_assertions,
 )
-def test_the_code_for_a_gpu(capability, toolkit, option):
-    assert build_plan.architecture_options(toolkit, [capability]) == [option]
 
 
-def test_two_alike_gpus_need_one_compilation():
-    assert len(build_plan.architecture_options((13, 0), [(9, 0), (9, 0)])) == 1
+def test_kernels_know_no_torch_and_no_launches():
+    for path in sorted(SOURCES.iterdir()):
+        text = path.read_text()
+        assert not re.search(r"#include <(torch|ATen|c10)|<<<", text), path.name
 
 
-def test_a_gpu_too_old_is_an_error():
-    with pytest.raises(ConfigError, match=r"7\.0.*SG3FLOW_OPS=torch"):
-        build_plan.architecture_options((13, 0), [(7, 0)])
+def test_every_kernel_of_the_sources_is_in_a_program_and_the_other_way_round():
+    written = {
+        name
+        for path in SOURCES.glob("*.cu")
+        for name in re.findall(r"__global__.*\n\s+(\w+)\(", path.read_text())
+    }
+    programs = cuda_programs.all_programs()
+    wanted = [kernel for program in programs for kernel in program.kernels]
+    assert {re.match(r"sg3::(\w+)<", kernel)[1] for kernel in wanted} == written
+    assert len(wanted) == len(set(wanted)) == 102
+    assert len({program.name for program in programs}) == len(programs)
+    assert {program.source for program in programs} == {path.name for path in SOURCES.glob("*.cu")}
+    older = cuda_programs.all_programs(has_tensor_cores=False)
+    assert not any("band" in program.name for program in older) and len(older) == len(programs) - 4
 
 
-@pytest.fixture
-def fake_nvcc(tmp_path):
-    def write(text):
-        nvcc = tmp_path / "nvcc"
-        nvcc.write_text(f"#!/bin/sh\n{text}\n")
-        nvcc.chmod(nvcc.stat().st_mode | stat.S_IXUSR)
-        return nvcc
-
-    return write
-
-
-def test_the_toolkit_tells_its_version(fake_nvcc, tmp_path):
-    nvcc = fake_nvcc("echo 'Cuda compilation tools, release 12.6, V12.6.20'")
-    assert build_plan.toolkit_version(nvcc) == (12, 6)
-    nvcc = fake_nvcc(f"echo '#$ TOP={tmp_path}/bin/..' >&2")
-    assert build_plan.toolkit_folder(nvcc) == (tmp_path / "bin/..").resolve()
+PLAN = """
+extern "C" void plan{index}(int width, int height, int* out) {{
+    Sg3FilteredLrelu op = {{}};
+    op.out_w = width, op.out_h = height;
+    const auto plan = sg3::band_plan<sg3::BandShape<{arguments}>>(op);
+    out[0] = plan.cols, out[1] = plan.rows, out[2] = plan.blocks, out[3] = plan.warps;
+}}
+"""
 
 
-@pytest.mark.parametrize(
-    ("script", "part"),
-    [("echo 'release 11.8,'", r"11\.8.*12\.6 or newer"), ("echo broken", "names no CUDA release")],
-)
-def test_a_toolkit_that_does_not_work_is_an_error(fake_nvcc, script, part):
-    with pytest.raises(ConfigError, match=part):
-        build_plan.toolkit_version(fake_nvcc(script))
+@pytest.fixture(scope="session")
+def plans(tmp_path_factory, compiled) -> ctypes.CDLL:
+    """The sources' own division into tiles; it compiles only if all assertions hold."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (g++ or c++)")
+    folder = tmp_path_factory.mktemp("plans")
+    text = '#include "tile_kinds.h"\n' + layout_assertions()
+    for index, kind in enumerate(KINDS):
+        text += shape_assertions(kind) + band_assertions(kind)
+        text += PLAN.format(index=index, arguments=kind.arguments())
+    source = folder / "plans.cpp"
+    source.write_text(text)
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCES}"]
+    said = compiled([compiler, *flags, str(source)], folder / "plans.so")
+    assert not said, said
+    return ctypes.CDLL(str(folder / "plans.so"))
 
 
-def test_no_nvcc_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="does not run"):
-        build_plan.toolkit_version(tmp_path / "nvcc")
+@pytest.mark.medium
+def test_planes_are_divided_as_the_sources_do(plans):
+    sizes = (1, 2, 15, 36, 52, 63, 84, 148, 276, 532, 1044)
+    for index, kind in enumerate(KINDS):
+        for width, height in itertools.product(sizes, sizes):
+            out = (ctypes.c_int * 4)()
+            plans[f"plan{index}"](width, height, out)
+            plan = band_plan(kind, width, height)
+            found = [plan.cols, plan.rows, plan.blocks, plan.warps]
+            assert found == list(out), (kind, width, height)
+
+
+def test_the_assertions_name_every_field():
+    text = layout_assertions()
+    for struct, name in C_NAMES.items():
+        for field, *_ in struct._fields_:
+            assert f"sizeof({name}::{field})" in text and f"({name}, {field})" in text
+
+
+def test_families_of_filters():
+    separable, radial = (12,), (12, 12)
+    assert filter_family((2, 2), separable, (2, 2), separable) == "separable"
+    assert filter_family((4, 4), (24,), (2, 2), radial) == "radial"
+    # those that only a gradient has, and others
+    assert filter_family((2, 2), separable, (4, 4), (24,)) == "generic"
+    assert filter_family((2, 2), separable, (2, 1), separable) == "generic"
+    assert filter_family((1, 1), None, (1, 1), None) == "generic"
+
+
+def test_blocks_share_weights_where_enough_blocks_are_left():
+    assert [planes_of_block(planes, 9) for planes in (1, 512, 1000, 2000, 99999)] == [1, 1, 2, 4, 8]
+    assert plain_shape(KINDS[2])[:2] == (16, 12) and plain_shape(KINDS[0])[:2] == (32, 32)
+
+
+def test_a_thread_of_bias_act_takes_16_bytes():
+    kernels = cuda_programs.bias_act_program(torch.float16).kernels
+    assert "sg3::bias_act_kernel<__half, 8, uint32_t>" in kernels
+    assert "sg3::bias_act_kernel<double, 2, int64_t>" in (
+        cuda_programs.bias_act_program(torch.float64).kernels
+    )

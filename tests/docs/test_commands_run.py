@@ -2,88 +2,25 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.medium
 
-ROOT = Path(__file__).parents[2]
 LONGEST_SEC = 900
-# The starter recipe, made small: the commands of the pages work; sizes and numbers differ.
-TINY = {
-    "fetch": {"images": 40, "resolution": 32},
-    "pack": {"resolution": "16x16"},
-    "validate": {"min_images": 30, "min_class_images": 10},
-    "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "workers": 0}
-    | {"grid": "2x2"},
-    "evaluate": {"metrics": ["fd_random20_full"], "best_by": "fd_random20_full", "batch": 10},
-    "render": {"seeds": "0-2", "video_seeds": "0-1", "video_frames": 4},
-}
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """The environment variables of a new user in an activated environment."""
-    dropped = ("MLFLOW_", "SG3FLOW_", "DVC_", "GIT_")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    home = tmp_path_factory.mktemp("home")
-    return inherited | {
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "SG3FLOW_KERNELS": os.environ["SG3FLOW_KERNELS"],
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-        "DVC_NO_ANALYTICS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "GIT_AUTHOR_NAME": "a reader",
-        "GIT_AUTHOR_EMAIL": "reader@example.org",
-        "GIT_COMMITTER_NAME": "a reader",
-        "GIT_COMMITTER_EMAIL": "reader@example.org",
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory, environment) -> Path:
-    """A copy of this project in a separate repository, after `dvc repro`."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if listed.returncode:
-        pytest.skip("not a git repository: which files belong to the project is not known")
-    folder = tmp_path_factory.mktemp("documented") / "sg3flow"
-    for name in filter(None, listed.stdout.split("\0")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # deleted here, but still in the index
-            shutil.copy(ROOT / name, folder / name)
-    environment["PYTHONPATH"] = str(folder / "src")
-    _make_tiny(folder / "params.yaml")
-    (folder / "recipes" / "starter.yaml").write_bytes((folder / "params.yaml").read_bytes())
-    _run("git init -q -b main && git add -A && git commit -q -m project", folder, environment)
-    _run("dvc repro && git add -A && git commit -q -m results", folder, environment)
-    return folder
-
-
-def _make_tiny(path: Path) -> None:
-    yaml = YAML()
-    params = yaml.load(path.read_text())
-    for section, settings in TINY.items():
-        params[section].update(settings)
-    with path.open("w") as stream:
-        yaml.dump(params, stream)
+def documented(finished_pipeline, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A clone of the project after `dvc repro`, and the environment variables of its user."""
+    return finished_pipeline.copy(tmp_path_factory.mktemp("documented"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +29,8 @@ def experiments() -> set[str]:
     return set()
 
 
-def test_every_command_works(page, blocks, clone, environment, experiments):
+def test_every_command_works(page, blocks, documented, experiments):
+    clone, environment = documented
     from_port = _free_ports()
     with ExitStack() as servers:
         for block in blocks:

@@ -19,7 +19,8 @@ from sg3flow.rendering.conditions import (
     parse_label,
 )
 from sg3flow.rendering.grid import resized, sample_sheet, seed_sheet
-from sg3flow.rendering.images import RenderOptions, render_image
+from sg3flow.rendering.images import render_image
+from sg3flow.rendering.seeds import RenderOptions
 
 _VECTORS = [[0.5, -1.0], [0.25, 2.0], [3.0, 4.0]]
 _RECORD = {"label_dim": 2, "label_kind": "vectors", "sample_labels": _VECTORS}

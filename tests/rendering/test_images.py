@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from sg3flow.errors import CheckpointError, ConfigError
-from sg3flow.rendering.images import RenderOptions, png_bytes, render_image
+from sg3flow.rendering.images import png_bytes, render_image
+from sg3flow.rendering.seeds import RenderOptions
 
 
 def test_a_seed_gives_the_picture_of_the_plain_formula(generator):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
-from sg3flow.rendering.images import MAX_SEED, parse_seeds, seed_latent
+from sg3flow.rendering.seeds import MAX_SEED, parse_seeds, seed_latent
 
 
 def test_ranges_and_single_seeds_keep_their_order():

@@ -10,7 +10,8 @@ import pytest
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.rendering import video
 from sg3flow.rendering.grid import enlarged
-from sg3flow.rendering.images import RenderOptions, render_image
+from sg3flow.rendering.images import render_image
+from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import closed_curve, keyframe_seeds, write_interpolation
 
 

@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sg3flow.cli.commands import app
-from sg3flow.rendering.images import RenderOptions, png_bytes, render_image
+from sg3flow.rendering.images import png_bytes, render_image
+from sg3flow.rendering.seeds import RenderOptions
 
 pytestmark = pytest.mark.medium
 

@@ -16,7 +16,8 @@ from sg3flow.checkpoints.loading import load_packaged, package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator
 from sg3flow.rendering.grid import resized
-from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
+from sg3flow.rendering.images import png_bytes, render_image, seed_ws
+from sg3flow.rendering.seeds import RenderOptions, seed_latent
 from sg3flow.serving.pyfunc_model import Predictor, _twin, example
 from sg3flow.serving.request_schema import Limits, Request
 

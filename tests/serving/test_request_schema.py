@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
-from sg3flow.rendering.images import RenderOptions
+from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.serving.request_schema import COLUMNS, Limits, Request, Shapes
 from sg3flow.serving.request_schema import read_requests as read
 

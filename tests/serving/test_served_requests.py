@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image as PillowImage
 
-from sg3flow.rendering.images import RenderOptions, png_bytes, render_image, seed_latent, seed_ws
+from sg3flow.rendering.images import png_bytes, render_image, seed_ws
+from sg3flow.rendering.seeds import RenderOptions, seed_latent
 
 pytestmark = pytest.mark.medium
 

@@ -18,7 +18,8 @@ from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.rendering.grid import seed_sheet
-from sg3flow.rendering.images import RenderOptions, render_image
+from sg3flow.rendering.images import render_image
+from sg3flow.rendering.seeds import RenderOptions
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
 pytestmark = [

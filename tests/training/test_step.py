@@ -104,17 +104,17 @@ def test_lazy_adam_corrects_rate_and_betas_for_the_updates_of_the_regularizer():
     """(Karras et al. 2020, appendix B): c = k / (k + 1), lr c, beta^c."""
     module = torch.nn.Linear(2, 2)
     for interval, c in ((16, 16 / 17), (4, 4 / 5), (None, 1.0)):
-        (group,) = lazy_adam(module, 0.002, interval).param_groups
-        assert group["lr"] == pytest.approx(0.002 * c)
-        assert group["betas"] == pytest.approx((0.0, 0.99**c))
-        assert group["eps"] == 1e-8
+        adam = lazy_adam(module, 0.002, interval)
+        assert adam.lr == pytest.approx(0.002 * c)
+        assert adam.betas == pytest.approx((0.0, 0.99**c))
+        assert adam.eps == 1e-8
 
 
 def test_presets_have_their_optimizers_and_schedules():
     rates = {}
     for cfg in ("stylegan3-t", "stylegan3-r", "stylegan2"):
         _, parts = make_parts(cfg, dlr=0.001)
-        rates[cfg] = [parts.optimizers[name].param_groups[0]["lr"] for name in "GD"]
+        rates[cfg] = [parts.optimizers[name].lr for name in "GD"]
         assert (parts.ema_half_life_nimg, parts.ema_rampup) == (BATCH * 10e3 / 32, 0.05)
         assert (parts.ada_nimg, parts.ada_target, parts.augment_pipe) == (500e3, None, None)
     d_rate = pytest.approx(0.001 * 16 / 17)
@@ -256,7 +256,7 @@ def test_the_forms_of_adam_agree_but_for_rounding():
     weights = {}
     for form in ("fused", "foreach", "plain"):
         _, parts = make_parts(optimizer=form)
-        options = parts.optimizers["G"].param_groups[0]
+        (options,) = parts.optimizers["G"].state_dict()["param_groups"]
         assert (options["fused"], options["foreach"]) == (form == "fused", form == "foreach")
         seed_step(0, 0)
         run_step(parts, real, lambda phase: (draw(phase)[0].float(), real.c), 0, BATCH)

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sg3flow.checkpoints.restricted_unpickler import describe, is_int64
 from sg3flow.errors import CheckpointError, Sg3flowError, listed, nearest
@@ -59,6 +61,11 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
     Raises:
         CheckpointError: the message says what is missing, unexpected or of another shape.
     """
+    return _checked(entry, where)[0]
+
+
+def _checked(entry: Any, where: str) -> tuple[dict[str, Any], nn.Module]:
+    """The entry, and its network without storage."""
     if not isinstance(entry, Mapping) or set(entry) != {"class_name", "init_kwargs", "state_dict"}:
         raise CheckpointError(f"{where} must hold class_name, init_kwargs and state_dict")
     checked = {
@@ -66,8 +73,9 @@ def checked_entry(entry: Any, where: str) -> dict[str, Any]:
         "init_kwargs": primitive_dict(entry["init_kwargs"], f"{where}: init_kwargs"),
     }
     state = _checked_tensors(entry["state_dict"], where)
-    _check_shapes(_meta_network(checked, where), state, where)
-    return {**checked, "state_dict": state}
+    network = _meta_network(checked, where)
+    _check_shapes(network, state, where)
+    return {**checked, "state_dict": state}, network
 
 
 def check_role(name: str, class_name: str, where: str) -> None:
@@ -95,8 +103,7 @@ def build_network(entry: Mapping[str, Any], where: str = "network") -> nn.Module
     Raises:
         CheckpointError: an unknown class, refused arguments, or tensors that do not fit.
     """
-    entry = checked_entry(entry, where)
-    network = _meta_network(entry, where)
+    entry, network = _checked(entry, where)
     network.load_state_dict(entry["state_dict"], assign=True)
     return network.eval()
 
@@ -210,6 +217,35 @@ def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+_ELEMENTWISE = ("mul", "div", "sub", "square", "sqrt", "exp", "pow")
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """What the constructors compute on initial weights, as shapes; the device is meta.
+
+    Torch's own functions for that device are Python code, whose first call imports torch._dynamo:
+    that takes longer than importing torch.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        match getattr(func, "__name__", ""):
+            case "randn" | "rand":
+                return torch.empty(*args, **kwargs)
+            case "eye" if len(args) == 1:
+                return torch.empty(args[0], args[0], **kwargs)
+            case "sum" if kwargs.get("keepdim") and isinstance(kwargs["dim"], int):
+                shape = list(args[0].shape)
+                shape[kwargs["dim"]] = 1
+                return torch.empty(shape)
+            case name if name in _ELEMENTWISE:
+                shapes = [arg.shape for arg in args if isinstance(arg, torch.Tensor)]
+                return torch.empty(np.broadcast_shapes(*shapes))
+        return func(*args, **kwargs)
+
+
 def _meta_network(entry: Mapping[str, Any], where: str) -> nn.Module:
     """The module without storage: all parameters and buffers are on the meta device."""
     network_type, kwargs = CLASSES[entry["class_name"]], entry["init_kwargs"]
@@ -219,7 +255,7 @@ def _meta_network(entry: Mapping[str, Any], where: str) -> nn.Module:
         if network_type is StyleGAN3Generator:
             _check_filters(kwargs)
         inspect.signature(network_type).bind(**kwargs)
-        with torch.device("meta"):
+        with torch.device("meta"), _ShapesOnly():
             return network_type(**kwargs)
     # A hostile argument can cause any of these errors in the constructor.
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:

@@ -16,8 +16,11 @@ from sg3flow.data.packed_form import label_vectors
 from sg3flow.device import unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
-from sg3flow.kernels.build_plan import find_nvcc
-from sg3flow.ops.backend import backend_name, largest_error, load_kernels
+from sg3flow.kernels.cuda_compile import remove_compiled
+from sg3flow.kernels.folder import kernels_folder
+from sg3flow.ops.backend import CPU_PARTS, backend_name, load_cuda_kernels, load_kernels
+from sg3flow.ops.cuda_registration import cuda_compiler
+from sg3flow.ops.self_check import CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
@@ -206,28 +209,52 @@ def examine(rebuild: bool = False) -> Iterator[str]:
 
 def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     if rebuild:
-        make_build(name, clean=True)
+        _rebuild(name)
     setting = OPS.text()
     try:
         if setting not in ("auto", name):
             backend_name(name)  # an unknown setting is an error
             yield f"{name}: pure PyTorch, because SG3FLOW_OPS={setting}"
             return
-        library = load_kernels(name)
+        lines = _examine_cpu() if name == "cpu" else _examine_gpus()
     except ConfigError as error:
         outcome = "pure PyTorch" if setting == "auto" else "every op fails"
         yield f"{name}: {outcome}, because {error}"
         return
-    yield f"{name}: compiled kernels{_details(name, library)}"
-    yield f"  {library}"
-    size = largest_error(name, torch.float32)
-    yield f"  largest difference from pure PyTorch: {size:.0e}, rounding"
+    yield from lines
 
 
-def _details(name: str, library: Path) -> str:
+def _rebuild(name: str) -> None:
+    if name == "cpu":
+        make_build(clean=True)
+    else:
+        remove_compiled()
+
+
+def _examine_cpu() -> list[str]:
+    library = load_kernels("cpu")
     record = json.loads((library.parent / RECORD).read_text(encoding="utf-8"))
-    isa = f" for {torch.ops.sg3flow.cpu_instruction_set()}" if name == "cpu" else ""
-    return f"{isa}, built in {record['seconds']:.0f} s by {', '.join(record['compilers'])}"
+    size = max(largest_error("cpu", part, torch.float32) for part in CPU_PARTS)
+    return [
+        f"cpu: compiled kernels for {torch.ops.sg3flow.cpu_instruction_set()}, "
+        f"built in {record['seconds']:.0f} s by {', '.join(record['compilers'])}",
+        f"  {library}",
+        f"  largest difference from pure PyTorch: {size:.0e}, rounding",
+    ]
+
+
+def _examine_gpus() -> list[str]:
+    """Compile and check all kernels on every GPU that is visible."""
+    lines = [f"cuda: compiled kernels by {load_cuda_kernels()}", f"  {kernels_folder()}"]
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        lines.append(f"  {torch.cuda.get_device_name(index)}, largest difference from float64:")
+        for dtype in TOLERANCES:
+            for part in CUDA_PARTS:
+                check_part(device, part, dtype)
+            sizes = ", ".join(f"{largest_error(device, p, dtype):.0e} ({p})" for p in CUDA_PARTS)
+            lines.append(f"    {str(dtype).removeprefix('torch.')}: {sizes}")
+    return lines
 
 
 def _cuda_of_torch() -> str:
@@ -235,9 +262,9 @@ def _cuda_of_torch() -> str:
 
 
 def _toolkit() -> str:
-    """Whether kernels for a GPU could be built here, and by which CUDA."""
+    """Whether kernels for a GPU could be compiled here, and by what."""
     try:
-        nvcc, (major, minor) = find_nvcc(torch.version.cuda)
+        named = cuda_compiler()
     except ConfigError as error:
         return f"on a GPU the ops would run in pure PyTorch, because {error}"
-    return f"kernels for a GPU could be built: {nvcc} is CUDA {major}.{minor}"
+    return f"kernels for a GPU could be compiled: {named}"

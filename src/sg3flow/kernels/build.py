@@ -1,4 +1,4 @@
-"""Build each library of kernels once for all processes, or fail early with the reason.
+"""Build the library of CPU kernels once for all processes, or fail early with the reason.
 
 A build is a folder of the cache; its name is a digest of everything that it depends on: sources,
 commands, torch, compilers. The folder is written under a temporary name and renamed when complete,
@@ -20,37 +20,34 @@ from pathlib import Path
 
 import torch
 
-from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_folder, sha256_file, write_json
 from sg3flow.kernels.build_plan import BuildPlan, kernel_files, make_build_plan
+from sg3flow.kernels.folder import kernels_folder
 from sg3flow.kernels.watchdog import Heartbeat, limit_sec, locked, run_watched
 from sg3flow.progress import progress
-from sg3flow.settings import KERNELS
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"
 _FAILURE_HOLDS_SEC = 3600
-_SELF_CHECK_SHARE = 0.1  # of the time limit of a build
-_SELF_CHECK = "import sys; from sg3flow.ops.backend import self_check; self_check(*sys.argv[1:])"
 
 
-def find_build(name: str) -> Path | None:
-    """The library of a complete build of ``cpu`` or ``cuda`` for these sources and this torch.
+def find_build() -> Path | None:
+    """The library of a complete build for these sources and this torch.
 
     It runs no compiler: a machine without one can use a build that another machine has cached.
     """
     folder = kernels_folder()
     with suppress(OSError):
-        builds = sorted(folder.glob(f"{_stem(name)}-*"), key=lambda p: p.stat().st_mtime)
+        builds = sorted(folder.glob(f"{_stem()}-*"), key=lambda p: p.stat().st_mtime)
         for build in reversed(builds):
             if is_complete(build):
                 return build / LIBRARY
     return None
 
 
-def make_build(name: str, *, clean: bool = False) -> Path:
-    """The library of ``cpu`` or ``cuda``, built now unless a complete build exists.
+def make_build(*, clean: bool = False) -> Path:
+    """The library, built now unless a complete build exists.
 
     Args:
         clean: build even if one exists, and even if the last build failed.
@@ -58,10 +55,10 @@ def make_build(name: str, *, clean: bool = False) -> Path:
     Raises:
         ConfigError: it cannot be built; the message gives the reason and the next step.
     """
-    plan = make_build_plan(name)
-    build = kernels_folder() / f"{_stem(name)}-{_digest(plan.compilers, _commands(plan))}"
+    plan = make_build_plan()
+    build = kernels_folder() / f"{_stem()}-{_digest(plan.compilers, _commands(plan))}"
     try:
-        with locked(_work_folder(name).with_suffix(".lock")) as heartbeat:
+        with locked(_work_folder().with_suffix(".lock")) as heartbeat:
             if clean or not is_complete(build):
                 _check_last_failure(build, clean)
                 _make(plan, build, clean, heartbeat)
@@ -73,11 +70,6 @@ def make_build(name: str, *, clean: bool = False) -> Path:
     return build / LIBRARY
 
 
-def kernels_folder() -> Path:
-    """Where builds are kept: ``SG3FLOW_KERNELS``, or ``kernels`` in the cache folder."""
-    return KERNELS.path() or cache_folder() / "kernels"
-
-
 def is_complete(build: Path) -> bool:
     """Whether a build folder contains the library with the recorded checksum."""
     try:
@@ -87,19 +79,10 @@ def is_complete(build: Path) -> bool:
         return False
 
 
-def _stem(name: str) -> str:
+def _stem() -> str:
     """The common start of the names of all builds of these sources, torch and kind of machine."""
-    contents = [f"{path.name}\n{sha256_file(path)}" for path in kernel_files(name)]
-    return f"{name}-{_digest([torch.__version__], _machine(name), contents)}"
-
-
-def _machine(name: str) -> list[str]:
-    """The kind of machine: its processor and, for ``cuda``, the capabilities of its GPUs."""
-    kinds = [platform.machine()]
-    if name == "cuda":
-        count = torch.cuda.device_count()
-        kinds += sorted({str(torch.cuda.get_device_capability(i)) for i in range(count)})
-    return kinds
+    contents = [f"{path.name}\n{sha256_file(path)}" for path in kernel_files()]
+    return f"cpu-{_digest([torch.__version__], [platform.machine()], contents)}"
 
 
 def _digest(*parts: Sequence[str]) -> str:
@@ -128,17 +111,16 @@ def _failure_note(build: Path) -> Path:
 
 def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> None:
     print(
-        f"building {plan.name.upper()} kernels (once, about {plan.expected_sec} s)",
+        f"building CPU kernels (once, about {plan.expected_sec} s)",
         file=sys.stderr,
     )
     start = time.monotonic()
-    work = _work_folder(plan.name)
+    work = _work_folder()
     if clean:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(exist_ok=True)
     try:
         library = compile_plan(plan, work, heartbeat)
-        _self_check_apart(plan.name, library, heartbeat)
         with atomic_folder(build) as folder:
             shutil.copy(library, folder / LIBRARY)
             record = {
@@ -156,26 +138,9 @@ def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> No
     _failure_note(build).unlink(missing_ok=True)
 
 
-def _work_folder(name: str) -> Path:
+def _work_folder() -> Path:
     """The folder of the object files: one per torch version and kind of machine."""
-    return kernels_folder() / f".{name}-{_digest([torch.__version__], _machine(name))}.work"
-
-
-def _self_check_apart(name: str, library: Path, heartbeat: Heartbeat) -> None:
-    """Check new GPU kernels in a separate process.
-
-    An access out of bounds or an endless loop makes a process useless; here it ends only the check.
-
-    Raises:
-        ConfigError: the kernels do not run, or their results differ from those of plain PyTorch.
-    """
-    if name != "cuda":
-        return
-    command = [sys.executable, "-c", _SELF_CHECK, name, str(library)]
-    code, output = run_watched(command, library.parent, heartbeat, _SELF_CHECK_SHARE * limit_sec())
-    if code != 0:
-        last = (output.strip().splitlines() or ["no message"])[-1]
-        raise ConfigError(f"the {name} kernels failed their self-check (exit {code}): {last[:300]}")
+    return kernels_folder() / f".cpu-{_digest([torch.__version__], [platform.machine()])}.work"
 
 
 _RULE = "rule run\n  command = $line\n"
@@ -198,7 +163,7 @@ def compile_plan(plan: BuildPlan, work: Path, heartbeat: Heartbeat) -> Path:
         text += f"build {output}: run {inputs}\n  line = {_shell_line(command, output)}\n"
     (work / "build.ninja").write_text(text, encoding="utf-8")
     _remove_outdated(work, set(lines))
-    with progress(f"{plan.name.upper()} kernels (files)", len(lines)) as advance:
+    with progress("CPU kernels (files)", len(lines)) as advance:
         shown = 0
 
         def show_progress() -> None:
@@ -230,7 +195,7 @@ def _ninja() -> str:
 def _object_inputs(plan: BuildPlan, name: str) -> str:
     """A digest of an object's inputs: command, source, all headers, torch, compilers."""
     command = plan.objects[name]
-    used = [p for p in plan.files if p.suffix in (".h", ".cuh") or str(p) in command]
+    used = [p for p in plan.files if p.suffix == ".h" or str(p) in command]
     contents = [f"{path.name} {sha256_file(path)}" for path in used]
     return _object_digest(torch.__version__, *plan.compilers, *command, *contents)
 
@@ -258,15 +223,7 @@ def _failure(plan: BuildPlan, output: str) -> str:
     lines = [line for line in output.splitlines() if not line.startswith(("ninja:", "[", "FAILED"))]
     errors = [line for line in lines if "error" in line.lower() and " && mv " not in line]
     shown = errors[0] if errors else (lines[-1] if lines else "no message")
-    by_nvcc = any(word in shown for word in ("nvcc", "ptxas", "cudafe", "nvlink", ".cu"))
-    program = "nvcc" if by_nvcc else Path(plan.link[0]).name
-    return f"{program} failed: {shown.strip()[:300]}; {_advice(by_nvcc)}"
-
-
-def _advice(by_nvcc: bool) -> str:
-    if by_nvcc:
-        return (
-            "set CXX to a C++ compiler that this CUDA toolkit supports, or CUDA_HOME to another "
-            "toolkit"
-        )
-    return "a C++20 compiler is needed: install g++ 11 or newer, or name one in CXX"
+    return (
+        f"{Path(plan.link[0]).name} failed: {shown.strip()[:300]}; a C++20 compiler is needed: "
+        "install g++ 11 or newer, or name one in CXX"
+    )

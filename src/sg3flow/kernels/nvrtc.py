@@ -205,6 +205,8 @@ def _first_error(log: str) -> str:
 
 def _load_builtins(library: Path) -> None:
     """Load ``libnvrtc-builtins`` first: NVRTC does not look for it in its own folder."""
+    if not library.is_absolute():
+        return  # the system's loader finds both
     with suppress(OSError):
         for path in sorted(library.parent.glob("libnvrtc-builtins.so*")):
             ctypes.CDLL(str(path))
@@ -229,13 +231,15 @@ def find_nvrtc(cuda_major: int | None = None) -> Nvrtc:
 @functools.cache
 def _found(named: str, cuda_major: int | None) -> Nvrtc:
     if named:
-        return Nvrtc(str(Path(named).expanduser()))
+        path = Path(named).expanduser()
+        return Nvrtc(str(path.absolute()) if path.exists() else named)
     refused = []
     for file in find_libraries(cuda_major):
         try:
             return Nvrtc(file)
         except ConfigError as error:
-            refused.append(str(error))
+            if Path(file).is_absolute():  # it is there
+                refused.append(str(error))
     problem = refused[0] if refused else "NVRTC, which compiles the CUDA kernels, was not found"
     raise ConfigError(f"{problem}; {_advice(cuda_major or NEWEST_MAJOR)}")
 

@@ -20,7 +20,7 @@ from sg3flow.ops.self_check import TOLERANCES, check_part
 from sg3flow.settings import OPS
 
 _CHOICES = ("auto", "torch", "cpu", "cuda")
-_CPU_PARTS = ("filtered_lrelu-separable", "filtered_lrelu-radial")
+CPU_PARTS = ("filtered_lrelu-separable", "filtered_lrelu-radial")
 _log = logging.getLogger(__name__)
 
 
@@ -112,10 +112,10 @@ def load_kernels(name: str) -> Path:
     from sg3flow.kernels.build import find_build, make_build
     from sg3flow.ops import op_registration, product_registration  # noqa: F401 - declares the ops
 
-    path = find_build(name)
+    path = find_build()
     if path is None:
         refuse_in_workers()
-        path = make_build(name)
+        path = make_build()
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
@@ -133,7 +133,7 @@ def check_kernels(name: str) -> None:
     Raises:
         ConfigError: they do not run, or their results differ.
     """
-    for part in _CPU_PARTS:
+    for part in CPU_PARTS:
         check_part(name, part, torch.float32)
 
 
@@ -148,4 +148,4 @@ def load_cuda_kernels() -> str:
     cuda_registration.register()
     access = cuda_device.access
     check_part(torch.device("cuda", access.current()), "bias_act", torch.float32)
-    return cuda_registration.compiler()
+    return cuda_registration.cuda_compiler()

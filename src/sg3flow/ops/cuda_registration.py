@@ -23,7 +23,7 @@ def register(dispatch_key: str = "CUDA") -> torch.library.Library:
     return library
 
 
-def compiler() -> str:
+def cuda_compiler() -> str:
     """The compiler of the kernels, in words."""
     nvrtc = find_nvrtc(cuda_device.access.cuda_major())
     return f"NVRTC {nvrtc.version[0]}.{nvrtc.version[1]}, {nvrtc.file}"

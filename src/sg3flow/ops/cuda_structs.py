@@ -90,11 +90,12 @@ C_NAMES: dict[type[ctypes.Structure], str] = {
 def layout_assertions() -> str:
     """C++ that compiles only if the structures of ``cuda/launch.h`` are laid out as these.
 
-    NVRTC knows offsets from CUDA 13 on; before, it checks sizes.
+    NVRTC before 13.5 has no ``offsetof``, and checks sizes alone.
     """
     sizes = "".join(line for struct in C_NAMES for line in _sizes(struct))
     offsets = "".join(line for struct in C_NAMES for line in _offsets(struct))
-    return f"#if !defined(__CUDACC_RTC__) || __CUDACC_VER_MAJOR__ >= 13\n{offsets}#endif\n{sizes}"
+    can = "!defined(__CUDACC_RTC__) || __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1305"
+    return f"#if {can}\n{offsets}#endif\n{sizes}"
 
 
 def _sizes(struct: type[ctypes.Structure]) -> Iterator[str]:

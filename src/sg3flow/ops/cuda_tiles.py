@@ -6,7 +6,6 @@ sizes follow ``cuda/tile_shape.h`` and ``cuda/band_shape.h``; each compilation c
 agree.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -182,22 +181,14 @@ def filter_family(up: tuple[int, int], fu: _Shape, down: tuple[int, int], fd: _S
 
     It is known before the op: what it names can be compiled and checked in advance.
     """
-    return _filter_family(up, fu, down, fd)
-
-
-# The effect of torch.compiler.assume_constant_result, which would import the whole compiler.
-filter_family._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@functools.cache
-def _filter_family(up: tuple[int, int], fu: _Shape, down: tuple[int, int], fd: _Shape) -> str:
     for kind in KINDS:
-        first, second = (
-            _shape(kind.up_taps, kind.up_radial),
-            _shape(kind.down_taps, kind.down_radial),
-        )
-        is_alike = (up, fu, down, fd) == ((kind.up,) * 2, first, (kind.down,) * 2, second)
-        if is_alike and not kind.gradient_only:
+        if (
+            not kind.gradient_only
+            and up == (kind.up, kind.up)
+            and down == (kind.down, kind.down)
+            and fu == _shape(kind.up_taps, kind.up_radial)
+            and fd == _shape(kind.down_taps, kind.down_radial)
+        ):
             return kind.family
     return "generic"
 

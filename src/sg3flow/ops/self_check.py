@@ -18,6 +18,10 @@ from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
 # then its gradient differs by 2e-2 of the largest one.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
+CUDA_PARTS = (
+    *("bias_act", "upfirdn2d"),
+    *("filtered_lrelu-separable", "filtered_lrelu-radial", "filtered_lrelu-generic"),
+)
 _Pair = tuple[torch.Tensor, torch.Tensor]  # found, expected
 
 

@@ -9,7 +9,8 @@ from PIL import ImageDraw, ImageFont
 
 from sg3flow.errors import ConfigError
 from sg3flow.rendering.conditions import Condition, TrainingLabels, condition_text
-from sg3flow.rendering.images import Image, RenderedGenerator, RenderOptions, render_image
+from sg3flow.rendering.images import Image, RenderedGenerator, render_image
+from sg3flow.rendering.seeds import RenderOptions
 
 _BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 _MIN_TILE = 128

@@ -35,14 +35,13 @@ from sg3flow.rendering.images import (
     SOFTWARE,
     Image,
     Model,
-    RenderOptions,
     as_model,
     captions,
     load_model,
-    parse_seeds,
     pictures,
     png_bytes,
 )
+from sg3flow.rendering.seeds import RenderOptions, parse_seeds
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 

@@ -18,16 +18,15 @@ from sg3flow.progress import tracked
 from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.grid import check_sheet_size, enlarged, enlarged_side
 from sg3flow.rendering.images import (
-    MAX_SEEDS,
     SOFTWARE,
     Image,
     RenderedGenerator,
-    RenderOptions,
     network_device,
     placed_as,
     seed_ws,
     synthesize,
 )
+from sg3flow.rendering.seeds import MAX_SEEDS, RenderOptions
 
 _MIN_TILE = 256
 # Players assume BT.709 for HD videos, so the frames are converted to it and marked as such. The

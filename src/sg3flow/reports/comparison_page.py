@@ -24,15 +24,8 @@ from sg3flow.device import pick_device
 from sg3flow.errors import ConfigError, Sg3flowError
 from sg3flow.files import write_text
 from sg3flow.output_checks import check_replaceable, html_marked
-from sg3flow.rendering.images import (
-    Image,
-    RenderOptions,
-    captions,
-    check_seed,
-    load_model,
-    parse_seeds,
-    pictures,
-)
+from sg3flow.rendering.images import Image, captions, load_model, pictures
+from sg3flow.rendering.seeds import RenderOptions, check_seed, parse_seeds
 from sg3flow.reports.charts import DASHES, MAX_RUNS, curves_svg
 from sg3flow.reports.pages import HUES, render_page, tracking_place
 from sg3flow.settings import project_root

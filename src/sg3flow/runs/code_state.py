@@ -29,7 +29,7 @@ from sg3flow.git import Changes, GitError, GitTree, git_tree
 from sg3flow.params_file import SECTIONS
 
 # Glob patterns below the package.
-_OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "ops/*.py")
+_OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "kernels/cuda_compile.py", "ops/*.py")
 _NETWORKS = (*_OPS, "networks/*.py", "device.py", "distributed.py")
 _PACKED_SET = ("data/archive.py", "data/dataset.py")
 _CONVERSION = ("data/image_decoding.py",)
@@ -39,6 +39,7 @@ _PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")
 TRAINING_NUMERICS = (
     *_NETWORKS,
     *_PACKED_SET,
+    "training/adam.py",
     "training/assembly.py",
     "training/losses.py",
     "training/step.py",
@@ -87,6 +88,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "rendering/conditions.py",
         "rendering/grid.py",
         "rendering/images.py",
+        "rendering/seeds.py",
         "runs/best_snapshot.py",
     ),
 }

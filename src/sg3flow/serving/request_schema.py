@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sg3flow import settings
 from sg3flow.errors import ConfigError, nearest
-from sg3flow.rendering.images import MAX_SEED, RenderOptions
+from sg3flow.rendering.seeds import MAX_SEED, RenderOptions
 
 MAX_PSI = 2.0
 MAX_SHIFT = 10.0

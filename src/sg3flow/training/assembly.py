@@ -15,6 +15,7 @@ from sg3flow.errors import ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
 from sg3flow.networks.layers import use_bfloat16
+from sg3flow.training.adam import Adam
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Phase:
 
     name: str
     module: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     interval: int
 
 
@@ -84,7 +85,7 @@ class Parts:
     ada_moments: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
 
     @property
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self) -> dict[str, Adam]:
         """The optimizers of G and D by network; the main and reg phases share one."""
         return {phase.name[0]: phase.optimizer for phase in self.phases}
 
@@ -281,7 +282,7 @@ def build_phases(G: Any, D: Any, settings: OptimizerSettings, has_path_length: b
 
 def lazy_adam(
     module: torch.nn.Module, lr: float, interval: int | None, form: str = "fused"
-) -> torch.optim.Adam:
+) -> Adam:
     """Adam, corrected for a regularizer that adds an update every ``interval`` updates.
 
     (Karras et al. 2020, "Analyzing and Improving", appendix B.)
@@ -296,11 +297,4 @@ def lazy_adam(
     if interval is not None:
         ratio = interval / (interval + 1)
     betas = (beta1**ratio, beta2**ratio)
-    return torch.optim.Adam(
-        module.parameters(),
-        lr=lr * ratio,
-        betas=betas,
-        eps=1e-8,
-        fused=form == "fused",
-        foreach=form == "foreach",
-    )
+    return Adam(module.parameters(), lr * ratio, betas, form=form)

@@ -13,10 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from typing import TYPE_CHECKING
 
 from sg3flow import distributed
 from sg3flow.errors import (
@@ -28,6 +25,9 @@ from sg3flow.errors import (
 from sg3flow.interrupts import answer, raise_interrupt
 from sg3flow.resources import available_cpus
 from sg3flow.settings import LAUNCHED
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 # Time limit from a stop request until the current step has ended and its state is saved.
 _SHUTDOWN_SEC = 300
@@ -42,6 +42,11 @@ def launch(count: int, command: Sequence[str]) -> None:
     Raises:
         Sg3flowError: the error of the first process that failed.
     """
+    # Slow to import, and a training in one process needs only the signals.
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     os.environ[LAUNCHED.name] = "1"
     # Threads of several processes on the same cores would slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // count, 1)))
@@ -69,7 +74,7 @@ def launch(count: int, command: Sequence[str]) -> None:
             raise _first_error(error.failures) from None
 
 
-def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
+def _first_error(failures: "Mapping[int, ProcessFailure]") -> BaseException:
     """The error that stopped the others, whose ends are among the failures, too."""
     rank, failure = min(failures.items(), key=lambda item: (*_order(item[1]), item[0]))
     if failure_kind(failure.error_file_data) == TrainingInterruptedError.__name__:
@@ -87,7 +92,7 @@ def _first_error(failures: Mapping[int, ProcessFailure]) -> BaseException:
 _CONSEQUENCES = (TrainingInterruptedError.__name__, ProcessLostError.__name__)
 
 
-def _order(failure: ProcessFailure) -> tuple[int, int]:
+def _order(failure: "ProcessFailure") -> tuple[int, int]:
     """Causes before consequences, then by time, in whole seconds."""
     kind = failure_kind(failure.error_file_data)
     if kind in _CONSEQUENCES:

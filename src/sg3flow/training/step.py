@@ -129,7 +129,7 @@ def _run_phase(
     nimg: int,
     batch_gpu: int,
 ) -> None:
-    phase.optimizer.zero_grad(set_to_none=True)
+    phase.optimizer.zero_grad()
     trainable = list(phase.module.parameters())
     _set_requires_grad(trainable, True)
     for i in range(0, real.img.shape[0], batch_gpu):
