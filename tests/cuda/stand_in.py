@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from sg3flow.downloads import cache_folder
 from sg3flow.kernels.cuda_compile import SOURCES
-from sg3flow.ops.cuda_structs import BiasAct, FilteredLrelu, TileGrid, Upfirdn
+from sg3flow.ops.cuda_structs import BiasAct, FilteredLrelu, TileGrid, Upfirdn, layout_assertions
+from sg3flow.ops.cuda_tiles import KINDS, band_assertions, shape_assertions
 
 FOLDER = Path(__file__).with_name("stand_in")
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
@@ -56,10 +57,30 @@ def build(whole: bool) -> Path:
     return library
 
 
+_PLAN = """
+extern "C" void stand_in_plan_{index}(int width, int height, int* out) {{
+    Sg3FilteredLrelu op = {{}};
+    op.out_w = width, op.out_h = height;
+    const auto plan = sg3::band_plan<sg3::BandShape<{arguments}>>(op);
+    out[0] = plan.cols, out[1] = plan.rows, out[2] = plan.blocks, out[3] = plan.warps;
+}}
+"""
+
+
+def _generated() -> dict[str, str]:
+    """Headers: what Python assumes of the sources, which compiles only if it holds."""
+    tiles = "".join(shape_assertions(kind) + band_assertions(kind) for kind in KINDS)
+    plans = "".join(
+        _PLAN.format(index=index, arguments=kind.arguments()) for index, kind in enumerate(KINDS)
+    )
+    return {"layouts.h": layout_assertions(), "tiles.h": tiles + plans}
+
+
 def _digest(parts: Sequence[str]) -> str:
     """Of all that decides the library."""
     asked = subprocess.run([compiler(), "--version"], capture_output=True, check=True)
-    digest = hashlib.sha256(repr((parts, _FLAGS, _OPTIMIZED)).encode() + asked.stdout)
+    decides = repr((parts, _FLAGS, _OPTIMIZED, _generated()))
+    digest = hashlib.sha256(decides.encode() + asked.stdout)
     for path in [*sorted(SOURCES.iterdir()), *sorted(FOLDER.iterdir())]:
         if path.is_file():
             digest.update(path.read_bytes())
@@ -69,7 +90,9 @@ def _digest(parts: Sequence[str]) -> str:
 def _build(parts: Sequence[str], library: Path) -> None:
     for folder in (library.parent, library.parents[1] / "include"):
         folder.mkdir(parents=True)
-    (library.parents[1] / "include/cuda_fp16.h").write_text("// for the stand-in of NVRTC\n")
+    headers = {"cuda_fp16.h": "// for the stand-in of NVRTC\n"} | _generated()
+    for name, text in headers.items():
+        (library.parents[1] / "include" / name).write_text(text)
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(lambda part: _compiled(part, library.parent), parts))
     made = library.with_suffix(".part")
@@ -81,7 +104,8 @@ def _compiled(part: str, folder: Path) -> str:
     source, *defined = part.split()
     level = () if part in _CHECKS else _OPTIMIZED
     target = str(folder / f"{part}.o")
-    _run([compiler(), *_FLAGS, *level, *defined, "-c", str(FOLDER / f"{source}.cpp"), "-o", target])
+    options = [*_FLAGS, f"-I{folder.parent / 'include'}", *level, *defined]
+    _run([compiler(), *options, "-c", str(FOLDER / f"{source}.cpp"), "-o", target])
     return target
 
 
@@ -124,6 +148,12 @@ class StandIn:
         """Devices of these compute capabilities (10 * major + minor); nothing has happened."""
         self._library.stand_in_reset((ctypes.c_int * len(capabilities))(*capabilities), len(capabilities))
         self.capabilities = list(capabilities)
+
+    def plan(self, kind: int, width: int, height: int) -> list[int]:
+        """The tiles of a kind by the sources: columns, rows, blocks, warps."""
+        out = (ctypes.c_int * 4)()
+        self._library[f"stand_in_plan_{kind}"](width, height, out)
+        return list(out)
 
     def set_driver_version(self, major: int, minor: int) -> None:
         self._library.stand_in_set_driver_version(major * 1000 + minor * 10)

@@ -8,6 +8,7 @@
 #include "checks.h"
 #include "host_kernel.h"
 #include "image.h"
+#include "layouts.h"  // generated: the structures of Python are those of the sources
 #include "state.h"
 
 namespace {

@@ -8,7 +8,9 @@
 #include "upfirdn2d.cu"
 #undef __shared__
 #define __shared__
+#include "band_shape.h"
 #include "filtered_lrelu_tiles.cu"
+#include "tiles.h"  // generated: the sizes of tiles of Python are those of the sources
 
 using namespace sg3;
 
