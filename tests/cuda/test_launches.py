@@ -104,6 +104,22 @@ def test_a_layer_runs_the_kernel_of_its_kind_dtype_and_flags(gpu):
     )
 
 
+def test_a_gradient_reads_the_flags_from_where_they_are(gpu):
+    g, flags = torch.ones(1, 2, 34, 30), torch.zeros(1, 2, 70, 19, dtype=torch.uint8)
+    dx = filtered_lrelu_flagged(g, flags, F, F, *UP2[:3], (-3, 5), 75, True, 1.5, 0.2)
+    ((kernel, _, _, (op, _)),) = gpu.taken()
+    assert kernel == "tile_kernel<PlainTile<2, 12, false, 2, 12, false>, float, true>"
+    assert (op.read_flags, op.flags, op.limit, op.flip) == (1, flags.data_ptr(), -1, 1)
+    assert (op.flags_w, op.flags_h, op.flags_stride) == (75, 70, 19)
+    assert (op.offset_x, op.offset_y, op.b, op.y) == (-3, 5, None, dx.data_ptr())
+    filtered_lrelu_flagged(
+        g, flags, F, taps(24), (2, 2), (4, 4), (9, 8, 9, 8), (0, 0), 75, False, 1.0, 0.2
+    )
+    assert gpu.taken()[0][0].startswith("tile_kernel<PlainTile<2, 12, false, 4, 24")
+    filtered_lrelu(g, F, taps(24), None, (2, 2), (4, 4), (9, 8, 9, 8), False, 1.0, 0.2, -1.0, True)
+    assert gpu.taken()[0][0].startswith("bend_kernel")  # that kind exists for gradients only
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_runs_on_tensor_cores_where_there_are_some(gpu, monkeypatch, dtype):
     x, f, name = torch.ones(8, 512, 52, 52, dtype=dtype), taps(12), {torch.float16: "__half"}
@@ -170,10 +186,13 @@ def test_bias_act_takes_16_bytes_where_sizes_and_addresses_allow(gpu):
     bias_act(x, b, 0.2, 1.0, 0.5)
     bias_act(moved, b, 0.2, 1.0, 0.5)
     bias_act(x[:, :, :63].contiguous(), b, 0.2, 1.0, 0.5)
+    bias_act(
+        torch.ones(2, 4, 7, dtype=torch.float16), None, 0.2, 1.0, 0.5
+    )  # packs, but of channels
     bias_act_grad(x, x, 0.2, 1.0, 0.5)
     found = [(kernel, blocks) for kernel, blocks, *_ in gpu.taken()]
     wide, single = ("bias_act_kernel<__half, %d, uint32_t>" % n for n in (8, 1))  # noqa: UP031
-    assert found == [(wide, 1), (single, 2), (single, 2), (wide, 1)]
+    assert found == [(wide, 1), (single, 2), (single, 2), (single, 1), (wide, 1)]
 
 
 def test_a_long_filter_takes_two_passes_and_a_small_one_is_unrolled(gpu):
@@ -259,7 +278,7 @@ def test_an_error_of_a_launch_names_the_op_and_the_way_out(gpu):
 
 def test_kernels_are_not_loaded_while_a_graph_is_captured(gpu):
     gpu.is_held = True
-    with pytest.raises(RuntimeError, match=r"bias_act-float32 would be loaded .* warm-up"):
+    with pytest.raises(RuntimeError, match=r"captured \(bias_act-float32\).* warm-up"):
         bias_act(X, None, 0.2, 1.0, -1.0)
     gpu.is_held = False
     bias_act(X, None, 0.2, 1.0, -1.0)

@@ -52,6 +52,26 @@ def test_planes_are_divided_as_the_sources_do(whole_library):
             assert found == sources.plan(index, width, height), (kind, width, height)
 
 
+# (cols, rows, blocks, warps) of each kind, for a wide plane, a small one and one of two outputs
+DIVIDED = (
+    ((72, 50, 10, 7), (36, 52, 6, 8), (4, 1, 2, 2)),
+    ((72, 50, 10, 7), (36, 52, 6, 8), (4, 1, 2, 2)),
+    ((40, 25, 12, 8), (36, 26, 12, 8), (4, 1, 4, 2)),
+    ((48, 50, 7, 7), (36, 26, 6, 4), (4, 1, 2, 2)),
+    ((48, 50, 7, 7), (36, 26, 6, 4), (4, 1, 2, 2)),
+    ((56, 50, 8, 8), (36, 52, 6, 8), (4, 1, 2, 2)),
+    ((26, 25, 8, 8), (20, 26, 8, 8), (4, 1, 4, 2)),
+)
+
+
+def test_planes_are_divided_evenly():
+    """The same as above for a few sizes, without a compiler."""
+    for kind, expected in zip(KINDS, DIVIDED, strict=True):
+        plans = [band_plan(kind, *size) for size in ((276, 148), (36, 52), (2, 1))]
+        found = tuple((plan.cols, plan.rows, plan.blocks, plan.warps) for plan in plans)
+        assert found == expected, kind
+
+
 def test_the_assertions_name_every_field():
     text = layout_assertions()
     for struct, name in C_NAMES.items():

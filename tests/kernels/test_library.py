@@ -356,7 +356,9 @@ def test_wrong_tensors_are_refused(draw):
 
 def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
     monkeypatch.setattr(self_check, "TOLERANCES", {torch.float32: 0.0})
-    with pytest.raises(ConfigError, match=r"the cpu kernels of filtered_lrelu-sep.* differ from"):
+    with pytest.raises(
+        ConfigError, match=r"the cpu kernels of filtered_lrelu-layers .* differ from"
+    ):
         backend.check_kernels("cpu")
     monkeypatch.setattr(self_check, "largest_error", lambda *_: float("nan"))
     with pytest.raises(ConfigError, match="differ from plain PyTorch by nan"):

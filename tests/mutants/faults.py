@@ -1458,4 +1458,81 @@ METRICS = [
     ),
 ]
 
-FAULTS = [*LOSSES, *STEP, *ASSEMBLY, *AUGMENTATION, *NETWORKS, *DATA, *METRICS]
+# The launches of the CUDA kernels: what decides which samples a kernel reads and writes.
+CUDA = [
+    *faults(
+        "ops/cuda_filtered_lrelu",
+        "cuda/test_launches",
+        ("else clamp / gain", "else clamp * gain", "the limit after the gain, not before it"),
+        (
+            "op.mid_h, (op.mid_w + 3) // 4",
+            "op.mid_h, op.mid_w // 4",
+            "rows of flags without their last byte",
+        ),
+        (
+            "first * op.out_h * op.out_w * element_bytes",
+            "first * op.mid_h * op.mid_w * element_bytes",
+            "planes of the second step at wrong places",
+        ),
+        ("plan.warps * 32, planes", "plan.warps * 16, planes", "half of the threads"),
+        (
+            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
+            "count = planes * op.mid_h * (op.mid_w // 4)",
+            "the last samples of rows are left out",
+        ),
+        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
+        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
+        (
+            "capability(index) >= _OLDEST_TENSOR_CORES",
+            "capability(index) >= (7, 0)",
+            "tensor cores of cards that cannot multiply bfloat16",
+        ),
+        (
+            '"WRITE_FLAGS" if writes_flags else "NO_FLAGS"',
+            '"NO_FLAGS" if writes_flags else "WRITE_FLAGS"',
+            "flags written where none are wanted",
+        ),
+        ("op.flags_h = checked", "op.flags_w = checked", "height of flags"),
+    ),
+    *faults(
+        "ops/cuda_tiles",
+        "cuda/test_sources cuda/test_launches",
+        ("return -(-a // b)", "return a // b", "the last tile of a row is left out"),
+        (
+            "_round_up(_even_share(out_w, shape.width), 4)",
+            "_even_share(out_w, shape.width)",
+            "a byte of flags of two tiles",
+        ),
+        ("n * kind.down + kind.down_taps - 1", "n * kind.down", "no halo"),
+        ("kind.up if kind.up_radial else 1", "1", "phases of a radial filter share warps"),
+        ("// 4096, 1)", "// 2048, 1)", "blocks of twice as many planes"),
+        ("end = min(op.planes, first + most)", "end = first + most", "planes beyond the last one"),
+    ),
+    *faults(
+        "ops/cuda_upfirdn2d",
+        "cuda/test_launches",
+        ("for i in (0, 2))", "for i in (0, 1))", "padding after for padding before"),
+        ("(ux, 1), (dx, 1)", "(ux, uy), (dx, dy)", "both axes in the first pass"),
+        ("(0, 0, *padding[2:]), flip, gain)", "(0, 0, *padding[2:]), flip, 1.0)", "no gain"),
+    ),
+    *faults(
+        "ops/cuda_bias_act",
+        "cuda/test_launches",
+        ("op.inner % many == 0 and", "", "a pack with the biases of two channels"),
+        ("op.count // many", "op.count", "packs beyond the end"),
+    ),
+    *faults(
+        "ops/self_check",
+        "ops/test_backend kernels/test_library",
+        ("if not error <= TOLERANCES", "if error > TOLERANCES", "NaN passes the check"),
+    ),
+    *faults(
+        "kernels/cuda_compile",
+        "kernels/test_cuda_compile",
+        ("OLDEST <= each <= wanted", "OLDEST <= each", "code for newer GPUs than the one there"),
+        ("waiting += _INCLUDE", "waiting = _INCLUDE", "headers that headers include"),
+    ),
+]
+
+
+FAULTS = [*LOSSES, *STEP, *ASSEMBLY, *AUGMENTATION, *NETWORKS, *DATA, *METRICS, *CUDA]

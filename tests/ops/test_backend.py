@@ -50,7 +50,7 @@ def half(index=0):
 @pytest.fixture
 def checks(monkeypatch):
     """The checks that ran; those of a part in `broken` fail."""
-    ran, broken = [], {}
+    ran, broken, capturing = [], {}, {"now": False}
 
     def check(device, part, dtype):
         ran.append((device, part, dtype))
@@ -58,10 +58,13 @@ def checks(monkeypatch):
             raise ConfigError(broken[part])
 
     monkeypatch.setattr(backend, "check_part", check)
-    monkeypatch.setattr("sg3flow.ops.cuda_device.access", SimpleNamespace(current=lambda: 0))
+    monkeypatch.setattr(
+        "sg3flow.ops.cuda_device.access",
+        SimpleNamespace(current=lambda: 0, is_capturing=lambda: capturing["now"]),
+    )
     monkeypatch.setattr("sg3flow.ops.cuda_registration.cuda_compiler", lambda: "NVRTC 13.0")
     monkeypatch.setenv("SG3FLOW_OPS", "auto")
-    return SimpleNamespace(ran=ran, broken=broken)
+    return SimpleNamespace(ran=ran, broken=broken, capturing=capturing)
 
 
 def test_a_gpu_is_served_after_a_small_check_and_each_part_after_its_own(checks, caplog):
@@ -81,6 +84,16 @@ def test_a_gpu_is_served_after_a_small_check_and_each_part_after_its_own(checks,
     ]
     double = SimpleNamespace(device=GPU, dtype=torch.float64)
     assert not backend.has_kernels(double, "upfirdn2d") and len(checks.ran) == 3
+
+
+def test_no_part_is_checked_while_a_graph_is_captured(checks):
+    assert backend.has_kernels(half(), "upfirdn2d")
+    checks.capturing["now"] = True
+    assert backend.has_kernels(half(), "upfirdn2d")
+    with pytest.raises(RuntimeError, match=r"captured \(those of bias_act in .* warm-up"):
+        backend.has_kernels(half(), "bias_act")
+    checks.capturing["now"] = False
+    assert backend.has_kernels(half(), "bias_act")
 
 
 def test_without_a_compiler_plain_pytorch_serves_with_one_warning(checks, caplog):

@@ -18,9 +18,9 @@ from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.cuda_compile import remove_compiled
 from sg3flow.kernels.folder import kernels_folder
-from sg3flow.ops.backend import CPU_PARTS, backend_name, load_cuda_kernels, load_kernels
+from sg3flow.ops.backend import backend_name, load_cuda_kernels, load_kernels
 from sg3flow.ops.cuda_registration import cuda_compiler
-from sg3flow.ops.self_check import CUDA_PARTS, TOLERANCES, check_part, largest_error
+from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
@@ -234,7 +234,7 @@ def _rebuild(name: str) -> None:
 def _examine_cpu() -> list[str]:
     library = load_kernels("cpu")
     record = json.loads((library.parent / RECORD).read_text(encoding="utf-8"))
-    size = max(largest_error("cpu", part, torch.float32) for part in CPU_PARTS)
+    size = largest_error("cpu", CPU_PART, torch.float32)
     return [
         f"cpu: compiled kernels for {torch.ops.sg3flow.cpu_instruction_set()}, "
         f"built in {record['seconds']:.0f} s by {', '.join(record['compilers'])}",

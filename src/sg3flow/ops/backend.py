@@ -16,11 +16,10 @@ import torch
 
 from sg3flow.errors import ConfigError, nearest
 from sg3flow.kernels.worker_rule import refuse_in_workers
-from sg3flow.ops.self_check import TOLERANCES, check_part
+from sg3flow.ops.self_check import CPU_PART, TOLERANCES, check_part
 from sg3flow.settings import OPS
 
 _CHOICES = ("auto", "torch", "cpu", "cuda")
-CPU_PARTS = ("filtered_lrelu-separable", "filtered_lrelu-radial")
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +82,9 @@ def _chosen(device_type: str, wanted: str) -> str:
 
 @functools.cache
 def _checked_part(part: str, dtype: torch.dtype, index: int, wanted: str) -> bool:
+    from sg3flow.ops.cuda_device import refuse_capture
+
+    refuse_capture(f"those of {part} in {dtype}")
     try:
         check_part(torch.device("cuda", index), part, dtype)
     except ConfigError as error:
@@ -133,8 +135,7 @@ def check_kernels(name: str) -> None:
     Raises:
         ConfigError: they do not run, or their results differ.
     """
-    for part in CPU_PARTS:
-        check_part(name, part, torch.float32)
+    check_part(name, CPU_PART, torch.float32)
 
 
 def load_cuda_kernels() -> str:
@@ -146,6 +147,6 @@ def load_cuda_kernels() -> str:
     from sg3flow.ops import cuda_device, cuda_registration
 
     cuda_registration.register()
-    access = cuda_device.access
-    check_part(torch.device("cuda", access.current()), "bias_act", torch.float32)
+    cuda_device.refuse_capture("the first kernels")
+    check_part(torch.device("cuda", cuda_device.access.current()), "bias_act", torch.float32)
     return cuda_registration.cuda_compiler()

@@ -72,6 +72,15 @@ class TorchDevices:
 access: DeviceAccess = TorchDevices()
 
 
+def refuse_capture(what: str) -> None:
+    """Raise RuntimeError while a CUDA graph is captured: loading takes memory, checking waits."""
+    if access.is_capturing():
+        raise RuntimeError(
+            f"CUDA kernels are used for the first time while a CUDA graph is captured ({what}); "
+            "run the same ops once before the capture (a warm-up)"
+        )
+
+
 def index_of(x: torch.Tensor) -> int:
     """The index of a tensor's device."""
     return x.device.index or 0

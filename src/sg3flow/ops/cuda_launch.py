@@ -34,11 +34,7 @@ def load_program(program: Program, index: int) -> dict[str, int]:
     if functions is not None:
         return functions
     refuse_in_workers()
-    if cuda_device.access.is_capturing():
-        raise RuntimeError(
-            f"the CUDA kernels {program.name} would be loaded while a CUDA graph is captured; run "
-            "the same ops once before (a warm-up)"
-        )
+    cuda_device.refuse_capture(program.name)
     with _loading:
         if (program.name, index) not in _loaded:
             _loaded[program.name, index] = _load(program, index)

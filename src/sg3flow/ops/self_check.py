@@ -1,7 +1,8 @@
 """The self-check of compiled kernels: their results against plain PyTorch on this machine.
 
-Kernels are checked in parts, each at its first use in a process: "bias_act", "upfirdn2d", and
-"filtered_lrelu-separable", "-radial" and "-generic" after the filters.
+The kernels of a GPU are checked in parts, each at its first use in a process: "bias_act",
+"upfirdn2d", and "filtered_lrelu-separable", "-radial" and "-generic" after the filters. Those of a
+CPU are one library, which every process loads; "filtered_lrelu-layers" is a quick check of it.
 """
 
 import math
@@ -18,6 +19,7 @@ from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
 # then its gradient differs by 2e-2 of the largest one.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
+CPU_PART = "filtered_lrelu-layers"
 CUDA_PARTS = (
     *("bias_act", "upfirdn2d"),
     *("filtered_lrelu-separable", "filtered_lrelu-radial", "filtered_lrelu-generic"),
@@ -35,10 +37,12 @@ class _Case:
     padding: tuple[int, int, int, int]
 
 
+_UP2, _UP4 = (9, 8, 9, 8), (21, 20, 21, 20)
 # Geometries of StyleGAN3, and one that only generic kernels compute.
 _CASES = {
-    "separable": (_Case(2, 2, False, (9, 8, 9, 8)), _Case(4, 2, False, (21, 20, 21, 20))),
-    "radial": (_Case(2, 2, True, (9, 8, 9, 8)), _Case(4, 2, True, (21, 20, 21, 20))),
+    "layers": (_Case(2, 2, False, _UP2), _Case(4, 2, False, _UP4), _Case(2, 2, True, _UP2)),
+    "separable": (_Case(2, 2, False, _UP2), _Case(4, 2, False, _UP4)),
+    "radial": (_Case(2, 2, True, _UP2), _Case(4, 2, True, _UP4)),
     "generic": (_Case(3, 2, True, (11, 9, 12, 8)),),
 }
 
@@ -86,7 +90,8 @@ def largest_error(device: torch.device | str, part: str, dtype: torch.dtype) -> 
         elif op == "upfirdn2d":
             pairs = _upfirdn2d_pairs(device, dtype)
         else:
-            cases = (_filtered_lrelu_pairs(case, device, dtype) for case in _CASES[family])
+            order = 1 if family == "layers" else 2
+            cases = (_filtered_lrelu_pairs(case, device, dtype, order) for case in _CASES[family])
             pairs = (pair for case in cases for pair in case)
         return max(_error(found, expected) for found, expected in pairs)
 
@@ -135,28 +140,31 @@ def _upfirdn2d_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator
 
 
 def _filtered_lrelu_pairs(
-    case: _Case, device: torch.device | str, dtype: torch.dtype
+    case: _Case, device: torch.device | str, dtype: torch.dtype, order: int
 ) -> Iterator[_Pair]:
-    """The op without and with flags, its gradient, and the gradient's own."""
+    """The op with flags and its gradient; to the second order also without flags."""
     x = _numbers(2, 8, 24, 20).to(dtype)
     fu, fd = _taps(6 * case.up), _taps(12)
     if case.radial:
         fd = _radial(fd)
-    wanted = _with_gradients(_plain, x.double(), fu, fd, case)
+    wanted = _with_gradients(_plain, x.double(), fu, fd, case, order)
     given = (x.to(device), fu.to(device), fd.to(device))
-    yield _compiled(*given, case), wanted[0]
-    yield from zip(_with_gradients(_compiled, *given, case), wanted, strict=True)
+    if order == 2:
+        yield _compiled(*given, case), wanted[0]
+    yield from zip(_with_gradients(_compiled, *given, case, order), wanted, strict=True)
 
 
 _Op = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _Case], torch.Tensor]
 
 
 def _with_gradients(
-    op: _Op, x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    op: _Op, x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case, order: int
+) -> tuple[torch.Tensor, ...]:
     """The op, its vector-Jacobian product with ones, and the Jacobian-vector product with x."""
     x = x.detach().requires_grad_()
     y = op(x, fu, fd, case)
+    if order == 1:
+        return y, *torch.autograd.grad(y.sum(), x)
     ones = torch.ones_like(y).requires_grad_()
     (dx,) = torch.autograd.grad(y, x, ones, create_graph=True)
     (dy,) = torch.autograd.grad(dx, ones, x.detach())
