@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def separable_kind(request) -> str:
 def whole_library() -> Path:
     """The stand-ins for a GPU, with its kernels."""
     return stand_in.build(whole=True)
+
+
+@pytest.fixture
+def gpu(tmp_path) -> Iterator[stand_in.StandIn]:
+    """A GPU of compute capability 9.0 and one of 8.0 that check their launches and run none."""
+    library = stand_in.StandIn(stand_in.build(whole=False))
+    with stand_in.installed(library, tmp_path / "kernels", 90, 80) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

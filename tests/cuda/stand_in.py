@@ -8,17 +8,29 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import stand_in_tensors
 from filelock import FileLock
 
 from sg3flow.downloads import cache_folder
 from sg3flow.kernels.cuda_compile import SOURCES
+from sg3flow.ops import (
+    backend,
+    cuda_bias_act,
+    cuda_device,
+    cuda_filtered_lrelu,
+    cuda_launch,
+    cuda_registration,
+    cuda_upfirdn2d,
+)
 from sg3flow.ops.cuda_structs import BiasAct, FilteredLrelu, TileGrid, Upfirdn, layout_assertions
 from sg3flow.ops.cuda_tiles import KINDS, band_assertions, shape_assertions
 
@@ -26,7 +38,7 @@ FOLDER = Path(__file__).with_name("stand_in")
 _BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 _CHECKS = ("driver", "nvrtc")
 # one of each file for a core; `bands` takes by far the longest
-_KERNELS = ("bands -DHALF", "bands -DSINGLE", "bands", "others")
+_KERNELS = ("bands -DTYPE=__half", "bands -DTYPE=float", "others")
 _FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}")
 # shared memory is a variable that no one sets at first
 _OPTIMIZED = ("-O2", "-fno-gcse", "-fno-tree-pre", "-fno-schedule-insns2", "-Wno-maybe-uninitialized")
@@ -122,14 +134,14 @@ class Launch:
 
     Attributes:
         kernel: name expression without spaces, or the lowered name if a real NVRTC compiled it.
-        parameters: the structures of ``cuda/launch.h`` among them.
+        parameters: ctypes objects, as the kernel declares them.
     """
 
     kernel: str
     blocks: int
     threads: int
     device: int
-    parameters: tuple[ctypes.Structure, ...]
+    parameters: tuple[Any, ...]
 
 
 class StandIn:
@@ -176,6 +188,7 @@ class StandIn:
         self._library.stand_in_use_device(index)
 
     def current_device(self) -> int:
+        """-1: this thread has no context."""
         return self._library.stand_in_current_device()
 
     def stream(self, index: int) -> int:
@@ -189,20 +202,21 @@ class StandIn:
         numbers, kernel, size = (ctypes.c_int64 * 4)(), ctypes.c_char_p(), ctypes.c_int()
         place = self._library.stand_in_launch(index, numbers, ctypes.byref(kernel), ctypes.byref(size))
         name = (kernel.value or b"").decode()
-        parameters = _structures(name, ctypes.string_at(place, size.value))
+        parameters = _parameters(name, ctypes.string_at(place, size.value))
         return Launch(name, numbers[0], numbers[1], numbers[3], parameters)
 
 
-_STRUCTURES = {
+_LONG, _PLACE, _REAL = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+_PARAMETERS = {
     "band_kernel": (FilteredLrelu, TileGrid),
     "tile_kernel": (FilteredLrelu, TileGrid),
-    "bend_kernel": (FilteredLrelu,),
+    "bend_kernel": (FilteredLrelu, _LONG, _LONG, _PLACE, _REAL),
     "bias_act_kernel": (BiasAct,),
 }
 
 
-def _structures(kernel: str, content: bytes) -> tuple[ctypes.Structure, ...]:
-    kinds = next((kinds for name, kinds in _STRUCTURES.items() if name in kernel), (Upfirdn,))
+def _parameters(kernel: str, content: bytes) -> tuple[Any, ...]:
+    kinds = next((kinds for name, kinds in _PARAMETERS.items() if name in kernel), (Upfirdn, _LONG))
     found, at = [], 0
     for kind in kinds:
         found.append(kind.from_buffer_copy(content, at))
@@ -211,33 +225,72 @@ def _structures(kernel: str, content: bytes) -> tuple[ctypes.Structure, ...]:
 
 
 class StandInDevices:
-    """``cuda_device.access`` to the devices of the stand-in driver."""
+    """``cuda_device.access`` to the devices of the stand-in driver.
+
+    As torch does, it gives a thread a context when that changes its current device: at first a
+    thread has none, and device 0 is current.
+    """
 
     def __init__(self, stand_in: StandIn) -> None:
-        self._stand_in = stand_in
+        self._stand_in, self._threads = stand_in, threading.local()
         self.capturing = False
 
     def cuda_major(self) -> int | None:
         return 13
 
     def current(self) -> int:
-        return max(self._stand_in.current_device(), 0)
+        return getattr(self._threads, "index", 0)
 
     def capability(self, index: int) -> tuple[int, int]:
         return divmod(self._stand_in.capabilities[index], 10)
 
-    def guard(self, index: int) -> AbstractContextManager[object]:
-        return self._guarded(index)
-
     @contextmanager
-    def _guarded(self, index: int):
-        before = self._stand_in.current_device()
-        self._stand_in.use_device(index)
+    def guard(self, index: int) -> Iterator[None]:
+        before = self.current()
+        if index != before:
+            self._make_current(index)
         yield
-        self._stand_in.use_device(before)
+        if index != before:
+            self._make_current(before)
+
+    def _make_current(self, index: int) -> None:
+        self._threads.index = index
+        self._stand_in.use_device(index)
 
     def stream(self, index: int) -> int:
         return self._stand_in.stream(index)
 
     def is_capturing(self) -> bool:
         return self.capturing
+
+
+@contextmanager
+def installed(stand_in: StandIn, kernels: Path, *capabilities: int) -> Iterator[StandIn]:
+    """GPUs of these compute capabilities are there, with a driver and NVRTC, in this process.
+
+    Args:
+        kernels: the folder of compiled kernels.
+    """
+    stand_in.reset(capabilities)
+    stand_in.use_device(0)
+    with pytest.MonkeyPatch.context() as patch, stand_in_tensors.StandInMode():
+        for name in ("SG3FLOW_CUDA_DRIVER", "SG3FLOW_NVRTC"):
+            patch.setenv(name, str(stand_in.path))
+        patch.setenv("SG3FLOW_KERNELS", str(kernels))
+        patch.setenv("SG3FLOW_OPS", "cuda")
+        patch.setattr(cuda_device, "access", StandInDevices(stand_in))
+        patch.setattr(stand_in_tensors, "tellers", [stand_in.own])
+        cuda_registration.register()
+        forget()
+        yield stand_in
+    forget()
+    stand_in.use_device(-1)
+
+
+def forget() -> None:
+    """As in a new process: no kernel is loaded, chosen or checked."""
+    cuda_launch._loaded.clear()
+    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_upfirdn2d):
+        module._calls.clear()
+    for cached in (backend._chosen, backend._checked_part, cuda_filtered_lrelu.use_tensor_cores):
+        cached.cache_clear()

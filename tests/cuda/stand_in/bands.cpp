@@ -14,9 +14,10 @@ HostKernel band(const char* expression) {
 }
 
 // The rest are the arguments of a BandShape.
+#define TEXT(...) #__VA_ARGS__
 #define BAND(type, mode, ...)               \
     band<type, mode, BandShape<__VA_ARGS__>>( \
-        "band_kernel<BandShape<" #__VA_ARGS__ ">, " #type ", " #mode ">")
+        "band_kernel<BandShape<" #__VA_ARGS__ ">, " TEXT(type) ", " #mode ">")
 #define LAYER(type, ...)                                              \
     BAND(type, NO_FLAGS, __VA_ARGS__), BAND(type, WRITE_FLAGS, __VA_ARGS__), \
         BAND(type, READ_FLAGS, __VA_ARGS__)
@@ -27,11 +28,10 @@ HostKernel band(const char* expression) {
         BAND(type, READ_FLAGS, 2, 12, true, 2, 12, false),                             \
         BAND(type, READ_FLAGS, 2, 12, true, 4, 24, false)
 
-// Compiled in three parts, side by side.
-#if defined(HALF)
-std::vector<HostKernel> half_bands() { return {ALL(__half)}; }
-#elif defined(SINGLE)
-std::vector<HostKernel> single_bands() { return {ALL(float)}; }
-#else
-std::vector<HostKernel> bfloat16_bands() { return {LAYER(__nv_bfloat16, 2, 12, false, 2, 12, false)}; }
-#endif
+// Compiled once for each type: side by side.
+template <class T>
+std::vector<HostKernel> band_kernels();
+template <>
+std::vector<HostKernel> band_kernels<TYPE>() {
+    return {ALL(TYPE)};
+}

@@ -7,11 +7,12 @@
 #include "launch.h"
 #include "state.h"
 
-// A range of memory that a kernel reads or writes.
+// A range of memory that a kernel reads or writes; without one, where that is allowed, null.
 struct Use {
     const char* name;
     const void* begin;
     int64_t bytes;
+    bool is_needed = false;
 };
 
 inline int64_t bytes_of(int type) {
@@ -25,26 +26,27 @@ inline Use use_of(const char* name, const Sg3Filter& f) {
 // The memory of a filtered_lrelu; `planes` of its output.
 inline std::vector<Use> uses_of(const Sg3FilteredLrelu& op) {
     const int64_t sample = bytes_of(op.type);
-    return {{"x", op.x, op.planes * op.in_h * op.in_w * sample},
+    return {{"x", op.x, op.planes * op.in_h * op.in_w * sample, true},
             {"b", op.b, op.channels * sample},
-            {"y", op.y, op.planes * op.out_h * op.out_w * sample},
-            {"flags", op.flags, op.planes * op.flags_h * op.flags_stride},
+            {"y", op.y, op.planes * op.out_h * op.out_w * sample, true},
+            {"flags", op.flags, op.planes * op.flags_h * op.flags_stride, op.read_flags != 0},
             use_of("fu", op.fu),
             use_of("fd", op.fd)};
 }
 inline std::vector<Use> uses_of(const Sg3Upfirdn& op, int64_t sample_in) {
-    return {{"x", op.x, op.planes * op.in_h * op.in_w * sample_in},
-            {"y", op.y, op.planes * op.out_h * op.out_w * bytes_of(op.type)},
+    return {{"x", op.x, op.planes * op.in_h * op.in_w * sample_in, true},
+            {"y", op.y, op.planes * op.out_h * op.out_w * bytes_of(op.type), true},
             use_of("the filter", op.filter)};
 }
 inline std::vector<Use> uses_of(const Sg3BiasAct& op) {
     const int64_t sample = bytes_of(op.type), bytes = op.count * sample;
-    return {{"x", op.x, bytes}, {"y", op.y, bytes}, {"grad", op.grad, bytes},
+    return {{"x", op.x, bytes, true}, {"y", op.y, bytes, true}, {"grad", op.grad, bytes},
             {"b", op.b, op.channels * sample}};
 }
 
 inline int check_memory(const std::vector<Use>& uses) {
     for (const Use& use : uses) {
+        if (!use.begin && use.is_needed) return complain(ILLEGAL_ADDRESS, "%s is null", use.name);
         if (!use.begin) continue;
         const auto begin = reinterpret_cast<uintptr_t>(use.begin);
         bool owned = false;
@@ -116,11 +118,12 @@ inline int check_bend_launch(void** parameters, unsigned blocks, unsigned thread
     const int64_t groups = static_cast<int64_t>(op.mid_w + 3) / 4 * op.mid_h;
     if (int code = check_range("first plane", first, 0, op.planes - 1)) return code;
     if (int code = check_range("count", count, groups, (op.planes - first) * groups)) return code;
+    if (int code = check_range("count beside whole planes", count % groups, 0, 0)) return code;
     std::vector<Use> uses = uses_of(op);
     const auto* mid = parameter<const void*>(parameters, 3);
     const bool whole = mid == op.y;
     const int64_t sample = whole ? bytes_of(op.type) : op.type == SG3_FLOAT64 ? 8 : 4;
-    uses.push_back({"the workspace", mid, count / groups * op.mid_h * op.mid_w * sample});
+    uses.push_back({"the workspace", mid, count / groups * op.mid_h * op.mid_w * sample, true});
     if (int code = check_memory(uses)) return code;
     return check_loop(count, blocks, threads);
 }

@@ -1,5 +1,5 @@
-// The kernels without tensor cores on the host. Of the fused tiles all kinds exist in float32 only:
-// in half precision they differ in nothing but loads and stores.
+// The kernels without tensor cores on the host. Radial fused tiles exist in float32 only: in half
+// precision they differ in nothing but loads and stores.
 #define __shared__ static
 #include "run.h"
 
@@ -38,9 +38,12 @@ HostKernel loop(const char* expression) {
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
 #define ANY(type) LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
 
-std::vector<HostKernel> half_bands();
-std::vector<HostKernel> single_bands();
-std::vector<HostKernel> bfloat16_bands();
+template <class T>
+std::vector<HostKernel> band_kernels();
+template <>
+std::vector<HostKernel> band_kernels<__half>();
+template <>
+std::vector<HostKernel> band_kernels<float>();
 
 extern "C" const std::vector<HostKernel>& host_kernels() {
     static const std::vector<HostKernel> all = [] {
@@ -53,12 +56,14 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             TILE(float, true, 2, 12, true, 2, 12, false),
             TILE(float, true, 2, 12, true, 4, 24, false),
             LAYER(__half, 2, 12, false, 2, 12, false),
+            LAYER(__half, 4, 24, false, 2, 12, false),
+            TILE(__half, true, 2, 12, false, 4, 24, false),
             ANY(__half), ANY(__nv_bfloat16), ANY(float), ANY(double),
             LOOP(bend_kernel<__half, float>), LOOP(bend_kernel<__nv_bfloat16, float>),
             SMALL(__half), SMALL(__nv_bfloat16), SMALL(float),
             BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4), BIAS_ACT(double, 2),
         };
-        for (const auto& bands : {half_bands(), single_bands(), bfloat16_bands()}) {
+        for (const auto& bands : {band_kernels<__half>(), band_kernels<float>()}) {
             kernels.insert(kernels.end(), bands.begin(), bands.end());
         }
         return kernels;
