@@ -41,7 +41,8 @@ def rows_of(programs: Iterable[Program], architecture: int, nvrtc: Nvrtc) -> lis
 
 def _row(expression: str, kernel: Kernel) -> str:
     numbers = (kernel.registers, kernel.stack, kernel.stores, kernel.loads, kernel.shared)
-    return "\t".join((expression, *map(str, (*numbers, kernel.threads))))
+    name = expression.replace("sg3::", "")
+    return "\t".join((name, *map(str, (*numbers, kernel.threads))))
 
 
 def version_of(nvrtc: Nvrtc) -> str:
