@@ -52,20 +52,25 @@ def compiler() -> str:
     return found
 
 
-def build(whole: bool) -> Path:
+def build(whole: bool, sanitize: bool = False) -> Path:
     """The library, from the cache of test builds if its sources and compiler are the same.
 
     CUDA's headers are expected beside it, as beside NVRTC.
+
+    Args:
+        sanitize: for the address sanitizer.
     """
     parts = _CHECKS + (_KERNELS if whole else ())
-    name = "whole" if whole else "checks"
-    folder = _BUILDS / f"stand-in-{name}-{_digest(parts)}"
+    name = "checks" if not whole else "sanitized" if sanitize else "whole"
+    flags = (*_FLAGS, *(("-fsanitize=address",) if sanitize else ()))
+    folder = _BUILDS / f"stand-in-{name}-{_digest(parts, flags)}"
     library = folder / "lib/stand_in.so"
+    _BUILDS.mkdir(parents=True, exist_ok=True)
     with FileLock(_BUILDS / f".{name}.lock"):
         if not library.exists():
             for old in _BUILDS.glob(f"stand-in-{name}-*"):
                 shutil.rmtree(old)
-            _build(parts, library)
+            _build(parts, flags, library)
     return library
 
 
@@ -88,10 +93,10 @@ def _generated() -> dict[str, str]:
     return {"layouts.h": layout_assertions(), "tiles.h": tiles + plans}
 
 
-def _digest(parts: Sequence[str]) -> str:
+def _digest(parts: Sequence[str], flags: Sequence[str]) -> str:
     """Of all that decides the library."""
     asked = subprocess.run([compiler(), "--version"], capture_output=True, check=True)
-    decides = repr((parts, _FLAGS, _OPTIMIZED, _generated()))
+    decides = repr((parts, flags, _OPTIMIZED, _generated()))
     digest = hashlib.sha256(decides.encode() + asked.stdout)
     for path in [*sorted(SOURCES.iterdir()), *sorted(FOLDER.iterdir())]:
         if path.is_file():
@@ -99,24 +104,24 @@ def _digest(parts: Sequence[str]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(parts: Sequence[str], library: Path) -> None:
+def _build(parts: Sequence[str], flags: Sequence[str], library: Path) -> None:
     for folder in (library.parent, library.parents[1] / "include"):
         folder.mkdir(parents=True)
     headers = {"cuda_fp16.h": "// for the stand-in of NVRTC\n"} | _generated()
     for name, text in headers.items():
         (library.parents[1] / "include" / name).write_text(text)
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(lambda part: _compiled(part, library.parent), parts))
+        objects = list(pool.map(lambda part: _compiled(part, flags, library.parent), parts))
     made = library.with_suffix(".part")
-    _run([compiler(), "-shared", *objects, "-Wl,-z,defs", "-ldl", "-o", str(made)])
+    _run([compiler(), "-shared", *flags, *objects, "-ldl", "-o", str(made)])
     made.rename(library)
 
 
-def _compiled(part: str, folder: Path) -> str:
+def _compiled(part: str, flags: Sequence[str], folder: Path) -> str:
     source, *defined = part.split()
     level = () if part in _CHECKS else _OPTIMIZED
     target = str(folder / f"{part}.o")
-    options = [*_FLAGS, f"-I{folder.parent / 'include'}", *level, *defined]
+    options = [*flags, f"-I{folder.parent / 'include'}", *level, *defined]
     _run([compiler(), *options, "-c", str(FOLDER / f"{source}.cpp"), "-o", target])
     return target
 
