@@ -63,9 +63,9 @@ test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores
 	  $(BIN)/python -m pytest $(SANITIZED); done; \
 	else echo "skipped memcheck and racecheck: no compute-sanitizer on PATH (part of the CUDA toolkit)"; fi
 
-kernels: setup ## build and check the kernels now, not at first use; compile the CUDA sources
+kernels: setup ## build and check the kernels now, not at first use; test their compilers
 	$(BIN)/sg3flow doctor
-	$(BIN)/python -m pytest -q tests/cuda/test_compile.py
+	$(BIN)/python -m pytest -q tests/kernels/test_nvrtc.py tests/kernels/test_cuda_compile.py
 
 bench: setup ## time ops, generators and training steps against pure PyTorch and a naive baseline
 	$(BIN)/python benchmarks/ops.py --json build/bench-ops.json

@@ -7,8 +7,7 @@ namespace sg3 {
 
 template <class S, class T, FlagMode Mode>
 __global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
-    band_kernel(const __grid_constant__ Sg3FilteredLrelu op,
-                const __grid_constant__ Sg3TileGrid grid) {
+    band_kernel(const __grid_constant__ Sg3FilteredLrelu op, Sg3TileGrid grid) {
     __shared__ BandMemory<S, T> memory;
     const int64_t first = first_plane(grid), left = grid.end_plane - first;
     BandTile<S, T> tile(op, memory, grid.plan, first, tile_x(grid), tile_y(grid));

@@ -7,8 +7,7 @@ namespace sg3 {
 
 template <class S, class T, bool ReadFlags>
 __global__ void __launch_bounds__(S::THREADS)
-    tile_kernel(const __grid_constant__ Sg3FilteredLrelu op,
-                const __grid_constant__ Sg3TileGrid grid) {
+    tile_kernel(const __grid_constant__ Sg3FilteredLrelu op, Sg3TileGrid grid) {
     __shared__ TileMemory<S> memory;
     Tile<S, T> tile(op, memory, first_plane(grid), tile_x(grid), tile_y(grid));
     tile.template run<ReadFlags>(BlockThreads());

@@ -20,7 +20,7 @@ from sg3flow.kernels.nvrtc_search import (
     fitting_header_folders,
     other_header_folders,
 )
-from sg3flow.settings import NVRTC
+from sg3flow.settings import NVRTC, OPS
 
 _TEXT, _POINTER = ctypes.c_char_p, ctypes.c_void_p
 _TEXTS, _SIZE = ctypes.POINTER(_TEXT), ctypes.POINTER(ctypes.c_size_t)
@@ -151,7 +151,8 @@ class Nvrtc:
             if code:
                 raise ConfigError(
                     f"NVRTC {self._version_text()} cannot compile {name}: "
-                    f"{_first_error(log) or self._words(code)}"
+                    f"{_first_error(log) or self._words(code)}; please report this "
+                    f"({OPS.name}=torch runs without compiled kernels)"
                 )
             is_ptx = any("=compute_" in option for option in options)
             return Compiled(

@@ -42,10 +42,10 @@ def load_program(program: Program, index: int) -> dict[str, int]:
 
 
 def _load(program: Program, index: int) -> dict[str, int]:
-    access = cuda_device.access
+    access, driver = cuda_device.access, cuda_driver()
     nvrtc = find_nvrtc(access.cuda_major())
     architecture = target(access.capability(index), nvrtc)
-    made, driver = compiled(program, architecture, nvrtc), cuda_driver()
+    made = compiled(program, architecture, nvrtc)
     try:
         with access.guard(index):
             driver.enter(index)

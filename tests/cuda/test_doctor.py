@@ -1,0 +1,53 @@
+"""What `sg3flow doctor` says about the kernels of GPUs, without one."""
+
+import pytest
+import torch
+
+from sg3flow.cli import status
+from sg3flow.errors import ConfigError
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs whose kernels are checked by a table: part -> error."""
+    problems, checked = {}, []
+
+    def check(device, part, dtype):
+        checked.append((device.index, part, dtype))
+        if part in problems:
+            raise ConfigError(problems[part])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Card {index}")
+    monkeypatch.setattr(status, "load_cuda_kernels", lambda: "NVRTC 13.0, /somewhere/libnvrtc.so")
+    monkeypatch.setattr(status, "check_part", check)
+    monkeypatch.setattr(status, "largest_error", lambda device, part, dtype: 2e-7)
+    monkeypatch.setattr(status, "_examine_cpu", lambda: ["cpu: ..."])
+    monkeypatch.setenv("SG3FLOW_OPS", "auto")
+    return problems, checked
+
+
+def test_every_part_is_checked_in_every_dtype_on_every_gpu(gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("SG3FLOW_KERNELS", str(tmp_path))
+    said = list(status.examine())
+    assert "cuda: compiled kernels by NVRTC 13.0, /somewhere/libnvrtc.so" in said
+    assert f"  {tmp_path}" in said and "  Card 1, largest difference from float64:" in said
+    (line,) = {line for line in said if line.startswith("    float16: ")}
+    assert "2e-07 (bias_act), " in line and line.endswith("(filtered_lrelu-generic)")
+    assert len(set(gpus[1])) == 2 * 3 * 5
+
+
+def test_what_fails_is_said_with_what_runs_instead(gpus, monkeypatch):
+    gpus[0]["upfirdn2d"] = "they differ"
+    assert "cuda: pure PyTorch, because they differ" in list(status.examine())
+    monkeypatch.setenv("SG3FLOW_OPS", "cuda")
+    assert "cuda: every op fails, because they differ" in list(status.examine())
+
+
+def test_a_rebuild_compiles_again(gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("SG3FLOW_KERNELS", str(tmp_path))
+    monkeypatch.setattr(status, "make_build", lambda clean: None)
+    old = tmp_path / "cuda-some-sm_90-0.bin"
+    old.touch()
+    assert list(status.examine(rebuild=True)) and not old.exists()
