@@ -159,5 +159,3 @@ class HostKernels:
         step.down_x, step.down_y, step.flip, step.gain = op.down_x, op.down_y, op.flip, op.gain
         count = op.planes * op.out_h * op.out_w
         self.run_over(second_kernel(dtype), count, step, ctypes.c_int64(count))
-
-
