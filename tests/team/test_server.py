@@ -21,7 +21,7 @@ pytestmark = pytest.mark.medium
 ROOT = Path(__file__).parents[2]
 TEAM = ROOT / "deploy" / "team"
 SETTINGS = (
-    "--cfg=stylegan3-t", "--gpus=1", "--batch=100", "--gamma=0.1", "--cbase=128", "--cmax=4",
+    "--cfg=stylegan2", "--gpus=1", "--batch=100", "--gamma=0.1", "--cbase=128", "--cmax=4",
     "--map-depth=1", "--kimg=1", "--tick=1", "--snap=1", "--workers=0", "--grid=2x2",
     "--device=cpu",
 )  # fmt: skip

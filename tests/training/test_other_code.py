@@ -73,7 +73,14 @@ def test_a_training_prints_the_note_and_starts_from_zero(
     tiny_config, tiny_set, write_packed, tmp_path, own_state, capsys
 ):
     small = dataclasses.replace(
-        tiny_config, batch=100, mbstd_group=5, cbase=64, cmax=2, map_depth=1, aug="noaug"
+        tiny_config,
+        cfg="stylegan2",
+        batch=100,
+        mbstd_group=5,
+        cbase=64,
+        cmax=2,
+        map_depth=1,
+        aug="noaug",
     )
     train(small, tiny_set, run_dir=tmp_path / "first")
     (made,) = [path for path in own_state.iterdir() if (path / "run").is_dir()]

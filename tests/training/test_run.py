@@ -18,7 +18,14 @@ pytestmark = pytest.mark.medium
 @pytest.fixture
 def small(tiny_config):
     return dataclasses.replace(
-        tiny_config, batch=100, mbstd_group=5, cbase=64, cmax=2, map_depth=1, aug="noaug"
+        tiny_config,
+        cfg="stylegan2",
+        batch=100,
+        mbstd_group=5,
+        cbase=64,
+        cmax=2,
+        map_depth=1,
+        aug="noaug",
     )
 
 
