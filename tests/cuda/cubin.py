@@ -1,9 +1,9 @@
 """What a cubin says about its kernels: registers, stack, spills, shared memory, parameters.
 
-A cubin is an ELF file. For each kernel it has a section ``.text.KERNEL`` of instructions, for static
-shared memory ``.nv.shared.KERNEL``, and in ``.nv.info`` and ``.nv.info.KERNEL`` a list of attributes:
-a byte for the format, one for the attribute, two for the value or its size. The names of the
-attributes are those that ``cuobjdump -elf`` prints.
+A cubin is an ELF file. For each kernel it has a section ``.text.KERNEL`` of instructions, for
+static shared memory ``.nv.shared.KERNEL``, and in ``.nv.info`` and ``.nv.info.KERNEL`` a list of
+attributes: a byte for the format, one for the attribute, two for the value or its size. The names
+of the attributes are those that ``cuobjdump -elf`` prints.
 """
 
 import struct
@@ -15,7 +15,6 @@ from typing import NamedTuple
 _MACHINE = 190  # EM_CUDA
 _FRAME_SIZE, _MAX_THREADS, _PARAMETER, _REGISTERS = 0x11, 0x05, 0x17, 0x2F  # EIATTR_...
 _SIZED = 4  # EIFMT_SVAL: the value follows
-_INSTRUCTION_BYTES = 16
 _LOCAL_STORE, _LOCAL_LOAD = 0x387, 0x983  # the low 12 bits of STL and LDL
 
 
@@ -70,9 +69,7 @@ def kernels_of(image: bytes) -> list[Kernel]:
     return [_kernel(name, sections, common) for name in found]
 
 
-def _kernel(
-    name: str, sections: dict[str, _Section], common: dict[tuple[int, str], int]
-) -> Kernel:
+def _kernel(name: str, sections: dict[str, _Section], common: dict[tuple[int, str], int]) -> Kernel:
     code = _opcodes(sections[f".text.{name}"].content)
     shared = sections.get(f".nv.shared.{name}")
     threads, parameters = 0, {}
@@ -95,6 +92,7 @@ def _kernel(
 
 
 def _opcodes(text: bytes) -> Counter[int]:
+    """Of instructions of 16 bytes, those of compute capability 7.0 and up."""
     return Counter(word & 0xFFF for word, _ in struct.iter_unpack("<QQ", text))
 
 

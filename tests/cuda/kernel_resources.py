@@ -1,10 +1,10 @@
-"""What each CUDA kernel takes of a multiprocessor, by NVRTC of ``constraints.txt``: tables to compare.
+"""What each CUDA kernel takes of a multiprocessor: tables, by the NVRTC of ``constraints.txt``.
 
     python tests/cuda/kernel_resources.py [ARCHITECTURE ...]     (75 80 86 89 90 100 120)
 
 compiles every kernel, some 3 CPU minutes for all architectures, and writes the tables of
-``kernel_resources/``. Columns: registers, bytes of a thread's stack, spilling stores and loads in the
-code, bytes of shared memory, most threads of a block.
+``kernel_resources/``. Columns: registers, bytes of a thread's stack, spilling stores and loads in
+the code, bytes of shared memory, most threads of a block.
 """
 
 import sys

@@ -6,9 +6,11 @@ kernels for the host (``whole``: a launch also runs its kernel).
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,7 +52,13 @@ _CHECKS = ("driver", "nvrtc")
 _KERNELS = ("bands -DTYPE=__half", "bands -DTYPE=float", "others")
 _FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}")
 # shared memory is a variable that no one sets at first
-_OPTIMIZED = ("-O2", "-fno-gcse", "-fno-tree-pre", "-fno-schedule-insns2", "-Wno-maybe-uninitialized")
+_OPTIMIZED = (
+    "-O2",
+    "-fno-gcse",
+    "-fno-tree-pre",
+    "-fno-schedule-insns2",
+    "-Wno-maybe-uninitialized",
+)
 
 
 def compiler() -> str:
@@ -77,10 +85,17 @@ def build(whole: bool, sanitize: bool = False) -> Path:
     _BUILDS.mkdir(parents=True, exist_ok=True)
     with FileLock(_BUILDS / f".{name}.lock"):
         if not library.exists():
-            for old in _BUILDS.glob(f"stand-in-{name}-*"):
-                shutil.rmtree(old)
+            _remove_old(name)
             _build(parts, flags, library)
+    os.utime(folder)
     return library
+
+
+def _remove_old(name: str) -> None:
+    """Builds that no one has used for a day: other trees may be tested now."""
+    for old in _BUILDS.glob(f"stand-in-{name}-*"):
+        if time.time() - old.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(old)
 
 
 _PLAN = """
@@ -172,7 +187,9 @@ class StandIn:
 
     def reset(self, capabilities: Sequence[int]) -> None:
         """Devices of these compute capabilities (10 * major + minor); nothing has happened."""
-        self._library.stand_in_reset((ctypes.c_int * len(capabilities))(*capabilities), len(capabilities))
+        self._library.stand_in_reset(
+            (ctypes.c_int * len(capabilities))(*capabilities), len(capabilities)
+        )
         self.capabilities = list(capabilities)
 
     def plan(self, kind: int, width: int, height: int) -> list[int]:
@@ -214,7 +231,9 @@ class StandIn:
 
     def _launch(self, index: int) -> Launch:
         numbers, kernel, size = (ctypes.c_int64 * 4)(), ctypes.c_char_p(), ctypes.c_int()
-        place = self._library.stand_in_launch(index, numbers, ctypes.byref(kernel), ctypes.byref(size))
+        place = self._library.stand_in_launch(
+            index, numbers, ctypes.byref(kernel), ctypes.byref(size)
+        )
         name = (kernel.value or b"").decode()
         parameters = _parameters(name, ctypes.string_at(place, size.value))
         return Launch(name, numbers[0], numbers[1], numbers[3], parameters)

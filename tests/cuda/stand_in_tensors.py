@@ -1,8 +1,8 @@
 """Tensors that stand in for those of GPUs: torch and the product see "cuda", the memory is a CPU's.
 
 What torch itself computes on them, it computes on the CPU. The ops of the product run their
-implementation for CUDA, as on a GPU, with pointers that the stand-in driver can follow. As on a GPU,
-tensors of different devices do not mix.
+implementation for CUDA, as on a GPU, with pointers that the stand-in driver can follow. As on a
+GPU, tensors of different devices do not mix.
 """
 
 from collections.abc import Callable
@@ -134,7 +134,9 @@ def _device_of(named: Any) -> torch.device | None:
 def _run_move(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     """Tensor.to, .cuda and .cpu: first the dtype, then the device."""
     x, *others = args
-    named = {torch.Tensor.cuda: "cuda", torch.Tensor.cpu: "cpu"}.get(func, kwargs.pop("device", None))
+    named = {torch.Tensor.cuda: "cuda", torch.Tensor.cpu: "cpu"}.get(
+        func, kwargs.pop("device", None)
+    )
     found = [each for each in others if _device_of(each) is not None]
     if others and isinstance(others[0], torch.Tensor):
         found, others = [others[0].device], [others[0].dtype, *others[1:]]

@@ -1,4 +1,4 @@
-"""The fused kernels access no byte outside their tensors, and none of shared memory that is not theirs.
+"""The fused kernels access no byte outside their tensors and their shared memory.
 
 They run on the host in a separate process, on tensors that begin or end where memory without access
 does: what reads or writes beside them ends the process. The address sanitizer sees shared memory,

@@ -20,7 +20,7 @@ def more(value):
 
 
 def launch_again(gpu, changes, index=-1):
-    """Repeats a launch with changes: of the grid, the block, a field of a parameter, or its place."""
+    """Repeats a launch with changes of the grid, of a field, or by its place of a parameter."""
     launch = gpu.launches()[index]
     options = {"blocks": launch.blocks, "threads": launch.threads, "device": launch.device}
     options |= {"stream": gpu.stream(launch.device), "dynamic_bytes": 0}
@@ -41,29 +41,33 @@ def launch_again(gpu, changes, index=-1):
     cuda_driver().launch(handles[launch.kernel], parameters=launch.parameters, **options)
 
 
-def run_bias_act():
-    x = torch.ones(2, 3, 64, device="cuda")
-    bias_act(x, torch.ones(3, device="cuda"), 0.2, 1.0, -1.0)
+def run_bias_act(device="cuda"):
+    x, b = torch.ones(2, 3, 10, 40, device=device), torch.ones(3, device=device)
+    bias_act(x, b, 0.2, 1.0, -1.0)
 
 
-def run_filtered_lrelu(up=(2, 2), taps=12, padding=(9, 8, 9, 8)):
-    x, f = torch.ones(2, 3, 40, 38, device="cuda").half(), torch.ones(12, device="cuda")
-    fu = torch.ones(taps, device="cuda")
+def run_filtered_lrelu(device="cuda", up=(2, 2), taps=12, padding=(9, 8, 9, 8)):
+    x, f = torch.ones(2, 3, 40, 38, device=device).half(), torch.ones(12, device=device)
+    fu = torch.ones(taps, device=device)
     filtered_lrelu(x, fu, f, None, up, (2, 2), padding, False, 1.0, 0.2, -1.0, True)
 
 
-def run_generic():
-    run_filtered_lrelu((3, 3), 7, (0, 0, 0, 0))
+def run_generic(device="cuda"):
+    run_filtered_lrelu(device, (3, 3), 7, (0, 0, 0, 0))
 
 
-def run_upfirdn2d():
-    x, f = torch.ones(2, 3, 40, 38, device="cuda"), torch.ones(4, 4, device="cuda")
+def run_upfirdn2d(device="cuda"):
+    x, f = torch.ones(2, 3, 40, 38, device=device), torch.ones(4, 4, device=device)
     upfirdn2d(x, f, (1, 1), (2, 2), (1, 1, 1, 1), False, 1.0)
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 @pytest.mark.parametrize("run", [run_bias_act, run_filtered_lrelu, run_generic, run_upfirdn2d])
-def test_right_launches_are_taken(gpu, run):
-    run()
+def test_the_launches_of_the_ops_are_right(gpu, run, device):
+    try:
+        run(device)
+    except RuntimeError as error:
+        pytest.fail(f"{error}: {gpu.complaint}")
     count = len(gpu.launches())
     for index in range(count):
         launch_again(gpu, {}, index)
@@ -73,7 +77,7 @@ def test_right_launches_are_taken(gpu, run):
 @pytest.mark.parametrize(
     ("run", "changes", "complaint"),
     [
-        (run_bias_act, {"blocks": more}, "blocks of the grid is 2, not 1 to 1"),
+        (run_bias_act, {"blocks": more}, "blocks of the grid is 4, not 3 to 3"),
         (run_bias_act, {"blocks": 0}, "a grid's side is 0"),
         (run_bias_act, {"blocks": 2**31}, "a grid's side is 2147483648"),
         (run_bias_act, {"threads": 128}, "threads of a block is 128"),
@@ -82,9 +86,9 @@ def test_right_launches_are_taken(gpu, run):
         (run_bias_act, {"stream": 7}, "another device's stream"),
         (run_bias_act, {"device": 1}, "another device's function"),
         (run_bias_act, {"device": -1}, "without a context"),
-        (run_bias_act, {"count": 388}, "1552 bytes of x are not a tensor's on device 0"),
-        (run_bias_act, {"count": 382}, "elements beside whole packs is 2"),
-        (run_bias_act, {"type": 3}, "3072 bytes of x are not"),
+        (run_bias_act, {"count": 2404}, "9616 bytes of x are not a tensor's on device 0"),
+        (run_bias_act, {"count": 2398}, "elements beside whole packs is 2"),
+        (run_bias_act, {"type": 3}, "19200 bytes of x are not"),
         (run_bias_act, {"channels": more}, "16 bytes of b are not"),
         (run_bias_act, {"grad": 64}, "of grad are not"),
         (run_bias_act, {"y": None}, "y is null"),
@@ -112,7 +116,11 @@ def test_wrong_launches_are_refused(gpu, run, changes, complaint):
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
-    [({2: more}, "count is"), ({3: 64}, "the workspace are not"), ({"mid_w": more}, "count beside")],
+    [
+        ({2: more}, "count is"),
+        ({3: 64}, "the workspace are not"),
+        ({"mid_w": more}, "count beside"),
+    ],
 )
 def test_a_wrong_workspace_is_refused(gpu, changes, complaint):
     run_generic()
@@ -131,7 +139,9 @@ def test_code_runs_on_its_own_and_later_devices_of_a_major_version(gpu):
             if device in runs[architecture]:
                 assert cuda_driver().load_module(code)
                 continue
-            with pytest.raises(DriverError, match="NO_BINARY_FOR_GPU: no kernel image is available"):
+            with pytest.raises(
+                DriverError, match="NO_BINARY_FOR_GPU: no kernel image is available"
+            ):
                 cuda_driver().load_module(code)
 
 
@@ -153,7 +163,7 @@ def test_more_shared_memory_is_asked_for_once(gpu):
     driver = cuda_driver()
     name = next(name for kernel, name in made.names.items() if "float, 4, uint32_t" in kernel)
     function = driver.function(driver.load_module(made.code), name, dynamic_bytes=60 * 1024)
-    options = (1, 256, gpu.launches()[0].parameters, gpu.stream(0))
+    options = (3, 256, gpu.launches()[0].parameters, gpu.stream(0))
     driver.launch(function, *options, 60 * 1024)
     with pytest.raises(DriverError, match="INVALID_VALUE"):
         driver.launch(function, *options, 61 * 1024)

@@ -1,11 +1,12 @@
 """The whole path of the CUDA ops on stand-ins for a GPU, against plain PyTorch.
 
-The public ops get tensors on "cuda": they choose, compile (by a stand-in for NVRTC), check, load and
-launch the kernels as on a GPU. The driver is a stand-in, too: it checks each launch and runs the
-kernel's own source on the host. So everything but the GPU's arithmetic and its races is tested.
+The public ops get tensors on "cuda": they choose, compile (by a stand-in for NVRTC), check, load
+and launch the kernels as on a GPU. The driver is a stand-in, too: it checks each launch and runs
+the kernel's own source on the host. So all but the GPU's arithmetic and its races is tested.
 """
 
 import math
+import os
 import threading
 
 import pytest
@@ -14,11 +15,14 @@ import stand_in_tensors
 import torch
 from op_comparison import error_of, results, share_beyond
 
+from sg3flow.errors import ConfigError
+from sg3flow.kernels.nvrtc import find_nvrtc
 from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
 
 pytestmark = pytest.mark.medium
 
 GPU = torch.device("cuda", 0)
+KERNELS = os.environ["SG3FLOW_KERNELS"]  # of all tests
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +223,25 @@ def test_two_devices_do_not_mix(gpu, layer):
     x, fu, fd, b = (each.to(GPU) for each in (x, fu, fd, b))
     with pytest.raises((RuntimeError, ValueError), match="cuda:1"):
         filtered_lrelu(x, fu.to("cuda:1"), fd, b, **options)
+
+
+def test_cubins_of_nvrtc(gpu, plain, layer, monkeypatch):
+    """The lowered names, limits and parameters of real machine code, found where it is launched."""
+    monkeypatch.delenv("SG3FLOW_NVRTC")
+    monkeypatch.setenv("SG3FLOW_KERNELS", KERNELS)
+    try:
+        find_nvrtc()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    x, fu, fd, b, options = layer("t", (27, 30), torch.float16)
+    expected = plain(filtered_lrelu, x, fu, fd, b, **options)
+    before = len(gpu.launches())
+    stand_in.forget()
+    try:
+        x, fu, fd, b = (each.to(GPU) for each in (x, fu, fd, b))
+        found = filtered_lrelu(x, fu, fd, b, **options).cpu()
+    finally:
+        stand_in.forget()
+    assert error_of(found, expected) <= 2e-3
+    launched = {launch.kernel for launch in gpu.launches()[before:]}
+    assert all(name.startswith("_ZN3sg3") for name in launched) and len(launched) == 8

@@ -1,7 +1,9 @@
 """NVRTC: where it is searched, and what the real one answers, from pip's package."""
 
+import ctypes
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,15 +124,34 @@ def test_what_does_not_compile_is_an_error_with_its_place(nvrtc, source, kernels
         nvrtc.compile(source, "of.cu", {}, kernels, options)
 
 
-def test_headers_are_beside_it_or_an_error(nvrtc, tmp_path, monkeypatch):
+def test_headers_are_beside_it_or_elsewhere_or_an_error(nvrtc, tmp_path, monkeypatch):
     assert (nvrtc.headers_folder(tmp_path) / "cuda_fp16.h").is_file()
     monkeypatch.setattr(binding, "fitting_header_folders", lambda library: [])
+    monkeypatch.setattr(Nvrtc, "_extract_headers", lambda self, folder: ", and it brings none")
+    (tmp_path / "cuda_fp16.h").touch()
+    monkeypatch.setattr(binding, "other_header_folders", lambda: [tmp_path])
+    assert nvrtc.headers_folder(tmp_path / "own") == tmp_path
     monkeypatch.setattr(binding, "other_header_folders", list)
-    if nvrtc.version < (13, 3):
-        with pytest.raises(ConfigError, match=r"cuda_fp16\.h.*pip install nvidia-cuda-nvrtc"):
-            nvrtc.headers_folder(tmp_path)
-    else:
-        assert (nvrtc.headers_folder(tmp_path) / "cuda_fp16.h").is_file()
+    with pytest.raises(ConfigError, match=r"cuda_fp16\.h.*brings none; pip install nvidia-cuda-nv"):
+        nvrtc.headers_folder(tmp_path / "own")
+    monkeypatch.setattr(Nvrtc, "_extract_headers", lambda self, folder: "")
+    assert nvrtc.headers_folder(tmp_path / "own") == tmp_path / "own"
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_newer_ones_bring_their_headers(nvrtc, tmp_path, monkeypatch, code):
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p)
+    def install(folder, flags, words):
+        (tmp_path / "asked").write_bytes(folder)
+        return code
+
+    library = SimpleNamespace(nvrtcGetErrorString=lambda code: b"NO ROOM")
+    monkeypatch.setattr(nvrtc, "_library", library)
+    assert nvrtc._extract_headers(tmp_path) == ", and it brings none"
+    library.nvrtcInstallBundledHeaders = install
+    said = nvrtc._extract_headers(tmp_path / "own")
+    assert (tmp_path / "asked").read_text() == str(tmp_path / "own")
+    assert ("NO ROOM" in said) is bool(code) and bool(said) is bool(code)
 
 
 def test_it_needs_nothing_but_the_standard_library():

@@ -1606,6 +1606,35 @@ CUDA = [
         ("if not error <= TOLERANCES", "if error > TOLERANCES", "NaN passes the check"),
     ),
     *faults(
+        "ops/cuda_structs",
+        "cuda/test_stand_in_driver",
+        ("tiles_x tiles_y planes", "tiles_y tiles_x planes", "tiles across and along exchanged"),
+        ('"slope", "gain", "clamp"', '"gain", "slope", "clamp"', "the slope for the gain"),
+        ("flags_w flags_h flags_stride", "flags_w flags_stride flags_h", "rows for bytes"),
+    ),
+    *faults(
+        "ops/cuda_launch",
+        "cuda/test_stand_in_driver",
+        ("-(-count // THREADS)", "count // THREADS", "no block for the last elements"),
+        (
+            "parameters, access.stream(index)",
+            "parameters, access.stream(0)",
+            "another GPU's stream",
+        ),
+        ("THREADS = 256", "THREADS = 128", "half of the elements of each block"),
+    ),
+    *faults(
+        "kernels/cuda_driver",
+        "cuda/test_stand_in_driver",
+        ("blocks, 1, 1, threads, 1, 1", "threads, 1, 1, blocks, 1, 1", "blocks for threads"),
+        ("_SHARED_BYTES = 1, 8", "_SHARED_BYTES = 1, 9", "another attribute than shared memory"),
+        (
+            "static.value + dynamic_bytes > _FREELY",
+            "static.value > _FREELY",
+            "more than 48 KiB of shared memory are not asked for",
+        ),
+    ),
+    *faults(
         "kernels/cuda_compile",
         "kernels/test_cuda_compile",
         ("OLDEST <= each <= wanted", "OLDEST <= each", "code for newer GPUs than the one there"),

@@ -1,1 +1,1 @@
-"""How compiled kernels are built: plan, build, watchdog."""
+"""How kernels are compiled: a library of C++ for CPUs; by NVRTC, cached, for GPUs."""

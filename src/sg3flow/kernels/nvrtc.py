@@ -96,26 +96,32 @@ class Nvrtc:
         Raises:
             ConfigError: there are none.
         """
-        own = _with_header(fitting_header_folders(Path(self.file)))
-        if own is None and hasattr(self._library, "nvrtcInstallBundledHeaders"):
-            self._extract_headers(extracted)
-            own = extracted
-        found = own or _with_header(other_header_folders())
-        if found is None:
-            raise ConfigError(
-                f"{HEADER}, which the CUDA kernels need, is not where NVRTC {self.file} is "
-                f"installed; {_advice(self.version[0])}"
-            )
-        return found
+        found = _with_header(fitting_header_folders(Path(self.file)))
+        if found is not None:
+            return found
+        problem = self._extract_headers(extracted)
+        if not problem:
+            return extracted
+        found = _with_header(other_header_folders())
+        if found is not None:
+            return found
+        raise ConfigError(
+            f"{HEADER}, which the CUDA kernels need, is not where NVRTC {self.file} is installed"
+            f"{problem}; {_advice(self.version[0])}"
+        )
 
-    def _extract_headers(self, folder: Path) -> None:
+    def _extract_headers(self, folder: Path) -> str:
+        """Write the headers that NVRTC brings; what was in the way."""
+        if not hasattr(self._library, "nvrtcInstallBundledHeaders"):
+            return ", and it brings none"
         install = self._library.nvrtcInstallBundledHeaders
         install.argtypes = (_TEXT, ctypes.c_uint, _TEXTS)
         problem = _TEXT()
         code = install(str(folder).encode(), 0, ctypes.byref(problem))
-        if code:
-            words = (problem.value or b"").decode(errors="replace") or self._words(code)
-            raise ConfigError(f"NVRTC cannot write CUDA's headers to {folder}: {words[:300]}")
+        if not code:
+            return ""
+        words = (problem.value or b"").decode(errors="replace") or self._words(code)
+        return f", and it cannot write its own to {folder} ({words[:200]})"
 
     def compile(
         self,

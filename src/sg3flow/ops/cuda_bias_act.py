@@ -64,7 +64,7 @@ def _run(
 ) -> torch.Tensor:
     key = (name, description(x), description(b), description(grad), slope, gain, clamp)
     call = _calls.get(key) or _calls.put(key, _prepare(name, x, b, grad, slope, gain, clamp))
-    y = x.new_empty(x.shape)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if y.numel() == 0:
         return y
     op = BiasAct.from_buffer_copy(call.template)

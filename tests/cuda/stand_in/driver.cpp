@@ -13,12 +13,19 @@
 
 namespace {
 
+// Bytes of shared memory of a block, static and dynamic: without asking, and at most on 9.0.
+constexpr int FREELY_USED = 48 * 1024, MOST_SHARED = 227 * 1024;
+
 struct Function {
     std::string lowered, name;  // name: without namespace and spaces
     KernelLimits limits;
     int device;
-    int allowed_dynamic = 48 * 1024;
+    int allowed_dynamic = -1;  // bytes that were asked for; below 0: none were
     const HostKernel* host = nullptr;
+
+    int most_dynamic() const {
+        return allowed_dynamic >= 0 ? allowed_dynamic : FREELY_USED - limits.shared;
+    }
 };
 
 struct Module {
@@ -137,9 +144,7 @@ int check_resources(const Function& f, const unsigned* grid, const unsigned* blo
         return complain(OUT_OF_RESOURCES, "%lld threads in a block, %d are allowed",
                         static_cast<long long>(threads), bound);
     }
-    const bool fits = static_cast<int>(shared) + (f.allowed_dynamic > 48 * 1024 ? 0 : f.limits.shared) <=
-                      f.allowed_dynamic;
-    if (!fits) {
+    if (static_cast<int>(shared) > f.most_dynamic()) {
         return complain(INVALID_VALUE, "%u bytes of dynamic shared memory were not asked for", shared);
     }
     return OK;
@@ -239,7 +244,7 @@ int cuFuncGetAttribute(int* value, int attribute, void* handle) {
     switch (attribute) {
         case 0: *value = f->limits.threads ? f->limits.threads : 1024; return OK;
         case 1: *value = f->limits.shared; return OK;
-        case 8: *value = f->allowed_dynamic; return OK;
+        case 8: *value = f->most_dynamic(); return OK;
         default: return complain(INVALID_VALUE, "attribute %d", attribute);
     }
 }
@@ -248,8 +253,9 @@ int cuFuncSetAttribute(void* handle, int attribute, int value) {
     if (int code = entered("cuFuncSetAttribute")) return code;
     Function* f = function_at(handle);
     if (!f) return INVALID_HANDLE;
-    // of compute capability 9.0 without the system's KiB
-    if (attribute != 8 || value + f->limits.shared > 227 * 1024) return INVALID_VALUE;
+    if (attribute != 8 || value < 0 || value + f->limits.shared > MOST_SHARED) {
+        return complain(INVALID_VALUE, "attribute %d cannot be %d", attribute, value);
+    }
     f->allowed_dynamic = value;
     return OK;
 }

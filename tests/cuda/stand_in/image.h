@@ -62,7 +62,9 @@ inline bool read_cubin(const char* data, Image& image) {
             read_attributes(begin, begin + size, image.kernels[name.substr(9)]);
         }
         if (name.rfind(".nv.shared.", 0) == 0 && name.find(".reserved") == std::string::npos) {
-            image.kernels[name.substr(11)].shared = static_cast<int>(size);
+            // from compute capability 9.0 on with what the system reserves
+            const int reserved = image.architecture >= 90 ? 1024 : 0;
+            image.kernels[name.substr(11)].shared = static_cast<int>(size) - reserved;
         }
     }
     return true;
