@@ -1057,13 +1057,9 @@ NETWORKS = [
         ("a.pow(3) * -0.5", "a.pow(2) * -0.5", "gradient of the demodulation"),
         ("@ w.square().sum(dim=(2, 3)) * s * 2", "@ w.square().sum(dim=(2, 3)) * s", "half of ds"),
         ("[:, :, None, None] * w * 2", "[:, :, None, None] * w * -2", "sign of dw"),
-        (
-            "dg = scaled(tw, a, b, grad.dtype) + scaled",
-            "dg = -scaled(tw, a, b, grad.dtype) + scaled",
-            "sign of a second-order gradient",
-        ),
-        ("return dg, dw, None, db", "return dg, -dw, None, db", "second-order gradient of w"),
-        ("dw + other_dw, da + other_da", "dw - other_dw, da + other_da", "a part of dw"),
+        ("{1: (tw, a, b), 2: (w, ta, b)", "{1: (w, a, b), 2: (w, ta, b)", "second order of w"),
+        ("3: (w, a, tb)}", "3: (w, a, b)}", "second order of the styles"),
+        ("if other != place:", "if other == place:", "second-order gradients of the wrong factor"),
     ),
     *faults(
         "ops/convolutions",
