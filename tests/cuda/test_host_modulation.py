@@ -1,6 +1,5 @@
 """The kernels of modulated convolutions, run on the host, against plain PyTorch in float64."""
 
-import ctypes
 import math
 
 import pytest
@@ -8,7 +7,8 @@ import torch
 
 from sg3flow.ops import cuda_modulation
 from sg3flow.ops import modulation_registration as plain
-from sg3flow.ops.cuda_structs import TYPE_CODES, Demodulation, Weights
+from sg3flow.ops.cuda_programs import demodulation_kernel, scale_grad_kernel, scale_kernel
+from sg3flow.ops.cuda_structs import Demodulation, Weights
 
 pytestmark = pytest.mark.medium
 
@@ -26,19 +26,13 @@ def k(request):
     return request.param
 
 
-def run_weights(library, op, dtype, taps, run):
-    done = library.host_weights(ctypes.byref(op), TYPE_CODES[dtype], taps, run)
-    if done == -1:
-        pytest.skip("the C++ compiler has no 16-bit floats")
-
-
 def near(found, expected, limit):
     assert found.shape == expected.shape and not torch.isnan(found).any()
     error = (found.double() - expected).abs().max() / expected.abs().max()
     assert float(error) < limit
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("has_a", [True, False])
 def test_scaled_weights(host_kernels, numbers, sizes, k, dtype, has_a):
     n, c_out, c_in = sizes
@@ -50,11 +44,11 @@ def test_scaled_weights(host_kernels, numbers, sizes, k, dtype, has_a):
             y = torch.full((n, *w.shape), math.nan, dtype=dtype)
             op = Weights(samples=n, outputs=c_out, inputs=c_in, w=w.data_ptr(), b=b.data_ptr())
             op.a, op.y = None if a is None else a.data_ptr(), y.data_ptr()
-            run_weights(host_kernels._library, op, dtype, k * k, run)
+            host_kernels.run(scale_kernel(dtype, k * k, run), n * c_out, 256, op)
             assert torch.equal(y, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("has_a", [True, False])
 def test_gradients_of_scaled_weights(host_kernels, numbers, sizes, k, dtype, has_a):
     n, c_out, c_in = sizes
@@ -70,7 +64,7 @@ def test_gradients_of_scaled_weights(host_kernels, numbers, sizes, k, dtype, has
     op = Weights(samples=n, outputs=c_out, inputs=c_in, w=w.data_ptr(), b=b.data_ptr())
     op.a, op.grad = None if a is None else a.data_ptr(), grad.data_ptr()
     op.dw, op.da, op.db = dw.data_ptr(), da.data_ptr(), db.data_ptr()
-    run_weights(host_kernels._library, op, dtype, k * k, 0)
+    host_kernels.run(scale_grad_kernel(dtype, k * k), math.prod(tiles), 256, op)
     near(dw, expected[0], 1e-5)
     near(db.sum(dim=0), expected[2], 1e-5)
     if has_a:
@@ -86,7 +80,7 @@ def test_demodulation(host_kernels, numbers, sizes, k, relative):
     y, eps = torch.full((n, c_out), math.nan), 0.3
     op = Demodulation(samples=n, outputs=c_out, inputs=c_in, relative=relative, eps=eps)
     op.w, op.s, op.y = w.data_ptr(), s.data_ptr(), y.data_ptr()
-    host_kernels._library.host_demodulation(ctypes.byref(op), k * k)
+    host_kernels.run(demodulation_kernel(k * k), c_out * -(-n // 8), 256, op)
     near(y, plain.demodulation(w.double(), s.double(), eps, relative), 1e-5)
 
 
@@ -97,7 +91,8 @@ def test_gradients_of_the_demodulation(host_kernels, numbers, sizes, k):
     dw, ds = torch.full_like(w, math.nan), torch.full_like(s, math.nan)
     op = Demodulation(samples=n, outputs=c_out, inputs=c_in, w=w.data_ptr(), s=s.data_ptr())
     op.a, op.grad, op.dw, op.ds = (t.data_ptr() for t in (a, grad, dw, ds))
-    host_kernels._library.host_demodulation(ctypes.byref(op), k * k)
+    host_kernels.run_over(demodulation_kernel(k * k, "dw"), c_out * c_in, op)
+    host_kernels.run(demodulation_kernel(k * k, "ds"), -(-c_in // 32) * -(-n // 8), 256, op)
     expected = plain.demodulation_grad(*(t.double() for t in (grad, a, w, s)))
     near(dw, expected[0], 1e-5)
     near(ds, expected[1], 1e-5)

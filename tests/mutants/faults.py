@@ -1139,13 +1139,9 @@ NETWORKS = [
         ("a.pow(3) * -0.5", "a.pow(2) * -0.5", "gradient of the demodulation"),
         ("@ w.square().sum(dim=(2, 3)) * s * 2", "@ w.square().sum(dim=(2, 3)) * s", "half of ds"),
         ("[:, :, None, None] * w * 2", "[:, :, None, None] * w * -2", "sign of dw"),
-        (
-            "dg = scaled(tw, a, b, grad.dtype) + scaled",
-            "dg = -scaled(tw, a, b, grad.dtype) + scaled",
-            "sign of a second-order gradient",
-        ),
-        ("return dg, dw, None, db", "return dg, -dw, None, db", "second-order gradient of w"),
-        ("dw + other_dw, da + other_da", "dw - other_dw, da + other_da", "a part of dw"),
+        ("{1: (tw, a, b), 2: (w, ta, b)", "{1: (w, a, b), 2: (w, ta, b)", "second order of w"),
+        ("3: (w, a, tb)}", "3: (w, a, b)}", "second order of the styles"),
+        ("if other != place:", "if other == place:", "second-order gradients of the wrong factor"),
     ),
     *faults(
         "ops/convolutions",
@@ -1686,6 +1682,35 @@ CUDA = [
         "ops/self_check",
         "ops/test_backend kernels/test_library",
         ("if not error <= TOLERANCES", "if error > TOLERANCES", "NaN passes the check"),
+    ),
+    *faults(
+        "ops/cuda_structs",
+        "cuda/test_stand_in_driver",
+        ("tiles_x tiles_y planes", "tiles_y tiles_x planes", "tiles across and along exchanged"),
+        ('"slope", "gain", "clamp"', '"gain", "slope", "clamp"', "the slope for the gain"),
+        ("flags_w flags_h flags_stride", "flags_w flags_stride flags_h", "rows for bytes"),
+    ),
+    *faults(
+        "ops/cuda_launch",
+        "cuda/test_stand_in_driver",
+        ("-(-count // THREADS)", "count // THREADS", "no block for the last elements"),
+        (
+            "parameters, access.stream(index)",
+            "parameters, access.stream(0)",
+            "another GPU's stream",
+        ),
+        ("THREADS = 256", "THREADS = 128", "half of the elements of each block"),
+    ),
+    *faults(
+        "kernels/cuda_driver",
+        "cuda/test_stand_in_driver",
+        ("blocks, 1, 1, threads, 1, 1", "threads, 1, 1, blocks, 1, 1", "blocks for threads"),
+        ("_SHARED_BYTES = 1, 8", "_SHARED_BYTES = 1, 9", "another attribute than shared memory"),
+        (
+            "static.value + dynamic_bytes > _FREELY",
+            "static.value > _FREELY",
+            "more than 48 KiB of shared memory are not asked for",
+        ),
     ),
     *faults(
         "kernels/cuda_compile",

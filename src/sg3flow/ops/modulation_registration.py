@@ -9,6 +9,7 @@ All ops compute in the dtype of `w`, and have gradients of every order. Implemen
 PyTorch for CPU tensors, for tests.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -91,10 +92,15 @@ torch.library.register_fake("sg3flow::scaled_weights", _scaled_weights_fake, lib
 
 def _scaled_weights_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     w, a, b, _ = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(w, a, b)
 
 
-def _scaled_weights_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _scaled_weights_backward(
+    ctx: Any, grad: torch.Tensor | None
+) -> tuple[torch.Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 4
     w, a, b = ctx.saved_tensors
     dw, da, db = torch.ops.sg3flow.scaled_weights_grad(grad.contiguous(), w, a, b)
     return dw, None if a is None else da, db, None
@@ -119,23 +125,28 @@ torch.library.register_fake("sg3flow::scaled_weights_grad", _scaled_weights_grad
 
 
 def _scaled_weights_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs)
 
 
 def _scaled_weights_grad_backward(
-    ctx: Any, tw: torch.Tensor, ta: torch.Tensor, tb: torch.Tensor
+    ctx: Any, tw: torch.Tensor | None, ta: torch.Tensor | None, tb: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, ...]:
-    """The op is linear in each tensor: each gradient is a sum with one of the others exchanged."""
+    """The op is linear in each tensor: a gradient is a sum with each of the others exchanged."""
     grad, w, a, b = ctx.saved_tensors
-    scaled, gradients = torch.ops.sg3flow.scaled_weights, torch.ops.sg3flow.scaled_weights_grad
-    tw, tb = tw.contiguous(), tb.contiguous()
-    dg = scaled(tw, a, b, grad.dtype) + scaled(w, a, tb, grad.dtype)
-    (_, da, db), (dw, other_da, _) = gradients(grad, tw, a, b), gradients(grad, w, a, tb)
-    if a is None:
-        return dg, dw, None, db
-    ta = ta.contiguous()
-    other_dw, _, other_db = gradients(grad, w, ta, b)
-    return dg + scaled(w, ta, b, grad.dtype), dw + other_dw, da + other_da, db + other_db
+    found: list[list[torch.Tensor]] = [[], [], [], []]  # of grad, w, a, b
+    exchanged = {1: (tw, a, b), 2: (w, ta, b), 3: (w, a, tb)}
+    for place, tangent in enumerate((tw, ta, tb), start=1):
+        if tangent is None or (place == 2 and a is None):
+            continue
+        factors = [None if t is None else t.contiguous() for t in exchanged[place]]
+        found[0].append(torch.ops.sg3flow.scaled_weights(*factors, grad.dtype))
+        gradients = torch.ops.sg3flow.scaled_weights_grad(grad, *factors)
+        for other, gradient in enumerate(gradients, start=1):
+            if other != place:
+                found[other].append(gradient)
+    dg, dw, da, db = (functools.reduce(torch.add, terms) if terms else None for terms in found)
+    return dg, dw, None if a is None else da, db
 
 
 torch.library.register_autograd(
@@ -157,11 +168,14 @@ torch.library.register_fake("sg3flow::demodulation", _demodulation_fake, lib=_li
 
 def _demodulation_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     w, s, _, _ = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(w, s, output)
 
 
-def _demodulation_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _demodulation_backward(ctx: Any, grad: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
     """By the op in one order; higher ones differentiate its definition."""
+    if grad is None:
+        return (None,) * 4
     w, s, a = ctx.saved_tensors
     is_first = not torch.is_grad_enabled()
     gradients = torch.ops.sg3flow.demodulation_grad if is_first else demodulation_grad
