@@ -27,8 +27,11 @@ from sg3flow.runs.code_state import given_values
 from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance
 from sg3flow.settings import state_root
 from sg3flow.training import conv_choice, training_run
+from sg3flow.training.assembly import select
+from sg3flow.training.batch_size_finder import MemorySettings
 from sg3flow.training.conv_choice import FormMeter, cuda_timer, run_networks, settle_forms
 from sg3flow.training.job import _check_device, deciding_settings, prepare
+from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.work_folder import open_run_folder
 
 CPU = torch.device("cpu")
@@ -48,7 +51,7 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr(conv_choice, "has_choice", lambda device: True)
 
 
-class Clock:
+class FakeClock:
     """Milliseconds by the name of a form, 10 for others; it runs what it is asked to time."""
 
     def __init__(self, **times: float | Exception):
@@ -79,7 +82,7 @@ def modulated() -> ModulatedLayer:
 
 def test_the_fastest_form_is_chosen_if_it_is_clearly_faster():
     def chosen(**times):
-        return FormMeter(CPU, Clock(**times)).measure([conv()])[conv()].form
+        return FormMeter(CPU, FakeClock(**times)).measure([conv()])[conv()].form
 
     assert chosen() == "nchw"
     assert chosen(nhwc=5.0) == "nhwc"
@@ -89,13 +92,13 @@ def test_the_fastest_form_is_chosen_if_it_is_clearly_faster():
 
 
 def test_aligned_channels_are_not_padded():
-    clock = Clock(nchw_padded=1.0)
+    clock = FakeClock(nchw_padded=1.0)
     assert FormMeter(CPU, clock).measure([conv(8)])[conv(8)].form == "nchw"
     assert clock.asked == ["nchw", "nhwc"]
 
 
 def test_a_form_that_fails_is_not_chosen(caplog):
-    clock = Clock(nhwc=RuntimeError("out of memory"), nchw_padded=5.0)
+    clock = FakeClock(nhwc=RuntimeError("out of memory"), nchw_padded=5.0)
     with caplog.at_level(logging.WARNING):
         found = FormMeter(CPU, clock).measure([conv()])[conv()]
     assert found.form == "nchw-padded" and "nhwc" not in found.ms
@@ -103,7 +106,7 @@ def test_a_form_that_fails_is_not_chosen(caplog):
 
 
 def test_modulated_layers_are_compared_with_the_best_forms_within():
-    clock = Clock(grouped=10.0, shared=7.0, nhwc=3.0)
+    clock = FakeClock(grouped=10.0, shared=7.0, nhwc=3.0)
     chosen = FormMeter(CPU, clock).measure([modulated()])
     names = {str(layer): found.form for layer, found in chosen.items()}
     assert names == {
@@ -123,20 +126,20 @@ def tensors():
 def test_products_of_unaligned_matrices_may_be_padded():
     place = ("cpu", torch.float32)
     odd, even = (ProductLayer((2, m, 8), (2, 8, 4), place) for m in (5, 8))
-    clock = Clock(nchw_padded=5.0)
+    clock = FakeClock(nchw_padded=5.0)
     chosen = FormMeter(CPU, clock).measure([odd, even])
     assert (chosen[odd].form, chosen[even].form) == ("nchw-padded", "nchw")
     assert clock.asked == ["nchw", "nchw-padded"]
     # With k = 1, weights of each sample are such a product.
     layer = ModulatedLayer((2, 9, 4, 4), (5, 9, 1, 1), 0, 1, place)
-    chosen = FormMeter(CPU, Clock(nchw_padded=5.0)).measure([layer])
+    chosen = FormMeter(CPU, FakeClock(nchw_padded=5.0)).measure([layer])
     assert {str(each).partition(" ")[0] for each in chosen} == {"product", "conv", "modulated"}
 
 
 def test_what_was_measured_is_not_measured_again():
-    first = FormMeter(CPU, Clock(nhwc=5.0))
+    first = FormMeter(CPU, FakeClock(nhwc=5.0))
     first.measure([conv(), conv(), modulated()])
-    clock = Clock(nchw_padded=1.0)
+    clock = FakeClock(nchw_padded=1.0)
     second = FormMeter(CPU, clock, first.measured)
     assert second.measure([conv(), modulated()]) == first.chosen and clock.asked == []
 
@@ -145,7 +148,7 @@ def test_a_measurement_shifts_no_random_numbers():
     torch.manual_seed(0)
     expected = torch.randn(3)
     torch.manual_seed(0)
-    FormMeter(CPU, Clock()).measure([conv(), modulated()])
+    FormMeter(CPU, FakeClock()).measure([conv(), modulated()])
     assert torch.equal(torch.randn(3), expected)
 
 
@@ -175,14 +178,14 @@ def test_a_choice_is_read_as_it_was_written():
 
 
 def test_a_training_uses_keeps_and_records_its_choice(like_a_gpu, tmp_path, caplog):
-    record = settle(tmp_path, Clock(shared=2.0, nhwc=3.0))
+    record = settle(tmp_path, FakeClock(shared=2.0, nhwc=3.0))
     assert record["setting"] == "auto"
     assert forms_of(record) == {"conv": "nhwc", "modulated": "shared"}
     assert conv_forms.chosen_per_sample(*tensors(), 1, 1) is False
     # The same training resumes with it, whatever a measurement would say now.
     use_forms({})
     (tmp_path / "cache" / "conv-forms.json").unlink()
-    clock = Clock(grouped=1.0)
+    clock = FakeClock(grouped=1.0)
     assert settle(tmp_path, clock) == record and clock.asked == []
     assert conv_forms.chosen_per_sample(*tensors(), 1, 1) is False
     # A damaged file is measured again, and says so.
@@ -195,7 +198,7 @@ def test_another_training_remembers_what_was_measured_on_this_card(
     like_a_gpu, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(conv_choice, "machine_key", lambda device: "one")
-    first, clock = settle(tmp_path, Clock(shared=2.0)), Clock(grouped=1.0)
+    first, clock = settle(tmp_path, FakeClock(shared=2.0)), FakeClock(grouped=1.0)
     assert settle(tmp_path, clock, "second") == first and clock.asked == []
     monkeypatch.setattr(conv_choice, "machine_key", lambda device: "two")
     assert forms_of(settle(tmp_path, clock, "third"))["modulated"] == "grouped" and clock.asked
@@ -203,12 +206,12 @@ def test_another_training_remembers_what_was_measured_on_this_card(
     assert set(content) == {"one", "two"} and content["one"].keys() == content["two"].keys()
     # A cache that is no JSON, or cannot be written, costs a measurement and nothing else.
     (tmp_path / "cache" / "conv-forms.json").write_text("{")
-    assert forms_of(settle(tmp_path, Clock(shared=2.0), "fourth"))["modulated"] == "shared"
+    assert forms_of(settle(tmp_path, FakeClock(shared=2.0), "fourth"))["modulated"] == "shared"
     (tmp_path / "cache" / "conv-forms.json").unlink()
     (tmp_path / "cache" / "conv-forms.lock").unlink()
     (tmp_path / "cache").rmdir()
     (tmp_path / "cache").write_text("in the way")
-    assert forms_of(settle(tmp_path, Clock(shared=2.0), "fifth"))["modulated"] == "shared"
+    assert forms_of(settle(tmp_path, FakeClock(shared=2.0), "fifth"))["modulated"] == "shared"
 
 
 def test_a_machine_is_its_card_driver_and_libraries(monkeypatch):
@@ -298,7 +301,7 @@ def test_the_record_of_a_run_has_the_forms(
     like_a_gpu, tiny_set, tiny_config, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / "cache"))
-    clock = Clock(shared=1.0)
+    clock = FakeClock(shared=1.0)
     settle = functools.partial(settle_forms, timer=clock)
     monkeypatch.setattr(training_run, "settle_forms", settle)
     job = prepare(tiny_config, tiny_set)
@@ -311,6 +314,25 @@ def test_the_record_of_a_run_has_the_forms(
     assert found["setting"] == "auto" and "shared" in {row["form"] for row in found["layers"]}
     assert json.loads((folder.work.parent / "conv-forms.json").read_text()) == found["layers"]
     assert (tmp_path / "cache" / "conv-forms.json").exists()
+
+
+def test_a_snapshot_is_measured_in_the_usual_forms(tiny_config):
+    on_gpu = [t.to("meta") for t in tensors()]
+    layer = ModulatedLayer.of(*on_gpu, 1, 1)
+    found = []
+
+    def measure(G_ema, path, nimg):
+        found.append(conv_forms.chosen_per_sample(*on_gpu, 1, 1))
+        return {}
+
+    parts = types.SimpleNamespace(G_ema=None)
+    settings, memory = select(LoopSettings, tiny_config), select(MemorySettings, tiny_config)
+    loop = TrainingLoop(settings, memory, parts, None, iter(()), Clock(), None, measure)
+    use_forms({layer: True}, per_sample=False)
+    loop._measure_snapshot(measure)
+    assert found == [None]
+    assert conv_forms.chosen_per_sample(*on_gpu, 1, 1) is True
+    assert conv_forms.chosen_per_sample(on_gpu[0][:1], on_gpu[1], 1, 1) is False
 
 
 @pytest.mark.medium

@@ -173,6 +173,17 @@ def use_forms(chosen: Mapping[Layer, Choice], per_sample: bool | None = None) ->
 
 
 @contextlib.contextmanager
+def usual_forms() -> Iterator[None]:
+    """Choose nothing while the block runs: results are those of a program that measured nothing."""
+    chosen, per_sample = dict(_chosen), _unmeasured
+    use_forms({})
+    try:
+        yield
+    finally:
+        use_forms(chosen, per_sample)
+
+
+@contextlib.contextmanager
 def seen_layers() -> Iterator[dict[Layer, None]]:
     """Collect the layers that are computed while the block runs, in their order."""
     global _seen
