@@ -3,7 +3,7 @@
 import pytest
 import stand_in
 import torch
-from op_comparison import error_of
+from op_comparison import error_of, path_lengths
 
 from sg3flow.ops import modulated_conv2d, setup_filter, upfirdn2d
 from sg3flow.ops.downsample_branch import downsample_branch
@@ -35,16 +35,6 @@ def plain(monkeypatch):
 
 def kernels(gpu, since):
     return [each.kernel.split("<")[0].removeprefix("sg3::") for each in gpu.launches()[since:]]
-
-
-def path_lengths(op, x, w, s):
-    """Results and gradients, and those of a path length: the gradient of the styles again."""
-    leaves = [each.clone().requires_grad_() for each in (x, w, s)]
-    y = op(*leaves)
-    ones = torch.ones(y.shape, dtype=y.dtype, device=y.device)
-    first = torch.autograd.grad(y, leaves, ones, create_graph=True)
-    second = torch.autograd.grad(first[2].float().square().sum(), leaves[1:])
-    return [each.detach() for each in (y, *first, *second)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
