@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from op_comparison import error_of, results, share_beyond
 from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
@@ -34,35 +35,6 @@ def plain(monkeypatch):
             return function(*args, **options)
 
     return call
-
-
-def error_of(found, expected):
-    """The norm of the difference relative to the expected tensor; NaN fails every comparison."""
-    assert found.shape == expected.shape
-    difference = (found.double() - expected.double()).norm() / expected.double().norm()
-    return float(difference)
-
-
-def share_beyond(found, expected, limit):
-    """The share of elements that differ by more than `limit` of the largest; NaN always does.
-
-    Rounding can move a sample near 0, or near the clamp, to the other side, and then its gradient
-    differs: a few elements, in any precision.
-    """
-    assert found.shape == expected.shape
-    difference = (found.double() - expected.double()).abs()
-    return float((~(difference <= limit * expected.abs().max())).double().mean())
-
-
-def results(op, x, b, options, numbers):
-    """Forward, first and second order of an op in x and b, all through autograd."""
-    x, b = x.clone().requires_grad_(), b.clone().requires_grad_()
-    y = op(x, b, **options)
-    g = numbers(*y.shape, seed=7, dtype=y.dtype, device=y.device).requires_grad_()
-    dx, db = torch.autograd.grad(y, (x, b), g, create_graph=True)
-    v = numbers(*dx.shape, seed=8, dtype=y.dtype, device=y.device)
-    (dg,) = torch.autograd.grad(dx, g, v)
-    return y.detach(), dx.detach(), db.detach(), dg
 
 
 @pytest.fixture
