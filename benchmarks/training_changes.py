@@ -12,10 +12,10 @@ import functools
 import gc
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -24,9 +24,10 @@ from gpu import gpu_arguments, limits, make_parts, require_device, running, turn
 from measure import Row, report
 from sg3flow.config import CONFIGS
 from sg3flow.device import flushed_denormals
-from sg3flow.ops import modulated_conv2d
+from sg3flow.errors import ConfigError
 from sg3flow.precision import EXACT, Precision, computing
 from sg3flow.training.assembly import Parts
+from sg3flow.training.conv_choice import run_networks, settle_forms
 
 _WARM_UP = 3  # steps
 _PROFILED = 2
@@ -38,13 +39,11 @@ class Change:
     """What differs from a training by default.
 
     Attributes:
-        has_shared_weights: all samples share the weights of a convolution.
         settings: of ``TrainConfig``.
     """
 
     name: str
     precision: Precision = EXACT
-    has_shared_weights: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,20 +52,35 @@ CHANGES = (
     Change("none, again"),
     Change("cudnn.benchmark", Precision(cudnn_benchmark=True)),
     Change("TF32", Precision(tf32=True)),
-    Change("shared weights", has_shared_weights=True),
+    Change("grouped convolutions", settings={"conv_form": "grouped"}),
+    Change("shared convolutions", settings={"conv_form": "shared"}),
+    Change("CUDA graphs", settings={"cuda_graphs": True}),
     Change("Adam by foreach", settings={"optimizer": "foreach"}),
-    Change("the first three", Precision(tf32=True, cudnn_benchmark=True), True),
 )
 
 
-def changed(change: Change) -> ExitStack:
-    """Run steps under a change; its settings are those of ``make_parts``."""
-    stack = ExitStack()
-    stack.enter_context(computing(change.precision))
-    if change.has_shared_weights:
-        shared = functools.partial(modulated_conv2d, per_sample=False)
-        stack.enter_context(mock.patch("sg3flow.networks.stylegan3.modulated_conv2d", shared))
-    return stack
+def changes_on(device: torch.device, is_brief: bool) -> tuple[Change, ...]:
+    """The changes that a device knows."""
+    wanted = CHANGES[:2] if is_brief else CHANGES
+    on_gpus = ("conv_form", "cuda_graphs")
+    return tuple(c for c in wanted if device.type == "cuda" or not {*on_gpus} & {*c.settings})
+
+
+def changed_parts(change: Change, options, folder: Path) -> Parts:
+    """A training with the settings of a change; its forms of convolutions are chosen as in one.
+
+    Args:
+        folder: where the measured forms are kept, for the changes that follow.
+    """
+    parts = make_parts(options.cfg, options.resolution, options, **change.settings)
+    settle_forms(
+        change.settings.get("conv_form", "auto"),
+        parts.device,
+        lambda: run_networks(parts.G, parts.D, options.batch),
+        kept=folder / f"{change.name}.json",
+        memory=folder / "memory.json",
+    )
+    return parts
 
 
 def synchronize(device: torch.device) -> None:
@@ -91,6 +105,16 @@ def step_row(name: str, parts: Parts, options) -> Row:
     row |= {"step ms": passed / steps * 1000, "host ms": issued / steps * 1000}
     is_cuda = device.type == "cuda"
     return row | {"GiB": torch.cuda.max_memory_allocated(device) / 2**30 if is_cuda else None}
+
+
+def change_row(change: Change, options, folder: Path) -> Row:
+    """`step_row` under a change; without figures if this GPU cannot run it."""
+    try:
+        with computing(change.precision):
+            return step_row(change.name, changed_parts(change, options, folder), options)
+    except (ConfigError, RuntimeError) as error:
+        print(f"{change.name}: {str(error).splitlines()[0][:200]}")
+        return {"change": change.name} | dict.fromkeys(("s/kimg", "step ms", "host ms", "GiB"))
 
 
 def profile_rows(work: Callable[[], None], device: torch.device, steps: int) -> list[Row]:
@@ -122,18 +146,19 @@ def main() -> None:
     options = parser.parse_args()
     device = require_device(options)
     found = []
-    with running("kernels", device), flushed_denormals():
-        for change in CHANGES[:2] if options.brief else CHANGES:
-            with changed(change):
-                parts = make_parts(options.cfg, options.resolution, options, **change.settings)
-                found.append(step_row(change.name, parts, options))
+    with TemporaryDirectory() as name, running("kernels", device), flushed_denormals():
+        folder = Path(name)
+        for change in changes_on(device, options.brief):
+            found.append(change_row(change, options, folder))
             gc.collect()
         machine = limits(device, getattr(torch, options.dtype), 30 if device.type == "cuda" else 20)
         report(found, machine, options.json)
         if options.brief:
             return
-        work = functools.partial(turn, parts, options.resolution, options.batch, _PROFILED)
         with computing():
+            parts = changed_parts(CHANGES[0], options, folder)
+            work = functools.partial(turn, parts, options.resolution, options.batch, _PROFILED)
+            work()
             profiled = profile_rows(work, device, _PROFILED)
     path = options.json and options.json.with_stem(f"{options.json.stem}-profile")
     report(profiled, machine, path)

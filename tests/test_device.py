@@ -55,9 +55,13 @@ def too_old(gpus, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
 
 
+def config(**settings):
+    given = {"cfg": "stylegan3-t", "gpus": 1, "batch": 4, "gamma": 1.0} | settings
+    return TrainConfig(**given)
+
+
 def train_on(name, folder):
-    config = TrainConfig(cfg="stylegan3-t", gpus=1, batch=4, gamma=1.0, device=name)
-    train(config, folder / "no.zip", run_dir=folder / "out")
+    train(config(device=name), folder / "no.zip", run_dir=folder / "out")
 
 
 def compare_on(name, folder, monkeypatch):
@@ -65,8 +69,8 @@ def compare_on(name, folder, monkeypatch):
 
     images = SimpleNamespace(num_images=9, digest="")
     monkeypatch.setattr(evaluation_run, "ImageSet", lambda path: images)
-    config = EvaluateImagesConfig(metrics=("swd",), device=name)
-    evaluation_run.evaluate_images(config, folder, folder, None)
+    wanted = EvaluateImagesConfig(metrics=("swd",), device=name)
+    evaluation_run.evaluate_images(wanted, folder, folder, None)
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])
@@ -170,7 +174,7 @@ def test_too_few_gpus_and_what_hides_them(gpus, monkeypatch, visible, words):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(ConfigError, match=f"train.gpus is 2, and .*{words}"):
-        job._check_device(torch.device("cuda", 0), False, 2)
+        job._check_device(torch.device("cuda", 0), config(gpus=2))
     with pytest.raises(ConfigError, match=f"evaluate.gpus is 2, and .*{words}"):
         check_processes(2, "auto")
 
@@ -199,7 +203,7 @@ def test_only_the_main_process_of_several_warns_of_unlike_gpus(gpus, capsys, mon
     monkeypatch.setattr(device.distributed, "is_launched", lambda: True)
     for is_main in (False, True):
         monkeypatch.setattr(device.distributed, "is_main_process", lambda value=is_main: value)
-        job._check_device(torch.device("cuda", 0), False, 2)
+        job._check_device(torch.device("cuda", 0), config(gpus=2))
         assert ("the GPUs differ" in capsys.readouterr().err) is is_main
 
 

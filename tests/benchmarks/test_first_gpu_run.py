@@ -237,20 +237,45 @@ def test_each_change_of_a_training_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", *TINY, *options])
     training_changes.main()
     rows = json.loads(path.read_text())["rows"]
-    assert [row["change"] for row in rows] == [change.name for change in training_changes.CHANGES]
+    assert [row["change"] for row in rows] == [
+        "none",
+        "none, again",
+        "cudnn.benchmark",
+        "TF32",
+        "Adam by foreach",
+    ]
     assert all(row["s/kimg"] > 0 and row["host ms"] <= row["step ms"] for row in rows)
     profiled = json.loads((tmp_path / "changes-profile.json").read_text())["rows"]
     assert any("convolution" in row["operation"] for row in profiled)
 
 
-def test_a_change_is_in_force_and_ends(monkeypatch):
+def test_a_change_is_in_force_while_it_is_measured(tmp_path, monkeypatch):
     import training_changes
-    from sg3flow.networks import stylegan3
     from sg3flow.precision import current
 
-    before = current(), stylegan3.modulated_conv2d
+    seen = {}
+
+    def row(name, parts, options):
+        seen[name] = current(), parts
+        return {"change": name}
+
+    monkeypatch.setattr(training_changes, "step_row", row)
+    monkeypatch.setattr(training_changes, "changed_parts", lambda change, *_: change.settings)
     for change in training_changes.CHANGES:
-        with training_changes.changed(change):
-            assert current() == change.precision
-            assert (stylegan3.modulated_conv2d is not before[1]) is change.has_shared_weights
-    assert (current(), stylegan3.modulated_conv2d) == before
+        assert training_changes.change_row(change, None, tmp_path) == {"change": change.name}
+        assert seen[change.name] == (change.precision, change.settings)
+    assert {len(seen), len(training_changes.CHANGES)} == {8}
+
+
+def test_a_change_that_a_gpu_cannot_run_is_a_row_without_figures(tmp_path, monkeypatch, capsys):
+    import torch
+
+    import training_changes
+
+    def fails(*_):
+        raise torch.OutOfMemoryError("out of memory\nat length")
+
+    monkeypatch.setattr(training_changes, "changed_parts", fails)
+    row = training_changes.change_row(training_changes.CHANGES[-1], None, tmp_path)
+    assert row["change"] == "Adam by foreach" and row["s/kimg"] is None
+    assert capsys.readouterr().out == "Adam by foreach: out of memory\n"
