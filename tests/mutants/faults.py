@@ -32,6 +32,8 @@ LOSSES = [
             "real_loss = F.softplus(real_logits)",
             "D doubts reals",
         ),
+        ("float(self.nimg), math.inf)", "math.inf, math.inf)", "the first NaN on a GPU is missed"),
+        ("torch.arange(3, dtype", "torch.arange(1, 4, dtype", "moments of the next order on a GPU"),
         ("(real_loss.mean() * gain)", "(real_loss.sum() * gain)", "D, reals: sum over the batch"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
         ("signs = real_logits.detach()", "signs = fake_logits.detach()", "ADA looks at the fakes"),
@@ -478,7 +480,7 @@ AUGMENTATION = [
             "self._drawn[0] if self._drawn",
             "one random number for all transforms",
         ),
-        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+        ("result = result + term", "result = result - term", "matrix products with minus"),
     ),
     *faults(
         "networks/augment_geometry",
@@ -598,6 +600,11 @@ NETWORKS = [
             "else layer.weight_gain * gain)",
             "prepared weights with the gain of the activation",
         ),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_equalized",
+        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
     ),
     *faults(
         "networks/equalized",
@@ -887,7 +894,6 @@ NETWORKS = [
             "scale = self.size / self.sampling_rate",
             "scale of the grid",
         ),
-        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
         ("torch.sin(angles)", "torch.cos(angles)", "cosine for sine"),
         ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
         (
