@@ -1,4 +1,4 @@
-"""The networks on stand-ins for a GPU: a step of training in half precision, with R1, to numbers."""
+"""The networks on stand-ins for a GPU: a step of training, with R1, against the CPU."""
 
 import pytest
 import stand_in

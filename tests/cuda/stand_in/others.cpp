@@ -36,7 +36,8 @@ HostKernel loop(const char* expression) {
         LOOP_WITH_BARRIER(small_kernel<type, 1, 2>)
 #define BIAS_ACT(type, widest)                                                         \
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
-#define ANY(type) LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
+#define ANY(type) \
+    LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
 
 template <class T>
 std::vector<HostKernel> band_kernels();
@@ -61,7 +62,8 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             ANY(__half), ANY(__nv_bfloat16), ANY(float), ANY(double),
             LOOP(bend_kernel<__half, float>), LOOP(bend_kernel<__nv_bfloat16, float>),
             SMALL(__half), SMALL(__nv_bfloat16), SMALL(float),
-            BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4), BIAS_ACT(double, 2),
+            BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4),
+            BIAS_ACT(double, 2),
         };
         for (const auto& bands : {band_kernels<__half>(), band_kernels<float>()}) {
             kernels.insert(kernels.end(), bands.begin(), bands.end());
