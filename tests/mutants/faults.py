@@ -6,9 +6,9 @@ Each line: a fragment that occurs once in the source, its replacement, and what 
 from plant import Fault
 
 # Imported once: every run of tests is a fork of a process that has them.
-LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
-             "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
-             "PIL.Image", "pytest")  # fmt: skip
+LIBRARIES = ("torch", "torch._dynamo", "torch.distributed.tensor", "torch.testing",
+             "torch.utils.data", "scipy.signal", "scipy.special", "scipy.stats",
+             "scipy.integrate", "hypothesis", "pandas", "PIL.Image", "pytest")  # fmt: skip
 
 
 def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
