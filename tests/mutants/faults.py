@@ -34,7 +34,8 @@ LOSSES = [
         ),
         ("float(self.nimg), math.inf)", "math.inf, math.inf)", "the first NaN on a GPU is missed"),
         ("torch.arange(3, dtype", "torch.arange(1, 4, dtype", "moments of the next order on a GPU"),
-        ("(real_loss.mean() * gain)", "(real_loss.sum() * gain)", "D, reals: sum over the batch"),
+        ("(last.mean() * gain)", "(last.sum() * gain)", "the last loss: sum over the batch"),
+        ("(last.mean() * gain)", "(last.mean() / gain)", "a lazy regularizer too weak"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
         ("signs = real_logits.detach()", "signs = fake_logits.detach()", "ADA looks at the fakes"),
         ("(self.settings.r1_gamma / 2)", "self.settings.r1_gamma", "R1 without its half"),
@@ -45,18 +46,18 @@ LOSSES = [
             "R1 of the norm, not of its square",
         ),
         (
-            "logits = self._discriminate(real, micro.real_c, sigma)",
-            "logits = self._discriminate(real, micro.c, sigma)",
+            "inputs = (shown.detach(), micro.real_c)",
+            "inputs = (shown.detach(), micro.c)",
             "R1 with the labels of the fakes",
         ),
         (
-            "self._discriminate(micro.real_img, micro.real_c, sigma)",
-            "self._discriminate(micro.real_img, micro.c, sigma)",
+            'self.sections.run("Dmain/D", self._logits, (shown, micro.real_c), self.D)',
+            'self.sections.run("Dmain/D", self._logits, (shown, micro.c), self.D)',
             "D sees reals with the labels of fakes",
         ),
         (
-            "        logits = self._discriminate(img, micro.c, sigma)",
-            "        logits = self._discriminate(img, micro.real_c, sigma)",
+            '"Gmain/D", self._logits, (shown, micro.c)',
+            '"Gmain/D", self._logits, (shown, micro.real_c)',
             "G is judged with the labels of reals",
         ),
         (
@@ -70,13 +71,13 @@ LOSSES = [
             "D sees reals without augmentation",
         ),
         (
-            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
-            "img, _ = self._generate(micro.z, micro.c)",
+            "own[0] if own else None, update_emas=True)[:1]",
+            "own[0] if own else None, update_emas=False)[:1]",
             "the averages of G stand still",
         ),
         (
-            "img, _ = self._generate(micro.z, micro.c)",
-            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
+            "own[0] if own else None)[:1]",
+            "own[0] if own else None, update_emas=True)[:1]",
             "the averages of G move twice a step",
         ),
         (
@@ -85,8 +86,8 @@ LOSSES = [
             "style mixing inverted",
         ),
         (
-            "torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)",
-            "torch.cat([other[:, :crossover], ws[:, crossover:]], dim=1)",
+            "torch.where(own[:, None], ws, other)",
+            "torch.where(own[:, None], other, ws)",
             "the second latent comes first",
         ),
         (
@@ -140,8 +141,8 @@ LOSSES = [
         ),
         ("penalty * self.settings.pl_weight", "penalty", "path length without its weight"),
         (
-            "micro.z.shape[0] // self.settings.pl_batch_shrink",
-            "micro.z.shape[0]",
+            "batch_gpu // self.settings.pl_batch_shrink",
+            "batch_gpu",
             "path length of the whole batch",
         ),
         (
@@ -181,7 +182,11 @@ STEP = [
             "batch_idx % 2 == 0",
             "every phase in every second step",
         ),
-        ("nimg, gain=phase.interval)", "nimg, gain=1)", "lazy regularization too weak"),
+        (
+            "nimg, phase.interval, before_last)",
+            "nimg, 1, before_last)",
+            "lazy regularization too weak",
+        ),
         (
             "ema_beta(batch, nimg, parts.ema_half_life_nimg",
             "ema_beta(batch, nimg + batch, parts.ema_half_life_nimg",
@@ -196,13 +201,6 @@ STEP = [
             "_set_requires_grad(trainable, False)",
             "_set_requires_grad(trainable, True)",
             "G collects gradients of D's phases",
-        ),
-        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=1.0, posinf=1e5, neginf=-1e5", "NaN becomes 1"),
-        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=0.0, posinf=-1e5, neginf=1e5", "infinity turned"),
-        (
-            "nan=0.0, posinf=1e5, neginf=-1e5",
-            "nan=0.0, posinf=0.0, neginf=0.0",
-            "infinity becomes 0",
         ),
         (
             "torch.sign(total / count - parts.ada_target)",
@@ -223,13 +221,13 @@ STEP = [
         (".clamp(min=0))", ".clamp(max=1))", "p may fall below 0"),
         (".clamp(min=0))", ".clamp(min=0, max=0.5))", "p ends at a half"),
         (
-            "batches_done % ADA_INTERVAL == 0",
-            "batches_done % ADA_INTERVAL == 1",
+            "batches_done % ADA_INTERVAL != 0",
+            "batches_done % ADA_INTERVAL != 1",
             "ADA's period shifted",
         ),
         (
-            "_adjust_augmentation(parts, batch, batch_idx + 1)",
-            "_adjust_augmentation(parts, batch, batch_idx)",
+            "_take_signs(parts, batch_idx + 1)",
+            "_take_signs(parts, batch_idx)",
             "ADA a batch late",
         ),
         ("parts.ada_moments.zero_()", "parts.ada_moments.mul_(1)", "ADA never forgets"),
@@ -237,6 +235,81 @@ STEP = [
             "parts.ada_moments += parts.loss.take_real_signs()",
             "parts.ada_moments = parts.loss.take_real_signs()",
             "ADA sees one batch of four",
+        ),
+    ),
+]
+
+GRADIENTS = [
+    *faults(
+        "training/gradient_average",
+        "training/test_step",
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=1.0, posinf=1e5, neginf=-1e5", "NaN becomes 1"),
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=0.0, posinf=-1e5, neginf=1e5", "infinity turned"),
+        (
+            "nan=0.0, posinf=1e5, neginf=-1e5",
+            "nan=0.0, posinf=0.0, neginf=0.0",
+            "infinity becomes 0",
+        ),
+    ),
+    *faults(
+        "training/gradient_average",
+        "training/test_buckets",
+        ("flat /= distributed.world_size()", "flat /= 1", "gradients are summed, not averaged"),
+        (
+            "for parameter in reversed(parameters):",
+            "for parameter in parameters:",
+            "first ones first",
+        ),
+        ("self._late.add(number)", "pass", "a late gradient is left out"),
+        (
+            "self._silent = set(self._parameters) - self._fired",
+            "self._silent = set()",
+            "buckets wait for parameters without gradient",
+        ),
+    ),
+]
+
+CONV_FORMS = [
+    *faults(
+        "ops/conv_forms",
+        "ops/test_conv_forms",
+        ("-tensor.shape[dim] % CHANNEL", "tensor.shape[dim] % CHANNEL", "padded by too much"),
+        ("[:, :, :outputs]", "[:, :, -outputs:]", "the padding is kept"),
+        ("memory_format=torch.channels_last)", "memory_format=torch.contiguous_format)", "NCHW"),
+        ("y[:, : a.shape[1]]", "y[:, -a.shape[1] :]", "rows of zeros of a product"),
+        ("if isinstance(choice, bool):", "if choice is True:", "shared is never chosen"),
+    ),
+    *faults(
+        "training/conv_choice",
+        "training/test_conv_choice",
+        ("* MARGIN <= times[usual]", "<= times[usual]", "chance decides"),
+        ("min(times, key", "max(times, key", "the slowest form"),
+        ("per_sample=setting == GROUPED", "per_sample=setting == SHARED", "settings exchanged"),
+        ("per_sample=form == GROUPED", "per_sample=form == SHARED", "the other form is timed"),
+        ("_read_rows(kept) or _measured_rows", "_measured_rows", "a resumed training measures"),
+    ),
+]
+
+GRAPHS = [
+    *faults(
+        "training/cuda_graphs",
+        "training/test_cuda_graphs",
+        (
+            "                static.copy_(given)",
+            "                pass",
+            "the first inputs for ever",
+        ),
+        ("            self._tape.draw_again()", "            pass", "the first noise for ever"),
+        ("                buffer.copy_(content)", "                pass", "averages move twice"),
+        (
+            "torch.split(flat.clone(), sizes)",
+            "torch.split(flat, sizes)",
+            "gradients share memory with a graph",
+        ),
+        (
+            "torch._foreach_add_(sums, parts)",
+            "torch._foreach_copy_(sums, parts)",
+            "one pass counts",
         ),
     ),
 ]
@@ -291,13 +364,13 @@ ASSEMBLY = [
             "G corrected without a regularizer",
         ),
         (
-            'phases.append(Phase("Dmain"',
-            'phases.insert(0, Phase("Dmain"',
+            'phases.append(phase("Dmain"',
+            'phases.insert(0, phase("Dmain"',
             "D learns before G",
         ),
         (
-            'phases.append(Phase("Greg"',
-            'phases.insert(0, Phase("Greg"',
+            'phases.append(phase("Greg"',
+            'phases.insert(0, phase("Greg"',
             "path length before the loss of G",
         ),
         (
@@ -566,6 +639,15 @@ AUGMENTATION = [
             "_translation((right - left) / 2, (bottom - top) / 2)",
             "uneven margins",
         ),
+    ),
+]
+
+MODULATION_FORMS = [
+    *faults(
+        "ops/modulation",
+        "ops/test_conv_forms",
+        ("shared = w if scale == 1 else w * scale", "shared = w", "sums beyond float16"),
+        ("after = after if scale == 1 else after / scale", "after = after * 1", "scale kept"),
     ),
 ]
 
@@ -1645,4 +1727,17 @@ CUDA = [
 ]
 
 
-FAULTS = [*LOSSES, *STEP, *ASSEMBLY, *AUGMENTATION, *NETWORKS, *DATA, *METRICS, *CUDA]
+FAULTS = [
+    *LOSSES,
+    *STEP,
+    *GRADIENTS,
+    *CONV_FORMS,
+    *MODULATION_FORMS,
+    *GRAPHS,
+    *ASSEMBLY,
+    *AUGMENTATION,
+    *NETWORKS,
+    *DATA,
+    *METRICS,
+    *CUDA,
+]

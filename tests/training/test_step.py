@@ -21,12 +21,13 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import MemorySettings
+from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.losses import Collector
 from sg3flow.training.step import (
     RealBatch,
     _adjust_augmentation,
-    _average_and_repair,
+    _take_signs,
     random_draw,
     run_step,
     seed_step,
@@ -62,7 +63,7 @@ def phases_of(parts: Parts, nimg: int, monkeypatch) -> list[tuple]:
     real, draw = batch_of(list(range(8)))
     calls = []
 
-    def record(phase, micro, nimg, gain):
+    def record(phase, micro, nimg, gain, before_last):
         trained = [next(net.parameters()).requires_grad for net in (parts.G, parts.D)]
         assert torch.equal(micro.z, draw(phase)[0]) and torch.equal(micro.real_img, real.img)
         calls.append((phase, gain, *trained))
@@ -175,7 +176,9 @@ def adjusted(p: float, *batches: float) -> float:
     parts.ada_nimg = 4 * BATCH / 0.1
     for number, total in enumerate(batches, start=1):
         parts.loss._real_signs = torch.tensor([float(BATCH), total])
-        _adjust_augmentation(parts, BATCH, number)
+        signs = _take_signs(parts, number)
+        if signs is not None:
+            _adjust_augmentation(parts, BATCH, signs.values)
     return round(float(parts.augment_pipe.p), 6)
 
 
@@ -220,9 +223,14 @@ def test_gradients_are_repaired_by_value():
     weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
     weights[0].grad = torch.tensor([1.0, math.nan])
     weights[1].grad = torch.tensor([math.inf, -math.inf, -2.0])
-    assert bool(_average_and_repair(weights))
+    average = GradientAverage(weights)
+    assert bool(average.finish())
     assert weights[0].grad.tolist() == [1, 0] and weights[1].grad.tolist() == [1e5, -1e5, -2]
-    assert not bool(_average_and_repair(weights))
+    assert not bool(average.finish())
+    weights[0].grad = None
+    assert not bool(average.finish()) and weights[0].grad is None
+    weights[1].grad = None
+    assert average.finish() is None
 
 
 def test_the_inputs_of_a_step(tiny_set):

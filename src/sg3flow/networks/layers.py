@@ -197,15 +197,19 @@ class MappingNetwork(nn.Module):
             x = self.get_submodule(f"fc{i}")(x)
         if self.num_ws is None:
             return x
-        if update_emas:
-            mean = distributed.all_reduce_mean(x.detach().mean(dim=0))
-            self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
+        if update_emas:  # no result of a training step needs w_avg
+            distributed.sum_later(x.detach().mean(dim=0), self._move_average)
         ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # [N, num_ws, w_dim]
         if truncation_psi != 1:
             cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
             near = self.w_avg.lerp(ws[:, :cutoff], truncation_psi)
             ws = torch.cat([near, ws[:, cutoff:]], dim=1)
         return ws
+
+    def _move_average(self, total: torch.Tensor) -> None:
+        """Move ``w_avg`` by the sum of the processes' mean w."""
+        mean = total / distributed.world_size() if distributed.world_size() > 1 else total
+        self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
 
     def _input(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
         parts = []

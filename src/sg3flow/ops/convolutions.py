@@ -1,9 +1,9 @@
 """Convolutions, also with factor-2 resampling (StyleGAN2, discriminator), and matrix products."""
 
 import torch
-import torch.nn.functional as F
 
 from sg3flow.ops.backend import has_kernels
+from sg3flow.ops.conv_forms import run_conv, run_product
 from sg3flow.ops.fir import filter_taps
 from sg3flow.ops.upfirdn2d import check_filter, check_images, downsample2d, upfirdn2d, upsample2d
 
@@ -53,7 +53,7 @@ def convolve(
     x: torch.Tensor, w: torch.Tensor, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> torch.Tensor:
     """`F.conv2d`: every convolution of the networks that no kernel computes."""
-    return F.conv2d(x, w, stride=stride, padding=padding, groups=groups)
+    return run_conv(x, w, stride, (padding, padding), groups, transposed=False)
 
 
 def convolve_transposed(
@@ -65,7 +65,7 @@ def convolve_transposed(
         w: [C_in, C_out / groups, k, k].
         padding: (y, x) cropped from the result on each side.
     """
-    return F.conv_transpose2d(x, w, stride=2, padding=padding, groups=groups)
+    return run_conv(x, w, 2, padding, groups, transposed=True)
 
 
 def has_compiled_conv(x: torch.Tensor, w: torch.Tensor, padding: int) -> bool:
@@ -146,7 +146,7 @@ def matrix_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     With it, a non-finite number also makes other results of the same sample non-finite.
     """
     if not _is_faster_compiled(a, b):
-        return a @ b
+        return run_product(a, b)
     y: torch.Tensor = torch.ops.sg3flow.matrix_product(a, b.contiguous())
     return y
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from sg3flow.ops.backend import has_kernels
+from sg3flow.ops.conv_forms import chosen_per_sample
 from sg3flow.ops.convolutions import (
     compiled_conv,
     conv2d_resample,
@@ -64,7 +65,10 @@ def modulated_conv2d(
     if per_sample and len(x):
         weights = _sample_weights(w, s, demodulate, input_gain)
         return _with_weights(x, weights.to(x.dtype), padding, f, up)
-    return _shared(x, w, s, demodulate, padding, input_gain, f, up)
+    # Of unit mean square, the weights would add up beyond the range of float16.
+    fits = normalize != "rms" or not demodulate or x.dtype != torch.float16
+    scale = 1.0 if fits else 1 / math.sqrt(w[0].numel())
+    return _shared(x, w, s, demodulate, padding, input_gain, f, up, scale)
 
 
 def has_scaled_weights(x: torch.Tensor, w: torch.Tensor) -> bool:
@@ -108,14 +112,17 @@ def _normalized(
 def is_per_sample(x: torch.Tensor, w: torch.Tensor, padding: int, up: int) -> bool:
     """The form of a modulated convolution: whether each sample gets its own weights.
 
-    On a GPU it does: the products of styles and weights cannot overflow in half precision then.
-    On a CPU the faster form is used. Measured on one AVX-512 core. 1x1: batched matrix products do
+    On a GPU it does, unless another form was chosen (`conv_forms.py`). On a CPU the faster form is
+    used. Measured on one AVX-512 core. 1x1: batched matrix products do
     27 to 44 billion products per second, a shared convolution 24 to 35 with extra passes over the
     activations. 3x3: the compiled shared convolution is the fastest where it is supported. Without
     it, 8 samples forward and backward, grouped and shared: 64 channels at 84x84 141 and 161 ms, 32
     channels 39 and 44; but 45 channels at 36x36 29 and 17, 91 channels at 52x52 180 and 122, 512
     channels at 36x36 2.1 and 1.5 s.
     """
+    chosen = chosen_per_sample(x, w, padding, up)
+    if chosen is not None:
+        return chosen
     if x.device.type != "cpu":
         return True
     c_out, c_in, k, _ = w.shape
@@ -133,15 +140,24 @@ def _shared(
     input_gain: torch.Tensor | None,
     f: torch.Tensor | None,
     up: int,
+    scale: float,
 ) -> torch.Tensor:
+    """One convolution of scaled activations.
+
+    Args:
+        scale: on the weights of the convolution; the demodulation undoes it.
+    """
     before = s if input_gain is None else s * input_gain
     if up == 1 and has_compiled_conv(x, w, padding):
         return compiled_conv(x, w, padding, before, _demodulation(w, s) if demodulate else None)
     x = x * before.to(x.dtype)[:, :, None, None]
-    y = conv2d_resample(x, w.to(x.dtype), f, up=up, padding=padding)
+    shared = w if scale == 1 else w * scale
+    y = conv2d_resample(x, shared.to(x.dtype), f, up=up, padding=padding)
     if not demodulate:
         return y
-    return y * _demodulation(w, s).to(y.dtype)[:, :, None, None]
+    after = _demodulation(w, s)
+    after = after if scale == 1 else after / scale
+    return y * after.to(y.dtype)[:, :, None, None]
 
 
 def _demodulation(w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
