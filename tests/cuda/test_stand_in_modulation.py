@@ -110,7 +110,7 @@ def moved(network, device, dtype=torch.float32):
 
 
 def gradients_of(network, tensors, inputs, force_fp32, is_regularized):
-    """The result, and the gradients of the mean of its squares by input and by all weights.
+    """The result, and the gradients of a loss by input and by all weights.
 
     If regularized, also those by all weights of R1 or path lengths, which differentiate twice.
     """
@@ -118,8 +118,10 @@ def gradients_of(network, tensors, inputs, force_fp32, is_regularized):
     options = {"force_fp32": force_fp32}
     y = torch.func.functional_call(network, tensors, (inputs, *network_extra(network)), options)
     weights = [tensor for tensor in tensors.values() if tensor.requires_grad]
+    # A sum keeps gradients in the range of float16; twice differentiated, a mean does.
+    loss = y.square().mean() if is_regularized else y.square().sum()
     first = torch.autograd.grad(
-        y.square().mean(), [inputs, *weights], allow_unused=True, create_graph=is_regularized
+        loss, [inputs, *weights], allow_unused=True, create_graph=is_regularized
     )
     found = [y.detach(), first[0].detach(), joined(first[1:])]
     if is_regularized:
