@@ -55,11 +55,11 @@ smoke-gpu: setup ## train each configuration for 2 kimg at 64 px on a GPU; compa
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
 
 # Small cases only: with these tools everything takes a hundred times as long.
-SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py -k "half_precision and size0 or upfirdn2d or bias_act or empty"
+SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py tests/cuda/test_gpu_modulation.py -k "half_precision and size0 or upfirdn2d or bias_act or empty or 181"
 
-test-gpu: setup ## test the CUDA kernels on a GPU, with and without tensor cores; check for races
+test-gpu: setup ## test CUDA kernels and graphs on a GPU, with and without tensor cores; check for races
 	$(BIN)/sg3flow doctor
-	$(BIN)/python -m pytest -m gpu tests/cuda
+	$(BIN)/python -m pytest -m gpu tests/cuda tests/training/test_on_gpu.py
 	SG3FLOW_TENSOR_CORES=0 $(BIN)/python -m pytest -m gpu tests/cuda -k half_precision
 	@if command -v compute-sanitizer > /dev/null; then set -e; for tool in memcheck racecheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 9 \

@@ -117,13 +117,18 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def report(rows: list[Row], machine: dict[str, float], path: Path | None) -> None:
-    """Prints a table and, with --json, writes JSON."""
+def show(rows: list[Row]) -> None:
+    """Prints a table."""
     columns = list(rows[0])
     cells = [[_shown(row[column]) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in [columns, *cells]:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def report(rows: list[Row], machine: dict[str, float], path: Path | None) -> None:
+    """Prints a table and, with --json, writes JSON."""
+    show(rows)
     print(
         f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, "
         f"{torch.backends.cpu.get_cpu_capability()}; measured "

@@ -39,7 +39,7 @@ os.environ.setdefault("SG3FLOW_KERNELS", str(cache_folder() / "kernels"))
 _LONGEST = {
     "tests/docs/test_commands_run.py": 250,
     "tests/serving": 160,
-    "tests/training/test_processes.py": 100,
+    "tests/training/test_processes.py": 50,
     "tests/training/test_resume.py": 90,
     "tests/reproduction": 80,
     "tests/tracking/test_outages.py": 80,

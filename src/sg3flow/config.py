@@ -297,6 +297,18 @@ class TrainConfig:
         help="implementation of Adam: a fused kernel, one operation at a time over all weights, "
         "or a loop over the weights; results agree up to rounding",
     )
+    conv_form: str = setting(
+        "auto",
+        choices=("auto", "grouped", "shared"),
+        help="form of modulated convolutions on a GPU; grouped: with weights of each image, "
+        "shared: with scaled activations, auto: the fastest form of each convolution, measured at "
+        "the start and kept; results agree up to rounding",
+    )
+    cuda_graphs: bool = setting(
+        False,
+        help="replay G and D as CUDA graphs, which saves the time of launching their kernels; "
+        "needs a GPU, and more of its memory",
+    )
     max_nonfinite_updates: int = setting(
         1000,
         ge=0,

@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -124,8 +124,8 @@ def local_rank() -> int:
 
 
 def shard(whole: torch.Tensor) -> torch.Tensor:
-    """This process's shard of a whole batch [N, ...]."""
-    return whole[rank() :: world_size()]
+    """This process's shard of a whole batch [N, ...]; ``whole`` itself with one process."""
+    return whole[rank() :: world_size()] if world_size() > 1 else whole
 
 
 def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -133,9 +133,39 @@ def rand(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tenso
     return shard(torch.rand(_whole(size), device=device))
 
 
+def rand_rows(count: int, size: int) -> torch.Tensor:
+    """[count, size]: the numbers on the CPU of as many calls of ``rand([size])``."""
+    whole = torch.rand([count, size * world_size()], device="cpu")
+    return whole[:, rank() :: world_size()] if world_size() > 1 else whole
+
+
 def randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
     """Normal numbers for this process's shard of a batch; ``size[0]`` is the size of the shard."""
+    return (_noise_source or drawn_randn)(size, device)
+
+
+def drawn_randn(size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """As ``randn``, also within ``noise_from``."""
     return shard(torch.randn(_whole(size), device=device))
+
+
+_NoiseSource = Callable[[Sequence[int], torch.device | str], torch.Tensor]
+_noise_source: _NoiseSource | None = None
+
+
+@contextlib.contextmanager
+def noise_from(source: _NoiseSource) -> Iterator[None]:
+    """Let ``randn`` return numbers of ``source`` while the block runs: drawn before, for example.
+
+    Args:
+        source: gets the arguments of ``randn``.
+    """
+    global _noise_source
+    before, _noise_source = _noise_source, source
+    try:
+        yield
+    finally:
+        _noise_source = before
 
 
 def _whole(size: Sequence[int]) -> list[int]:
@@ -157,13 +187,78 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     return all_reduce_sum(values) / world_size() if world_size() > 1 else values
 
 
-def all_reduce_mean_(values: torch.Tensor) -> torch.Tensor:
-    """Replace ``values`` by their mean over all processes, in place."""
-    if world_size() > 1:
-        with _peer_loss_named():
-            dist.all_reduce(values)
-        values /= world_size()
-    return values
+@dataclass(frozen=True)
+class Pending:
+    """A sum over all processes that is on its way; ``values`` holds it after ``wait``."""
+
+    values: torch.Tensor
+    work: Any
+
+    def wait(self) -> torch.Tensor:
+        """The sum; on a GPU its stream waits, not the process."""
+        if self.work is not None:
+            with _peer_loss_named():
+                self.work.wait()
+        return self.values
+
+
+def start_all_reduce_sum_(values: torch.Tensor) -> Pending:
+    """Start to replace ``values`` by their sum over all processes; the caller goes on."""
+    if world_size() == 1:
+        return Pending(values, None)
+    with _peer_loss_named():
+        return Pending(values, dist.all_reduce(values, async_op=True))
+
+
+@dataclass
+class LaterSum:
+    """A sum over all processes that nothing needs at once: it travels with another one.
+
+    Attributes:
+        values: those of this process; their sum once ``is_complete``.
+        then: called with the sum when it is there.
+    """
+
+    values: torch.Tensor
+    then: Callable[[torch.Tensor], None] = lambda total: None
+    is_complete: bool = field(default=False, init=False)
+
+    def complete(self, total: torch.Tensor) -> None:
+        """Take the sum, of any shape and type."""
+        self.values = total.reshape(self.values.shape).to(self.values.dtype)
+        self.is_complete = True
+        self.then(self.values)
+
+
+_later: list[LaterSum] = []
+
+
+def sum_later(
+    values: torch.Tensor, then: Callable[[torch.Tensor], None] = lambda total: None
+) -> LaterSum:
+    """A sum that the next all-reduce of gradients carries along; complete with one process.
+
+    All processes must ask for the same sums in the same order. ``complete_later_sums`` ends the
+    waiting where no gradients follow.
+    """
+    later = LaterSum(values.detach(), then)
+    if world_size() == 1:
+        later.complete(later.values)
+    else:
+        _later.append(later)
+    return later
+
+
+def take_later_sums() -> list[LaterSum]:
+    """The sums that wait for an all-reduce; the caller must complete them."""
+    taken, _later[:] = list(_later), []
+    return taken
+
+
+def complete_later_sums() -> None:
+    """Complete the sums that no other all-reduce has carried, one all-reduce each."""
+    for later in take_later_sums():
+        later.complete(all_reduce_sum(later.values))
 
 
 def all_gather(values: torch.Tensor) -> torch.Tensor:

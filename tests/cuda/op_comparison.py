@@ -30,3 +30,13 @@ def results(op, x, b, options, numbers):
     v = numbers(*dx.shape, seed=8, dtype=y.dtype, device=y.device)
     (dg,) = torch.autograd.grad(dx, g, v)
     return y.detach(), dx.detach(), db.detach(), dg
+
+
+def path_lengths(op, x, w, s):
+    """Results and gradients, and those of a path length: the gradient of the styles again."""
+    leaves = [each.clone().requires_grad_() for each in (x, w, s)]
+    y = op(*leaves)
+    ones = torch.ones(y.shape, dtype=y.dtype, device=y.device)
+    first = torch.autograd.grad(y, leaves, ones, create_graph=True)
+    second = torch.autograd.grad(first[2].float().square().sum(), leaves[1:])
+    return [each.detach() for each in (y, *first, *second)]

@@ -31,10 +31,19 @@ from sg3flow.ops import (
     cuda_device,
     cuda_filtered_lrelu,
     cuda_launch,
+    cuda_modulation,
     cuda_registration,
     cuda_upfirdn2d,
 )
-from sg3flow.ops.cuda_structs import BiasAct, FilteredLrelu, TileGrid, Upfirdn, layout_assertions
+from sg3flow.ops.cuda_structs import (
+    BiasAct,
+    Demodulation,
+    FilteredLrelu,
+    TileGrid,
+    Upfirdn,
+    Weights,
+    layout_assertions,
+)
 from sg3flow.ops.cuda_tiles import KINDS, band_assertions, shape_assertions
 
 FOLDER = Path(__file__).with_name("stand_in")
@@ -237,6 +246,9 @@ _PARAMETERS = {
     "tile_kernel": (FilteredLrelu, TileGrid),
     "bend_kernel": (FilteredLrelu, _LONG, _LONG, _PLACE, _REAL),
     "bias_act_kernel": (BiasAct,),
+    "small_add_kernel": (Upfirdn, _PLACE, _LONG),
+    "scale_": (Weights,),
+    "demodulation_": (Demodulation,),
 }
 
 
@@ -315,7 +327,7 @@ def installed(stand_in: StandIn, kernels: Path, *capabilities: int) -> Iterator[
 def forget() -> None:
     """As in a new process: no kernel is loaded, chosen or checked."""
     cuda_launch._loaded.clear()
-    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_upfirdn2d):
+    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_modulation, cuda_upfirdn2d):
         module._calls.clear()
     for cached in (backend._chosen, backend._checked_part, cuda_filtered_lrelu.use_tensor_cores):
         cached.cache_clear()

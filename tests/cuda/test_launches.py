@@ -11,10 +11,17 @@ import torch
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_driver import DriverError
 from sg3flow.kernels.nvrtc import Compiled
-from sg3flow.ops import cuda_bias_act, cuda_device, cuda_filtered_lrelu, cuda_launch, cuda_upfirdn2d
+from sg3flow.ops import (
+    cuda_bias_act,
+    cuda_device,
+    cuda_filtered_lrelu,
+    cuda_launch,
+    cuda_modulation,
+    cuda_upfirdn2d,
+)
 from sg3flow.ops.cuda_bias_act import bias_act, bias_act_grad
 from sg3flow.ops.cuda_filtered_lrelu import filtered_lrelu, filtered_lrelu_flagged
-from sg3flow.ops.cuda_upfirdn2d import upfirdn2d
+from sg3flow.ops.cuda_upfirdn2d import upfirdn2d, upfirdn2d_add
 from sg3flow.ops.prepared import PreparedCalls
 
 UP4 = (4, 4), (2, 2), (21, 20, 21, 20), False
@@ -79,7 +86,7 @@ def gpu(monkeypatch):
 
     monkeypatch.setattr(cuda_launch, "compiled", compiled)
     monkeypatch.setattr(cuda_launch, "_loaded", {})
-    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_upfirdn2d):
+    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_modulation, cuda_upfirdn2d):
         monkeypatch.setattr(module, "_calls", PreparedCalls())
     cuda_filtered_lrelu.use_tensor_cores.cache_clear()
     yield recorder
@@ -301,3 +308,86 @@ def test_a_driver_that_does_not_load_the_code_is_an_error(gpu, monkeypatch):
     monkeypatch.setattr(gpu, "load_module", refuse)
     with pytest.raises(ConfigError, match=r"does not load .*bias_act-float32 for sm_90.*update it"):
         bias_act(X, None, 0.2, 1.0, -1.0)
+
+
+def test_weights_of_samples_take_what_divides_a_row_and_a_block_for_each(gpu):
+    for c_in, k, run in ((512, 3, 4), (362, 3, 2), (181, 3, 1), (724, 1, 4)):
+        w, a, b = torch.ones(6, c_in, k, k), torch.ones(5, 6), torch.ones(5, c_in)
+        y = cuda_modulation.scaled_weights(w, a, b, torch.float16)
+        ((kernel, blocks, threads, (op,)),) = gpu.taken()
+        assert kernel == f"scale_kernel<__half, {k * k}, {run}>" and (blocks, threads) == (30, 256)
+        assert (op.samples, op.outputs, op.inputs) == (5, 6, c_in) and op.grad is None
+        assert (op.w, op.a, op.b, op.y) == tuple(t.data_ptr() for t in (w, a, b, y))
+    cuda_modulation.scaled_weights(w, None, b, torch.float32)
+    ((kernel, _, _, (op,)),) = gpu.taken()
+    assert kernel == "scale_kernel<float, 1, 4>" and op.a is None
+    assert cuda_modulation.scaled_weights(w, None, b[:0], torch.float32).shape == (0, *w.shape)
+    assert gpu.taken() == []
+
+
+def test_gradients_of_weights_come_as_sums_of_tiles(gpu, monkeypatch):
+    sums = []
+    monkeypatch.setattr(torch.Tensor, "sum", lambda t, dim: sums.append(tuple(t.shape)) or t[0])
+    for k, tiles in ((3, (9, 2)), (1, (2, 2))):  # of 4 or 32 outputs, and of 32 inputs
+        w, a, b = torch.ones(35, 40, k, k), torch.ones(5, 35), torch.ones(5, 40)
+        grad = torch.ones(5, *w.shape, dtype=torch.bfloat16)
+        dw, da, db = cuda_modulation.scaled_weights_grad(grad, w, a, b)
+        ((kernel, blocks, threads, (op,)),) = gpu.taken()
+        assert kernel == f"scale_grad_kernel<__nv_bfloat16, {k * k}>"
+        assert (blocks, threads) == (tiles[0] * tiles[1], 256)
+        assert sums == [(tiles[1], 5, 35), (tiles[0], 5, 40)]
+        assert (op.dw, op.da, op.db) == tuple(t.data_ptr() for t in (dw, da, db))
+        assert (op.grad, op.a) == (grad.data_ptr(), a.data_ptr())
+        sums.clear()
+    assert cuda_modulation.scaled_weights_grad(grad, w, None, b)[1].numel() == 0
+    assert gpu.taken()[0][3][0].da is None
+
+
+def test_demodulation_has_a_block_for_each_output_and_eight_samples(gpu):
+    w, s = torch.ones(7, 70, 3, 3), torch.ones(9, 70)
+    y = cuda_modulation.demodulation(w, s, 1e-8, True)
+    ((kernel, blocks, threads, (op,)),) = gpu.taken()
+    assert kernel == "demodulation_kernel<9>" and (blocks, threads) == (14, 256)
+    assert (op.relative, op.eps, op.y) == (1, pytest.approx(1e-8), y.data_ptr())
+    dw, ds = cuda_modulation.demodulation_grad(torch.ones(9, 7), y, w, s)
+    first, second = gpu.taken()
+    assert first[:3] == ("demodulation_dw_kernel<9>", 2, 256)
+    assert second[:3] == ("demodulation_ds_kernel<9>", 3 * 2, 256)
+    assert (first[3][0].dw, second[3][0].ds) == (dw.data_ptr(), ds.data_ptr())
+    assert (first[3][0].a, second[3][0].s) == (y.data_ptr(), s.data_ptr())
+
+
+def test_what_modulation_cannot_read_is_refused(gpu):
+    w, a, b = torch.ones(6, 4, 3, 3), torch.ones(5, 6), torch.ones(5, 4)
+    weights, gradients = cuda_modulation.scaled_weights, cuda_modulation.scaled_weights_grad
+    for call, words in (
+        (lambda: weights(torch.ones(6, 4, 5, 5), a, b, torch.float16), "k = 1 or 3"),
+        (lambda: weights(w.double(), a, b, torch.float16), "w must be float32"),
+        (lambda: weights(w.permute(1, 0, 2, 3), a, b, torch.float16), "contiguous"),
+        (lambda: weights(w, a.t(), b, torch.float16), "contiguous"),
+        (lambda: weights(w, a[:4], b, torch.float16), r"a must be float32 \[5, 6\]"),
+        (lambda: weights(w, a, b.half(), torch.float16), "b must be float32"),
+        (lambda: weights(w, a, b, torch.int32), "not torch.int32"),
+        (lambda: gradients(torch.ones(5, 6, 4, 3, 2), w, a, b), "the gradient must be"),
+        (lambda: cuda_modulation.demodulation(w, b[:, :3], 0.0, True), "s must be|contiguous"),
+        (lambda: cuda_modulation.demodulation_grad(a[:4], a, w, b), "the gradient must be"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            call()
+    assert gpu.taken() == []
+
+
+def test_a_small_filter_adds_in_its_pass_and_others_after_it(gpu):
+    x, small = torch.ones(2, 3, 16, 16, dtype=torch.float16), torch.ones(4, 4)
+    base = torch.ones(2, 3, 32, 32, dtype=torch.float16)
+    y = upfirdn2d_add(x, small, base, (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0)
+    ((kernel, blocks, _, (op, added, count)),) = gpu.taken()
+    assert kernel == "small_add_kernel<__half, 2, 1>" and blocks == 24
+    assert (op.x, op.y, added.value) == (x.data_ptr(), y.data_ptr(), base.data_ptr())
+    assert count.value == 2 * 3 * 32 * 32 and op.gain == 4
+    upfirdn2d_add(x, taps(12), base, (2, 2), (1, 1), (6, 5, 6, 5), False, 4.0)
+    assert [kernel for kernel, *_ in gpu.taken()] == ["upfirdn_kernel<__half>"] * 2
+    with pytest.raises(RuntimeError, match=r"the summand must be like the result.*32, 32"):
+        upfirdn2d_add(
+            x, small, base[..., 1:].contiguous(), (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0
+        )

@@ -32,7 +32,8 @@ LOSSES = [
             "real_loss = F.softplus(real_logits)",
             "D doubts reals",
         ),
-        ("(real_loss.mean() * gain)", "(real_loss.sum() * gain)", "D, reals: sum over the batch"),
+        ("(last.mean() * gain)", "(last.sum() * gain)", "the last loss: sum over the batch"),
+        ("(last.mean() * gain)", "(last.mean() / gain)", "a lazy regularizer too weak"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
         ("signs = real_logits.detach()", "signs = fake_logits.detach()", "ADA looks at the fakes"),
         ("(self.settings.r1_gamma / 2)", "self.settings.r1_gamma", "R1 without its half"),
@@ -43,18 +44,18 @@ LOSSES = [
             "R1 of the norm, not of its square",
         ),
         (
-            "logits = self._discriminate(real, micro.real_c, sigma)",
-            "logits = self._discriminate(real, micro.c, sigma)",
+            "inputs = (shown.detach(), micro.real_c)",
+            "inputs = (shown.detach(), micro.c)",
             "R1 with the labels of the fakes",
         ),
         (
-            "self._discriminate(micro.real_img, micro.real_c, sigma)",
-            "self._discriminate(micro.real_img, micro.c, sigma)",
+            'self.sections.run("Dmain/D", self._logits, (shown, micro.real_c), self.D)',
+            'self.sections.run("Dmain/D", self._logits, (shown, micro.c), self.D)',
             "D sees reals with the labels of fakes",
         ),
         (
-            "        logits = self._discriminate(img, micro.c, sigma)",
-            "        logits = self._discriminate(img, micro.real_c, sigma)",
+            '"Gmain/D", self._logits, (shown, micro.c)',
+            '"Gmain/D", self._logits, (shown, micro.real_c)',
             "G is judged with the labels of reals",
         ),
         (
@@ -68,13 +69,13 @@ LOSSES = [
             "D sees reals without augmentation",
         ),
         (
-            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
-            "img, _ = self._generate(micro.z, micro.c)",
+            "own[0] if own else None, update_emas=True)[:1]",
+            "own[0] if own else None, update_emas=False)[:1]",
             "the averages of G stand still",
         ),
         (
-            "img, _ = self._generate(micro.z, micro.c)",
-            "img, _ = self._generate(micro.z, micro.c, update_emas=True)",
+            "own[0] if own else None)[:1]",
+            "own[0] if own else None, update_emas=True)[:1]",
             "the averages of G move twice a step",
         ),
         (
@@ -83,8 +84,8 @@ LOSSES = [
             "style mixing inverted",
         ),
         (
-            "torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)",
-            "torch.cat([other[:, :crossover], ws[:, crossover:]], dim=1)",
+            "torch.where(own[:, None], ws, other)",
+            "torch.where(own[:, None], other, ws)",
             "the second latent comes first",
         ),
         (
@@ -138,8 +139,8 @@ LOSSES = [
         ),
         ("penalty * self.settings.pl_weight", "penalty", "path length without its weight"),
         (
-            "micro.z.shape[0] // self.settings.pl_batch_shrink",
-            "micro.z.shape[0]",
+            "batch_gpu // self.settings.pl_batch_shrink",
+            "batch_gpu",
             "path length of the whole batch",
         ),
         (
@@ -156,8 +157,12 @@ STEP = [
         "training/test_losses training/test_step",
         ("0.5 ** (batch / max", "0.5 ** (2 * batch / max", "half the half-life"),
         ("min(half_life_nimg, nimg * rampup)", "max(half_life_nimg, nimg * rampup)", "EMA rampup"),
-        ("current.lerp(average, beta)", "average.lerp(current, beta)", "EMA with 1 - beta"),
-        ("copy.copy_(buffer)", "copy.copy_(copy)", "G_ema keeps its first buffers"),
+        (
+            "torch._foreach_lerp(current, averages, beta)",
+            "torch._foreach_lerp(averages, current, beta)",
+            "EMA with 1 - beta",
+        ),
+        ("copies, _tensors(module.buffers())", "copies, copies", "G_ema keeps its first buffers"),
     ),
     *faults(
         "training/step",
@@ -175,7 +180,11 @@ STEP = [
             "batch_idx % 2 == 0",
             "every phase in every second step",
         ),
-        ("nimg, gain=phase.interval)", "nimg, gain=1)", "lazy regularization too weak"),
+        (
+            "nimg, phase.interval, before_last)",
+            "nimg, 1, before_last)",
+            "lazy regularization too weak",
+        ),
         (
             "ema_beta(batch, nimg, parts.ema_half_life_nimg",
             "ema_beta(batch, nimg + batch, parts.ema_half_life_nimg",
@@ -190,13 +199,6 @@ STEP = [
             "_set_requires_grad(trainable, False)",
             "_set_requires_grad(trainable, True)",
             "G collects gradients of D's phases",
-        ),
-        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=1.0, posinf=1e5, neginf=-1e5", "NaN becomes 1"),
-        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=0.0, posinf=-1e5, neginf=1e5", "infinity turned"),
-        (
-            "nan=0.0, posinf=1e5, neginf=-1e5",
-            "nan=0.0, posinf=0.0, neginf=0.0",
-            "infinity becomes 0",
         ),
         (
             "torch.sign(total / count - parts.ada_target)",
@@ -217,13 +219,13 @@ STEP = [
         (".clamp(min=0))", ".clamp(max=1))", "p may fall below 0"),
         (".clamp(min=0))", ".clamp(min=0, max=0.5))", "p ends at a half"),
         (
-            "batches_done % ADA_INTERVAL == 0",
-            "batches_done % ADA_INTERVAL == 1",
+            "batches_done % ADA_INTERVAL != 0",
+            "batches_done % ADA_INTERVAL != 1",
             "ADA's period shifted",
         ),
         (
-            "_adjust_augmentation(parts, batch, batch_idx + 1)",
-            "_adjust_augmentation(parts, batch, batch_idx)",
+            "_take_signs(parts, batch_idx + 1)",
+            "_take_signs(parts, batch_idx)",
             "ADA a batch late",
         ),
         ("parts.ada_moments.zero_()", "parts.ada_moments.mul_(1)", "ADA never forgets"),
@@ -235,7 +237,89 @@ STEP = [
     ),
 ]
 
+GRADIENTS = [
+    *faults(
+        "training/gradient_average",
+        "training/test_step",
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=1.0, posinf=1e5, neginf=-1e5", "NaN becomes 1"),
+        ("nan=0.0, posinf=1e5, neginf=-1e5", "nan=0.0, posinf=-1e5, neginf=1e5", "infinity turned"),
+        (
+            "nan=0.0, posinf=1e5, neginf=-1e5",
+            "nan=0.0, posinf=0.0, neginf=0.0",
+            "infinity becomes 0",
+        ),
+    ),
+    *faults(
+        "training/gradient_average",
+        "training/test_buckets",
+        ("flat /= distributed.world_size()", "flat /= 1", "gradients are summed, not averaged"),
+        (
+            "for parameter in reversed(parameters):",
+            "for parameter in parameters:",
+            "first ones first",
+        ),
+        ("self._late.add(number)", "pass", "a late gradient is left out"),
+        (
+            "self._silent = set(self._parameters) - self._fired",
+            "self._silent = set()",
+            "buckets wait for parameters without gradient",
+        ),
+    ),
+]
+
+CONV_FORMS = [
+    *faults(
+        "ops/conv_forms",
+        "ops/test_conv_forms",
+        ("-tensor.shape[dim] % CHANNEL", "tensor.shape[dim] % CHANNEL", "padded by too much"),
+        ("[:, :, :outputs]", "[:, :, -outputs:]", "the padding is kept"),
+        ("memory_format=torch.channels_last)", "memory_format=torch.contiguous_format)", "NCHW"),
+        ("y[:, : a.shape[1]]", "y[:, -a.shape[1] :]", "rows of zeros of a product"),
+        ("if isinstance(choice, bool):", "if choice is True:", "shared is never chosen"),
+    ),
+    *faults(
+        "training/conv_choice",
+        "training/test_conv_choice",
+        ("* MARGIN <= times[usual]", "<= times[usual]", "chance decides"),
+        ("min(times, key", "max(times, key", "the slowest form"),
+        ("per_sample=setting == GROUPED", "per_sample=setting == SHARED", "settings exchanged"),
+        ("per_sample=form == GROUPED", "per_sample=form == SHARED", "the other form is timed"),
+        ("_read_rows(kept) or _measured_rows", "_measured_rows", "a resumed training measures"),
+    ),
+]
+
+GRAPHS = [
+    *faults(
+        "training/cuda_graphs",
+        "training/test_cuda_graphs",
+        (
+            "                static.copy_(given)",
+            "                pass",
+            "the first inputs for ever",
+        ),
+        ("            self._tape.draw_again()", "            pass", "the first noise for ever"),
+        ("                buffer.copy_(content)", "                pass", "averages move twice"),
+        (
+            "torch.split(flat.clone(), sizes)",
+            "torch.split(flat, sizes)",
+            "gradients share memory with a graph",
+        ),
+        (
+            "torch._foreach_add_(sums, parts)",
+            "torch._foreach_copy_(sums, parts)",
+            "one pass counts",
+        ),
+    ),
+]
+
 ASSEMBLY = [
+    *faults(
+        "training/adam",
+        "training/test_adam",
+        ("beta1=self.betas[0]", "beta1=self.betas[1]", "Adam's betas exchanged"),
+        ('[state["exp_avg"] for state', '[state["exp_avg_sq"] for state', "Adam's moments mixed"),
+        ("return torch.clone(tensor)", "return tensor", "a loaded state of Adam is shared"),
+    ),
     *faults(
         "training/assembly",
         "training/test_step",
@@ -278,13 +362,13 @@ ASSEMBLY = [
             "G corrected without a regularizer",
         ),
         (
-            'phases.append(Phase("Dmain"',
-            'phases.insert(0, Phase("Dmain"',
+            'phases.append(phase("Dmain"',
+            'phases.insert(0, phase("Dmain"',
             "D learns before G",
         ),
         (
-            'phases.append(Phase("Greg"',
-            'phases.insert(0, Phase("Greg"',
+            'phases.append(phase("Greg"',
+            'phases.insert(0, phase("Greg"',
             "path length before the loss of G",
         ),
         (
@@ -349,26 +433,26 @@ AUGMENTATION = [
     *faults(
         "networks/augment",
         "training/test_augment",
-        ("matrix = _shift(amount) @ matrix", "matrix = _shift(-amount) @ matrix", "brightness"),
+        ("product(_shift(amount), matrix)", "product(_shift(-amount), matrix)", "brightness"),
         (
-            "torch.diag_embed(torch.stack([gain, gain, gain, ",
-            "torch.diag_embed(torch.stack([gain, gain, gain * 0 + 1, ",
+            "matrix[:, [0, 1, 2], [0, 1, 2]] = gain",
+            "matrix[:, [0, 1], [0, 1]] = gain",
             "contrast without blue",
         ),
-        ("(eye - 2 * luma_part", "(eye - luma_part", "luma flip by half"),
-        ("[1, 1, 1, 0]) / math.sqrt(3)  #", "[1, 1, 1, 0]) / 3  #", "the luma axis is too short"),
+        ("_EYE - 2 * _LUMA_PART", "_EYE - _LUMA_PART", "luma flip by half"),
+        ("1, 1, 0]) / math.sqrt(3)  #", "1, 1, 0]) / 3  #", "the luma axis is too short"),
         (
             "[[0, -n, n], [n, 0, -n], [-n, n, 0]]",
             "[[0, n, -n], [-n, 0, n], [n, -n, 0]]",
             "hue turns the other way",
         ),
-        ("(1 - angle.cos())", "(1 + angle.cos())", "hue rotation"),
+        ("(1 - cos)[:", "(1 + cos)[:", "hue rotation"),
         ("-math.pi * s.hue_max, math.pi * s.hue_max", "0, math.pi * s.hue_max", "hue one way only"),
         ("gain[:, None, None] - 1)", "gain[:, None, None])", "saturation without its identity"),
         ("lumaflip), draws.choice(2)", "lumaflip), draws.choice(3)", "luma flip"),
         (
-            "eye.new_tensor([1, 1, 1, 0])) - luma_part",
-            "eye.new_tensor([1, 1, 1, 0]))",
+            "np.diag([1.0, 1, 1, 0]) - _LUMA_PART",
+            "np.diag([1.0, 1, 1, 0])",
             "saturation scales gray, too",
         ),
         (
@@ -405,8 +489,8 @@ AUGMENTATION = [
             "bands are not chosen",
         ),
         (
-            "factors[:, band] = torch.exp2(",
-            "factors[:, band] = torch.exp(",
+            "torch.from_numpy(_exp2(exponents))",
+            "torch.from_numpy(np.exp(exponents))",
             "filter gains in powers of e",
         ),
         (
@@ -432,7 +516,7 @@ AUGMENTATION = [
         ),
     ),
     *faults(
-        "networks/augment_geometry",
+        "networks/augment_random",
         "training/test_augment",
         (
             "self._uniform() < probability",
@@ -447,22 +531,32 @@ AUGMENTATION = [
             "range of uniform values",
         ),
         (
-            "(self._uniform() * count).floor()",
-            "(self._uniform() * count).round()",
+            "np.floor(self._uniform() * count)",
+            "np.round(self._uniform() * count)",
             "choices of unequal probability",
         ),
         (
-            "return self.normal(std).abs()",
+            "return np.abs(self.normal(std))",
             "return self.normal(std)",
             "noise of negative deviation",
             "noise times -1 has the same distribution",
         ),
         (
-            "distributed.randn([self.num_images]).double() * std",
-            "distributed.randn([self.num_images]).double() * std**2",
+            'return self._next("n") * std',
+            'return self._next("n") * std**2',
             "variance for deviation",
         ),
-        ("matrix = matrix @ factor", "matrix = factor @ matrix", "order of the transforms"),
+        (
+            "self._drawn.popleft() if self._drawn",
+            "self._drawn[0] if self._drawn",
+            "one random number for all transforms",
+        ),
+        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+    ),
+    *faults(
+        "networks/augment_geometry",
+        "training/test_augment",
+        ("product(matrix, factor)", "product(factor, matrix)", "order of the transforms"),
         ("_scaling(1 - 2 * flip, 1)", "_scaling(1, 1 - 2 * flip)", "flips upside down"),
         (
             "draws.applied(s.xflip), draws.choice(2)",
@@ -475,30 +569,30 @@ AUGMENTATION = [
             "three of four quarter turns",
         ),
         (
-            "sin = quarters.new_tensor([0, 1, 0, -1])",
-            "sin = quarters.new_tensor([0, -1, 0, 1])",
+            "sin = np.array([0.0, 1, 0, -1])",
+            "sin = np.array([0.0, -1, 0, 1])",
             "quarter turns the other way",
         ),
         (
-            "(x * width).round(), (y * height).round()",
-            "(x * width), (y * height)",
+            "np.round(x * width), np.round(y * height)",
+            "x * width, y * height",
             "whole shifts by fractions",
         ),
         (
-            "_translation(-_where(applied, x), -_where(applied, y))",
-            "_translation(_where(applied, x), _where(applied, y))",
+            "_translation(-where(applied, x), -where(applied, y))",
+            "_translation(where(applied, x), where(applied, y))",
             "whole shifts the other way",
         ),
-        ("inverse = torch.exp2(-_where", "inverse = torch.exp2(_where", "scales inverted"),
+        ("inverse = _exp2(-where", "inverse = _exp2(where", "scales inverted"),
         ("draws.normal(s.scale_std)", "draws.normal(s.aniso_std)", "deviation of the scale"),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(-exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(-exponent), _exp2(-exponent))",
             "anisotropic scale is isotropic",
         ),
         (
-            "_scaling(torch.exp2(-exponent), torch.exp2(exponent))",
-            "_scaling(torch.exp2(exponent), torch.exp2(-exponent))",
+            "_scaling(_exp2(-exponent), _exp2(exponent))",
+            "_scaling(_exp2(exponent), _exp2(-exponent))",
             "anisotropic scale inverted",
         ),
         (
@@ -517,8 +611,8 @@ AUGMENTATION = [
             "two rotations of probability p each",
         ),
         (
-            "[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]",
-            "[[angle.cos(), angle.sin(), 0], [-angle.sin(), angle.cos(), 0]",
+            "return _turns(*cos_sin(angle))",
+            "return _turns(*cos_sin(-angle))",
             "rotation the other way",
         ),
         (
@@ -527,8 +621,8 @@ AUGMENTATION = [
             "rotation one way only",
         ),
         (
-            "_translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)",
-            "_translation(0.5, 0.5) @ matrix @ _translation(-0.5, -0.5)",
+            "product(_translation(-0.5, -0.5), matrix, _translation(0.5, 0.5))",
+            "product(_translation(0.5, 0.5), matrix, _translation(-0.5, -0.5))",
             "centers of the doubled pixels",
         ),
         ('mode="reflect")', 'mode="replicate")', "edges repeat"),
@@ -546,7 +640,58 @@ AUGMENTATION = [
     ),
 ]
 
+MODULATION_FORMS = [
+    *faults(
+        "ops/modulation",
+        "ops/test_conv_forms",
+        ("shared = w if scale == 1 else w * scale", "shared = w", "sums beyond float16"),
+        ("after = after if scale == 1 else after / scale", "after = after * 1", "scale kept"),
+    ),
+]
+
 NETWORKS = [
+    *faults(
+        "networks/conv_layer",
+        "networks/test_layers networks/test_discriminator networks/test_equalized",
+        (
+            "1 / math.sqrt(in_channels * kernel_size**2)",
+            "1 / math.sqrt(in_channels * kernel_size)",
+            "equalized convolutions",
+        ),
+        (
+            'math.sqrt(2) if activation == "lrelu" else 1.0',
+            "math.sqrt(2)",
+            "gain of linear convolutions",
+        ),
+        ("self.conv_clamp * gain", "self.conv_clamp", "the clamp without the gain"),
+        ("gain=self.act_gain * gain", "gain=self.act_gain", "convolutions ignore the gain"),
+        (
+            "self.padding = kernel_size // 2",
+            "self.padding = kernel_size - 1",
+            "padding of convolutions",
+        ),
+        (
+            "layer.weight_gain * gain if layer.is_linear",
+            "layer.weight_gain if layer.is_linear",
+            "prepared weights without the gain",
+        ),
+        (
+            "else layer.weight_gain)",
+            "else layer.weight_gain * gain)",
+            "prepared weights with the gain of the activation",
+        ),
+    ),
+    *faults(
+        "networks/equalized",
+        "networks/test_equalized",
+        ("beta=bias_gain, alpha=gain)", "beta=gain, alpha=bias_gain)", "gains exchanged"),
+        ("return _product(x, w.t(), gain)", "return _product(x, w.t(), 1)", "unequalized weights"),
+        ("_scaled_product(grad, w, gain)", "_scaled_product(grad, w, 1)", "unscaled gradient"),
+        ("_scaled_product(a.t(), grad, ctx.scale)", "a.t() @ grad", "unscaled second gradient"),
+        ("grad.sum(dim=0) * bias_gain", "grad.sum(dim=0)", "gradient of the bias"),
+        ("max(t.dtype, d, key=_size)", "min(t.dtype, d, key=_size)", "scaled in half precision"),
+        ("[ctx.scales[i] for i in having]", "[1.0 for i in having]", "unscaled gradients"),
+    ),
     *faults(
         "networks/layers",
         "networks/test_layers networks/test_discriminator networks/test_to_uint8",
@@ -575,23 +720,8 @@ NETWORKS = [
             "self.bias_gain = 1",
             "bias without the learning rate multiplier",
         ),
-        (
-            "1 / math.sqrt(in_channels * kernel_size**2)",
-            "1 / math.sqrt(in_channels * kernel_size)",
-            "equalized convolutions",
-        ),
-        (
-            'math.sqrt(2) if activation == "lrelu" else 1.0',
-            "math.sqrt(2)",
-            "gain of linear convolutions",
-        ),
-        ("self.conv_clamp * gain", "self.conv_clamp", "the clamp without the gain"),
-        ("gain=self.act_gain * gain", "gain=self.act_gain", "convolutions ignore the gain"),
-        (
-            "self.padding = kernel_size // 2",
-            "self.padding = kernel_size - 1",
-            "padding of convolutions",
-        ),
+        ("x.to(dtype).square().mean()", "x.to(dtype).abs().mean()", "magnitude of |x|"),
+        ("norm.square() / x.numel()", "norm / x.numel()", "magnitude of the norm on a GPU"),
         (
             "x * (x.square().mean(dim=dim",
             "x * (x.square().sum(dim=dim",
@@ -668,13 +798,13 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_discriminator",
         (
-            "y = self.skip(x, gain=math.sqrt(0.5))",
-            "y = self.skip(x)",
+            "y = self.skip(small, _HALF_POWER,",
+            "y = self.skip(small, 1,",
             "residual branch without its gain",
         ),
         (
-            "self.conv1(self.conv0(x), gain=math.sqrt(0.5))",
-            "self.conv1(self.conv0(x))",
+            "x = self.conv1(x, gain=_HALF_POWER,",
+            "x = self.conv1(x,",
             "main branch without its gain",
         ),
         ("return x + y  #", "return x - y  #", "residual branch subtracted"),
@@ -839,7 +969,8 @@ NETWORKS = [
             "scale = self.size / self.sampling_rate",
             "scale of the grid",
         ),
-        ("torch.sin((x + phases[:, None])", "torch.cos((x + phases[:, None])", "cosine for sine"),
+        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
+        ("torch.sin(angles)", "torch.cos(angles)", "cosine for sine"),
         ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
         (
             "(self.weight / math.sqrt(self.weight.shape[1])).t()",
@@ -887,13 +1018,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "self.magnitude_ema.dtype).square().mean()",
-            "self.magnitude_ema.dtype).abs().mean()",
-            "magnitude of absolute values",
-        ),
-        (
-            "magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta)",
-            "self.magnitude_ema.lerp(magnitude, self.magnitude_ema_beta)",
+            "torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(ema, magnitude, self.magnitude_ema_beta, out=ema)",
             "magnitude EMA with 1 - beta",
         ),
         (
@@ -914,13 +1040,7 @@ NETWORKS = [
             "styles = styles / weight.shape[1]",
             "scale of ToRGB",
         ),
-        (
-            "styles = styles * styles.square().mean().rsqrt()",
-            "styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()",
-            "styles normalized one by one",
-            "the demodulation divides by the norm of each sample: only its 1e-8 differs",
-        ),
-        ("padding=k - 1, input_gain=input_gain)", "padding=k - 1)", "layers ignore the magnitude"),
+        ("padding=k - 1, input_gain=input_gain,", "padding=k - 1,", "layers ignore the magnitude"),
         ("output_scale: float = 0.25", "output_scale: float = 1", "output scale"),
         ("mapping_layers = 2", "mapping_layers = 8", "mapping layers"),
     ),
@@ -980,14 +1100,20 @@ NETWORKS = [
         ),
     ),
     *faults(
-        "ops/convolutions",
+        "ops/modulation",
         "ops/test_convolutions",
         (
             "energy = s.square() @ w.square().sum(dim=(2, 3)).t()",
             "energy = s.abs() @ w.square().sum(dim=(2, 3)).t()",
             "demodulation by |s|",
         ),
-        ("(energy + 1e-8).rsqrt()", "(energy + 1e-8).reciprocal()", "demodulation by the energy"),
+        ("(energy + _EPS).rsqrt()", "(energy + _EPS).reciprocal()", "demodulation by the energy"),
+        (
+            "s = s * s.square().mean().rsqrt()",
+            "s = s * s.square().mean(dim=1, keepdim=True).rsqrt()",
+            "styles normalized one by one",
+            "the demodulation divides by the norm of each sample: only its 1e-8 differs",
+        ),
         (
             "weights.square().sum(dim=(2, 3, 4), keepdim=True)",
             "weights.square().sum(dim=(1, 3, 4), keepdim=True)",
@@ -999,12 +1125,43 @@ NETWORKS = [
             "divided by styles",
         ),
         ("before = s if input_gain is None else s * input_gain", "before = s", "no input gain"),
+    ),
+    *faults(
+        "ops/modulation",
+        "ops/test_modulation",
+        ('_EPS, normalize == "rms")', "_EPS, False)", "the epsilon of unnormalized weights"),
+        ("b = s if input_gain is None else s * input_gain", "b = s", "no input gain in one pass"),
+    ),
+    *faults(
+        "ops/modulation_registration",
+        "ops/test_modulation",
+        ("energy = s.square() @ w.square()", "energy = s.abs() @ w.square()", "energy of |s|"),
+        ("a.pow(3) * -0.5", "a.pow(2) * -0.5", "gradient of the demodulation"),
+        ("@ w.square().sum(dim=(2, 3)) * s * 2", "@ w.square().sum(dim=(2, 3)) * s", "half of ds"),
+        ("[:, :, None, None] * w * 2", "[:, :, None, None] * w * -2", "sign of dw"),
+        ("{1: (tw, a, b), 2: (w, ta, b)", "{1: (w, a, b), 2: (w, ta, b)", "second order of w"),
+        ("3: (w, a, tb)}", "3: (w, a, b)}", "second order of the styles"),
+        ("if other != place:", "if other == place:", "second-order gradients of the wrong factor"),
+    ),
+    *faults(
+        "ops/convolutions",
+        "ops/test_convolutions",
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
             "pads = [padding + p for p in",
             "pads = [padding * p for p in",
             "downsampling without its padding",
         ),
+    ),
+    *faults(
+        "ops/op_registration",
+        "ops/test_upfirdn2d",
+        ("gain)) + base", "gain)) - base", "one of two gradients subtracted"),
+    ),
+    *faults(
+        "ops/downsample_branch",
+        "ops/test_upfirdn2d",
+        ("return of_image + fir(", "return of_image - fir(", "the same before a second order"),
     ),
     *faults(
         "ops/filtered_lrelu",
@@ -1564,4 +1721,17 @@ CUDA = [
 ]
 
 
-FAULTS = [*LOSSES, *STEP, *ASSEMBLY, *AUGMENTATION, *NETWORKS, *DATA, *METRICS, *CUDA]
+FAULTS = [
+    *LOSSES,
+    *STEP,
+    *GRADIENTS,
+    *CONV_FORMS,
+    *MODULATION_FORMS,
+    *GRAPHS,
+    *ASSEMBLY,
+    *AUGMENTATION,
+    *NETWORKS,
+    *DATA,
+    *METRICS,
+    *CUDA,
+]

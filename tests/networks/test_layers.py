@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from sg3flow.networks import StyleGAN2Generator, StyleGAN3Generator, stylegan2, stylegan3
+from sg3flow.networks.conv_layer import Conv2dLayer
 from sg3flow.networks.layer_schedule import ScheduleArguments, lowpass_filter, plan_layers
 from sg3flow.networks.layers import (
-    Conv2dLayer,
     FullyConnectedLayer,
     MappingNetwork,
+    mean_square,
     normalize_2nd_moment,
 )
 from sg3flow.ops import filtered_lrelu, setup_filter, upsample2d
@@ -247,3 +248,15 @@ def test_each_layer_of_stylegan2_has_its_w(small_generator):
         names = (f"b{res}.conv0", f"b{res}.conv1", f"b{res}.torgb")
         expected |= {name: first + i for i, name in enumerate(names)}
     assert seen == {f"{name}.affine": w for name, w in expected.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_mean_square_in_one_pass_agrees(monkeypatch, dtype):
+    x = (40 * torch.randn(4, 8, 33, 31, generator=torch.Generator().manual_seed(0))).to(dtype)
+    expected = x.double().square().mean()
+    several_passes = mean_square(x, torch.float32)
+    monkeypatch.setattr("sg3flow.networks.layers.has_fused_forms", lambda device: True)
+    one_pass = mean_square(x, torch.float32)
+    for found in (several_passes, one_pass):
+        assert found.dtype == torch.float32 and found.shape == ()
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)

@@ -5,8 +5,16 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
+from torch.library import opcheck
 
-from sg3flow.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from sg3flow.ops import (
+    downsample2d,
+    downsample_branch,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -192,3 +200,39 @@ def test_half_precision_is_near_single(draw, dtype):
 def test_wrong_arguments_are_worded(x, f, options, part):
     with pytest.raises(ValueError, match=part):
         upfirdn2d(x, f, **options)
+
+
+@pytest.mark.parametrize("has_kernel", [True, False])
+@pytest.mark.parametrize("size", [(8, 6), (9, 7)])
+def test_a_branch_is_the_image_and_its_copy_with_both_gradients(
+    monkeypatch, draw, has_kernel, size
+):
+    monkeypatch.setattr(downsample_branch, "has_kernels", lambda x, part: has_kernel)
+    x, f = draw(2, 3, *size, dtype=torch.float64), setup_filter([1, 3, 3, 1])
+
+    def branch(x):
+        return downsample_branch.downsample_branch(x, f)
+
+    def separate(x):
+        return x * 1, downsample2d(x, f)
+
+    found, expected = ([], [])
+    for op, numbers in ((branch, found), (separate, expected)):
+        leaf = x.clone().requires_grad_()
+        y, small = op(leaf)
+        loss = (y.sin() * 2).sum() + small.cos().sum()
+        (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)  # in one op
+        (same,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        (second,) = torch.autograd.grad(same.square().sum(), leaf)
+        numbers += [y, small, first, same, second]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_sum_with_a_resampled_image_is_a_sound_op(draw):
+    x, f = draw(2, 3, 5, 4, dtype=torch.float64), setup_filter([1, 3, 3, 1])
+    base = draw(2, 3, 10, 8, dtype=torch.float64)
+    arguments = (x, f, base, (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0)
+    opcheck(torch.ops.sg3flow.upfirdn2d_add.default, arguments)
+    y = torch.ops.sg3flow.upfirdn2d_add(*arguments)
+    torch.testing.assert_close(y, base + upsample2d(x, f))

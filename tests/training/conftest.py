@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 from sg3flow.config import TrainConfig
+
+# Processes that a test starts import their functions from modules in this folder.
+sys.path.append(str(Path(__file__).parent))
 
 
 def write_set(path: Path, *, resolution: int = 16, num_images: int = 24, classes: int = 3) -> Path:

@@ -45,7 +45,7 @@ def assert_equal_states(ours, theirs):
 @pytest.mark.parametrize("form", FORMS)
 def test_updates_and_states_are_those_of_torch_bit_for_bit(form):
     mine, theirs = weights(), weights()
-    adam, torch_adam = Adam(mine, LR, BETAS, form=form), reference(theirs, form)
+    adam, torch_adam = Adam(mine, LR, BETAS, 1e-8, form), reference(theirs, form)
     for seed, skip in enumerate(((), (1,), ())):  # a parameter without a gradient stays as it is
         update([(adam, mine), (torch_adam, theirs)], seed, skip)
     for ours, expected in zip(mine, theirs, strict=True):
@@ -59,7 +59,7 @@ def test_a_state_of_torch_continues_bit_for_bit_and_is_copied(form):
     torch_adam = reference(theirs, form)
     update([(torch_adam, theirs)], 0, skip=(2,))
     mine = [torch.nn.Parameter(parameter.detach().clone()) for parameter in theirs]
-    adam = Adam(mine, LR, BETAS, form=form)
+    adam = Adam(mine, LR, BETAS, 1e-8, form)
     adam.load_state_dict(torch_adam.state_dict())
     update([(adam, mine)], 1)
     update([(torch_adam, theirs)], 1)
@@ -70,7 +70,7 @@ def test_a_state_of_torch_continues_bit_for_bit_and_is_copied(form):
 
 def test_without_gradients_nothing_is_updated():
     parameters = weights()
-    adam = Adam(parameters, LR, BETAS)
+    adam = Adam(parameters, LR, BETAS, 1e-8)
     adam.step()
     assert adam.state_dict()["state"] == {}
 

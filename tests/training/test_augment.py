@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sg3flow.errors import ConfigError
-from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
-from sg3flow.networks.augment_geometry import RandomParameters, sample_bilinear
+from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe, first_draws
+from sg3flow.networks.augment_geometry import AugmentConfig, sample_bilinear
+from sg3flow.networks.augment_random import RandomParameters, product
 
 BLIT = ("xflip", "rotate90", "xint")
 GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -166,11 +167,11 @@ def test_random_values_have_their_distributions():
     assert float(low_high.min()) < -0.99 and 2.99 < float(low_high.max()) < 3
     assert float(low_high.mean()) == pytest.approx(1, abs=0.03)
     for values in (random.normal(0.3), random.half_normal(0.3)):
-        assert float(values.square().mean().sqrt()) == pytest.approx(0.3, rel=0.03)
-    shares = torch.bincount(random.choice(4).long()) / 20_000
+        assert float(np.square(values).mean() ** 0.5) == pytest.approx(0.3, rel=0.03)
+    shares = np.bincount(random.choice(4).astype(int)) / 20_000
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.02)
     for multiplier, share in ((1, 0.5), (0.2, 0.1), (3, 1.0)):
-        applied = random.applied(multiplier).double().mean()
+        applied = random.applied(multiplier).mean()
         assert float(applied) == pytest.approx(share, abs=0.02)
 
 
@@ -374,3 +375,32 @@ def test_wrong_settings_and_images_are_errors(x):
         AugmentPipe()(x[:, :2])
     with pytest.raises(ConfigError, match="imgfilter needs images of more than 21 px, not 16x24"):
         AugmentPipe(imgfilter=1)(x[..., :16], 0.8)
+
+
+@pytest.mark.parametrize("num_images", [1, 7, 16, 40])
+def test_numbers_drawn_together_are_those_drawn_one_by_one(num_images):
+    kinds = "uuunuunnu"
+    torch.manual_seed(3)
+    together = RandomParameters(num_images, 0.5, None, kinds)
+    found = [together.uniform() if kind == "u" else together.normal(1) for kind in kinds]
+    after = torch.rand(2)
+    torch.manual_seed(3)
+    for kind, numbers in zip(kinds, found, strict=True):
+        one = torch.rand([num_images]) if kind == "u" else torch.randn([num_images])
+        assert np.array_equal(numbers, one.double().numpy())
+    assert torch.equal(torch.rand(2), after)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_matrix_products_are_those_of_torch(size):
+    random = torch.Generator().manual_seed(0)
+    shape = [8, size, size]
+    a, b, c = (torch.randn(shape, generator=random, dtype=torch.float64) for _ in range(3))
+    expected = (a @ b @ c).numpy()
+    assert np.allclose(product(a.numpy(), b.numpy(), c.numpy()), expected, rtol=1e-14, atol=1e-14)
+
+
+def test_the_numbers_of_both_matrices_are_known_before():
+    """'u' and 'n' in the order of the transforms: which are drawn depends on the multipliers."""
+    assert first_draws(AugmentConfig(xint=1, scale=1, hue=1)) == "uuu" + "un" + "uu"
+    assert first_draws(AugmentConfig(noise=1)) == ""

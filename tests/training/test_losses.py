@@ -41,7 +41,7 @@ class LinearD(nn.Module):
 class LayeredG(nn.Module):
     """img = sum over the layers of gain_l w_l, the same in 2 x 2 pixels; every w is z + c."""
 
-    z_dim = 4
+    z_dim, num_ws = 4, 5
 
     def __init__(self):
         super().__init__()
@@ -205,7 +205,7 @@ def test_path_length_penalty_by_its_formula():
     loss.pl_mean.fill_(0.5)
     ws = torch.randn(3, 5, 4, requires_grad=True)
     img, noise = loss.G.synthesis(ws, None, None), torch.randn(3, 4, 2, 2)
-    penalty = loss.path_length_penalty(img, ws, noise)
+    penalty = loss.path_length_penalty(loss.path_lengths(img, ws, noise))
     gains = loss.G.gains.detach().requires_grad_()
     lengths = lengths_of(gains, noise)
     mean = 0.5 * 0.99 + lengths.mean() * 0.01

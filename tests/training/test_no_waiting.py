@@ -6,7 +6,6 @@ every 4 batches.
 """
 
 import collections
-import dataclasses
 import traceback
 
 import pytest
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sg3flow.config import TrainConfig
 from sg3flow.training.assembly import build, resolve
+from sg3flow.training.cuda_graphs import EagerSections
 from sg3flow.training.step import RealBatch, run_step
 
 DEVICE = torch.device("meta")
@@ -31,12 +31,14 @@ class Watch(TorchDispatchMode):
         self.crossings: collections.Counter[str] = collections.Counter()
         self.questions: list[str] = []
         self.dtypes: set[torch.dtype] = set()
+        self.made_on_cpu = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         tensors = [a for a in (*args, out) if isinstance(a, torch.Tensor)]
         devices = {t.device.type for t in tensors}
         self.dtypes |= {t.dtype for t in tensors if t.device == DEVICE}
+        self.made_on_cpu += isinstance(out, torch.Tensor) and out.device.type == "cpu"
         name = func.overloadpacket.__name__
         if name in ASKING and "meta" in devices:
             self.questions.append(f"{name} {_caller()}")
@@ -60,8 +62,6 @@ def watched_step(nimg, **settings):
     config = TrainConfig(gpus=1, batch=BATCH, gamma=1.0, cbase=1024, cmax=16, **settings)
     config = resolve(config)
     parts = build(config, resolution=SIDE, channels=3, c_dim=0, device=DEVICE)
-    # its draws on the CPU decide what is computed: allowed, and left out here
-    parts.loss.settings = dataclasses.replace(parts.loss.settings, style_mixing_prob=0.0)
     labels = torch.zeros(BATCH, 0, device=DEVICE)
     real = RealBatch(torch.zeros(BATCH, 3, SIDE, SIDE, device=DEVICE), labels)
 
@@ -69,8 +69,22 @@ def watched_step(nimg, **settings):
         return torch.randn(BATCH, parts.G.z_dim, device=DEVICE), labels
 
     with Watch() as watch:
+        parts.loss.sections = WatchedSections(watch)
         run_step(parts, real, draw, nimg, BATCH)
     return watch
+
+
+class WatchedSections(EagerSections):
+    """Checks that nothing in a section comes from the CPU: a CUDA graph can hold it."""
+
+    def __init__(self, watch):
+        self.watch = watch
+
+    def run(self, name, function, *rest, **options):
+        before, on_cpu = self.watch.crossings.total(), self.watch.made_on_cpu
+        results = super().run(name, function, *rest, **options)
+        assert (self.watch.crossings.total(), self.watch.made_on_cpu) == (before, on_cpu), name
+        return results
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,22 @@
 """A training in several processes: equal numbers, one record, and no processes left over."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+import steps_worker
 import torch
+from joined_processes import results_of, run_joined
 
+from sg3flow.cli import run_stage
 from sg3flow.files import sha256_file
+from sg3flow.training import launcher
 
 pytestmark = pytest.mark.medium
 
-WORKER = Path(__file__).with_name("steps_worker.py")
 STAGE = Path(__file__).parents[2] / "stages" / "train.py"
 SETTINGS = [
     "--batch=100", "--gamma=0.1", "--cond=1", "--cbase=128", "--cmax=4", "--map-depth=1",
@@ -89,25 +91,16 @@ TORCHRUN = (
 )  # fmt: skip
 
 
-CONFIGURATIONS = ("stylegan3-t", "stylegan2")
-
-
-@pytest.fixture(scope="module")
-def steps(tiny_set, tmp_path_factory) -> Path:
-    """Files with the results of one and of two processes: `1-CFG.pt`, `2-CFG.pt`."""
-    folder = tmp_path_factory.mktemp("steps")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for count, program in ((1, (sys.executable,)), (2, TORCHRUN)):
-        command = [*program, str(WORKER), str(tiny_set), str(folder / f"{count}-"), *CONFIGURATIONS]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
-    return folder
-
-
-@pytest.mark.parametrize("cfg", CONFIGURATIONS)
-def test_two_processes_compute_what_one_does(cfg, steps):
+@pytest.mark.parametrize(
+    ("cfg", "num_steps", "graphs"),
+    # Five steps: ADA moves p after four, and the path lengths of the fifth see it.
+    [("stylegan3-t", 2, False), ("stylegan2", 5, False), ("stylegan2", 2, True)],
+)
+def test_two_processes_compute_what_one_does(cfg, num_steps, graphs, tiny_set):
     # In float64, so that rounding hides nothing: augmentation, ADA, style mixing, noise, path
     # length, minibatch deviation, moving averages and statistics included.
-    one, two = (torch.load(steps / f"{count}-{cfg}.pt", weights_only=True) for count in (1, 2))
+    one = steps_worker.steps(cfg, num_steps, tiny_set)
+    two, _ = results_of(2, steps_worker.steps, cfg, num_steps, tiny_set, graphs)
     for name in ("G", "D", "G_ema"):
         for key, value in one["networks"][name].items():
             found = two["networks"][name][key]
@@ -118,12 +111,14 @@ def test_two_processes_compute_what_one_does(cfg, steps):
         assert torch.allclose(two["stats"][name], stat, rtol=1e-5, atol=1e-6), name
 
 
-def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny_set, tmp_path):
+def test_an_interrupted_training_of_two_processes_ends_as_an_uninterrupted_one(
+    start, tiny_set, tmp_path, training_environment
+):
     # The processes share the work of the metrics too.
-    options = ["--cfg=stylegan3-t", "--gpus=2", "--metrics=fd_random20_full"]
+    options = ["--cfg=stylegan2", "--gpus=2", "--metrics=fd_random20_full"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(start(tiny_set, straight, *options))
 
+    # One dies: so do the others.
     process = start(tiny_set, killed, *options, within_a_step="3 1 killed")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -131,15 +126,34 @@ def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny
     assert not trainings_in(killed)
     assert saved_nimg(killed) == 0
 
-    # Asked to stop, all of them end their step and save.
+    # The launcher dies: its processes end their step and save.
+    process = start(tiny_set, killed, *options, within_a_step="3 0 waits")
+    assert any("within step 3" in line for line in process.stdout)
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(ranks, timeout=300)
+    assert not alive
+    assert saved_nimg(killed) == 3 * 100
+
+    # The launcher is asked to stop: all of them end their step and save.
     process = start(tiny_set, killed, *options, within_a_step="3 0 stops-launcher")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
+    assert "resuming from the saved state at 300 images" in output
     assert "the state is saved and the same command resumes from it" in output
-    assert saved_nimg(killed) == 3 * 100
+    assert saved_nimg(killed) == 6 * 100
 
-    output = finish(start(tiny_set, killed, *options))
-    assert "resuming from the saved state at" in output
+    for folder in (killed, straight):
+        line = ["--data", str(tiny_set), "--run-dir", str(folder / "out"), *SETTINGS, *options]
+        both = run_joined(
+            2, steps_worker.train_stage, line, environment=training_environment(folder)
+        )
+        assert [each.exitcode for each in both] == [0, 0], [each.output for each in both]
+        assert ("resuming from the saved state at 600 images" in both[0].output) == (
+            folder == killed
+        )
     name = "network-snapshot-000001.pkl"
     assert sha256_file(killed / "out" / name) == sha256_file(straight / "out" / name)
     rows = (killed / "out" / "stats.jsonl").read_text().splitlines()
@@ -149,18 +163,6 @@ def test_a_dead_process_ends_the_others_and_the_same_command_resumes(start, tiny
         for path in (f / "out" / "metric-fd_random20_full.jsonl" for f in (killed, straight))
     ]
     assert metrics[0] == metrics[1] and len(metrics[0]) == 2
-
-
-def test_the_launcher_takes_its_processes_along(start, tiny_set, tmp_path):
-    process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=2", within_a_step="3 0 waits")
-    assert any("within step 3" in line for line in process.stdout)
-    ranks = ranks_of(process)
-    assert len(ranks) == 2
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(ranks, timeout=300)
-    assert not alive
-    assert saved_nimg(tmp_path) == 3 * 100  # they ended their step and saved
 
 
 @pytest.mark.slow
@@ -173,16 +175,25 @@ def test_torchrun_starts_it_too_and_restarts_it(start, tiny_set, tmp_path):
     assert (tmp_path / "out" / "network-snapshot-000001.pkl").exists()
 
 
-def test_the_number_of_processes_must_be_that_of_the_settings(start, tiny_set, tmp_path):
-    process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=4", program=TORCHRUN)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "train.gpus is 4 processes in total, and torchrun started 2" in output
+def test_the_number_of_processes_must_be_that_of_the_settings(
+    tiny_set, tmp_path, training_environment
+):
+    options = ["--data", str(tiny_set), "--run-dir", str(tmp_path / "out"), *SETTINGS]
+    line = [*options, "--cfg=stylegan3-t", "--gpus=4"]
+    both = run_joined(2, steps_worker.train_stage, line, environment=training_environment(tmp_path))
+    for ended in both:
+        assert ended.exitcode == 1
+        assert "train.gpus is 4 processes in total, and torchrun started 2" in ended.output
 
 
-def test_errors_of_the_settings_come_once_and_before_any_process(start, tiny_set, tmp_path):
-    process = start(tiny_set, tmp_path, "--cfg=stylegan3-t", "--gpus=3")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
-    [line] = [line for line in output.splitlines() if line]
+def test_errors_of_the_settings_come_once_and_before_any_process(
+    tiny_set, tmp_path, monkeypatch, capsys
+):
+    options = ["--data", str(tiny_set), "--run-dir", str(tmp_path / "out"), *SETTINGS]
+    monkeypatch.setattr(sys, "argv", [str(STAGE), *options, "--cfg=stylegan3-t", "--gpus=3"])
+    monkeypatch.setattr(launcher, "launch", lambda *_: pytest.fail("processes were started"))
+    with pytest.raises(SystemExit) as ended:
+        run_stage("train", help="")
+    assert ended.value.code == 1
+    [line] = [line for line in "".join(capsys.readouterr()).splitlines() if line]
     assert line.startswith("error: train.batch (100) must be a multiple of gpus * batch_gpu")

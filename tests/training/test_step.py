@@ -21,15 +21,17 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import MemorySettings
+from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
 from sg3flow.training.losses import Collector
 from sg3flow.training.step import (
     RealBatch,
     _adjust_augmentation,
-    _average_and_repair,
+    _take_signs,
     random_draw,
     run_step,
     seed_step,
+    update_ema,
 )
 
 CPU = torch.device("cpu")
@@ -61,7 +63,7 @@ def phases_of(parts: Parts, nimg: int, monkeypatch) -> list[tuple]:
     real, draw = batch_of(list(range(8)))
     calls = []
 
-    def record(phase, micro, nimg, gain):
+    def record(phase, micro, nimg, gain, before_last):
         trained = [next(net.parameters()).requires_grad for net in (parts.G, parts.D)]
         assert torch.equal(micro.z, draw(phase)[0]) and torch.equal(micro.real_img, real.img)
         calls.append((phase, gain, *trained))
@@ -98,6 +100,22 @@ def test_the_average_of_g_follows_the_images_before_the_step(monkeypatch):
     assert float(next(parts.G_ema.parameters()).mean()) == pytest.approx(expected, rel=1e-5)
     phases_of(parts, 0, monkeypatch)
     assert float(next(parts.G_ema.parameters()).mean()) == 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.9989])
+def test_the_average_is_updated_bit_for_bit_as_one_tensor_after_the_other(beta):
+    _, parts = make_parts()
+    random = torch.Generator().manual_seed(0)
+    for network in (parts.G, parts.G_ema):
+        for tensor in network.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape, generator=random))
+    pairs = zip(parts.G_ema.parameters(), parts.G.parameters(), strict=True)
+    expected = [current.lerp(average, beta) for average, current in pairs]
+    update_ema(parts.G_ema, parts.G, beta)
+    for average, wanted in zip(parts.G_ema.parameters(), expected, strict=True):
+        assert torch.equal(average, wanted)
+    for copy, buffer in zip(parts.G_ema.buffers(), parts.G.buffers(), strict=True):
+        assert torch.equal(copy, buffer)
 
 
 def test_lazy_adam_corrects_rate_and_betas_for_the_updates_of_the_regularizer():
@@ -158,7 +176,9 @@ def adjusted(p: float, *batches: float) -> float:
     parts.ada_nimg = 4 * BATCH / 0.1
     for number, total in enumerate(batches, start=1):
         parts.loss._real_signs = torch.tensor([float(BATCH), total])
-        _adjust_augmentation(parts, BATCH, number)
+        signs = _take_signs(parts, number)
+        if signs is not None:
+            _adjust_augmentation(parts, BATCH, signs.values)
     return round(float(parts.augment_pipe.p), 6)
 
 
@@ -203,9 +223,14 @@ def test_gradients_are_repaired_by_value():
     weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
     weights[0].grad = torch.tensor([1.0, math.nan])
     weights[1].grad = torch.tensor([math.inf, -math.inf, -2.0])
-    assert bool(_average_and_repair(weights))
+    average = GradientAverage(weights)
+    assert bool(average.finish())
     assert weights[0].grad.tolist() == [1, 0] and weights[1].grad.tolist() == [1e5, -1e5, -2]
-    assert not bool(_average_and_repair(weights))
+    assert not bool(average.finish())
+    weights[0].grad = None
+    assert not bool(average.finish()) and weights[0].grad is None
+    weights[1].grad = None
+    assert average.finish() is None
 
 
 def test_the_inputs_of_a_step(tiny_set):

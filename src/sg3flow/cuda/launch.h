@@ -67,6 +67,35 @@ typedef struct {
     double slope, gain, clamp;  // clamp < 0: none
 } Sg3BiasAct;
 
+// The weights w[o, i, k] * a[n, o] * b[n, i] of each sample, or their gradients from `grad`. Those of
+// `a` and `b` are partial sums: of the tiles of inputs, and of outputs.
+typedef struct {
+    const float* w;    // [outputs, inputs, taps]
+    const float* a;    // [samples, outputs], or null for 1
+    const float* b;    // [samples, inputs]
+    void* y;           // [samples, outputs, inputs, taps]
+    const void* grad;  // the same
+    float* dw;         // [outputs, inputs, taps]
+    float* da;         // [tiles of inputs, samples, outputs]; not written without `a`
+    float* db;         // [tiles of outputs, samples, inputs]
+    int32_t samples, outputs, inputs;
+} Sg3Weights;
+
+// y[n, o] = (sum of (w[o, i, k] * s[n, i])^2 + eps)^-0.5, or from `grad` the gradients of w and s,
+// where `a` is that result. `relative`: eps counts times the mean squares of w[o] and of s.
+typedef struct {
+    const float* w;     // [outputs, inputs, taps]
+    const float* s;     // [samples, inputs]
+    float* y;           // [samples, outputs]
+    const float* a;     // the same
+    const float* grad;  // the same
+    float* dw;          // [outputs, inputs, taps]
+    float* ds;          // [samples, inputs]
+    int32_t samples, outputs, inputs;
+    int32_t relative;
+    float eps;
+} Sg3Demodulation;
+
 // Tiles of `cols` x `rows` outputs; on the tensor cores computed in `blocks` columns of 16 by `warps`
 // rows of 16 upsampled samples.
 typedef struct {

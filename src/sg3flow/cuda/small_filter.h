@@ -32,8 +32,10 @@ SG3_DEVICE int floor_half(int a) {
     return Up == 2 ? a >> 1 : a;
 }
 
+// `base` is added to the sample.
 template <class T, int Up, int Down>
-SG3_DEVICE void small_sample(const Sg3Upfirdn& op, const float* taps, int64_t index) {
+SG3_DEVICE void small_sample(const Sg3Upfirdn& op, const float* taps, int64_t index,
+                             float base = 0.0f) {
     constexpr int COUNT = SMALL_TAPS / Up;
     const int64_t rest = index / op.out_w, plane = rest / op.out_h;
     const int mx = static_cast<int>(index - rest * op.out_w) * Down - op.pad_x;
@@ -41,7 +43,7 @@ SG3_DEVICE void small_sample(const Sg3Upfirdn& op, const float* taps, int64_t in
     const int x0 = -floor_half<Up>(-mx), y0 = -floor_half<Up>(-my);
     const float* tap = taps + (y0 * Up - my) * SMALL_TAPS + (x0 * Up - mx);
     const T* from = static_cast<const T*>(op.x) + plane * op.in_h * op.in_w;
-    float sum = 0;
+    float sum = base;
     SG3_UNROLL
     for (int j = 0; j < COUNT; ++j) {
         const int y = y0 + j;

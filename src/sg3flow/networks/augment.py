@@ -1,10 +1,12 @@
 """The augmentation pipe and its color, filter, noise and cutout transforms."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,48 +17,57 @@ from sg3flow.errors import ConfigError
 from sg3flow.networks.augment_geometry import (
     AUGMENT_PRESETS,
     AugmentConfig,
-    RandomParameters,
     apply_geometry,
     geometry_matrix,
     wavelet_lowpass,
 )
+from sg3flow.networks.augment_random import (
+    Numbers,
+    RandomParameters,
+    Recorder,
+    by_torch,
+    cos_sin,
+    identity,
+    is_identity,
+    product,
+    where,
+)
+
+_LUMA = np.array([1.0, 1, 1, 0]) / math.sqrt(3)  # the axis of gray colors
+_LUMA_PART = np.outer(_LUMA, _LUMA)
+_EYE = np.eye(4)
 
 
-def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
-    """The color transform of each image on (r, g, b, 1): [N, 4, 4], float64 on the CPU."""
+def color_matrix(strengths: AugmentConfig, draws: RandomParameters) -> Numbers:
+    """The color transform of each image on (r, g, b, 1): [N, 4, 4]."""
     s = strengths
-    eye = torch.eye(4, dtype=torch.float64, device="cpu")
-    luma = eye.new_tensor([1, 1, 1, 0]) / math.sqrt(3)  # the axis of gray colors
-    luma_part = torch.outer(luma, luma)
-    matrix = eye.repeat(draws.num_images, 1, 1)
+    matrix = identity(draws.num_images, 4)
     if s.brightness > 0:
-        amount = torch.where(draws.applied(s.brightness), draws.normal(s.brightness_std), 0.0)
-        matrix = _shift(amount) @ matrix
+        amount = where(draws.applied(s.brightness), draws.normal(s.brightness_std))
+        matrix = product(_shift(amount), matrix)
     if s.contrast > 0:
-        gain = torch.exp2(torch.where(draws.applied(s.contrast), draws.normal(s.contrast_std), 0.0))
-        matrix = (
-            torch.diag_embed(torch.stack([gain, gain, gain, torch.ones_like(gain)], -1)) @ matrix
-        )
+        gain = _exp2(where(draws.applied(s.contrast), draws.normal(s.contrast_std)))
+        matrix = product(_gains(gain), matrix)
     if s.lumaflip > 0:
-        flip = torch.where(draws.applied(s.lumaflip), draws.choice(2), 0.0)
-        matrix = (eye - 2 * luma_part * flip[:, None, None]) @ matrix
+        flip = where(draws.applied(s.lumaflip), draws.choice(2))
+        matrix = product(_EYE - 2 * _LUMA_PART * flip[:, None, None], matrix)
     if s.hue > 0:
         applied = draws.applied(s.hue)
         angle = draws.uniform(-math.pi * s.hue_max, math.pi * s.hue_max)
-        matrix = _luma_rotation(torch.where(applied, angle, 0.0)) @ matrix
+        matrix = product(_luma_rotation(where(applied, angle)), matrix)
     if s.saturation > 0:
         applied = draws.applied(s.saturation)
-        gain = torch.exp2(torch.where(applied, draws.normal(s.saturation_std), 0.0))
-        # luma_part + (eye - luma_part) * gain, written so that a gain of 1 is the exact identity;
+        gain = _exp2(where(applied, draws.normal(s.saturation_std)))
+        # luma part + (eye - luma part) * gain, written so that a gain of 1 is the exact identity;
         # the last row and column stay those of the identity.
-        chroma_part = torch.diag(eye.new_tensor([1, 1, 1, 0])) - luma_part
-        matrix = (eye + chroma_part * (gain[:, None, None] - 1)) @ matrix
+        chroma_part = np.diag([1.0, 1, 1, 0]) - _LUMA_PART
+        matrix = product(_EYE + chroma_part * (gain[:, None, None] - 1), matrix)
     return matrix
 
 
-def apply_color(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def apply_color(images: torch.Tensor, matrix: Numbers) -> torch.Tensor:
     """Apply color transforms [N, 4, 4] to ``images`` [N, C, H, W]; gray ones use the mean row."""
-    rows = matrix[:, :3]
+    rows = torch.from_numpy(matrix[:, :3])
     if images.shape[1] == 1:
         rows = rows.mean(dim=1, keepdim=True)
         rows = torch.stack([rows[..., :3].sum(dim=-1), rows[..., 3]], dim=-1)  # [N, 1, 2]
@@ -65,19 +76,30 @@ def apply_color(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return (rows[..., :-1] @ flat + rows[..., -1:]).view_as(images)
 
 
-def _shift(amount: torch.Tensor) -> torch.Tensor:
-    matrix = torch.eye(4, dtype=torch.float64, device="cpu").repeat(len(amount), 1, 1)
+def _exp2(exponents: Numbers) -> Numbers:
+    return by_torch(torch.exp2, exponents)
+
+
+def _shift(amount: Numbers) -> Numbers:
+    matrix = identity(len(amount), 4)
     matrix[:, :3, 3] = amount[:, None]
     return matrix
 
 
-def _luma_rotation(angle: torch.Tensor) -> torch.Tensor:
+def _gains(gain: Numbers) -> Numbers:
+    matrix = identity(len(gain), 4)
+    matrix[:, [0, 1, 2], [0, 1, 2]] = gain[:, None]
+    return matrix
+
+
+def _luma_rotation(angle: Numbers) -> Numbers:
     """Right-handed rotation about the axis of gray colors (Rodrigues' formula), [N, 4, 4]."""
     n = 1 / math.sqrt(3)
-    cross = torch.zeros([4, 4], dtype=torch.float64, device="cpu")
-    cross[:3, :3] = cross.new_tensor([[0, -n, n], [n, 0, -n], [-n, n, 0]])
-    sin, versed = angle.sin()[:, None, None], (1 - angle.cos())[:, None, None]
-    return torch.eye(4, dtype=torch.float64, device="cpu") + sin * cross + versed * (cross @ cross)
+    cross = np.zeros([4, 4])
+    cross[:3, :3] = [[0, -n, n], [n, 0, -n], [-n, n, 0]]
+    cos, sin = cos_sin(angle)
+    turned = _EYE + sin[:, None, None] * cross
+    return turned + (1 - cos)[:, None, None] * product(cross, cross)
 
 
 # The Daubechies wavelet of 2 vanishing moments ("sym2"), low-pass decomposition.
@@ -129,7 +151,7 @@ def apply_noise(
     if not strengths.noise > 0:
         return images
     applied = draws.applied(strengths.noise)
-    sigma = torch.where(applied, draws.half_normal(strengths.noise_std), 0.0)
+    sigma = where(applied, draws.half_normal(strengths.noise_std))
     noise = distributed.randn(images.shape, device=images.device).to(images.dtype)
     return images + noise * _to_images(sigma, images)
 
@@ -140,7 +162,7 @@ def cut_out(
     """Set a box of ``cutout_size`` image widths around a random point to 0."""
     if not strengths.cutout > 0:
         return images
-    size = torch.where(draws.applied(strengths.cutout), strengths.cutout_size, 0.0)
+    size = where(draws.applied(strengths.cutout), strengths.cutout_size)
     center_x, center_y = draws.uniform(), draws.uniform()
     height, width = images.shape[2:]
     x = (torch.arange(width, device=images.device) + 0.5) / width
@@ -157,18 +179,17 @@ def _band_gains(strengths: AugmentConfig, draws: RandomParameters) -> torch.Tens
     for band, band_multiplier in enumerate(strengths.imgfilter_bands):
         applied = draws.applied(strengths.imgfilter * band_multiplier)
         factors = torch.ones_like(gains)
-        factors[:, band] = torch.exp2(
-            torch.where(applied, draws.normal(strengths.imgfilter_std), 0.0)
-        )
+        exponents = where(applied, draws.normal(strengths.imgfilter_std))
+        factors[:, band] = torch.from_numpy(_exp2(exponents))
         # Only images with a changed band are normalized: the gains of the others stay exactly 1.
         normalized = factors / (power * factors.square()).sum(dim=1, keepdim=True).sqrt()
-        gains = torch.where(applied[:, None], gains * normalized, gains)
+        gains = torch.where(torch.from_numpy(applied)[:, None], gains * normalized, gains)
     return gains
 
 
-def _to_images(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def _to_images(values: Numbers, images: torch.Tensor) -> torch.Tensor:
     """Values [N] as [N, 1, 1, 1] on the device of the images."""
-    return sent(values.to(images.dtype), images.device)[:, None, None, None]
+    return sent(torch.from_numpy(values).to(images.dtype), images.device)[:, None, None, None]
 
 
 def _convolve(rows: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
@@ -231,12 +252,12 @@ class AugmentPipe(nn.Module):
         num_images, num_channels, height, width = images.shape
         if num_channels not in (1, 3):
             raise ConfigError(f"augmentation needs images of 1 or 3 channels, not {num_channels}")
-        draws = RandomParameters(num_images, float(self.p), percentile)
+        draws = RandomParameters(num_images, float(self.p), percentile, first_draws(self.strengths))
         matrix = geometry_matrix(self.strengths, draws, height, width)
-        if not _is_identity(matrix):
+        if not is_identity(matrix):
             images = apply_geometry(images, matrix, self.Hz_geom)
         matrix = color_matrix(self.strengths, draws)
-        if not _is_identity(matrix):
+        if not is_identity(matrix):
             images = apply_color(images, matrix)
         images = apply_filter(images, self.strengths, draws, self.Hz_fbank)
         images = apply_noise(images, self.strengths, draws)
@@ -249,6 +270,10 @@ class AugmentPipe(nn.Module):
         return self
 
 
-def _is_identity(matrix: torch.Tensor) -> bool:
-    """Whether every matrix [N, n, n] on the CPU is the identity."""
-    return torch.equal(matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix))
+@functools.cache
+def first_draws(strengths: AugmentConfig) -> str:
+    """The kinds of the random numbers of both matrices, as in ``Recorder``."""
+    recorder = Recorder()
+    geometry_matrix(strengths, recorder, 1, 1)
+    color_matrix(strengths, recorder)
+    return recorder.kinds

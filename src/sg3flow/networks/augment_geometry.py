@@ -1,16 +1,26 @@
-"""Augmentation settings, their random parameters, and the geometric transforms."""
+"""Augmentation settings, and the geometric transforms."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sg3flow import distributed
 from sg3flow.device import sent
 from sg3flow.errors import ConfigError
+from sg3flow.networks.augment_random import (
+    Numbers,
+    RandomParameters,
+    by_torch,
+    cos_sin,
+    identity,
+    matrix_of,
+    product,
+    where,
+)
 from sg3flow.ops import downsample2d, setup_filter, upsample2d
 
 
@@ -74,60 +84,6 @@ AUGMENT_PRESETS: dict[str, dict[str, float]] = {
 }
 
 
-class RandomParameters:
-    """Random values of a batch: one per image, shape [N], float64 on the CPU.
-
-    A percentile q replaces the random values by fixed ones, for tests and demonstrations: a uniform
-    value by its q-quantile, a normal one by ``erfinv(2q - 1)`` (without the sqrt 2). Then every
-    transform whose multiplier is not 0 is applied.
-
-    Args:
-        num_images: N.
-        p: strength of the augmentation; values above 1 count as 1.
-        percentile: q in [0, 1]; None: random values.
-    """
-
-    def __init__(self, num_images: int, p: float, percentile: float | None) -> None:
-        self.num_images = num_images
-        self.p = p
-        self.percentile = percentile
-
-    def applied(self, multiplier: float) -> torch.Tensor:
-        """Whether a transform with this multiplier is applied: bool [N]."""
-        return self.applied_with(min(self.p * multiplier, 1.0), multiplier)
-
-    def applied_with(self, probability: float, multiplier: float) -> torch.Tensor:
-        """As ``applied``, with a probability other than ``p * multiplier``."""
-        if self.percentile is not None:
-            return torch.full([self.num_images], multiplier > 0, device="cpu")
-        return self._uniform() < probability
-
-    def uniform(self, low: float = 0, high: float = 1) -> torch.Tensor:
-        """U(low, high)."""
-        return low + (high - low) * self._uniform()
-
-    def choice(self, count: int) -> torch.Tensor:
-        """A whole number from 0 to count - 1, as a float."""
-        return (self._uniform() * count).floor().clamp(max=count - 1)
-
-    def normal(self, std: float) -> torch.Tensor:
-        """N(0, std^2)."""
-        if self.percentile is None:
-            return distributed.randn([self.num_images]).double() * std
-        return torch.erfinv(self._uniform() * 2 - 1) * std
-
-    def half_normal(self, std: float) -> torch.Tensor:
-        """|N(0, std^2)|."""
-        if self.percentile is None:
-            return self.normal(std).abs()
-        return torch.erfinv(self._uniform()) * std
-
-    def _uniform(self) -> torch.Tensor:
-        if self.percentile is None:
-            return distributed.rand([self.num_images]).double()
-        return torch.full([self.num_images], self.percentile, dtype=torch.float64, device="cpu")
-
-
 # The least-asymmetric Daubechies wavelet of 6 vanishing moments ("sym6"), low-pass decomposition.
 _SYM6 = (
     0.015404109327027373,
@@ -153,21 +109,19 @@ def wavelet_lowpass() -> torch.Tensor:
 
 def geometry_matrix(
     strengths: AugmentConfig, draws: RandomParameters, height: int, width: int
-) -> torch.Tensor:
-    """The inverse affine map of each image, [N, 3, 3], float64 on the CPU."""
-    matrix = torch.eye(3, dtype=torch.float64, device="cpu").repeat(draws.num_images, 1, 1)
+) -> Numbers:
+    """The inverse affine map of each image, [N, 3, 3]."""
+    matrix = identity(draws.num_images, 3)
     for factor in (
         *_blits(strengths, draws, height, width),
         *_general_maps(strengths, draws, height, width),
     ):
-        matrix = matrix @ factor
+        matrix = product(matrix, factor)
     return matrix
 
 
-def apply_geometry(
-    images: torch.Tensor, matrix: torch.Tensor, lowpass: torch.Tensor
-) -> torch.Tensor:
-    """Apply the affine maps ``matrix`` [N, 3, 3] (float64, CPU) to ``images`` [N, C, H, W].
+def apply_geometry(images: torch.Tensor, matrix: Numbers, lowpass: torch.Tensor) -> torch.Tensor:
+    """Apply the affine maps ``matrix`` [N, 3, 3] to ``images`` [N, C, H, W].
 
     (1) Pad by reflection as far as needed; (2) double the resolution with an orthogonal wavelet;
     (3) sample bilinearly; (4) halve the resolution with the same wavelet. The identity map returns
@@ -176,17 +130,17 @@ def apply_geometry(
     num_images, num_channels, height, width = images.shape
     left, top, right, bottom = _margins(matrix, height, width)
     images = F.pad(images, [left, right, top, bottom], mode="reflect")
-    matrix = _translation((left - right) / 2, (top - bottom) / 2) @ matrix
     images = upsample2d(images, lowpass, up=2)
-    matrix = _scaling(2, 2) @ matrix @ _scaling(0.5, 0.5)
-    matrix = _translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)
     out_height, out_width = 2 * (height + _MARGIN), 2 * (width + _MARGIN)
-    matrix = (
-        _scaling(2 / images.shape[3], 2 / images.shape[2])
-        @ matrix
-        @ _scaling(out_width / 2, out_height / 2)
+    matrix = product(_translation((left - right) / 2, (top - bottom) / 2), matrix)
+    matrix = product(_scaling(2, 2), matrix, _scaling(0.5, 0.5))
+    matrix = product(_translation(-0.5, -0.5), matrix, _translation(0.5, 0.5))
+    matrix = product(
+        _scaling(2 / images.shape[3], 2 / images.shape[2]),
+        matrix,
+        _scaling(out_width / 2, out_height / 2),
     )
-    theta = sent(matrix[:, :2].to(images.dtype), images.device)
+    theta = sent(torch.from_numpy(matrix[:, :2]).to(images.dtype), images.device)
     shape = [num_images, num_channels, out_height, out_width]
     images = sample_bilinear(images, F.affine_grid(theta, shape, align_corners=False))
     return downsample2d(images, lowpass, down=2, padding=-_MARGIN, flip_filter=True)
@@ -239,88 +193,84 @@ class _Spread(torch.autograd.Function):
         return sample_bilinear(grads[0], grid), None, None
 
 
-def _margins(matrix: torch.Tensor, height: int, width: int) -> tuple[int, int, int, int]:
+def _margins(matrix: Numbers, height: int, width: int) -> tuple[int, int, int, int]:
     """Pixels that the maps need beyond each edge: (left, top, right, bottom)."""
     x, y = (width - 1) / 2, (height - 1) / 2
-    corners = matrix.new_tensor([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
-    mapped = (matrix @ corners.T)[:, :2]  # [N, (x, y), corner]
-    low, high = (-mapped).amax(dim=(0, 2)), mapped.amax(dim=(0, 2))
-    reach = torch.cat([low, high]) + _MARGIN - matrix.new_tensor([x, y, x, y])
-    limit = matrix.new_tensor([width - 1, height - 1, width - 1, height - 1])
-    left, top, right, bottom = torch.minimum(reach.clamp(min=0), limit).ceil().int().tolist()
+    corners = np.array([[-x, x, x, -x], [-y, -y, y, y], [1, 1, 1, 1]])
+    mapped = product(matrix, corners)[:, :2]  # [N, (x, y), corner]
+    low, high = (-mapped).max(axis=(0, 2)), mapped.max(axis=(0, 2))
+    reach = np.concatenate([low, high]) + _MARGIN - np.array([x, y, x, y])
+    limit = np.array([width - 1, height - 1, width - 1, height - 1])
+    pixels = np.ceil(np.minimum(reach.clip(min=0), limit))
+    left, top, right, bottom = (int(each) for each in pixels)
     return left, top, right, bottom
 
 
-def _blits(
-    s: AugmentConfig, draws: RandomParameters, height: int, width: int
-) -> Iterator[torch.Tensor]:
+def _blits(s: AugmentConfig, draws: RandomParameters, height: int, width: int) -> Iterator[Numbers]:
     """Flips, quarter turns and whole-pixel shifts."""
     if s.xflip > 0:
-        flip = _where(draws.applied(s.xflip), draws.choice(2))
+        flip = where(draws.applied(s.xflip), draws.choice(2))
         yield _scaling(1 - 2 * flip, 1)
     if s.rotate90 > 0:
-        yield _quarter_turns(_where(draws.applied(s.rotate90), draws.choice(4)))
+        yield _quarter_turns(where(draws.applied(s.rotate90), draws.choice(4)))
     if s.xint > 0:
         applied = draws.applied(s.xint)
         x, y = (draws.uniform(-s.xint_max, s.xint_max) for _ in range(2))
-        x, y = (x * width).round(), (y * height).round()
-        yield _translation(-_where(applied, x), -_where(applied, y))
+        x, y = np.round(x * width), np.round(y * height)
+        yield _translation(-where(applied, x), -where(applied, y))
 
 
 def _general_maps(
     s: AugmentConfig, draws: RandomParameters, height: int, width: int
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Numbers]:
     """Scales, rotations and fractional shifts."""
     if s.scale > 0:
-        inverse = torch.exp2(-_where(draws.applied(s.scale), draws.normal(s.scale_std)))
+        inverse = _exp2(-where(draws.applied(s.scale), draws.normal(s.scale_std)))
         yield _scaling(inverse, inverse)
     if s.rotate > 0:
         yield _random_rotation(s, draws)
     if s.aniso > 0:
-        exponent = _where(draws.applied(s.aniso), draws.normal(s.aniso_std))
-        yield _scaling(torch.exp2(-exponent), torch.exp2(exponent))
+        exponent = where(draws.applied(s.aniso), draws.normal(s.aniso_std))
+        yield _scaling(_exp2(-exponent), _exp2(exponent))
     if s.rotate > 0 and draws.percentile is None:
         yield _random_rotation(s, draws)
     if s.xfrac > 0:
         applied = draws.applied(s.xfrac)
-        x, y = (_where(applied, draws.normal(s.xfrac_std)) for _ in range(2))
+        x, y = (where(applied, draws.normal(s.xfrac_std)) for _ in range(2))
         yield _translation(-x * width, -y * height)
 
 
-def _random_rotation(s: AugmentConfig, draws: RandomParameters) -> torch.Tensor:
+def _random_rotation(s: AugmentConfig, draws: RandomParameters) -> Numbers:
     # One rotation before and one after the anisotropic scale give it a random axis. The probability
     # of each is such that at least one is applied with probability p.
     probability = 1 - math.sqrt(1 - min(draws.p * s.rotate, 1))
     applied = draws.applied_with(probability, s.rotate)
     angle = draws.uniform(-math.pi * s.rotate_max, math.pi * s.rotate_max)
-    return _rotation(_where(applied, angle))
+    return _rotation(where(applied, angle))
 
 
-def _where(applied: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return torch.where(applied, value, 0.0)
+def _exp2(exponents: Numbers) -> Numbers:
+    return by_torch(torch.exp2, exponents)
 
 
-def _quarter_turns(quarters: torch.Tensor) -> torch.Tensor:
+def _quarter_turns(quarters: Numbers) -> Numbers:
     # Integer cosines and sines, so that zero turns are the exact identity.
-    cos = quarters.new_tensor([1, 0, -1, 0])[quarters.long()]
-    sin = quarters.new_tensor([0, 1, 0, -1])[quarters.long()]
-    return _matrix([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    cos = np.array([1.0, 0, -1, 0])[quarters.astype(int)]
+    sin = np.array([0.0, 1, 0, -1])[quarters.astype(int)]
+    return _turns(cos, sin)
 
 
-def _rotation(angle: torch.Tensor) -> torch.Tensor:
-    return _matrix([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1]])
+def _rotation(angle: Numbers) -> Numbers:
+    return _turns(*cos_sin(angle))
 
 
-def _scaling(x: torch.Tensor | float, y: torch.Tensor | float) -> torch.Tensor:
-    return _matrix([[x, 0, 0], [0, y, 0], [0, 0, 1]])
+def _turns(cos: Numbers, sin: Numbers) -> Numbers:
+    return matrix_of([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _translation(x: torch.Tensor | float, y: torch.Tensor | float) -> torch.Tensor:
-    return _matrix([[1, 0, x], [0, 1, y], [0, 0, 1]])
+def _scaling(x: Numbers | float, y: Numbers | float) -> Numbers:
+    return matrix_of([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _matrix(rows: list[list[Any]]) -> torch.Tensor:
-    """[3, 3] from numbers, or [N, 3, 3] where some are tensors [N]."""
-    values = [torch.as_tensor(v, dtype=torch.float64, device="cpu") for row in rows for v in row]
-    shape = max((value.shape for value in values), key=len)
-    return torch.stack([value.expand(shape) for value in values], dim=-1).reshape(*shape, 3, 3)
+def _translation(x: Numbers | float, y: Numbers | float) -> Numbers:
+    return matrix_of([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sg3flow.networks.conv_layer import Conv2dLayer, Prepared, prepared_weights
 from sg3flow.networks.layers import (
-    Conv2dLayer,
     FullyConnectedLayer,
     MappingNetwork,
     check_channels,
@@ -18,6 +18,10 @@ from sg3flow.networks.layers import (
     minibatch_std,
 )
 from sg3flow.ops import setup_filter
+from sg3flow.ops.backend import has_fused_forms
+from sg3flow.ops.downsample_branch import downsample_branch
+
+_HALF_POWER = math.sqrt(0.5)  # of each branch of a residual block
 
 
 class DiscriminatorBlock(nn.Module):
@@ -60,14 +64,35 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = conv(channels, out_channels, 3, down=2, **lrelu)
         self.skip = conv(channels, out_channels, 1, bias=False, down=2)
 
-    def forward(self, x: torch.Tensor, force_fp32: bool = False) -> torch.Tensor:
-        half = self.use_fp16 and not force_fp32 and has_half(x.device)
-        x = x.to(self.half_dtype if half else self.conv0.weight.dtype)
+    def forward(
+        self, x: torch.Tensor, force_fp32: bool = False, prepared: Prepared | None = None
+    ) -> torch.Tensor:
+        """`prepared`: the weights of `layers`, of this block and others; None: not yet made."""
+        x = x.to(self._dtype(x.device, force_fp32))
+        weights = prepared or {}
         if self.fromrgb is not None:
-            x = self.fromrgb(x)
-        y = self.skip(x, gain=math.sqrt(0.5))
-        x = self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+            x = self.fromrgb(x, prepared=weights.get(self.fromrgb))
+        small, is_small = x, has_fused_forms(x.device)
+        if is_small:
+            x, small = downsample_branch(x, self.skip.resample_filter)
+        y = self.skip(small, _HALF_POWER, weights.get(self.skip), is_resampled=is_small)
+        x = self.conv0(x, prepared=weights.get(self.conv0))
+        x = self.conv1(x, gain=_HALF_POWER, prepared=weights.get(self.conv1))
         return x + y  # type: ignore[no-any-return]
+
+    def layers(
+        self, device: torch.device, force_fp32: bool
+    ) -> list[tuple[Conv2dLayer, float, torch.dtype]]:
+        """The convolutions with the gain and the dtype of each, for `prepared_weights`."""
+        dtype = self._dtype(device, force_fp32)
+        gains = {self.skip: _HALF_POWER, self.conv0: 1.0, self.conv1: _HALF_POWER}
+        if self.fromrgb is not None:
+            gains[self.fromrgb] = 1.0
+        return [(layer, gain, dtype) for layer, gain in gains.items()]
+
+    def _dtype(self, device: torch.device, force_fp32: bool) -> torch.dtype:
+        half = self.use_fp16 and not force_fp32 and has_half(device)
+        return self.half_dtype if half else self.conv0.weight.dtype
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -184,9 +209,14 @@ class Discriminator(nn.Module):
         wanted = (self.img_channels, self.img_resolution, self.img_resolution)
         if img.ndim != 4 or img.shape[1:] != wanted:
             raise ValueError(f"Discriminator: img must be {['N', *wanted]}, not {list(img.shape)}")
+        blocks: list[Any] = [self.get_submodule(f"b{res}") for res in self.resolutions]
+        prepared = None
+        if has_fused_forms(img.device):
+            layers = [each for block in blocks for each in block.layers(img.device, force_fp32)]
+            prepared = prepared_weights(layers)
         x = img
-        for res in self.resolutions:
-            x = self.get_submodule(f"b{res}")(x, force_fp32=force_fp32)
+        for block in blocks:
+            x = block(x, force_fp32=force_fp32, prepared=prepared)
         cmap = self.mapping(None, c) if self.c_dim else None
         logits: torch.Tensor = self.b4(x, cmap)
         return logits

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from sg3flow import distributed
-from sg3flow.ops import bias_act, conv2d_resample, setup_filter
+from sg3flow.networks.equalized import scaled_linear
+from sg3flow.ops import bias_act
+from sg3flow.ops.backend import has_fused_forms
 
 
 class FullyConnectedLayer(nn.Module):
@@ -40,61 +42,37 @@ class FullyConnectedLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in_features] -> [N, out_features]."""
+        if has_fused_forms(x.device) and x.dtype == self.weight.dtype:
+            return self._scaled(x)
         w = self.weight.to(x.dtype) * self.weight_gain
         b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
         if self.activation == "linear" and b is not None:
             return torch.addmm(b, x, w.t())
         return bias_act(x @ w.t(), b, act=self.activation)
 
-
-class Conv2dLayer(nn.Module):
-    """Convolution, bias and activation with equalized learning rate, optionally downsampling by 2.
-
-    Frozen layers (``trainable=False``) have buffers instead of parameters.
-    """
-
-    resample_filter: torch.Tensor
-    bias: torch.Tensor | None
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        bias: bool = True,
-        activation: str = "linear",
-        down: int = 1,
-        resample_filter: Sequence[float] = (1, 3, 3, 1),
-        conv_clamp: float | None = None,
-        trainable: bool = True,
-    ) -> None:
-        super().__init__()
-        self.activation, self.down, self.conv_clamp = activation, down, conv_clamp
-        self.padding = kernel_size // 2
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.act_gain = math.sqrt(2) if activation == "lrelu" else 1.0
-        self.register_buffer("resample_filter", setup_filter(resample_filter))
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
-        start = torch.zeros(out_channels) if bias else None
-        if trainable:
-            self.weight = nn.Parameter(weight)
-            self.bias = None if start is None else nn.Parameter(start)
-        else:
-            self.register_buffer("weight", weight)
-            self.register_buffer("bias", start)
-
-    def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
-        """[N, C_in, H, W] -> [N, C_out, H/down, W/down]; `gain` scales the result and its clamp."""
-        w = (self.weight * self.weight_gain).to(x.dtype)
-        b = None if self.bias is None else self.bias.to(x.dtype)
-        y = conv2d_resample(x, w, self.resample_filter, down=self.down, padding=self.padding)
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(y, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
+        """The same by products with a factor, in fewer launches."""
+        if self.activation == "linear" and self.bias is not None:
+            return scaled_linear(x, self.weight, self.bias, self.weight_gain, self.bias_gain)
+        b = None if self.bias is None else self.bias * self.bias_gain
+        y = scaled_linear(x, self.weight, None, self.weight_gain, 1)
+        return bias_act(y, b, act=self.activation)
 
 
 def normalize_2nd_moment(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
     """`x` scaled to unit mean square along `dim`."""
     return x * (x.square().mean(dim=dim, keepdim=True) + 1e-8).rsqrt()
+
+
+def mean_square(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The mean of the squares of `x`, computed in `dtype`: [].
+
+    On a GPU in one pass over `x`; squares in another dtype would be written to memory and read.
+    """
+    if has_fused_forms(x.device):
+        norm: torch.Tensor = torch.linalg.vector_norm(x, dtype=dtype)
+        return norm.square() / x.numel()
+    return x.to(dtype).square().mean()
 
 
 def minibatch_std(x: torch.Tensor, group_size: int | None, num_channels: int) -> torch.Tensor:
@@ -219,15 +197,19 @@ class MappingNetwork(nn.Module):
             x = self.get_submodule(f"fc{i}")(x)
         if self.num_ws is None:
             return x
-        if update_emas:
-            mean = distributed.all_reduce_mean(x.detach().mean(dim=0))
-            self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
+        if update_emas:  # no result of a training step needs w_avg
+            distributed.sum_later(x.detach().mean(dim=0), self._move_average)
         ws = x.unsqueeze(1).repeat(1, self.num_ws, 1)  # [N, num_ws, w_dim]
         if truncation_psi != 1:
             cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
             near = self.w_avg.lerp(ws[:, :cutoff], truncation_psi)
             ws = torch.cat([near, ws[:, cutoff:]], dim=1)
         return ws
+
+    def _move_average(self, total: torch.Tensor) -> None:
+        """Move ``w_avg`` by the sum of the processes' mean w."""
+        mean = total / distributed.world_size() if distributed.world_size() > 1 else total
+        self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
 
     def _input(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
         parts = []

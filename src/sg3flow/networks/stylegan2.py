@@ -49,14 +49,15 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: str) -> torch.Tensor:
-        weight: torch.Tensor = self.weight
-        styles: torch.Tensor = self.affine(w)
-        if x.dtype == torch.float16:
-            # Prevents overflow in half precision; demodulation cancels these scales.
-            largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
-            weight = weight / (largest * math.sqrt(weight[0].numel()))
-            styles = styles / styles.abs().amax(dim=1, keepdim=True)
-        x = modulated_conv2d(x, weight, styles, padding=1, f=self.resample_filter, up=self.up)
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            padding=1,
+            f=self.resample_filter,
+            up=self.up,
+            normalize="max",
+        )
         noise = self._noise(len(x), noise_mode)
         if noise is not None:
             x = x + noise.to(x.dtype)

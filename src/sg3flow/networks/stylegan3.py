@@ -21,8 +21,9 @@ from sg3flow.networks.layer_schedule import (
     lowpass_filter,
     plan_layers,
 )
-from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half
+from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half, mean_square
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
+from sg3flow.ops.backend import has_fused_forms
 
 
 def motion_matrix(shift: tuple[float, float], angle: float) -> torch.Tensor:
@@ -103,8 +104,8 @@ class SynthesisInput(nn.Module):
         scale = 0.5 * self.size / self.sampling_rate
         theta = torch.eye(2, 3, device=w.device, dtype=w.dtype) * scale
         grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
-        x: torch.Tensor = grid.reshape(1, -1, 2) @ freqs.transpose(1, 2)  # [N, H*W, C0]
-        x = torch.sin((x + phases[:, None]) * (2 * math.pi)) * amplitudes[:, None]
+        angles = _angles(grid.reshape(1, -1, 2), freqs.transpose(1, 2), phases[:, None])
+        x: torch.Tensor = torch.sin(angles) * amplitudes[:, None]  # [N, H*W, C0]
         x = x @ (self.weight / math.sqrt(self.weight.shape[1])).t()
         x = x.transpose(1, 2)  # [N, C0, H*W]
         return x.reshape(*x.shape[:2], self.size, self.size)
@@ -118,6 +119,16 @@ class SynthesisInput(nn.Module):
         rotation = torch.stack([rc, -rs, zero, rs, rc, zero, zero, zero, one], dim=1)
         translation = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1)
         return rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform
+
+
+def _angles(grid: torch.Tensor, freqs: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
+    """2 pi (grid @ freqs + phases): [1, H*W, 2], [N, 2, C0] and [N, 1, C0] to [N, H*W, C0]."""
+    turn = 2 * math.pi
+    if has_fused_forms(grid.device):
+        positions = grid.expand(len(freqs), -1, -1)
+        angles: torch.Tensor = torch.baddbmm(phases, positions, freqs, beta=turn, alpha=turn)
+        return angles
+    return (grid @ freqs + phases) * turn
 
 
 class SynthesisLayer(nn.Module):
@@ -160,9 +171,9 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
-            magnitude = x.detach().to(self.magnitude_ema.dtype).square().mean()
-            magnitude = distributed.all_reduce_mean(magnitude)
-            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+            ema = self.magnitude_ema
+            magnitude = distributed.all_reduce_mean(mean_square(x.detach(), ema.dtype))
+            torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)
         half = self.plan.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
@@ -188,10 +199,9 @@ class SynthesisLayer(nn.Module):
         if self.plan.is_torgb:
             styles = styles / math.sqrt(weight.shape[1] * k * k)
             return modulated_conv2d(x, weight, styles, demodulate=False, input_gain=input_gain)
-        # Normalize first, so that the products fit half precision.
-        weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
-        styles = styles * styles.square().mean().rsqrt()
-        return modulated_conv2d(x, weight, styles, padding=k - 1, input_gain=input_gain)
+        return modulated_conv2d(
+            x, weight, styles, padding=k - 1, input_gain=input_gain, normalize="rms"
+        )
 
 
 class SynthesisNetwork(nn.Module):

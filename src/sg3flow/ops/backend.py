@@ -48,6 +48,14 @@ def has_kernels(x: torch.Tensor, part: str = "") -> bool:
     return _served("cuda") == "cuda" and (not part or _has_part(part, x.dtype, x.device.index))
 
 
+def has_fused_forms(device: torch.device) -> bool:
+    """Whether to use the forms with fewer passes and launches: on all devices but the CPU.
+
+    They round differently; numbers on a CPU stay those of earlier versions.
+    """
+    return device.type != "cpu"
+
+
 def _served(device_type: str) -> str:
     return _chosen(device_type, OPS.text())
 

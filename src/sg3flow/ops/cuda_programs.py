@@ -42,6 +42,25 @@ def widest(dtype: torch.dtype) -> int:
     return 16 // dtype.itemsize
 
 
+KERNEL_SIZES = (1, 9)  # elements of a convolution's kernel that modulation is compiled for
+RUNS = (4, 2, 1)  # elements that a thread of scale_kernel takes at once
+
+
+def scale_kernel(dtype: torch.dtype, taps: int, count: int) -> str:
+    """The weights of each sample."""
+    return f"sg3::scale_kernel<{C_TYPES[dtype]}, {taps}, {count}>"
+
+
+def scale_grad_kernel(dtype: torch.dtype, taps: int) -> str:
+    """Their gradients."""
+    return f"sg3::scale_grad_kernel<{C_TYPES[dtype]}, {taps}>"
+
+
+def demodulation_kernel(taps: int, part: str = "") -> str:
+    """The factors that demodulate, or their gradient of w or s: the part ``dw`` or ``ds``."""
+    return f"sg3::demodulation_{part}{'_' if part else ''}kernel<{taps}>"
+
+
 def upfirdn_kernel(dtype: torch.dtype) -> str:
     """Any filter and rates."""
     return f"sg3::upfirdn_kernel<{C_TYPES[dtype]}>"
@@ -50,6 +69,11 @@ def upfirdn_kernel(dtype: torch.dtype) -> str:
 def small_kernel(dtype: torch.dtype, up: int, down: int) -> str:
     """A 4x4 filter."""
     return f"sg3::small_kernel<{C_TYPES[dtype]}, {up}, {down}>"
+
+
+def small_add_kernel(dtype: torch.dtype, up: int, down: int) -> str:
+    """A 4x4 filter, added to a tensor."""
+    return f"sg3::small_add_kernel<{C_TYPES[dtype]}, {up}, {down}>"
 
 
 SMALL_RATES = ((1, 1), (2, 1), (1, 2))
@@ -86,12 +110,35 @@ def bias_act_program(dtype: torch.dtype) -> Program:
 
 
 @functools.cache
+def sample_weights_program(dtype: torch.dtype) -> Program:
+    """scaled_weights and scaled_weights_grad."""
+    kernels = [scale_kernel(dtype, taps, count) for taps in KERNEL_SIZES for count in RUNS]
+    kernels += [scale_grad_kernel(dtype, taps) for taps in KERNEL_SIZES]
+    return _program(f"sample_weights-{dtype_name(dtype)}", "sample_weights.cu", kernels)
+
+
+@functools.cache
+def demodulation_program() -> Program:
+    """demodulation and demodulation_grad, in float32."""
+    parts = ("", "dw", "ds")
+    kernels = [demodulation_kernel(taps, part) for taps in KERNEL_SIZES for part in parts]
+    return _program("demodulation", "demodulation.cu", kernels)
+
+
+@functools.cache
 def upfirdn2d_program(dtype: torch.dtype) -> Program:
     """upfirdn2d of any filter, and unrolled ones for 4x4 filters."""
     kernels = [upfirdn_kernel(dtype)]
     if dtype != torch.float64:
         kernels += [small_kernel(dtype, *rates) for rates in SMALL_RATES]
     return _program(f"upfirdn2d-{dtype_name(dtype)}", "upfirdn2d.cu", kernels)
+
+
+@functools.cache
+def upfirdn2d_add_program(dtype: torch.dtype) -> Program:
+    """upfirdn2d_add for 4x4 filters."""
+    kernels = [small_add_kernel(dtype, *rates) for rates in SMALL_RATES]
+    return _program(f"upfirdn2d_add-{dtype_name(dtype)}", "upfirdn2d_add.cu", kernels)
 
 
 @functools.cache
@@ -132,6 +179,8 @@ def all_programs(has_tensor_cores: bool = True) -> list[Program]:
         for make in (bias_act_program, upfirdn2d_program, generic_program)
     ]
     singles = [dtype for dtype in C_TYPES if dtype != torch.float64]
+    programs += [upfirdn2d_add_program(dtype) for dtype in singles]
+    programs += [sample_weights_program(dtype) for dtype in singles] + [demodulation_program()]
     programs += [tile_program(family, dtype) for family in FAMILIES for dtype in singles]
     if has_tensor_cores:
         programs += [band_program(family, dtype) for family in FAMILIES for dtype in HALVES]

@@ -5,13 +5,21 @@ import functools
 import torch
 
 from sg3flow.kernels.nvrtc import find_nvrtc
-from sg3flow.ops import cuda_device
-from sg3flow.ops import op_registration as declared  # noqa: F401 - declares the ops
+from sg3flow.ops import cuda_device, modulation_registration, op_registration  # noqa: F401 - declare the ops
 from sg3flow.ops.cuda_bias_act import bias_act, bias_act_grad
 from sg3flow.ops.cuda_filtered_lrelu import filtered_lrelu, filtered_lrelu_flagged
-from sg3flow.ops.cuda_upfirdn2d import upfirdn2d
+from sg3flow.ops.cuda_modulation import (
+    demodulation,
+    demodulation_grad,
+    scaled_weights,
+    scaled_weights_grad,
+)
+from sg3flow.ops.cuda_upfirdn2d import upfirdn2d, upfirdn2d_add
 
-_OPS = (upfirdn2d, bias_act, bias_act_grad, filtered_lrelu, filtered_lrelu_flagged)
+_OPS = (
+    *(upfirdn2d, upfirdn2d_add, bias_act, bias_act_grad, filtered_lrelu, filtered_lrelu_flagged),
+    *(scaled_weights, scaled_weights_grad, demodulation, demodulation_grad),
+)
 
 
 @functools.cache

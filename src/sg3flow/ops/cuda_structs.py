@@ -60,6 +60,25 @@ class BiasAct(ctypes.Structure):
     ]
 
 
+class Weights(ctypes.Structure):
+    """One scaled_weights, or with ``grad`` one scaled_weights_grad."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("w", "a", "b", "y", "grad", "dw", "da", "db")),
+        *_ints("samples outputs inputs"),
+    ]
+
+
+class Demodulation(ctypes.Structure):
+    """One demodulation, or with ``grad`` one demodulation_grad."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("w", "s", "y", "a", "grad", "dw", "ds")),
+        *_ints("samples outputs inputs relative"),
+        ("eps", ctypes.c_float),
+    ]
+
+
 class BandPlan(ctypes.Structure):
     """The size of the tiles of a launch, in outputs and in 16 upsampled samples."""
 
@@ -82,6 +101,8 @@ C_NAMES: dict[type[ctypes.Structure], str] = {
     Upfirdn: "Sg3Upfirdn",
     FilteredLrelu: "Sg3FilteredLrelu",
     BiasAct: "Sg3BiasAct",
+    Weights: "Sg3Weights",
+    Demodulation: "Sg3Demodulation",
     BandPlan: "Sg3BandPlan",
     TileGrid: "Sg3TileGrid",
 }

@@ -1,5 +1,6 @@
 """upfirdn2d on a GPU: checks, memory and launches."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 
 from sg3flow.ops.cuda_checks import (
     check_images,
+    check_like,
     checked,
     description,
     filter_of,
@@ -16,7 +18,14 @@ from sg3flow.ops.cuda_checks import (
 )
 from sg3flow.ops.cuda_device import index_of
 from sg3flow.ops.cuda_launch import launch_over, load_program, long
-from sg3flow.ops.cuda_programs import SMALL_RATES, small_kernel, upfirdn2d_program, upfirdn_kernel
+from sg3flow.ops.cuda_programs import (
+    SMALL_RATES,
+    small_add_kernel,
+    small_kernel,
+    upfirdn2d_add_program,
+    upfirdn2d_program,
+    upfirdn_kernel,
+)
 from sg3flow.ops.cuda_structs import Filter, Upfirdn
 from sg3flow.ops.prepared import PreparedCalls
 
@@ -55,6 +64,71 @@ def upfirdn2d(
     for call in passes:
         x = _run(call, x, f)
     return x
+
+
+def upfirdn2d_add(
+    x: torch.Tensor,
+    f: torch.Tensor,
+    base: torch.Tensor,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+) -> torch.Tensor:
+    """The op of this name: one pass for 4x4 filters, else the sum after the other op."""
+    name = "upfirdn2d_add"
+    key = (
+        name,
+        description(x),
+        description(f),
+        description(base),
+        *up,
+        *down,
+        *padding,
+        flip,
+        gain,
+    )
+    passes = _calls.get(key)
+    if passes is None:
+        prepared = _prepare_add(name, x, f, base, up, down, padding, flip, gain)
+        passes = _calls.put(key, prepared)
+    if not passes:
+        return upfirdn2d(x, f, up, down, padding, flip, gain) + base
+    (call,) = passes
+    y = x.new_empty(call.shape)
+    if call.elements:
+        op = Upfirdn.from_buffer_copy(call.template)
+        op.x, op.y, op.filter.taps = x.data_ptr(), y.data_ptr(), f.data_ptr()
+        parameters = (op, ctypes.c_void_p(base.data_ptr()), long(call.elements))
+        launch_over(name, call.function, call.elements, parameters, index_of(x))
+    return y
+
+
+def _prepare_add(
+    name: str,
+    x: torch.Tensor,
+    f: torch.Tensor,
+    base: torch.Tensor,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+) -> tuple[_Call, ...]:
+    """The pass with a sum, or nothing where no kernel has one."""
+    passes = _prepare(x, f, up, down, padding, flip, gain)
+    check_like(name, "the summand", base, x)
+    if base.shape != passes[-1].shape or base.dtype != x.dtype:
+        raise RuntimeError(
+            f"{name}: the summand must be like the result, {x.dtype} {list(passes[-1].shape)}, not "
+            f"{base.dtype} {list(base.shape)}"
+        )
+    op = Upfirdn.from_buffer_copy(passes[0].template)
+    if len(passes) > 1 or _kernel(op, x.dtype) == upfirdn_kernel(x.dtype):
+        return ()
+    functions = load_program(upfirdn2d_add_program(x.dtype), index_of(x))
+    return (passes[0]._replace(function=functions[small_add_kernel(x.dtype, op.up_x, op.down_x)]),)
 
 
 def _run(call: _Call, x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:

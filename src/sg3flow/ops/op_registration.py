@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sg3flow.ops.fir import FirSpec, filter_taps
+from sg3flow.ops.fir import FirSpec, filter_taps, run_fir
 
 Filter = torch.Tensor | None
 _Ints = Sequence[int]
@@ -23,6 +23,8 @@ _Ints = Sequence[int]
 _SCHEMAS = (
     "upfirdn2d(Tensor x, Tensor f, int[2] up, int[2] down, int[4] padding, bool flip, float gain)"
     " -> Tensor",
+    "upfirdn2d_add(Tensor x, Tensor f, Tensor base, int[2] up, int[2] down, int[4] padding,"
+    " bool flip, float gain) -> Tensor",
     "bias_act(Tensor x, Tensor? b, float slope, float gain, float clamp) -> Tensor",
     "bias_act_grad(Tensor grad, Tensor y, float slope, float gain, float clamp) -> Tensor",
     "filtered_lrelu(Tensor x, Tensor? fu, Tensor? fd, Tensor? b, int[2] up, int[2] down,"
@@ -86,6 +88,32 @@ def _upfirdn2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | No
 torch.library.register_autograd(
     "sg3flow::upfirdn2d", _upfirdn2d_backward, setup_context=_upfirdn2d_setup, lib=_library
 )
+
+
+def upfirdn2d_add(
+    x: torch.Tensor,
+    f: torch.Tensor,
+    base: torch.Tensor,
+    up: _Ints,
+    down: _Ints,
+    padding: _Ints,
+    flip: bool,
+    gain: float,
+) -> torch.Tensor:
+    """`upfirdn2d` plus `base`, rounded once; for CPU tensors, in pure PyTorch."""
+    return run_fir(x, f, _spec(up, down, padding, flip, gain)) + base
+
+
+_library.impl("upfirdn2d_add", upfirdn2d_add, "CPU")  # type: ignore[no-untyped-call]
+
+
+def _upfirdn2d_add_fake(
+    x: torch.Tensor, f: torch.Tensor, base: torch.Tensor, *_: Any
+) -> torch.Tensor:
+    return torch.empty_like(base, memory_format=torch.contiguous_format)
+
+
+torch.library.register_fake("sg3flow::upfirdn2d_add", _upfirdn2d_add_fake, lib=_library)
 
 
 def _bias_act_fake(

@@ -1,8 +1,9 @@
 """The self-check of compiled kernels: their results against plain PyTorch on this machine.
 
 The kernels of a GPU are checked in parts, each at its first use in a process: "bias_act",
-"upfirdn2d", and "filtered_lrelu-separable", "-radial" and "-generic" after the filters. Those of a
-CPU are one library, which every process loads; "filtered_lrelu-layers" is a quick check of it.
+"upfirdn2d", "modulation", and "filtered_lrelu-separable", "-radial" and "-generic" after the
+filters. Those of a CPU are one library, which every process loads; "filtered_lrelu-layers" is a
+quick check of it.
 """
 
 import math
@@ -21,7 +22,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
 CPU_PART = "filtered_lrelu-layers"
 CUDA_PARTS = (
-    *("bias_act", "upfirdn2d"),
+    *("bias_act", "upfirdn2d", "modulation"),
     *("filtered_lrelu-separable", "filtered_lrelu-radial", "filtered_lrelu-generic"),
 )
 _Pair = tuple[torch.Tensor, torch.Tensor]  # found, expected
@@ -89,6 +90,8 @@ def largest_error(device: torch.device | str, part: str, dtype: torch.dtype) -> 
             pairs = _bias_act_pairs(device, dtype)
         elif op == "upfirdn2d":
             pairs = _upfirdn2d_pairs(device, dtype)
+        elif op == "modulation":
+            pairs = _modulation_pairs(device, dtype)
         else:
             order = 1 if family == "layers" else 2
             cases = (_filtered_lrelu_pairs(case, device, dtype, order) for case in _CASES[family])
@@ -136,7 +139,31 @@ def _upfirdn2d_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator
         spec = FirSpec(up, down, padding, False, 1.5)
         given = (x.to(device), f.to(device))
         y = torch.ops.sg3flow.upfirdn2d(*given, up, down, padding, False, spec.gain)
-        yield y, run_fir(x.double(), f, spec)
+        wanted = run_fir(x.double(), f, spec)
+        yield y, wanted
+        base = _numbers(*wanted.shape, seed=3).to(dtype)
+        summed = torch.ops.sg3flow.upfirdn2d_add(
+            *(*given, base.to(device)), up, down, padding, False, spec.gain
+        )
+        yield summed, wanted + base.double()
+
+
+def _modulation_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:
+    from sg3flow.ops import modulation_registration as plain
+
+    for size, c_in in ((3, 37), (1, 36)):
+        w, s = _numbers(21, c_in, size, size), 1 + 0.3 * _numbers(5, c_in, seed=1)
+        cotangent = _numbers(5, *w.shape, seed=2).to(dtype)
+        exact_w, exact_s = w.double(), s.double()
+        a = plain.demodulation(exact_w, exact_s, 1e-8, True)
+        y = plain.scaled_weights(exact_w, a, exact_s, torch.float64)
+        dw, da, db = plain.scaled_weights_grad(cotangent.double(), exact_w, a, exact_s)
+        dw_of_a, ds_of_a = plain.demodulation_grad(da, a, exact_w, exact_s)
+        given = [each.to(device).requires_grad_() for each in (w, s)]
+        factors = torch.ops.sg3flow.demodulation(*given, 1e-8, True)
+        found = torch.ops.sg3flow.scaled_weights(given[0], factors, given[1], dtype)
+        gradients = torch.autograd.grad(found, given, cotangent.to(device))
+        yield from zip((found, *gradients), (y, dw + dw_of_a, db + ds_of_a), strict=True)
 
 
 def _filtered_lrelu_pairs(

@@ -137,11 +137,15 @@ def downsample2d(
     gain: float = 1,
 ) -> torch.Tensor:
     """Downsamples by `down`; `padding` counts input samples."""
+    spec = downsample_spec(f, down, padding)
+    return upfirdn2d(x, f, down=spec.down, padding=spec.padding, flip_filter=flip_filter, gain=gain)
+
+
+def downsample_spec(f: torch.Tensor | None, down: Factor, padding: Factor) -> FirSpec:
+    """The step of `downsample2d`."""
     (dx, dy), (fh, fw) = parse_factor("down", down), filter_taps(f)
     own = ((fw - dx + 1) // 2, (fw - dx) // 2, (fh - dy + 1) // 2, (fh - dy) // 2)
-    return upfirdn2d(
-        x, f, down=(dx, dy), padding=_added(padding, own), flip_filter=flip_filter, gain=gain
-    )
+    return FirSpec((1, 1), (dx, dy), parse_padding(_added(padding, own)))
 
 
 class _Upfirdn2d(torch.autograd.Function):

@@ -41,6 +41,9 @@ TRAINING_NUMERICS = (
     *_PACKED_SET,
     "training/adam.py",
     "training/assembly.py",
+    "training/conv_choice.py",
+    "training/cuda_graphs.py",
+    "training/gradient_average.py",
     "training/losses.py",
     "training/step.py",
 )
@@ -106,6 +109,10 @@ FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
     | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
+
+# Defaults of settings that a later version added: they count as not set, so that the trainings of
+# earlier versions keep their fingerprints.
+NEUTRAL_DEFAULTS = {"conv_form": "auto"}
 
 # Calls whose texts are messages.
 _MESSAGES = frozenset(
@@ -190,7 +197,10 @@ def _defaults(stage: str) -> str:
     given = {
         f.name: f.default
         for f in fields
-        if f.default is not dataclasses.MISSING and f.default and f.name not in free
+        if f.default is not dataclasses.MISSING
+        and f.default
+        and f.name not in free
+        and f.default != NEUTRAL_DEFAULTS.get(f.name)
     }
     return f"{hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()}  defaults\n"
 

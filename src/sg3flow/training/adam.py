@@ -18,6 +18,7 @@ class Adam:
         parameters: float32, on one device.
         lr: learning rate.
         betas: decay of the running means of gradients and of their squares.
+        eps: added to the root of the mean square.
         form: ``fused``, ``foreach`` or ``plain``, see ``TrainConfig.optimizer``.
     """
 
@@ -26,7 +27,7 @@ class Adam:
         parameters: Iterable[torch.nn.Parameter],
         lr: float,
         betas: tuple[float, float],
-        eps: float = 1e-8,
+        eps: float,
         form: str = "fused",
     ) -> None:
         self.parameters = list(parameters)

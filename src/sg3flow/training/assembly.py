@@ -16,6 +16,8 @@ from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generat
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
 from sg3flow.networks.layers import use_bfloat16
 from sg3flow.training.adam import Adam
+from sg3flow.training.cuda_graphs import CudaRecorder, EagerSections, GraphSections
+from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
 
 T = TypeVar("T")
@@ -51,12 +53,13 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class Phase:
-    """One backward pass and one optimizer update, run every ``interval`` batches."""
+    """The gradients of one loss and one optimizer update, run every ``interval`` batches."""
 
     name: str
     module: torch.nn.Module
     optimizer: Adam
     interval: int
+    gradients: GradientAverage
 
 
 @dataclass
@@ -234,7 +237,8 @@ def build(
     collector = Collector(device)
     transfer = bool(config.resume)
     weights = loss_settings(config.cfg, config.gamma, config.batch, from_scratch=not transfer)
-    loss = GanLoss(G, D, augment_pipe, weights, collector, device)
+    sections = GraphSections(CudaRecorder()) if config.cuda_graphs else EagerSections()
+    loss = GanLoss(G, D, augment_pipe, weights, collector, device, sections)
     has_path_length = weights.pl_weight > 0
     return Parts(
         G=G,
@@ -272,11 +276,15 @@ def build_phases(G: Any, D: Any, settings: OptimizerSettings, has_path_length: b
     g_interval = G_REG_INTERVAL if has_path_length else None
     g_optimizer = lazy_adam(G, settings.glr, g_interval, settings.optimizer)
     d_optimizer = lazy_adam(D, settings.dlr, D_REG_INTERVAL, settings.optimizer)
-    phases = [Phase("Gmain", G, g_optimizer, 1)]
+
+    def phase(name: str, module: Any, optimizer: Adam, interval: int) -> Phase:
+        return Phase(name, module, optimizer, interval, GradientAverage(module.parameters()))
+
+    phases = [phase("Gmain", G, g_optimizer, 1)]
     if g_interval is not None:
-        phases.append(Phase("Greg", G, g_optimizer, g_interval))
-    phases.append(Phase("Dmain", D, d_optimizer, 1))
-    phases.append(Phase("Dreg", D, d_optimizer, D_REG_INTERVAL))
+        phases.append(phase("Greg", G, g_optimizer, g_interval))
+    phases.append(phase("Dmain", D, d_optimizer, 1))
+    phases.append(phase("Dreg", D, d_optimizer, D_REG_INTERVAL))
     return phases
 
 
@@ -297,4 +305,5 @@ def lazy_adam(
     if interval is not None:
         ratio = interval / (interval + 1)
     betas = (beta1**ratio, beta2**ratio)
-    return Adam(module.parameters(), lr * ratio, betas, form=form)
+    parameters = module.parameters()
+    return Adam(parameters, lr=lr * ratio, betas=betas, eps=1e-8, form=form)

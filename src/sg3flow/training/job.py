@@ -29,6 +29,7 @@ from sg3flow.files import sha256_file
 from sg3flow.params_file import load_settings
 from sg3flow.runs.code_state import (
     FREE_SETTINGS,
+    NEUTRAL_DEFAULTS,
     TRAINING_NUMERICS,
     TRANSFER,
     code_digest,
@@ -56,7 +57,11 @@ from sg3flow.training.transfer import (
 
 def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are set and change the result of a training."""
-    return {name: value for name, value in settings.items() if value and name not in FREE_SETTINGS}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value and name not in FREE_SETTINGS and value != NEUTRAL_DEFAULTS.get(name)
+    }
 
 
 def fingerprint(settings: Mapping[str, Any], data_digest: str) -> str:
@@ -282,7 +287,7 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         check_cbase(resolved.cbase, resolution)
     grid_size(resolved.grid, resolution)
     device = pick_device(resolved.device)
-    _check_device(device, resolved.bf16, resolved.gpus)
+    _check_device(device, resolved)
     if resolved.batch_gpu == AUTO:
         found = _find_batch_gpu(resolved, items, device) if distributed.is_main_process() else 0
         found = int(distributed.broadcast(str(found).encode()))
@@ -298,9 +303,20 @@ def _shared_latest(given: TrainConfig, items: TrainingSet) -> str:
     return distributed.broadcast(found.encode()).decode()
 
 
-def _check_device(device: torch.device, bf16: bool, gpus: int) -> None:
-    if device.type == "cuda" and bf16 and not torch.cuda.is_bf16_supported():
+def _check_device(device: torch.device, config: TrainConfig) -> None:
+    gpus = config.gpus
+    if device.type == "cuda" and config.bf16 and not torch.cuda.is_bf16_supported():
         raise ConfigError("train.bf16: this GPU has no bfloat16; leave it out to use float16")
+    if device.type != "cuda" and config.conv_form != "auto":
+        raise ConfigError(
+            f"train.conv_form {config.conv_form}: the device is {device.type}, where the forms of "
+            "convolutions are fixed; leave it out, or train on a GPU"
+        )
+    if device.type != "cuda" and config.cuda_graphs:
+        raise ConfigError(
+            f"train.cuda_graphs: the device is {device.type}, which has no CUDA graphs; leave it "
+            "out, or train on a GPU"
+        )
     if distributed.is_launched():
         return
     if device.type == "cuda" and gpus > torch.cuda.device_count():

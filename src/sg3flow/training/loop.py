@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from sg3flow import distributed
 from sg3flow.data.dataset import Batch, TrainingSet
 from sg3flow.errors import DivergedError
+from sg3flow.ops.conv_forms import usual_forms
 from sg3flow.runs.run_folder import Stat
 from sg3flow.training.assembly import Parts
 from sg3flow.training.batch_size_finder import (
@@ -158,7 +159,8 @@ class TrainingLoop:
         if distributed.any_true(known)[0]:
             return
         path = record.snapshot_path(nimg) if record is not None else None
-        values = measure(self.parts.G_ema, path, nimg)
+        with usual_forms():  # as the evaluate stage
+            values = measure(self.parts.G_ema, path, nimg)
         if record is not None:
             record.metrics(values, nimg)
 

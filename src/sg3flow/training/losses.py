@@ -1,6 +1,7 @@
 """The losses of G and D, and the statistics of training steps between two reports."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from sg3flow import distributed
 from sg3flow.device import sent
 from sg3flow.ops import filter2d
 from sg3flow.runs.run_folder import Stat
+from sg3flow.training.cuda_graphs import EagerSections, Sections, Tensors
 
 
 class Collector:
@@ -67,15 +69,13 @@ class Collector:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The statistics for a saved state: name -> [4], over all processes."""
-        return {
-            name: torch.cat(
-                [
-                    distributed.all_reduce_sum(moments),
-                    distributed.all_reduce_min(self._first_bad[name])[None],
-                ]
-            ).cpu()
-            for name, moments in sorted(self._moments.items())
-        }
+        if not self._moments:
+            return {}
+        names = sorted(self._moments)
+        moments = distributed.all_reduce_sum(torch.stack([self._moments[name] for name in names]))
+        first = distributed.all_reduce_min(torch.stack([self._first_bad[name] for name in names]))
+        rows = torch.cat([moments, first[:, None]], dim=1).cpu()
+        return dict(zip(names, rows.unbind(), strict=True))
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from a ``state()``."""
@@ -144,9 +144,11 @@ class GanLoss:
         settings: LossSettings,
         collector: Collector,
         device: torch.device,
+        sections: Sections | None = None,
     ) -> None:
         self.G, self.D, self.augment_pipe = G, D, augment_pipe
         self.settings, self.collector = settings, collector
+        self.sections = sections or EagerSections()
         self.pl_mean = torch.zeros([], device=device)
         self._real_signs = torch.zeros(2, device=device)  # [count, sum], for ADA
 
@@ -155,17 +157,27 @@ class GanLoss:
         taken, self._real_signs = self._real_signs, torch.zeros_like(self._real_signs)
         return taken
 
-    def backward(self, phase: str, micro: MicroBatch, nimg: int, gain: float) -> None:
+    def backward(
+        self,
+        phase: str,
+        micro: MicroBatch,
+        nimg: int,
+        gain: float,
+        before_last: Callable[[], None] | None = None,
+    ) -> None:
         """Add the gradients of one phase: ``Gmain``, ``Greg``, ``Dmain`` or ``Dreg``.
 
         Args:
             nimg: real images seen before this step.
             gain: factor on the loss, the interval of a lazy regularizer.
+            before_last: called before the last backward pass over the weights.
         """
         losses = {"Gmain": self._g_main, "Dmain": self._d_main, "Dreg": self._d_reg}
         losses["Greg"] = self._g_reg
-        sigma = self.blur_sigma(nimg)
-        losses[phase](micro, sigma, gain)
+        last = losses[phase](micro, self.blur_sigma(nimg), gain)
+        if before_last is not None:
+            before_last()
+        (last.mean() * gain).backward()  # type: ignore[no-untyped-call]
 
     def blur_sigma(self, nimg: int) -> float:
         """Blur of D's images, linearly fading to 0 (Karras et al. 2021, App. F, config R)."""
@@ -175,94 +187,145 @@ class GanLoss:
         return max(1 - nimg / s.blur_fade_nimg, 0) * s.blur_init_sigma
 
     def _generate(
-        self, z: torch.Tensor, c: torch.Tensor, update_emas: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [N, C, H, W] and their ws [N, num_ws, w_dim]."""
+        self, z: torch.Tensor, c: torch.Tensor, own: torch.Tensor | None, update_emas: bool = False
+    ) -> Tensors:
+        """Images [N, C, H, W] and their ws [N, num_ws, w_dim].
+
+        Args:
+            own: which layers have the w of z, bool [num_ws]; the others mix in that of a second
+                latent (Karras et al. 2019, Sec. 3.1). None: all.
+        """
         ws = self.G.mapping(z, c, update_emas=update_emas)
-        if self.settings.style_mixing_prob > 0:
-            ws = self._mix_styles(ws, c)
+        if own is not None:
+            z = distributed.randn([ws.shape[0], self.G.z_dim], device=ws.device)
+            other = self.G.mapping(z, c, update_emas=False)
+            ws = torch.where(own[:, None], ws, other)
         return self.G.synthesis(ws, noise_mode="random", update_emas=update_emas), ws
 
-    def _mix_styles(self, ws: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Mix in ws of a second latent from a random layer on (Karras et al. 2019, Sec. 3.1)."""
-        num_ws = ws.shape[1]
+    def _generate_moving(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
+        """Images, and the update of the moving averages of G."""
+        return self._generate(z, c, own[0] if own else None, update_emas=True)[:1]
+
+    def _images(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
+        return self._generate(z, c, own[0] if own else None)[:1]
+
+    def _style_lengths(self, z: torch.Tensor, c: torch.Tensor, *own: torch.Tensor) -> Tensors:
+        """Path lengths [N] of random directions in the images."""
+        img, ws = self._generate(z, c, own[0] if own else None)
+        noise = (
+            distributed.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
+        )
+        return (self.path_lengths(img, ws, noise),)
+
+    def _own_layers(self, device: torch.device) -> Tensors:
+        """Random layers that keep their w, bool [num_ws]: those before a crossover; or nothing."""
+        if not self.settings.style_mixing_prob > 0:
+            return ()
+        num_ws = self.G.num_ws
         crossover = int(torch.randint(1, num_ws, []))
         if float(torch.rand([])) >= self.settings.style_mixing_prob:
             crossover = num_ws
-        z = distributed.randn([ws.shape[0], self.G.z_dim], device=ws.device)
-        other = self.G.mapping(z, c, update_emas=False)
-        return torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)
+        return (sent(torch.arange(num_ws) < crossover, device),)
 
-    def _discriminate(self, img: torch.Tensor, c: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Logits [N, 1] of the blurred and augmented images."""
+    def _shown(self, img: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The images as D sees them: blurred and augmented."""
         taps = blur_taps(sigma)
         if taps is not None:
             img = filter2d(img, sent(taps, img.device))
         if self.augment_pipe is not None:
             img = self.augment_pipe(img)
-        return torch.as_tensor(self.D(img, c))
+        return img
 
-    def _g_main(self, micro: MicroBatch, sigma: float, gain: float) -> None:
-        img, _ = self._generate(micro.z, micro.c)
-        logits = self._discriminate(img, micro.c, sigma)
+    def _logits(self, img: torch.Tensor, c: torch.Tensor) -> Tensors:
+        return (torch.as_tensor(self.D(img, c)),)
+
+    def _logit_slopes(self, img: torch.Tensor, c: torch.Tensor) -> Tensors:
+        """The gradients of the logits with respect to the images D sees: [N, C, H, W]."""
+        img = img.detach().requires_grad_(True)
+        logits = self.D(img, c)
+        return torch.autograd.grad([logits.sum()], [img], create_graph=True)
+
+    # Each phase returns the loss [N] of its last backward pass.
+
+    def _g_main(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
+        inputs = (micro.z, micro.c, *self._own_layers(micro.z.device))
+        (img,) = self.sections.run("Gmain/G", self._images, inputs, self.G)
+        shown = self._shown(img, sigma)
+        (logits,) = self.sections.run("Gmain/D", self._logits, (shown, micro.c), self.D)
         loss = F.softplus(-logits)
         self._report_scores("fake", logits)
         self.collector.add("Loss/G/loss", loss)
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
-    def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _g_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """Path length regularization (Karras et al. 2020, "Analyzing and Improving", Sec. 3.2)."""
-        shrunk = max(micro.z.shape[0] // self.settings.pl_batch_shrink, 1)
-        img, ws = self._generate(micro.z[:shrunk], micro.c[:shrunk])
-        noise = (
-            distributed.randn(img.shape, device=img.device) / (img.shape[2] * img.shape[3]) ** 0.5
-        )
-        penalty = self.path_length_penalty(img, ws, noise)
+        shrunk = self.num_lengths(micro.z.shape[0])
+        z, c = micro.z[:shrunk], micro.c[:shrunk]
+        inputs = (z, c, *self._own_layers(z.device))
+        (lengths,) = self.sections.run("Greg/G", self._style_lengths, inputs, self.G)
+        penalty = self.path_length_penalty(lengths)
         loss = penalty * self.settings.pl_weight
         self.collector.add("Loss/pl_penalty", penalty[:shrunk])
         self.collector.add("Loss/G/reg", loss[:shrunk])
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
-    def path_length_penalty(
+    def num_lengths(self, batch_gpu: int) -> int:
+        """How many images of a pass of the path length phase computes."""
+        return max(batch_gpu // self.settings.pl_batch_shrink, 1)
+
+    def path_lengths(
         self, img: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
+        """|J_w^T y| of each image for directions y ``noise``, [N]."""
+        (gradient,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
+        return gradient.square().sum(2).mean(1).sqrt()
+
+    def path_length_penalty(self, lengths: torch.Tensor) -> torch.Tensor:
         """(|J_w^T y| - a)^2 for each image, and the update of the running mean a.
 
         It covers the images of all processes, N of each: [N * processes].
         """
-        (gradient,) = torch.autograd.grad([(img * noise).sum()], [ws], create_graph=True)
-        lengths = distributed.all_gather(gradient.square().sum(2).mean(1).sqrt())
+        lengths = distributed.all_gather(lengths)
         # The new mean enters the penalty with its gradient; only the stored one is detached.
         pl_mean = self.pl_mean.lerp(lengths.mean(), self.settings.pl_decay)
         self.pl_mean.copy_(pl_mean.detach())
         return (lengths - pl_mean).square()
 
-    def _d_main(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _d_main(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         # G has no gradient in this phase, so its graph is not built.
-        img, _ = self._generate(micro.z, micro.c, update_emas=True)
-        fake_logits = self._discriminate(img, micro.c, sigma)
+        inputs = (micro.z, micro.c, *self._own_layers(micro.z.device))
+        (img,) = self.sections.run(
+            "Dmain/G", self._generate_moving, inputs, self.G, is_collective=True
+        )
+        shown = self._shown(img, sigma)
+        (fake_logits,) = self.sections.run("Dmain/D", self._logits, (shown, micro.c), self.D)
         fake_loss = F.softplus(fake_logits)
         self._report_scores("fake", fake_logits)
         (fake_loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
 
-        real_logits = self._discriminate(micro.real_img, micro.real_c, sigma)
+        shown = self._shown(micro.real_img, sigma)
+        (real_logits,) = self.sections.run("Dmain/D", self._logits, (shown, micro.real_c), self.D)
         real_loss = F.softplus(-real_logits)
         self._report_scores("real", real_logits)
         signs = real_logits.detach().sign()
         self._real_signs += torch.stack([torch.ones_like(signs).sum(), signs.sum()])
         self.collector.add("Loss/D/loss", fake_loss.detach() + real_loss.detach())
-        (real_loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return real_loss
 
-    def _d_reg(self, micro: MicroBatch, sigma: float, gain: float) -> None:
+    def _d_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """R1: gamma/2 |grad D(real)|^2 (Mescheder et al. 2018)."""
         real = micro.real_img.detach().requires_grad_(True)
-        logits = self._discriminate(real, micro.real_c, sigma)
-        (gradient,) = torch.autograd.grad([logits.sum()], [real], create_graph=True)
+        shown = self._shown(real, sigma)
+        inputs = (shown.detach(), micro.real_c)
+        (slopes,) = self.sections.run("Dreg/D", self._logit_slopes, inputs, self.D)
+        gradient = slopes
+        if shown is not real:  # through blur and augmentations
+            (gradient,) = torch.autograd.grad([shown], [real], [slopes], create_graph=True)
         penalty = gradient.square().sum([1, 2, 3])  # [N]
         loss = penalty * (self.settings.r1_gamma / 2)
         self.collector.add("Loss/r1_penalty", penalty)
         self.collector.add("Loss/D/reg", loss)
-        (loss.mean() * gain).backward()  # type: ignore[no-untyped-call]
+        return loss
 
     def _report_scores(self, kind: str, logits: torch.Tensor) -> None:
         self.collector.add(f"Loss/scores/{kind}", logits)

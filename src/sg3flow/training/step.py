@@ -30,10 +30,14 @@ def ema_beta(batch: int, nimg: int, half_life_nimg: float, rampup: float | None)
 @torch.no_grad()
 def update_ema(ema: torch.nn.Module, module: torch.nn.Module, beta: float) -> None:
     """Update the average ``ema`` of the parameters of ``module``; buffers are copied."""
-    for average, current in zip(ema.parameters(), module.parameters(), strict=True):
-        average.copy_(current.lerp(average, beta))
-    for copy, buffer in zip(ema.buffers(), module.buffers(), strict=True):
-        copy.copy_(buffer)
+    averages, current = _tensors(ema.parameters()), _tensors(module.parameters())
+    torch._foreach_copy_(averages, torch._foreach_lerp(current, averages, beta))
+    if copies := _tensors(ema.buffers()):
+        torch._foreach_copy_(copies, _tensors(module.buffers()))
+
+
+def _tensors(values: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    return list(values)
 
 
 # From the name of a phase: latents and labels of its generated images, [N, z_dim] and [N, c_dim].
@@ -112,15 +116,20 @@ def run_step(parts: Parts, real: RealBatch, draw: Draw, nimg: int, batch_gpu: in
     due = [phase for phase in parts.phases if batch_idx % phase.interval == 0]
     # All latents first: a phase must not shift the random numbers of another.
     latents = {phase.name: draw(phase.name) for phase in due}
+    signs = None
     for phase in due:
-        _run_phase(parts, phase, real, *latents[phase.name], nimg, batch_gpu)
+        _add_gradients(parts, phase, real, *latents[phase.name], nimg, batch_gpu)
+        if phase.name == "Dmain":
+            signs = _take_signs(parts, batch_idx + 1)  # they travel with the gradients
+        _update_weights(parts, phase)
+    distributed.complete_later_sums()
     beta = ema_beta(batch, nimg, parts.ema_half_life_nimg, parts.ema_rampup)
     update_ema(parts.G_ema, parts.G, beta)
-    if parts.ada_target is not None:
-        _adjust_augmentation(parts, batch, batch_idx + 1)
+    if signs is not None:
+        _adjust_augmentation(parts, batch, signs.values)
 
 
-def _run_phase(
+def _add_gradients(
     parts: Parts,
     phase: Phase,
     real: RealBatch,
@@ -129,35 +138,27 @@ def _run_phase(
     nimg: int,
     batch_gpu: int,
 ) -> None:
+    """The gradients of a phase, which may be on their way to the other processes afterwards."""
     phase.optimizer.zero_grad()
     trainable = list(phase.module.parameters())
     _set_requires_grad(trainable, True)
-    for i in range(0, real.img.shape[0], batch_gpu):
+    count = real.img.shape[0]
+    for i in range(0, count, batch_gpu):
         part = slice(i, i + batch_gpu)
         micro = MicroBatch(real.img[part], real.c[part], z[part], c[part])
+        before_last = phase.gradients.arm if i + batch_gpu >= count else None
         # Gradients of micro-batches add up: Adam makes a common factor immaterial.
-        parts.loss.backward(phase.name, micro, nimg, gain=phase.interval)
+        parts.loss.backward(phase.name, micro, nimg, phase.interval, before_last)
     _set_requires_grad(trainable, False)
-    having = [p for p in trainable if p.grad is not None]
-    if having:
-        repaired = _average_and_repair(having)
+
+
+def _update_weights(parts: Parts, phase: Phase) -> None:
+    repaired = phase.gradients.finish()
+    if repaired is not None:
         # After averaging it is equal in all processes, so only the main one counts it.
         counted = repaired.to(torch.float32)[None][: int(distributed.is_main_process())]
         parts.collector.add(f"Repairs/{phase.name}", counted, bad=repaired)
         phase.optimizer.step()
-
-
-def _average_and_repair(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
-    """Average gradients over processes; NaN -> 0, +-inf -> +-1e5; whether any was replaced, []."""
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    distributed.all_reduce_mean_(flat)
-    repaired = ~torch.isfinite(flat).all()
-    torch.nan_to_num(flat, nan=0.0, posinf=1e5, neginf=-1e5, out=flat)
-    for p, gradient in zip(
-        parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True
-    ):
-        p.grad = gradient.view(p.shape)
-    return repaired
 
 
 def _set_requires_grad(parameters: list[torch.nn.Parameter], value: bool) -> None:
@@ -165,17 +166,32 @@ def _set_requires_grad(parameters: list[torch.nn.Parameter], value: bool) -> Non
         parameter.requires_grad_(value)
 
 
-def _adjust_augmentation(parts: Parts, batch: int, batches_done: int) -> None:
+def _take_signs(parts: Parts, batches_done: int) -> distributed.LaterSum | None:
+    """Count and sum of D's signs since the last adjustment of p, over all processes, if it is due.
+
+    The signs of this step's real images are among them.
+    """
+    if parts.ada_target is None:
+        return None
+    parts.ada_moments += parts.loss.take_real_signs()
+    if batches_done % ADA_INTERVAL != 0:
+        return None
+    signs = distributed.sum_later(parts.ada_moments.clone())
+    parts.ada_moments.zero_()
+    return signs
+
+
+def _adjust_augmentation(parts: Parts, batch: int, signs: torch.Tensor) -> None:
     """ADA: adjust p so that D's mean sign on real images approaches the target.
 
     (Karras et al. 2020, "Training GANs with Limited Data", Sec. 3.)
+
+    Args:
+        signs: their count and sum over ``ADA_INTERVAL`` batches, [2].
     """
     assert parts.augment_pipe is not None and parts.ada_target is not None
-    parts.ada_moments += parts.loss.take_real_signs()
-    if batches_done % ADA_INTERVAL == 0:
-        count, total = distributed.all_reduce_sum(parts.ada_moments).unbind()
-        direction = torch.sign(total / count - parts.ada_target)
-        step = batch * ADA_INTERVAL / parts.ada_nimg
-        p = parts.augment_pipe.p
-        p.copy_((p + direction * step).clamp(min=0))
-        parts.ada_moments.zero_()
+    count, total = signs.unbind()
+    direction = torch.sign(total / count - parts.ada_target)
+    step = batch * ADA_INTERVAL / parts.ada_nimg
+    p = parts.augment_pipe.p
+    p.copy_((p + direction * step).clamp(min=0))

@@ -5,7 +5,7 @@ At the end of the file is the table of layers that a training prints at its star
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import report_killed_workers, training_batches
 from sg3flow.device import flushed_denormals, pick_device
+from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.interrupts import held_interrupts
@@ -39,6 +40,7 @@ from sg3flow.runs.run_folder import (
 from sg3flow.settings import state_root
 from sg3flow.training.assembly import Parts, build, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
+from sg3flow.training.conv_choice import run_networks, settle_forms
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
 from sg3flow.training.job import Job, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
@@ -195,8 +197,11 @@ def _assemble(
             architecture=start.architecture,
         )
         clock = initialize_or_resume(job, parts, start)
+        forms = _settle_forms(job, parts, folder)
         digest = start.network_sha256
-        record = _record(job, parts, folder, clock.nimg, digest) if folder is not None else None
+        record = None
+        if folder is not None:
+            record = _record(job, parts, folder, clock.nimg, digest, forms)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
     with held_interrupts():
@@ -214,7 +219,28 @@ def _assemble(
     return TrainingLoop(settings, memory, parts, items, batches, clock, record, measure)
 
 
-def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> RunRecord:
+def _settle_forms(job: Job, parts: Parts, folder: RunFolder | None) -> dict[str, Any]:
+    """Choose the forms of the convolutions; see ``conv_choice.settle_forms``."""
+    batch_gpu = job.config.batch_gpu
+    # Path lengths are those of smaller passes.
+    shrunk = {parts.loss.num_lengths(batch_gpu)} if parts.loss.settings.pl_weight else set()
+    return settle_forms(
+        job.config.conv_form,
+        parts.device,
+        lambda: run_networks(parts.G, parts.D, batch_gpu, shrunk - {batch_gpu}),
+        kept=folder.work.parent / "conv-forms.json" if folder is not None else None,
+        memory=cache_folder() / "conv-forms.json",
+    )
+
+
+def _record(
+    job: Job,
+    parts: Parts,
+    folder: RunFolder,
+    nimg: int,
+    network: str,
+    forms: Mapping[str, Any],
+) -> RunRecord:
     """The record of the main process; this also writes the files of a run's start."""
     config, items = job.config, job.items
     reporter = JsonlReporter(folder.work)
@@ -228,18 +254,27 @@ def _record(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) 
     write_text(summary, _summary(parts, config.batch_gpu))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
     options, described = folder.work / OPTIONS, folder.work / RUN
-    for path in (options, summary, described, *_provenance(job, parts, folder, nimg, network)):
+    provenance = _provenance(job, parts, folder, nimg, network, forms)
+    for path in (options, summary, described, *provenance):
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)
     training_set = training_set_info(items) | sample_labels(items)
     return RunRecord(config.batch_gpu, folder, reporter, grid, training_set, load)
 
 
-def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: str) -> list[Path]:
+def _provenance(
+    job: Job,
+    parts: Parts,
+    folder: RunFolder,
+    nimg: int,
+    network: str,
+    forms: Mapping[str, Any],
+) -> list[Path]:
     """Write the provenance of the run, unless it is complete already.
 
     Args:
         network: SHA-256 of the network of ``resume``; empty: none was read.
+        forms: of the convolutions; empty: those of a CPU.
     """
     known = read_provenance(folder.work)
     if known is not None and nimg >= job.final_nimg:
@@ -249,6 +284,8 @@ def _provenance(job: Job, parts: Parts, folder: RunFolder, nimg: int, network: s
         facts["network"] = network_info(job.config.resume, network)
     else:
         facts["network"] = known.get("network", {})
+    if forms:
+        facts["conv_forms"] = forms
     return write_provenance(folder.work, parts.device, facts)
 
 

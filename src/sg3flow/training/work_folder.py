@@ -144,17 +144,21 @@ def check_equal(parts: Parts) -> None:
     """
     if distributed.world_size() == 1:
         return
-    for network in ("G", "D", "G_ema"):
-        state = getattr(parts, network).state_dict()
-        sums = torch.stack([_checksum(tensor) for tensor in state.values()])
-        low, high = distributed.all_reduce_min(sums), -distributed.all_reduce_min(-sums)
-        differing = (low != high).nonzero().flatten().tolist()
-        if differing:
-            raise DivergedError(
-                f"{network} differs between the processes: {list(state)[differing[0]]} and "
-                f"{len(differing) - 1} other tensors; run the same command again to resume from "
-                "the last good state; if the error repeats, a device computes wrong results"
-            )
+    tensors = {
+        (network, key): tensor
+        for network in ("G", "D", "G_ema")
+        for key, tensor in getattr(parts, network).state_dict().items()
+    }
+    sums = torch.stack([_checksum(tensor) for tensor in tensors.values()])
+    low, negated_high = distributed.all_reduce_min(torch.stack([sums, -sums])).unbind()
+    differing = (low != -negated_high).nonzero().flatten().tolist()
+    if differing:
+        network, key = list(tensors)[differing[0]]
+        raise DivergedError(
+            f"{network} differs between the processes: {key} and {len(differing) - 1} other "
+            "tensors; run the same command again to resume from the last good state; if the error "
+            "repeats, a device computes wrong results"
+        )
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:

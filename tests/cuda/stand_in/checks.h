@@ -44,6 +44,51 @@ inline std::vector<Use> uses_of(const Sg3BiasAct& op) {
             {"b", op.b, op.channels * sample}};
 }
 
+// What a thread of a kernel does at once and the like: argument `index` of its template.
+inline int template_number(const std::string& kernel, int index) {
+    size_t at = kernel.find('<');
+    for (int i = 0; i < index && at != std::string::npos; ++i) at = kernel.find(',', at + 1);
+    return at == std::string::npos ? 0 : std::atoi(kernel.c_str() + at + 1);
+}
+
+inline int64_t bytes_of_first_type(const std::string& kernel) {
+    return kernel.find("<float") != std::string::npos ? 4 : 2;
+}
+
+// The memory of a scale_kernel, or with `grad` of a scale_grad_kernel.
+inline std::vector<Use> uses_of(const Sg3Weights& op, int64_t taps, int64_t sample, bool grad) {
+    const int64_t n = op.samples, weights = int64_t(op.outputs) * op.inputs * taps;
+    const int64_t output_tile = taps == 1 ? 32 : 4;
+    std::vector<Use> uses = {{"w", op.w, weights * 4, true},
+                             {"a", op.a, n * op.outputs * 4},
+                             {"b", op.b, n * op.inputs * 4, true}};
+    if (!grad) {
+        uses.push_back({"y", op.y, n * weights * sample, true});
+        return uses;
+    }
+    const int64_t output_tiles = (op.outputs + output_tile - 1) / output_tile;
+    const int64_t input_tiles = (op.inputs + 31) / 32;
+    uses.push_back({"grad", op.grad, n * weights * sample, true});
+    uses.push_back({"dw", op.dw, weights * 4, true});
+    uses.push_back({"da", op.da, input_tiles * n * op.outputs * 4, op.a != nullptr});
+    uses.push_back({"db", op.db, output_tiles * n * op.inputs * 4, true});
+    return uses;
+}
+
+// The memory of a kernel of the demodulation: the `part` "", "dw" or "ds".
+inline std::vector<Use> uses_of(const Sg3Demodulation& op, int64_t taps, const std::string& part) {
+    const int64_t n = op.samples, weights = int64_t(op.outputs) * op.inputs * taps;
+    const int64_t factors = n * op.outputs * 4, styles = n * op.inputs * 4;
+    const bool first = part.empty();
+    return {{"w", op.w, weights * 4, true},
+            {"s", op.s, styles, true},
+            {"y", op.y, factors, first},
+            {"a", op.a, factors, !first},
+            {"grad", op.grad, factors, !first},
+            {"dw", op.dw, weights * 4, part == "dw"},
+            {"ds", op.ds, styles, part == "ds"}};
+}
+
 inline int check_memory(const std::vector<Use>& uses) {
     for (const Use& use : uses) {
         if (!use.begin && use.is_needed) return complain(ILLEGAL_ADDRESS, "%s is null", use.name);
@@ -138,6 +183,18 @@ inline int check_upfirdn_launch(void** parameters, unsigned blocks, unsigned thr
     return check_loop(count, blocks, threads);
 }
 
+inline int check_add_launch(void** parameters, unsigned blocks, unsigned threads) {
+    const auto op = parameter<Sg3Upfirdn>(parameters, 0);
+    const auto* base = parameter<const void*>(parameters, 1);
+    const auto count = parameter<int64_t>(parameters, 2);
+    const int64_t outputs = op.planes * op.out_h * op.out_w;
+    if (int code = check_range("count", count, outputs, outputs)) return code;
+    std::vector<Use> uses = uses_of(op, bytes_of(op.type));
+    uses.push_back({"the summand", base, outputs * bytes_of(op.type), true});
+    if (int code = check_memory(uses)) return code;
+    return check_loop(count, blocks, threads);
+}
+
 inline int check_bias_act_launch(void** parameters, const std::string& kernel, unsigned blocks,
                                  unsigned threads) {
     const auto op = parameter<Sg3BiasAct>(parameters, 0);
@@ -155,6 +212,32 @@ inline int check_bias_act_launch(void** parameters, const std::string& kernel, u
     return check_loop(op.count / width, blocks, threads);
 }
 
+inline int check_blocks(int64_t wanted, unsigned blocks, unsigned threads) {
+    if (int code = check_range("threads of a block", threads, 256, 256)) return code;
+    return check_range("blocks of the grid", blocks, wanted, wanted);
+}
+
+inline int check_weights_launch(void** parameters, const std::string& kernel, unsigned blocks,
+                                unsigned threads, bool grad) {
+    const auto op = parameter<Sg3Weights>(parameters, 0);
+    const int taps = template_number(kernel, 1), run = grad ? 1 : template_number(kernel, 2);
+    if (int code = check_memory(uses_of(op, taps, bytes_of_first_type(kernel), grad))) return code;
+    if (int code = check_range("the rest of a row", op.inputs * taps % run, 0, 0)) return code;
+    const int64_t tiles = int64_t(op.outputs + (taps == 1 ? 31 : 3)) / (taps == 1 ? 32 : 4);
+    const int64_t wanted = grad ? tiles * ((op.inputs + 31) / 32) : int64_t(op.samples) * op.outputs;
+    return check_blocks(wanted, blocks, threads);
+}
+
+inline int check_demodulation_launch(void** parameters, const std::string& kernel, unsigned blocks,
+                                     unsigned threads) {
+    const auto op = parameter<Sg3Demodulation>(parameters, 0);
+    const std::string part = kernel.substr(13, 2) == "dw" ? "dw" : kernel.substr(13, 2) == "ds" ? "ds" : "";
+    if (int code = check_memory(uses_of(op, template_number(kernel, 0), part))) return code;
+    if (part == "dw") return check_loop(int64_t(op.outputs) * op.inputs, blocks, threads);
+    const int64_t tiles = part == "ds" ? (op.inputs + 31) / 32 : op.outputs;
+    return check_blocks(tiles * ((op.samples + 7) / 8), blocks, threads);
+}
+
 // By the name of the kernel without its namespace.
 inline int check_parameters(const std::string& kernel, void** parameters, unsigned blocks,
                             unsigned threads) {
@@ -165,6 +248,14 @@ inline int check_parameters(const std::string& kernel, void** parameters, unsign
     if (base == "second_kernel") return check_upfirdn_launch(parameters, blocks, threads, true);
     if (base == "upfirdn_kernel" || base == "small_kernel") {
         return check_upfirdn_launch(parameters, blocks, threads, false);
+    }
+    if (base == "small_add_kernel") return check_add_launch(parameters, blocks, threads);
+    if (base == "scale_kernel" || base == "scale_grad_kernel") {
+        const bool grad = base == "scale_grad_kernel";
+        return check_weights_launch(parameters, kernel, blocks, threads, grad);
+    }
+    if (base.rfind("demodulation_", 0) == 0) {
+        return check_demodulation_launch(parameters, kernel, blocks, threads);
     }
     if (base == "bias_act_kernel") {
         return check_bias_act_launch(parameters, kernel, blocks, threads);
@@ -180,5 +271,8 @@ inline std::vector<size_t> parameter_bytes(const std::string& kernel) {
     }
     if (base == "bend_kernel") return {sizeof(Sg3FilteredLrelu), 8, 8, 8, 8};
     if (base == "bias_act_kernel") return {sizeof(Sg3BiasAct)};
+    if (base == "small_add_kernel") return {sizeof(Sg3Upfirdn), 8, 8};
+    if (base == "scale_kernel" || base == "scale_grad_kernel") return {sizeof(Sg3Weights)};
+    if (base.rfind("demodulation_", 0) == 0) return {sizeof(Sg3Demodulation)};
     return {sizeof(Sg3Upfirdn), 8};
 }

@@ -6,10 +6,13 @@
 #include "bias_act.cu"
 #include "filtered_lrelu.cu"
 #include "upfirdn2d.cu"
+#include "upfirdn2d_add.cu"
 #undef __shared__
 #define __shared__
 #include "band_shape.h"
+#include "demodulation.cu"
 #include "filtered_lrelu_tiles.cu"
+#include "sample_weights.cu"
 #include "tiles.h"  // generated: the sizes of tiles of Python are those of the sources
 
 using namespace sg3;
@@ -25,6 +28,11 @@ HostKernel loop(const char* expression) {
     return make_kernel<Kernel>(expression, THREADS, 0, run_threads<Kernel, Rounds>);
 }
 
+template <auto Kernel, class Memory>
+HostKernel block(const char* expression) {
+    return make_kernel<Kernel>(expression, THREADS, sizeof(Memory), run_blocks<Kernel>);
+}
+
 #define TILE(type, reads, ...)               \
     tile<type, reads, PlainTile<__VA_ARGS__>>( \
         "tile_kernel<PlainTile<" #__VA_ARGS__ ">, " #type ", " #reads ">")
@@ -34,6 +42,21 @@ HostKernel loop(const char* expression) {
 #define SMALL(type)                                                                     \
     LOOP_WITH_BARRIER(small_kernel<type, 1, 1>), LOOP_WITH_BARRIER(small_kernel<type, 2, 1>), \
         LOOP_WITH_BARRIER(small_kernel<type, 1, 2>)
+#define SMALL_ADD(type)                                  \
+    LOOP_WITH_BARRIER(small_add_kernel<type, 1, 1>),     \
+        LOOP_WITH_BARRIER(small_add_kernel<type, 2, 1>), \
+        LOOP_WITH_BARRIER(small_add_kernel<type, 1, 2>)
+#define WEIGHTS(type, taps)                                                              \
+    LOOP(scale_kernel<type, taps, 4>), LOOP(scale_kernel<type, taps, 2>),                \
+        LOOP(scale_kernel<type, taps, 1>),                                               \
+        block<scale_grad_kernel<type, taps>, WeightTile<taps>::Memory>(                  \
+            "scale_grad_kernel<" #type ", " #taps ">")
+#define DEMODULATION(taps)                                                               \
+    block<demodulation_kernel<taps>, DemodulationTile<taps>::Memory>(                    \
+        "demodulation_kernel<" #taps ">"),                                               \
+        LOOP(demodulation_dw_kernel<taps>),                                              \
+        block<demodulation_ds_kernel<taps>, StyleTile<taps>::Memory>(                    \
+            "demodulation_ds_kernel<" #taps ">")
 #define BIAS_ACT(type, widest)                                                         \
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
 #define ANY(type) \
@@ -62,6 +85,10 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             ANY(__half), ANY(__nv_bfloat16), ANY(float), ANY(double),
             LOOP(bend_kernel<__half, float>), LOOP(bend_kernel<__nv_bfloat16, float>),
             SMALL(__half), SMALL(__nv_bfloat16), SMALL(float),
+            SMALL_ADD(__half), SMALL_ADD(__nv_bfloat16), SMALL_ADD(float),
+            WEIGHTS(__half, 1), WEIGHTS(__nv_bfloat16, 1), WEIGHTS(float, 1),
+            WEIGHTS(__half, 9), WEIGHTS(__nv_bfloat16, 9), WEIGHTS(float, 9),
+            DEMODULATION(1), DEMODULATION(9),
             BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4),
             BIAS_ACT(double, 2),
         };

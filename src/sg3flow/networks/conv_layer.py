@@ -1,0 +1,103 @@
+"""The convolution of the discriminator, and the weights of many of them in few launches."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from sg3flow.networks.equalized import scaled_copies
+from sg3flow.ops import bias_act, conv2d_resample, setup_filter
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution, bias and activation with equalized learning rate, optionally downsampling by 2.
+
+    Frozen layers (``trainable=False``) have buffers instead of parameters.
+    """
+
+    resample_filter: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        activation: str = "linear",
+        down: int = 1,
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        conv_clamp: float | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        self.activation, self.down, self.conv_clamp = activation, down, conv_clamp
+        self.is_linear = activation == "linear" and not bias and conv_clamp is None
+        self.padding = kernel_size // 2
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.act_gain = math.sqrt(2) if activation == "lrelu" else 1.0
+        self.register_buffer("resample_filter", setup_filter(resample_filter))
+        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        start = torch.zeros(out_channels) if bias else None
+        if trainable:
+            self.weight = nn.Parameter(weight)
+            self.bias = None if start is None else nn.Parameter(start)
+        else:
+            self.register_buffer("weight", weight)
+            self.register_buffer("bias", start)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        gain: float = 1,
+        prepared: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        is_resampled: bool = False,
+    ) -> torch.Tensor:
+        """[N, C_in, H, W] -> [N, C_out, H/down, W/down]; `gain` scales the result and its clamp.
+
+        Args:
+            prepared: weight and bias of `prepared_weights`, made with the same `gain`.
+            is_resampled: `x` [N, C_in, H/down, W/down] is downsampled already; for 1x1 kernels.
+        """
+        if prepared is None:
+            w = (self.weight * self.weight_gain).to(x.dtype)
+            b = None if self.bias is None else self.bias.to(x.dtype)
+        else:
+            w, b = prepared
+        down = 1 if is_resampled else self.down
+        y = conv2d_resample(x, w, self.resample_filter, down=down, padding=self.padding)
+        if prepared is not None and self.is_linear:
+            return y  # its weights have the gain
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act(y, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+
+
+Prepared = dict[Conv2dLayer, tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def prepared_weights(
+    layers: Sequence[tuple[Conv2dLayer, float, torch.dtype]],
+) -> Prepared:
+    """Weight and bias of many layers at once, scaled and in the dtype that each computes in.
+
+    Args:
+        layers: each with the `gain` and the dtype of the input that it will be called with.
+    """
+    tensors: list[torch.Tensor] = []
+    scales: list[float] = []
+    dtypes: list[torch.dtype] = []
+    for layer, gain, dtype in layers:
+        tensors.append(layer.weight)
+        scales.append(layer.weight_gain * gain if layer.is_linear else layer.weight_gain)
+        dtypes.append(dtype)
+        if layer.bias is not None and layer.bias.dtype != dtype:
+            tensors.append(layer.bias)
+            scales.append(1.0)
+            dtypes.append(dtype)
+    made = iter(scaled_copies(tensors, scales, dtypes))
+    prepared: Prepared = {}
+    for layer, _, dtype in layers:
+        weight, bias = next(made), layer.bias
+        prepared[layer] = (weight, next(made) if bias is not None and bias.dtype != dtype else bias)
+    return prepared
