@@ -35,7 +35,7 @@ def test_every_part_is_checked_in_every_dtype_on_every_gpu(gpus, tmp_path, monke
     assert f"  {tmp_path}" in said and "  Card 1, largest difference from float64:" in said
     (line,) = {line for line in said if line.startswith("    float16: ")}
     assert "2e-07 (bias_act), " in line and line.endswith("(filtered_lrelu-generic)")
-    assert len(set(gpus[1])) == 2 * 3 * 5
+    assert len(set(gpus[1])) == 2 * 3 * 6
 
 
 def test_what_fails_is_said_with_what_runs_instead(gpus, monkeypatch):
