@@ -1621,6 +1621,30 @@ METRICS = [
     ),
 ]
 
+PRECISION = [
+    *faults(
+        "precision",
+        "training/test_precision",
+        ('"tf32" if precision.tf32 else "ieee"', '"tf32"', "float32 layers in TF32"),
+        ("_uses[-1].flags if _uses else", "_uses[0].flags if _uses else", "the outermost counts"),
+        (
+            "return name, name, precision",
+            'return "none", name, precision',
+            "products as torch likes",
+        ),
+    ),
+    *faults(
+        "training/assembly",
+        "training/test_precision",
+        (
+            "Precision(config.tf32, config.cudnn_benchmark)",
+            "Precision(config.tf32, False)",
+            "no cuDNN benchmark",
+        ),
+        ('{"half_dtype": "bfloat16"} if settings.bf16', "{} if settings.bf16", "bf16 is float16"),
+    ),
+]
+
 # The launches of the CUDA kernels: what decides which samples a kernel reads and writes.
 CUDA = [
     *faults(
@@ -1739,5 +1763,6 @@ FAULTS = [
     *NETWORKS,
     *DATA,
     *METRICS,
+    *PRECISION,
     *CUDA,
 ]

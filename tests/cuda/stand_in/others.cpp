@@ -42,8 +42,9 @@ HostKernel block(const char* expression) {
 #define SMALL(type)                                                                     \
     LOOP_WITH_BARRIER(small_kernel<type, 1, 1>), LOOP_WITH_BARRIER(small_kernel<type, 2, 1>), \
         LOOP_WITH_BARRIER(small_kernel<type, 1, 2>)
-#define SMALL_ADD(type)                                                                    \
-    LOOP_WITH_BARRIER(small_add_kernel<type, 1, 1>), LOOP_WITH_BARRIER(small_add_kernel<type, 2, 1>), \
+#define SMALL_ADD(type)                                  \
+    LOOP_WITH_BARRIER(small_add_kernel<type, 1, 1>),     \
+        LOOP_WITH_BARRIER(small_add_kernel<type, 2, 1>), \
         LOOP_WITH_BARRIER(small_add_kernel<type, 1, 2>)
 #define WEIGHTS(type, taps)                                                              \
     LOOP(scale_kernel<type, taps, 4>), LOOP(scale_kernel<type, taps, 2>),                \
