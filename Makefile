@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help setup demo check test-fast test test-slow crash-tests mutants smoke-gpu test-gpu \
-  kernels bench bench-gpu team-env
+.PHONY: help setup demo check test-fast test test-slow crash-tests cubins mutants smoke-gpu \
+  test-gpu kernels bench bench-gpu team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test-slow: setup ## run the slow tests: experiments, reproductions, mlflow run, 
 
 crash-tests: setup ## kill trainings and MLflow servers, check that nothing is lost (minutes)
 	$(PYTEST) -m slow tests/training tests/tracking
+
+cubins: setup ## compile all CUDA kernels for all architectures, check them on the host (minutes)
+	$(PYTEST) -m slow -n auto --maxprocesses 4 tests/cuda
 
 mutants: setup ## plant faults in the numerics, one at a time; the tests must catch each (minutes)
 	$(BIN)/python tests/mutants/plant.py --jobs $(or $(JOBS),2) --only "$(ONLY)"

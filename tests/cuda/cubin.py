@@ -6,6 +6,7 @@ attributes: a byte for the format, one for the attribute, two for the value or i
 of the attributes are those that ``cuobjdump -elf`` prints.
 """
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -54,6 +55,12 @@ def architecture(image: bytes) -> int:
     _, flags = _header(image)
     # from version 8 of the ABI on, one byte higher
     return flags >> 8 & 0xFF if image[8] >= 8 else flags & 0xFF
+
+
+def compiler_of(image: bytes) -> str:
+    """The version of the compiler, such as ``13.0.88``; CUDA 12 does not note it."""
+    found = re.search(rb"Cuda compilation tools, release [\d.]+, V([\d.]+)", image)
+    return found[1].decode() if found else "12 or older"
 
 
 def kernels_of(image: bytes) -> list[Kernel]:

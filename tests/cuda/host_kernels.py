@@ -69,7 +69,7 @@ class HostKernels:
         """One launch over `count` elements."""
         self.run(kernel, -(-count // THREADS), THREADS, *parameters)
 
-    def upfirdn2d(self, x, f, up, down, padding, flip, gain, kernel=None):
+    def upfirdn2d(self, x, f, up, down, padding, flip, gain):
         width, height = _taps(f)
         out_w = (x.shape[3] * up[0] + padding[0] + padding[1] - width) // down[0] + 1
         out_h = (x.shape[2] * up[1] + padding[2] + padding[3] - height) // down[1] + 1
@@ -79,11 +79,10 @@ class HostKernels:
         op.in_h, op.in_w, op.out_h, op.out_w = *x.shape[2:], out_h, out_w
         (op.up_x, op.up_y), (op.down_x, op.down_y) = up, down
         op.pad_x, op.pad_y = padding[0], padding[2]
-        kernel = kernel or upfirdn_kernel(x.dtype)
-        self.run_over(kernel, y.numel(), op, ctypes.c_int64(y.numel()))
+        self.run_over(upfirdn_kernel(x.dtype), y.numel(), op, ctypes.c_int64(y.numel()))
         return y
 
-    def bias_act(self, x, b, slope, gain, clamp, grad=None, count=1):
+    def bias_act(self, x, b, slope, gain, clamp, grad=None):
         """bias_act of x, or for a `grad` bias_act_grad, where x is the op's result."""
         y = torch.full_like(x, math.nan)
         op = BiasAct(x=x.data_ptr(), y=y.data_ptr(), count=x.numel(), channels=x.shape[1])
@@ -91,7 +90,7 @@ class HostKernels:
         op.slope, op.gain, op.clamp = slope, gain, clamp
         op.b = None if b is None else b.data_ptr()
         op.grad = None if grad is None else grad.data_ptr()
-        self.run_over(bias_act_kernel(x.dtype, count, False), x.numel() // count, op)
+        self.run_over(bias_act_kernel(x.dtype, 1, False), x.numel(), op)
         return y
 
     def filtered_lrelu(self, x, fu, fd, b, write_flags=True, **options):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cubin import Kernel, kernels_of
+from cubin import Kernel, compiler_of, kernels_of
 
 from sg3flow.kernels.cuda_compile import Program, compiled
 from sg3flow.kernels.nvrtc import Nvrtc, find_nvrtc
@@ -27,16 +27,17 @@ def programs_of(architecture: int) -> list[Program]:
     return all_programs(has_tensor_cores=architecture >= 80)
 
 
-def rows_of(programs: Iterable[Program], architecture: int, nvrtc: Nvrtc) -> list[str]:
-    """The rows of programs, compiled now or taken from the cache of kernels."""
-    rows = []
+def table_of(programs: Iterable[Program], architecture: int, nvrtc: Nvrtc) -> tuple[str, list[str]]:
+    """(version, rows) of programs, compiled now or taken from the cache of kernels."""
+    version, rows = "", []
     for program in programs:
         made = compiled(program, f"sm_{architecture}", nvrtc)
         assert made.log == "", made.log
+        version = compiler_of(made.code)
         found = {kernel.name: kernel for kernel in kernels_of(made.code)}
         assert set(found) == set(made.names.values())
         rows += [_row(kernel, found[made.names[kernel]]) for kernel in program.kernels]
-    return sorted(rows)
+    return version, sorted(rows)
 
 
 def _row(expression: str, kernel: Kernel) -> str:
@@ -45,19 +46,15 @@ def _row(expression: str, kernel: Kernel) -> str:
     return "\t".join((name, *map(str, (*numbers, kernel.threads))))
 
 
-def version_of(nvrtc: Nvrtc) -> str:
-    return "NVRTC {}.{}".format(*nvrtc.version)
-
-
 def read_table(architecture: int) -> tuple[str, list[str]]:
-    """(version of NVRTC, rows) of a table."""
+    """(version, rows) of a table."""
     version, _, *rows = (FOLDER / f"sm_{architecture}.tsv").read_text().splitlines()
     return version, rows
 
 
 def write_table(architecture: int, nvrtc: Nvrtc) -> None:
-    rows = rows_of(programs_of(architecture), architecture, nvrtc)
-    text = "\n".join((version_of(nvrtc), "\t".join(_HEAD), *rows)) + "\n"
+    version, rows = table_of(programs_of(architecture), architecture, nvrtc)
+    text = "\n".join((version, "\t".join(_HEAD), *rows)) + "\n"
     (FOLDER / f"sm_{architecture}.tsv").write_text(text)
 
 

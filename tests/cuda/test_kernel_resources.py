@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from cubin import architecture, kernels_of
-from kernel_resources import ARCHITECTURES, programs_of, read_table, rows_of, version_of
+from kernel_resources import ARCHITECTURES, programs_of, read_table, table_of
 
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_compile import compiled
@@ -49,10 +49,10 @@ def test_the_front_end_has_no_warning(nvrtc, tmp_path, sm):
 
 
 def compare(nvrtc, sm, programs):
-    rows = rows_of(programs, sm, nvrtc)
+    found, rows = table_of(programs, sm, nvrtc)
     version, table = read_table(sm)
-    if version != version_of(nvrtc):
-        pytest.skip(f"the tables are of {version}, this is {version_of(nvrtc)}")
+    if version != found:
+        pytest.skip(f"the tables are of NVRTC {version}, this is {found}")
     wanted = {kernel.replace("sg3::", "") for program in programs for kernel in program.kernels}
     assert rows == [row for row in table if row.split("\t")[0] in wanted]
 

@@ -6,9 +6,9 @@ Each line: a fragment that occurs once in the source, its replacement, and what 
 from plant import Fault
 
 # Imported once: every run of tests is a fork of a process that has them.
-LIBRARIES = ("torch", "torch._dynamo", "torch.testing", "torch.utils.data", "scipy.signal",
-             "scipy.special", "scipy.stats", "scipy.integrate", "hypothesis", "pandas",
-             "PIL.Image", "pytest")  # fmt: skip
+LIBRARIES = ("torch", "torch._dynamo", "torch.distributed.tensor", "torch.testing",
+             "torch.utils.data", "scipy.signal", "scipy.special", "scipy.stats",
+             "scipy.integrate", "hypothesis", "pandas", "PIL.Image", "pytest")  # fmt: skip
 
 
 def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
@@ -32,6 +32,8 @@ LOSSES = [
             "real_loss = F.softplus(real_logits)",
             "D doubts reals",
         ),
+        ("float(self.nimg), math.inf)", "math.inf, math.inf)", "the first NaN on a GPU is missed"),
+        ("torch.arange(3, dtype", "torch.arange(1, 4, dtype", "moments of the next order on a GPU"),
         ("(last.mean() * gain)", "(last.sum() * gain)", "the last loss: sum over the batch"),
         ("(last.mean() * gain)", "(last.mean() / gain)", "a lazy regularizer too weak"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
@@ -551,7 +553,7 @@ AUGMENTATION = [
             "self._drawn[0] if self._drawn",
             "one random number for all transforms",
         ),
-        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+        ("result = result + term", "result = result - term", "matrix products with minus"),
     ),
     *faults(
         "networks/augment_geometry",
@@ -680,6 +682,11 @@ NETWORKS = [
             "else layer.weight_gain * gain)",
             "prepared weights with the gain of the activation",
         ),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_equalized",
+        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
     ),
     *faults(
         "networks/equalized",
@@ -969,7 +976,6 @@ NETWORKS = [
             "scale = self.size / self.sampling_rate",
             "scale of the grid",
         ),
-        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
         ("torch.sin(angles)", "torch.cos(angles)", "cosine for sine"),
         ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
         (

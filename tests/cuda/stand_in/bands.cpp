@@ -10,7 +10,8 @@ using namespace sg3;
 template <class T, FlagMode Mode, class S>
 HostKernel band(const char* expression) {
     constexpr auto kernel = band_kernel<S, T, Mode>;
-    return make_kernel<kernel>(expression, S::THREADS, sizeof(BandMemory<S, T>), run_blocks<kernel>);
+    const int shared = sizeof(BandMemory<S, T>);
+    return make_kernel<kernel>(expression, S::THREADS, shared, run_blocks<kernel>);
 }
 
 // The rest are the arguments of a BandShape.

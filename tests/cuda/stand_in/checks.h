@@ -201,10 +201,11 @@ inline int check_bias_act_launch(void** parameters, const std::string& kernel, u
     if (int code = check_memory(uses_of(op))) return code;
     const size_t comma = kernel.find(',');  // bias_act_kernel<type,count,index>
     const int width = comma == std::string::npos ? 0 : std::atoi(kernel.c_str() + comma + 1);
-    if (int code = check_range("elements of a thread", width, 1, 16 / bytes_of(op.type))) return code;
-    for (const void* pointer : {op.x, static_cast<const void*>(op.y), op.grad}) {
-        if (reinterpret_cast<uintptr_t>(pointer) % (bytes_of(op.type) * width)) {
-            return complain(ILLEGAL_ADDRESS, "%p is no place for %d elements at once", pointer, width);
+    const int64_t sample = bytes_of(op.type);
+    if (int code = check_range("elements of a thread", width, 1, 16 / sample)) return code;
+    for (const void* at : {op.x, static_cast<const void*>(op.y), op.grad}) {
+        if (reinterpret_cast<uintptr_t>(at) % (sample * width)) {
+            return complain(ILLEGAL_ADDRESS, "%p is no place for %d elements at once", at, width);
         }
     }
     if (int code = check_range("elements beside whole packs", op.count % width, 0, 0)) return code;

@@ -47,60 +47,25 @@ std::string plain_name(std::string name) {
         if (text) name = text;
         std::free(text);
     }
-    for (const char* part : {"sg3::", "void ", " "}) {
-        for (size_t at; (at = name.find(part)) != std::string::npos;) name.erase(at, std::strlen(part));
-    }
     // 64-bit integers are `long` on the host
-    for (size_t at; (at = name.find("longlong")) != std::string::npos;) name.erase(at, 4);
+    for (const char* part : {"sg3::", "void ", "long ", " "}) {
+        for (size_t at; (at = name.find(part)) != std::string::npos;) {
+            name.erase(at, std::strlen(part));
+        }
+    }
     return name;
 }
 
-const HostKernel* host_kernel(const std::string& name) {
-    if (!host_kernels) return nullptr;
+// Where the library has the kernel; it knows what an image of the stand-in for NVRTC does not.
+void find_host_kernel(Function& function) {
+    if (!host_kernels) return;
     for (const HostKernel& each : host_kernels()) {
-        if (plain_name(each.expression) == name || plain_name(each.symbol) == name) return &each;
-    }
-    return nullptr;
-}
-
-const char* error_name(int code) {
-    switch (code) {
-        case OK: return "CUDA_SUCCESS";
-        case INVALID_VALUE: return "CUDA_ERROR_INVALID_VALUE";
-        case 2: return "CUDA_ERROR_OUT_OF_MEMORY";
-        case NOT_INITIALIZED: return "CUDA_ERROR_NOT_INITIALIZED";
-        case INVALID_DEVICE: return "CUDA_ERROR_INVALID_DEVICE";
-        case INVALID_IMAGE: return "CUDA_ERROR_INVALID_IMAGE";
-        case INVALID_CONTEXT: return "CUDA_ERROR_INVALID_CONTEXT";
-        case NO_BINARY_FOR_GPU: return "CUDA_ERROR_NO_BINARY_FOR_GPU";
-        case UNSUPPORTED_PTX_VERSION: return "CUDA_ERROR_UNSUPPORTED_PTX_VERSION";
-        case INVALID_HANDLE: return "CUDA_ERROR_INVALID_HANDLE";
-        case NOT_FOUND: return "CUDA_ERROR_NOT_FOUND";
-        case ILLEGAL_ADDRESS: return "CUDA_ERROR_ILLEGAL_ADDRESS";
-        case OUT_OF_RESOURCES: return "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES";
-        case CAPTURE_UNSUPPORTED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
-        default: return nullptr;
-    }
-}
-
-const char* error_words(int code) {
-    switch (code) {
-        case OK: return "no error";
-        case INVALID_VALUE: return "invalid argument";
-        case 2: return "out of memory";
-        case NOT_INITIALIZED: return "initialization error";
-        case INVALID_DEVICE: return "invalid device ordinal";
-        case INVALID_IMAGE: return "device kernel image is invalid";
-        case INVALID_CONTEXT: return "invalid device context";
-        case NO_BINARY_FOR_GPU: return "no kernel image is available for execution on the device";
-        case UNSUPPORTED_PTX_VERSION:
-            return "the provided PTX was compiled with an unsupported toolchain.";
-        case INVALID_HANDLE: return "invalid resource handle";
-        case NOT_FOUND: return "named symbol not found";
-        case ILLEGAL_ADDRESS: return "an illegal memory access was encountered";
-        case OUT_OF_RESOURCES: return "too many resources requested for launch";
-        case CAPTURE_UNSUPPORTED: return "operation not permitted when stream is capturing";
-        default: return nullptr;
+        const bool is_it = plain_name(each.expression) == function.name ||
+                           plain_name(each.symbol) == function.name;
+        if (!is_it) continue;
+        function.host = &each;
+        if (!function.limits.threads) function.limits.threads = each.threads;
+        if (!function.limits.shared) function.limits.shared = each.shared;
     }
 }
 
@@ -132,11 +97,12 @@ Function* function_at(void* handle) {
     return nullptr;
 }
 
-int check_resources(const Function& f, const unsigned* grid, const unsigned* block, unsigned shared) {
-    const unsigned most[3] = {2147483647, 65535, 65535}, most_threads[3] = {1024, 1024, 64};
+int check_resources(const Function& f, const unsigned* grid, const unsigned* block,
+                    unsigned shared) {
+    const unsigned blocks[3] = {2147483647, 65535, 65535}, most[3] = {1024, 1024, 64};
     for (int axis = 0; axis < 3; ++axis) {
-        if (int code = check_range("a grid's side", grid[axis], 1, most[axis])) return code;
-        if (int code = check_range("a block's side", block[axis], 1, most_threads[axis])) return code;
+        if (int code = check_range("a grid's side", grid[axis], 1, blocks[axis])) return code;
+        if (int code = check_range("a block's side", block[axis], 1, most[axis])) return code;
     }
     const int64_t threads = static_cast<int64_t>(block[0]) * block[1] * block[2];
     const int bound = f.limits.threads ? f.limits.threads : 1024;
@@ -145,7 +111,8 @@ int check_resources(const Function& f, const unsigned* grid, const unsigned* blo
                         static_cast<long long>(threads), bound);
     }
     if (static_cast<int>(shared) > f.most_dynamic()) {
-        return complain(INVALID_VALUE, "%u bytes of dynamic shared memory were not asked for", shared);
+        return complain(INVALID_VALUE, "%u dynamic bytes of shared memory were not asked for",
+                        shared);
     }
     return OK;
 }
@@ -186,7 +153,8 @@ int cuCtxGetCurrent(void** context) {
 
 int cuDeviceGet(int* device, int ordinal) {
     if (int code = entered("cuDeviceGet", false)) return code;
-    if (ordinal < 0 || ordinal >= static_cast<int>(state.capabilities.size())) return INVALID_DEVICE;
+    const int count = static_cast<int>(state.capabilities.size());
+    if (ordinal < 0 || ordinal >= count) return INVALID_DEVICE;
     *device = ordinal;
     return OK;
 }
@@ -198,7 +166,8 @@ int cuDevicePrimaryCtxRetain(void** context, int device) {
 }
 
 int cuCtxSetCurrent(void* context) {
-    current_device = context ? static_cast<int>(reinterpret_cast<uintptr_t>(context) - CONTEXT) - 1 : -1;
+    const auto place = reinterpret_cast<uintptr_t>(context);
+    current_device = context ? static_cast<int>(place - CONTEXT) - 1 : -1;
     return entered("cuCtxSetCurrent", false);
 }
 
@@ -218,18 +187,16 @@ int cuModuleGetFunction(void** handle, void* in, const char* lowered) {
     if (int code = entered("cuModuleGetFunction")) return code;
     for (auto& module : modules) {
         if (module.get() != in) continue;
-        if (module->device != current_device) return complain(INVALID_CONTEXT, "another device's module");
+        if (module->device != current_device) {
+            return complain(INVALID_CONTEXT, "another device's module");
+        }
         const auto found = module->image.kernels.find(lowered);
         if (found == module->image.kernels.end()) return complain(NOT_FOUND, "no %s", lowered);
         auto& function = module->functions[lowered];
         if (!function) {
-            function.reset(new Function{lowered, plain_name(lowered), found->second, current_device});
-            function->host = host_kernel(function->name);
-            if (const HostKernel* host = function->host) {
-                KernelLimits& limits = function->limits;
-                if (!limits.threads) limits.threads = host->threads;
-                if (!limits.shared) limits.shared = host->shared;
-            }
+            function.reset(
+                new Function{lowered, plain_name(lowered), found->second, current_device});
+            find_host_kernel(*function);
         }
         *handle = function.get();
         return OK;
@@ -260,9 +227,9 @@ int cuFuncSetAttribute(void* handle, int attribute, int value) {
     return OK;
 }
 
-int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                   unsigned block_y, unsigned block_z, unsigned shared, void* stream,
-                   void** parameters, void** extra) {
+int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                   void* stream, void** parameters, void** extra) {
     if (int code = entered("cuLaunchKernel")) return code;
     const Function* f = function_at(handle);
     if (!f) return complain(INVALID_HANDLE, "no such function");

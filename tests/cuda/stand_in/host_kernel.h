@@ -9,11 +9,10 @@ struct GridSize {
 };
 
 struct HostKernel {
-    const char* expression;            // in the kernels' sources: "band_kernel<BandShape<...>, ...>"
-    const char* symbol;                // mangled by the host's compiler
-    int threads;                       // most of a block
-    int shared;                        // bytes of static shared memory
-    std::vector<size_t> parameters;    // bytes of each
+    const char* expression;  // as the product writes it: "band_kernel<BandShape<...>, ...>"
+    const char* symbol;      // mangled by the host's compiler
+    int threads;             // most of a block
+    int shared;              // bytes of static shared memory
     void (*run)(void** parameters, GridSize grid, GridSize block);
 };
 

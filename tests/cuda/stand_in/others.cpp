@@ -42,8 +42,9 @@ HostKernel block(const char* expression) {
 #define SMALL(type)                                                                     \
     LOOP_WITH_BARRIER(small_kernel<type, 1, 1>), LOOP_WITH_BARRIER(small_kernel<type, 2, 1>), \
         LOOP_WITH_BARRIER(small_kernel<type, 1, 2>)
-#define SMALL_ADD(type)                                                                    \
-    LOOP_WITH_BARRIER(small_add_kernel<type, 1, 1>), LOOP_WITH_BARRIER(small_add_kernel<type, 2, 1>), \
+#define SMALL_ADD(type)                                  \
+    LOOP_WITH_BARRIER(small_add_kernel<type, 1, 1>),     \
+        LOOP_WITH_BARRIER(small_add_kernel<type, 2, 1>), \
         LOOP_WITH_BARRIER(small_add_kernel<type, 1, 2>)
 #define WEIGHTS(type, taps)                                                              \
     LOOP(scale_kernel<type, taps, 4>), LOOP(scale_kernel<type, taps, 2>),                \
@@ -58,7 +59,8 @@ HostKernel block(const char* expression) {
             "demodulation_ds_kernel<" #taps ">")
 #define BIAS_ACT(type, widest)                                                         \
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
-#define ANY(type) LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
+#define ANY(type) \
+    LOOP(upfirdn_kernel<type>), LOOP(bend_kernel<type, type>), LOOP(second_kernel<type>)
 
 template <class T>
 std::vector<HostKernel> band_kernels();
@@ -87,7 +89,8 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             WEIGHTS(__half, 1), WEIGHTS(__nv_bfloat16, 1), WEIGHTS(float, 1),
             WEIGHTS(__half, 9), WEIGHTS(__nv_bfloat16, 9), WEIGHTS(float, 9),
             DEMODULATION(1), DEMODULATION(9),
-            BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4), BIAS_ACT(double, 2),
+            BIAS_ACT(__half, 8), BIAS_ACT(__nv_bfloat16, 8), BIAS_ACT(float, 4),
+            BIAS_ACT(double, 2),
         };
         for (const auto& bands : {band_kernels<__half>(), band_kernels<float>()}) {
             kernels.insert(kernels.end(), bands.begin(), bands.end());

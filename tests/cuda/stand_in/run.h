@@ -28,7 +28,6 @@ struct Caller<void (*)(Parameters...)> {
     static void call(Kernel kernel, void** parameters) {
         call(kernel, parameters, std::index_sequence_for<Parameters...>());
     }
-    static std::vector<size_t> sizes() { return {sizeof(Parameters)...}; }
 };
 
 inline void begin_launch(GridSize grid, GridSize block) {
@@ -68,6 +67,6 @@ HostKernel make_kernel(const char* expression, int threads, int shared,
     Dl_info found = {};
     dladdr(reinterpret_cast<const void*>(Kernel), &found);
     const char* symbol = found.dli_sname ? found.dli_sname : "";
-    return {expression, symbol, threads, shared, Caller<decltype(Kernel)>::sizes(), run};
+    return {expression, symbol, threads, shared, run};
 }
 

@@ -8,22 +8,7 @@
 #include <string>
 #include <vector>
 
-// Codes of CUresult and nvrtcResult that the stand-ins give out.
-enum {
-    OK = 0,
-    INVALID_VALUE = 1,
-    NOT_INITIALIZED = 3,
-    INVALID_DEVICE = 101,
-    INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201,
-    NO_BINARY_FOR_GPU = 209,
-    UNSUPPORTED_PTX_VERSION = 222,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    ILLEGAL_ADDRESS = 700,
-    OUT_OF_RESOURCES = 701,
-    CAPTURE_UNSUPPORTED = 900,
-};
+#include "errors.h"
 
 struct Memory {
     uintptr_t begin, end;
