@@ -146,10 +146,35 @@ def test_benchmarking_has_two_names_and_is_another_training(app, tmp_path, spell
     assert found["resolved"]["cudnn_benchmark"] and found["fingerprint"] != default["fingerprint"]
 
 
-def test_the_two_names_of_benchmarking_may_not_contradict(app, tmp_path):
-    options = ["-n", "--nobench", "--cudnn-benchmark"]
+@pytest.mark.parametrize(
+    "both", [("--nobench", "--cudnn_benchmark"), ("--nobench=0", "--no-cudnn-benchmark")]
+)
+def test_the_two_names_of_benchmarking_may_not_contradict(app, tmp_path, both):
+    options = ["-n", *both]
     message = fails(app, "--data", packed(tmp_path / "a.zip"), "--outdir", tmp_path, *options)
     assert "--nobench and --cudnn-benchmark exclude each other" in message
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_nobench_overrides_the_params_file(app, tmp_path, in_file):
+    params = tmp_path / "params.yaml"
+    params.write_text(f"train: {{cudnn_benchmark: {str(in_file).lower()}}}")
+    given = ["--params", str(params), f"--nobench={int(in_file)}"]
+    assert dry_run(app, tmp_path, *given)["resolved"]["cudnn_benchmark"] != in_file
+
+
+def test_settings_without_effect_on_a_cpu_are_named(app, tmp_path):
+    data = packed(tmp_path / "a.zip")
+    given = [*SETTINGS, f"--data={data}", f"--outdir={tmp_path}", "-n"]
+    for options, note in (
+        ([], ""),
+        (["--tf32"], "note: train.tf32 has no effect on a CPU\n"),
+        (
+            ["--tf32", "--nobench=0"],
+            "note: train.tf32 and train.cudnn_benchmark have no effect on a CPU\n",
+        ),
+    ):
+        assert CliRunner().invoke(app, [*given, *options]).stderr == note
 
 
 def test_full_precision_excludes_tf32(app, tmp_path):

@@ -15,6 +15,7 @@ import typer
 
 from sg3flow.cli.stage_options import (
     given_arguments,
+    is_given,
     one_line_errors,
     stage_app,
     stage_command,
@@ -190,10 +191,10 @@ def train(
     from sg3flow.training.training_run import check_output
     from sg3flow.training.training_run import train as run_training
 
-    if nobench and config.cudnn_benchmark:
-        raise ConfigError("--nobench and --cudnn-benchmark exclude each other; choose one")
-    if nobench is False:
-        config = dataclasses.replace(config, cudnn_benchmark=True)
+    if nobench is not None:
+        if config.cudnn_benchmark == nobench and is_given("cudnn_benchmark"):
+            raise ConfigError("--nobench and --cudnn-benchmark exclude each other; choose one")
+        config = dataclasses.replace(config, cudnn_benchmark=not nobench)
     check_names(config.metrics)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))

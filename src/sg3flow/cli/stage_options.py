@@ -100,6 +100,12 @@ def given_arguments() -> list[str]:
     return list(_given)
 
 
+def is_given(setting: str) -> bool:
+    """Whether a switch or its opposite is among the arguments of the running command."""
+    flags = (_flag(setting), _flag(f"no_{setting}"))
+    return any(each.partition("=")[0].replace("_", "-") in flags for each in _given)
+
+
 def _limit_spinning() -> None:
     """Let OpenMP threads spin only briefly before they sleep; torch reads this when it loads.
 
