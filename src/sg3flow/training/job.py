@@ -38,7 +38,7 @@ from sg3flow.runs.code_state import (
 )
 from sg3flow.runs.provenance import data_info
 from sg3flow.runs.run_folder import RUN, list_snapshots, read_options, read_run, snapshot_kimg
-from sg3flow.settings import project_root, state_root
+from sg3flow.settings import LAUNCHED, project_root, state_root
 from sg3flow.training.assembly import (
     NetworkSettings,
     default_glr,
@@ -319,6 +319,8 @@ def _check_device(device: torch.device, config: TrainConfig) -> None:
             f"train.cuda_graphs: the device is {device.type}, which has no CUDA graphs; leave it "
             "out, or train on a GPU"
         )
+    if device.type == "cpu":
+        _say_without_effect(config)
     if distributed.is_launched():
         if device.type == "cuda" and gpus > 1 and distributed.is_main_process():
             warn_of_unlike_gpus(gpus)
@@ -328,6 +330,15 @@ def _check_device(device: torch.device, config: TrainConfig) -> None:
             f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible"
             f"{visible_words()}; lower it, or start the command on several machines with torchrun"
         )
+
+
+def _say_without_effect(config: TrainConfig) -> None:
+    """Name the settings that are on and change nothing on a CPU, once for all processes."""
+    named = [name for name in ("tf32", "cudnn_benchmark") if getattr(config, name)]
+    if named and distributed.is_main_process() and not LAUNCHED.is_set():
+        settings = " and ".join(f"train.{name}" for name in named)
+        verb = "has" if len(named) == 1 else "have"
+        print(f"note: {settings} {verb} no effect on a CPU", file=sys.stderr, flush=True)
 
 
 def warn_of_unlike_gpus(gpus: int) -> None:
