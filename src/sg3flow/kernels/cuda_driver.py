@@ -29,7 +29,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, cut
 from sg3flow.settings import CUDA_DRIVER
 
 _POINTER, _INT, _UINT = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint
@@ -66,8 +66,8 @@ class Driver:
                 getattr(self._library, function).argtypes = types
         except (OSError, AttributeError) as error:
             raise ConfigError(
-                f"the CUDA driver {name} cannot be loaded ({error}); install NVIDIA's driver, or "
-                f"correct {CUDA_DRIVER.name}"
+                f"the CUDA driver {cut(name, 200)} cannot be loaded ({cut(str(error), 200)}); "
+                f"install NVIDIA's driver, or correct {CUDA_DRIVER.name}"
             ) from None
         self._launch = self._library.cuLaunchKernel
         self._threads = threading.local()
@@ -164,4 +164,4 @@ def cuda_driver() -> Driver:
     Raises:
         ConfigError: it cannot be loaded.
     """
-    return _bound(CUDA_DRIVER.text())
+    return _bound(CUDA_DRIVER.text() or CUDA_DRIVER.default)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, cut
 from sg3flow.kernels.nvrtc_search import (
     HEADER,
     NEWEST_MAJOR,
@@ -71,8 +71,8 @@ class Nvrtc:
             self._library.nvrtcGetErrorString.restype = _TEXT
         except (OSError, AttributeError) as error:
             raise ConfigError(
-                f"NVRTC {file} cannot be loaded ({error}); install it again, or name another one "
-                f"in {NVRTC.name}"
+                f"NVRTC {cut(file, 200)} cannot be loaded ({cut(str(error), 200)}); install it "
+                f"again, or name another one in {NVRTC.name}"
             ) from None
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._check("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
@@ -238,8 +238,7 @@ def find_nvrtc(cuda_major: int | None = None) -> Nvrtc:
 @functools.cache
 def _found(named: str, cuda_major: int | None) -> Nvrtc:
     if named:
-        path = Path(named).expanduser()
-        return Nvrtc(str(path.absolute()) if path.exists() else named)
+        return Nvrtc(_absolute(named))
     refused = []
     for file in find_libraries(cuda_major):
         try:
@@ -249,6 +248,15 @@ def _found(named: str, cuda_major: int | None) -> Nvrtc:
                 refused.append(str(error))
     problem = refused[0] if refused else "NVRTC, which compiles the CUDA kernels, was not found"
     raise ConfigError(f"{problem}; {_advice(cuda_major or NEWEST_MAJOR)}")
+
+
+def _absolute(named: str) -> str:
+    """The path of a file; what is none is a name for the system's loader."""
+    with suppress(OSError, RuntimeError):  # a name that is too long; no home folder
+        path = Path(named).expanduser()
+        if path.exists():
+            return str(path.absolute())
+    return named
 
 
 def _advice(major: int) -> str:
