@@ -1,7 +1,7 @@
 #!/bin/bash
 # What to run first on a GPU, in five calls of at most ten minutes each:
 #
-#   benchmarks/first_gpu_run.sh [--out FOLDER] [--try] [--list] [CALL...]
+#   benchmarks/first_gpu_run.sh [--out FOLDER] [--try] [--list] [--help] [CALL...]
 #
 #   1  machine, doctor, GPU tests      4  ops and trainings against pure PyTorch, smoke test
 #   2  half precision without tensor   5  512 px, memory and race checks, counters of the kernels
@@ -15,7 +15,8 @@
 # pillow, typer and pytest, and no network. --try runs tiny sizes on the CPU, to test this script.
 # --list shows the steps and their limits in seconds.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+SCRIPT=$(readlink -f "$0")
+cd "$(dirname "$SCRIPT")/.." || exit 1
 
 PYTHON=${PYTHON:-python3}
 OUT_FOLDER=${OUT:-} TRY='' LIST='' CALLS=()
@@ -24,8 +25,9 @@ while [ $# -gt 0 ]; do
     --out) [ $# -gt 1 ] || { echo "error: --out needs a folder" >&2; exit 2; }; OUT_FOLDER=$2; shift ;;
     --try) TRY=1 ;;
     --list) LIST=1 ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$SCRIPT"; exit ;;
     [1-5]) CALLS+=("$1") ;;
-    *) echo "error: '${1:0:40}' is no call (1 to 5), --out, --try or --list" >&2; exit 2 ;;
+    *) echo "error: '${1:0:40}' is no call (1 to 5), --out, --try, --list or --help" >&2; exit 2 ;;
   esac
   shift
 done
@@ -132,16 +134,16 @@ call_5() {
     --batch "$BATCH" "${DEVICE[@]}"
 }
 
-mkdir -p "$OUT_FOLDER" "$WORK" || exit 1
+if [ "$LIST" ]; then
+  for CALL in "${CALLS[@]}"; do "call_$CALL"; done
+  exit
+fi
+mkdir -p -- "$OUT_FOLDER" "$WORK" || exit 1
 : > "$FAILED"
 for CALL in "${CALLS[@]}"; do
-  if [ "$LIST" ]; then
-    "call_$CALL"
-    continue
-  fi
   "call_$CALL" 2>&1 | tee "$WORK/call-$CALL.log"
   for file in "$RECORD" "$WORK/call-$CALL.log"; do
-    [ "$OUT_FOLDER" -ef "$WORK" ] || cp "$file" "$OUT_FOLDER/"
+    [ "$OUT_FOLDER" -ef "$WORK" ] || cp -- "$file" "$OUT_FOLDER/"
   done
 done
 [ ! -s "$FAILED" ] || { echo "failed: $(paste -sd ' ' "$FAILED")" >&2; exit 1; }

@@ -38,6 +38,8 @@ def read(record: Path) -> Content:
         return json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"format": FORMAT, "machine": {}, "steps": {}}
+    except ValueError:
+        sys.exit(f"error: {record} is no record of a run; move it away")
 
 
 def write(record: Path, content: Content) -> None:
@@ -121,10 +123,17 @@ def outcome(folder: Path, code: int, seconds: float, limit: float) -> Content:
         "limit": limit,
         "log": lines[-_MOST_LINES:],
     }
-    if results := {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))}:
-        found["results"] = results
+    # A program that is killed may leave half a file.
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.setdefault("results", {})[path.stem] = json.loads(path.read_text())
+        except ValueError:
+            found.setdefault("damaged", []).append(path.name)
     for path in folder.glob("*.xml"):
-        found["tests"] = test_counts(path)
+        try:
+            found["tests"] = test_counts(path)
+        except ET.ParseError:
+            found.setdefault("damaged", []).append(path.name)
     return found
 
 
@@ -148,6 +157,9 @@ def summary(name: str, step: Content) -> str:
     state = "passed" if step["exit"] == 0 else f"exit {step['exit']}"
     state = f"stopped after {step['limit']:.0f} s" if step["timed_out"] else state
     tests = step.get("tests", {})
+    if tests.get("skipped") and not tests.get("passed") and not tests.get("failed"):
+        state = "no test ran" if step["exit"] == 0 else state
+    state += "".join(f", {file} is damaged" for file in step.get("damaged", []))
     counts = [f"{tests[key]} {key}" for key in ("passed", "failed", "skipped") if tests.get(key)]
     return f"{name}: {', '.join([state, *counts])} ({step['seconds']:.0f} s)"
 
