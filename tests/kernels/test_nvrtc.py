@@ -98,7 +98,7 @@ def test_a_file_that_does_not_load_is_named(installed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("named", ["x" * 3000, "~nobody-here/libnvrtc.so", "/"])
 def test_a_name_that_can_be_no_file_is_a_short_error(monkeypatch, named):
     monkeypatch.setenv("SG3FLOW_NVRTC", named)
-    with pytest.raises(ConfigError, match="cannot be loaded .*; install it again") as error:
+    with pytest.raises(ConfigError, match=r"cannot be loaded .*; install it again") as error:
         find_nvrtc(13)
     assert len(str(error.value)) < 600
 
