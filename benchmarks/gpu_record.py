@@ -5,6 +5,8 @@ python benchmarks/gpu_record.py RECORD step NAME FOLDER --exit CODE --seconds S 
 python benchmarks/gpu_record.py RECORD skip NAME REASON
 python benchmarks/gpu_record.py RECORD merge OTHER...
 
+The exit code is 3 for a step that ended without an error and skipped all its work.
+
 A step's folder holds its output (`log`), its results (`*.json`) and those of pytest (`*.xml`). A
 repeated step replaces its earlier outcome; all others stay.
 """
@@ -150,6 +152,13 @@ def test_counts(path: Path) -> dict[str, Any]:
     return {**counts, "names of failed": failed[:50]}
 
 
+def ran_nothing(step: Content) -> bool:
+    """Whether a step skipped all its work."""
+    tests = step.get("tests", {})
+    only_skips = bool(tests.get("skipped")) and not tests.get("passed") and not tests.get("failed")
+    return only_skips or any(line.startswith("skipped: ") for line in step["log"][-1:])
+
+
 def summary(name: str, step: Content) -> str:
     """One line about a step."""
     if "skipped" in step:
@@ -157,8 +166,8 @@ def summary(name: str, step: Content) -> str:
     state = "passed" if step["exit"] == 0 else f"exit {step['exit']}"
     state = f"stopped after {step['limit']:.0f} s" if step["timed_out"] else state
     tests = step.get("tests", {})
-    if tests.get("skipped") and not tests.get("passed") and not tests.get("failed"):
-        state = "no test ran" if step["exit"] == 0 else state
+    if step["exit"] == 0 and ran_nothing(step):
+        state = "skipped all its work"
     state += "".join(f", {file} is damaged" for file in step.get("damaged", []))
     counts = [f"{tests[key]} {key}" for key in ("passed", "failed", "skipped") if tests.get(key)]
     return f"{name}: {', '.join([state, *counts])} ({step['seconds']:.0f} s)"
@@ -191,8 +200,9 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     options = parsed()
+    code = 0
     content = read(options.record)
     if options.action == "facts":
         content["machine"] = machine_facts()
@@ -203,9 +213,11 @@ def main() -> None:
             step: Content = {"skipped": options.reason}
         else:
             step = outcome(options.folder, options.exit, options.seconds, options.limit)
+            code = 3 if step["exit"] == 0 and ran_nothing(step) else 0
         content["steps"][options.name] = step
         print(summary(options.name, step))
     write(options.record, content)
+    return code
 
 
 if __name__ == "__main__":

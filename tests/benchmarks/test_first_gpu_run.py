@@ -151,10 +151,20 @@ def test_tests_of_a_machine_without_a_usable_gpu_do_not_count_as_passed(tmp_path
     skipped = '<testsuite><testcase classname="c" name="d"><skipped/></testcase></testsuite>'
     (tmp_path / "tests.xml").write_text(skipped)
     found = gpu_record.outcome(tmp_path, 0, 3, 10)
-    assert gpu_record.summary("tests", found) == "tests: no test ran, 1 skipped (3 s)"
+    assert gpu_record.summary("tests", found) == "tests: skipped all its work, 1 skipped (3 s)"
     (tmp_path / "tests.xml").write_text(skipped[:40])
     found = gpu_record.outcome(tmp_path, 124, 10, 10)
     assert "tests" not in found and found["damaged"] == ["tests.xml"]
+
+
+def test_steps_that_find_no_gpu_have_failed(project):
+    finds_none = "*--cfg*) echo 'skipped: no CUDA device is visible' ;;"
+    done = run(project, "3", behavior=finds_none)
+    assert done.returncode == 1
+    assert done.stderr == "failed: changes-stylegan3-t-256 changes-stylegan3-r-256\n"
+    assert "changes-stylegan3-r-256: skipped all its work" in done.stdout
+    assert run(project, "--try", "3", behavior=finds_none).returncode == 0
+    assert run(project, "4", behavior="*smoke*) echo 'skipped: packages' ;;").returncode == 0
 
 
 def test_a_file_that_is_no_record_is_an_error_of_one_line(tmp_path):
