@@ -164,6 +164,22 @@ def test_a_training_needs_none_of_the_packages_of_the_pipeline(tmp_path):
     assert (tmp_path / "out" / "network-snapshot-000001.pkl").is_file()
 
 
+def test_a_missing_package_is_no_bug(capsys):
+    import typer
+
+    from sg3flow.cli.stage_options import one_line_errors
+
+    with pytest.raises(typer.Exit), one_line_errors(debug=False):
+        raise ModuleNotFoundError("No module named 'safetensors.x'", name="safetensors.x")
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "error: the Python package safetensors is not installed; `pip install"
+    )
+    with pytest.raises(typer.Exit), one_line_errors(debug=False):
+        raise ModuleNotFoundError("No module named 'sg3flow.x'", name="sg3flow.x")
+    assert "this is a bug" in capsys.readouterr().err
+
+
 def test_without_ruamel_a_params_file_is_an_error_of_one_line(tmp_path, monkeypatch):
     from sg3flow.errors import ConfigError
     from sg3flow.params_file import read_params

@@ -206,6 +206,12 @@ def _describe(error: Exception) -> str:
             f"the GPU failed ({reason}); run the same command again, and if it fails again, look "
             "at `nvidia-smi` and the kernel log (Xid); --debug shows where"
         )
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    if missing and not missing.startswith("sg3flow"):
+        return (
+            f"the Python package {cut(missing.partition('.')[0], 60)} is not installed; `pip "
+            "install .` in the project's folder installs all packages that it needs"
+        )
     reason = cut(str(error), 300)
     return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"
 
