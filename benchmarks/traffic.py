@@ -6,8 +6,9 @@ python benchmarks/traffic.py [--json FILE] [--cfg stylegan3-t] [--resolution 256
 One step after the first runs on torch's `meta` device, where operations have shapes and types but
 no values. Counted are, for each operation, the bytes of its inputs and outputs, as if each was read
 and written once and no cache kept any; its kernel launches, one unless it works on a list of
-tensors; and operations of torch on CPU tensors (NumPy's are not seen). The steps of a training differ by the regularizers that are
-due: the numbers are means over them. These are counts, not times.
+tensors (so a backward pass of a convolution is one, too); and operations of torch on CPU tensors
+(those of NumPy are not seen). The steps of a training differ by the regularizers that are due: the
+numbers are means over them. These are counts, not times.
 
 `--plain` counts pure PyTorch instead of the kernels, `--where` the operations by the function of
 the package that called them (for gradients: that called the forward pass).
