@@ -112,6 +112,16 @@ def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
     for key, word in _WORDS.items():
         if before.get(key) != after.get(key):
             yield f"{word} changed: {before.get(key)!s} -> {after.get(key)!s}"
+    if record.provenance.get("precision", now.get("precision")) != now.get("precision"):
+        yield f"precision changed: {record.provenance['precision']} -> {now.get('precision')}"
+    forms, others = _forms(record.provenance), _forms(now)
+    changed = [name for name in forms | others if forms.get(name) != others.get(name)]
+    if changed:
+        name = changed[0]
+        yield (
+            f"forms of convolutions, measured on the GPU, changed ({len(changed)}), for example "
+            f"{name}: {forms.get(name)} -> {others.get(name)}"
+        )
     machine, mine = record.provenance.get("machine", {}), now.get("machine", {})
     if machine.get("cpu") != mine.get("cpu"):
         yield f"processor changed: {machine.get('cpu')} -> {mine.get('cpu')}"
@@ -119,6 +129,12 @@ def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
     differing = [n for n in there if here.get(n) != there[n] and n != "torch"]
     if differing:
         yield f"{len(differing)} packages changed, for example {', '.join(differing[:5])}"
+
+
+def _forms(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The form of each convolution by the name of its layer; empty: those of a CPU."""
+    layers = provenance.get("conv_forms", {}).get("layers", [])
+    return {layer["name"]: layer["form"] for layer in layers}
 
 
 def reproduce(
