@@ -288,6 +288,11 @@ CONV_FORMS = [
         ("per_sample=form == GROUPED", "per_sample=form == SHARED", "the other form is timed"),
         ("_read_rows(kept) or _measured_rows", "_measured_rows", "a resumed training measures"),
     ),
+    *faults(
+        "runs/reproduce",
+        "training/test_conv_choice",
+        ("worktree.state / fingerprint", "worktree.state", "a reproduction measures"),
+    ),
 ]
 
 GRAPHS = [

@@ -16,7 +16,7 @@ from sg3flow.files import sha256_file, write_json, write_text
 from sg3flow.runs.machine import DECIDING_VARIABLES
 from sg3flow.runs.provenance import installed_packages
 from sg3flow.runs.reproduction_inputs import Log, find_data, find_network, last_line, shown_path
-from sg3flow.runs.run_folder import list_snapshots, read_packages, read_provenance
+from sg3flow.runs.run_folder import CONV_FORMS, list_snapshots, read_packages, read_provenance
 from sg3flow.runs.worktree import REPORT, Record, Worktree, prepare_worktree, read_report
 from sg3flow.settings import OPS
 
@@ -112,6 +112,8 @@ def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
     for key, word in _WORDS.items():
         if before.get(key) != after.get(key):
             yield f"{word} changed: {before.get(key)!s} -> {after.get(key)!s}"
+    if record.provenance.get("conv_forms") != now.get("conv_forms"):
+        yield "forms of convolutions changed"
     machine, mine = record.provenance.get("machine", {}), now.get("machine", {})
     if machine.get("cpu") != mine.get("cpu"):
         yield f"processor changed: {machine.get('cpu')} -> {mine.get('cpu')}"
@@ -167,6 +169,7 @@ def reproduce(
             raise DataError(f"{problem}; give --force to train despite that")
         log(f"warning: {problem}")
     _write_settings(record, worktree, kimg, network.kept_in(worktree.folder))
+    _write_conv_forms(record, worktree, found)
     log(f"training into {shown_path(worktree.run, root)}")
     _train(record, worktree, packed)
     result = compare(record, worktree.run, found)
@@ -235,6 +238,14 @@ def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) 
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
     write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
+
+
+def _write_conv_forms(record: Record, worktree: Worktree, fingerprint: str) -> None:
+    """Let the training resume with the recorded forms: measuring could choose others."""
+    if record.conv_forms:
+        folder = worktree.state / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONV_FORMS, record.conv_forms)
 
 
 def _fingerprint(record: Record, worktree: Worktree, packed: Path) -> str:
