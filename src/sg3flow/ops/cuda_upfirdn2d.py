@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from sg3flow.ops.cuda_checks import (
+    PreparedCalls,
     check_images,
     check_like,
     checked,
@@ -27,7 +28,6 @@ from sg3flow.ops.cuda_programs import (
     upfirdn_kernel,
 )
 from sg3flow.ops.cuda_structs import Filter, Upfirdn
-from sg3flow.ops.prepared import PreparedCalls
 
 _NAME = "upfirdn2d"
 _SMALL_TAPS = 4  # of the unrolled kernels
