@@ -1,12 +1,12 @@
-"""The networks on stand-ins for a GPU: a step of training, with R1, against the CPU."""
+"""The networks on stand-ins for a GPU, against the CPU: a step of training, and regularization."""
 
 import pytest
 import stand_in
 import torch
+from op_comparison import error_of
 from torch.func import functional_call
 
-from sg3flow.networks.discriminator import Discriminator
-from sg3flow.networks.stylegan3 import StyleGAN3Generator
+from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 
 pytestmark = pytest.mark.medium
 
@@ -79,3 +79,49 @@ def test_a_step_in_single_precision(gpu, name):
     launched = {launch.kernel.split("<")[0] for launch in gpu.launches()[before:]}
     assert "sg3::tile_kernel" in launched and "sg3::band_kernel" not in launched
     assert max(errors(ours, exact)) <= 2e-5
+
+
+def moved(network, device, dtype=torch.float32):
+    """The tensors of a network on a device, with gradients for its parameters."""
+    names = {name for name, _ in network.named_parameters()}
+    return {
+        name: tensor.detach().to(dtype).to(device).requires_grad_(name in names)
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def gradients_of(network, tensors, inputs, force_fp32):
+    """The result, and the gradients of a loss by input and by all weights; then those by all
+    weights of R1 or path lengths, which differentiate twice."""
+    inputs = inputs.clone().requires_grad_()
+    options = {"force_fp32": force_fp32}
+    y = functional_call(network, tensors, (inputs, *network_extra(network)), options)
+    weights = [tensor for tensor in tensors.values() if tensor.requires_grad]
+    loss = y.square().mean()  # of a sum, the second gradients leave the range of float16
+    first = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True, create_graph=True)
+    penalty = first[0].square().sum()
+    second = torch.autograd.grad(penalty, weights, allow_unused=True)
+    return [y.detach(), first[0].detach(), flat(first[1:]).detach(), flat(second)]
+
+
+def network_extra(network):
+    return (None,) if isinstance(network, Discriminator) else ()
+
+
+@pytest.mark.parametrize("force_fp32", [True, False])
+@pytest.mark.parametrize("name", ["stylegan2", "discriminator"])
+def test_regularization(gpu, plain, numbers, name, force_fp32):
+    """Path lengths and R1, against float64 on the CPU."""
+    torch.manual_seed(0)
+    sizes = {"channel_base": 256, "channel_max": 16}
+    if name == "discriminator":
+        network, given = Discriminator(0, 32, 3, **sizes), numbers(4, 3, 32, 32)
+    else:
+        G = StyleGAN2Generator(8, 0, 8, 32, 3, **sizes)
+        network, given = G.synthesis, numbers(2, G.num_ws, 8)
+    doubles = moved(network, "cpu", torch.float64)
+    exact = plain(gradients_of, network, doubles, given.double(), True)
+    found = gradients_of(network, moved(network, GPU), given.to(GPU), force_fp32)
+    limit = 1e-4 if force_fp32 else 2e-2
+    for one, other in zip(found, exact, strict=True):
+        assert error_of(one.cpu(), other) <= limit
