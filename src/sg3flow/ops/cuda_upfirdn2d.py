@@ -78,21 +78,11 @@ def upfirdn2d_add(
 ) -> torch.Tensor:
     """The op of this name: one pass for 4x4 filters, else the sum after the other op."""
     name = "upfirdn2d_add"
-    key = (
-        name,
-        description(x),
-        description(f),
-        description(base),
-        *up,
-        *down,
-        *padding,
-        flip,
-        gain,
-    )
+    numbers = (*up, *down, *padding, flip, gain)
+    key = (name, description(x), description(f), description(base), numbers)
     passes = _calls.get(key)
     if passes is None:
-        prepared = _prepare_add(name, x, f, base, up, down, padding, flip, gain)
-        passes = _calls.put(key, prepared)
+        passes = _calls.put(key, _prepare_add(name, x, f, base, up, down, padding, flip, gain))
     if not passes:
         return upfirdn2d(x, f, up, down, padding, flip, gain) + base
     (call,) = passes
