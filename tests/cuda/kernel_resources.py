@@ -7,14 +7,18 @@ compiles every kernel, some 3 CPU minutes for all architectures, and writes the 
 the code, bytes of shared memory, most threads of a block.
 """
 
+import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cubin import Kernel, compiler_of, kernels_of
+from stand_in import BUILDS
 
-from sg3flow.kernels.cuda_compile import Program, compiled
-from sg3flow.kernels.nvrtc import Nvrtc, find_nvrtc
+from sg3flow.kernels.cuda_compile import Program, _keep, cache_file, read_compiled
+from sg3flow.kernels.nvrtc import Compiled, Nvrtc, find_nvrtc
 from sg3flow.ops.cuda_programs import all_programs
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -27,11 +31,43 @@ def programs_of(architecture: int) -> list[Program]:
     return all_programs(has_tensor_cores=architecture >= 80)
 
 
+_ALONE = """
+import pickle, sys
+from sg3flow.kernels.nvrtc import Nvrtc
+file, arguments = pickle.load(sys.stdin.buffer)
+pickle.dump(Nvrtc(file).compile(*arguments), sys.stdout.buffer)
+"""
+
+
+def compiled_alone(program: Program, architecture: int, nvrtc: Nvrtc) -> Compiled:
+    """The machine code of a program, from the cache of test builds or compiled now.
+
+    In a process of its own: NVRTC's choice of registers depends on what it compiled before.
+    """
+    headers = nvrtc.headers_folder(BUILDS / "headers")
+    target = f"sm_{architecture}"
+    path = BUILDS / cache_file(program, target, nvrtc, headers).name
+    if (kept := read_compiled(path)) is not None:
+        return kept
+    options = [f"--gpu-architecture={target}", "-std=c++17", "-default-device", f"-I{headers}"]
+    texts = (program.text(), program.source, program.headers(), program.kernels, options)
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE],
+        input=pickle.dumps((nvrtc.file, texts)),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    made: Compiled = pickle.loads(done.stdout)
+    _keep(path, made)
+    return made
+
+
 def table_of(programs: Iterable[Program], architecture: int, nvrtc: Nvrtc) -> tuple[str, list[str]]:
-    """(version, rows) of programs, compiled now or taken from the cache of kernels."""
+    """(version, rows) of programs."""
     version, rows = "", []
     for program in programs:
-        made = compiled(program, f"sm_{architecture}", nvrtc)
+        made = compiled_alone(program, architecture, nvrtc)
         assert made.log == "", made.log
         version = compiler_of(made.code)
         found = {kernel.name: kernel for kernel in kernels_of(made.code)}

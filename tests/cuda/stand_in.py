@@ -47,7 +47,7 @@ from sg3flow.ops.cuda_structs import (
 from sg3flow.ops.cuda_tiles import KINDS, band_assertions, shape_assertions
 
 FOLDER = Path(__file__).with_name("stand_in")
-_BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
+BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches
 _CHECKS = ("driver", "nvrtc")
 # one of each file for a core; `bands` takes by far the longest
 _KERNELS = ("bands -DTYPE=__half", "bands -DTYPE=float", "others")
@@ -81,10 +81,10 @@ def build(whole: bool, sanitize: bool = False) -> Path:
     parts = _CHECKS + (_KERNELS if whole else ())
     name = "checks" if not whole else "sanitized" if sanitize else "whole"
     flags = (*_FLAGS, *(("-fsanitize=address",) if sanitize else ()))
-    folder = _BUILDS / f"stand-in-{name}-{_digest(parts, flags)}"
+    folder = BUILDS / f"stand-in-{name}-{_digest(parts, flags)}"
     library = folder / "lib/stand_in.so"
-    _BUILDS.mkdir(parents=True, exist_ok=True)
-    with FileLock(_BUILDS / f".{name}.lock"):
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with FileLock(BUILDS / f".{name}.lock"):
         if not library.exists():
             _remove_old(name)
             _build(parts, flags, library)
@@ -94,7 +94,7 @@ def build(whole: bool, sanitize: bool = False) -> Path:
 
 def _remove_old(name: str) -> None:
     """Builds that no one has used for a day: other trees may be tested now."""
-    for old in _BUILDS.glob(f"stand-in-{name}-*"):
+    for old in BUILDS.glob(f"stand-in-{name}-*"):
         if time.time() - old.stat().st_mtime > 24 * 3600:
             shutil.rmtree(old)
 

@@ -6,7 +6,6 @@ the kernel's own source on the host. So all but the GPU's arithmetic and its rac
 """
 
 import math
-import os
 import threading
 
 import pytest
@@ -22,7 +21,6 @@ from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
 pytestmark = pytest.mark.medium
 
 GPU = torch.device("cuda", 0)
-KERNELS = os.environ["SG3FLOW_KERNELS"]  # of all tests
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +226,7 @@ def test_two_devices_do_not_mix(gpu, layer):
 def test_cubins_of_nvrtc(gpu, plain, layer, monkeypatch):
     """The lowered names, limits and parameters of real machine code, found where it is launched."""
     monkeypatch.delenv("SG3FLOW_NVRTC")
-    monkeypatch.setenv("SG3FLOW_KERNELS", KERNELS)
+    monkeypatch.setenv("SG3FLOW_KERNELS", str(stand_in.BUILDS))
     try:
         find_nvrtc()
     except ConfigError as error:
