@@ -8,12 +8,14 @@ only tests the script; its numbers mean nothing.
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import torch
@@ -28,6 +30,7 @@ from sg3flow.networks.layer_schedule import (
     plan_layers,
 )
 from sg3flow.ops import filtered_lrelu
+from sg3flow.precision import computing
 from sg3flow.training.assembly import D_REG_INTERVAL, Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step, seed_step
 
@@ -157,13 +160,15 @@ def training_figures(variant: str, parts: Parts, options) -> Row:
     return row
 
 
-def make_parts(cfg: str, resolution: int, options) -> Parts:
+def make_parts(cfg: str, resolution: int, options, **changes: Any) -> Parts:
+    """A training of the options, with other settings on request."""
     config = TrainConfig(
         cfg=cfg, gpus=1, batch=options.batch, gamma=2.0, cbase=options.cbase, cmax=options.cmax,
         optimizer=options.optimizer, fp32=options.dtype == "float32",
         bf16=options.dtype == "bfloat16",
     )  # fmt: skip
     sizes = {"resolution": resolution, "channels": 3, "c_dim": 0}
+    config = dataclasses.replace(config, **changes)
     return build(resolve(config), **sizes, device=torch.device(options.device))
 
 
@@ -183,29 +188,42 @@ def turn(parts: Parts, resolution: int, batch: int, steps: int) -> None:
         run_step(parts, real, draw, number * batch, batch)
 
 
-def parsed() -> argparse.Namespace:
-    parser = arguments(__doc__)
+def gpu_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark of a GPU has."""
+    parser = arguments(description)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
-    parser.add_argument("--resolutions", default="256,512")
-    parser.add_argument("--samples", type=int, default=8, help="images per op")
-    parser.add_argument("--batch", type=int, default=32, help="of training, at the first of those")
-    parser.add_argument("--steps", type=int, default=D_REG_INTERVAL, help="of training")
-    parser.add_argument("--times", type=int, default=10, help="calls of an op in a repeat")
     parser.add_argument("--optimizer", default="fused", choices=("fused", "foreach", "plain"))
     parser.add_argument("--cbase", type=int, default=32768)
     parser.add_argument("--cmax", type=int, default=512)
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    options = parsed()
+def require_device(options: argparse.Namespace) -> torch.device:
+    """The device of the options; without a GPU the program ends, without an error."""
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(print("skipped: no CUDA device is visible to torch (--device cpu tries this out)"))
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu: a trial only")
+    return device
+
+
+def parsed() -> argparse.Namespace:
+    parser = gpu_arguments(__doc__)
+    parser.add_argument("--resolutions", default="256,512")
+    parser.add_argument("--samples", type=int, default=8, help="images per op")
+    parser.add_argument("--batch", type=int, default=32, help="of training, at the first of those")
+    parser.add_argument("--steps", type=int, default=D_REG_INTERVAL, help="of training")
+    parser.add_argument("--times", type=int, default=10, help="calls of an op in a repeat")
+    return parser.parse_args()
+
+
+@computing()  # exact float32, as training and rendering
+def main() -> None:
+    options = parsed()
+    device = require_device(options)
     size = 30 if device.type == "cuda" else 20
     machine = limits(device, getattr(torch, options.dtype), size)
     resolutions = [int(part) for part in options.resolutions.split(",")]

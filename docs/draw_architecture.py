@@ -41,6 +41,7 @@ BASE = {
     "transfers",
     "resources",
     "device",
+    "precision",
     "distributed",
     "git",
     "params_file",

@@ -13,20 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-import hypothesis
 import numpy as np
 import pytest
 import torch
-from ruamel.yaml import YAML
-from xdist.scheduler import LoadScopeScheduling
 
-from sg3flow.downloads import cache_folder
 from sg3flow.errors import ConfigError
+from sg3flow.settings import cache_folder
 
-# A busy machine is no fault: no test is timed.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# A machine for GPU tests may have nothing but pytest and what the kernels need.
+with suppress(ImportError):
+    import hypothesis
+
+    # A busy machine is no fault: no test is timed.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 # A process that uploads takes longer to start than most tests to run: those that look at MLflow
 # set it back.
@@ -62,17 +62,18 @@ def _scope_of(nodeid: str) -> str:
     return next((scope for start, scope in _SHARING.items() if path.startswith(start)), path)
 
 
-class _LongestFirst(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return _scope_of(nodeid)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     if config.option.dist != "loadfile":
         return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LongestFirst(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope_of(nodeid)
+
     config.option.loadscopereorder = False  # else those with the most tests come first
-    return _LongestFirst(config, log)
+    return LongestFirst(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,6 +82,19 @@ def pytest_xdist_auto_num_workers(config) -> int:
     # Tests of servers and of many processes wait much of their time: one more worker uses it.
     waits = "not medium" not in config.option.markexpr
     return (cores or 1) + waits
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m gpu` reads only files with such tests: a machine for them may lack what others import."""
+    if "gpu" not in config.option.markexpr or "not gpu" in config.option.markexpr:
+        return None
+    if collection_path.is_dir():
+        return not any(map(_has_gpu_tests, collection_path.rglob("test_*.py"))) or None
+    return not _has_gpu_tests(collection_path) or None
+
+
+def _has_gpu_tests(path: Path) -> bool:
+    return "pytest.mark.gpu" in path.read_text(encoding="utf-8")
 
 
 def pytest_collection_modifyitems(items):
@@ -165,6 +179,8 @@ def empty_database(tmp_path_factory) -> Path:
 
     It is made once for all workers of pytest-xdist.
     """
+    import filelock
+
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -248,6 +264,8 @@ def finished_pipeline(tmp_path_factory) -> FinishedPipeline:
 
 
 def _make_tiny(path: Path) -> None:
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     params = yaml.load(path.read_text())
     for section, settings in _TINY_PARAMS.items():

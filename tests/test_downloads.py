@@ -18,7 +18,6 @@ from sg3flow import progress
 from sg3flow.addresses import address_mark
 from sg3flow.downloads import (
     RetryPolicy,
-    cache_folder,
     cached,
     cached_from,
     download,
@@ -27,6 +26,7 @@ from sg3flow.downloads import (
 )
 from sg3flow.errors import DataError
 from sg3flow.files import DiskFullError
+from sg3flow.settings import cache_folder
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

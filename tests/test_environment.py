@@ -98,11 +98,11 @@ def test_values_are_read_when_they_are_asked_for(monkeypatch):
     assert settings.CACHE.path() == Path.home() / "here"
     monkeypatch.setenv("SG3FLOW_CACHE", "")
     assert settings.CACHE.path() is None
-    monkeypatch.setenv("SG3FLOW_STALL_SEC", "0.5")
-    assert settings.STALL_SEC.seconds() == 0.5
+    monkeypatch.setenv("SG3FLOW_BUILD_SEC", "0.5")
+    assert settings.BUILD_SEC.seconds() == 0.5
     for value in ("soon", "nan", "inf", "-1", "1e400"):
-        monkeypatch.setenv("SG3FLOW_STALL_SEC", value)
-        assert settings.STALL_SEC.seconds() == 10
+        monkeypatch.setenv("SG3FLOW_BUILD_SEC", value)
+        assert settings.BUILD_SEC.seconds() == 600
 
 
 @pytest.mark.parametrize(

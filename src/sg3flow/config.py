@@ -291,6 +291,16 @@ class TrainConfig:
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the training")
     fp32: bool = setting(False, help="train without half precision on a GPU")
     bf16: bool = setting(False, help="use bfloat16 instead of float16 for half precision")
+    tf32: bool = setting(
+        False,
+        help="compute float32 layers on a GPU faster, with the inputs of convolutions and matrix "
+        "products rounded to 10 bits (TF32)",
+    )
+    cudnn_benchmark: bool = setting(
+        False,
+        help="let cuDNN time its algorithms on a GPU and use the fastest; a repeated training "
+        "may then differ in the last bits",
+    )
     optimizer: str = setting(
         "fused",
         choices=("fused", "foreach", "plain"),

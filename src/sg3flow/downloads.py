@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from platformdirs import user_cache_path
-
 from sg3flow.addresses import address_mark, local_path, shown_url, split_url
 from sg3flow.errors import DataError
 from sg3flow.files import (
@@ -26,7 +24,7 @@ from sg3flow.files import (
     try_lock_open_file,
     write_json,
 )
-from sg3flow.settings import CACHE
+from sg3flow.settings import cache_folder
 from sg3flow.transfers import (
     RetryPolicy,
     Transfer,
@@ -182,14 +180,6 @@ def recorded_digest(url: str, name: str) -> str | None:
     record = _read_record(cache_folder() / name)
     is_ours = record.get("address") == address_mark(url) and record.get("proven") is True
     return _digest_of(record) if is_ours else None
-
-
-def cache_folder() -> Path:
-    """``SG3FLOW_CACHE``, or the user's cache folder: ``~/.cache/sg3flow`` on Linux.
-
-    ``XDG_CACHE_HOME`` moves it there; other systems have folders of their own.
-    """
-    return CACHE.path() or user_cache_path("sg3flow")
 
 
 def checked_digest(text: str) -> str:

@@ -80,6 +80,32 @@ def waiting(what: str) -> Iterator[Callable[[], None]]:
         ended.set()
 
 
+_ELAPSED_SEC = 20.0
+
+
+@contextmanager
+def elapsed_shown(what: str, first_sec: float = _ELAPSED_SEC) -> Iterator[None]:
+    """Say on standard error how long the block has been running: ``what, 40 s so far``.
+
+    Args:
+        first_sec: when to say it for the first time; then it follows every 20 s.
+    """
+    ended, start = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        pause = first_sec
+        while not ended.wait(pause):
+            passed = time.monotonic() - start
+            print(f"{what}, {passed:.0f} s so far", file=sys.stderr, flush=True)
+            pause = _ELAPSED_SEC
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 @contextmanager
 def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console

@@ -73,7 +73,6 @@ CUDA_DRIVER = Variable("SG3FLOW_CUDA_DRIVER", "libcuda.so.1", "library of the CU
 NVRTC = Variable("SG3FLOW_NVRTC", "", "file of NVRTC, which compiles CUDA kernels; unset: found")
 TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
-STALL_SEC = Variable("SG3FLOW_STALL_SEC", "10", "idle seconds after which a build counts as hung")
 TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
 DEVICE = Variable("SG3FLOW_DEVICE", "auto", "device of a served model: auto, cpu or cuda")
 LAUNCHED = Variable("SG3FLOW_LAUNCHED", "", "set by our launcher in the processes it starts")
@@ -92,7 +91,7 @@ SERVE_TOGETHER = Variable(
 )
 
 VARIABLES = (
-    *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC, STALL_SEC),
+    *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC),
     *(TRACKING, DEVICE, LAUNCHED),
     *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
 )
@@ -122,6 +121,12 @@ def state_root() -> Path:
     """Where training state lives: ``SG3FLOW_STATE_DIR``, else ``state/`` of the project."""
     named = os.environ.get(STATE_DIR.name)
     return Path(named).resolve() if named else project_root() / "state"
+
+
+def cache_folder() -> Path:
+    """``SG3FLOW_CACHE``, or ``sg3flow`` in ``XDG_CACHE_HOME``, by default in ``~/.cache``."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return CACHE.path() or user / "sg3flow"
 
 
 def stage_times_path() -> Path:

@@ -26,10 +26,12 @@ def load_yaml(text: str, where: str) -> Any:
         where: what the text is, for messages.
 
     Raises:
-        ConfigError: it is not valid, or exceeds a limit of this module.
+        ConfigError: it is not valid, or exceeds a limit of this module, or ruamel.yaml is missing.
     """
-    from ruamel.yaml import YAML
-
+    try:
+        from ruamel.yaml import YAML
+    except ImportError:
+        raise ConfigError(f"reading {where} needs a package: pip install ruamel.yaml") from None
     try:
         problem = _beyond_limits(text)
         content = None if problem else YAML(typ="safe", pure=True).load(text)

@@ -23,7 +23,6 @@ import pytest
 import stand_in_tensors
 from filelock import FileLock
 
-from sg3flow.downloads import cache_folder
 from sg3flow.kernels.cuda_compile import SOURCES
 from sg3flow.ops import (
     backend,
@@ -45,6 +44,7 @@ from sg3flow.ops.cuda_structs import (
     layout_assertions,
 )
 from sg3flow.ops.cuda_tiles import KINDS, band_assertions, shape_assertions
+from sg3flow.settings import cache_folder
 
 FOLDER = Path(__file__).with_name("stand_in")
 BUILDS = cache_folder() / "test-builds"  # asked now: tests give themselves empty caches

@@ -20,6 +20,8 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Card {index}")
+    monkeypatch.setattr(status, "open_device", lambda name: torch.device(name, 0))
+    monkeypatch.setattr(status, "unlike_gpus", lambda count: f"{count} are compared")
     monkeypatch.setattr(status, "load_cuda_kernels", lambda: "NVRTC 13.0, /somewhere/libnvrtc.so")
     monkeypatch.setattr(status, "check_part", check)
     monkeypatch.setattr(status, "largest_error", lambda device, part, dtype: 2e-7)
@@ -35,7 +37,17 @@ def test_every_part_is_checked_in_every_dtype_on_every_gpu(gpus, tmp_path, monke
     assert f"  {tmp_path}" in said and "  Card 1, largest difference from float64:" in said
     (line,) = {line for line in said if line.startswith("    float16: ")}
     assert "2e-07 (bias_act), " in line and line.endswith("(filtered_lrelu-generic)")
-    assert len(set(gpus[1])) == 2 * 3 * 5
+    assert len(set(gpus[1])) == 2 * 3 * len(status.CUDA_PARTS)
+    assert said[-1] == "  2 are compared"
+
+
+def test_a_gpu_that_cannot_be_used_now_is_said_and_not_examined(gpus, monkeypatch):
+    def fails(name):
+        raise ConfigError("the GPU A100 cannot be used now")
+
+    monkeypatch.setattr(status, "open_device", fails)
+    assert list(status.examine())[-1] == "cuda: the GPU A100 cannot be used now"
+    assert gpus[1] == []
 
 
 def test_what_fails_is_said_with_what_runs_instead(gpus, monkeypatch):

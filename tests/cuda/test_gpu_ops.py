@@ -6,6 +6,7 @@ from op_comparison import error_of, results, share_beyond
 from torch.autograd import gradcheck, gradgradcheck
 
 from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
+from sg3flow.precision import computing
 
 pytestmark = pytest.mark.gpu
 
@@ -20,6 +21,8 @@ def kernels(monkeypatch):
         pytest.skip("no CUDA device")
     monkeypatch.setenv("SG3FLOW_OPS", "cuda")
     backend_name(GPU)
+    with computing():  # else plain PyTorch, to which they are compared, convolves in TF32
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics import Evaluator
 from sg3flow.metrics.evaluation import evaluate_snapshots
 from sg3flow.metrics.features import inception, vgg
+from sg3flow.precision import EXACT, Precision, computing, current
 
 NAMES = ("fd_random20_full", "eqt8_frac", "eqr4")
 CPU = torch.device("cpu")
@@ -40,6 +41,25 @@ def test_a_network_in_memory_gives_what_its_snapshot_gives(
     kept = evaluate_snapshots(path.parent, small_set, NAMES, seed=0, batch=8, device=CPU)
     assert [(r.metric, r.value) for r in found] == [(r.metric, r.value) for r in kept]
     assert [r.network_sha256 for r in found] == ["0" * 64] * 3
+
+
+def test_images_and_features_are_computed_in_exact_float32(evaluator, tiny_generator):
+    """Whatever precision the training has that the metrics interrupt."""
+    G, seen = tiny_generator(), {}
+    G.synthesis.register_forward_hook(lambda *_: seen.update(images=current()))
+    evaluator.prepare()
+    for name, extractor in evaluator._extractors.items():
+
+        def watched(images, extractor=extractor):
+            seen["features"] = current()
+            return extractor(images)
+
+        watched.num_features, watched.digest = extractor.num_features, extractor.digest
+        watched.name, watched.resize = extractor.name, extractor.resize
+        evaluator._extractors[name] = watched
+    with computing(Precision(tf32=True, cudnn_benchmark=True)):
+        evaluator.measure(G, "now", 1, "0" * 64)
+    assert seen == {"images": EXACT, "features": EXACT}
 
 
 def test_a_network_is_left_as_it_was(evaluator, tiny_generator):

@@ -32,6 +32,8 @@ LOSSES = [
             "real_loss = F.softplus(real_logits)",
             "D doubts reals",
         ),
+        ("float(self.nimg), math.inf)", "math.inf, math.inf)", "the first NaN on a GPU is missed"),
+        ("torch.arange(3, dtype", "torch.arange(1, 4, dtype", "moments of the next order on a GPU"),
         ("(last.mean() * gain)", "(last.sum() * gain)", "the last loss: sum over the batch"),
         ("(last.mean() * gain)", "(last.mean() / gain)", "a lazy regularizer too weak"),
         ("(fake_loss.mean() * gain)", "(fake_loss.sum() * gain)", "D, fakes: sum over the batch"),
@@ -551,7 +553,7 @@ AUGMENTATION = [
             "self._drawn[0] if self._drawn",
             "one random number for all transforms",
         ),
-        ("result[..., :, k, None]", "result[..., None, k, :]", "products of transposed matrices"),
+        ("result = result + term", "result = result - term", "matrix products with minus"),
     ),
     *faults(
         "networks/augment_geometry",
@@ -680,6 +682,11 @@ NETWORKS = [
             "else layer.weight_gain * gain)",
             "prepared weights with the gain of the activation",
         ),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_equalized",
+        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
     ),
     *faults(
         "networks/equalized",
@@ -969,7 +976,6 @@ NETWORKS = [
             "scale = self.size / self.sampling_rate",
             "scale of the grid",
         ),
-        ("beta=turn, alpha=turn)", "beta=1, alpha=turn)", "phases in radians on a GPU"),
         ("torch.sin(angles)", "torch.cos(angles)", "cosine for sine"),
         ("* amplitudes[:, None]", "* 1", "frequencies do not fade out"),
         (
@@ -1615,6 +1621,30 @@ METRICS = [
     ),
 ]
 
+PRECISION = [
+    *faults(
+        "precision",
+        "training/test_precision",
+        ('"tf32" if precision.tf32 else "ieee"', '"tf32"', "float32 layers in TF32"),
+        ("_uses[-1].flags if _uses else", "_uses[0].flags if _uses else", "the outermost counts"),
+        (
+            "return name, name, precision",
+            'return "none", name, precision',
+            "products as torch likes",
+        ),
+    ),
+    *faults(
+        "training/assembly",
+        "training/test_precision",
+        (
+            "Precision(config.tf32, config.cudnn_benchmark)",
+            "Precision(config.tf32, False)",
+            "no cuDNN benchmark",
+        ),
+        ('{"half_dtype": "bfloat16"} if settings.bf16', "{} if settings.bf16", "bf16 is float16"),
+    ),
+]
+
 # The launches of the CUDA kernels: what decides which samples a kernel reads and writes.
 CUDA = [
     *faults(
@@ -1733,5 +1763,6 @@ FAULTS = [
     *NETWORKS,
     *DATA,
     *METRICS,
+    *PRECISION,
     *CUDA,
 ]

@@ -38,7 +38,7 @@ int nvmlSystemGetDriverVersion(char *text, unsigned length) {
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
   *handle = &device;
-  return strcmp(uuid, "GPU-1111") ? 6 : 0;
+  return strcmp(uuid, "GPU-1111") && strcmp(uuid, "MIG-3333") ? 6 : 0;
 }
 int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates) {
   rates[0] = 93;
@@ -90,7 +90,8 @@ from sg3flow.runs import machine
 machine._gpu_uuids = lambda: ["1111"]
 stats = machine.SystemMonitor(pathlib.Path("."), torch.device("cuda")).read()
 use = stats.get("system/gpu_0_utilization_percentage")
-found = [machine.gpu_load("2222"), machine.gpu_load("1111"), use.mean if use else None]
+found = [machine.gpu_load(uuid) for uuid in ("2222", "1111", "3333", "MIG-3333")]
+found.append(use.mean if use else None)
 print(json.dumps([machine.driver_version(), *found]))
 """
 
@@ -126,13 +127,14 @@ def test_gpus_through_the_management_library(stand_in):
         "memory_usage_percentage": 25.0,
         "power_usage_watts": 251.5,
     }
-    assert ask(stand_in) == ["575.57.08", {}, known, 93.0]
+    # torch gives the UUID of a MIG slice without its first letters
+    assert ask(stand_in) == ["575.57.08", {}, known, known, known, 93.0]
 
 
 @pytest.mark.medium
 def test_without_a_driver_nothing_is_reported(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
-    assert ask(tmp_path) == ["", {}, {}, None]
+    assert ask(tmp_path) == ["", {}, {}, {}, {}, None]
 
 
 PICK = """

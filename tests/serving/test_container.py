@@ -156,7 +156,7 @@ def test_what_is_served_imports_only_what_the_model_requires():
     there = _with_all_they_bring({line.partition("==")[0] for line in requirements()} | {"ninja"})
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     others = _names(project["dependencies"]) - there
-    assert "dvc" in others and "psutil" not in others
+    assert {"dvc", "psutil", "rich"} <= others and "scipy" not in others
     modules = [m for m, of in metadata.packages_distributions().items() if of[0].lower() in others]
     assert "dvc" in modules
     command = [sys.executable, "-c", IMPORTS, ",".join(modules)]

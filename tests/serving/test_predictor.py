@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 from sg3flow.checkpoints.loading import load_packaged, package_generator
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks import Discriminator
+from sg3flow.precision import EXACT, Precision, computing, current
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import png_bytes, render_image, seed_ws
 from sg3flow.rendering.seeds import RenderOptions, seed_latent
@@ -155,6 +156,18 @@ def test_a_vector_without_a_finite_picture_is_the_clients_fault(make_networks):
         Predictor(G).predict(Request(None, ws=((1000.0,) * G.w_dim,)))
     with pytest.raises(CheckpointError, match="not finite"):
         Predictor(G).predict(Request(1))
+
+
+def test_pictures_are_computed_in_exact_float32(make_networks):
+    """Whatever the process that serves has set."""
+    G, _ = make_networks()
+    seen = []
+    for network in (G.mapping, G.synthesis):
+        network.register_forward_hook(lambda *_: seen.append(current()))
+    with computing(Precision(tf32=True, cudnn_benchmark=True)):
+        for request in (Request(1), Request(None, z=(0.5,) * G.z_dim)):
+            Predictor(G).predict(request)
+    assert seen == [EXACT] * 4
 
 
 def test_pictures_side_by_side_are_those_made_alone(make_networks):

@@ -128,14 +128,35 @@ def test_every_option_of_the_official_train_is_understood(app, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("spelling", [["--nobench"], ["--nobench=1"], ["--nobench", "1"], []])
-def test_there_is_no_benchmarking_and_nobench_agrees(app, tmp_path, spelling):
-    data = str(packed(tmp_path / "a.zip"))
-    arguments = [*SETTINGS, "--data", data, "--outdir", str(tmp_path), "-n", *spelling]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+def test_benchmarking_is_off_by_default_and_nobench_agrees(app, tmp_path, spelling):
+    assert not dry_run(app, tmp_path, *spelling)["resolved"]["cudnn_benchmark"]
 
 
-def test_benchmarking_is_refused_not_ignored(app, tmp_path):
+def dry_run(app, tmp_path, *arguments) -> dict:
     data = packed(tmp_path / "a.zip")
-    for word in ("--nobench=0", "--no-nobench"):
-        message = fails(app, "--data", data, "--outdir", tmp_path / "out", "-n", word)
-        assert "cuDNN benchmarking, which is never used" in message
+    given = [*SETTINGS, f"--data={data}", f"--outdir={tmp_path}", "-n", *arguments]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("spelling", ["--nobench=0", "--no-nobench", "--cudnn-benchmark"])
+def test_benchmarking_has_two_names_and_is_another_training(app, tmp_path, spelling):
+    found, default = dry_run(app, tmp_path, spelling), dry_run(app, tmp_path)
+    assert found["resolved"]["cudnn_benchmark"] and found["fingerprint"] != default["fingerprint"]
+
+
+def test_the_two_names_of_benchmarking_may_not_contradict(app, tmp_path):
+    options = ["-n", "--nobench", "--cudnn-benchmark"]
+    message = fails(app, "--data", packed(tmp_path / "a.zip"), "--outdir", tmp_path, *options)
+    assert "--nobench and --cudnn-benchmark exclude each other" in message
+
+
+def test_full_precision_excludes_tf32(app, tmp_path):
+    options = ["-n", "--fp32", "--tf32"]
+    message = fails(app, "--data", packed(tmp_path / "a.zip"), "--outdir", tmp_path, *options)
+    assert "train.fp32 is exact float32 and excludes train.tf32; choose one" in message
+
+
+def test_a_dry_run_shows_the_precision(app, tmp_path):
+    assert dry_run(app, tmp_path, "--tf32")["precision"] == "exact float32"  # on a CPU

@@ -23,6 +23,7 @@ from sg3flow.ops.conv_forms import (
     seen_layers,
     use_forms,
 )
+from sg3flow.precision import Precision, computing
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance
 from sg3flow.settings import state_root
@@ -220,6 +221,9 @@ def test_a_machine_is_its_card_driver_and_libraries(monkeypatch):
     key = json.loads(conv_choice.machine_key(torch.device("cuda", 0)))
     assert (key["card"], key["processors"], key["torch"]) == ("A card", 7, torch.__version__)
     assert {"cuda", "cudnn", "driver", "tf32", "benchmark"} <= key.keys()
+    for tf32 in (False, True):
+        with computing(Precision(tf32=tf32)):
+            assert json.loads(conv_choice.machine_key(torch.device("cuda", 0)))["tf32"] is tf32
 
 
 def test_without_measuring_one_form_holds_for_all(like_a_gpu, tmp_path):

@@ -296,3 +296,21 @@ def test_collector_gives_mean_and_deviation_and_resumes():
     stat = other.read()["a"]
     assert (stat.num, stat.mean) == (3, 3.0)
     assert stat.std == pytest.approx(math.sqrt(14 / 3))
+
+
+def test_statistics_are_the_same_in_few_launches(monkeypatch):
+    values = torch.tensor([0.5, -2.0, 3.25, 1e-3])
+    found = []
+    for fused in (False, True):
+        monkeypatch.setattr("sg3flow.training.losses.has_fused_forms", lambda _, fused=fused: fused)
+        collector = Collector(CPU)
+        for nimg, factor in ((100, 1.0), (200, math.inf), (300, math.nan), (400, -math.inf)):
+            collector.nimg = nimg
+            collector.add("fine", values)
+            collector.add("first inf", values * (factor if nimg > 100 else 1.0))
+            collector.add("one nan", torch.where(values > 3, factor, values))
+        fine = collector.read()["fine"]
+        collector.add("none", values[:0])
+        found.append((collector.first_bad(), fine, collector.state()["none"].tolist()))
+    assert found[1] == found[0]
+    assert found[0][0] == {"first inf": 200, "one nan": 200} and found[0][1].num == 16

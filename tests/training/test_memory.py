@@ -32,6 +32,20 @@ CPU = torch.device("cpu")
 FORM = {"resolution": 16, "channels": 3, "c_dim": 0}
 
 
+def test_memory_that_other_programs_use_is_named(tiny_config, monkeypatch):
+    config = select(MemorySettings, resolve(tiny_config))
+    cuda, gib = torch.device("cuda", 0), 1 << 30
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * gib)
+    for free, words in ((30, "other programs use 40.0 of its 80.0 GiB"), (65, "")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, n=free: (n * gib, 80 * gib))
+        with (
+            pytest.raises(TrainingMemoryError) as caught,
+            out_of_memory_advice(config, cuda, None),
+        ):
+            raise torch.OutOfMemoryError("CUDA out of memory. See documentation")
+        assert words in str(caught.value) and ("other programs" in str(caught.value)) is bool(words)
+
+
 def test_the_advice_names_what_to_lower_and_how_to_go_on(tiny_config, tmp_path):
     config = resolve(dataclasses.replace(tiny_config, batch=16, mbstd_group=4))
     config = select(MemorySettings, config)

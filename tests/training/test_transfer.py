@@ -229,6 +229,12 @@ def test_the_architecture_is_the_checkpoints_and_the_rest_the_settings(small, ot
     full = architecture_of(other, *parts_of(dataclasses.replace(config, fp32=True)), **SIZES)
     for kwargs in full:
         assert kwargs["num_fp16_res"] == 0 and kwargs["conv_clamp"] is None
+    half = architecture_of(other, *parts_of(dataclasses.replace(config, bf16=True)), **SIZES)
+    assert [kwargs["half_dtype"] for kwargs in half] == ["bfloat16"] * 2
+    trained = built(config, half)
+    trained = Networks(trained.G, trained.D, trained.G_ema)
+    for kwargs in architecture_of(trained, *parts_of(config), **SIZES):
+        assert "half_dtype" not in kwargs  # the settings decide, not the checkpoint
     parts = built(config, (G_kwargs, D_kwargs))
     transfer(parts, other, "x.pkl", partial=False)
     assert same(parts.G.state_dict(), other.G.state_dict())

@@ -175,8 +175,11 @@ def train(
         bool, typer.Option("--dry-run", "-n", help="print the resolved settings and exit")
     ] = False,
     nobench: Annotated[
-        bool, typer.Option("--nobench/--no-nobench", help="no cuDNN benchmarking; there is none")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--nobench/--no-nobench", help="the opposite of --cudnn-benchmark; the default"
+        ),
+    ] = None,
 ) -> None:
     """Train a GAN on a packed set."""
     from sg3flow.distributed import is_launched
@@ -187,11 +190,10 @@ def train(
     from sg3flow.training.training_run import check_output
     from sg3flow.training.training_run import train as run_training
 
-    if not nobench:
-        raise ConfigError(
-            "--nobench=0 asks for cuDNN benchmarking, which is never used: it picks algorithms by "
-            "their speed, so that two runs give different numbers; leave the option out"
-        )
+    if nobench and config.cudnn_benchmark:
+        raise ConfigError("--nobench and --cudnn-benchmark exclude each other; choose one")
+    if nobench is False:
+        config = dataclasses.replace(config, cudnn_benchmark=True)
     check_names(config.metrics)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))

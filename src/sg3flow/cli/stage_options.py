@@ -194,6 +194,12 @@ def _describe(error: Exception) -> str:
     # By name: torch must not be imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch-gpu (training), --batch or the resolution"
+    if type(error).__name__ == "AcceleratorError":
+        reason = cut(str(error).partition("\n")[0], 300)
+        return (
+            f"the GPU failed ({reason}); run the same command again, and if it fails again, look "
+            "at `nvidia-smi` and the kernel log (Xid); --debug shows where"
+        )
     reason = cut(str(error), 300)
     return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"
 

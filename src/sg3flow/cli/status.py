@@ -13,7 +13,7 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.data.packed_form import label_vectors
-from sg3flow.device import unusable_gpu
+from sg3flow.device import open_device, unlike_gpus, unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.cuda_compile import remove_compiled
@@ -22,6 +22,7 @@ from sg3flow.ops.backend import backend_name, load_cuda_kernels, load_kernels
 from sg3flow.ops.cuda_registration import cuda_compiler
 from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
+from sg3flow.precision import EXACT, override
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
@@ -188,7 +189,7 @@ def examine(rebuild: bool = False) -> Iterator[str]:
     """Lines about this machine: torch, and for CPU and GPU the kernels that run and their check.
 
     Args:
-        rebuild: rebuild the kernels first, even if an earlier build failed.
+        rebuild: rebuild the kernels first.
 
     Raises:
         ConfigError: the kernels of a device cannot be rebuilt.
@@ -197,9 +198,17 @@ def examine(rebuild: bool = False) -> Iterator[str]:
     capability = torch.backends.cpu.get_cpu_capability()
     yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
     yield f"SG3FLOW_OPS={setting}"
+    yield f"precision on a GPU: {EXACT.words()} (train --tf32 changes it) {override()}".rstrip()
     yield from _examine_device("cpu", rebuild)
     if torch.cuda.is_available():
+        try:
+            open_device("cuda")
+        except ConfigError as error:
+            yield f"cuda: {error}"
+            return
         yield from _examine_device("cuda", rebuild)
+        if words := unlike_gpus(torch.cuda.device_count()):
+            yield f"  {words}"
     else:
         yield f"cuda: no GPU is visible to this torch ({_cuda_of_torch()})"
         if problem := unusable_gpu():

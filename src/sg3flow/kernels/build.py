@@ -24,12 +24,11 @@ from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_folder, sha256_file, write_json
 from sg3flow.kernels.build_plan import BuildPlan, kernel_files, make_build_plan
 from sg3flow.kernels.folder import kernels_folder
-from sg3flow.kernels.watchdog import Heartbeat, limit_sec, locked, run_watched
-from sg3flow.progress import progress
+from sg3flow.kernels.watchdog import locked, run_watched
+from sg3flow.progress import elapsed_shown, progress
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"
-_FAILURE_HOLDS_SEC = 3600
 
 
 def find_build() -> Path | None:
@@ -50,18 +49,19 @@ def make_build(*, clean: bool = False) -> Path:
     """The library, built now unless a complete build exists.
 
     Args:
-        clean: build even if one exists, and even if the last build failed.
+        clean: build even if one exists.
 
     Raises:
         ConfigError: it cannot be built; the message gives the reason and the next step.
     """
     plan = make_build_plan()
     build = kernels_folder() / f"{_stem()}-{_digest(plan.compilers, _commands(plan))}"
+    failure = _last_failure(build)
     try:
-        with locked(_work_folder().with_suffix(".lock")) as heartbeat:
+        with locked(_work_folder().with_suffix(".lock")):
             if clean or not is_complete(build):
-                _check_last_failure(build, clean)
-                _make(plan, build, clean, heartbeat)
+                _check_failure_meanwhile(build, failure)
+                _make(plan, build, clean)
     except OSError as error:
         raise ConfigError(
             f"cannot write the kernels to {build.parent}: {error.strerror or error}; make that "
@@ -95,21 +95,32 @@ def _commands(plan: BuildPlan) -> list[str]:
     return [" ".join(part for part in step if "/" not in part) for step in steps]
 
 
-def _check_last_failure(build: Path, clean: bool) -> None:
-    """Do not repeat a failed build within an hour, unless the time limit is higher now."""
-    note = _failure_note(build)
+def _check_failure_meanwhile(build: Path, known: int) -> None:
+    """Do not repeat a build that failed while this process waited for it.
+
+    Earlier failures do not count: their cause may be gone.
+
+    Args:
+        known: ``_last_failure`` before the wait.
+    """
+    if _last_failure(build) == known:
+        return
     with suppress(OSError, ValueError, KeyError, TypeError):
-        failure = json.loads(note.read_text(encoding="utf-8"))
-        is_recent = time.time() - failure["time"] < _FAILURE_HOLDS_SEC
-        if not clean and is_recent and limit_sec() <= failure["limit_sec"]:
-            raise ConfigError(f"{failure['reason']}; 'sg3flow doctor --rebuild' tries again now")
+        raise ConfigError(json.loads(_failure_note(build).read_text(encoding="utf-8"))["reason"])
+
+
+def _last_failure(build: Path) -> int:
+    """When the last failure was noted, in nanoseconds; 0: none is."""
+    with suppress(OSError):
+        return _failure_note(build).stat().st_mtime_ns
+    return 0
 
 
 def _failure_note(build: Path) -> Path:
     return build.with_name(f".{build.name}.failed")
 
 
-def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> None:
+def _make(plan: BuildPlan, build: Path, clean: bool) -> None:
     print(
         f"building CPU kernels (once, about {plan.expected_sec} s)",
         file=sys.stderr,
@@ -120,7 +131,8 @@ def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> No
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(exist_ok=True)
     try:
-        library = compile_plan(plan, work, heartbeat)
+        with elapsed_shown("building CPU kernels"):
+            library = compile_plan(plan, work)
         with atomic_folder(build) as folder:
             shutil.copy(library, folder / LIBRARY)
             record = {
@@ -132,8 +144,7 @@ def _make(plan: BuildPlan, build: Path, clean: bool, heartbeat: Heartbeat) -> No
             write_json(folder / RECORD, record)
     except ConfigError as error:
         with suppress(OSError):
-            note = {"time": time.time(), "limit_sec": limit_sec(), "reason": str(error)}
-            write_json(_failure_note(build), note)
+            write_json(_failure_note(build), {"reason": str(error)})
         raise
     _failure_note(build).unlink(missing_ok=True)
 
@@ -146,7 +157,7 @@ def _work_folder() -> Path:
 _RULE = "rule run\n  command = $line\n"
 
 
-def compile_plan(plan: BuildPlan, work: Path, heartbeat: Heartbeat) -> Path:
+def compile_plan(plan: BuildPlan, work: Path) -> Path:
     """Build the library of a plan in the folder ``work``, reusing the object files there.
 
     Raises:
@@ -168,7 +179,6 @@ def compile_plan(plan: BuildPlan, work: Path, heartbeat: Heartbeat) -> Path:
 
         def show_progress() -> None:
             nonlocal shown
-            heartbeat()
             made = sum((work / name).exists() for name in lines)
             if made > shown:
                 advance(made - shown)

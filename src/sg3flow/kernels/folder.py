@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from sg3flow.downloads import cache_folder
-from sg3flow.settings import KERNELS
+from sg3flow.settings import KERNELS, cache_folder
 
 
 def kernels_folder() -> Path:

@@ -43,11 +43,11 @@ from sg3flow.metrics.compute import (
 )
 from sg3flow.metrics.evaluator import Evaluator
 from sg3flow.metrics.features import FeatureExtractor
-from sg3flow.metrics.generation import exact_float32
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
+from sg3flow.precision import computing
 from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
 
 _CONVERSION = "as pack, 1"  # the rules of ``image_decoding.py``; a change of theirs counts up
@@ -302,7 +302,7 @@ def compare_sets(
             )
     subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
-    with exact_float32():
+    with computing():
         extractors = _load(metrics, images, device)
         sides = {
             name: [

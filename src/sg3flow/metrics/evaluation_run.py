@@ -15,7 +15,7 @@ from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import local_copy
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
-from sg3flow.device import pick_device
+from sg3flow.device import open_device, pick_device, visible_words
 from sg3flow.distributed import Ranks, is_launched
 from sg3flow.errors import ConfigError, MetricError
 from sg3flow.files import sha256_file
@@ -176,8 +176,8 @@ def check_processes(gpus: int, device: str) -> None:
             )
     elif gpus > 1 and pick_device(device).type == "cuda" and gpus > torch.cuda.device_count():
         raise ConfigError(
-            f"evaluate.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible; "
-            "lower it"
+            f"evaluate.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible"
+            f"{visible_words()}; lower it"
         )
 
 
@@ -303,7 +303,7 @@ def evaluate_one(
         config.metrics,
         seed=config.seed,
         batch=config.batch,
-        device=pick_device(config.device),
+        device=open_device(config.device),
         mirror=_MIRROR[config.mirror],
         on_pairs=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
         ranks=ranks,
@@ -335,7 +335,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         config.metrics,
         seed=config.seed,
         batch=config.batch,
-        device=pick_device(config.device),
+        device=open_device(config.device),
         on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
         on_warning=warnings.append,
     )
@@ -358,7 +358,7 @@ def _results(
         plan.config.metrics,
         seed=plan.config.seed,
         batch=plan.config.batch,
-        device=pick_device(plan.config.device),
+        device=open_device(plan.config.device),
         mirror=_MIRROR[plan.config.mirror],
         snapshots=plan.config.snapshots,
         increment=increment,

@@ -29,11 +29,12 @@ from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.feature_collector import Advance, FeatureCollector, path_length
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.features.vgg import Lpips
-from sg3flow.metrics.generation import MeasuredGenerator, exact_float32
+from sg3flow.metrics.generation import MeasuredGenerator
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import Reference
 from sg3flow.metrics.report import Detector, MetricResult, Subject, build_results
+from sg3flow.precision import computing
 
 OnPairs = Callable[[str, Image.Image], None]
 
@@ -94,7 +95,7 @@ class Evaluator:
             MetricError: weights of a detector are not available; raised before any computation.
             DataError: an image cannot be read.
         """
-        with exact_float32():
+        with computing():
             self._load_detectors()
             # Statistics come last: they can reuse the features of other metrics.
             for metric in sorted(self.metrics, key=wants_only_stats):
@@ -133,7 +134,7 @@ class Evaluator:
         collector = FeatureCollector(
             network, self.packed, self.seed, self.batch, self.device, self.ranks
         )
-        with exact_float32(), _eval_mode(G):
+        with computing(), _eval_mode(G):
             try:
                 found = self._estimates(collector, on_pairs, advance)
             except MetricError as error:

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 
 from sg3flow.distributed import ALONE, Ranks
-from sg3flow.downloads import cache_folder
 from sg3flow.errors import MetricError
 from sg3flow.files import atomic_write
 from sg3flow.metrics.distances import FeatureStats, RunningStats
@@ -29,6 +28,7 @@ from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.generation import CHUNK, num_chunks
 from sg3flow.metrics.neighborhoods import neighbor_radii
 from sg3flow.progress import progress
+from sg3flow.settings import cache_folder
 
 EVERYTHING = 1 << 40  # as a limit: all images
 _FORMAT = "sg3flow-stats-1"

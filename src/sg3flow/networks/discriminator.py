@@ -16,6 +16,7 @@ from sg3flow.networks.layers import (
     half_precision_from,
     has_half,
     minibatch_std,
+    set_half_dtype,
 )
 from sg3flow.ops import setup_filter
 from sg3flow.ops.backend import has_fused_forms
@@ -138,6 +139,7 @@ class Discriminator(nn.Module):
         block_kwargs: `freeze_layers`, `resample_filter`.
         mapping_kwargs: arguments of `MappingNetwork`, used with labels (8 layers by default).
         epilogue_kwargs: `mbstd_group_size` (None: the whole batch), `mbstd_num_channels`.
+        half_dtype: of the layers in half precision; None: float16, as in files without it.
     """
 
     def __init__(
@@ -154,6 +156,7 @@ class Discriminator(nn.Module):
         block_kwargs: Mapping[str, Any] | None = None,
         mapping_kwargs: Mapping[str, Any] | None = None,
         epilogue_kwargs: Mapping[str, Any] | None = None,
+        half_dtype: str | None = None,
     ) -> None:
         super().__init__()
         check_resolution("Discriminator", img_resolution, smallest=8)
@@ -172,6 +175,7 @@ class Discriminator(nn.Module):
             "block_kwargs": dict(block_kwargs or {}),
             "mapping_kwargs": dict(mapping_kwargs or {}),
             "epilogue_kwargs": dict(epilogue_kwargs or {}),
+            **({} if half_dtype is None else {"half_dtype": half_dtype}),
         }
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
 
@@ -201,6 +205,8 @@ class Discriminator(nn.Module):
         self.b4 = DiscriminatorEpilogue(
             channels(4), cmap_dim, conv_clamp, **(epilogue_kwargs or {})
         )
+        if half_dtype is not None:
+            set_half_dtype(self, half_dtype)
 
     def forward(
         self, img: torch.Tensor, c: torch.Tensor | None, force_fp32: bool = False

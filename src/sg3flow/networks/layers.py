@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sg3flow import distributed
+from sg3flow.errors import cut
 from sg3flow.networks.equalized import scaled_linear
 from sg3flow.ops import bias_act
 from sg3flow.ops.backend import has_fused_forms
@@ -131,15 +132,23 @@ def has_half(device: torch.device) -> bool:
     return device.type in _HALF_DEVICES
 
 
-def use_bfloat16(network: nn.Module) -> None:
-    """Use bfloat16 instead of float16 in the layers that run in half precision on a GPU.
+HALF_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
-    It has the range of float32, so nothing overflows, and three digits instead of four. Weights and
-    snapshots are float32 in both cases.
+
+def set_half_dtype(network: nn.Module, name: str) -> None:
+    """Set the type of the layers that run in half precision on a GPU.
+
+    bfloat16 has the range of float32, so nothing overflows, and three digits instead of the four of
+    float16. Weights and snapshots are float32 in both cases.
+
+    Raises:
+        ValueError: ``name`` is none of ``HALF_DTYPES``.
     """
+    if name not in HALF_DTYPES:
+        raise ValueError(f"half_dtype must be float16 or bfloat16, not {cut(str(name), 40)}")
     for module in network.modules():
         if hasattr(module, "half_dtype"):
-            setattr(module, "half_dtype", torch.bfloat16)  # noqa: B010
+            setattr(module, "half_dtype", HALF_DTYPES[name])  # noqa: B010
 
 
 class MappingNetwork(nn.Module):
@@ -231,6 +240,7 @@ class Generator(nn.Module):
 
     Args:
         mapping_kwargs: arguments of `MappingNetwork`.
+        half_dtype: of the layers in half precision; None: float16, as in files without it.
         synthesis_kwargs: arguments of the subclass's synthesis network.
     """
 
@@ -245,6 +255,7 @@ class Generator(nn.Module):
         img_resolution: int,
         img_channels: int,
         mapping_kwargs: Mapping[str, Any] | None = None,
+        half_dtype: str | None = None,
         **synthesis_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -255,6 +266,7 @@ class Generator(nn.Module):
             "img_resolution": img_resolution,
             "img_channels": img_channels,
             "mapping_kwargs": dict(mapping_kwargs or {}),
+            **({} if half_dtype is None else {"half_dtype": half_dtype}),
             **synthesis_kwargs,
         }
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
@@ -264,6 +276,8 @@ class Generator(nn.Module):
         self.synthesis, self.num_ws = synthesis, int(synthesis.num_ws)
         settings = {"num_layers": self.mapping_layers, **(mapping_kwargs or {})}
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **settings)
+        if half_dtype is not None:
+            set_half_dtype(self, half_dtype)
 
     def forward(
         self,

@@ -51,7 +51,7 @@ _MODEL_TYPE = "generator"
 # What the served code imports, directly or through sg3flow.
 _REQUIREMENTS = (
     *("mlflow", "torch", "numpy", "scipy", "pillow", "safetensors", "pandas"),
-    *("filelock", "platformdirs", "psutil"),  # locks, keeps and watches builds of kernels
+    "filelock",  # builds of kernels
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -15,10 +15,11 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
-from sg3flow.device import pick_device
+from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
+from sg3flow.precision import computing
 from sg3flow.progress import tracked
 from sg3flow.rendering.conditions import (
     Condition,
@@ -81,7 +82,7 @@ def seed_ws(
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
-    with torch.no_grad():
+    with torch.no_grad(), computing():
         return G.mapping(z, c, truncation_psi=options.psi)
 
 
@@ -95,7 +96,8 @@ def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: in
         CheckpointError: the network generates values that are not finite.
     """
     devices = [ws.device] if ws.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices, enabled=noise_mode == "random"):
+    random = torch.random.fork_rng(devices, enabled=noise_mode == "random")
+    with torch.no_grad(), computing(), random:
         if noise_mode == "random":
             torch.manual_seed(seed)
         img = G.synthesis(ws, noise_mode=noise_mode)  # [1, C, H, W]
@@ -192,7 +194,7 @@ def load_model(source: str, device: str) -> Model:
         CheckpointError: the source cannot be read, or has no generator.
         ConfigError: there is no such device.
     """
-    place = pick_device(device)
+    place = open_device(device)
     networks = load_networks(source)
     # A snapshot of an earlier version may be in the folder of its run.
     described = described_labels(networks.training_set or {}, Path(source).parent)

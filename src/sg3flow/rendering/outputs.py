@@ -19,7 +19,7 @@ from sg3flow.config import (
     RenderSweepConfig,
     RenderVideoConfig,
 )
-from sg3flow.device import pick_device
+from sg3flow.device import open_device
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_folder, write_bytes, write_json
 from sg3flow.output_checks import check_replaceable, folder_marked, png_marked
@@ -272,7 +272,7 @@ def render_best(run_dir: Path, metrics: Path, outdir: Path, config: RenderConfig
     best, path, digest = best_of_run(run_dir, metrics)
     networks = load_networks(path)
     described = described_labels(networks.training_set or {}, run_dir)
-    model = as_model(networks, str(path), pick_device(config.device), described)
+    model = as_model(networks, str(path), open_device(config.device), described)
     with atomic_folder(outdir) as work:
         frames = _render_all(model, work, config, plan)
         marker = _marker(best, digest, config, plan, frames)

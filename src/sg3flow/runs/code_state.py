@@ -30,7 +30,7 @@ from sg3flow.params_file import SECTIONS
 
 # Glob patterns below the package.
 _OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "kernels/cuda_compile.py", "ops/*.py")
-_NETWORKS = (*_OPS, "networks/*.py", "device.py", "distributed.py")
+_NETWORKS = (*_OPS, "networks/*.py", "device.py", "distributed.py", "precision.py")
 _PACKED_SET = ("data/archive.py", "data/dataset.py")
 _CONVERSION = ("data/image_decoding.py",)
 _PIXELS = (*_CONVERSION, "data/image_transform.py", "data/perceptual_hash.py")

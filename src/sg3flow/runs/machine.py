@@ -127,10 +127,12 @@ def gpu_load(uuid: str) -> dict[str, float]:
     """Utilization (percent), memory (MB and percent), power (W) and temperature of one GPU.
 
     Args:
-        uuid: as ``torch.cuda.get_device_properties`` gives it.
+        uuid: as ``torch.cuda.get_device_properties`` gives it: without saying whether it is that of
+            a GPU or of a MIG slice.
     """
-    name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    device = call_nvml("nvmlDeviceGetHandleByUUID", name)
+    names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
+    handles = (call_nvml("nvmlDeviceGetHandleByUUID", name) for name in names)
+    device = next((handle for handle in handles if handle is not None), None)
     if device is None:
         return {}
     found: dict[str, float] = {}

@@ -35,8 +35,9 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from PIL import Image as PillowImage
 
 from sg3flow.checkpoints.loading import load_packaged
-from sg3flow.device import pick_device
+from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.precision import computing
 from sg3flow.rendering.conditions import TrainingLabels, label_tensor
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
@@ -102,7 +103,7 @@ class Predictor:
             ConfigError: there is no such device, or a limit in the environment is not a number.
         """
         together = Limits.from_environment().together
-        device = pick_device(DEVICE.text())
+        device = open_device(DEVICE.text())
         network, content = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
         G = cast(RenderedGenerator, network)
@@ -174,7 +175,7 @@ def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
     z = torch.tensor([request.z], dtype=torch.float32, device=device)  # [1, z_dim]
     condition = request.class_index if request.label is None else request.label
     label = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
-    with torch.no_grad():
+    with torch.no_grad(), computing():
         return G.mapping(z, label, truncation_psi=request.options.psi)
 
 

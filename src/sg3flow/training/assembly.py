@@ -14,7 +14,7 @@ from sg3flow.config import AUTO, TrainConfig
 from sg3flow.errors import ConfigError
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
-from sg3flow.networks.layers import use_bfloat16
+from sg3flow.precision import Precision
 from sg3flow.training.adam import Adam
 from sg3flow.training.cuda_graphs import CudaRecorder, EagerSections, GraphSections
 from sg3flow.training.gradient_average import GradientAverage
@@ -40,6 +40,7 @@ class NetworkSettings:
     freezed: int
     mbstd_group: int
     fp32: bool
+    bf16: bool
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
     if config.fp32 and config.bf16:
         raise ConfigError("train.fp32 and train.bf16 exclude each other; choose one")
+    if config.fp32 and config.tf32:
+        raise ConfigError("train.fp32 is exact float32 and excludes train.tf32; choose one")
     if config.batch_gpu == AUTO:
         smallest = config.mbstd_group
         _check_batch(config.batch, config.gpus, smallest, config.mbstd_group)
@@ -136,6 +139,11 @@ def _check_batch(batch: int, gpus: int, batch_gpu: int, mbstd_group: int) -> Non
             f"train.batch_gpu ({batch_gpu}) must be a multiple of mbstd_group ({mbstd_group}); "
             "change one of them"
         )
+
+
+def precision_of(config: TrainConfig) -> Precision:
+    """How the float32 layers of a training are computed."""
+    return Precision(config.tf32, config.cudnn_benchmark)
 
 
 def select(kind: type[T], config: TrainConfig) -> T:
@@ -165,9 +173,13 @@ def generator_kwargs(
         # make up for the smaller kernels (Karras et al. 2021, Sec. 4).
         kwargs |= {"conv_kernel": 1, "use_radial_filters": True}
         kwargs |= {"channel_base": settings.cbase * 2, "channel_max": settings.cmax * 2}
+    return kwargs | _precision_kwargs(settings)
+
+
+def _precision_kwargs(settings: NetworkSettings) -> dict[str, Any]:
     if settings.fp32:
-        kwargs |= {"num_fp16_res": 0, "conv_clamp": None}
-    return kwargs
+        return {"num_fp16_res": 0, "conv_clamp": None}
+    return {"half_dtype": "bfloat16"} if settings.bf16 else {}
 
 
 def discriminator_kwargs(
@@ -184,9 +196,7 @@ def discriminator_kwargs(
         "mapping_kwargs": {},
         "epilogue_kwargs": {"mbstd_group_size": settings.mbstd_group},
     }
-    if settings.fp32:
-        kwargs |= {"num_fp16_res": 0, "conv_clamp": None}
-    return kwargs
+    return kwargs | _precision_kwargs(settings)
 
 
 def loss_settings(cfg: str, gamma: float, batch: int, *, from_scratch: bool) -> LossSettings:
@@ -229,9 +239,6 @@ def build(
     G = generator_type(**G_kwargs).train().requires_grad_(False).to(device)
     D = Discriminator(**D_kwargs).train().requires_grad_(False)
     D = D.to(device)
-    if config.bf16:
-        use_bfloat16(G)
-        use_bfloat16(D)
     G_ema = copy.deepcopy(G).eval()
     augment_pipe = build_augment(config.aug, config.p, device)
     collector = Collector(device)

@@ -18,11 +18,12 @@ import psutil
 import torch
 
 from sg3flow.config import TrainConfig
-from sg3flow.device import flushed_denormals, pick_device
+from sg3flow.device import flushed_denormals, open_device
 from sg3flow.errors import Sg3flowError, TrainingInterruptedError, TrainingMemoryError
 from sg3flow.files import write_json
+from sg3flow.precision import computing
 from sg3flow.resources import free_memory, total_memory
-from sg3flow.training.assembly import build
+from sg3flow.training.assembly import build, precision_of
 from sg3flow.training.step import RealBatch, run_step
 from sg3flow.training.work_folder import RunFolder
 
@@ -118,8 +119,25 @@ def out_of_memory_advice(
         reason = " ".join(str(error).split()).split(" See ")[0][:200]
         raise TrainingMemoryError(
             f"a forward pass of {settings.batch_gpu} images does not fit into the memory of "
-            f"{device.type} ({reason}); {advice(settings, device, folder)}"
+            f"{device.type} ({reason}{_used_by_others(device)}); {advice(settings, device, folder)}"
         ) from error
+
+
+_MUCH = 0.1  # share of a GPU's memory
+
+
+def _used_by_others(device: torch.device) -> str:
+    """How much of a GPU's memory other programs use, if it is much."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    if others < _MUCH * total:
+        return ""
+    return (
+        f"; other programs use {others / _GIB:.1f} of its {total / _GIB:.1f} GiB, `nvidia-smi` "
+        "shows which"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -268,7 +286,7 @@ def _taken(size: int, done: "subprocess.CompletedProcess[str]") -> int | None:
 
 def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:
     """Peak memory of one step in bytes; None if it does not fit."""
-    device = pick_device(config.device)
+    device = open_device(config.device)
     channels, side = form["channels"], form["resolution"]
     try:
         parts = build(config, device=device, **form)
@@ -278,7 +296,7 @@ def _measure(config: TrainConfig, form: dict[str, Any]) -> int | None:
         def draw(phase: str) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.randn([config.batch, parts.G.z_dim], device=device), c
 
-        with flushed_denormals():
+        with flushed_denormals(), computing(precision_of(config)):
             run_step(parts, RealBatch(img, c), draw, 0, config.batch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -37,6 +37,7 @@ from sg3flow.ops.conv_forms import (
     seen_layers,
     use_forms,
 )
+from sg3flow.precision import current
 from sg3flow.resources import call_nvml
 
 AUTO, GROUPED, SHARED = "auto", "grouped", "shared"
@@ -272,8 +273,8 @@ def machine_key(device: torch.device) -> str:
         "cuda": torch.version.cuda or "",
         "cudnn": torch.backends.cudnn.version() or "",  # type: ignore[no-untyped-call]
         "driver": str(call_nvml("nvmlSystemGetDriverVersion") or ""),
-        "tf32": torch.backends.cudnn.allow_tf32,
-        "benchmark": torch.backends.cudnn.benchmark,
+        "tf32": current().tf32,
+        "benchmark": current().cudnn_benchmark,
     }
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)

@@ -23,10 +23,11 @@ from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.data.packed_form import label_kind_of, label_vectors
-from sg3flow.device import pick_device
+from sg3flow.device import pick_device, unlike_gpus, visible_words
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.params_file import load_settings
+from sg3flow.precision import override
 from sg3flow.runs.code_state import (
     FREE_SETTINGS,
     NEUTRAL_DEFAULTS,
@@ -42,6 +43,7 @@ from sg3flow.training.assembly import (
     NetworkSettings,
     default_glr,
     default_map_depth,
+    precision_of,
     resolve,
     select,
 )
@@ -318,12 +320,20 @@ def _check_device(device: torch.device, config: TrainConfig) -> None:
             "out, or train on a GPU"
         )
     if distributed.is_launched():
+        if device.type == "cuda" and gpus > 1 and distributed.is_main_process():
+            warn_of_unlike_gpus(gpus)
         return
     if device.type == "cuda" and gpus > torch.cuda.device_count():
         raise ConfigError(
-            f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible; "
-            "lower it, or start the command on several machines with torchrun"
+            f"train.gpus is {gpus}, and {torch.cuda.device_count()} CUDA devices are visible"
+            f"{visible_words()}; lower it, or start the command on several machines with torchrun"
         )
+
+
+def warn_of_unlike_gpus(gpus: int) -> None:
+    """Warn if the GPUs of this machine are of several kinds."""
+    if words := unlike_gpus(gpus):
+        print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def _find_batch_gpu(resolved: TrainConfig, items: TrainingSet, device: torch.device) -> int:
@@ -349,7 +359,17 @@ def _find_batch_gpu(resolved: TrainConfig, items: TrainingSet, device: torch.dev
 def dry_run(config: TrainConfig, data: Path) -> dict[str, Any]:
     """Check settings and data as a training does, and return the resolved settings."""
     job = prepare(config, data)
-    return job.options() | {"fingerprint": job.key}
+    precision = precision_words(job.config, pick_device(job.config.device))
+    return job.options() | {"fingerprint": job.key, "precision": precision}
+
+
+def precision_words(config: TrainConfig, device: torch.device) -> str:
+    """The precision of a training in words: types of the layers, TF32, cuDNN benchmark."""
+    if device.type == "cpu":
+        return "exact float32"
+    half = f"{'bfloat16' if config.bf16 else 'float16'} in the highest resolutions, else "
+    words = ("" if config.fp32 else half) + precision_of(config).words()
+    return f"{words} ({override()})" if override() else words
 
 
 def training_set_info(items: TrainingSet) -> dict[str, Any]:

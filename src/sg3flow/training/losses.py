@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sg3flow import distributed
 from sg3flow.device import sent
 from sg3flow.ops import filter2d
+from sg3flow.ops.backend import has_fused_forms
 from sg3flow.runs.run_folder import Stat
 from sg3flow.training.cuda_graphs import EagerSections, Sections, Tensors
 
@@ -26,6 +27,7 @@ class Collector:
         self.nimg = 0  # of the current step
         self._moments: dict[str, torch.Tensor] = {}  # name -> float64 [3]
         self._first_bad: dict[str, torch.Tensor] = {}  # name -> float64 [], inf without one
+        self._exponents: torch.Tensor | None = None
 
     def add(self, name: str, values: torch.Tensor, bad: torch.Tensor | None = None) -> None:
         """Add every element of ``values``.
@@ -35,15 +37,25 @@ class Collector:
         """
         # MPS has no float64; CUDA and CPU do, and these numbers cost nothing.
         flat = values.detach().flatten().to(torch.float64)
-        moments = torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()])
+        is_fused = has_fused_forms(values.device)
+        moments = self._powers(flat).sum(dim=1) if is_fused else _moments(flat)
         known = self._moments.get(name)
         self._moments[name] = moments if known is None else known + moments
-        bad = ~torch.isfinite(moments[1]) if bad is None else bad
-        # Not torch.where with two numbers: that would copy them to the device and wait.
-        never = torch.full([], math.inf, dtype=torch.float64, device=values.device)
-        now = never.masked_fill(bad, float(self.nimg))
+        if is_fused and bad is None:  # a finite sum minus itself is 0, others are NaN
+            now = torch.nan_to_num(moments[1] - moments[1] + math.inf, float(self.nimg), math.inf)
+        else:
+            bad = ~torch.isfinite(moments[1]) if bad is None else bad
+            # Not torch.where with two numbers: that would copy them to the device and wait.
+            never = torch.full([], math.inf, dtype=torch.float64, device=values.device)
+            now = never.masked_fill(bad, float(self.nimg))
         earlier = self._first_bad.get(name)
         self._first_bad[name] = now if earlier is None else torch.minimum(earlier, now)
+
+    def _powers(self, flat: torch.Tensor) -> torch.Tensor:
+        """The powers 0 to 2 of numbers [n] in one launch: [3, n]."""
+        if self._exponents is None:
+            self._exponents = torch.arange(3, dtype=torch.float64, device=flat.device)[:, None]
+        return flat.pow(self._exponents)
 
     def read(self) -> dict[str, Stat]:
         """All statistics by name, without resetting them."""
@@ -86,6 +98,10 @@ class Collector:
                 moments if distributed.is_main_process() else torch.zeros_like(moments)
             )
             self._first_bad[name] = saved[3].to(self.device)
+
+
+def _moments(flat: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()])
 
 
 def _stat(moments: list[float]) -> Stat:

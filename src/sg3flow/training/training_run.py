@@ -17,12 +17,12 @@ from sg3flow import distributed
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import report_killed_workers, training_batches
-from sg3flow.device import flushed_denormals, pick_device
-from sg3flow.downloads import cache_folder
+from sg3flow.device import flushed_denormals, open_device
 from sg3flow.errors import ConfigError, TrainingInterruptedError
 from sg3flow.files import write_json, write_text
 from sg3flow.interrupts import held_interrupts
 from sg3flow.ops.backend import backend_name
+from sg3flow.precision import computing
 from sg3flow.progress import progress
 from sg3flow.runs.machine import SystemMonitor
 from sg3flow.runs.provenance import network_info, write_provenance
@@ -37,12 +37,12 @@ from sg3flow.runs.run_folder import (
     read_provenance,
     read_uid,
 )
-from sg3flow.settings import state_root
-from sg3flow.training.assembly import Parts, build, select
+from sg3flow.settings import cache_folder, state_root
+from sg3flow.training.assembly import Parts, build, precision_of, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.conv_choice import run_networks, settle_forms
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
-from sg3flow.training.job import Job, prepare, sample_labels, training_set_info
+from sg3flow.training.job import Job, precision_words, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
 from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
@@ -84,10 +84,11 @@ def train(
         DivergedError, TrainingMemoryError, ProcessLostError: the training failed; the last saved
             state remains.
     """
-    device = pick_device(config.device)
+    device = open_device(config.device)
     with (
         distributed.process_group(device),
         flushed_denormals(),
+        computing(precision_of(config)),
         stop_requests() as stop_asked,
         report_killed_workers(),
     ):
@@ -251,7 +252,7 @@ def _record(
         save_reals(reals, items, grid)
     reporter.image(reals, "reals", 0)
     summary = folder.work / NETWORKS
-    write_text(summary, _summary(parts, config.batch_gpu))
+    write_text(summary, _summary(parts, config.batch_gpu, precision_words(config, parts.device)))
     print(summary.read_text(encoding="utf-8"), end="", flush=True)
     options, described = folder.work / OPTIONS, folder.work / RUN
     provenance = _provenance(job, parts, folder, nimg, network, forms)
@@ -280,6 +281,7 @@ def _provenance(
     if known is not None and nimg >= job.final_nimg:
         return []
     facts = job.provenance() | {"uid": read_uid(folder.work), "start_nimg": nimg}
+    facts["precision"] = precision_words(job.config, parts.device)
     if network or known is None:
         facts["network"] = network_info(job.config.resume, network)
     else:
@@ -290,13 +292,13 @@ def _provenance(
 
 
 @torch.no_grad()
-def _summary(parts: Parts, batch_gpu: int) -> str:
+def _summary(parts: Parts, batch_gpu: int, precision: str) -> str:
     """Layers, shapes, parameters and types of both networks."""
     z = torch.zeros([batch_gpu, parts.G.z_dim], device=parts.device)
     c = torch.zeros([batch_gpu, parts.G.c_dim], device=parts.device)
     img = parts.G_ema(z, c)
     tables = [summarize(parts.G_ema, z, c), summarize(parts.D, img, c)]
-    device = f"device {parts.device}, ops {backend_name(parts.device)}"
+    device = f"device {parts.device}, ops {backend_name(parts.device)}, precision {precision}"
     return "\n".join([*map(format_summary, tables), device]) + "\n"
 
 

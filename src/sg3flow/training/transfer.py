@@ -32,7 +32,7 @@ from sg3flow.training.checkpoint_fit import (
 # Constructor arguments of G and of D.
 Architecture = tuple[dict[str, Any], dict[str, Any]]
 
-_PRECISION = ("num_fp16_res", "conv_clamp")
+_PRECISION = ("num_fp16_res", "conv_clamp", "half_dtype")
 _MAX_LISTED = 4
 # Buffers that the architecture defines; they are not learned.
 _FIXED = ("up_filter", "down_filter", "resample_filter")

@@ -10,10 +10,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import BaseFileLock
 
 from sg3flow import distributed
 from sg3flow.errors import DataError, DivergedError
@@ -39,6 +38,9 @@ from sg3flow.runs.run_folder import (
     snapshot_name,
 )
 from sg3flow.training.assembly import Parts
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _log = logging.getLogger(__name__)
 _FORMAT = "sg3flow-state-1"
@@ -196,7 +198,7 @@ class RunFolder:
 
     work: Path
     states: StateFolder
-    _lock: BaseFileLock
+    _lock: "BaseFileLock"
     out: Path = Path()
 
     @property
