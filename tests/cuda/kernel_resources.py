@@ -6,9 +6,10 @@ compiles every kernel, some 3 CPU minutes for all architectures, and writes the 
 ``kernel_resources/``. Columns: registers, bytes of a thread's stack, spilling stores and loads in
 the code, bytes of shared memory, most threads of a block.
 
-NVRTC 13.0 gives other machine code from one run to the next: in 3 of 15 runs over the radial
-kernels for 8.9 and 9.0, one kernel had a register more or less (without address randomization in 1
-of 3). So a comparison allows for `SPREAD`. Renew a table for a change that is larger.
+NVRTC 13.0 gives other machine code from one run to the next, and from one compilation to the next
+in a process: in 3 of 15 processes that compiled nothing but the radial kernels for 8.9 or 9.0, one
+kernel had a register more or less; without address randomization in 1 of 3 of them. So a comparison
+allows for `SPREAD`. Renew a table for a change that is larger.
 """
 
 import sys

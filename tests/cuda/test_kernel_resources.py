@@ -13,7 +13,6 @@ from cubin import architecture, kernels_of
 from kernel_resources import ARCHITECTURES, SPREAD, programs_of, read_table, table_of
 
 from sg3flow.errors import ConfigError
-from sg3flow.kernels.cuda_compile import compiled
 from sg3flow.kernels.nvrtc import Nvrtc, find_nvrtc
 from sg3flow.ops.cuda_programs import FAMILIES, band_kernel, band_program
 from sg3flow.ops.cuda_structs import FilteredLrelu, TileGrid
@@ -126,9 +125,3 @@ def test_cubins_are_read_as_ptxas_says(nvrtc, tmp_path):
     assert found.loads <= filled / 4 <= 4 * found.loads
     structures = tuple(map(ctypes.sizeof, (FilteredLrelu, TileGrid)))
     assert found.parameters == structures and found.threads == 256
-
-
-@pytest.mark.medium
-def test_compiled_programs_are_kept_for_the_architecture(nvrtc):
-    made = compiled(band_program("separable", torch.float16), "sm_90", nvrtc)
-    assert architecture(made.code) == 90

@@ -1639,6 +1639,13 @@ PRECISION = [
         ),
     ),
     *faults(
+        "device",
+        "test_device",
+        ("version % 10 <= minor", "version % 10 >= minor", "code for newer cards of a generation"),
+        ("version <= 10 * major + minor", "version >= 10 * major + minor", "newer portable code"),
+        ('code[3] == "a"', 'code[3] == "b"', "code of one architecture counts for others"),
+    ),
+    *faults(
         "training/assembly",
         "training/test_precision",
         (
