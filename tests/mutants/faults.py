@@ -293,6 +293,11 @@ CONV_FORMS = [
         "training/test_conv_choice",
         ("worktree.state / fingerprint", "worktree.state", "a reproduction measures"),
     ),
+    *faults(
+        "training/training_run",
+        "training/test_conv_choice",
+        ("folder.root / job.key / CONV", "folder.work.parent / CONV", "a shorter run measures"),
+    ),
 ]
 
 GRAPHS = [
