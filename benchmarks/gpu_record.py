@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
 def nvrtc_version() -> str:
     """The NVRTC that compiles the kernels here, or why there is none."""
     from sg3flow.errors import ConfigError
-    from sg3flow.ops.cuda_registration import cuda_compiler
+    from sg3flow.ops.cuda_launch import cuda_compiler
 
     try:
         return cuda_compiler()

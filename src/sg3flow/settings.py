@@ -129,6 +129,11 @@ def cache_folder() -> Path:
     return CACHE.path() or user / "sg3flow"
 
 
+def kernels_folder() -> Path:
+    """Where compiled kernels are kept: ``SG3FLOW_KERNELS``, or ``kernels`` in the cache folder."""
+    return KERNELS.path() or cache_folder() / "kernels"
+
+
 def stage_times_path() -> Path:
     """JSON lines with the duration of each stage under ``dvc repro``."""
     return state_root() / "stage-times.jsonl"

@@ -12,6 +12,9 @@ sys.path.append(str(Path(__file__).parent))  # modules beside the tests
 import stand_in
 from host_kernels import HostKernels
 
+from sg3flow.ops import backend_name
+from sg3flow.precision import computing
+
 _UP2, _UP4, _RADIAL = (12,), (24,), (12, 12)
 # (up, shape of fu, down, shape of fd, padding): the layers of T and R, from their schedules ...
 LAYERS = {
@@ -80,6 +83,29 @@ def any_kind(request) -> str:
 @pytest.fixture(params=[kind for kind, values in LAYERS.items() if values[3] != _RADIAL])
 def separable_kind(request) -> str:
     return request.param
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Calls a function with plain PyTorch."""
+
+    def call(function, *args, **options):
+        with monkeypatch.context() as patch:
+            patch.setenv("SG3FLOW_OPS", "torch")
+            return function(*args, **options)
+
+    return call
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A GPU with kernels; every test uses them unless it takes `plain`."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setenv("SG3FLOW_OPS", "cuda")
+    backend_name("cuda")
+    with computing():  # else plain PyTorch, to which they are compared, convolves in TF32
+        yield
 
 
 @pytest.fixture(scope="session")

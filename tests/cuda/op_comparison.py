@@ -32,6 +32,15 @@ def results(op, x, b, options, numbers):
     return y.detach(), dx.detach(), db.detach(), dg
 
 
+def assert_single_precision(found, expected):
+    """Of ``results`` in float32."""
+    (y, dx, db, dg), (exact_y, exact_dx, exact_db, exact_dg) = found, expected
+    assert error_of(y, exact_y) <= 2e-6
+    assert share_beyond(dx, exact_dx, 1e-5) <= 2e-3
+    assert share_beyond(dg, exact_dg, 1e-5) <= 2e-3
+    assert error_of(db, exact_db) <= 2e-2
+
+
 def path_lengths(op, x, w, s):
     """Results and gradients, and those of a path length: the gradient of the styles again."""
     leaves = [each.clone().requires_grad_() for each in (x, w, s)]

@@ -31,7 +31,6 @@ from sg3flow.ops import (
     cuda_filtered_lrelu,
     cuda_launch,
     cuda_modulation,
-    cuda_registration,
     cuda_upfirdn2d,
 )
 from sg3flow.ops.cuda_structs import (
@@ -317,7 +316,7 @@ def installed(stand_in: StandIn, kernels: Path, *capabilities: int) -> Iterator[
         patch.setenv("SG3FLOW_OPS", "cuda")
         patch.setattr(cuda_device, "access", StandInDevices(stand_in))
         patch.setattr(stand_in_tensors, "tellers", [stand_in.own])
-        cuda_registration.register()
+        backend.register_cuda_ops()
         forget()
         yield stand_in
     forget()

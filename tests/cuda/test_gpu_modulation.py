@@ -4,34 +4,12 @@ import pytest
 import torch
 from op_comparison import error_of, path_lengths
 
-from sg3flow.ops import backend_name, modulated_conv2d, setup_filter
+from sg3flow.ops import modulated_conv2d, setup_filter
 from sg3flow.ops.downsample_branch import downsample_branch
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("card")]
 
 GPU = torch.device("cuda", 0)
-
-
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """A GPU with kernels, and float32 convolutions that are exact."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    monkeypatch.setenv("SG3FLOW_OPS", "cuda")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    backend_name(GPU)
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Calls a function with the plain PyTorch ops."""
-
-    def call(function, *args):
-        with monkeypatch.context() as patch:
-            patch.setenv("SG3FLOW_OPS", "torch")
-            return function(*args)
-
-    return call
 
 
 def convolution(dtype, k):

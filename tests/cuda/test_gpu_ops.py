@@ -2,39 +2,15 @@
 
 import pytest
 import torch
-from op_comparison import error_of, results, share_beyond
+from op_comparison import assert_single_precision, error_of, results, share_beyond
 from torch.autograd import gradcheck, gradgradcheck
 
-from sg3flow.ops import backend_name, bias_act, filtered_lrelu, upfirdn2d
-from sg3flow.precision import computing
+from sg3flow.ops import bias_act, filtered_lrelu, upfirdn2d
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("card")]
 
 HALVES = [torch.float16, torch.bfloat16]
 GPU = torch.device("cuda", 0)
-
-
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """A GPU with kernels; every test uses them unless it takes `plain`."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    monkeypatch.setenv("SG3FLOW_OPS", "cuda")
-    backend_name(GPU)
-    with computing():  # else plain PyTorch, to which they are compared, convolves in TF32
-        yield
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Calls a function with the plain PyTorch ops."""
-
-    def call(function, *args, **options):
-        with monkeypatch.context() as patch:
-            patch.setenv("SG3FLOW_OPS", "torch")
-            return function(*args, **options)
-
-    return call
 
 
 @pytest.fixture
@@ -53,14 +29,6 @@ def compare(layer, plain, numbers):
         return ours, theirs, exact
 
     return run
-
-
-def assert_single_precision(found, expected):
-    (y, dx, db, dg), (exact_y, exact_dx, exact_db, exact_dg) = found, expected
-    assert error_of(y, exact_y) <= 2e-6
-    assert share_beyond(dx, exact_dx, 1e-5) <= 2e-3
-    assert share_beyond(dg, exact_dg, 1e-5) <= 2e-3
-    assert error_of(db, exact_db) <= 2e-2
 
 
 @pytest.mark.parametrize("size", [(25, 31), (84, 53), (150, 151)])

@@ -10,10 +10,9 @@ import re
 import pytest
 import torch
 from cubin import architecture, kernels_of
-from kernel_resources import ARCHITECTURES, programs_of, read_table, table_of
+from kernel_resources import ARCHITECTURES, SPREAD, programs_of, read_table, table_of
 
 from sg3flow.errors import ConfigError
-from sg3flow.kernels.cuda_compile import compiled
 from sg3flow.kernels.nvrtc import Nvrtc, find_nvrtc
 from sg3flow.ops.cuda_programs import FAMILIES, band_kernel, band_program
 from sg3flow.ops.cuda_structs import FilteredLrelu, TileGrid
@@ -53,8 +52,29 @@ def compare(nvrtc, sm, programs):
     version, table = read_table(sm)
     if version != found:
         pytest.skip(f"the tables are of NVRTC {version}, this is {found}")
-    wanted = {kernel.replace("sg3::", "") for program in programs for kernel in program.kernels}
-    assert rows == [row for row in table if row.split("\t")[0] in wanted]
+    noted = {kernel: numbers for kernel, *numbers in map(split, table)}
+    for kernel, *numbers in map(split, rows):
+        check_limits(sm, kernel, numbers)
+        for found, wanted, spread in zip(numbers, noted[kernel], SPREAD.values(), strict=True):
+            assert abs(found - wanted) <= spread, (kernel, numbers, noted[kernel])
+
+
+def split(row):
+    kernel, *numbers = row.split("\t")
+    return kernel, *map(int, numbers)
+
+
+def check_limits(sm, kernel, numbers):
+    """What the kernels are built on: see docs/cuda-kernels.md."""
+    registers, stack, stores, loads, shared, threads = numbers
+    assert shared <= _SHARED + (_RESERVED if sm >= 90 else 0), kernel
+    assert (stack == 0) == (stores == loads == 0), kernel
+    assert stack <= 15 * 4, kernel  # 15 registers
+    if kernel.startswith("band_kernel"):  # band_shape.h: RESIDENT
+        blocks = 2 if "true, 4, 24" in kernel else 3
+        assert blocks * threads * -(-registers // 8) * 8 <= _REGISTERS, kernel
+    if kernel.startswith("tile_kernel"):
+        assert stack == 0, kernel
 
 
 @pytest.mark.medium
@@ -73,19 +93,11 @@ def test_every_kernel_takes_what_the_table_says(nvrtc, sm):
 @pytest.mark.parametrize("sm", ARCHITECTURES)
 def test_the_tables_hold_what_the_kernels_are_built_on(sm):
     _, table = read_table(sm)
-    rows = [row.split("\t") for row in table]
+    rows = list(map(split, table))
     kernels = [kernel.replace("sg3::", "") for p in programs_of(sm) for kernel in p.kernels]
     assert [row[0] for row in rows] == sorted(kernels)
     for kernel, *numbers in rows:
-        registers, stack, stores, loads, shared, threads = map(int, numbers)
-        assert shared <= _SHARED + (_RESERVED if sm >= 90 else 0), kernel
-        assert (stack == 0) == (stores == loads == 0), kernel
-        assert stack <= 15 * 4, kernel  # 15 registers, as docs/cuda-kernels.md says
-        if kernel.startswith("band_kernel"):  # band_shape.h: RESIDENT
-            blocks = 2 if "true, 4, 24" in kernel else 3
-            assert blocks * threads * -(-registers // 8) * 8 <= _REGISTERS, kernel
-        if kernel.startswith("tile_kernel"):
-            assert stack == 0, kernel
+        check_limits(sm, kernel, numbers)
 
 
 @pytest.mark.medium
@@ -113,9 +125,3 @@ def test_cubins_are_read_as_ptxas_says(nvrtc, tmp_path):
     assert found.loads <= filled / 4 <= 4 * found.loads
     structures = tuple(map(ctypes.sizeof, (FilteredLrelu, TileGrid)))
     assert found.parameters == structures and found.threads == 256
-
-
-@pytest.mark.medium
-def test_compiled_programs_are_kept_for_the_architecture(nvrtc):
-    made = compiled(band_program("separable", torch.float16), "sm_90", nvrtc)
-    assert architecture(made.code) == 90

@@ -20,9 +20,9 @@ from sg3flow.ops import (
     cuda_upfirdn2d,
 )
 from sg3flow.ops.cuda_bias_act import bias_act, bias_act_grad
+from sg3flow.ops.cuda_checks import PreparedCalls
 from sg3flow.ops.cuda_filtered_lrelu import filtered_lrelu, filtered_lrelu_flagged
 from sg3flow.ops.cuda_upfirdn2d import upfirdn2d, upfirdn2d_add
-from sg3flow.ops.prepared import PreparedCalls
 
 UP4 = (4, 4), (2, 2), (21, 20, 21, 20), False
 UP2 = (2, 2), (2, 2), (9, 8, 9, 8), False

@@ -5,7 +5,6 @@ import stand_in
 import torch
 from op_comparison import error_of, path_lengths
 
-from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.ops import modulated_conv2d, setup_filter, upfirdn2d
 from sg3flow.ops.downsample_branch import downsample_branch
 
@@ -20,18 +19,6 @@ def gpu(whole_library, tmp_path_factory):
     library = stand_in.StandIn(whole_library)
     with stand_in.installed(library, tmp_path_factory.mktemp("kernels"), 90) as found:
         yield found
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Calls a function with plain PyTorch."""
-
-    def call(function, *args):
-        with monkeypatch.context() as patch:
-            patch.setenv("SG3FLOW_OPS", "torch")
-            return function(*args)
-
-    return call
 
 
 def kernels(gpu, since):
@@ -91,69 +78,3 @@ def test_two_gradients_of_an_image_meet_in_one_launch(gpu, numbers, dtype):
     (wanted_dx,) = torch.autograd.grad((exact * 2).sum() + wanted.sum(), exact)
     assert error_of(small.detach().cpu(), wanted.detach()) <= torch.finfo(dtype).eps
     assert error_of(dx.cpu(), wanted_dx) <= torch.finfo(dtype).eps
-
-
-NETWORKS = {
-    "stylegan3-t": (StyleGAN3Generator, {}),
-    "stylegan3-r": (StyleGAN3Generator, {"conv_kernel": 1, "use_radial_filters": True}),
-    "stylegan2": (StyleGAN2Generator, {}),
-}
-
-
-def moved(network, device, dtype=torch.float32):
-    """The tensors of a network on a device, with gradients for its parameters."""
-    names = {name for name, _ in network.named_parameters()}
-    return {
-        name: tensor.detach().to(dtype).to(device).requires_grad_(name in names)
-        for name, tensor in network.state_dict().items()
-    }
-
-
-def gradients_of(network, tensors, inputs, force_fp32, is_regularized):
-    """The result, and the gradients of a loss by input and by all weights.
-
-    If regularized, also those by all weights of R1 or path lengths, which differentiate twice.
-    """
-    inputs = inputs.clone().requires_grad_()
-    options = {"force_fp32": force_fp32}
-    y = torch.func.functional_call(network, tensors, (inputs, *network_extra(network)), options)
-    weights = [tensor for tensor in tensors.values() if tensor.requires_grad]
-    # A sum keeps gradients in the range of float16; twice differentiated, a mean does.
-    loss = y.square().mean() if is_regularized else y.square().sum()
-    first = torch.autograd.grad(
-        loss, [inputs, *weights], allow_unused=True, create_graph=is_regularized
-    )
-    found = [y.detach(), first[0].detach(), joined(first[1:])]
-    if is_regularized:
-        penalty = first[0].square().sum()
-        found.append(joined(torch.autograd.grad(penalty, weights, allow_unused=True)))
-    return found
-
-
-def joined(gradients):
-    return torch.cat([each.detach().flatten() for each in gradients if each is not None])
-
-
-def network_extra(network):
-    return (None,) if isinstance(network, Discriminator) else ()
-
-
-@pytest.mark.parametrize("force_fp32", [True, False])
-@pytest.mark.parametrize("cfg", [*NETWORKS, "discriminator"])
-def test_networks_on_a_gpu(gpu, plain, numbers, cfg, force_fp32):
-    """With the forms of a GPU, kernels and half precision, against float64 on the CPU."""
-    torch.manual_seed(0)
-    sizes = {"channel_base": 256, "channel_max": 16}
-    if cfg == "discriminator":
-        network, given = Discriminator(0, 32, 3, **sizes), numbers(4, 3, 32, 32)
-    else:
-        kind, options = NETWORKS[cfg]
-        G = kind(8, 0, 8, 32, 3, **sizes, **options)
-        network, given = G.synthesis, numbers(2, G.num_ws, 8)
-    twice = cfg in ("discriminator", "stylegan2")
-    doubles = moved(network, "cpu", torch.float64)
-    exact = plain(gradients_of, network, doubles, given.double(), True, twice)
-    found = gradients_of(network, moved(network, GPU), given.to(GPU), force_fp32, twice)
-    limit = 1e-4 if force_fp32 else 2e-2
-    for one, other in zip(found, exact, strict=True):
-        assert error_of(one.cpu(), other) <= limit

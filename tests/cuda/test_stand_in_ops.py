@@ -13,7 +13,7 @@ import pytest
 import stand_in
 import stand_in_tensors
 import torch
-from op_comparison import error_of, results, share_beyond
+from op_comparison import assert_single_precision, error_of, results, share_beyond
 
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.nvrtc import find_nvrtc
@@ -30,18 +30,6 @@ def gpu(whole_library, tmp_path_factory):
     library = stand_in.StandIn(whole_library)
     with stand_in.installed(library, tmp_path_factory.mktemp("kernels"), 90, 75) as found:
         yield found
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Calls a function with plain PyTorch."""
-
-    def call(function, *args, **options):
-        with monkeypatch.context() as patch:
-            patch.setenv("SG3FLOW_OPS", "torch")
-            return function(*args, **options)
-
-    return call
 
 
 @pytest.fixture
@@ -69,14 +57,6 @@ def moved(tensor, device):
 
 def kernels(gpu, since=0):
     return {launch.kernel.split("<")[0].removeprefix("sg3::") for launch in gpu.launches()[since:]}
-
-
-def assert_single_precision(found, expected):
-    (y, dx, db, dg), (exact_y, exact_dx, exact_db, exact_dg) = found, expected
-    assert error_of(y, exact_y) <= 2e-6
-    assert share_beyond(dx, exact_dx, 1e-5) <= 2e-3
-    assert share_beyond(dg, exact_dg, 1e-5) <= 2e-3
-    assert error_of(db, exact_db) <= 2e-2
 
 
 def test_the_backend_is_cuda(gpu):

@@ -288,6 +288,16 @@ CONV_FORMS = [
         ("per_sample=form == GROUPED", "per_sample=form == SHARED", "the other form is timed"),
         ("_read_rows(kept) or _measured_rows", "_measured_rows", "a resumed training measures"),
     ),
+    *faults(
+        "runs/reproduce",
+        "training/test_conv_choice",
+        ("worktree.state / fingerprint", "worktree.state", "a reproduction measures"),
+    ),
+    *faults(
+        "training/training_run",
+        "training/test_conv_choice",
+        ("folder.root / job.key / CONV", "folder.work.parent / CONV", "a shorter run measures"),
+    ),
 ]
 
 GRAPHS = [

@@ -62,7 +62,7 @@ def checks(monkeypatch):
         "sg3flow.ops.cuda_device.access",
         SimpleNamespace(current=lambda: 0, is_capturing=lambda: capturing["now"]),
     )
-    monkeypatch.setattr("sg3flow.ops.cuda_registration.cuda_compiler", lambda: "NVRTC 13.0")
+    monkeypatch.setattr("sg3flow.ops.cuda_launch.cuda_compiler", lambda: "NVRTC 13.0")
     monkeypatch.setenv("SG3FLOW_OPS", "auto")
     return SimpleNamespace(ran=ran, broken=broken, capturing=capturing)
 

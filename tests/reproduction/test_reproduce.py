@@ -92,6 +92,7 @@ def test_a_result_lists_the_differences_from_the_record(project):
 
     def change(provenance):
         provenance["compute"] |= {"torch": "0.1", "threads": 64, "ops": "torch"}
+        provenance["conv_forms"] = {"setting": "auto", "layers": [{"form": "nhwc"}]}
 
     record = read_record(edited(project, "elsewhere", "provenance.json", change))
     assert compare(record, first, record.run["fingerprint"]).equal
@@ -105,6 +106,7 @@ def test_a_result_lists_the_differences_from_the_record(project):
         f"torch changed: 0.1 -> {now}",
         "threads changed: 64 -> 1",
     ]
+    assert "forms of convolutions changed" in result.differences
     line = list(result.lines())[-1]
     assert "NOT equal. Differences from the record: torch changed: 0.1 -> " in line
     same = dataclasses.replace(other, provenance=read_record(first).provenance)

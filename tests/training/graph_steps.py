@@ -1,14 +1,42 @@
 """Steps of tiny trainings, ordinary ones and with recorded sections, and their states."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from sg3flow.config import TrainConfig
 from sg3flow.training.assembly import Parts, build, resolve
-from sg3flow.training.cuda_graphs import EagerSections, GraphSections, Recorder
+from sg3flow.training.cuda_graphs import EagerSections, GraphSections, Recorder, Recording, Tensors
 from sg3flow.training.step import RealBatch, run_step, seed_step
 from sg3flow.training.work_folder import capture_state
 
 BATCH, CLASSES = 4, 3
+
+
+class RerunRecorder:
+    """Stands in for graphs without a GPU: a replay runs the function again on the same tensors."""
+
+    def new_pool(self) -> Any:
+        """Nothing: Python holds the memory."""
+        return None
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Run once."""
+        run()
+
+    def record(self, run: Callable[[], Tensors], pool: Any) -> Recording:
+        """Remember a function; as with a graph, its results hold nothing before a replay."""
+        outputs = tuple(torch.full_like(found, torch.nan) for found in run())
+        has_gradients = torch.is_grad_enabled()
+
+        def replay() -> None:
+            with torch.set_grad_enabled(has_gradients):
+                results = run()
+            for output, found in zip(outputs, results, strict=True):
+                output.copy_(found)
+
+        return Recording(outputs, replay)
 
 
 def make_parts(

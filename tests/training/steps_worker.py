@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from graph_steps import RerunRecorder
 
 from sg3flow import distributed
 from sg3flow.cli import run_stage
@@ -20,7 +21,7 @@ from sg3flow.ops import modulated_conv2d
 from sg3flow.ops.conv_forms import chosen_per_sample
 from sg3flow.training import conv_choice
 from sg3flow.training.assembly import Parts, build, resolve
-from sg3flow.training.cuda_graphs import GraphSections, RerunRecorder
+from sg3flow.training.cuda_graphs import GraphSections
 from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
 from sg3flow.training.work_folder import capture_state, check_equal

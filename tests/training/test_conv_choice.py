@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,8 +25,10 @@ from sg3flow.ops.conv_forms import (
     use_forms,
 )
 from sg3flow.precision import Precision, computing
+from sg3flow.runs import reproduce as reproduction
 from sg3flow.runs.code_state import given_values
-from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance
+from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance, snapshot_name
+from sg3flow.runs.worktree import Worktree, read_record
 from sg3flow.settings import state_root
 from sg3flow.training import conv_choice, training_run
 from sg3flow.training.assembly import select
@@ -301,23 +304,72 @@ def test_a_time_is_the_median_between_events(monkeypatch):
     assert calls == ["run"] * 3 + ["record", "run", "record", "synchronize"] * 7
 
 
-def test_the_record_of_a_run_has_the_forms(
-    like_a_gpu, tiny_set, tiny_config, monkeypatch, tmp_path
-):
+@pytest.fixture
+def start(like_a_gpu, tiny_set, tiny_config, monkeypatch, tmp_path):
+    """Starts the tiny training by a clock, without a step, and gives its run folder."""
     monkeypatch.setenv("SG3FLOW_CACHE", str(tmp_path / "cache"))
-    clock = FakeClock(shared=1.0)
-    settle = functools.partial(settle_forms, timer=clock)
-    monkeypatch.setattr(training_run, "settle_forms", settle)
-    job = prepare(tiny_config, tiny_set)
-    folder = open_run_folder(state_root(), job.key, job.final_nimg)
-    with contextlib.closing(folder):
-        write_json(folder.work / OPTIONS, job.options())
-        describe_run(folder.work, job.description())
-        training_run._assemble(job, CPU, folder, lambda *_: None)
-    found = read_provenance(folder.work)["conv_forms"]
+
+    def run(clock: FakeClock) -> Path:
+        settle = functools.partial(settle_forms, timer=clock)
+        monkeypatch.setattr(training_run, "settle_forms", settle)
+        job = prepare(tiny_config, tiny_set)
+        folder = open_run_folder(state_root(), job.key, job.final_nimg)
+        with contextlib.closing(folder):
+            write_json(folder.work / OPTIONS, job.options())
+            describe_run(folder.work, job.description())
+            training_run._assemble(job, CPU, folder, lambda *_: None)
+        return folder.work
+
+    return run
+
+
+def test_the_record_of_a_run_has_the_forms(start, tmp_path):
+    work = start(FakeClock(shared=1.0))
+    found = read_provenance(work)["conv_forms"]
     assert found["setting"] == "auto" and "shared" in {row["form"] for row in found["layers"]}
-    assert json.loads((folder.work.parent / "conv-forms.json").read_text()) == found["layers"]
+    assert json.loads((work.parent / "conv-forms.json").read_text()) == found["layers"]
     assert (tmp_path / "cache" / "conv-forms.json").exists()
+
+
+def test_a_shorter_training_has_the_forms_of_the_longer_one(start, tmp_path):
+    first, clock = start(FakeClock(shared=1.0)), FakeClock(grouped=1.0)
+    later = first.parent / "states" / "state-9999999999.pt"
+    later.touch()
+    later.with_suffix(".json").write_text("{}")
+    (tmp_path / "cache" / "conv-forms.json").unlink()
+    second = start(clock)
+    assert second.parent.name.startswith(f"{first.parent.name}-") and clock.asked == []
+    forms = [read_provenance(work)["conv_forms"] for work in (first, second)]
+    assert forms[0] == forms[1]
+
+
+def test_a_reproduction_has_the_recorded_forms(start, tiny_set, tmp_path, monkeypatch):
+    """The real record and assembly; git, the search for data and the steps are stand-ins."""
+    work = start(FakeClock(shared=1.0))
+    record = read_record(work, {snapshot_name(0): ""})
+    place = Worktree(tmp_path / "reproduction", tmp_path)
+    place.folder.mkdir()
+    (tmp_path / "cache" / "conv-forms.json").unlink()  # as on another machine
+    clock, made = FakeClock(grouped=1.0), []
+
+    def train(record, worktree, packed):
+        monkeypatch.setenv("SG3FLOW_STATE_DIR", str(worktree.state))
+        made.append(start(clock))
+
+    network = types.SimpleNamespace(recorded="", kept_in=lambda folder: "")
+    for name, result in {
+        "_checked_length": 1,
+        "find_network": network,
+        "prepare_worktree": place,
+        "find_data": tiny_set,
+        "_fingerprint": record.run["fingerprint"],
+        "compare": reproduction.ReproductionResult(True, {}, []),
+    }.items():
+        monkeypatch.setattr(reproduction, name, lambda *_, result=result, **__: result)
+    monkeypatch.setattr(reproduction, "_train", train)
+    reproduction.reproduce(record, tmp_path, lambda line: None)
+    assert clock.asked == [] and made[0] != work
+    assert read_provenance(made[0])["conv_forms"] == read_provenance(work)["conv_forms"]
 
 
 def test_a_snapshot_is_measured_in_the_usual_forms(tiny_config):

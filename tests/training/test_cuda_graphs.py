@@ -11,7 +11,14 @@ import types
 
 import pytest
 import torch
-from graph_steps import BATCH, assert_equal, make_parts, state_of, take_steps
+from graph_steps import (
+    BATCH,
+    RerunRecorder,
+    assert_equal,
+    make_parts,
+    state_of,
+    take_steps,
+)
 
 from sg3flow import distributed
 from sg3flow.errors import ConfigError
@@ -19,7 +26,6 @@ from sg3flow.training.cuda_graphs import (
     CudaRecorder,
     GraphSections,
     NoiseTape,
-    RerunRecorder,
 )
 from sg3flow.training.work_folder import capture_state, restore
 

@@ -8,12 +8,12 @@ import os
 
 import pytest
 import torch
-from graph_steps import assert_equal, make_parts, state_of, take_steps
+from graph_steps import RerunRecorder, assert_equal, make_parts, state_of, take_steps
 
 from sg3flow.ops import modulated_conv2d
 from sg3flow.ops.conv_forms import FORMS, conv_in_form, seen_layers, use_forms
 from sg3flow.training.conv_choice import FormMeter, cuda_timer, run_networks
-from sg3flow.training.cuda_graphs import CudaRecorder, RerunRecorder
+from sg3flow.training.cuda_graphs import CudaRecorder
 
 DEVICE = os.environ.get("SG3FLOW_GRAPHS_DEVICE", "cuda")
 HAS_GPU = DEVICE == "cuda"

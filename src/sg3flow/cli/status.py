@@ -17,15 +17,15 @@ from sg3flow.device import open_device, unlike_gpus, unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.cuda_compile import remove_compiled
-from sg3flow.kernels.folder import kernels_folder
 from sg3flow.ops.backend import backend_name, load_cuda_kernels, load_kernels
-from sg3flow.ops.cuda_registration import cuda_compiler
+from sg3flow.ops.cuda_launch import cuda_compiler
 from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.precision import EXACT, override
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
+    kernels_folder,
     local_artifacts,
     local_database,
     project_root,

@@ -23,9 +23,9 @@ import torch
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_folder, sha256_file, write_json
 from sg3flow.kernels.build_plan import BuildPlan, kernel_files, make_build_plan
-from sg3flow.kernels.folder import kernels_folder
 from sg3flow.kernels.watchdog import locked, run_watched
 from sg3flow.progress import elapsed_shown, progress
+from sg3flow.settings import kernels_folder
 
 LIBRARY = "kernels.so"
 RECORD = "build.json"

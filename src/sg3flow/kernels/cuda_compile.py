@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING
 
 from sg3flow.errors import ConfigError
 from sg3flow.files import atomic_write, file_lock
-from sg3flow.kernels.folder import kernels_folder
 from sg3flow.kernels.nvrtc import Compiled, Nvrtc
-from sg3flow.settings import BUILD_SEC, KERNELS, OPS
+from sg3flow.settings import BUILD_SEC, KERNELS, OPS, kernels_folder
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -1,6 +1,7 @@
 """The watchdog of builds: runs compilers, and kills one that takes too long, with its children.
 
 Only the time on the clock counts: a program that uses no CPU time may be waiting for a slow disk.
+The rules of who may build, and who waits meanwhile, are here, too.
 """
 
 import os
@@ -105,6 +106,14 @@ def _session_of(pid: int) -> int | None:
     with suppress(OSError):
         return os.getsid(pid)
     return None
+
+
+def refuse_in_workers() -> None:
+    """Raise ConfigError in a process of a torch DataLoader: each would wait, and use few ops."""
+    from torch.utils.data import get_worker_info
+
+    if get_worker_info() is not None:
+        raise ConfigError("kernels are not built in a data loading process")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from sg3flow.errors import ConfigError, nearest
-from sg3flow.kernels.worker_rule import refuse_in_workers
+from sg3flow.kernels.watchdog import refuse_in_workers
 from sg3flow.ops.self_check import CPU_PART, TOLERANCES, check_part
 from sg3flow.settings import OPS
 
@@ -152,9 +152,33 @@ def load_cuda_kernels() -> str:
     Raises:
         ConfigError: they do not; the message gives the reason and the next step.
     """
-    from sg3flow.ops import cuda_device, cuda_registration
+    from sg3flow.ops import cuda_device, cuda_launch
 
-    cuda_registration.register()
+    register_cuda_ops()
     cuda_device.refuse_capture("the first kernels")
     check_part(torch.device("cuda", cuda_device.access.current()), "bias_act", torch.float32)
-    return cuda_registration.cuda_compiler()
+    return cuda_launch.cuda_compiler()
+
+
+@functools.cache
+def register_cuda_ops() -> torch.library.Library:
+    """Register the CUDA implementations of the ops with torch, once."""
+    from sg3flow.ops import (  # noqa: F401 - declare the ops
+        cuda_bias_act,
+        cuda_filtered_lrelu,
+        cuda_modulation,
+        cuda_upfirdn2d,
+        modulation_registration,
+        op_registration,
+    )
+
+    library = torch.library.Library("sg3flow", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
+    for op in (
+        *(cuda_upfirdn2d.upfirdn2d, cuda_upfirdn2d.upfirdn2d_add),
+        *(cuda_bias_act.bias_act, cuda_bias_act.bias_act_grad),
+        *(cuda_filtered_lrelu.filtered_lrelu, cuda_filtered_lrelu.filtered_lrelu_flagged),
+        *(cuda_modulation.scaled_weights, cuda_modulation.scaled_weights_grad),
+        *(cuda_modulation.demodulation, cuda_modulation.demodulation_grad),
+    ):
+        library.impl(op.__name__, op)  # type: ignore[no-untyped-call]
+    return library

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from sg3flow.ops.cuda_checks import (
+    PreparedCalls,
     check_bias,
     check_like,
     checked,
@@ -17,7 +18,6 @@ from sg3flow.ops.cuda_device import index_of
 from sg3flow.ops.cuda_launch import launch_over, load_program
 from sg3flow.ops.cuda_programs import bias_act_kernel, bias_act_program, widest
 from sg3flow.ops.cuda_structs import BiasAct
-from sg3flow.ops.prepared import PreparedCalls
 
 _SHORT = 1 << 31  # elements that 32-bit indices count
 _ALIGNMENT = 16  # bytes of a wide access

@@ -1,9 +1,11 @@
 """Checks of the tensors and numbers that the CUDA ops get: kernels read memory without asking.
 
 Messages begin with the name of the op, `name`. All errors are RuntimeErrors, as those of torch.
+Calls that were checked once are kept, for calls of the same shapes and numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 
@@ -11,6 +13,9 @@ from sg3flow.ops.cuda_structs import TYPE_CODES, Filter
 
 _MOST = 1 << 30
 _MOST_RATE = 4096
+_MOST_CALLS = 4096  # random paddings of augmentation make new ones for ever
+
+Call = TypeVar("Call")
 
 
 def type_code(name: str, x: torch.Tensor) -> int:
@@ -103,3 +108,22 @@ def pointer(t: torch.Tensor | None) -> int | None:
 def description(t: torch.Tensor | None) -> tuple[object, ...] | None:
     """All that the checks of a tensor depend on: calls that agree in it need no new checks."""
     return None if t is None else (t.shape, t.dtype, t.device, t.is_contiguous())
+
+
+class PreparedCalls(Generic[Call]):
+    """A bounded table of prepared calls by all that they depend on."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Hashable, Call] = {}
+        self.get = self._calls.get
+
+    def put(self, key: Hashable, call: Call) -> Call:
+        """Keep a call, and give it back."""
+        if len(self._calls) >= _MOST_CALLS:
+            self._calls.clear()
+        self._calls[key] = call
+        return call
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._calls.clear()

@@ -9,6 +9,7 @@ import torch
 
 from sg3flow.ops import cuda_device
 from sg3flow.ops.cuda_checks import (
+    PreparedCalls,
     check_bias,
     check_images,
     check_like,
@@ -43,7 +44,6 @@ from sg3flow.ops.cuda_tiles import (
     suits_bands,
     tile_grids,
 )
-from sg3flow.ops.prepared import PreparedCalls
 from sg3flow.settings import TENSOR_CORES
 
 _MOST_PLANES = 1 << 31  # that the kernels count

@@ -12,7 +12,7 @@ from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_compile import Program, compiled, target
 from sg3flow.kernels.cuda_driver import DriverError, cuda_driver
 from sg3flow.kernels.nvrtc import find_nvrtc
-from sg3flow.kernels.worker_rule import refuse_in_workers
+from sg3flow.kernels.watchdog import refuse_in_workers
 from sg3flow.ops import cuda_device
 from sg3flow.settings import OPS
 
@@ -58,6 +58,16 @@ def _load(program: Program, index: int) -> dict[str, int]:
             f"the driver does not load the CUDA kernels {program.name} for {architecture} "
             f"({error}); update it, or set {OPS.name}=torch"
         ) from None
+
+
+def cuda_compiler() -> str:
+    """The compiler of the kernels, in words.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    nvrtc = find_nvrtc(cuda_device.access.cuda_major())
+    return f"NVRTC {nvrtc.version[0]}.{nvrtc.version[1]}, {nvrtc.file}"
 
 
 def launch(

@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from sg3flow.ops.cuda_checks import check_like, checked, description, pointer, type_code
+from sg3flow.ops.cuda_checks import (
+    PreparedCalls,
+    check_like,
+    checked,
+    description,
+    pointer,
+    type_code,
+)
 from sg3flow.ops.cuda_device import index_of
 from sg3flow.ops.cuda_launch import launch, launch_over, load_program
 from sg3flow.ops.cuda_programs import (
@@ -22,7 +29,6 @@ from sg3flow.ops.cuda_programs import (
     scale_kernel,
 )
 from sg3flow.ops.cuda_structs import Demodulation, Weights
-from sg3flow.ops.prepared import PreparedCalls
 
 _THREADS = 256  # as in `cuda/sample_weights.h` and `cuda/demodulation.h`
 _LANES, _SAMPLES = 32, 8  # inputs of a tile, samples of a block that demodulates
@@ -89,7 +95,11 @@ def scaled_weights_grad(
         function = functions[scale_grad_kernel(grad.dtype, taps)]
         call = _checked_weights(key, name, w, a, b, function)
     if grad.numel() == 0:
-        return torch.zeros_like(w), b.new_empty(0) if a is None else a * 0, torch.zeros_like(b)
+        return (
+            torch.zeros_like(w),
+            b.new_empty(0) if a is None else torch.zeros_like(a),
+            torch.zeros_like(b),
+        )
     output_tiles, input_tiles = -(-call.outputs // _OUTPUTS[call.taps]), -(-call.inputs // _LANES)
     dw, db = torch.empty_like(w), b.new_empty(output_tiles, *b.shape)
     da = None if a is None else a.new_empty(input_tiles, *a.shape)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from sg3flow.ops.cuda_checks import (
+    PreparedCalls,
     check_images,
     check_like,
     checked,
@@ -27,7 +28,6 @@ from sg3flow.ops.cuda_programs import (
     upfirdn_kernel,
 )
 from sg3flow.ops.cuda_structs import Filter, Upfirdn
-from sg3flow.ops.prepared import PreparedCalls
 
 _NAME = "upfirdn2d"
 _SMALL_TAPS = 4  # of the unrolled kernels
@@ -78,21 +78,11 @@ def upfirdn2d_add(
 ) -> torch.Tensor:
     """The op of this name: one pass for 4x4 filters, else the sum after the other op."""
     name = "upfirdn2d_add"
-    key = (
-        name,
-        description(x),
-        description(f),
-        description(base),
-        *up,
-        *down,
-        *padding,
-        flip,
-        gain,
-    )
+    numbers = (*up, *down, *padding, flip, gain)
+    key = (name, description(x), description(f), description(base), numbers)
     passes = _calls.get(key)
     if passes is None:
-        prepared = _prepare_add(name, x, f, base, up, down, padding, flip, gain)
-        passes = _calls.put(key, prepared)
+        passes = _calls.put(key, _prepare_add(name, x, f, base, up, down, padding, flip, gain))
     if not passes:
         return upfirdn2d(x, f, up, down, padding, flip, gain) + base
     (call,) = passes

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.ops.op_registration import _library
+from sg3flow.ops.op_registration import LIBRARY
 
 _SCHEMAS = (
     "scaled_weights(Tensor w, Tensor? a, Tensor b, ScalarType dtype) -> Tensor",
@@ -24,7 +24,7 @@ _SCHEMAS = (
     "demodulation_grad(Tensor grad, Tensor a, Tensor w, Tensor s) -> (Tensor dw, Tensor ds)",
 )
 for _schema in _SCHEMAS:
-    _library.define(_schema)  # type: ignore[no-untyped-call]
+    LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 
 _Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -78,7 +78,7 @@ def demodulation_grad(
 
 
 for _implementation in (scaled_weights, scaled_weights_grad, demodulation, demodulation_grad):
-    _library.impl(_implementation.__name__, _implementation, "CPU")  # type: ignore[no-untyped-call]
+    LIBRARY.impl(_implementation.__name__, _implementation, "CPU")  # type: ignore[no-untyped-call]
 
 
 def _scaled_weights_fake(
@@ -87,7 +87,7 @@ def _scaled_weights_fake(
     return w.new_empty(len(b), *w.shape, dtype=dtype)
 
 
-torch.library.register_fake("sg3flow::scaled_weights", _scaled_weights_fake, lib=_library)
+torch.library.register_fake("sg3flow::scaled_weights", _scaled_weights_fake, lib=LIBRARY)
 
 
 def _scaled_weights_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -110,7 +110,7 @@ torch.library.register_autograd(
     "sg3flow::scaled_weights",
     _scaled_weights_backward,
     setup_context=_scaled_weights_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -121,7 +121,7 @@ def _scaled_weights_grad_fake(
     return torch.empty_like(w), da, torch.empty_like(b)
 
 
-torch.library.register_fake("sg3flow::scaled_weights_grad", _scaled_weights_grad_fake, lib=_library)
+torch.library.register_fake("sg3flow::scaled_weights_grad", _scaled_weights_grad_fake, lib=LIBRARY)
 
 
 def _scaled_weights_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -153,7 +153,7 @@ torch.library.register_autograd(
     "sg3flow::scaled_weights_grad",
     _scaled_weights_grad_backward,
     setup_context=_scaled_weights_grad_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -163,7 +163,7 @@ def _demodulation_fake(
     return s.new_empty(len(s), len(w))
 
 
-torch.library.register_fake("sg3flow::demodulation", _demodulation_fake, lib=_library)
+torch.library.register_fake("sg3flow::demodulation", _demodulation_fake, lib=LIBRARY)
 
 
 def _demodulation_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -187,7 +187,7 @@ torch.library.register_autograd(
     "sg3flow::demodulation",
     _demodulation_backward,
     setup_context=_demodulation_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -197,4 +197,4 @@ def _demodulation_grad_fake(
     return torch.empty_like(w), torch.empty_like(s)
 
 
-torch.library.register_fake("sg3flow::demodulation_grad", _demodulation_grad_fake, lib=_library)
+torch.library.register_fake("sg3flow::demodulation_grad", _demodulation_grad_fake, lib=LIBRARY)

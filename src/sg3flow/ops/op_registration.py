@@ -39,9 +39,9 @@ _SCHEMAS = (
     "plane_products(Tensor x, Tensor y) -> Tensor",
 )
 
-_library = torch.library.Library("sg3flow", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY = torch.library.Library("sg3flow", "DEF")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
-    _library.define(_schema)  # type: ignore[no-untyped-call]
+    LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 
 
 def _spec(up: _Ints, down: _Ints, padding: _Ints, flip: bool, gain: float) -> FirSpec:
@@ -68,7 +68,7 @@ def _upfirdn2d_fake(
     return x.new_empty(x.shape[0], x.shape[1], *size)
 
 
-torch.library.register_fake("sg3flow::upfirdn2d", _upfirdn2d_fake, lib=_library)
+torch.library.register_fake("sg3flow::upfirdn2d", _upfirdn2d_fake, lib=LIBRARY)
 
 
 def _upfirdn2d_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -86,7 +86,7 @@ def _upfirdn2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | No
 
 
 torch.library.register_autograd(
-    "sg3flow::upfirdn2d", _upfirdn2d_backward, setup_context=_upfirdn2d_setup, lib=_library
+    "sg3flow::upfirdn2d", _upfirdn2d_backward, setup_context=_upfirdn2d_setup, lib=LIBRARY
 )
 
 
@@ -104,7 +104,7 @@ def upfirdn2d_add(
     return run_fir(x, f, _spec(up, down, padding, flip, gain)) + base
 
 
-_library.impl("upfirdn2d_add", upfirdn2d_add, "CPU")  # type: ignore[no-untyped-call]
+LIBRARY.impl("upfirdn2d_add", upfirdn2d_add, "CPU")  # type: ignore[no-untyped-call]
 
 
 def _upfirdn2d_add_fake(
@@ -113,7 +113,7 @@ def _upfirdn2d_add_fake(
     return torch.empty_like(base, memory_format=torch.contiguous_format)
 
 
-torch.library.register_fake("sg3flow::upfirdn2d_add", _upfirdn2d_add_fake, lib=_library)
+torch.library.register_fake("sg3flow::upfirdn2d_add", _upfirdn2d_add_fake, lib=LIBRARY)
 
 
 def _bias_act_fake(
@@ -122,7 +122,7 @@ def _bias_act_fake(
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-torch.library.register_fake("sg3flow::bias_act", _bias_act_fake, lib=_library)
+torch.library.register_fake("sg3flow::bias_act", _bias_act_fake, lib=LIBRARY)
 
 
 def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -140,7 +140,7 @@ def _bias_act_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | Non
 
 
 torch.library.register_autograd(
-    "sg3flow::bias_act", _bias_act_backward, setup_context=_bias_act_setup, lib=_library
+    "sg3flow::bias_act", _bias_act_backward, setup_context=_bias_act_setup, lib=LIBRARY
 )
 
 
@@ -150,7 +150,7 @@ def _bias_act_grad_fake(
     return torch.empty_like(grad, memory_format=torch.contiguous_format)
 
 
-torch.library.register_fake("sg3flow::bias_act_grad", _bias_act_grad_fake, lib=_library)
+torch.library.register_fake("sg3flow::bias_act_grad", _bias_act_grad_fake, lib=LIBRARY)
 
 
 def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -170,7 +170,7 @@ torch.library.register_autograd(
     "sg3flow::bias_act_grad",
     _bias_act_grad_backward,
     setup_context=_bias_act_grad_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -200,7 +200,7 @@ def _filtered_lrelu_fake(
     return y, flags
 
 
-torch.library.register_fake("sg3flow::filtered_lrelu", _filtered_lrelu_fake, lib=_library)
+torch.library.register_fake("sg3flow::filtered_lrelu", _filtered_lrelu_fake, lib=LIBRARY)
 
 
 def _filtered_lrelu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -282,7 +282,7 @@ torch.library.register_autograd(
     "sg3flow::filtered_lrelu",
     _filtered_lrelu_backward,
     setup_context=_filtered_lrelu_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -304,7 +304,7 @@ def _flagged_fake(
     return y
 
 
-torch.library.register_fake("sg3flow::filtered_lrelu_flagged", _flagged_fake, lib=_library)
+torch.library.register_fake("sg3flow::filtered_lrelu_flagged", _flagged_fake, lib=LIBRARY)
 
 
 def _flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -330,5 +330,5 @@ torch.library.register_autograd(
     "sg3flow::filtered_lrelu_flagged",
     _flagged_backward,
     setup_context=_flagged_setup,
-    lib=_library,
+    lib=LIBRARY,
 )

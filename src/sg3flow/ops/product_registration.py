@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.ops.op_registration import _library
+from sg3flow.ops.op_registration import LIBRARY
 
 
 def _conv3x3_fake(
@@ -21,7 +21,7 @@ def _conv3x3_fake(
     return x.new_empty(x.shape[0], w.shape[0], x.shape[2] - shrunk, x.shape[3] - shrunk)
 
 
-torch.library.register_fake("sg3flow::conv3x3", _conv3x3_fake, lib=_library)
+torch.library.register_fake("sg3flow::conv3x3", _conv3x3_fake, lib=LIBRARY)
 
 
 def _conv3x3_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -70,7 +70,7 @@ def _pulled_to_input(
 
 
 torch.library.register_autograd(
-    "sg3flow::conv3x3", _conv3x3_backward, setup_context=_conv3x3_setup, lib=_library
+    "sg3flow::conv3x3", _conv3x3_backward, setup_context=_conv3x3_setup, lib=LIBRARY
 )
 
 
@@ -84,7 +84,7 @@ def _conv3x3_weight_fake(
     return x.new_empty(grad.shape[1], x.shape[1], 3, 3)
 
 
-torch.library.register_fake("sg3flow::conv3x3_weight", _conv3x3_weight_fake, lib=_library)
+torch.library.register_fake("sg3flow::conv3x3_weight", _conv3x3_weight_fake, lib=LIBRARY)
 
 
 def _conv3x3_weight_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -114,7 +114,7 @@ torch.library.register_autograd(
     "sg3flow::conv3x3_weight",
     _conv3x3_weight_backward,
     setup_context=_conv3x3_weight_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -122,7 +122,7 @@ def _matrix_product_fake(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return b.new_empty(a.shape[0], a.shape[1], b.shape[2])
 
 
-torch.library.register_fake("sg3flow::matrix_product", _matrix_product_fake, lib=_library)
+torch.library.register_fake("sg3flow::matrix_product", _matrix_product_fake, lib=LIBRARY)
 
 
 def _matrix_product_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -141,7 +141,7 @@ torch.library.register_autograd(
     "sg3flow::matrix_product",
     _matrix_product_backward,
     setup_context=_matrix_product_setup,
-    lib=_library,
+    lib=LIBRARY,
 )
 
 
@@ -149,7 +149,7 @@ def _plane_products_fake(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape[:2])
 
 
-torch.library.register_fake("sg3flow::plane_products", _plane_products_fake, lib=_library)
+torch.library.register_fake("sg3flow::plane_products", _plane_products_fake, lib=LIBRARY)
 
 
 def _plane_products_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -166,5 +166,5 @@ torch.library.register_autograd(
     "sg3flow::plane_products",
     _plane_products_backward,
     setup_context=_plane_products_setup,
-    lib=_library,
+    lib=LIBRARY,
 )

@@ -16,7 +16,7 @@ from sg3flow.files import sha256_file, write_json, write_text
 from sg3flow.runs.machine import DECIDING_VARIABLES
 from sg3flow.runs.provenance import installed_packages
 from sg3flow.runs.reproduction_inputs import Log, find_data, find_network, last_line, shown_path
-from sg3flow.runs.run_folder import list_snapshots, read_packages, read_provenance
+from sg3flow.runs.run_folder import CONV_FORMS, list_snapshots, read_packages, read_provenance
 from sg3flow.runs.worktree import REPORT, Record, Worktree, prepare_worktree, read_report
 from sg3flow.settings import OPS
 
@@ -114,14 +114,8 @@ def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
             yield f"{word} changed: {before.get(key)!s} -> {after.get(key)!s}"
     if record.provenance.get("precision", now.get("precision")) != now.get("precision"):
         yield f"precision changed: {record.provenance['precision']} -> {now.get('precision')}"
-    forms, others = _forms(record.provenance), _forms(now)
-    changed = [name for name in forms | others if forms.get(name) != others.get(name)]
-    if changed:
-        name = changed[0]
-        yield (
-            f"forms of convolutions, measured on the GPU, changed ({len(changed)}), for example "
-            f"{name}: {forms.get(name)} -> {others.get(name)}"
-        )
+    if record.provenance.get("conv_forms") != now.get("conv_forms"):
+        yield "forms of convolutions changed"
     machine, mine = record.provenance.get("machine", {}), now.get("machine", {})
     if machine.get("cpu") != mine.get("cpu"):
         yield f"processor changed: {machine.get('cpu')} -> {mine.get('cpu')}"
@@ -129,12 +123,6 @@ def _differences(record: Record, out: Path, fingerprint: str) -> Iterator[str]:
     differing = [n for n in there if here.get(n) != there[n] and n != "torch"]
     if differing:
         yield f"{len(differing)} packages changed, for example {', '.join(differing[:5])}"
-
-
-def _forms(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The form of each convolution by the name of its layer; empty: those of a CPU."""
-    layers = provenance.get("conv_forms", {}).get("layers", [])
-    return {layer["name"]: layer["form"] for layer in layers}
 
 
 def reproduce(
@@ -183,6 +171,7 @@ def reproduce(
             raise DataError(f"{problem}; give --force to train despite that")
         log(f"warning: {problem}")
     _write_settings(record, worktree, kimg, network.kept_in(worktree.folder))
+    _write_conv_forms(record, worktree, found)
     log(f"training into {shown_path(worktree.run, root)}")
     _train(record, worktree, packed)
     result = compare(record, worktree.run, found)
@@ -251,6 +240,14 @@ def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) 
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
     write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
+
+
+def _write_conv_forms(record: Record, worktree: Worktree, fingerprint: str) -> None:
+    """Let the training resume with the recorded forms: measuring could choose others."""
+    if record.conv_forms:
+        folder = worktree.state / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONV_FORMS, record.conv_forms)
 
 
 def _fingerprint(record: Record, worktree: Worktree, packed: Path) -> str:

@@ -31,6 +31,7 @@ STATS, EVENTS, DIGESTS = "stats.jsonl", "events.jsonl", "digests.jsonl"
 PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
 NETWORKS = "networks.txt"
 REALS = "reals.png"
+CONV_FORMS = "conv-forms.json"  # beside the run folder, in the folder of its states
 _FAKES_INIT = "fakes_init.png"
 
 _SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")

@@ -78,6 +78,13 @@ class Record:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def conv_forms(self) -> list[dict[str, Any]]:
+        """The form of each convolution, as a training on a GPU records them; empty: none."""
+        found = self.provenance.get("conv_forms")
+        layers = found.get("layers") if isinstance(found, Mapping) else None
+        return layers if isinstance(layers, list) else []
+
+    @property
     def packages(self) -> dict[str, str]:
         """The installed packages of the training."""
         return read_packages(self.folder)

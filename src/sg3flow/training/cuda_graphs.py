@@ -125,31 +125,6 @@ class CudaRecorder:
         return Recording(outputs, graph.replay)
 
 
-class RerunRecorder:
-    """Stands in for graphs without a GPU: a replay runs the function again on the same tensors."""
-
-    def new_pool(self) -> Any:
-        """Nothing: Python holds the memory."""
-        return None
-
-    def warm_up(self, run: Callable[[], object]) -> None:
-        """Run once."""
-        run()
-
-    def record(self, run: Callable[[], Tensors], pool: Any) -> Recording:
-        """Remember a function; as with a graph, its results hold nothing before a replay."""
-        outputs = tuple(torch.full_like(found, torch.nan) for found in run())
-        has_gradients = torch.is_grad_enabled()
-
-        def replay() -> None:
-            with torch.set_grad_enabled(has_gradients):
-                results = run()
-            for output, found in zip(outputs, results, strict=True):
-                output.copy_(found)
-
-        return Recording(outputs, replay)
-
-
 class NoiseTape:
     """The normal numbers that a function draws, in tensors that stay where they are."""
 

@@ -27,6 +27,7 @@ from sg3flow.progress import progress
 from sg3flow.runs.machine import SystemMonitor
 from sg3flow.runs.provenance import network_info, write_provenance
 from sg3flow.runs.run_folder import (
+    CONV_FORMS,
     EVENTS,
     NETWORKS,
     OPTIONS,
@@ -229,8 +230,9 @@ def _settle_forms(job: Job, parts: Parts, folder: RunFolder | None) -> dict[str,
         job.config.conv_form,
         parts.device,
         lambda: run_networks(parts.G, parts.D, batch_gpu, shrunk - {batch_gpu}),
-        kept=folder.work.parent / "conv-forms.json" if folder is not None else None,
-        memory=cache_folder() / "conv-forms.json",
+        # Of the fingerprint, not of the length: a shorter training has the forms of the longer one.
+        kept=folder.root / job.key / CONV_FORMS if folder is not None else None,
+        memory=cache_folder() / CONV_FORMS,
     )
 
 
