@@ -70,25 +70,15 @@ def test_a_folder_without_a_state_is_not_named(old_state, tiny_config):
 
 @pytest.mark.medium
 def test_a_training_prints_the_note_and_starts_from_zero(
-    tiny_config, tiny_set, write_packed, tmp_path, own_state, capsys
+    cheap_config, tiny_set, write_packed, tmp_path, own_state, capsys
 ):
-    small = dataclasses.replace(
-        tiny_config,
-        cfg="stylegan2",
-        batch=100,
-        mbstd_group=5,
-        cbase=64,
-        cmax=2,
-        map_depth=1,
-        aug="noaug",
-    )
-    train(small, tiny_set, run_dir=tmp_path / "first")
+    train(cheap_config, tiny_set, run_dir=tmp_path / "first")
     (made,) = [path for path in own_state.iterdir() if (path / "run").is_dir()]
     old = made.rename(own_state / OLD)
     write_provenance(old / "run", "0.1.0", "other")
     capsys.readouterr()
 
-    train(small, tiny_set, run_dir=tmp_path / "second")
+    train(cheap_config, tiny_set, run_dir=tmp_path / "second")
     lines = capsys.readouterr().out.splitlines()
     (said,) = [line for line in lines if line.startswith("note:")]
     assert f"{old} holds this training at 1000 images" in said
@@ -96,6 +86,6 @@ def test_a_training_prints_the_note_and_starts_from_zero(
     assert (old / "run" / "network-snapshot-000001.pkl").exists()
 
     other_set = write_packed(tmp_path / "other.zip", num_images=20)
-    train(dataclasses.replace(small, gamma=0.2), tiny_set, run_dir=tmp_path / "gamma")
-    train(small, other_set, run_dir=tmp_path / "data")
+    train(dataclasses.replace(cheap_config, gamma=0.2), tiny_set, run_dir=tmp_path / "gamma")
+    train(cheap_config, other_set, run_dir=tmp_path / "data")
     assert "note:" not in capsys.readouterr().out
