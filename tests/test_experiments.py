@@ -148,10 +148,13 @@ def test_a_training_is_found_by_revision_folder_and_tracked_run(project, swept):
 def test_without_dvcs_cache_the_lock_file_still_tells(project, swept):
     cache = project / ".dvc/cache/files/md5"
     shutil.move(cache, project / "away")
-    told = done(project, *sg3flow("compare", "gamma-0.2", "HEAD", "--out", "n.html"))
-    assert "runs/train is not in DVC's cache; dvc fetch brings it" in told
+    try:
+        told = done(project, *sg3flow("compare", "gamma-0.2", "HEAD", "--out", "n.html"))
+    finally:
+        shutil.move(project / "away", cache)
+    # DVC may still know the names of the files: its index lies elsewhere.
+    assert "not in DVC's cache" in told and "run dvc fetch" in told
     assert "train.gamma" in told  # dvc.lock alone tells
-    shutil.move(project / "away", cache)
 
 
 @slow

@@ -54,7 +54,7 @@ def test_the_same_commit_gives_the_same_bytes(project):
 
 @pytest.mark.slow
 def test_uncommitted_changes_are_applied(project):
-    source = project.folder / "src" / "sg3flow" / "training" / "ema.py"
+    source = project.folder / "src" / "sg3flow" / "training" / "step.py"
     committed = source.read_text()
     assert "0.5 **" in committed
     source.write_text(committed.replace("0.5 **", "0.25 **"))
