@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from sg3flow import distributed
+from sg3flow.errors import cut
 from sg3flow.files import file_lock, write_json
 from sg3flow.ops import modulated_conv2d, setup_filter
 from sg3flow.ops.conv_forms import (
@@ -41,7 +42,6 @@ from sg3flow.precision import current
 from sg3flow.resources import call_nvml
 
 AUTO, GROUPED, SHARED = "auto", "grouped", "shared"
-SETTINGS = (AUTO, GROUPED, SHARED)
 _NAMES: dict[str, Choice] = {**FORMS, GROUPED: True, SHARED: False}
 _PADDED = ConvForm(padded=True)
 
@@ -169,7 +169,7 @@ class FormMeter:
         try:
             return self._timer(run)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = cut(" ".join(str(error).split()), 200)
             _log.warning("%s cannot be computed as %s and will not be: %s", name, form, reason)
             return math.inf
 
