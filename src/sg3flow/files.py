@@ -159,6 +159,23 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``: a hard link, or a copy on another file system.
+
+    Only for files that are replaced and never written in place.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link = _beside(target, "tmp")
+    try:
+        os.link(source, link)
+    except OSError:  # another file system, or one without hard links
+        copy_file(source, target)
+    else:
+        os.replace(link, target)
+
+
 class PositionFile:
     """A file read by offset (``os.pread``), which may be pickled, forked and shared.
 
