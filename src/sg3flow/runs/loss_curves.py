@@ -34,7 +34,8 @@ def write_losses(folder: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kimg", *CURVES])
-    writer.writerows(_row(group) for group in thinned(ticks))
+    rows = [_row(group) for group in thinned(ticks)]
+    writer.writerows(row for row in rows if row[1])  # a tick before the first step has no losses
     write_text(folder / LOSSES, text.getvalue())
 
 
