@@ -49,7 +49,9 @@ def test_from_an_empty_folder_to_a_video(terminal, tmp_path):
     assert f"snapshots in {RUN}" in again and "tick 1 " not in again
 
     network = f"{RUN}/network-snapshot-000001.pkl"
-    told = shell(f"sg3flow render images --network {network} --seeds 2,5 --trunc 0.7 --outdir out")
+    pictures = f"sg3flow render images --network {network} --seeds 2,5 --trunc 0.7 --outdir out"
+    assert "conditional; give a class from 0 to 2" in shell(pictures, fails=True)
+    told = shell(f"{pictures} --class 1")
     assert told.strip() == "2 images in out, the last is seed0005.png"
     with Image.open(shell.folder / "out/seed0002.png") as picture:
         assert picture.size == (32, 32) and picture.mode == "RGB"
