@@ -74,7 +74,7 @@ def test_from_a_clone_to_a_rollback(team, tmp_path):
     assert _served(team)[:2] == ("2", (16, 16))
     told = team("sg3flow rollback sg3flow-starter --reason 'too dark'")
     assert "version 1" in told
-    history = team("sg3flow history sg3flow-starter")
+    history = team("COLUMNS=200 sg3flow history sg3flow-starter")
     assert "nicer whiskers" in history and "too dark" in history
 
     # The model travels by git and DVC, too.
