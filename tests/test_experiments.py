@@ -216,6 +216,7 @@ def test_the_page_of_dvc_plots_draws_by_itself(tmp_path):
     assert dom.count('stroke-dasharray=""') == 6
     for words in (">workspace</span>", ">workspace G_loss</span>", ">Losses</h2>"):
         assert words in dom, words
+    assert ">older</h2><p>No revision shown here has the file of this chart.</p>" in dom
     for words in (">fid</text>", ">kimg</text>", ">of images</text>", ">loss</text>"):
         assert words in dom, words
 
@@ -238,6 +239,9 @@ plots:
       y: {losses.csv: [G_loss, D_loss]}
       x_label: of images
       y_label: loss
+  - older:
+      x: kimg
+      y: {none.csv: loss}
 """
 
 
