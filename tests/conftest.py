@@ -53,6 +53,8 @@ _SHARING = {
     "tests/reproduction/": "tests/reproduction",
     "tests/serving/": "tests/serving",
     "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
+    "tests/journeys/test_artist.py": "tests/docs/test_commands_run.py",
+    "tests/journeys/test_team.py": "tests/docs/test_commands_run.py",
 }
 
 
