@@ -1,6 +1,7 @@
-"""Puts the files of which `sg3flow init` makes a project into the wheel; all else is in pyproject.toml.
+"""Puts the files of which `sg3flow init` makes a project into wheels and source distributions.
 
 They stand at the top of this repository, outside the package, and are copied only during a build.
+Everything else about the package is in `pyproject.toml`.
 """
 
 import runpy

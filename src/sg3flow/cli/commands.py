@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.project_commands import project_app
 from sg3flow.cli.stage_commands import (
     code_app,
     evaluate_app,
@@ -64,9 +65,12 @@ def _print_help(
         print(context.get_help())
 
 
+app.registered_commands += project_app.registered_commands  # init, recipes
+
+
 @app.command()
 def use(
-    recipe: Annotated[str, typer.Argument(help="name of a file in recipes/, without .yaml")],
+    recipe: Annotated[str, typer.Argument(help="name of a recipe; `sg3flow recipes` lists them")],
     force: Annotated[bool, typer.Option("--force", help="overwrite uncommitted settings")] = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +79,7 @@ def use(
     Refuses to overwrite settings that are not committed, unless --force is given.
     """
     with one_line_errors(debug):
-        from sg3flow.cli.sweep import use_recipe
+        from sg3flow.cli.recipes import use_recipe
 
         print(use_recipe(recipe, force=force))
 

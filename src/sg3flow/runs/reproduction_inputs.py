@@ -82,7 +82,8 @@ def _candidates(record: Record, worktree: Worktree, root: Path, log: Log) -> Ite
     places = (root / record.provenance.get("folder", ".") / recorded, root / recorded)
     yield from dict.fromkeys(path.resolve() for path in places)
     stage, inside = _pipeline_stage(record, recorded)
-    if not stage:
+    # Without both, DVC would work in the user's project, which is above.
+    if not stage or not all((worktree.project / name).exists() for name in (".dvc", "dvc.yaml")):
         return
     work = worktree.project / inside
     _share_cache(worktree, root)
