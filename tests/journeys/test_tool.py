@@ -178,9 +178,8 @@ def test_an_upgrade_runs_the_stages_again_whose_code_changed(project):
     project.edit_package("__init__.py", '__version__ = "', '__version__ = "9.')
     assert project.repro() == []
     project.edit_package("reports/validation_page.py", "_MAX_ROWS = 200", "_MAX_ROWS = 100")
-    assert project.repro() == ["validate"]  # its report is the same, so no training
     project.edit_package("rendering/video.py", "import ", "_CHANGED = 1\nimport ")
-    assert project.repro() == ["render"]
+    assert project.repro() == ["validate", "render"]  # the same report, so no training
     assert project.dvc("status").splitlines() == STATUS
 
 

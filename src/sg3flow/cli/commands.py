@@ -34,7 +34,7 @@ class _StagesFirst(TyperGroup):
         return [*_STAGES, *(name for name in self.commands if name not in _STAGES)]
 
 
-app = stage_app(_ABOUT)
+app = stage_app(_ABOUT, completion=True)
 for _stage in (code_app, fetch_app, pack_app, validate_app, train_app, register_app):
     app.registered_commands += _stage.registered_commands
 app.add_typer(
