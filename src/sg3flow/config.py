@@ -336,7 +336,8 @@ class TrainConfig:
         3,
         ge=0,
         le=MOST_WORKERS,
-        help="number of data loading processes; 0: load in the training process",
+        help="number of data loading processes, at most one per CPU; 0: load in the training "
+        "process",
     )
     grid: str = setting(
         "",

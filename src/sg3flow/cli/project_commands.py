@@ -34,7 +34,7 @@ def init(
 
 @project_app.command()
 def recipes(debug: _Debug = False) -> None:
-    """List the recipes: what each is, and the GPU memory, time and disk it needs."""
+    """List the recipes and the GPU memory, time and disk that each needs."""
     with one_line_errors(debug):
         from sg3flow.cli.recipes import print_recipes
 

@@ -76,7 +76,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _first_sentence(lines: list[str]) -> str:
     paragraph = " ".join(itertools.takewhile(bool, lines))
-    return re.split(r"[.:](?:\s|$)", paragraph)[0] or _UNKNOWN
+    return re.split(r"\.(?:\s|$)", paragraph)[0] or _UNKNOWN
 
 
 def print_recipes() -> None:

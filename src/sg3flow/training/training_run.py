@@ -5,6 +5,7 @@ At the end of the file is the table of layers that a training prints at its star
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,7 @@ from sg3flow.interrupts import held_interrupts
 from sg3flow.ops.backend import backend_name
 from sg3flow.precision import computing
 from sg3flow.progress import progress
+from sg3flow.resources import workers_that_fit
 from sg3flow.runs.machine import SystemMonitor
 from sg3flow.runs.provenance import network_info, write_provenance
 from sg3flow.runs.run_folder import (
@@ -212,13 +214,25 @@ def _assemble(
             config.seed,
             clock.nimg,
             config.batch,
-            workers=config.workers,
+            workers=_workers(config.workers),
             pin_memory=device.type == "cuda",
         )
     # After the readers are forked: it may start threads.
     measure = measure_for(config.batch_gpu, items.packed, device)
     settings = select(LoopSettings, config)
     return TrainingLoop(settings, memory, parts, items, batches, clock, record, measure)
+
+
+def _workers(asked: int) -> int:
+    """The number of processes that read images; it changes no number of the training."""
+    workers = workers_that_fit(asked)
+    if workers < asked and distributed.is_main_process():
+        print(
+            f"note: train.workers is {asked}; {workers} read images here, one per CPU",
+            file=sys.stderr,
+            flush=True,
+        )
+    return workers
 
 
 def _settle_forms(job: Job, parts: Parts, folder: RunFolder | None) -> dict[str, Any]:
