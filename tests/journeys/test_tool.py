@@ -191,12 +191,14 @@ def test_the_commands_work_there(project):
     assert refused.count("\n") == 1 and "uncommitted settings" in refused
 
 
+@pytest.mark.slow
 def test_its_training_is_reproduced_without_a_commit(project):
     done = project("sg3flow", "reproduce", "runs/train")
     assert "warning: the run used sg3flow 0" in done.stdout  # another version, the same numbers
     assert done.stdout.splitlines()[-1] == "equal: every snapshot has the recorded SHA-256"
 
 
+@pytest.mark.slow
 def test_a_version_with_other_numbers_is_refused_and_the_one_to_install_named(project):
     version = project("sg3flow", "--version").stdout.split()[1]
     project.edit_package("training/losses.py", "pl_decay: float = 0.01", "pl_decay: float = 0.02")
