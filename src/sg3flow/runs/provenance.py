@@ -261,7 +261,7 @@ def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list
         "gpus": [gpu["name"] for gpu in machine["gpus"]],
         **content["compute"],
     }
-    if not code["package_in_tree"]:  # then no commit tells versions apart
+    if not code.get("package_in_tree", True):  # then no commit tells versions apart
         row["version"] = code["version"]
     earlier = list(known["setups"]) if known else []
     last = {k: v for k, v in earlier[-1].items() if k not in ("time", "nimg")} if earlier else None
