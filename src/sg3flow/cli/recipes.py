@@ -16,7 +16,8 @@ from sg3flow.git import GitError, git_text
 from sg3flow.params_file import read_params
 from sg3flow.settings import project_root
 
-_NEED = re.compile(r"- (GPU memory|time|disk): (\S.*)")
+_NEEDS = ("GPU memory", "time", "disk")
+_NEED = re.compile(rf"- ({'|'.join(_NEEDS)}): (\S.*)")
 _UNKNOWN = "-"
 
 
@@ -27,7 +28,7 @@ class Recipe:
     Attributes:
         about: the first sentence of its comment.
         resolution: of the packed set, such as ``256x256``.
-        needs: GPU memory, time and disk as its comment states them; ``-``: it does not say.
+        needs: GPU memory, time and disk, as far as its comment states them.
     """
 
     name: str
@@ -79,18 +80,26 @@ def _first_sentence(lines: list[str]) -> str:
     return re.split(r"\.(?:\s|$)", paragraph)[0] or _UNKNOWN
 
 
+def _needs_words(recipe: Recipe) -> str:
+    return "; ".join(f"{name} {recipe.needs[name]}" for name in _NEEDS if name in recipe.needs)
+
+
 def print_recipes() -> None:
     """Print a table of all recipes and how to take one."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("recipe", "what", "pixels", "GPU memory", "time", "disk")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("pixels", no_wrap=True)
+    table.add_column("what it is, and what it needs")
     for path in recipe_paths(project_root()).values():
         recipe = read_recipe(path)
-        needs = (recipe.needs.get(each, _UNKNOWN) for each in ("GPU memory", "time", "disk"))
-        cells = (recipe.name, recipe.about, recipe.resolution, *needs)
-        table.add_row(*map(Text, cells))  # a comment may have brackets, which rich would read
+        about = f"{recipe.about}\n{_needs_words(recipe)}"
+        # a comment may have brackets, which rich would read
+        table.add_row(*map(Text, (recipe.name, recipe.resolution, about)))
     Console().print(table)
     print("The comment at the top of a recipe says where its numbers come from.")
     print(
