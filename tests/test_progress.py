@@ -1,4 +1,4 @@
-"""Progress without a terminal: rate, time left, and lines that grow rarer; no test looks at a clock."""
+"""Progress without a terminal: rate, time left, and lines that grow rarer."""
 
 import re
 
@@ -82,7 +82,7 @@ def test_a_pause_does_not_count_and_a_second_one_as_long_does():
     assert written[-1] == "train: 1,010/100,000 in 1 h 2 min, 10/s, 2 h 42 min left"
     clock.now += 3600
     lines.advance(10)
-    assert written[-1].startswith("train: 1,020/100,000 in 2 h 2 min, 18.0/h, ")
+    assert written[-1].startswith("train: 1,020/100,000 in 2 h 2 min, 20.0/h, ")
     for _ in range(900):
         clock.now += 1
         lines.advance(10)
