@@ -24,8 +24,7 @@ LOW_PASS_SIDE = 16  # pixels
 RATIO = "Diversity/ratio"
 FAKES = "Diversity/fakes"
 
-# A collapse is a ratio below the first, after one at or above the second. An untrained generator
-# makes uniform images: its ratio begins near 0.
+# A collapse is a ratio below the first, after one at or above the second.
 COLLAPSED_BELOW, DIVERSE_FROM = 0.25, 0.5
 
 GRID = (8, 4)  # latents: with classes, one class per row
@@ -46,14 +45,19 @@ def diversity(points: torch.Tensor) -> float:
 class CollapseDetector:
     """Notices that the diversity has fallen, once per fall."""
 
-    def __init__(self, earlier: Iterable[float] = ()) -> None:
-        """``earlier``: the ratios before a resume, the oldest first."""
+    def __init__(self, earlier: Iterable[tuple[float, int]] = ()) -> None:
+        """``earlier``: ratios and images seen before a resume, the oldest first."""
         self._was_diverse = False
-        for ratio in earlier:
-            self.has_collapsed(ratio)
+        for ratio, nimg in earlier:
+            self.has_collapsed(ratio, nimg)
 
-    def has_collapsed(self, ratio: float) -> bool:
-        """Whether the diversity has fallen with this ratio of fakes to reals."""
+    def has_collapsed(self, ratio: float, nimg: int) -> bool:
+        """Whether the diversity has fallen, with this ratio of fakes to reals.
+
+        The first report does not count: an untrained network is at 0.2 or at 0.8, by its kind.
+        """
+        if nimg == 0:
+            return False
         if ratio >= DIVERSE_FROM:
             self._was_diverse = True
         fell = self._was_diverse and ratio < COLLAPSED_BELOW

@@ -42,20 +42,23 @@ def notify_url(setting: str) -> str:
     url, name = setting or NOTIFY.text(), "train.notify" if setting else NOTIFY.name
     if not url:
         return ""
-    try:
-        parts = urlsplit(url)
-        is_usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        parts, is_usable = urlsplit(""), False
-    if parts.scheme.lower() not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         raise ConfigError(f"{name} must begin with http:// or https:// ({_kind(url)} was given)")
     if url.endswith(REMOVED):
         raise ConfigError(
             f"{name} is from the record of a training, which has the host only; give the whole URL"
         )
-    if not is_usable or any(not 32 < ord(char) < 127 for char in url):
+    if not _is_usable(url):
         raise ConfigError(f"{name} is not a URL: https://HOST/PATH of plain letters was expected")
     return url
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and all(32 < ord(c) < 127 for c in url)
+    except ValueError:
+        return False
 
 
 def _kind(url: str) -> str:

@@ -198,7 +198,7 @@ class RunRecord:
     def diversity(self, parts: Parts, nimg: int) -> dict[str, Stat]:
         """The diversity of generated images; warns if it has collapsed."""
         found = self.diversity_meter.measure(parts.G_ema, parts.device)
-        if found and self.collapse_detector.has_collapsed(found[RATIO].mean):
+        if found and self.collapse_detector.has_collapsed(found[RATIO].mean, nimg):
             words = collapse_words(found[RATIO].mean, nimg)
             print(f"warning: {words}", file=sys.stderr, flush=True)
             self.notifier.send("collapse", words)

@@ -107,15 +107,19 @@ class TimeEstimate:
 
     def words(self) -> str:
         """One line: ``time: 0.83 s per step …; about 3 h 10 min here for 25 kimg; 9 days for …``"""
-        step = f"time: {step_words(self.step_sec)} per step of {self.batch} images"
-        what = f"the remaining {self.remaining_nimg / 1000:,.0f}" if self.is_resumed else self.kimg
-        parts = [step, f"about {duration_words(self.remaining_sec)} here for {what:,} kimg"]
+        length = f"{self.kimg:,} kimg"
         if self.is_resumed:
-            parts[1] = f"about {duration_words(self.remaining_sec)} here for {what} kimg"
-        if self.kimg < REFERENCE_KIMG:
-            reference = duration_words(self.sec_per_kimg * REFERENCE_KIMG)
-            parts.append(f"{reference} for {REFERENCE_KIMG:,}")
-        return "; ".join(parts)
+            length = f"the remaining {self.remaining_nimg / 1000:,.0f} kimg"
+        if self.snapshot_sec and self.snapshots:
+            length += f" with {self.snapshots:,} snapshots"
+        line = (
+            f"time: {step_words(self.step_sec)} per step of {self.batch} images; "
+            f"about {duration_words(self.remaining_sec)} here for {length}"
+        )
+        if self.kimg >= REFERENCE_KIMG:
+            return line
+        reference = duration_words(self.sec_per_kimg * REFERENCE_KIMG)
+        return f"{line}; {reference} for {REFERENCE_KIMG:,} kimg"
 
     def warning(self, on_cpu: bool) -> str:
         """What to lower, if the training takes more than a week; empty: it does not."""

@@ -319,10 +319,10 @@ def _diversity_meter(job: Job, parts: Parts) -> DiversityMeter:
     return DiversityMeter.of(job.items, batch.items, batch.z, batch.c, job.config.batch_gpu)
 
 
-def _ratios_before(stats: Path, nimg: int) -> list[float]:
+def _ratios_before(stats: Path, nimg: int) -> list[tuple[float, int]]:
     """The ratios of diversity that the training reported up to ``nimg`` images."""
-    rows = [row for row in read_whole_lines(stats) if row["nimg"] <= nimg]
-    return [row[RATIO]["mean"] for row in rows if RATIO in row]
+    rows = [row for row in read_whole_lines(stats) if row["nimg"] <= nimg and RATIO in row]
+    return [(row[RATIO]["mean"], row["nimg"]) for row in rows]
 
 
 def _provenance(
