@@ -14,7 +14,7 @@ from sg3flow.cli.stage_options import given_arguments
 from sg3flow.config import FetchConfig
 
 # The part of a known data set that a first training takes.
-_TRAIN_FOLDER = {"starter": "starter/train", "afhq": "afhq/train/cat", "afhqv2": "afhqv2/train/cat"}
+_TRAIN_FOLDER = {"starter": "starter/train", "afhq": "afhq/train/cat", "afhqv2": "train"}
 _PHOTO_SIZE = "256x256"
 
 

@@ -4,7 +4,7 @@ A notification is sent in a thread of its own. No step waits for it, and a recei
 hangs or redirects costs the training one warning. The address of a chat webhook is a secret: it
 goes into no record and no message, which show the host only.
 
-docs/notifications.md describes the content for receivers.
+docs/watching.md describes the content for receivers.
 """
 
 import contextlib
