@@ -70,6 +70,9 @@ def test_work_of_an_earlier_start_does_not_count_for_the_rate():
     clock.now += 10
     lines.advance(10)
     assert written == ["train: 1,010/2,000 in 10 s, 1.0/s, 16 min left"]
+    clock.now += 10
+    lines.advance(990)
+    assert written[1] == "train: 2,000/2,000 in 20 s, 50/s"
 
 
 def test_a_pause_does_not_count_and_a_second_one_as_long_does():
@@ -127,3 +130,11 @@ def test_a_short_loop_is_one_line_on_standard_error(capsys):
     with progress_shown(False), progress("hidden", 2) as advance:
         advance(2)
     assert capsys.readouterr().err == ""
+
+
+def test_the_last_quarter_counts():
+    rate, done = RecentRate(0, 0), 0
+    for now in range(1, 1001):
+        done += 1 if now <= 850 else 2
+        rate.add(now, done)
+    assert rate.per_second() == pytest.approx((100 * 1 + 150 * 2) / 250, rel=0.02)
