@@ -204,7 +204,7 @@ def _run_worker(
     """The other processes: they train only."""
     if distributed.broadcast(b""):
         return
-    loop = _assemble(job, device, None, measure_for, None)
+    loop = _assemble(job, device, None, measure_for)
     if not loop.run(stop_asked, lambda images: None):
         raise _interrupted(loop)
 
@@ -221,7 +221,7 @@ def _assemble(
     device: torch.device,
     folder: RunFolder | None,
     measure_for: MeasureFor,
-    notifier: Notifier | None,
+    notifier: Notifier | None = None,
 ) -> TrainingLoop:
     """The loop with all its parts, initialized or resumed; only the main process has a folder."""
     config, items = job.config, job.items
@@ -240,7 +240,8 @@ def _assemble(
         forms = _settle_forms(job, parts, folder)
         digest = start.network_sha256
         record = None
-        if folder is not None and notifier is not None:
+        if folder is not None:
+            notifier = notifier or Notifier("", folder.work)
             record = _record(job, parts, folder, notifier, clock.nimg, digest, forms)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
