@@ -171,6 +171,17 @@ def test_the_answer_has_a_time_limit(receiver, address, work, capsys, monkeypatc
     assert "does not answer within 0.05 s" in capsys.readouterr().err
 
 
+def test_a_damaged_record_does_not_hide_the_error(receiver, address, work, capsys):
+    (work[0] / "stats.jsonl").write_text('{"Loss/G/loss": 3, "nimg": "a"}\n')
+    with (
+        pytest.raises(DataError, match="the disk is full"),
+        Notifier(address("ok"), work[0]).reporting(),
+    ):
+        raise DataError("the disk is full")
+    assert receiver.seen == []
+    assert "cannot be told (TypeError)" in capsys.readouterr().err
+
+
 def test_without_an_address_nothing_happens(work):
     notifier = Notifier("", work[0])
     with notifier.reporting():

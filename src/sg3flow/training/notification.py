@@ -86,11 +86,16 @@ class Notifier:
         Args:
             event: one of ``EVENTS``.
         """
-        if self.url:
+        if not self.url:
+            return
+        try:
             body = notification(event, message, self.work)
             thread = threading.Thread(target=self._post, args=(body,), daemon=True)
-            self._threads.append(thread)
             thread.start()
+        except Exception as error:  # a damaged record, no more threads: no reason to stop
+            self._warn(f"cannot be told ({type(error).__name__})")
+        else:
+            self._threads.append(thread)
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -129,8 +134,8 @@ class Notifier:
             self._warn("has no valid certificate")
         except requests.Timeout:
             self._warn(f"does not answer within {_ANSWER_SEC:g} s")
-        except (requests.RequestException, OSError, ValueError) as error:
-            self._warn(f"cannot be reached ({type(error).__name__})")  # its text has the URL
+        except Exception as error:  # its text has the URL
+            self._warn(f"cannot be reached ({type(error).__name__})")
 
     def _warn(self, problem: str) -> None:
         print(
@@ -163,7 +168,7 @@ def notification(event: str, message: str, work: Path) -> dict[str, Any]:
     """
     run = read_run(work) or {}
     stats = next(reversed(whole_rows(work / STATS)), {"nimg": 0})
-    kimg, name, host = stats["nimg"] / 1000, run.get("name", ""), platform.node()
+    kimg, name, host = stats.get("nimg", 0) / 1000, run.get("name", ""), platform.node()
     return {
         "format": FORMAT,
         "event": event,
@@ -181,7 +186,8 @@ def notification(event: str, message: str, work: Path) -> dict[str, Any]:
 def _latest_values(stats: dict[str, Any], work: Path) -> dict[str, float]:
     """Losses and diversity of the last report, and the last values of metrics; finite ones."""
     shown = ("Loss/", "Diversity/", "Progress/augment", "Timing/sec_per_kimg")
-    values = {name: row["mean"] for name, row in stats.items() if name.startswith(shown)}
+    rows = {name: row for name, row in stats.items() if name.startswith(shown)}
+    values = {name: row["mean"] for name, row in rows.items() if isinstance(row, dict)}
     for path in list_metric_files(work):
         for row in whole_rows(path):
             values |= row.get("results", {})
