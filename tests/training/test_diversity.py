@@ -1,12 +1,14 @@
 """Diversity of generated images in closed form, and when it counts as a collapse."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
+from sg3flow.runs.run_folder import JsonlReporter, Stat, append_row
 from sg3flow.training.diversity import (
     FAKES,
     RATIO,
@@ -16,6 +18,8 @@ from sg3flow.training.diversity import (
     diversity,
     low_pass,
 )
+from sg3flow.training.recorder import RunRecord
+from sg3flow.training.training_run import _ratios_before
 
 CPU = torch.device("cpu")
 
@@ -97,6 +101,48 @@ def test_without_a_reference_or_finite_images_there_is_no_ratio(tiny_set):
     assert DiversityMeter.of(items, [3, 3], z, c, 2).measure(Generator(1.0), CPU) == {}
     broken = DiversityMeter.of(items, [3, 4], z * math.nan, c, 2)
     assert broken.measure(Generator(1.0), CPU) == {}
+
+
+class Told(list):
+    """A notifier."""
+
+    def send(self, event, message):
+        self.append((event, message))
+
+
+class Meter:
+    """Measures the ratios that it is given."""
+
+    def __init__(self, *ratios):
+        self.ratios = list(ratios)
+
+    def measure(self, G, device):
+        return {RATIO: Stat(1, self.ratios.pop(0), 0.0)} if self.ratios else {}
+
+
+def test_a_collapse_is_a_warning_and_a_notification(capsys):
+    told, parts = Told(), SimpleNamespace(G_ema=None, device=CPU)
+    record = RunRecord(
+        1, None, None, None, {}, None, Meter(0.8, 0.1, 0.1), CollapseDetector(), told
+    )
+    reported = [record.diversity(parts, nimg) for nimg in (1000, 2000, 3000, 4000)]
+    assert [found[RATIO].mean for found in reported[:3]] == [0.8, 0.1, 0.1]
+    assert reported[3] == {}
+    [(event, message)] = told
+    assert event == "collapse" and message == collapse_words(0.1, 2000)
+    assert capsys.readouterr().err == f"warning: {message}\n"
+
+
+def test_a_resumed_training_knows_that_it_was_diverse(tmp_path):
+    reporter = JsonlReporter(tmp_path)
+    for nimg, ratio in ((0, 0.9), (1000, 0.6), (2000, 0.3), (3000, 0.1)):
+        reporter.stats({RATIO: Stat(1, ratio, 0.0)}, nimg)
+    path = tmp_path / "stats.jsonl"
+    append_row(path, {"nimg": 4000})  # of a version without this statistic
+    assert _ratios_before(path, 2000) == [(0.9, 0), (0.6, 1000), (0.3, 2000)]
+    assert CollapseDetector(_ratios_before(path, 2000)).has_collapsed(0.1, 3000)
+    assert not CollapseDetector(_ratios_before(path, 9000)).has_collapsed(0.1, 5000)
+    assert _ratios_before(tmp_path / "none.jsonl", 0) == []
 
 
 def test_the_warning_names_the_number_its_limit_and_the_next_step():

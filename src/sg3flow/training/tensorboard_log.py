@@ -48,7 +48,8 @@ class TensorBoardReporter:
         from torch.utils.tensorboard import SummaryWriter
 
         self._inner, self._resumed_nimg = inner, resumed_nimg
-        purge_step = resumed_nimg // 1000 + 1 if resumed_nimg >= 0 else None
+        # Also at the first start: TensorBoard takes the first session of a folder for no restart.
+        purge_step = resumed_nimg // 1000 + 1 if resumed_nimg >= 0 else 0
         self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step)
 
     def stats(self, values: Mapping[str, Stat], nimg: int) -> None:
