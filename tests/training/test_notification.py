@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sg3flow.addresses import shown_host, without_webhooks
+from sg3flow.compare.revision_source import _shown
 from sg3flow.errors import ConfigError, DataError, DivergedError, TrainingInterruptedError
 from sg3flow.git import _SECRET_ADDRESS
 from sg3flow.runs.provenance import _copy_project_files
@@ -269,6 +270,8 @@ def test_no_record_of_a_training_has_the_address(
     assert set(_copy_project_files(work, project)) == {"params.yaml", "dvc.lock"}
     for path in work.iterdir():
         assert "https://hooks.example/..." in path.read_text() and SECRET not in path.read_text()
+    assert _shown("notify", URL) == "https://hooks.example/..."  # of a revision, in a comparison
+    assert _shown("notify", "") == "" and _shown("dataset", URL) == URL
     # A recipe with the setting is left out of the recorded changes.
     assert _SECRET_ADDRESS.search(f"+  notify: {URL}\n".encode())
     assert not _SECRET_ADDRESS.search(b"+  notify: ''\n+  dataset: https://host/a\n")
