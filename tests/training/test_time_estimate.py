@@ -71,6 +71,8 @@ def test_the_line_and_what_it_counts():
     assert resumed.words() == (
         "time: 0.36 s per step of 32 images; about 15 h 38 min here for the remaining 5,000 kimg"
     )
+    almost_done = TimeEstimate(1.0, 10, 400, 5, is_resumed=True, snapshots=1, snapshot_sec=2.0)
+    assert "about 42 s here for the remaining 0.4 kimg with 1 snapshot; " in almost_done.words()
     with_snapshots = TimeEstimate(1.0, 10, 995, 1, snapshots=3, snapshot_sec=60.0)
     assert with_snapshots.remaining_sec == 100 + 180
     assert "about 4 min 40 s here for 1 kimg with 3 snapshots; " in with_snapshots.words()

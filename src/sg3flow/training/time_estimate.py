@@ -109,9 +109,10 @@ class TimeEstimate:
         """One line: ``time: 0.83 s per step …; about 3 h 10 min here for 25 kimg; 9 days for …``"""
         length = f"{self.kimg:,} kimg"
         if self.is_resumed:
-            length = f"the remaining {self.remaining_nimg / 1000:,.0f} kimg"
+            remaining = self.remaining_nimg / 1000
+            length = f"the remaining {remaining:,.{0 if remaining >= 10 else 1}f} kimg"
         if self.snapshot_sec and self.snapshots:
-            length += f" with {self.snapshots:,} snapshots"
+            length += f" with {self.snapshots:,} snapshot{'s' * (self.snapshots > 1)}"
         line = (
             f"time: {step_words(self.step_sec)} per step of {self.batch} images; "
             f"about {duration_words(self.remaining_sec)} here for {length}"
