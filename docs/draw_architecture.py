@@ -50,6 +50,7 @@ BASE = {
     "files",
     "output_checks",
     "progress",
+    "durations",
     "interrupts",
     "addresses",
     "settings",

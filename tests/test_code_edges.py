@@ -236,7 +236,7 @@ def clone(commit_copy, tmp_path_factory):
 def test_edits_that_decide_no_output_concern_no_stage(clone):
     edits = (
         ("tracking/uploader.py", '"""', '"""Changed. '),
-        ("progress.py", "_PLAIN_LINE_SEC = ", "_PLAIN_LINE_SEC = 1 + "),
+        ("progress.py", "_RATE_PERIOD_SEC = ", "_RATE_PERIOD_SEC = 1 + "),
         ("errors.py", "did you mean", "perhaps"),
         ("transfers.py", "_CHUNK_BYTES = ", "_CHUNK_BYTES = 1 + "),
         ("cli/status.py", '"""', '"""Changed. '),

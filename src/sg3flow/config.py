@@ -345,6 +345,14 @@ class TrainConfig:
         help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K",
     )
     device: str = setting("auto", choices=DEVICES, help="device to train on")
+    notify: str = setting(
+        "",
+        help="http(s) URL that gets a JSON POST when the training ends, fails or collapses; a URL "
+        "with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
+    )
+    tensorboard: bool = setting(
+        False, help="write TensorBoard event files beside the state; needs the package tensorboard"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

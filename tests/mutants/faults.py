@@ -1767,6 +1767,51 @@ CUDA = [
     ),
 ]
 
+WATCHING = [
+    *faults(
+        "training/diversity",
+        "training/test_diversity",
+        (
+            "/ math.sqrt(points.shape[1])",
+            "/ points.shape[1]",
+            "a sum over pixels instead of a mean",
+        ),
+        ("img.clamp(-1, 1), LOW_PASS_SIDE", "img, LOW_PASS_SIDE", "what is not shown counts"),
+        ("LOW_PASS_SIDE = 16", "LOW_PASS_SIDE = 32", "a weaker filter"),
+        ("value / self.of_reals", "self.of_reals / value", "the ratio upside down"),
+        ("dict.fromkeys(chosen)", "chosen", "repeated reals lower the reference"),
+        ("self._was_diverse and ratio <", "ratio <", "a low start is a collapse"),
+        ("ratio < COLLAPSED_BELOW", "ratio > COLLAPSED_BELOW", "a collapse upside down"),
+        ("self._was_diverse = False  # until", "pass  # until", "told at every tick"),
+        ("if nimg == 0:", "if nimg < 0:", "the untrained network counts"),
+    ),
+    *faults(
+        "training/time_estimate",
+        "training/test_time_estimate",
+        ("self._has_run and kind <= self._warm", "self._has_run", "a first phase builds kernels"),
+        ("index % n == 0)", "index % n == 1)", "the kinds of steps are shifted"),
+        ("self._mean(kind) * n for", "self._mean(kind) for", "kinds without their weights"),
+        ("len(kind - nearest) *", "len(kind) *", "known phases count twice"),
+        ("+ self.snapshots * self", "- self.snapshots * self", "snapshots save time"),
+        ("self.step_sec * 1000 / self.batch", "self.step_sec * 1000", "steps for images"),
+    ),
+    *faults(
+        "durations",
+        "test_progress",
+        ("(active - self._start) / 4", "0 / 4", "a window of a minute, however long it runs"),
+        ("self._paused += gap", "pass", "a pause counts"),
+        ("_MAX_WINDOW_SEC = 60.0, 600.0", "_MAX_WINDOW_SEC = 60.0, 6e9", "nothing is forgotten"),
+        ("per_second * 60 >= 1", "per_second >= 1", "no rate per minute"),
+    ),
+    *faults(
+        "progress",
+        "test_progress",
+        ("(self._total - self._done) / rate", "self._total / rate", "time left of the whole"),
+        ("(self._done - self._before) /", "self._done /", "work of an earlier start counts"),
+        ("_LAST_SEC, _SHARE = 10.0, 300.0", "_LAST_SEC, _SHARE = 5.0, 300.0", "more lines"),
+    ),
+]
+
 
 FAULTS = [
     *LOSSES,
@@ -1782,4 +1827,5 @@ FAULTS = [
     *METRICS,
     *PRECISION,
     *CUDA,
+    *WATCHING,
 ]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sg3flow.cli import next_steps
 from sg3flow.cli.stage_options import (
     given_arguments,
     is_given,
@@ -78,6 +79,7 @@ def fetch(
         tracking.artifact(dest / SOURCE_NAME)
     ignored = f"; {ignored_words(source['ignored']['counts'])}" if "ignored" in source else ""
     print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}{ignored}")
+    next_steps.after_fetch(dest, config)
 
 
 pack_app = stage_app("")
@@ -114,6 +116,7 @@ def pack(
         for warning in summary.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(summary.sentence(dest))
+    next_steps.after_pack(source, dest, manifest)
 
 
 validate_app = stage_app("")
@@ -159,6 +162,7 @@ def validate(
             profile=result.summary,
         )
         print(require_success(result, html))
+    next_steps.after_validate(packed, result.summary["sizes"])
 
 
 train_app = stage_app("")
@@ -219,6 +223,7 @@ def train(
     )
     if out is not None:
         print(f"snapshots in {out}")
+        next_steps.after_train(out, data)
 
 
 evaluate_app = stage_app("")
@@ -261,6 +266,7 @@ def snapshots(
             return
         with tracked_stage("evaluate", config, training_run=run) as tracked:
             print(evaluate_run(plan, tracked, metrics_chart))
+        next_steps.after_evaluate(run, report)
 
 
 @stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
@@ -404,6 +410,7 @@ def best(
             tracking.artifact(path, "renders")
         tracking.training_image(outdir / "grid.png", key="render/grid", kimg=content["kimg"])
     print(f"images of {content['snapshot']} in {outdir}")
+    next_steps.after_render(run, metrics)
 
 
 register_app = stage_app("")
@@ -432,3 +439,4 @@ def register(
     except TrackingError as error:  # unlike tracking, registration cannot be deferred
         raise TrackingError(f"{error}; then run the same command again") from error
     print(f"{content['name']}: {content['note']}; {content['decision']}")
+    next_steps.after_register(content["name"], str(content["version"]), content["aliases"])

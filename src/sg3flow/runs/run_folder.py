@@ -77,6 +77,11 @@ def is_metric_file(name: str) -> bool:
     return _METRIC_NAME.fullmatch(name) is not None
 
 
+def list_metric_files(folder: Path) -> list[Path]:
+    """The files of metric values in a folder."""
+    return sorted(path for path in folder.glob("*.jsonl") if is_metric_file(path.name))
+
+
 def is_run_folder(folder: Path) -> bool:
     """Whether a folder has the files of a training; one of an old version may lack ``run.json``."""
     return any((folder / name).is_file() for name in (RUN, OPTIONS, STATS))
@@ -195,6 +200,11 @@ def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     """
     lines = whole_lines(path)
     return [read_row(line, path, f"line {number}") for number, line in enumerate(lines, 1)]
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """As ``read_whole_lines``, without the damaged lines."""
+    return [row for line in whole_lines(path) if (row := parse_row(line)) is not None]
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

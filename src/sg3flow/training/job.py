@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sg3flow import distributed
-from sg3flow.addresses import without_secrets
+from sg3flow.addresses import shown_host, without_secrets
 from sg3flow.checkpoints import load_networks
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
@@ -48,7 +48,9 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
+from sg3flow.training.notification import notify_url
 from sg3flow.training.recorder import grid_size
+from sg3flow.training.tensorboard_log import check_tensorboard
 from sg3flow.training.transfer import (
     TransferSettings,
     architecture_of,
@@ -226,7 +228,8 @@ class Job:
     def options(self) -> dict[str, Any]:
         """Settings and data for people to read; a password in a URL is removed."""
         given, resolved = (
-            dataclasses.asdict(each) | {"resume": without_secrets(each.resume)}
+            dataclasses.asdict(each)
+            | {"resume": without_secrets(each.resume), "notify": _shown_webhook(each.notify)}
             for each in (self.given, self.config)
         )
         return {
@@ -251,7 +254,9 @@ class Job:
     def command(self) -> str:
         """The command line of this process, without secrets."""
         program = ["python"] if sys.argv[0].endswith(".py") else []  # else it is `sg3flow train`
-        return without_secrets(shlex.join([*program, *sys.argv]))
+        webhook = self.config.notify
+        given = [a.replace(webhook, shown_host(webhook)) if webhook else a for a in sys.argv]
+        return without_secrets(shlex.join([*program, *given]))
 
     def provenance(self) -> dict[str, Any]:
         """The part of provenance.json that only the training knows."""
@@ -264,6 +269,10 @@ class Job:
         }
 
 
+def _shown_webhook(url: str) -> str:
+    return shown_host(url) if url else ""
+
+
 def prepare(config: TrainConfig, data: Path) -> Job:
     """Check settings and data, and resolve ``batch_gpu: auto``.
 
@@ -271,6 +280,8 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         ConfigError, DataError: they cannot be used, or do not go together.
     """
     resolved = resolve(config)
+    notify_url(config.notify)
+    check_tensorboard(config.tensorboard)
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
     if resolved.cond and items.label_dim == 0:
         raise ConfigError(

@@ -3,6 +3,7 @@
 A run keeps the latents and the real images of its grids from the first to the last snapshot.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from sg3flow.runs.run_folder import (
     snapshot_name,
 )
 from sg3flow.training.assembly import Parts
+from sg3flow.training.diversity import RATIO, CollapseDetector, DiversityMeter, collapse_words
+from sg3flow.training.notification import Notifier
 from sg3flow.training.work_folder import RunFolder
 
 
@@ -166,6 +169,7 @@ class RunRecord:
         batch_gpu: images per forward pass of the sample grids.
         training_set: the description of the data that snapshots contain.
         load: measures the use of the machine.
+        notifier: tells the user of a collapse.
     """
 
     batch_gpu: int
@@ -174,6 +178,9 @@ class RunRecord:
     grid: SampleGrid
     training_set: dict[str, Any]
     load: SystemMonitor
+    diversity_meter: DiversityMeter
+    collapse_detector: CollapseDetector
+    notifier: Notifier
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
@@ -188,6 +195,15 @@ class RunRecord:
         print(" ".join(columns), flush=True)
         self.folder.publish(STATS)
 
+    def diversity(self, parts: Parts, nimg: int) -> dict[str, Stat]:
+        """The diversity of generated images; warns if it has collapsed."""
+        found = self.diversity_meter.measure(parts.G_ema, parts.device)
+        if found and self.collapse_detector.has_collapsed(found[RATIO].mean, nimg):
+            words = collapse_words(found[RATIO].mean, nimg)
+            print(f"warning: {words}", file=sys.stderr, flush=True)
+            self.notifier.send("collapse", words)
+        return found
+
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
         """Write the networks and a grid of samples."""
         snapshot = self.snapshot_path(nimg)
@@ -201,12 +217,13 @@ class RunRecord:
             training_set=self.training_set,
             progress={"nimg": nimg},
         )
-        self._save_fakes(parts, nimg)
+        self.save_fakes(parts, nimg)
         self.reporter.snapshot(snapshot, nimg, sha256)
         self.folder.publish(snapshot.name)
         self.folder.publish(DIGESTS)
 
-    def _save_fakes(self, parts: Parts, nimg: int) -> None:
+    def save_fakes(self, parts: Parts, nimg: int) -> None:
+        """Write a grid of samples, again if the file exists."""
         name = fakes_name(nimg)
         path = self.folder.work / name
         save_fakes(path, parts.G_ema, self.grid, self.batch_gpu, parts.device)

@@ -5,8 +5,9 @@ At the end of the file is the table of layers that a training prints at its star
 
 import contextlib
 import dataclasses
+import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -35,21 +36,32 @@ from sg3flow.runs.run_folder import (
     OPTIONS,
     REALS,
     RUN,
+    STATS,
     JsonlReporter,
     describe_run,
     read_provenance,
     read_uid,
+    read_whole_lines,
 )
 from sg3flow.settings import cache_folder, state_root
 from sg3flow.training.assembly import Parts, build, precision_of, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.conv_choice import run_networks, settle_forms
+from sg3flow.training.diversity import GRID, RATIO, CollapseDetector, DiversityMeter
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
 from sg3flow.training.job import Job, precision_words, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
-from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
+from sg3flow.training.loop import Clock, LoopSettings, Measure, TrainingLoop
+from sg3flow.training.notification import Notifier, notify_url
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
-from sg3flow.training.work_folder import RunFolder, check_out, numbered_out, open_run_folder
+from sg3flow.training.tensorboard_log import TensorBoardReporter
+from sg3flow.training.work_folder import (
+    RunFolder,
+    as_folder_name,
+    check_out,
+    numbered_out,
+    open_run_folder,
+)
 
 # Uploads a run folder to a tracking server while the block runs.
 Uploading = Callable[[Path], AbstractContextManager[object]]
@@ -109,7 +121,9 @@ def train(
                 folder.out = run_dir
             else:
                 folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
-            _run_main(job, device, folder, uploading, measure_for, stop_asked)
+            notifier = Notifier(notify_url(job.config.notify), folder.work)
+            with notifier.reporting():
+                _run_main(job, device, folder, notifier, uploading, measure_for, stop_asked)
             return folder.out
 
 
@@ -138,6 +152,7 @@ def _run_main(
     job: Job,
     device: torch.device,
     folder: RunFolder,
+    notifier: Notifier,
     uploading: Uploading,
     measure_for: MeasureFor,
     stop_asked: Callable[[], bool],
@@ -152,18 +167,37 @@ def _run_main(
     write_json(folder.work / OPTIONS, job.options())
     describe_run(folder.work, job.description())
     folder.publish(RUN)
-    loop = _assemble(job, device, folder, measure_for)
+    loop = _assemble(job, device, folder, measure_for, notifier)
     folder.publish_all(job.final_nimg)
-    total = job.config.kimg * 1000
-    with uploading(folder.work):
-        assert loop.record is not None
-        with loop.record.load.sampling(), progress("train (images)", total) as advance:
-            advance(loop.clock.nimg)
+    shown = progress("train (images)", job.final_nimg, loop.clock.nimg)
+    assert loop.record is not None
+    record = loop.record
+    with uploading(folder.work), _tensorboard(job, record, loop.clock):
+        with record.load.sampling(), shown as advance:
             complete = loop.run(stop_asked, advance)
         folder.publish_all(job.final_nimg)
         if not complete:
             raise _interrupted(loop)
     folder.publish(EVENTS)  # now with its last event
+
+
+@contextlib.contextmanager
+def _tensorboard(job: Job, record: RunRecord, clock: Clock) -> Iterator[None]:
+    """Write TensorBoard event files in the block, if the settings say so.
+
+    After the readers are forked: it starts a thread.
+    """
+    if not job.config.tensorboard:
+        yield
+        return
+    folder = record.folder.work.parent / "tensorboard" / as_folder_name(job.name)
+    resumed_nimg = clock.nimg if clock.reported_nimg >= 0 else -1
+    reporter = TensorBoardReporter(record.reporter, folder, resumed_nimg)
+    reporter.show(record.folder.work / REALS, "reals", 0)
+    print(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.parent))}", flush=True)
+    record.reporter = reporter
+    with contextlib.closing(reporter):
+        yield
 
 
 def _run_worker(
@@ -185,9 +219,13 @@ def _interrupted(loop: TrainingLoop) -> TrainingInterruptedError:
 
 
 def _assemble(
-    job: Job, device: torch.device, folder: RunFolder | None, measure_for: MeasureFor
+    job: Job,
+    device: torch.device,
+    folder: RunFolder | None,
+    measure_for: MeasureFor,
+    notifier: Notifier | None = None,
 ) -> TrainingLoop:
-    """The loop with all its parts, initialized or resumed."""
+    """The loop with all its parts, initialized or resumed; only the main process has a folder."""
     config, items = job.config, job.items
     memory = select(MemorySettings, config)
     with out_of_memory_advice(memory, device, folder):
@@ -205,7 +243,8 @@ def _assemble(
         digest = start.network_sha256
         record = None
         if folder is not None:
-            record = _record(job, parts, folder, clock.nimg, digest, forms)
+            notifier = notifier or Notifier("", folder.work)
+            record = _record(job, parts, folder, notifier, clock.nimg, digest, forms)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
     with held_interrupts():
@@ -254,6 +293,7 @@ def _record(
     job: Job,
     parts: Parts,
     folder: RunFolder,
+    notifier: Notifier,
     nimg: int,
     network: str,
     forms: Mapping[str, Any],
@@ -276,7 +316,28 @@ def _record(
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)
     training_set = training_set_info(items) | sample_labels(items)
-    return RunRecord(config.batch_gpu, folder, reporter, grid, training_set, load)
+    return RunRecord(
+        config.batch_gpu,
+        folder,
+        reporter,
+        grid,
+        training_set,
+        load,
+        _diversity_meter(job, parts),
+        CollapseDetector(_ratios_before(folder.work / STATS, nimg)),
+        notifier,
+    )
+
+
+def _diversity_meter(job: Job, parts: Parts) -> DiversityMeter:
+    batch = choose_samples(job.items, GRID, parts.G.z_dim, job.config.seed)
+    return DiversityMeter.of(job.items, batch.items, batch.z, batch.c, job.config.batch_gpu)
+
+
+def _ratios_before(stats: Path, nimg: int) -> list[tuple[float, int]]:
+    """The ratios of diversity that the training reported up to ``nimg`` images."""
+    rows = [row for row in read_whole_lines(stats) if row["nimg"] <= nimg and RATIO in row]
+    return [(row[RATIO]["mean"], row["nimg"]) for row in rows]
 
 
 def _provenance(

@@ -320,12 +320,14 @@ def _is_run_folder(path: Path) -> bool:
     return read_run(path) is not None or all(each.name.startswith(".") for each in path.iterdir())
 
 
-def numbered_out(outdir: Path, name: str, uid: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number.
+def as_folder_name(name: str) -> str:
+    """A name with texts of the user as the name of one folder, whatever they contain."""
+    return re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
 
-    The name holds texts of the user: it stays one folder's name, whatever they contain.
-    """
-    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
+
+def numbered_out(outdir: Path, name: str, uid: str) -> Path:
+    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number."""
+    name = as_folder_name(name)
     while True:
         number = 0
         for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:
