@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkouts import Checkout
-
 from sg3flow.files import sha256_file
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +33,8 @@ _PARAMS = {
     "fetch": {"images": 60, "resolution": 32},
     "pack": {"resolution": "16x16"},
     "validate": {"min_images": 40, "min_class_images": 10},
-    "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "workers": 0, "grid": "2x2"},
+    "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "workers": 0}
+    | {"grid": "2x2"},
     "evaluate": {"metrics": ["fd_random20_full"], "best_by": "fd_random20_full", "batch": 10},
     "render": {"seeds": "0-2", "video_seeds": "0-1", "video_frames": 4},
 }

@@ -106,7 +106,7 @@ CODE_PATHS = (
 
 # Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
-    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
+    {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics", "keep_snapshots"}
     | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
 

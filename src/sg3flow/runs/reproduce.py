@@ -237,6 +237,8 @@ def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) 
     settings = {**record.run["params"], "kimg": kimg, "resume": resume}
     if "metrics" in settings:
         settings["metrics"] = ["none"]  # metrics during training do not change its numbers
+    if "keep_snapshots" in settings:
+        settings["keep_snapshots"] = "all"  # every recorded digest can be compared
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
     write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")

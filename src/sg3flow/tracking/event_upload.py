@@ -16,7 +16,7 @@ from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
-from sg3flow.tracking.artifact_files import link_artifact
+from sg3flow.tracking.artifact_files import link_artifact, remove_artifact
 from sg3flow.tracking.mlflow_store import Store, experiment_of, time_to_upload
 
 
@@ -111,6 +111,20 @@ def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
         log_snapshot_model(target.store, target.of(row), path, row["nimg"] // 1000)
 
 
+def _pruned(target: Target, row: Mapping[str, Any]) -> None:
+    """Remove a snapshot that the run folder no longer keeps from a local store; a server keeps it.
+
+    In the default store it is the same file, which takes space until its last name is gone.
+    """
+    model_id = _first_model(target.store, target.of(row), row["file"])
+    if model_id is None:
+        return
+    model = target.store.client.get_logged_model(model_id)
+    is_same = model.tags.get(Tag.SHA256) == row["sha256"]  # else it was trained again since
+    if is_same and remove_artifact(model.artifact_location, _file_of(target, row).name):
+        target.store.client.set_logged_model_tags(model_id, {Tag.PRUNED: "true"})
+
+
 def _artifact(target: Target, row: Mapping[str, Any]) -> None:
     path, run_id = _file_of(target, row), target.of(row)
     if path.is_file():  # else it was deleted meanwhile
@@ -133,6 +147,7 @@ _HANDLERS = {
     "metric": _metric,
     "image": _image,
     "snapshot": _snapshot,
+    "pruned": _pruned,
     "artifact": _artifact,
     "dataset": _dataset,
 }

@@ -232,6 +232,15 @@ class RunFolder:
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
 
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot from the output folder and then from the work folder.
+
+        Raises:
+            OSError: one of the folders cannot be changed.
+        """
+        (self.out / name).unlink(missing_ok=True)
+        (self.work / name).unlink(missing_ok=True)
+
     def last_snapshot(self) -> Path | None:
         """The newest snapshot of trained networks, or None.
 
