@@ -41,7 +41,7 @@ _PARAMS = {
 
 
 class Row(NamedTuple):
-    """One place: its files, their bytes if each name were a copy, and those no earlier place has."""
+    """One place: files, bytes if every name were a copy, and bytes that no earlier place has."""
 
     place: str
     files: int
