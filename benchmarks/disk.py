@@ -12,6 +12,7 @@ high, and `df` before and after tells more.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 from checkouts import Checkout
 from sg3flow.files import sha256_file
+from sg3flow.settings import KERNELS, kernels_folder
 
 ROOT = Path(__file__).parents[1]
 # What the pipeline makes, in the order of the pipeline. `dvc gc`, `mlflow gc` and `sg3flow clean`
@@ -93,6 +95,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 def run_pipeline(project: Path, kimg: int) -> None:
     """Copy this checkout to a new project and run its pipeline with small settings."""
+    os.environ.setdefault(KERNELS.name, str(kernels_folder()))  # the user's: no build is measured
     checkout = Checkout.copied("pipeline", ROOT, project)
     params = checkout.params()
     for section, settings in _PARAMS.items():

@@ -46,9 +46,7 @@ def test_everything_stands_about_once(project, disk):
     places = {row.place: row for row in usage.rows}
     assert places[".dvc/cache"].named > 0.5 * places["runs"].named  # else this measured nothing
     assert places["state"].named > places["runs"].named
-    assert usage.total > usage.one_copy / 1.01
-    # As it would be with a copy in each place.
-    assert sum(row.named for row in usage.rows) > 2 * usage.one_copy
+    assert sum(row.named for row in usage.rows) > MOST * usage.one_copy  # as copies, it would not
 
 
 def test_a_snapshot_is_one_file_in_four_places(project):
@@ -66,12 +64,8 @@ def test_a_file_that_grows_or_belongs_to_the_user_is_linked_to_nothing(project):
 def cached(project: Path) -> dict[str, str]:
     """Digest of the content of each file of DVC's cache, by the digest that is its name."""
     files = (project / ".dvc/cache/files/md5").glob("*/*")
-    return {
-        path.parent.name + path.name.removesuffix(".dir"): hashlib.md5(
-            path.read_bytes()
-        ).hexdigest()
-        for path in files
-    }
+    names = {path: path.parent.name + path.name.removesuffix(".dir") for path in files}
+    return {name: hashlib.md5(path.read_bytes()).hexdigest() for path, name in names.items()}
 
 
 def test_commands_that_write_outputs_leave_the_cache_and_the_store_alone(
@@ -92,11 +86,10 @@ def test_commands_that_write_outputs_leave_the_cache_and_the_store_alone(
     [artifact] = (copied / "mlruns").rglob(SNAPSHOT)
     snapshot = artifact.read_bytes()
     assert all(name == digest for name, digest in before.items()) and len(before) > 20
-    for protected in ("runs/train/" + SNAPSHOT, "reports/metrics.json", "renders/grid.png"):
+    for protected in ("runs/train/" + SNAPSHOT, "reports/metrics.json"):
         assert (copied / protected).stat().st_mode & 0o777 == 0o444
-    # Each writes over its linked outputs: other metrics, other images, a longer training.
+    # Each writes over its linked outputs: other metrics, a longer training.
     run("sg3flow", "evaluate", "snapshots", "--params=params.yaml", "--seed=1", "--snapshots=last")
-    run("sg3flow", "render", "best", "--params=params.yaml", "--trunc=0.5")
     run("sg3flow", "train", "--params=params.yaml", "--data=data/packed.zip",
         "--run-dir=runs/train", "--kimg=2")  # fmt: skip
     assert cached(copied) == before and artifact.read_bytes() == snapshot
