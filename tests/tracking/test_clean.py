@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from sg3flow.cli.commands import app
 from sg3flow.files import sha256_file, write_json
 from sg3flow.runs.removal import Removable, freed_bytes, named_bytes, remove
+from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.runs.snapshot_retention import note_registered
 from sg3flow.tracking.mlflow_store import connect, tracking_uri
 from sg3flow.tracking.outbox import StageRun, load_offset, open_outbox
@@ -404,3 +405,81 @@ def test_what_vanished_is_no_error_and_a_link_in_its_place_is_left_alone(tmp_pat
 def test_impossible_days_are_refused(value, training):
     done = clean("--days", value)
     assert done.exit_code != 0 and training.exists()
+
+
+@pytest.fixture
+def run(run_folder) -> Path:
+    """The output folder of a training with four snapshots, measured and in MLflow; 1 is best."""
+    reporter, rows = JsonlReporter(run_folder), []
+    for kimg, value in enumerate([4.0, 1.0, 3.0, 2.0]):
+        path = run_folder / f"network-snapshot-{kimg:06d}.pkl"
+        path.write_bytes(os.urandom(9000))
+        digest = sha256_file(path)
+        reporter.snapshot(path, kimg * 1000, digest)
+        row = {"snapshot": path.name, "kimg": kimg, "metric": "fid", "value": value}
+        rows.append(row | {"network_sha256": digest, "higher_is_better": False})
+    best = {"metric": "fid", "snapshot": rows[1]["snapshot"]}
+    content = {"format": "sg3flow-metrics-1", "best": best, "results": rows}
+    write_json(Path("reports/metrics.json"), content)
+    Uploader(run_folder).send()
+    out = Path("runs/train")
+    out.mkdir(parents=True)
+    for path in run_folder.iterdir():
+        os.link(path, out / path.name)
+    return out
+
+
+def kimgs(folder: Path) -> list[int]:
+    return sorted(int(path.stem[-6:]) for path in folder.rglob("network-snapshot-*.pkl"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"), [("all", [0, 1, 2, 3]), ("last 1", [1, 3]), ("best 2", [1, 3])]
+)
+def test_snapshots_that_a_rule_does_not_keep_leave_every_place(run, run_folder, rule, kept):
+    size, places = blocks(Path.cwd()), (run, run_folder, Path("mlruns"))
+    shown = clean("--snapshots", rule, "--dry-run")
+    assert shown.exit_code == 0 and all(kimgs(place) == [0, 1, 2, 3] for place in places)
+    done = clean("--snapshots", rule)
+    assert done.exit_code == 0, done.output
+    assert [kimgs(place) for place in places] == [kept] * 3
+    models = connect().client.search_logged_models(["1"])
+    pruned = [model for model in models if "sg3flow.pruned" in model.tags]
+    assert len(models) == 4 and len(pruned) == 4 - len(kept)
+    freed = int(done.stdout.split("freed")[1].split()[0].replace(",", ""))
+    assert freed == (4 - len(kept)) * 12288  # whole blocks of the disk
+    assert freed >= size - blocks(Path.cwd())  # less the lines that were written
+
+
+def test_a_registered_snapshot_stays_in_every_place(run, run_folder):
+    digest = sha256_file(run / "network-snapshot-000000.pkl")
+    note_registered(run, {"snapshot": "network-snapshot-000000.pkl", "snapshot_sha256": digest})
+    assert clean("--snapshots", "last 1").exit_code == 0
+    assert kimgs(run) == kimgs(run_folder) == kimgs(Path("mlruns")) == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--snapshots", "last 0"], "--snapshots must be all, last N or best N"),
+        (["--snapshots", "last 1", "--states"], "goes with --run-dir, --metrics and --dry-run"),
+        (["--snapshots", "last 1", "--days", "3"], "goes with --run-dir, --metrics and --dry-run"),
+        (["--run-dir", "x"], "go with --snapshots RULE"),
+        (["--snapshots", "last 1", "--run-dir", "x"], "x contains no training"),
+        (["--snapshots", "best 1", "--metrics", "x.json"], "no report x.json"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_removes_nothing(run, options, words):
+    done = clean(*options)
+    assert done.exit_code == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert kimgs(run) == [0, 1, 2, 3]
+
+
+def test_a_report_of_other_snapshots_does_not_say_what_is_best(run):
+    report = json.loads(Path("reports/metrics.json").read_text())
+    for row in report["results"]:
+        row["network_sha256"] = "0" * 64
+    write_json(Path("reports/metrics.json"), report)
+    done = clean("--snapshots", "best 1")
+    assert "is of another training; run stages/evaluate.py first" in done.stderr
+    assert kimgs(run) == [0, 1, 2, 3]

@@ -17,6 +17,8 @@ clean_app = stage_app("")
 # In the order in which they are shown and removed; caches only on request.
 _GROUPS = ("states", "records", "artifacts", "kernels", "temporary", "reproductions", "caches")
 _ON_REQUEST = "caches"
+_DAYS = 30.0
+_REPORT = "reports/metrics.json"
 
 
 @clean_app.command()
@@ -25,8 +27,9 @@ def clean(
         bool, typer.Option("--dry-run", "-n", help="show what would be removed, and remove nothing")
     ] = False,
     days: Annotated[
-        float, typer.Option(min=0, max=36500, help="spare what was changed within so many days")
-    ] = 30.0,
+        float | None,
+        typer.Option(min=0, max=36500, help="spare what was changed within so many days; 30"),
+    ] = None,
     states: Annotated[bool, typer.Option("--states", help="only states of trainings")] = False,
     records: Annotated[
         bool, typer.Option("--records", help="only records of stages that MLflow has")
@@ -52,6 +55,22 @@ def clean(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="also states of trainings that did not end")
     ] = False,
+    snapshots: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="only snapshots of --run-dir: keep 'last N' or 'best N' of them; the newest, the "
+            "best and registered ones always stay",
+        ),
+    ] = "",
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="with --snapshots: folder of the training run; runs/train"),
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(help="with --snapshots: report of evaluate; reports/metrics.json"),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Remove old states, records, artifacts, kernels and leftovers that nothing needs.
@@ -60,14 +79,46 @@ def clean(
     MLflow does not have yet.
     """
     flags = (states, records, artifacts, kernels, temporary, reproductions, caches)
+    if snapshots or run_dir is not None or metrics is not None:
+        with one_line_errors(debug):
+            others = any(flags) or everything or unfinished or days is not None
+            _refuse_mixture(snapshots, others)
+            run_dir, metrics = run_dir or Path("runs/train"), metrics or Path(_REPORT)
+            if not _prune(snapshots, run_dir, metrics, dry_run):
+                raise typer.Exit(1)
+        return
     chosen = [group for group, is_asked in zip(_GROUPS, flags, strict=True) if is_asked]
     if everything or not chosen:
         chosen = [group for group in _GROUPS if everything or group != _ON_REQUEST]
     with one_line_errors(debug):
-        finders = _finders(days, unfinished)
+        finders = _finders(_DAYS if days is None else days, unfinished)
         found, problems = _find({group: finders[group] for group in chosen})
         if not _clean(found, dry_run) or problems:
             raise typer.Exit(1)
+
+
+def _refuse_mixture(rule: str, has_others: bool) -> None:
+    from sg3flow.errors import ConfigError
+
+    if not rule:
+        raise ConfigError("--run-dir and --metrics go with --snapshots RULE")
+    if has_others:
+        raise ConfigError("--snapshots goes with --run-dir, --metrics and --dry-run only")
+
+
+def _prune(text: str, run_dir: Path, metrics: Path, dry_run: bool) -> bool:
+    """Remove snapshots of a run; whether nothing failed."""
+    from sg3flow.cli.snapshot_pruning import plan_pruning
+    from sg3flow.runs.snapshot_retention import parse_retention
+
+    pruning = plan_pruning(run_dir, metrics, parse_retention(text, "--snapshots"))
+    if dry_run or not pruning.items:
+        return _clean(pruning.items, dry_run)
+    pruning.require_free()
+    pruning.record()
+    is_done = _clean(pruning.items, dry_run)
+    pruning.finish()
+    return is_done
 
 
 def _finders(days: float, unfinished: bool) -> dict[str, Callable[[], Iterable["Finding"]]]:

@@ -52,7 +52,7 @@ def _examine(
     registered: set[str],
     unfinished: bool,
 ) -> Iterator[Finding]:
-    work, guard = folder / "run", _training_lock(folder)
+    work, guard = folder / "run", training_lock(folder)
     run = read_run(work)
     if run is None:
         why = "no run.json that can be read; remove it by hand if you do not need it"
@@ -91,8 +91,8 @@ def _length(run: dict[str, Any]) -> int:
     return int(kimg) * 1000 if isinstance(kimg, int) else 10**12
 
 
-def _training_lock(folder: Path) -> Callable[[], AbstractContextManager[bool]]:
-    """Holds the lock of a training's folder, which a running training has.
+def training_lock(folder: Path) -> Callable[[], AbstractContextManager[bool]]:
+    """Holds the lock of a training's folder in the state folder, which a running training has.
 
     The lock file is opened for reading: its time shows when somebody trained last.
     """

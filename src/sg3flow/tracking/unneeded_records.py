@@ -19,6 +19,7 @@ from sg3flow.runs.run_folder import read_run
 from sg3flow.settings import Tag, offsets_folder, tracking_state
 from sg3flow.tracking.mlflow_store import tracking_uri
 from sg3flow.tracking.outbox import load_offset, noted_end, single_uploader
+from sg3flow.tracking.relocation import local_folder
 
 RECORDS, ARTIFACTS = "records", "artifacts"
 _RUN = re.compile(r"[0-9a-f]{32}")
@@ -161,6 +162,23 @@ def registered_digests(database: Path) -> set[str]:
             return {str(row[0]) for row in connection.execute(query, (Tag.SNAPSHOT_SHA256,))}
     except sqlite3.Error:
         return set()
+
+
+def artifacts_with_digest(database: Path, sha256: str) -> Iterator[Path]:
+    """The files in the default store that are the snapshot with this digest."""
+    if not database.is_file() or not sha256:
+        return
+    query = (
+        "SELECT m.artifact_location, name.tag_value FROM logged_models m "
+        "JOIN logged_model_tags digest USING (model_id) JOIN logged_model_tags name USING "
+        "(model_id) WHERE digest.tag_key = ? AND digest.tag_value = ? AND name.tag_key = ?"
+    )
+    with closing(_open(database)) as connection:
+        for address, name in connection.execute(query, (Tag.SHA256, sha256, Tag.SNAPSHOT)):
+            folder = local_folder(address)
+            path = folder / Path(name).name if folder is not None else None
+            if path is not None and path.is_file():
+                yield path
 
 
 def _open(database: Path) -> sqlite3.Connection:
