@@ -1,6 +1,7 @@
 """A finished pipeline takes the disk once, and a link shows no change of another place."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -68,33 +69,71 @@ def cached(project: Path) -> dict[str, str]:
     return {name: hashlib.md5(path.read_bytes()).hexdigest() for path, name in names.items()}
 
 
-def test_commands_that_write_outputs_leave_the_cache_and_the_store_alone(
-    finished_pipeline, tmp_path, project
-):
-    """They replace the linked files; one that wrote in place would change all names at once."""
-    copied = tmp_path / "p"
-    subprocess.run(["cp", "-a", str(project), str(copied)], check=True)  # links stay links
-    environment = finished_pipeline.environment | {"PYTHONPATH": str(copied / "src")}
+class Linked:
+    """A copy of the finished pipeline whose links are links, too."""
 
-    def run(*command: str) -> None:
+    def __init__(self, finished, folder: Path) -> None:
+        subprocess.run(["cp", "-a", str(finished.folder), str(folder)], check=True)
+        self.folder = folder
+        self.environment = finished.environment | {"PYTHONPATH": str(folder / "src")}
+        names = (folder / "runs/train").glob("*.pkl")
+        self.digests = {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in names}
+
+    def run(self, *command: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=copied, env=environment, capture_output=True
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
-        assert done.returncode == 0, done.stderr.decode()
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    before = cached(copied)
-    [artifact] = (copied / "mlruns").rglob(SNAPSHOT)
+
+@pytest.fixture
+def linked(finished_pipeline, tmp_path, project) -> Linked:
+    return Linked(finished_pipeline, tmp_path / "p")
+
+
+def test_commands_that_write_outputs_leave_the_cache_and_the_store_alone(linked):
+    """They replace the linked files; one that wrote in place would change all names at once."""
+    folder, run = linked.folder, linked.run
+    before = cached(folder)
+    [artifact] = (folder / "mlruns").rglob(SNAPSHOT)
     snapshot = artifact.read_bytes()
     assert all(name == digest for name, digest in before.items()) and len(before) > 20
     for protected in ("runs/train/" + SNAPSHOT, "reports/metrics.json"):
-        assert (copied / protected).stat().st_mode & 0o777 == 0o444
+        assert (folder / protected).stat().st_mode & 0o777 == 0o444
     # Each writes over its linked outputs: other metrics, a longer training.
     run("sg3flow", "evaluate", "snapshots", "--params=params.yaml", "--seed=1", "--snapshots=last")
     run("sg3flow", "train", "--params=params.yaml", "--data=data/packed.zip",
         "--run-dir=runs/train", "--kimg=2")  # fmt: skip
-    assert cached(copied) == before and artifact.read_bytes() == snapshot
+    assert cached(folder) == before and artifact.read_bytes() == snapshot
     run("dvc", "checkout", "--force")
-    assert cached(copied) == before
-    assert sorted(path.name for path in (copied / "runs/train").glob("*.pkl")) == [
-        f"network-snapshot-00000{kimg}.pkl" for kimg in (0, 1)
-    ]
+    assert cached(folder) == before
+    assert snapshots(folder / "runs/train") == [0, 1]
+
+
+def snapshots(folder: Path) -> list[int]:
+    return sorted(int(path.stem[-6:]) for path in folder.rglob("network-snapshot-*.pkl"))
+
+
+def test_snapshots_are_pruned_after_evaluate_and_dvc_knows_it(linked):
+    folder, run, params = linked.folder, linked.run, linked.folder / "params.yaml"
+    report = json.loads((folder / "reports/metrics.json").read_text())
+    assert report["best"]["kimg"] == 1  # so that the other one may go
+    settings = params.read_text()
+    params.write_text(settings.replace("gamma: 0.2", "gamma: 0.3"))
+    with pytest.raises(AssertionError, match="train changed; run `dvc repro` first"):
+        run("sg3flow", "clean", "--snapshots=best 1")
+    params.write_text(settings)
+    places = [folder / name for name in ("runs/train", "state", "mlruns")]
+    assert [snapshots(place) for place in places] == [[0, 1]] * 3
+    run("sg3flow", "clean", "--snapshots=best 1")
+    assert [snapshots(place) for place in places] == [[1]] * 3
+    assert "up to date" in run("dvc", "status")
+    gone = linked.digests["network-snapshot-000000.pkl"]
+    assert gone in cached(folder)  # an earlier dvc.lock names it
+    run("dvc", "gc", "--workspace", "--force")
+    assert gone not in cached(folder)
