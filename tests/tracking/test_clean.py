@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from sg3flow.cli.commands import app
 from sg3flow.files import sha256_file, write_json
-from sg3flow.runs.removal import Removable, freed_bytes, named_bytes, remove
 from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.runs.snapshot_retention import note_registered
 from sg3flow.tracking.mlflow_store import connect, tracking_uri
@@ -379,28 +378,6 @@ def test_a_group_that_cannot_be_read_is_named_and_the_others_are_cleaned(trainin
     assert done.stderr == "error: temporary: Permission denied: runs\n"
 
 
-def test_bytes_are_freed_with_the_last_name_only(tmp_path):
-    folder = tmp_path / "files"
-    folder.mkdir()
-    (folder / "a").write_bytes(os.urandom(10_000))
-    os.link(folder / "a", folder / "b")
-    os.link(folder / "a", tmp_path / "elsewhere")
-    size = (folder / "a").stat().st_blocks * 512
-    items = [Removable("g", folder / name, "") for name in "ab"]
-    assert freed_bytes(items) == [0, 0] and named_bytes(items) == size
-    (tmp_path / "elsewhere").unlink()
-    assert freed_bytes(items) == [0, size] and freed_bytes(items[:1]) == [0]
-    assert freed_bytes([Removable("g", folder, "")]) == [size]
-
-
-def test_what_vanished_is_no_error_and_a_link_in_its_place_is_left_alone(tmp_path):
-    assert remove(Removable("g", tmp_path / "none", ""))
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    assert not remove(Removable("g", tmp_path / "link", "")) and (tmp_path / "link").exists()
-    assert freed_bytes([Removable("g", tmp_path / "none", "")]) == [0]
-
-
 @pytest.mark.parametrize("value", ["-1", "x", "nan", "1e9"])
 def test_impossible_days_are_refused(value, training):
     done = clean("--days", value)
@@ -408,8 +385,15 @@ def test_impossible_days_are_refused(value, training):
 
 
 @pytest.fixture
-def run(run_folder) -> Path:
-    """The output folder of a training with four snapshots, measured and in MLflow; 1 is best."""
+def run(measured, run_folder) -> Path:
+    """The same, in MLflow."""
+    Uploader(run_folder).send()
+    return measured
+
+
+@pytest.fixture
+def measured(run_folder) -> Path:
+    """The output folder of a training with four snapshots, of which 1 is best."""
     reporter, rows = JsonlReporter(run_folder), []
     for kimg, value in enumerate([4.0, 1.0, 3.0, 2.0]):
         path = run_folder / f"network-snapshot-{kimg:06d}.pkl"
@@ -421,7 +405,6 @@ def run(run_folder) -> Path:
     best = {"metric": "fid", "snapshot": rows[1]["snapshot"]}
     content = {"format": "sg3flow-metrics-1", "best": best, "results": rows}
     write_json(Path("reports/metrics.json"), content)
-    Uploader(run_folder).send()
     out = Path("runs/train")
     out.mkdir(parents=True)
     for path in run_folder.iterdir():
@@ -469,17 +452,17 @@ def test_a_registered_snapshot_stays_in_every_place(run, run_folder):
         (["--snapshots", "best 1", "--metrics", "x.json"], "no report x.json"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_and_removes_nothing(run, options, words):
+def test_what_cannot_be_meant_is_one_line_and_removes_nothing(measured, options, words):
     done = clean(*options)
     assert done.exit_code == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
-    assert kimgs(run) == [0, 1, 2, 3]
+    assert kimgs(measured) == [0, 1, 2, 3]
 
 
-def test_a_report_of_other_snapshots_does_not_say_what_is_best(run):
+def test_a_report_of_other_snapshots_does_not_say_what_is_best(measured):
     report = json.loads(Path("reports/metrics.json").read_text())
     for row in report["results"]:
         row["network_sha256"] = "0" * 64
     write_json(Path("reports/metrics.json"), report)
     done = clean("--snapshots", "best 1")
     assert "is of another training; run stages/evaluate.py first" in done.stderr
-    assert kimgs(run) == [0, 1, 2, 3]
+    assert kimgs(measured) == [0, 1, 2, 3]
