@@ -54,6 +54,7 @@ _SHARING = {
     "tests/reproduction/": "tests/reproduction",
     "tests/serving/": "tests/serving",
     "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
+    "tests/test_disk.py": "tests/docs/test_commands_run.py",
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from sg3flow.files import write_bytes
 from sg3flow.runs.code_state import (
     PAGE_FILES,
     STAGE_FILES,
@@ -222,7 +223,7 @@ class Clone:
             yield
         finally:
             for path, content in saved.items():
-                path.write_bytes(content)
+                write_bytes(path, content)  # a new file: the old one may be linked to DVC's cache
 
 
 @pytest.fixture(scope="module")

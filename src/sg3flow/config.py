@@ -288,6 +288,11 @@ class TrainConfig:
     )
     tick: int = setting(4, ge=1, le=MOST_KIMG, help="thousands of images between two reports")
     snap: int = setting(50, ge=1, le=MOST_KIMG, help="number of ticks between two snapshots")
+    keep_snapshots: str = setting(
+        "all",
+        help="snapshots to keep: all, last N, or best N by the first of metrics; the newest, the "
+        "best and registered ones always stay",
+    )
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the training")
     fp32: bool = setting(False, help="train without half precision on a GPU")
     bf16: bool = setting(False, help="use bfloat16 instead of float16 for half precision")

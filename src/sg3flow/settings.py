@@ -201,6 +201,7 @@ class Tag:
     SOURCE = "sg3flow.source"
     # Snapshots and registered versions.
     SNAPSHOT = "sg3flow.snapshot"
+    PRUNED = "sg3flow.pruned"
     SHA256 = "sg3flow.sha256"
     SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"

@@ -1813,6 +1813,28 @@ WATCHING = [
 ]
 
 
+DISK = [
+    *faults(
+        "runs/snapshot_retention",
+        "test_snapshot_retention",
+        ("sign = -1 if higher", "sign = 1 if higher", "the worst snapshots count as the best"),
+        ("names[-rule.count :]", "names[: rule.count]", "the oldest snapshots stay"),
+        ("ranking[: rule.count]", "ranking[-rule.count :]", "the worst snapshots stay"),
+        ("needed | {names[-1]", "{names[-1]", "registered snapshots are removed"),
+        ("| (set(names) - set(ranking))", "", "snapshots that were never measured are removed"),
+        ("{names[-1], *ranking[:1]}", "{names[-1]}", "the best snapshot is removed"),
+    ),
+    *faults(
+        "runs/removal",
+        "test_removal",
+        ("== status.st_nlink", "== 1", "a link that frees nothing counts"),
+        ("size += status.st_blocks * _BLOCK", "size += status.st_size", "parts of blocks"),
+        ("newest < limit", "newest > limit", "young files count as old"),
+        ("max((status.st_mtime", "min((status.st_mtime", "a used folder is as old as its start"),
+    ),
+]
+
+
 FAULTS = [
     *LOSSES,
     *STEP,
@@ -1828,4 +1850,5 @@ FAULTS = [
     *PRECISION,
     *CUDA,
     *WATCHING,
+    *DISK,
 ]

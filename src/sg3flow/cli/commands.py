@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.project_commands import project_app
 from sg3flow.cli.stage_commands import (
     code_app,
@@ -106,6 +107,9 @@ def summary(debug: Debug = False) -> None:
         from sg3flow.cli.status import print_summary
 
         print_summary()
+
+
+app.registered_commands += clean_app.registered_commands
 
 
 @app.command()

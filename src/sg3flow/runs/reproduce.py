@@ -246,9 +246,9 @@ def _contradiction(record: Record, found: str) -> str:
 def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) -> None:
     """Write the resolved settings as a params file: nothing is left to automatic choice."""
     settings = {**record.run["params"], "kimg": kimg, "resume": resume}
-    # These do not change the numbers.
-    unused = {"metrics": ["none"], "notify": "", "tensorboard": False}
-    settings |= {name: value for name, value in unused.items() if name in settings}
+    # These do not change the numbers, and all snapshots can be compared.
+    neutral = {"metrics": ["none"], "notify": "", "tensorboard": False, "keep_snapshots": "all"}
+    settings |= {name: value for name, value in neutral.items() if name in settings}
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
     write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")

@@ -251,6 +251,9 @@ class Reporter(Protocol):
     def snapshot(self, path: Path, nimg: int, sha256: str) -> None:
         """A complete network snapshot, and the digest of its bytes."""
 
+    def pruned(self, path: Path, nimg: int) -> None:
+        """A snapshot that will be removed, because ``keep_snapshots`` does not keep it."""
+
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """The value of a metric for a snapshot."""
 
@@ -299,6 +302,11 @@ class JsonlReporter:
         if snapshot_digests(path.parent).get(path.name) != sha256:
             digest = {"snapshot_pkl": path.name, "sha256": sha256}
             append_row(listed, digest | {"nimg": nimg, "timestamp": time.time()})
+
+    def pruned(self, path: Path, nimg: int) -> None:
+        """Record that a snapshot will be removed; its digest stays."""
+        row = {"kind": "pruned", "file": path.name, "key": "", "nimg": nimg}
+        self._event(row | {"sha256": snapshot_digests(path.parent).get(path.name, "")})
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Append a line to the metric's file, unless the snapshot has one there, and record it."""

@@ -221,6 +221,8 @@ class TrainingLoop:
         distributed.barrier(f"snapshot-{nimg}")
         if self.measure is not None:
             self._measure_snapshot(self.measure)
+        if self.record is not None:
+            self.record.prune()
 
     def _measure_snapshot(self, measure: Measure) -> None:
         nimg, record = self.clock.nimg, self.record

@@ -3,6 +3,7 @@
 A run keeps the latents and the real images of its grids from the first to the last snapshot.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -28,13 +29,25 @@ from sg3flow.runs.run_folder import (
     Reporter,
     Stat,
     fakes_name,
+    list_snapshots,
     metric_file,
+    snapshot_kimg,
     snapshot_name,
+)
+from sg3flow.runs.snapshot_retention import (
+    ALL,
+    KEEP_ALL,
+    Retention,
+    needed_snapshots,
+    rank_measured,
+    surplus,
 )
 from sg3flow.training.assembly import Parts
 from sg3flow.training.diversity import RATIO, CollapseDetector, DiversityMeter, collapse_words
 from sg3flow.training.notification import Notifier
 from sg3flow.training.work_folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,6 +183,8 @@ class RunRecord:
         training_set: the description of the data that snapshots contain.
         load: measures the use of the machine.
         notifier: tells the user of a collapse.
+        keep: which snapshots stay.
+        ranked_by: metric that ranks them, and whether higher is better; None: not measured.
     """
 
     batch_gpu: int
@@ -181,6 +196,8 @@ class RunRecord:
     diversity_meter: DiversityMeter
     collapse_detector: CollapseDetector
     notifier: Notifier
+    keep: Retention = KEEP_ALL
+    ranked_by: tuple[str, bool] | None = None
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
@@ -233,6 +250,21 @@ class RunRecord:
     def snapshot_path(self, nimg: int) -> Path:
         """The file of the snapshot after ``nimg`` images."""
         return self.folder.work / snapshot_name(nimg)
+
+    def prune(self) -> None:
+        """Remove the snapshots that ``keep_snapshots`` does not keep; an error is a warning."""
+        if self.keep.kind == ALL:
+            return
+        work = self.folder.work
+        ranking = rank_measured(work, *self.ranked_by) if self.ranked_by else []
+        there = {path.name: path for path in list_snapshots(work)}
+        try:
+            for name in surplus(self.keep, list(there), ranking, needed_snapshots(work)):
+                # First: what is recorded and still there is removed the next time.
+                self.reporter.pruned(there[name], (snapshot_kimg(name) or 0) * 1000)
+                self.folder.remove_snapshot(name)
+        except OSError as error:
+            _log.warning("a snapshot that keep_snapshots does not keep stays: %s", error)
 
     def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
         """Whether the snapshot was measured before the run was resumed."""

@@ -76,6 +76,10 @@ class TensorBoardReporter:
         """Pass it on."""
         self._inner.snapshot(path, nimg, sha256)
 
+    def pruned(self, path: Path, nimg: int) -> None:
+        """Pass it on."""
+        self._inner.pruned(path, nimg)
+
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Write the value of a metric as a scalar."""
         self._inner.metric(snapshot, name, value, nimg)

@@ -43,6 +43,7 @@ from sg3flow.runs.run_folder import (
     read_uid,
     read_whole_lines,
 )
+from sg3flow.runs.snapshot_retention import Retention, check_retention
 from sg3flow.settings import cache_folder, state_root
 from sg3flow.training.assembly import Parts, build, precision_of, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
@@ -77,6 +78,7 @@ def train(
     outdir: Path | None = None,
     uploading: Uploading = lambda folder: contextlib.nullcontext(),
     measure_for: MeasureFor = lambda batch_gpu, packed, device: None,
+    ranked_by: tuple[str, bool] | None = None,
 ) -> Path | None:
     """Train, or resume an interrupted training.
 
@@ -89,6 +91,8 @@ def train(
         outdir: the folder for a numbered output folder; None: use ``run_dir``.
         uploading: uploads the work folder to a tracking server during the training.
         measure_for: makes the function that measures each snapshot.
+        ranked_by: the measured metric that ranks snapshots, and whether higher is better; None:
+            nothing is measured.
 
     Returns:
         The output folder in the main process, None in the others.
@@ -108,6 +112,7 @@ def train(
         report_killed_workers(),
     ):
         _check_processes(config.gpus)
+        keep = check_retention(config.keep_snapshots, ranked_by)
         job = prepare(config, data)
         distributed.check_same(job.key, "the training")
         if not distributed.is_main_process():
@@ -122,8 +127,11 @@ def train(
             else:
                 folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
             notifier = Notifier(notify_url(job.config.notify), folder.work)
+            retention = keep, ranked_by
             with notifier.reporting():
-                _run_main(job, device, folder, notifier, uploading, measure_for, stop_asked)
+                _run_main(
+                    job, device, folder, notifier, uploading, measure_for, stop_asked, retention
+                )
             return folder.out
 
 
@@ -156,8 +164,13 @@ def _run_main(
     uploading: Uploading,
     measure_for: MeasureFor,
     stop_asked: Callable[[], bool],
+    retention: tuple[Retention, tuple[str, bool] | None],
 ) -> None:
-    """The main process: it trains and writes the record."""
+    """The main process: it trains and writes the record.
+
+    Args:
+        retention: the rule of ``keep_snapshots``, and what ranks the snapshots.
+    """
     past_end = folder.states.latest_nimg() > job.final_nimg
     distributed.broadcast(b"past its end" if past_end else b"")
     if past_end:
@@ -168,10 +181,12 @@ def _run_main(
     describe_run(folder.work, job.description())
     folder.publish(RUN)
     loop = _assemble(job, device, folder, measure_for, notifier)
-    folder.publish_all(job.final_nimg)
-    shown = progress("train (images)", job.final_nimg, loop.clock.nimg)
     assert loop.record is not None
     record = loop.record
+    record.keep, record.ranked_by = retention
+    record.prune()  # the rule may be another one than before
+    folder.publish_all(job.final_nimg)
+    shown = progress("train (images)", job.final_nimg, loop.clock.nimg)
     with uploading(folder.work), _tensorboard(job, record, loop.clock):
         with record.load.sampling(), shown as advance:
             complete = loop.run(stop_asked, advance)

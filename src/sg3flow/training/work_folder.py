@@ -6,7 +6,6 @@ States are written atomically with a checksum; the last two are kept.
 import io
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from sg3flow.files import (
     atomic_write,
     copy_file,
     file_lock,
+    link_or_copy,
     sha256_file,
     try_lock,
     write_json,
@@ -215,14 +215,9 @@ class RunFolder:
         """Link or copy a complete file of the work folder to the output folder."""
         source, target = self.work / name, self.out / name
         self.out.mkdir(parents=True, exist_ok=True)
-        if name.endswith((".jsonl", ".json")):
-            copy_file(source, target)
-            return target
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without hard links
-            copy_file(source, target)
+        # The JSON lines grow in place.
+        place = copy_file if name.endswith((".jsonl", ".json")) else link_or_copy
+        place(source, target)
         return target
 
     def publish_all(self, final_nimg: int) -> None:
@@ -236,6 +231,15 @@ class RunFolder:
                 self.publish(path.name)
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot from the output folder and then from the work folder.
+
+        Raises:
+            OSError: one of the folders cannot be changed.
+        """
+        (self.out / name).unlink(missing_ok=True)
+        (self.work / name).unlink(missing_ok=True)
 
     def last_snapshot(self) -> Path | None:
         """The newest snapshot of trained networks, or None.
