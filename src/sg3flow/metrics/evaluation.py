@@ -34,15 +34,15 @@ from sg3flow.data.readers.parquet_reader import ParquetStorage
 from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import DataError, MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.compute import (
+from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.image_metrics import (
     MetricInputs,
     MetricOutcome,
     compute_metric,
     load_extractor,
     prepare_reference,
 )
-from sg3flow.metrics.evaluator import Evaluator
-from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
