@@ -44,6 +44,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
 _MAX_NAMES = 5
 _ZIP_MAGIC = b"PK\x03\x04"
+_START_BYTES, _HEADER_START = 9, b"{"  # safetensors: the length of a JSON header, then the header
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,15 @@ def load_networks(source: str | os.PathLike[str]) -> Networks:
         return _from_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file")
-    if path.suffix == SUFFIX:
-        return _from_bundled(path)
     try:
         with path.open("rb") as stream:
-            is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+            start = stream.read(_START_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    return _from_snapshot(path) if is_archive else _from_public_pickle(path)
+    if start.startswith(_ZIP_MAGIC):
+        return _from_snapshot(path)
+    is_bundled = path.suffix == SUFFIX and start.endswith(_HEADER_START)
+    return _from_bundled(path) if is_bundled else _from_public_pickle(path)
 
 
 def local_copy(source: str | os.PathLike[str]) -> Path:
@@ -125,6 +127,23 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
         return _downloaded(name)
     known = "a path, https://, http://, file://, models:/ or runs:/"
     raise CheckpointError(f"cannot read networks from {shown_url(name)}: expected {known}")
+
+
+def is_network(source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` is a network by its form, and no set of images; nothing is read of it.
+
+    A network is a name, a ``models:/`` or ``runs:/`` address, a .pkl or .safetensors file, or a
+    folder that ``load_networks`` takes.
+    """
+    name = os.fspath(source)
+    scheme = _SCHEME.match(name)
+    if scheme is not None and scheme[1].lower() in _REGISTRY_SCHEMES:
+        return True
+    if named_network(name) is not None or name.endswith((".pkl", SUFFIX)):
+        return True
+    folder = Path(name).expanduser()
+    has_snapshot = folder.is_dir() and next(folder.glob("*.pkl"), None) is not None
+    return has_snapshot or (folder / "artifacts" / DESCRIPTION_NAME).is_file()
 
 
 def package_generator(
