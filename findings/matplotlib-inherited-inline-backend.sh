@@ -14,7 +14,8 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet "matplotlib==3.11.2"
 cd "$work"
 outcome() {
-  MPLBACKEND="$1" "$work/venv/bin/python" -c "import matplotlib; print('imported')" 2>&1 | tail -n 1
+  { MPLBACKEND="$1" "$work/venv/bin/python" -c "import matplotlib; print('imported')" || true; } \
+    2>&1 | tail -n 1
 }
 inline=$(outcome module://matplotlib_inline.backend_inline)
 other=$(outcome module://nothing.here)

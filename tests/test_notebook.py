@@ -55,7 +55,9 @@ def test_it_names_no_place_of_a_machine():
 def test_one_line_changes_for_a_gpu():
     lines = [line for cell in cells() for line in source(cell).splitlines()]
     assert sum(line.startswith("WITH_GPU = ") for line in lines) == 1
-    assert not [line for line in lines if "cuda" in line and not line.lstrip().startswith("settings")]
+    assert not [
+        line for line in lines if "cuda" in line and not line.lstrip().startswith("settings")
+    ]
 
 
 def test_its_commands_have_the_options_of_today():
@@ -79,9 +81,7 @@ def test_its_commands_have_the_options_of_today():
 def _parse(command, words):
     context = command.make_context(command.name or "command", list(words))
     if hasattr(command, "resolve_command"):
-        _, sub, left = command.resolve_command(
-            context, [*context._protected_args, *context.args]
-        )
+        _, sub, left = command.resolve_command(context, [*context._protected_args, *context.args])
         _parse(sub, left)
 
 
