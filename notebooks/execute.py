@@ -35,10 +35,12 @@ def execute(path: Path, folder: Path, environment: dict[str, str] | None = None)
 
 
 def strip(notebook: Any, folder: Path) -> None:
-    """Remove what differs between machines, and all but one form of each picture."""
+    """Remove progress, what differs between machines, and all but one form of each picture."""
     places = {str(folder.resolve()): "", str(folder): "", str(Path.home()): "~", sys.prefix: "env"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/jpeg" in data:
@@ -46,6 +48,19 @@ def strip(notebook: Any, folder: Path) -> None:
             for holder, key in ((output, "text"), (data, "text/plain"), (data, "text/html")):
                 if key in holder:
                     holder[key] = _without_places(holder[key], places)
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Outputs without standard error, which holds progress; what a cell prints is one output."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def _without_places(text: str, places: dict[str, str]) -> str:

@@ -109,7 +109,9 @@ def test_stored_outputs_have_one_form_of_a_picture_and_no_places(tmp_path):
     data = {"image/png": "p", "image/jpeg": "j", "text/plain": f"{tmp_path}/a {Path.home()}/b"}
     cell.outputs = [
         nbformat.v4.new_output("display_data", data),
-        nbformat.v4.new_output("stream", text=f"\x1b[1mbold\x1b[0m in {tmp_path}\n"),
+        nbformat.v4.new_output("stream", name="stdout", text="\x1b[1mbo"),
+        nbformat.v4.new_output("stream", name="stderr", text="training: 1/2 in 3 s\n"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"ld\x1b[0m in {tmp_path}\n"),
     ]
     notebook = nbformat.v4.new_notebook(cells=[cell])
     _script().strip(notebook, tmp_path)

@@ -1771,7 +1771,7 @@ PYTHON_API = [
     *faults(
         "rendering/loaded_generator",
         "rendering/test_loaded_generator",
-        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1.0)", "w without truncation"),
+        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
         ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
          "images with the classes of others"),
     ),
