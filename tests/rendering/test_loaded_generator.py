@@ -250,6 +250,11 @@ def test_a_wrong_argument_is_one_sentence(G, labeled, name, value):
     assert name.strip("_") in said or "class" in said or "noise mode" in said
 
 
+def test_a_number_too_long_to_print(G):
+    with pytest.raises(ConfigError, match=r"seed must be a whole number .* integer of 5001 digits"):
+        G.image(10**5000)
+
+
 @pytest.mark.parametrize("seeds", ["0-3", 5, None, [], [1, "2"], [-1], range(200_000), [[1]]])
 def test_wrong_seeds(G, seeds):
     with pytest.raises(ConfigError, match="seed"):
@@ -275,8 +280,13 @@ def test_a_class_is_asked_for_with_the_names(labeled, G):
             method(1)
     with pytest.raises(ConfigError, match=r"no class 'dgo' \(did you mean 'dog'\?\)"):
         labeled.image(1, class_="dgo")
-    with pytest.raises(ConfigError, match="unconditional"):
-        G.image(1, class_=0)
+    for class_ in (0, 5):
+        with pytest.raises(ConfigError, match="unconditional"):
+            G.image(1, class_=class_)
+    with pytest.raises(
+        ConfigError, match="class_ must be a whole number from 0 to 2 or a name, not"
+    ):
+        labeled.image(1, class_=3)
     with pytest.raises(ConfigError, match="not both"):
         labeled.image(1, class_=0, label=[1, 0, 0])
 

@@ -15,7 +15,7 @@ from sg3flow.errors import ConfigError, cut, described
 from sg3flow.output_checks import check_replaceable
 from sg3flow.rendering.conditions import Vector, check_label
 from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
-from sg3flow.rendering.seeds import MAX_SEEDS, RenderOptions, check_seed
+from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
 
 _MOST_PSI = 2.0
 _MOST_DEGREES = 36_000
@@ -31,18 +31,18 @@ def refuse(name: str, rule: str, value: object) -> NoReturn:
     raise ConfigError(f"{name} must be {rule}, not {described(value)}") from None
 
 
-def whole_number(name: str, value: object, least: int, most: int, rule: str = "") -> int:
+def whole_number(name: str, value: object, least: int, most: int, also: str = "") -> int:
     """A whole number from ``least`` to ``most``; of NumPy, too, but no bool.
 
     Args:
-        rule: what it must be, for the message; empty: such a number.
+        also: what else the argument may be, for the message.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = least - 1
     if isinstance(value, bool) or not least <= number <= most:
-        refuse(name, rule or f"a whole number from {least} to {most}", value)
+        refuse(name, f"a whole number from {least} to {most}{also}", value)
     return number
 
 
@@ -55,12 +55,7 @@ def _number(name: str, value: object, most: float) -> float:
 
 def seed_of(value: object) -> int:
     """A seed."""
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        refuse("seed", "a whole number", value)
-    check_seed(number)
-    return number
+    return whole_number("seed", value, 0, MAX_SEED)
 
 
 def seeds_of(values: object) -> list[int]:

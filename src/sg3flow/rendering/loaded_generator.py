@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.config import DEVICES
+from sg3flow.config import DEVICES, MOST_IMAGES
 from sg3flow.errors import ConfigError, DataError, cut, listed, nearest
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.rendering.call_arguments import (
@@ -353,12 +353,11 @@ class LoadedGenerator:
         if isinstance(given, str):
             names = self.class_names
             if given not in names:
-                known = ", ".join(names[:20]) or "none, give its number"
+                known = listed(names, _MOST_NAMES) or "none, give its number"
                 raise ConfigError(f"no class '{cut(given)}'{nearest(given, names)}; names: {known}")
             return names.index(given)
-        return whole_number(
-            "class_", given, 0, max(self.num_classes - 1, 0), "class_ a number or a name"
-        )
+        most = self.num_classes - 1 if self.num_classes else MOST_IMAGES
+        return whole_number("class_", given, 0, most, " or a name")
 
     def _drawn(
         self, seeds: Sequence[int], options: RenderOptions, condition: Condition
