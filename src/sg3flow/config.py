@@ -248,8 +248,9 @@ class TrainConfig:
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
     resume: str = setting(
         "",
-        help="network to start from: a file, a URL, models:/NAME@ALIAS, runs:/ID/PATH, or latest: "
-        "the newest snapshot of the newest training in state/; empty: random weights",
+        help="network to start from: a file, a URL, models:/NAME@ALIAS, runs:/ID/PATH, a name of "
+        "`sg3flow networks` such as starter, or latest: the newest snapshot of the newest training "
+        "in state/; empty: random weights",
     )
     resume_partial: bool = setting(
         False, help="load only the weights of --resume that fit; initialize the others randomly"

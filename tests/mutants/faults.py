@@ -1833,6 +1833,36 @@ DISK = [
         ("max((status.st_mtime", "min((status.st_mtime", "a used folder is as old as its start"),
     ),
 ]
+PYTHON_API = [
+    *faults(
+        "rendering/loaded_generator",
+        "rendering/test_loaded_generator",
+        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
+        ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
+         "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/call_arguments",
+        "rendering/test_loaded_generator",
+        ("noise_mode, (x, y), angle", "noise_mode, (y, x), angle", "shifts along the other axis"),
+        ("noise_mode, (x, y), angle", "noise_mode, (x, y), -angle", "turns the other way"),
+    ),
+    *faults(
+        "checkpoints/bundled_network",
+        "checkpoints/test_bundled_network",
+        ("half = tensor.half()", "half = tensor.bfloat16()", "weights of fewer bits"),
+    ),
+    *faults(
+        "metrics/names",
+        "metrics/test_computed",
+        ('f"{num_images}_{found[1]}"', 'f"{found[1]}_{num_images}"', "neighbor and count swapped"),
+    ),
+    *faults(
+        "metrics/computed",
+        "metrics/test_computed",
+        ("compare_sets(a, b, [metric]", "compare_sets(b, a, [metric]", "the two sets swapped"),
+    ),
+]  # fmt: skip
 
 
 FAULTS = [
@@ -1851,4 +1881,5 @@ FAULTS = [
     *CUDA,
     *WATCHING,
     *DISK,
+    *PYTHON_API,
 ]

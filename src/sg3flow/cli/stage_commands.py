@@ -288,7 +288,7 @@ def snapshots(
 @stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
 def network(
     config: EvaluateNetworkConfig,
-    network: Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")],
+    network: Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")],
     data: Data = None,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     verbose: Verbose = True,
@@ -347,7 +347,7 @@ def image_sets(
 
 render_app = stage_app("")
 
-Network = Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")]
+Network = Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")]
 Outdir = Annotated[Path, typer.Option(help="folder to write into")]
 ClassOrNone = Annotated[
     int | None, typer.Option("--class", min=0, help="class of a conditional network")

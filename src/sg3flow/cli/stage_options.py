@@ -128,6 +128,9 @@ def run(app: typer.Typer, help: str | None = None, program: str | None = None) -
     """
     if help is not None:
         _describe_app(app, help)
+    # No command shows a window, and a notebook passes on a backend that may not be installed here:
+    # with that, matplotlib cannot even be imported.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         code = app(standalone_mode=False, prog_name=program)
     except typer.TyperException as error:

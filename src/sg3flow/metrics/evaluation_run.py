@@ -263,7 +263,13 @@ def _set_of_run(run_dir: Path, snapshot: Path) -> PackedSet:
     return find_training_set(run_dir, described or {}, str(run_dir))
 
 
-def _set_of_network(source: str) -> PackedSet:
+def set_of_network(source: str) -> PackedSet:
+    """The packed set that a network was trained on.
+
+    Raises:
+        DataError: it is not there.
+        CheckpointError: the network cannot be read.
+    """
     path = local_copy(source)
     return find_training_set(path.parent, load_networks(path).training_set or {}, shown_url(source))
 
@@ -296,7 +302,7 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
-    packed = _packed_set(data, lambda: _set_of_network(source), ranks)
+    packed = _packed_set(data, lambda: set_of_network(source), ranks)
     results = evaluate_network(
         source,
         packed,
@@ -340,7 +346,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         on_warning=warnings.append,
     )
     sides = {"a": images, "b": reference}
-    warnings += set_warnings(sides)
+    warnings += set_warnings({f"--{name}": side for name, side in sides.items()})
     described = {name: side.description() for name, side in sides.items()}
     extra = {"warnings": warnings, "sets": described}
     table = _single_outcome(results, report, reference.digest, reference.num_images, extra)

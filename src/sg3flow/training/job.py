@@ -19,6 +19,7 @@ import torch
 from sg3flow import distributed
 from sg3flow.addresses import shown_host, without_secrets
 from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.network_catalog import named_network
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
@@ -79,11 +80,17 @@ def fingerprint(settings: Mapping[str, Any], data_digest: str) -> str:
         data_digest: of the packed set.
     """
     resume = settings.get("resume", "")
-    if resume and Path(resume).is_file():
-        settings = {**settings, "resume": sha256_file(Path(resume))}  # the content, not the path
+    if resume and (file := _file_of(resume)).is_file():
+        settings = {**settings, "resume": sha256_file(file)}  # the content, not the path
     code = numerics_digest(bool(resume))
     key = {"settings": dict(settings), "data": data_digest, "code": code}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _file_of(resume: str) -> Path:
+    """The path that ``resume`` is, or that of the bundled network that it names."""
+    named = named_network(resume)
+    return (named.bundled if named is not None else None) or Path(resume)
 
 
 def numerics_digest(has_resume: bool) -> str:
