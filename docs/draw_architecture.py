@@ -51,6 +51,7 @@ BASE = {
     "files",
     "output_checks",
     "progress",
+    "durations",
     "interrupts",
     "addresses",
     "settings",

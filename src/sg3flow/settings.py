@@ -74,6 +74,7 @@ NVRTC = Variable("SG3FLOW_NVRTC", "", "file of NVRTC, which compiles CUDA kernel
 TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
 TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
+NOTIFY = Variable("SG3FLOW_NOTIFY", "", "URL that gets a POST at the end of a training")
 DEVICE = Variable("SG3FLOW_DEVICE", "auto", "device of a served model: auto, cpu or cuda")
 LAUNCHED = Variable("SG3FLOW_LAUNCHED", "", "set by our launcher in the processes it starts")
 SERVE_MAX_PICTURES = Variable("SG3FLOW_SERVE_MAX_PICTURES", "64", "images per request", 1, 4096)
@@ -92,7 +93,7 @@ SERVE_TOGETHER = Variable(
 
 VARIABLES = (
     *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC),
-    *(TRACKING, DEVICE, LAUNCHED),
+    *(TRACKING, NOTIFY, DEVICE, LAUNCHED),
     *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
 )
 
@@ -200,6 +201,7 @@ class Tag:
     SOURCE = "sg3flow.source"
     # Snapshots and registered versions.
     SNAPSHOT = "sg3flow.snapshot"
+    PRUNED = "sg3flow.pruned"
     SHA256 = "sg3flow.sha256"
     SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"

@@ -31,11 +31,15 @@ _renamed = {"--anew": "--clean", "--anyway": "--force"}
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def stage_app(help: str | None) -> typer.Typer:
-    """A typer application that also accepts ``--snap_every`` for ``--snap-every``, and ``-h``."""
+def stage_app(help: str | None, *, completion: bool = False) -> typer.Typer:
+    """A typer application that also accepts ``--snap_every`` for ``--snap-every``, and ``-h``.
+
+    Args:
+        completion: add the options that install and show the completion of a shell.
+    """
     return typer.Typer(
         help=help,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={
@@ -124,6 +128,9 @@ def run(app: typer.Typer, help: str | None = None, program: str | None = None) -
     """
     if help is not None:
         _describe_app(app, help)
+    # No command shows a window, and a notebook passes on a backend that may not be installed here:
+    # with that, matplotlib cannot even be imported.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         code = app(standalone_mode=False, prog_name=program)
     except typer.TyperException as error:

@@ -38,10 +38,10 @@ from sg3flow.tracking.relocation import find_relocations, follow_project
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
              runs/train/fakes*.png
-data report: reports/validation.html
-environment: . .venv/bin/activate"""
+data report: reports/validation.html"""
+_ENVIRONMENT = "environment: . .venv/bin/activate"
 _LOCAL_UI = """\
-MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --workers 1 --port 5000
              open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
 _SERVER_UI = "MLflow UI:   {uri}"
 _SERVE = """\
@@ -69,6 +69,8 @@ def print_summary() -> None:
     for each in find_relocations(local_database(), root) if local else ():
         print(f"note: {each.refusal or each.advice()}")
     print(_PLACES)
+    if (root / ".venv").is_dir():  # as `make demo` makes it
+        print(_ENVIRONMENT)
     print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
     variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
     print(_SERVE.format(variable=variable, name=name, record=_example_request(root)))

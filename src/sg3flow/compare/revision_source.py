@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sg3flow.addresses import shown_host
 from sg3flow.compare.folder_source import TrainingFiles, run_data_of_files, with_notes
 from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
 from sg3flow.errors import ConfigError, DataError
@@ -124,7 +125,7 @@ def code_commit(root: Path, code: str) -> str:
 def _completed(data: RunData, stages: Mapping[str, Any], revision: Revision) -> RunData:
     """Add the settings of all stages and the commit, which are not in the files."""
     locked = {
-        f"{section}.{name}": canonical(value)
+        f"{section}.{name}": canonical(_shown(name, value))
         for stage in stages.values()
         for section, values in stage.get("params", {}).get("params.yaml", {}).items()
         for name, value in (values if isinstance(values, Mapping) else {}).items()
@@ -134,6 +135,11 @@ def _completed(data: RunData, stages: Mapping[str, Any], revision: Revision) -> 
         locked = {k: v for k, v in locked.items() if not k.startswith("train.")}
     environment = {"code": revision.baseline[:12]} | dict(data.environment)
     return replace(data, params={**data.params, **locked}, environment=environment)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A setting for people: the address of a webhook is a secret."""
+    return shown_host(str(value)) if name == "notify" and value else value
 
 
 def _locked_stages(text: str, revision: Revision) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sg3flow.data.archive import PackedSet
 from sg3flow.device import open_device, pick_device, visible_words
 from sg3flow.distributed import Ranks, is_launched
 from sg3flow.errors import ConfigError, DataError, MetricError
-from sg3flow.files import link_file, sha256_file, write_json
+from sg3flow.files import link_or_copy, sha256_file, write_json
 from sg3flow.metrics.evaluation import (
     ImageSet,
     compare_sets,
@@ -251,7 +251,7 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
     if outputs.summary is not None:
         write_json(outputs.summary, build_summary(results, best))
     if outputs.best is not None:
-        link_file(plan.run_dir / best.snapshot, outputs.best)
+        link_or_copy(plan.run_dir / best.snapshot, outputs.best)
     tracker.metrics({f"best_{plan.best_by}": best.value})
     for path in (outputs.report, outputs.table, outputs.chart, *pairs.values()):
         tracker.artifact(path)
@@ -285,7 +285,13 @@ def _set_of_run(run_dir: Path, snapshot: Path) -> PackedSet:
     return find_training_set(run_dir, described or {}, str(run_dir))
 
 
-def _set_of_network(source: str) -> PackedSet:
+def set_of_network(source: str) -> PackedSet:
+    """The packed set that a network was trained on.
+
+    Raises:
+        DataError: it is not there.
+        CheckpointError: the network cannot be read.
+    """
     path = local_copy(source)
     return find_training_set(path.parent, load_networks(path).training_set or {}, shown_url(source))
 
@@ -318,7 +324,7 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
-    packed = _packed_set(data, lambda: _set_of_network(source), ranks)
+    packed = _packed_set(data, lambda: set_of_network(source), ranks)
     results = evaluate_network(
         source,
         packed,
@@ -362,7 +368,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         on_warning=warnings.append,
     )
     sides = {"a": images, "b": reference}
-    warnings += set_warnings(sides)
+    warnings += set_warnings({f"--{name}": side for name, side in sides.items()})
     described = {name: side.description() for name, side in sides.items()}
     extra = {"warnings": warnings, "sets": described}
     table = _single_outcome(results, report, reference.digest, reference.num_images, extra)

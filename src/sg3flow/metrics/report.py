@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
-from sg3flow.metrics.compute import error_rule, reference_count, reference_limit
 from sg3flow.metrics.estimates import Estimate
+from sg3flow.metrics.image_metrics import error_rule, reference_count, reference_limit
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked

@@ -79,6 +79,11 @@ def is_metric_file(name: str) -> bool:
     return _METRIC_NAME.fullmatch(name) is not None
 
 
+def list_metric_files(folder: Path) -> list[Path]:
+    """The files of metric values in a folder."""
+    return sorted(path for path in folder.glob("*.jsonl") if is_metric_file(path.name))
+
+
 def is_run_folder(folder: Path) -> bool:
     """Whether a folder has the files of a training; one of an old version may lack ``run.json``."""
     return any((folder / name).is_file() for name in (RUN, OPTIONS, STATS))
@@ -199,6 +204,11 @@ def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     return [read_row(line, path, f"line {number}") for number, line in enumerate(lines, 1)]
 
 
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """As ``read_whole_lines``, without the damaged lines."""
+    return [row for line in whole_lines(path) if (row := parse_row(line)) is not None]
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a line of JSON and flush it to the disk.
 
@@ -242,6 +252,9 @@ class Reporter(Protocol):
 
     def snapshot(self, path: Path, nimg: int, sha256: str) -> None:
         """A complete network snapshot, and the digest of its bytes."""
+
+    def pruned(self, path: Path, nimg: int) -> None:
+        """A snapshot that will be removed, because ``keep_snapshots`` does not keep it."""
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """The value of a metric for a snapshot."""
@@ -291,6 +304,11 @@ class JsonlReporter:
         if snapshot_digests(path.parent).get(path.name) != sha256:
             digest = {"snapshot_pkl": path.name, "sha256": sha256}
             append_row(listed, digest | {"nimg": nimg, "timestamp": time.time()})
+
+    def pruned(self, path: Path, nimg: int) -> None:
+        """Record that a snapshot will be removed; its digest stays."""
+        row = {"kind": "pruned", "file": path.name, "key": "", "nimg": nimg}
+        self._event(row | {"sha256": snapshot_digests(path.parent).get(path.name, "")})
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Append a line to the metric's file, unless the snapshot has one there, and record it."""

@@ -331,7 +331,7 @@ def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
     found = []
     for model in snapshot_models(store, run):
         file, kimg = model.tags.get(Tag.SNAPSHOT), model.params.get("kimg", "")
-        if file and kimg.isdigit():
+        if file and kimg.isdigit() and Tag.PRUNED not in model.tags:
             found.append((int(kimg), str(file), f"models:/{model.model_id}"))
     return sorted(found)
 
