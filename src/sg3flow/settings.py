@@ -209,8 +209,9 @@ class Tag:
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"
     METRIC = "sg3flow.metric"
     VALUE = "sg3flow.value"
-    RESULT = "sg3flow.result."
+    RESULTS = "sg3flow.results"
+    RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
     COMMIT = "sg3flow.commit"
-    # Changes of aliases, on the version that got the alias; the second is on models of 0.2 and before.
+    # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.
     ALIASES = "sg3flow.aliases"
     ALIAS_CHANGE = "sg3flow.move."

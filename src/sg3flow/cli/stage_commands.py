@@ -113,7 +113,7 @@ def pack(
         summary = pack_images(source, dest, manifest, config, workers=workers)
         tracking.metrics({"num_source": summary.num_source, "num_packed": summary.num_packed})
         title = known.title(summary.resolution)
-        profile = summary.profile()
+        profile = summary.profile() | {"packed": stem}
         tracking.dataset(name=title, digest=summary.digest, source=str(source), profile=profile)
         tracking.artifact(manifest)
         for warning in summary.warnings:
@@ -160,10 +160,10 @@ def validate(
         tracking.artifact(html)
         tracking.metrics(result.metrics())
         tracking.dataset(
-            name=known.title(result.summary.get("resolution") or 0),
+            name=known.title(result.summary["resolution"] or 0),
             digest=result.summary["digest"] or "unreadable",
             source=str(packed),
-            profile=result.summary,
+            profile=result.summary | {"packed": packed.stem},
         )
         print(require_success(result, html))
 

@@ -41,6 +41,11 @@ def packed_name(file_name: str, source: Mapping[str, Any], subset: str, resoluti
     return name if not resolution or size in name else f"{name} {size}"
 
 
+def without_size(title: str) -> str:
+    """The name of a packed set without its resolution."""
+    return re.sub(r"[ _-]*\d+x\d+$", "", title) or title
+
+
 @dataclass(frozen=True)
 class FetchedSet:
     """What is known of a packed set before it is read: its file, its images and their subset."""

@@ -14,6 +14,7 @@ from mlflow.entities import DatasetInput, InputTag
 
 from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
+from sg3flow.runs.best_snapshot import BestSnapshot
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
 from sg3flow.tracking.metric_names import grouped_name
@@ -298,6 +299,26 @@ def record_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
     outputs = store.client.get_run(run_id).outputs
     if model_id not in [output.model_id for output in outputs.model_outputs]:
         store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+
+
+def log_model_metrics(store: Store, run_id: str, model_id: str, best: BestSnapshot) -> None:
+    """Log the results of a snapshot to a LoggedModel, once, with the data set of its run.
+
+    The points are those that the run has already, if it has them: so its curves do not change.
+    """
+    run, model = store.client.get_run(run_id), store.client.get_logged_model(model_id)
+    known = {(metric.key, metric.value) for metric in model.metrics or []}
+    for name, row in best.results.items():
+        key = grouped_name(name) if Tag.GROUPED in run.data.tags else name
+        value = float(row["value"])
+        if (key, value) in known:
+            continue
+        points = store.client.get_metric_history(run_id, key) if key in run.data.metrics else []
+        times = [p.timestamp for p in points if (p.step, p.value) == (best.kimg, value)]
+        more = {"model_id": model_id} | dataset_of(run)
+        store.client.log_metric(
+            run_id, key, value, timestamp=max(times, default=None), step=best.kimg, **more
+        )
 
 
 def snapshot_models(store: Store, run: Any) -> Iterator[Any]:

@@ -39,9 +39,9 @@ def grouped_name(name: str, stage: str = "train") -> str:
     """
     if name in _LOSSES:
         return _LOSSES[name]
-    group, slash, rest = name.partition("/")
     if stage in _DATA_STAGES:
-        return f"{_DATA}{name}"
+        return f"{_DATA}{name.replace('/', ' ')}"  # the pages make sections of all but the last
+    group, slash, rest = name.partition("/")
     if not slash:
         return f"{QUALITY}{name}"
     return f"{_GROUPS.get(group + slash, group + slash)}{rest}"

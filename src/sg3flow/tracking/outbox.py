@@ -36,6 +36,7 @@ from sg3flow.runs.run_folder import (
     whole_lines,
 )
 from sg3flow.runs.run_names import stage_name
+from sg3flow.runs.set_names import without_size
 from sg3flow.settings import Tag, offsets_folder, tracking_state
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
@@ -134,11 +135,11 @@ class Outbox:
 
         A training records code and machine itself, in ``provenance.json``.
         """
-        self.note("begin", pipeline=pipeline_uid())
+        has_parent = "training" in (read_run(self.folder) or {})
+        self.note("begin", pipeline="" if has_parent else pipeline_uid())
         if read_provenance(self.folder) is not None:
             return
         tags = dict(provenance_tags())  # a copy: the function is cached
-        has_parent = "training" in (read_run(self.folder) or {})
         if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: its child
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
         self.note("tags", values=tags)
@@ -203,7 +204,7 @@ def open_outbox(
     content: dict[str, Any] = {"format": RUN_FORMAT, "uid": uid, "started": started}
     training = read_run(training_run) if training_run else None
     if training_run is not None:
-        set_name = set_name or _set_of(training_run)["title"]
+        set_name = set_name or without_size(_set_of(training_run)["title"])
     content |= {"stage": stage, "name": stage_name(stage, set_name), "params": dict(params)}
     if training is not None:
         content["training"] = {"uid": training["uid"], "name": training.get("name", "")}
@@ -212,6 +213,11 @@ def open_outbox(
     if training is not None:
         outbox.note("parent")
     return outbox
+
+
+def training_set_name(training_run: Path) -> str:
+    """The name of a training's set for people; empty: not recorded."""
+    return _set_of(training_run)["title"]
 
 
 def _set_of(training_run: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import Store, with_error
 
 NOTE = "mlflow.note.content"
-_NETWORKS = {"stylegan3-t": "StyleGAN3-T", "stylegan3-r": "StyleGAN3-R", "stylegan2": "StyleGAN2"}
+NETWORKS = {"stylegan3-t": "StyleGAN3-T", "stylegan3-r": "StyleGAN3-R", "stylegan2": "StyleGAN2"}
 _MOST_CLASSES = 6
 _SHOWN = 12  # digits of a digest
 
@@ -52,7 +52,7 @@ def _facts(run: Any) -> str:
 
 
 def _what(params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-    network = _NETWORKS.get(params.get("cfg", ""), params.get("cfg", "training"))
+    network = NETWORKS.get(params.get("cfg", ""), params.get("cfg", "training"))
     known = {name: params.get(name, "") for name in ("gamma", "batch")}
     known["kimg"] = tags.get(Tag.KIMG) or params.get("kimg", "")
     words = [network, *(f"{name} {value}" for name, value in known.items() if value)]
@@ -69,7 +69,8 @@ def _data(run: Any) -> str:
         return ""
     dataset = inputs[0].dataset
     profile = json.loads(dataset.profile or "{}")
-    counts = profile.get("class_counts") or {}
+    # The stage that names a set first decides the profile that MLflow keeps of it.
+    counts = profile.get("class_counts") or profile.get("classes") or {}
     words = [f"{dataset.name}: {profile.get('num_images', '?')} images"]
     if 0 < len(counts) <= _MOST_CLASSES:
         words.append(", ".join(f"{number} {name}" for name, number in counts.items()))

@@ -18,7 +18,7 @@ _NAME = "sg3flow trainings"
 _PARAMS = ("gamma", "kimg")
 _MOST_METRICS = 5
 _OPEN = ("metrics", "loss")
-_SECTIONS = (*_OPEN, "progress", "time", "memory", "repairs", "data", "system")
+_SECTIONS = (*_OPEN, "progress", "time", "memory", "repairs")
 
 
 def update_view(store: Store, run_id: str, metrics: Iterable[str] = ()) -> None:
@@ -60,7 +60,6 @@ def _state(metrics: Sequence[str]) -> dict[str, Any]:
     """The state of the page, as its own "Save view" writes it."""
     columns = [f"metrics.`{grouped_name(name)}`" for name in metrics]
     columns += [f"params.`{name}`" for name in _PARAMS]
-    columns += [f"attributes.`{name}`" for name in ("Dataset", "Models")]
     return {
         "selectedColumns": columns,
         "orderByKey": "attributes.start_time",

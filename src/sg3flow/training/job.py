@@ -40,6 +40,7 @@ from sg3flow.runs.pipeline import experiment_name
 from sg3flow.runs.provenance import data_info, set_title
 from sg3flow.runs.run_folder import RUN, list_snapshots, read_options, read_run, snapshot_kimg
 from sg3flow.runs.run_names import training_name
+from sg3flow.runs.set_names import without_size
 from sg3flow.settings import LAUNCHED, project_root, state_root
 from sg3flow.training.assembly import (
     NetworkSettings,
@@ -145,7 +146,7 @@ def run_name(settings: Mapping[str, Any], title: str, resolution: int) -> str:
         title: name of the packed set for people.
     """
     differing = _differences(settings, _reference_settings(settings))
-    what = settings["desc"] or re.sub(rf"[ _-]*{resolution}x{resolution}$", "", title) or title
+    what = settings["desc"] or without_size(title)
     return training_name(differing, settings["cfg"], resolution, what, experiment_name())
 
 
