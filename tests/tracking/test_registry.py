@@ -88,7 +88,7 @@ def _check_registered(value: str) -> None:
     assert not [key for key in version.tags if key.startswith("sg3flow.result.")]
     assert results_of(version)["fd_random1k_full"]["value"] == float(value)
     changes = version.tags["sg3flow.aliases"].splitlines()
-    assert [line.split()[1] for line in changes] == ["candidate", "champion"]
+    assert changes[-1].split()[1:5] == ["champion", "-", "->", "1,"]
     [model] = store.client.search_logged_models([store.experiment_id])
     measured = [(metric.key, metric.value, metric.step) for metric in model.metrics]
     assert measured[-1] == ("fd_random1k_full", float(value), 10), "the run has no grouped names"
