@@ -130,7 +130,7 @@ def check_evaluated(run_folder: Path):
     assert run.info.status == "FINISHED" and run.data.metrics == {"metrics/best_fid": 4.0}
     report = store.client.download_artifacts(run.info.run_id, "report.json")
     assert Path(report).read_text() == "first"
-    [point] = store.client.get_metric_history(training_id, "kid")
+    [point] = store.client.get_metric_history(training_id, "metrics/kid")
     assert (point.step, point.value) == (3, 0.5)
     [model] = store.client.search_logged_models([store.experiment_id])
     assert ("metrics/kid", 0.5) in [(m.key, m.value) for m in model.metrics]

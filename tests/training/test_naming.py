@@ -7,7 +7,7 @@ import pytest
 from sg3flow.config import TrainConfig
 from sg3flow.params_file import load_settings
 from sg3flow.runs.run_names import stage_name, training_name, typed_name
-from sg3flow.runs.set_names import FetchedSet, packed_name
+from sg3flow.runs.set_names import FetchedSet, common_side, packed_name
 from sg3flow.training.assembly import resolve
 from sg3flow.training.job import run_name
 
@@ -90,6 +90,11 @@ def test_a_set_is_called_after_its_images(dataset, subset, wanted):
     assert packed_name("packed", source, subset, 32) == f"{wanted} 32x32"
     assert packed_name("mine-32x32", source, subset, 32) == "mine-32x32"
     assert FetchedSet("packed", source, subset).name == wanted
+
+
+def test_the_side_of_the_images_of_a_set():
+    assert common_side({"32x32 RGB": 81, "64x64 RGB": 1}) == 32
+    assert common_side({}) == common_side(["?"]) == 0
 
 
 def test_a_typed_name_needs_no_dots():

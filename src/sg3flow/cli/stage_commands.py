@@ -146,7 +146,7 @@ def validate(
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
     from sg3flow.reports.pages import tracking_place
     from sg3flow.reports.validation_page import check_report_paths, write_reports
-    from sg3flow.runs.set_names import fetched_set, pack_subset
+    from sg3flow.runs.set_names import common_side, fetched_set, pack_subset
     from sg3flow.tracking.upload_process import tracked_stage
 
     html = html or report.with_suffix(".html")
@@ -160,7 +160,7 @@ def validate(
         tracking.artifact(html)
         tracking.metrics(result.metrics())
         tracking.dataset(
-            name=known.title(result.summary["resolution"] or 0),
+            name=known.title(common_side(result.summary["sizes"])),
             digest=result.summary["digest"] or "unreadable",
             source=str(packed),
             profile=result.summary | {"packed": packed.stem},

@@ -1,7 +1,7 @@
 """Names of data sets for people: ``afhq-cat 256x256`` instead of ``packed``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -74,6 +74,12 @@ def fetched_set(raw: Path | None, file_name: str, subset: str) -> FetchedSet:
     """
     source = read_source(raw) if raw is not None else None
     return FetchedSet(file_name, source or {}, subset)
+
+
+def common_side(sizes: Iterable[str]) -> int:
+    """The side of the first of some sizes, such as ``32x32 RGB``; 0: there is none."""
+    found = re.match(r"(\d+)x\d+", next(iter(sizes), ""))
+    return int(found[1]) if found else 0
 
 
 def pack_subset(project: Path) -> str:
