@@ -183,8 +183,9 @@ def test_a_run_made_twice_becomes_one(run_folder, is_complete):
     Uploader(run_folder).send()
     store = connect()
     tags = {"sg3flow.uid": json.loads((run_folder / "run.json").read_text())["uid"]}
+    tags |= {"sg3flow.stage": "train", "sg3flow.grouped_metrics": "true"}
     for _ in range(3):
-        store.client.create_run(store.experiment_id, tags=tags | {"sg3flow.stage": "train"})
+        store.client.create_run(store.experiment_id, tags=tags)
     Outbox(run_folder).end("FINISHED")
     Uploader(run_folder).send()
     shutil.rmtree("state/sent")
@@ -281,11 +282,11 @@ def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
         outbox.note("metric", key="late", value=float(value))
         with pytest.raises(TrackingError, match="no#such"):
             uploader.send()
-    assert (tried.count("no#such*name"), tried.count("late")) == (1, 3)
+    assert (tried.count("metrics/no#such*name"), tried.count("metrics/late")) == (1, 3)
     uploader.live = False  # the end: once more
     with pytest.raises(TrackingError, match="no#such"):
         uploader.send()
-    assert tried.count("no#such*name") == 2
+    assert tried.count("metrics/no#such*name") == 2
 
 
 def test_a_killed_run_is_marked_as_one(run_folder):
