@@ -92,9 +92,20 @@ def test_the_table_shows_one_row_per_training_and_its_metrics(pages: Pages) -> N
     assert "sg3flow trainings" in text and "Error loading" not in text
     for stage in ("fetch", "pack", "validate", "evaluate", "render", "register"):
         assert f"{stage} · starter" not in text, "below its training"
-    heads = "[...document.querySelectorAll('[role=columnheader]')].map((each) => each.innerText)"
-    pages.browser.wait_for(f"{heads}.some((each) => each.includes('fd_random20_full'))")
-    assert "Source" not in pages.browser.ask(heads)
+    heads = "[...document.querySelectorAll('[role=columnheader]')]"
+    places = f"{heads}.map((each) => [each.innerText, each.getBoundingClientRect().left])"
+    pages.browser.wait_for(f"{places}.some((each) => each[0].includes('fd_random20_full'))")
+    found = {name.strip(): left for name, left in pages.browser.ask(places) if name.strip()}
+    names = [
+        "Run Name",
+        "metrics/fd_random20_full",
+        "metrics/eqt4_int",
+        "gamma",
+        "kimg",
+        "Duration",
+    ]
+    assert [name for name in sorted(found, key=found.get) if name in names] == names
+    assert "Source" not in found
 
 
 def test_the_charts_open_on_the_metrics_and_the_losses(pages: Pages) -> None:

@@ -172,9 +172,9 @@ def test_an_evaluation_describes_the_best_snapshot(run_folder):
     evaluate(run_folder)
     run = store.client.get_run(run_id)
     note = run.data.tags[NOTE]
-    assert (
-        note.startswith(before) and "| fid50k | 4 ± 0.25 |  |\n| kid50k | 0.5 ± 0.25 | 9 |" in note
-    )
+    assert "| fid50k | 4 ± 0.25 |  |\n| kid50k | 0.5 ± 0.25 | 9 |" in note
+    line = "| **best** | fid50k 4 ± 0.25 at 3 kimg |\n"
+    assert note.startswith(before.replace("| **data**", f"{line}| **data**"))
     assert "**Best snapshot** network-snapshot-000003.pkl at 3 kimg, by fid50k" in note
     assert f"![samples of the best snapshot](get-artifact?path=eval%2Fbest.png&run_uuid={run_id})"
     picture = store.client.download_artifacts(run_id, "eval/best.png")
@@ -248,6 +248,8 @@ def test_the_view_of_an_experiment_shows_the_metrics_that_there_are(run_folder):
     found = view(store)
     columns = json.loads(found["state"])["selectedColumns"]
     assert columns[:2] == ["metrics.`metrics/fid50k`", "metrics.`metrics/kid50k`"]
+    order = json.loads(found["state"])["columnOrder"]
+    assert order == ["attributes.`Run Name`", *columns]
     assert isinstance(found["createdAt"], int) and found["name"] == "sg3flow trainings"
     update_view(store, training_run_id(run_folder), ["ppl", "fid50k", *map(str, range(9))])
     columns = json.loads(view(store)["state"])["selectedColumns"]

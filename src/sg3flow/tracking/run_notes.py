@@ -29,7 +29,7 @@ def write_note(store: Store, run_id: str, best: Mapping[str, Any] | None = None)
     present = run.data.tags.get(NOTE, "")
     if present and (best is None or run.data.tags.get(Tag.NOTE) != _mark(present)):
         return
-    text = "\n\n".join([_facts(run), *(_best(run_id, best) if best else [])])
+    text = "\n\n".join([_facts(run, best), *(_best(run_id, best) if best else [])])
     if text != present:
         store.client.set_tag(run_id, Tag.NOTE, _mark(text))
         store.client.set_tag(run_id, NOTE, text)
@@ -39,14 +39,16 @@ def _mark(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _facts(run: Any) -> str:
+def _facts(run: Any, best: Mapping[str, Any] | None) -> str:
+    """A table; what is in its first lines can be read without opening the description."""
     tags, params = run.data.tags, run.data.params
     rows = {
         "what": _what(params, tags),
+        "best": _best_words(best) if best else "",
         "data": _data(run),
         "license": tags.get(Tag.LICENSE) or "unknown",
         "code": _code(tags),
-        "again": f"`{tags[Tag.REPRODUCE]}`" if tags.get(Tag.REPRODUCE) else "",
+        "reproduce": f"`{tags[Tag.REPRODUCE]}`" if tags.get(Tag.REPRODUCE) else "",
     }
     return table(("", ""), [(f"**{name}**", words) for name, words in rows.items() if words])
 
@@ -83,6 +85,11 @@ def _code(tags: Mapping[str, str]) -> str:
     commit = tags.get("mlflow.source.git.commit", "")[:_SHOWN]
     changed = " with changes" if tags.get(Tag.GIT_DIRTY) == "true" else ""
     return f"`{commit}`{changed}" if commit else ""
+
+
+def _best_words(best: Mapping[str, Any]) -> str:
+    value = with_error(dict(best["results"][best["metric"]]))
+    return f"{best['metric']} {value} at {best['kimg']} kimg"
 
 
 def _best(run_id: str, best: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,8 @@ _TAG = f"mlflow.sharedViewState.{VIEW}"
 _NAME = "sg3flow trainings"
 _PARAMS = ("gamma", "kimg")
 _MOST_METRICS = 5
+_RUN_NAME = "attributes.`Run Name`"
+_NAME_WIDTH, _WIDTH = 280, 110  # pixels
 _OPEN = ("metrics", "loss")
 _SECTIONS = (*_OPEN, "progress", "time", "memory", "repairs")
 
@@ -60,8 +62,12 @@ def _state(metrics: Sequence[str]) -> dict[str, Any]:
     """The state of the page, as its own "Save view" writes it."""
     columns = [f"metrics.`{grouped_name(name)}`" for name in metrics]
     columns += [f"params.`{name}`" for name in _PARAMS]
+    widths = dict.fromkeys(columns, _WIDTH) | {_RUN_NAME: _NAME_WIDTH}
     return {
         "selectedColumns": columns,
+        # The page puts these first and then its own: when a run was created, its duration.
+        "columnOrder": [_RUN_NAME, *columns],
+        "columnWidths": widths,
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "compareRunCharts": [],  # the page adds a chart for each metric to its section
