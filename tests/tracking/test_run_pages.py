@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from sg3flow.compare.tracked_source import read_tracked
 from sg3flow.config import EvaluateConfig, FetchConfig
 from sg3flow.files import sha256_file, write_json
 from sg3flow.runs import pipeline
-from sg3flow.tracking import saved_view
+from sg3flow.tracking import run_notes, saved_view
 from sg3flow.tracking.evaluation_record import record_evaluation
 from sg3flow.tracking.event_upload import send_event
 from sg3flow.tracking.mlflow_store import connect, training_run_id
@@ -289,3 +290,8 @@ def test_a_run_of_an_earlier_version_keeps_its_names_of_metrics(run_folder):
 def test_an_unknown_event_is_left_alone(run_folder):
     """A journal of a later version."""
     send_event(None, {"kind": "from the future"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("profile", ["[", "[1]", "", None])
+def test_the_profile_of_another_tool_is_no_error(profile):
+    assert run_notes._profile(SimpleNamespace(profile=profile)) == {}

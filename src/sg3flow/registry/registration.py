@@ -328,8 +328,9 @@ def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]
 
 def _network_words(run_dir: Path, G: RenderedGenerator, class_names: Sequence[str]) -> str:
     """The network and its size, such as ``StyleGAN3-T, 32 x 32 pixels, 3 classes``."""
-    cfg = str((read_run(run_dir) or {}).get("params", {}).get("cfg", ""))
-    kind = NETWORKS.get(cfg) or type(G).__name__
+    params = (read_run(run_dir) or {}).get("params")
+    cfg = params.get("cfg") if isinstance(params, dict) else ""
+    kind = NETWORKS.get(str(cfg)) or type(G).__name__
     words = [kind, f"{G.img_resolution} x {G.img_resolution} pixels"]
     if class_names:
         words.append(f"{len(class_names)} classes ({', '.join(class_names[:_MOST_CLASSES])})")

@@ -4,6 +4,7 @@ It is written from what MLflow has of the run. A description that somebody has e
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -64,13 +65,11 @@ def _what(params: Mapping[str, str], tags: Mapping[str, str]) -> str:
 
 
 def _data(run: Any) -> str:
-    import json
-
     inputs = run.inputs.dataset_inputs if run.inputs else []
     if not inputs:
         return ""
     dataset = inputs[0].dataset
-    profile = json.loads(dataset.profile or "{}")
+    profile = _profile(dataset)
     # The stage that names a set first decides the profile that MLflow keeps of it.
     counts = profile.get("class_counts") or profile.get("classes") or {}
     words = [f"{dataset.name}: {profile.get('num_images', '?')} images"]
@@ -79,6 +78,14 @@ def _data(run: Any) -> str:
     elif counts:
         words.append(f"{len(counts)} classes")
     return "; ".join([*words, f"digest `{dataset.digest[:_SHOWN]}`"])
+
+
+def _profile(dataset: Any) -> dict[str, Any]:
+    try:
+        content = json.loads(dataset.profile or "{}")
+    except ValueError:  # another tool may have named the set first
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def _code(tags: Mapping[str, str]) -> str:
