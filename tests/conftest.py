@@ -55,6 +55,7 @@ _SHARING = {
     "tests/serving/": "tests/serving",
     "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
     "tests/test_disk.py": "tests/docs/test_commands_run.py",
+    "tests/reports/test_mlflow_in_a_browser.py": "tests/docs/test_commands_run.py",
 }
 
 

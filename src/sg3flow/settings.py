@@ -180,6 +180,10 @@ class Tag:
     FINGERPRINT = "sg3flow.fingerprint"
     COMMAND = "sg3flow.command"
     KIMG = "sg3flow.kimg"
+    GROUPED = "sg3flow.grouped_metrics"  # the names of its metrics are those of metric_names.py
+    NOTE = "sg3flow.note"  # digest of the description as we wrote it
+    # The execution of the pipeline that a stage ran in; with a dot and the uid: on a training.
+    PIPELINE = "sg3flow.pipeline"
     ERROR = "sg3flow.error"
     # Where it comes from.
     REPRODUCE = "sg3flow.reproduce"
@@ -207,7 +211,9 @@ class Tag:
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"
     METRIC = "sg3flow.metric"
     VALUE = "sg3flow.value"
-    RESULT = "sg3flow.result."
+    RESULTS = "sg3flow.results"
+    RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
     COMMIT = "sg3flow.commit"
-    # Changes of aliases, on the registered model.
+    # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.
+    ALIASES = "sg3flow.aliases"
     ALIAS_CHANGE = "sg3flow.move."

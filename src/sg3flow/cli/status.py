@@ -41,7 +41,7 @@ data report: reports/validation.html"""
 _ENVIRONMENT = "environment: . .venv/bin/activate"
 _LOCAL_UI = """\
 MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --workers 1 --port 5000
-             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=sg3flow"""
 _SERVER_UI = "MLflow UI:   {uri}"
 _SERVE = """\
 serve:       {variable}mlflow models serve \\
