@@ -44,6 +44,7 @@ BASE = {
     "precision",
     "distributed",
     "git",
+    "params_schema",
     "params_file",
     "yaml_text",
     "config",
@@ -63,7 +64,7 @@ OUTPUTS = {
     "pack": "packed.zip",
     "validate": "validation.json",
     "train": "runs/train",
-    "evaluate": "metrics.json",
+    "evaluate": "evaluation.json",
     "render": "renders",
     "register": "registered.json",
 }

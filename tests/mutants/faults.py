@@ -1277,6 +1277,32 @@ DATA = [
 
 METRICS = [
     *faults(
+        "metrics/report",
+        "metrics/test_report",
+        (
+            "results if row.snapshot == best.snapshot}",
+            "results}",
+            "the summary has the last snapshot's values",
+        ),
+        ("sign = -1 if chosen[0].higher", "sign = 1 if chosen[0].higher", "the worst is the best"),
+    ),
+    *faults(
+        "runs/loss_curves",
+        "training/test_loss_table",
+        (
+            'sum(stat["num"] * stat["mean"] for stat in found)',
+            'sum(count / len(found) * stat["mean"] for stat in found)',
+            "the mean of means",
+        ),
+        ("len(ticks) / MOST_ROWS)", "len(ticks) / MOST_ROWS / 2)", "too many rows"),
+        ("group[-1]['nimg'] / 1000", "group[0]['nimg'] / 1000", "curves shifted by a group"),
+    ),
+    *faults(
+        "runs/best_snapshot",
+        "metrics/test_best",
+        ("return values == summary", "return True", "a summary of another evaluation passes"),
+    ),
+    *faults(
         "metrics/distances",
         "metrics/test_frechet metrics/test_estimates metrics/test_kernel",
         (

@@ -95,6 +95,15 @@ def save_snapshot(
     return hashing.sha256.hexdigest()
 
 
+def is_snapshot_file(path: Path) -> bool:
+    """Whether a file begins like a snapshot: its format is the first text in the archive."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+    return head.startswith(b"PK") and FORMAT.encode() in head
+
+
 def read_snapshot(path: Path) -> dict[str, Any]:
     """Read and check a snapshot; nothing in the file is executed.
 

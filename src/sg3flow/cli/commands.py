@@ -11,6 +11,7 @@ from sg3flow import __version__
 from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
+from sg3flow.cli.schema import schema_app
 from sg3flow.cli.stage_commands import (
     code_app,
     evaluate_app,
@@ -43,6 +44,7 @@ app.add_typer(
     evaluate_app, name="evaluate", help="Measure snapshots, a network, or a set of images."
 )
 app.add_typer(render_app, name="render", help="Render images, grids and videos of a generator.")
+app.registered_commands += schema_app.registered_commands
 
 app.registered_commands += networks_app.registered_commands
 

@@ -17,6 +17,7 @@ _PATTERNS = (
     ".gitignore",
     "MLproject",
     "dvc.yaml",
+    "params.schema.json",
     "profiles/README.md",
     "recipes/*.yaml",
     "stages/*.py",

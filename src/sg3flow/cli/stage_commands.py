@@ -263,9 +263,23 @@ def snapshots(
     config: EvaluateConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
     data: Data = None,
-    report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
-        "reports/metrics.json"
-    ),
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON report to write, with every result; default: reports/evaluation.json"
+        ),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write with the values of the best snapshot, for dvc metrics; "
+            "default: reports/metrics.json, or none with --report"
+        ),
+    ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(help="hard link or copy of the best snapshot to write; default: none"),
+    ] = None,
     table: Annotated[Path, typer.Option(help="CSV table to write")] = Path("reports/metrics.csv"),
     chart: Annotated[Path, typer.Option(help="PNG of metrics against kimg to write")] = Path(
         "reports/metrics.png"
@@ -283,7 +297,12 @@ def snapshots(
     if _launched_evaluation("snapshots", config):
         return
     with progress_shown(verbose), _stopped_with_launcher():
-        plan = plan_run(config, run, data, Outputs(report, table, chart))
+        if report is None:
+            report, summary = (
+                Path("reports/evaluation.json"),
+                summary or Path("reports/metrics.json"),
+            )
+        plan = plan_run(config, run, data, Outputs(report, table, chart, summary, best))
         if not plan.ranks.is_main_process:
             assist_evaluation(plan)
             return
@@ -421,9 +440,9 @@ def video(
 def best(
     config: RenderConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
-        "reports/metrics.json"
-    ),
+    metrics: Annotated[
+        Path, typer.Option(help="report of `evaluate`, or the summary beside it")
+    ] = Path("reports/metrics.json"),
     outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
 ) -> None:
     """Render all outputs of the stage from the best snapshot of a run."""
@@ -446,9 +465,9 @@ register_app = stage_app("")
 def register(
     config: RegisterConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
-        "reports/metrics.json"
-    ),
+    metrics: Annotated[
+        Path, typer.Option(help="report of `evaluate`, or the summary beside it")
+    ] = Path("reports/metrics.json"),
     report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
         "reports/registered.json"
     ),

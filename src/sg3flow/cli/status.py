@@ -22,6 +22,7 @@ from sg3flow.ops.cuda_launch import cuda_compiler
 from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.precision import EXACT, override
+from sg3flow.runs.best_snapshot import best_snapshot
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
@@ -136,11 +137,9 @@ def _train(root: Path) -> str:
 
 
 def _evaluate(root: Path) -> str:
-    report = _json(root / "reports/metrics.json")
-    best = report["best"]
-    values = report["snapshots"][f"{best['kimg']:06d}"]
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    return f"best at {best['kimg']} kimg: {numbers}"
+    best = best_snapshot(root / "reports/metrics.json")
+    numbers = ", ".join(f"{name} {row['value']:.4g}" for name, row in best.results.items())
+    return f"best at {best.kimg} kimg: {numbers}"
 
 
 def _render(root: Path) -> str:

@@ -16,6 +16,7 @@ from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.git import GitError, git_text
 from sg3flow.metrics.estimates import NOT_MEASURED
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.code_state import CODE_PATHS
 from sg3flow.yaml_text import load_yaml
 
@@ -92,8 +93,10 @@ def read_revision(root: Path, revision: Revision, metric: str) -> RunData:
         outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs", [])}
         trained = files.folder("runs/train", notes) if "runs/train" in outs else {}
         is_own = _is_of_this_training(stages, outs)
-        is_measured = is_own and "reports/metrics.json" in outs
-        report = files.file("reports/metrics.json", notes) if is_measured else None
+        # Up to version 0.2, metrics.json was the report; now it is a summary of evaluation.json.
+        names = (f"reports/{REPORT_NAME}", f"reports/{SUMMARY_NAME}")
+        measured_as = next((name for name in names if is_own and name in outs), None)
+        report = files.file(measured_as, notes) if measured_as else None
     if is_own:
         measured = read_measured(report, metric, notes)
     else:

@@ -2,6 +2,7 @@
 
 The files are the record of a run. ``run.json`` describes it, ``stats.jsonl`` has one line of
 statistics per tick, and ``events.jsonl`` one line for each image, snapshot, metric and other file.
+``losses.csv`` has the losses of ``stats.jsonl`` in few rows, for plots.
 ``metric-<name>.jsonl`` has the metrics of snapshots in the form that StyleGAN users know, and
 ``digests.jsonl`` the SHA-256 of each snapshot. Tracking uploads these files; a training does not
 know the tracking.
@@ -28,6 +29,7 @@ PROVENANCE_FORMAT = "sg3flow-provenance-1"
 RUN = "run.json"
 OPTIONS = "training_options.json"
 STATS, EVENTS, DIGESTS = "stats.jsonl", "events.jsonl", "digests.jsonl"
+LOSSES = "losses.csv"
 PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
 NETWORKS = "networks.txt"
 REALS = "reals.png"

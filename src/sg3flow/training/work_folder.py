@@ -27,6 +27,7 @@ from sg3flow.files import (
 )
 from sg3flow.ops.backend import backend_name
 from sg3flow.output_checks import check_replaceable
+from sg3flow.runs.loss_curves import write_losses
 from sg3flow.runs.run_folder import (
     RUN,
     kimg_of,
@@ -231,6 +232,7 @@ class RunFolder:
                 self.publish(path.name)
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
+        write_losses(self.out)
 
     def remove_snapshot(self, name: str) -> None:
         """Remove a snapshot from the output folder and then from the work folder.
