@@ -118,6 +118,7 @@ struct BandBlock {
     Memory& mem;
     BandPlan plan;
     TilePlace at;
+    int tile;  // of the plane
     int lead;  // columns that the tile begins before its first input: pairs are aligned
     float slope, limit;
 
@@ -127,6 +128,7 @@ struct BandBlock {
           mem(mem),
           plan(plan),
           at(tile_place<S>(op, plane, tile_x, tile_y, plan.cols, plan.rows)),
+          tile(tile_y * op.sums_x + tile_x),
           lead(has_pairs() ? static_cast<int>(at.ax.in_first & 1) : 0),
           slope(static_cast<float>(op.slope)),
           limit(static_cast<float>(op.limit)) {}

@@ -29,7 +29,8 @@ struct BandTile {
         });
         const float reach = Mode == READ_FLAGS ? -1.0f : safe_input();
         auto inputs = threads.keep([&](int thread) { return BandInput<S, T>(block, thread); });
-        auto downs = threads.keep_by_warp([&](int warp) { return BandDown<S, T>(block, warp); });
+        using Down = BandDown<S, T, Mode == READ_FLAGS>;
+        auto downs = threads.keep_by_warp([&](int warp) { return Down(block, warp); });
         auto flags = threads.keep([&](int thread) { return Flags<Mode>(block, thread); });
         const int64_t end = block.at.plane + planes;
         for (int64_t plane = block.at.plane; plane < end; ++plane) {
@@ -43,7 +44,7 @@ struct BandTile {
                 BandStream<S, T, Mode>(block, warp).run(plane, clips);
             });
             // No barrier: what is loaded for the next plane lies elsewhere.
-            threads.each_warp_alone([&](int warp) { downs[warp].run(); });
+            threads.each_warp_alone([&](int warp) { downs[warp].run(plane); });
             if constexpr (Mode == WRITE_FLAGS) {
                 threads.each_alone([&](int thread) { flags[thread].store(); });
             }

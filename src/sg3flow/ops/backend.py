@@ -164,12 +164,15 @@ def load_cuda_kernels() -> str:
 def register_cuda_ops() -> torch.library.Library:
     """Register the CUDA implementations of the ops with torch, once."""
     from sg3flow.ops import (  # noqa: F401 - declare the ops
+        act_filter_registration,
+        cuda_act_filter,
         cuda_bias_act,
         cuda_filtered_lrelu,
         cuda_modulation,
         cuda_upfirdn2d,
         modulation_registration,
         op_registration,
+        sum_registration,
     )
 
     library = torch.library.Library("sg3flow", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
@@ -177,6 +180,10 @@ def register_cuda_ops() -> torch.library.Library:
         *(cuda_upfirdn2d.upfirdn2d, cuda_upfirdn2d.upfirdn2d_add),
         *(cuda_bias_act.bias_act, cuda_bias_act.bias_act_grad),
         *(cuda_filtered_lrelu.filtered_lrelu, cuda_filtered_lrelu.filtered_lrelu_flagged),
+        cuda_filtered_lrelu.filtered_lrelu_squares,
+        cuda_filtered_lrelu.filtered_lrelu_flagged_sum,
+        *(cuda_act_filter.act_filter, cuda_act_filter.act_filter_grad),
+        cuda_act_filter.act_filter_flagged,
         *(cuda_modulation.scaled_weights, cuda_modulation.scaled_weights_grad),
         *(cuda_modulation.demodulation, cuda_modulation.demodulation_grad),
     ):

@@ -66,6 +66,7 @@ class _Call(NamedTuple):
     Attributes:
         launches: of a fused kernel; empty for the generic ones.
         is_empty: no output, so no launch.
+        sums: of the tiles of a plane that a fused kernel can give.
     """
 
     template: bytes
@@ -73,6 +74,7 @@ class _Call(NamedTuple):
     flags_shape: tuple[int, ...]
     launches: tuple[_Launch, ...]
     is_empty: bool
+    sums: int
 
 
 _calls: PreparedCalls[_Call] = PreparedCalls()
@@ -100,6 +102,56 @@ def filtered_lrelu(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The op of this name."""
     name = "filtered_lrelu"
+    call = _forward_call(
+        *(name, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, write_flags)
+    )
+    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
+    return _run(name, call, x, fu, fd, b, flags if write_flags else None), flags
+
+
+def filtered_lrelu_squares(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+    slope: float,
+    clamp: float,
+    write_flags: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The op of this name: the sum of squares by the kernel that writes the result, or after it."""
+    name = "filtered_lrelu_squares"
+    call = _forward_call(
+        *(name, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, write_flags)
+    )
+    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
+    sums = _sums_of(call, x)
+    y = _run(name, call, x, fu, fd, b, flags if write_flags else None, sums)
+    if sums is not None:
+        return y, flags, sums.sum()
+    norm: torch.Tensor = torch.linalg.vector_norm(y, dtype=sum_type(y.dtype))
+    return y, flags, norm.square()
+
+
+def _forward_call(
+    name: str,
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+    slope: float,
+    clamp: float,
+    write_flags: bool,
+) -> _Call:
     numbers = (*up, *down, *padding, flip, gain, slope, clamp, write_flags)
     key = (name, description(x), description(fu), description(fd), description(b), numbers)
     call = _calls.get(key)
@@ -109,8 +161,7 @@ def filtered_lrelu(
         op.gain, op.slope, op.limit = gain, slope, -1 if clamp < 0 else clamp / gain
         op.flags_w, op.flags_h, op.flags_stride = op.mid_w, op.mid_h, (op.mid_w + 3) // 4
         call = _calls.put(key, _prepared(op, x, writes_flags=write_flags))
-    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
-    return _run(name, call, x, fu, fd, b, flags if write_flags else None), flags
+    return call
 
 
 def filtered_lrelu_flagged(
@@ -129,6 +180,60 @@ def filtered_lrelu_flagged(
 ) -> torch.Tensor:
     """The op of this name."""
     name = "filtered_lrelu_flagged"
+    call = _flagged_call(
+        *(name, g, flags, fu, fd, up, down, padding, offset, flags_width, flip, gain, slope)
+    )
+    return _run(name, call, g, fu, fd, None, flags)
+
+
+def filtered_lrelu_flagged_sum(
+    g: torch.Tensor,
+    flags: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    offset: Sequence[int],
+    flags_width: int,
+    flip: bool,
+    gain: float,
+    slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The op of this name: the sums by the kernel that writes the result, or after it."""
+    name = "filtered_lrelu_flagged_sum"
+    call = _flagged_call(
+        *(name, g, flags, fu, fd, up, down, padding, offset, flags_width, flip, gain, slope)
+    )
+    sums = _sums_of(call, g)
+    y = _run(name, call, g, fu, fd, None, flags, sums)
+    if sums is None:
+        return y, y.sum(dim=(0, 2, 3))
+    return y, sums.view(*g.shape[:2], call.sums).sum(dim=(0, 2)).to(y.dtype)
+
+
+def _sums_of(call: _Call, x: torch.Tensor) -> torch.Tensor | None:
+    """Memory for the sums of the tiles; None where only generic kernels run."""
+    if not call.launches:
+        return None
+    return x.new_empty((x.shape[0] * x.shape[1], call.sums), dtype=torch.float32)
+
+
+def _flagged_call(
+    name: str,
+    g: torch.Tensor,
+    flags: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    offset: Sequence[int],
+    flags_width: int,
+    flip: bool,
+    gain: float,
+    slope: float,
+) -> _Call:
     numbers = (*up, *down, *padding, *offset, flags_width, flip, gain, slope)
     key = (name, description(g), description(flags), description(fu), description(fd), numbers)
     call = _calls.get(key)
@@ -141,7 +246,7 @@ def filtered_lrelu_flagged(
         op.flags_stride = checked(name, "the flags' width", flags.shape[3])
         op.offset_x, op.offset_y = (checked(name, "offset", value) for value in offset)
         call = _calls.put(key, _prepared(op, g, writes_flags=False))
-    return _run(name, call, g, fu, fd, None, flags)
+    return call
 
 
 def _check_flags(name: str, flags: torch.Tensor, width: int, g: torch.Tensor) -> None:
@@ -196,7 +301,7 @@ def _prepared(op: FilteredLrelu, x: torch.Tensor, *, writes_flags: bool) -> _Cal
     launches: tuple[_Launch, ...] = ()
     if kind is not None and op.planes:
         launches = _fused(op, kind, x, writes_flags)
-    return _Call(bytes(op), shape, flags_shape, launches, op.planes == 0)
+    return _Call(bytes(op), shape, flags_shape, launches, op.planes == 0, op.sums_plane)
 
 
 def _fused(
@@ -215,6 +320,8 @@ def _fused(
         function = functions[tile_kernel(kind, x.dtype, bool(op.read_flags))]
         tile = plain_shape(kind)
         plan, threads, planes = BandPlan(tile.width, tile.height), tile.threads, 1
+    op.sums_x = -(-op.out_w // plan.cols)
+    op.sums_plane = op.sums_x * -(-op.out_h // plan.rows) * max(plan.warps, 1)
     grids = tile_grids(op, plan, planes)
     return tuple(_Launch(function, blocks, threads, grid) for blocks, grid in grids)
 
@@ -231,13 +338,14 @@ def _run(
     fd: torch.Tensor | None,
     b: torch.Tensor | None,
     flags: torch.Tensor | None,
+    sums: torch.Tensor | None = None,
 ) -> torch.Tensor:
     y = x.new_empty(call.shape)
     if call.is_empty:
         return y
     op = FilteredLrelu.from_buffer_copy(call.template)
     op.x, op.y, op.b, op.flags = x.data_ptr(), y.data_ptr(), pointer(b), pointer(flags)
-    op.fu.taps, op.fd.taps = pointer(fu), pointer(fd)
+    op.fu.taps, op.fd.taps, op.sums = pointer(fu), pointer(fd), pointer(sums)
     if not call.launches:
         _run_generic(name, op, x)
     index = index_of(x)
