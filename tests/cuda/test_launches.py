@@ -12,6 +12,7 @@ from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_driver import DriverError
 from sg3flow.kernels.nvrtc import Compiled
 from sg3flow.ops import (
+    cuda_act_filter,
     cuda_bias_act,
     cuda_device,
     cuda_filtered_lrelu,
@@ -86,7 +87,10 @@ def gpu(monkeypatch):
 
     monkeypatch.setattr(cuda_launch, "compiled", compiled)
     monkeypatch.setattr(cuda_launch, "_loaded", {})
-    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_modulation, cuda_upfirdn2d):
+    for module in (
+        *(cuda_act_filter, cuda_bias_act, cuda_filtered_lrelu, cuda_modulation),
+        cuda_upfirdn2d,
+    ):
         monkeypatch.setattr(module, "_calls", PreparedCalls())
     cuda_filtered_lrelu.use_tensor_cores.cache_clear()
     yield recorder
