@@ -96,7 +96,7 @@ class Conv2dLayer(nn.Module):
         return filtered_act(y, b, self.act_gain * gain, clamp, f, padding, base)
 
     def down_filter(self) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
-        """The filter before the strided convolution of a layer that downsamples, and its padding."""
+        """Of a layer that downsamples: the filter before its convolution, and the padding."""
         return self.resample_filter, down_padding(self.resample_filter, self.padding)
 
     def _prepared(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -152,9 +152,7 @@ def _act_filter_backward(
     if not ctx.wrote:
         raise RuntimeError("sg3flow::act_filter: backward needs write_flags=True")
     f, flags = ctx.saved_tensors
-    dx, db = torch.ops.sg3flow.act_filter_grad(
-        grad.contiguous(), flags, f, ctx.size, *ctx.params
-    )
+    dx, db = torch.ops.sg3flow.act_filter_grad(grad.contiguous(), flags, f, ctx.size, *ctx.params)
     return dx, db if ctx.has_bias else None, None, grad if ctx.has_base else None, *(None,) * 5
 
 
@@ -221,9 +219,7 @@ def _act_filter_flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.T
 
 def _act_filter_flagged_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     flags, f = ctx.saved_tensors
-    dx, _ = torch.ops.sg3flow.act_filter_grad(
-        grad.contiguous(), flags, f, ctx.size, *ctx.params
-    )
+    dx, _ = torch.ops.sg3flow.act_filter_grad(grad.contiguous(), flags, f, ctx.size, *ctx.params)
     return dx, *(None,) * 5
 
 

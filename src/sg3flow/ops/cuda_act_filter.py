@@ -84,7 +84,16 @@ def act_filter_grad(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The op of this name."""
     name = "act_filter_grad"
-    key = (name, description(grad), description(flags), description(f), *size, *padding, slope, gain)
+    key = (
+        name,
+        description(grad),
+        description(flags),
+        description(f),
+        *size,
+        *padding,
+        slope,
+        gain,
+    )
     call = _calls.get(key)
     if call is None:
         check_images(name, grad)
@@ -170,9 +179,7 @@ def _size_of(call: _Call) -> _Pair:
     return op.out_h, op.out_w
 
 
-def _check_images_like(
-    name: str, what: str, t: torch.Tensor, x: torch.Tensor, size: _Pair
-) -> None:
+def _check_images_like(name: str, what: str, t: torch.Tensor, x: torch.Tensor, size: _Pair) -> None:
     check_like(name, what, t, x)
     if t.dtype != x.dtype or t.shape != (*x.shape[:2], *size):
         raise RuntimeError(

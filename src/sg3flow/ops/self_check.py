@@ -1,9 +1,9 @@
 """The self-check of compiled kernels: their results against plain PyTorch on this machine.
 
 The kernels of a GPU are checked in parts, each at its first use in a process: "bias_act",
-"upfirdn2d", "act_filter", "modulation", and "filtered_lrelu-separable", "-radial" and "-generic" after the
-filters. Those of a CPU are one library, which every process loads; "filtered_lrelu-layers" is a
-quick check of it.
+"upfirdn2d", "act_filter", "modulation", and "filtered_lrelu-separable", "-radial" and "-generic"
+after the filters. Those of a CPU are one library, which every process loads;
+"filtered_lrelu-layers" is a quick check of it.
 """
 
 import math
