@@ -5,10 +5,11 @@ python benchmarks/traffic.py [--json FILE] [--cfg stylegan3-t] [--resolution 256
 
 One step after the first runs on torch's `meta` device, where operations have shapes and types but
 no values. Counted are, for each operation, the bytes of its inputs and outputs, as if each was read
-and written once and no cache kept any, and of the partial sums in between; its kernel launches, one unless it works on a list of
-tensors (so a backward pass of a convolution is one, too); and operations of torch on CPU tensors
-(those of NumPy are not seen). The steps of a training differ by the regularizers that are due: the
-numbers are means over them. These are counts, not times.
+and written once and no cache kept any, and those of partial sums that an op writes and adds up
+itself; its kernel launches, one unless it works on a list of tensors (so a backward pass of a
+convolution is one, too); and operations of torch on CPU tensors (those of NumPy are not seen). The
+steps of a training differ by the regularizers that are due: the numbers are means over them. These
+are counts, not times.
 
 `--plain` counts pure PyTorch instead of the kernels, `--where` the operations by the function of
 the package that called them (for gradients: that called the forward pass).
@@ -68,8 +69,11 @@ GROUPS = {
 }
 # Ops of more than one kernel.
 _LAUNCHES = {
-    **{"scaled_weights_grad": 3, "demodulation_grad": 2, "filtered_lrelu_squares": 2},
-    **{"filtered_lrelu_flagged_sum": 3, "act_filter_grad": 3},
+    "scaled_weights_grad": 3,
+    "demodulation_grad": 2,
+    "filtered_lrelu_squares": 2,
+    "filtered_lrelu_flagged_sum": 3,
+    "act_filter_grad": 3,
 }
 # One launch of a list operation: so many tensors by the number of lists, and so many chunks.
 _TENSORS_PER_LAUNCH, _CHUNKS_PER_LAUNCH, _CHUNK = (110, 64, 48, 36, 30), 320, 65536

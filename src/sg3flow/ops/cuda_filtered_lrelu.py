@@ -83,7 +83,7 @@ _calls: PreparedCalls[_Call] = PreparedCalls()
 @functools.cache
 def use_tensor_cores() -> bool:
     """For comparisons: ``SG3FLOW_TENSOR_CORES=0`` keeps to the ordinary arithmetic units."""
-    return TENSOR_CORES.text() != "0"
+    return TENSOR_CORES.choice() != "0"
 
 
 def filtered_lrelu(
