@@ -88,7 +88,8 @@ def _spec(padding: _Ints) -> FirSpec:
 
 def _packed(codes: torch.Tensor) -> torch.Tensor:
     """Four codes of a row in each byte."""
-    fours = F.pad(codes, [0, -codes.shape[3] % 4]).unflatten(3, (-1, 4))
+    padded = F.pad(codes, [0, -codes.shape[3] % 4])
+    fours = padded.reshape(*codes.shape[:3], padded.shape[3] // 4, 4)
     factors = torch.tensor([1, 4, 16, 64], dtype=torch.uint8, device=codes.device)
     return (fours * factors).sum(dim=4, dtype=torch.uint8)
 
