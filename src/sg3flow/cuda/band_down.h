@@ -59,7 +59,7 @@ struct BandDown {
         const Sg3FilteredLrelu& op = block.op;
         if (!op.sums) return;
         const float sum = lane_sum(total);
-        float* to = op.sums + plane * op.sums_plane + block.tile * block.plan.warps + warp;
+        float* to = op.sums + plane * op.sums_plane + mem.tile * block.plan.warps + warp;
         each_lane([&](int lane) {
             if (lane == 0) *to = sum;
         });

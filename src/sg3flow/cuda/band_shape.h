@@ -107,6 +107,7 @@ struct BandMemory {
     alignas(8 * sizeof(T)) T low[LOW];
     alignas(16) Pair<T> table[TABLE * 32];
     alignas(16) uint32_t flags[S::MID_H * FLAG_PITCH];
+    int tile;  // of the plane
 };
 
 // A tile of some planes: its parameters, position and memory.
@@ -118,7 +119,6 @@ struct BandBlock {
     Memory& mem;
     BandPlan plan;
     TilePlace at;
-    int tile;  // of the plane
     int lead;  // columns that the tile begins before its first input: pairs are aligned
     float slope, limit;
 
@@ -128,7 +128,6 @@ struct BandBlock {
           mem(mem),
           plan(plan),
           at(tile_place<S>(op, plane, tile_x, tile_y, plan.cols, plan.rows)),
-          tile(tile_y * op.sums_x + tile_x),
           lead(has_pairs() ? static_cast<int>(at.ax.in_first & 1) : 0),
           slope(static_cast<float>(op.slope)),
           limit(static_cast<float>(op.limit)) {}
