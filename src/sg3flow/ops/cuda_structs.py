@@ -69,7 +69,7 @@ class ActFilter(ctypes.Structure):
         *((name, _POINTER) for name in ("x", "b", "base", "y", "flags", "sums")),
         *(("filter", Filter), ("planes", _LONG)),
         *_ints("channels type in_w in_h out_w out_h pad_x pad_y tiles_x tiles_y"),
-        *((name, _REAL) for name in ("slope", "gain", "clamp")),
+        *((name, _REAL) for name in "slope gain clamp".split()),
     ]
 
 
