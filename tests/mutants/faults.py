@@ -1275,6 +1275,17 @@ DATA = [
     ),
 ]
 
+MACHINE = [
+    *faults(
+        "resources",
+        "test_workers",
+        ("return min(asked, max(", "return max(asked, max(", "more readers than CPUs"),
+        ("available_cpus() // processes, 1))", "available_cpus() // processes, 0))", "no reader"),
+        ("available_cpus() // processes", "available_cpus()", "CPUs that others use are counted"),
+    ),
+]
+
+
 METRICS = [
     *faults(
         "metrics/distances",
@@ -1779,6 +1790,7 @@ FAULTS = [
     *AUGMENTATION,
     *NETWORKS,
     *DATA,
+    *MACHINE,
     *METRICS,
     *PRECISION,
     *CUDA,
