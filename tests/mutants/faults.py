@@ -1343,6 +1343,17 @@ DATA = [
     ),
 ]
 
+MACHINE = [
+    *faults(
+        "resources",
+        "test_workers",
+        ("return min(asked, max(", "return max(asked, max(", "more readers than CPUs"),
+        ("available_cpus() // processes, 1))", "available_cpus() // processes, 0))", "no reader"),
+        ("available_cpus() // processes", "available_cpus()", "CPUs that others use are counted"),
+    ),
+]
+
+
 METRICS = [
     *faults(
         "metrics/report",
@@ -1992,6 +2003,7 @@ FAULTS = [
     *AUGMENTATION,
     *NETWORKS,
     *DATA,
+    *MACHINE,
     *METRICS,
     *PRECISION,
     *CUDA,
