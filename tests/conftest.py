@@ -54,9 +54,10 @@ _SHARING = {
     "tests/reproduction/": "tests/reproduction",
     "tests/serving/": "tests/serving",
     "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
+    "tests/test_disk.py": "tests/docs/test_commands_run.py",
+    "tests/reports/test_mlflow_in_a_browser.py": "tests/docs/test_commands_run.py",
     "tests/journeys/test_artist.py": "tests/docs/test_commands_run.py",
     "tests/journeys/test_team.py": "tests/docs/test_commands_run.py",
-    "tests/test_disk.py": "tests/docs/test_commands_run.py",
 }
 
 

@@ -20,7 +20,7 @@ runs = s.client.search_runs([s.experiment_id])
 assert all(r.info.status == 'FINISHED' for r in runs), runs
 train = [r for r in runs if r.data.tags['sg3flow.stage'] == 'train']
 assert len(train) == 1 and len(runs) == 7, [r.info.run_name for r in runs]
-assert {'Loss/G/loss', 'fd_random20_full', 'eqt4_int'} <= set(train[0].data.metrics)
+assert {'loss/G', 'metrics/fd_random20_full', 'metrics/eqt4_int'} <= set(train[0].data.metrics)
 assert train[0].inputs.dataset_inputs[0].dataset.digest
 models = s.client.search_logged_models([s.experiment_id])
 measured = [m for m in models if m.name.startswith('network') and m.metrics]

@@ -58,7 +58,8 @@ def test_its_times_and_counts_follow_from_its_settings(path):
 
 
 def test_the_table_has_those_of_the_package_and_of_the_project(project):
-    (project / "recipes" / "mine.yaml").write_text("# [red]My[/red] cats. More.\npack: {}\n")
+    text = "# yaml-language-server: $schema=x.json\n# [red]My[/red] cats. More.\npack: {}\n"
+    (project / "recipes" / "mine.yaml").write_text(text)
     result = invoke("recipes")
     assert result.exit_code == 0, result.output
     for recipe in map(read_recipe, RECIPES):

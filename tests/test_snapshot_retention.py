@@ -133,6 +133,21 @@ def test_the_best_of_the_last_evaluation_and_every_registered_one_are_needed(tmp
     assert needed_snapshots(folder) == set(names(0, 2, 3, 4))
 
 
+def test_the_reports_of_the_project_count_too(tmp_path, monkeypatch):
+    """Of an evaluation or a registration by an earlier version, which noted nothing."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "reports").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = run_folder(tmp_path / "run", [0.0] * 4)
+    (tmp_path / "reports/metrics.json").write_text(json.dumps(report_of(folder, 1)))
+    registered = {"snapshot_sha256": sha256_file(folder / snapshot_name(2000))}
+    (tmp_path / "reports/registered.json").write_text(json.dumps(registered))
+    assert needed_snapshots(folder) == set(names(1, 2))
+    for text in ("{", "[]", '{"best": 3}', "null", '{"best": {"snapshot": "a"}, "results": [{}]}'):
+        (tmp_path / "reports/metrics.json").write_text(text)
+        assert needed_snapshots(folder) == set(names(2))
+
+
 def test_noting_twice_adds_nothing_and_a_folder_that_cannot_be_written_is_a_warning(
     tmp_path, state, capsys
 ):
@@ -149,7 +164,7 @@ def test_noting_twice_adds_nothing_and_a_folder_that_cannot_be_written_is_a_warn
 def test_what_another_training_started_from_is_needed(tmp_path, state):
     folder = run_folder(state / "aaaa" / "run", [0.0] * 3)
     start = folder / snapshot_name(1000)
-    for number, resume in enumerate((str(start), "models:/a/1", "", None, 7)):
+    for number, resume in enumerate((str(start), "models:/a/1", "", None, 7, "a\0b")):
         other = state / f"b{number}" / "run"
         other.mkdir(parents=True)
         (other / "run.json").write_text(

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, cut, nearest
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Variable:
         default: the value of an unset variable, as text; empty: none, or one that is computed.
         meaning: one line.
         least, most: bounds of a whole number.
+        choices: all values that there are; empty: any text.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Variable:
     meaning: str
     least: int = 0
     most: int = 0
+    choices: tuple[str, ...] = ()
 
     def is_set(self) -> bool:
         """Whether the environment has it, even if it is empty."""
@@ -37,6 +39,20 @@ class Variable:
     def text(self) -> str:
         """The value as text."""
         return os.environ.get(self.name, self.default)
+
+    def choice(self) -> str:
+        """The value, one of the choices.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        text = self.text()
+        if text not in self.choices:
+            raise ConfigError(
+                f"{self.name} is '{cut(text, 40)}'{nearest(text, self.choices)}; it must be one "
+                f"of {', '.join(self.choices)}"
+            )
+        return text
 
     def path(self) -> Path | None:
         """The value as a path with ``~`` expanded; None: not set, or empty."""
@@ -68,10 +84,16 @@ class Variable:
 STATE_DIR = Variable("SG3FLOW_STATE_DIR", "", "folder of training states; unset: state/")
 CACHE = Variable("SG3FLOW_CACHE", "", "folder of downloads; unset: sg3flow in the user's cache")
 KERNELS = Variable("SG3FLOW_KERNELS", "", "folder of compiled kernels; unset: below the cache")
-OPS = Variable("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda")
+OPS = Variable(
+    *("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda"),
+    choices=("auto", "torch", "cpu", "cuda"),
+)
 CUDA_DRIVER = Variable("SG3FLOW_CUDA_DRIVER", "libcuda.so.1", "library of the CUDA driver")
 NVRTC = Variable("SG3FLOW_NVRTC", "", "file of NVRTC, which compiles CUDA kernels; unset: found")
-TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
+TENSOR_CORES = Variable(
+    *("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores"),
+    choices=("0", "1"),
+)
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
 TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
 NOTIFY = Variable("SG3FLOW_NOTIFY", "", "URL that gets a POST at the end of a training")
@@ -180,6 +202,10 @@ class Tag:
     FINGERPRINT = "sg3flow.fingerprint"
     COMMAND = "sg3flow.command"
     KIMG = "sg3flow.kimg"
+    GROUPED = "sg3flow.grouped_metrics"  # the names of its metrics are those of metric_names.py
+    NOTE = "sg3flow.note"  # digest of the description as we wrote it
+    # The execution of the pipeline that a stage ran in; with a dot and the uid: on a training.
+    PIPELINE = "sg3flow.pipeline"
     ERROR = "sg3flow.error"
     # Where it comes from.
     REPRODUCE = "sg3flow.reproduce"
@@ -207,7 +233,9 @@ class Tag:
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"
     METRIC = "sg3flow.metric"
     VALUE = "sg3flow.value"
-    RESULT = "sg3flow.result."
+    RESULTS = "sg3flow.results"
+    RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
     COMMIT = "sg3flow.commit"
-    # Changes of aliases, on the registered model.
+    # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.
+    ALIASES = "sg3flow.aliases"
     ALIAS_CHANGE = "sg3flow.move."

@@ -1034,8 +1034,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)",
-            "torch.lerp(ema, magnitude, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(distributed.all_reduce_mean(square), ema, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(ema, distributed.all_reduce_mean(square), self.magnitude_ema_beta, out=ema)",
             "magnitude EMA with 1 - beta",
         ),
         (
@@ -1049,8 +1049,8 @@ NETWORKS = [
             "cutoff of the upsampling filter",
         ),
         ("plan.out_half_width * 2", "plan.out_half_width", "width of the downsampling filter"),
-        ("gain=1 if is_torgb else math.sqrt(2)", "gain=1", "layers lose power"),
-        ("slope=1 if is_torgb else 0.2", "slope=0.2", "ToRGB is not linear"),
+        ('"gain": 1 if is_torgb else math.sqrt(2)', '"gain": 1', "layers lose power"),
+        ('"slope": 1 if is_torgb else 0.2', '"slope": 0.2', "ToRGB is not linear"),
         (
             "styles = styles / math.sqrt(weight.shape[1] * k * k)",
             "styles = styles / weight.shape[1]",
@@ -1164,8 +1164,8 @@ NETWORKS = [
         "ops/test_convolutions",
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
-            "pads = [padding + p for p in",
-            "pads = [padding * p for p in",
+            "return padding + x0, padding + x1, padding + y0",
+            "return padding * x0, padding * x1, padding * y0",
             "downsampling without its padding",
         ),
     ),
@@ -1173,6 +1173,74 @@ NETWORKS = [
         "ops/op_registration",
         "ops/test_upfirdn2d",
         ("gain)) + base", "gain)) - base", "one of two gradients subtracted"),
+    ),
+    *faults(
+        "ops/act_filter_registration",
+        "ops/test_act_filter",
+        (
+            "y.clone() if base is None else y + base",
+            "y.clone() if base is None else y - base",
+            "a branch subtracted",
+        ),
+        ("codes = (~(y > 0))", "codes = (~(y < 0))", "slopes on the wrong side"),
+        ("[gain, slope * gain, 0.0, 0.0]", "[gain, slope, 0.0, 0.0]", "no gain below 0"),
+        (
+            "[gain, slope * gain, 0.0, 0.0]",
+            "[gain, slope * gain, gain, gain]",
+            "gradient of clamped samples",
+        ),
+        ("[1, 4, 16, 64]", "[64, 16, 4, 1]", "flags of a byte in the other order"),
+        (
+            "adjoint = _spec(padding).adjoint(",
+            "adjoint = _spec(padding[::-1]).adjoint(",
+            "padding of the gradient turned about",
+        ),
+        ("(y.abs() >= clamp)", "(y >= clamp)", "gradient of clamped negatives"),
+    ),
+    *faults(
+        "ops/sum_registration",
+        "ops/test_act_filter",
+        ("else tangent + spread", "else tangent - spread", "the second order of a bias, negated"),
+    ),
+    *faults(
+        "ops/act_filter",
+        "ops/test_act_filter networks/test_equalized",
+        ("_SLOPE = 0.2", "_SLOPE = 0.1", "slope of the joined activation"),
+        ("-1.0 if clamp is None else float(clamp)", "-1.0", "no clamp in the joined activation"),
+    ),
+    *faults(
+        "networks/discriminator",
+        "networks/test_equalized",
+        (
+            "x, _HALF_POWER, weights.get(self.conv1), is_filtered",
+            "x, 1.0, weights.get(self.conv1), is_filtered",
+            "a branch of twice the power on a GPU",
+        ),
+        ("is_filtered=True, base=y", "is_filtered=True, base=-y", "a branch subtracted on a GPU"),
+    ),
+    *faults(
+        "networks/conv_layer",
+        "networks/test_equalized",
+        ("y = convolve(x, w, stride=2)", "y = convolve(x, w, stride=2, padding=1)", "padded twice"),
+        (
+            "self.act_gain * gain, clamp, f, padding, base",
+            "self.act_gain, clamp, f, padding, base",
+            "the gain of a branch on a GPU",
+        ),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_equalized",
+        (
+            "squares.to(ema.dtype) / y.numel()",
+            "squares.to(ema.dtype) / len(y)",
+            "sum for mean square",
+        ),
+        (
+            "x, square = layer.updating(x, w, force_fp32, square)",
+            "square = layer.updating(x, w, force_fp32, square)[1]",
+            "the input of the first layer for all",
+        ),
     ),
     *faults(
         "ops/downsample_branch",
@@ -1274,6 +1342,17 @@ DATA = [
         ),
     ),
 ]
+
+MACHINE = [
+    *faults(
+        "resources",
+        "test_workers",
+        ("return min(asked, max(", "return max(asked, max(", "more readers than CPUs"),
+        ("available_cpus() // processes, 1))", "available_cpus() // processes, 0))", "no reader"),
+        ("available_cpus() // processes", "available_cpus()", "CPUs that others use are counted"),
+    ),
+]
+
 
 METRICS = [
     *faults(
@@ -1699,19 +1778,7 @@ CUDA = [
             "op.mid_h, op.mid_w // 4",
             "rows of flags without their last byte",
         ),
-        (
-            "first * op.out_h * op.out_w * element_bytes",
-            "first * op.mid_h * op.mid_w * element_bytes",
-            "planes of the second step at wrong places",
-        ),
         ("plan.warps * 32, planes", "plan.warps * 16, planes", "half of the threads"),
-        (
-            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
-            "count = planes * op.mid_h * (op.mid_w // 4)",
-            "the last samples of rows are left out",
-        ),
-        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
-        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
         (
             "capability(index) >= _OLDEST_TENSOR_CORES",
             "capability(index) >= (7, 0)",
@@ -1723,6 +1790,40 @@ CUDA = [
             "flags written where none are wanted",
         ),
         ("op.flags_h = checked", "op.flags_w = checked", "height of flags"),
+    ),
+    *faults(
+        "ops/cuda_filtered_generic",
+        "cuda/test_launches",
+        (
+            "first * op.out_h * op.out_w * element_bytes",
+            "first * op.mid_h * op.mid_w * element_bytes",
+            "planes of the second step at wrong places",
+        ),
+        (
+            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
+            "count = planes * op.mid_h * (op.mid_w // 4)",
+            "the last samples of rows are left out",
+        ),
+        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
+        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
+    ),
+    *faults(
+        "ops/cuda_filtered_lrelu",
+        "cuda/test_sum_launches",
+        ("* max(plan.warps, 1)", "* 1", "the sums of the warps of a tile in one place"),
+        ("op.sums_x = -(-op.out_w", "op.sums_x = -(-op.out_h", "rows of tiles for columns"),
+    ),
+    *faults(
+        "ops/cuda_act_filter",
+        "cuda/test_sum_launches",
+        ("return -(-max(sizes) // TILE)", "return max(sizes) // TILE", "no tile for the edge"),
+        (
+            "op.pad_x, op.pad_y = padding[0], padding[2]",
+            "op.pad_x, op.pad_y = padding[1], padding[3]",
+            "padding after for padding before",
+        ),
+        ("blocks = op.planes * tiles", "blocks = tiles", "the first plane alone"),
+        ("op.in_h, (op.in_w + 3) // 4)", "op.in_w, (op.in_h + 3) // 4)", "flags of the transposed"),
     ),
     *faults(
         "ops/cuda_tiles",
@@ -1902,6 +2003,7 @@ FAULTS = [
     *AUGMENTATION,
     *NETWORKS,
     *DATA,
+    *MACHINE,
     *METRICS,
     *PRECISION,
     *CUDA,

@@ -142,7 +142,7 @@ def _finders(days: float, unfinished: bool) -> dict[str, Callable[[], Iterable["
             days,
             is_sent=unneeded.is_sent,
             shown_uids=old_states.shown_uids(root),
-            registered=unneeded.registered_digests(database) | old_states.noted_digests(root),
+            registered=unneeded.registered_digests(database),
             unfinished=unfinished,
         ),
         "records": lambda: unneeded.find_sent_records(days),

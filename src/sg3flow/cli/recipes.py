@@ -18,7 +18,7 @@ from sg3flow.settings import project_root
 
 _NEEDS = ("GPU memory", "time", "disk")
 _NEED = re.compile(rf"- ({'|'.join(_NEEDS)}): (\S.*)")
-_FOR_EDITORS = "# yaml-language-server:"  # a comment that names the schema
+_FOR_EDITORS = "# yaml-language-server:"  # a first line that names a schema
 _UNKNOWN = "-"
 
 
@@ -67,14 +67,14 @@ def read_recipe(path: Path) -> Recipe:
     """
     packing = read_params(path).get("pack")
     resolution = packing.get("resolution") if isinstance(packing, dict) else None
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith(_FOR_EDITORS):
-            lines.append(line.removeprefix("#").strip())
+    top = itertools.takewhile(_is_comment, path.read_text(encoding="utf-8").splitlines())
+    lines = [line.removeprefix("#").strip() for line in top if not line.startswith(_FOR_EDITORS)]
     needs = {found[1]: found[2] for line in lines if (found := _NEED.fullmatch(line))}
     return Recipe(path.stem, _first_sentence(lines), str(resolution or _UNKNOWN), needs)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
 
 
 def _first_sentence(lines: list[str]) -> str:

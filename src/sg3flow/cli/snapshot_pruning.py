@@ -16,7 +16,7 @@ from typing import Any
 from sg3flow.errors import ConfigError, DataError, Sg3flowError, cut
 from sg3flow.files import copy_file
 from sg3flow.runs.best_snapshot import best_snapshot
-from sg3flow.runs.old_states import noted_digests, training_lock
+from sg3flow.runs.old_states import training_lock
 from sg3flow.runs.removal import Removable, is_free
 from sg3flow.runs.run_folder import (
     EVENTS,
@@ -102,7 +102,7 @@ def plan_pruning(run_dir: Path, report: Path, rule: Retention) -> Pruning:
     names = [path.name for path in list_snapshots(run_dir)]
     digests = snapshot_digests(run_dir)
     ranking = _ranking(report, digests, names) if rule.kind == BEST or report.is_file() else []
-    registered = registered_digests(local_database()) | noted_digests(project_root())
+    registered = registered_digests(local_database())
     needed = needed_snapshots(work or run_dir)
     needed |= {name for name in names if digests.get(name) in registered}
     removed = surplus(rule, names, ranking, needed)

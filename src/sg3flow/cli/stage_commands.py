@@ -69,11 +69,14 @@ def fetch(
     from sg3flow.data.fetching import check_request, fetch_images
     from sg3flow.data.raw_images import SOURCE_NAME, source_metrics
     from sg3flow.data.readers.listing import ignored_words
+    from sg3flow.runs.set_names import source_name
     from sg3flow.tracking.upload_process import tracked_stage
 
     check_request(dest, config)  # before an MLflow run is created
     shown = dataclasses.replace(config, dataset=shown_url(config.dataset))
-    with tracked_stage("fetch", shown) as tracking:  # no password in an address
+    set_name = source_name({"dataset": shown.dataset})
+    # no password in an address
+    with tracked_stage("fetch", shown, set_name=set_name) as tracking:
         source = fetch_images(dest, config)
         tracking.metrics(source_metrics(source))
         tracking.artifact(dest / SOURCE_NAME)
@@ -101,17 +104,19 @@ def pack(
 ) -> None:
     """Pack images from any source."""
     from sg3flow.data.packing import check_request, pack_images
+    from sg3flow.runs.set_names import fetched_set
     from sg3flow.tracking.upload_process import tracked_stage
 
     stem = dest.stem if dest.suffix.lower() == ".zip" else dest.name
     manifest = manifest or dest.with_name(f"{stem}.manifest.parquet")
     check_request(source, dest, manifest, config)  # before an MLflow run is created
-    with tracked_stage("pack", config) as tracking:
+    known = fetched_set(source, stem, config.subset)
+    with tracked_stage("pack", config, set_name=known.name) as tracking:
         summary = pack_images(source, dest, manifest, config, workers=workers)
         tracking.metrics({"num_source": summary.num_source, "num_packed": summary.num_packed})
-        tracking.dataset(
-            name=stem, digest=summary.digest, source=str(source), profile=summary.profile()
-        )
+        title = known.title(summary.resolution)
+        profile = summary.profile() | {"packed": stem}
+        tracking.dataset(name=title, digest=summary.digest, source=str(source), profile=profile)
         tracking.artifact(manifest)
         for warning in summary.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -144,22 +149,24 @@ def validate(
     from sg3flow.data.validation.checks import check_inputs, require_success, validate_packed
     from sg3flow.reports.pages import tracking_place
     from sg3flow.reports.validation_page import check_report_paths, write_reports
+    from sg3flow.runs.set_names import common_side, fetched_set, pack_subset
     from sg3flow.tracking.upload_process import tracked_stage
 
     html = html or report.with_suffix(".html")
     check_inputs(manifest, packed, raw)  # before an MLflow run is created
     check_report_paths(report, html)
-    with tracked_stage("validate", config) as tracking:
+    known = fetched_set(raw, packed.stem, pack_subset(Path()))
+    with tracked_stage("validate", config, set_name=known.name) as tracking:
         result = validate_packed(manifest, packed, raw, config, workers=workers)
         write_reports(result, report, html, tracking_place())
         tracking.artifact(report)
         tracking.artifact(html)
         tracking.metrics(result.metrics())
         tracking.dataset(
-            name=packed.stem,
+            name=known.title(common_side(result.summary["sizes"])),
             digest=result.summary["digest"] or "unreadable",
             source=str(packed),
-            profile=result.summary,
+            profile=result.summary | {"packed": packed.stem},
         )
         print(require_success(result, html))
     next_steps.after_validate(packed, result.summary["sizes"])
@@ -284,6 +291,7 @@ def snapshots(
     from sg3flow.progress import progress_shown
     from sg3flow.reports.charts import metrics_chart
     from sg3flow.runs.snapshot_retention import note_best
+    from sg3flow.tracking.evaluation_record import record_evaluation
     from sg3flow.tracking.upload_process import tracked_stage
 
     if _launched_evaluation("snapshots", config):
@@ -299,8 +307,10 @@ def snapshots(
             assist_evaluation(plan)
             return
         with tracked_stage("evaluate", config, training_run=run) as tracked:
-            print(evaluate_run(plan, tracked, metrics_chart))
+            text = evaluate_run(plan, tracked, metrics_chart)
+            record_evaluation(tracked, run, plan.outputs.report)
             note_best(run, json.loads(report.read_text(encoding="utf-8")))
+            print(text)
         next_steps.after_evaluate(run, report)
 
 

@@ -217,7 +217,7 @@ def _describe(error: Exception) -> str:
     if missing and not missing.startswith("sg3flow"):
         return (
             f"the Python package {cut(missing.partition('.')[0], 60)} is not installed; `pip "
-            "install .` in the project's folder installs all packages that it needs"
+            "install .` in a clone, or installing sg3flow again, brings all packages that it needs"
         )
     reason = cut(str(error), 300)
     return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"

@@ -1,6 +1,5 @@
 """Trainings in the state folder that are over and old, and what of them something still needs."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -116,24 +115,3 @@ def shown_uids(root: Path) -> set[str]:
     """Ids of the trainings that the folders in ``runs/`` of a project show."""
     found = (read_run(described.parent) for described in (root / "runs").glob(f"*/{RUN}"))
     return {str(run.get("uid")) for run in found if run is not None}
-
-
-def noted_digests(root: Path) -> set[str]:
-    """SHA-256 of the snapshots that the reports of a project call best or registered."""
-    digests = set[str]()
-    for name, pick in (("metrics.json", _best_digests), ("registered.json", _registered_digest)):
-        try:
-            report = json.loads((root / "reports" / name).read_text(encoding="utf-8"))
-            digests |= pick(report)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # no report, or one that says nothing
-    return digests
-
-
-def _best_digests(report: Any) -> set[str]:
-    best = report["best"]["snapshot"]
-    return {str(r["network_sha256"]) for r in report["results"] if r["snapshot"] == best}
-
-
-def _registered_digest(report: Any) -> set[str]:
-    return {str(report["snapshot_sha256"])}

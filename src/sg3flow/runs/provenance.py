@@ -32,6 +32,7 @@ from sg3flow.runs.run_folder import (
     format_packages,
     read_provenance,
 )
+from sg3flow.runs.set_names import pack_subset, packed_name
 from sg3flow.settings import PROJECT_FILES, project_root
 
 
@@ -50,9 +51,11 @@ _SOURCE_KEYS = ("dataset", "origin", "sha256", "bytes", "licence", "citation", "
 
 def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
     """Path, digest, counts and license of a packed set, and of its source if that is known."""
+    source = _source_of(packed.path)
     return {
         "path": str(packed.path),
         "name": packed.name,
+        "title": set_title(packed, source),
         "digest": packed.digest,
         "num_images": packed.num_images,
         "resolution": packed.resolution,
@@ -60,8 +63,19 @@ def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
         "class_counts": _class_counts(packed) if label_dim else {},
         "licence": packed.license or "",
         "citation": packed.citation or "",
-        "source": _source_of(packed.path),
+        "source": source,
     }
+
+
+def set_title(packed: PackedSet, source: Mapping[str, Any] | None = None) -> str:
+    """The name of a packed set for people.
+
+    Args:
+        source: the content of its SOURCE.json, if that was read already.
+    """
+    source = _source_of(packed.path) if source is None else source
+    subset = pack_subset(Path()) if source else ""
+    return packed_name(packed.name, source, subset, packed.resolution)
 
 
 def _class_counts(packed: PackedSet) -> dict[str, int]:

@@ -6,10 +6,12 @@ the state folder started from. Evaluate and register run in other processes, may
 they note what they chose in ``kept-snapshots.jsonl`` of the state folder.
 """
 
+import json
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from sg3flow.runs.run_folder import (
     read_whole_lines,
     snapshot_digests,
 )
-from sg3flow.settings import state_root
+from sg3flow.settings import project_root, state_root
 
 ALL, LAST, BEST = "all", "last", "best"
 REGISTERED = "registered"
@@ -100,9 +102,30 @@ def rank_measured(folder: Path, metric: str, higher_is_better: bool) -> list[str
 def needed_snapshots(folder: Path) -> set[str]:
     """Names of the snapshots of a work folder that are known to be best, registered or in use."""
     digests = snapshot_digests(folder)
-    noted = {row["sha256"] for row in _notes()}
+    noted = {row["sha256"] for row in _notes()} | _reported_digests(project_root())
     used = {path.name for path in _starts() if path.parent == folder.resolve()}
     return {name for name, digest in digests.items() if digest in noted} | used
+
+
+def _reported_digests(root: Path) -> set[str]:
+    """SHA-256 of the snapshots that the reports of a project call best or registered."""
+    digests = set[str]()
+    for name, pick in (("metrics.json", _best_digests), ("registered.json", _registered_digest)):
+        try:
+            report = json.loads((root / "reports" / name).read_text(encoding="utf-8"))
+            digests |= pick(report)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # no report, or one that says nothing
+    return digests
+
+
+def _best_digests(report: Any) -> set[str]:
+    best = report["best"]["snapshot"]
+    return {str(r["network_sha256"]) for r in report["results"] if r["snapshot"] == best}
+
+
+def _registered_digest(report: Any) -> set[str]:
+    return {str(report["snapshot_sha256"])}
 
 
 def note_best(run_dir: Path, report: Mapping[str, Any]) -> None:
@@ -152,7 +175,8 @@ def _starts() -> Iterator[Path]:
     for described in state_root().glob(f"*/run/{RUN}"):
         resume = ((read_run(described.parent) or {}).get("params") or {}).get("resume")
         if isinstance(resume, str) and resume:
-            yield Path(resume).absolute().resolve()
+            with suppress(ValueError):  # no path: it has a character that none can have
+                yield Path(resume).absolute().resolve()
 
 
 def check_retention(text: str, ranked_by: object) -> Retention:

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,10 +14,15 @@ from mlflow.entities import DatasetInput, InputTag
 
 from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
+from sg3flow.runs.best_snapshot import BestSnapshot
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
 from sg3flow.tracking.artifact_files import link_artifact, remove_artifact
+from sg3flow.tracking.metric_names import grouped_name
 from sg3flow.tracking.mlflow_store import Store, experiment_of, time_to_upload
+from sg3flow.tracking.pipeline_runs import join_pipeline
+from sg3flow.tracking.run_notes import write_note
+from sg3flow.tracking.saved_view import update_view
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Target:
         run_id: the run of that folder.
         training_id: its training run; None: the server does not have that yet.
         training_name: name of the training run, for messages.
+        stage: the stage that wrote the folder.
     """
 
     store: Store
@@ -36,6 +42,14 @@ class Target:
     run_id: str
     training_id: str | None
     training_name: str
+    stage: str = "train"
+    _runs: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, run_id: str) -> Any:
+        """A run as it was when first asked for: what does not change in it."""
+        if run_id not in self._runs:
+            self._runs[run_id] = self.store.client.get_run(run_id)
+        return self._runs[run_id]
 
     def of(self, row: Mapping[str, Any]) -> str:
         """The run that an event belongs to.
@@ -61,7 +75,7 @@ def send_event(target: Target, row: Mapping[str, Any]) -> None:
         Exception: any error of the client.
     """
     handler = _HANDLERS.get(row["kind"])
-    if handler is not None:  # begin and end make the run's status, which is sent separately
+    if handler is not None:  # the end makes the run's status, which is sent separately
         handler(target, row)
 
 
@@ -80,10 +94,25 @@ def _parent(target: Target, row: Mapping[str, Any]) -> None:
 def _metric(target: Target, row: Mapping[str, Any]) -> None:
     run_id, kimg = target.of(row), row["nimg"] // 1000
     snapshot = row["file"]
-    model_id = snapshot_model(target.store, run_id, snapshot, kimg) if snapshot else None
+    more: dict[str, Any] = {}
+    if snapshot:
+        model_id = snapshot_model(target.store, run_id, snapshot, kimg)
+        more = {"model_id": model_id} | dataset_of(target.run(run_id))
+    name = row["key"]
+    if Tag.GROUPED in target.run(run_id).data.tags:
+        name = grouped_name(name, target.stage if run_id == target.run_id else "train")
     target.store.client.log_metric(
-        run_id, row["key"], row["value"], timestamp=_time_ms(row), step=kimg, model_id=model_id
+        run_id, name, row["value"], timestamp=_time_ms(row), step=kimg, **more
     )
+
+
+def dataset_of(run: Any) -> dict[str, str]:
+    """The data set of a run, as arguments of ``log_metric``; none: the run has none."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if not inputs:
+        return {}
+    dataset = inputs[0].dataset
+    return {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
 
 
 def _file_of(target: Target, row: Mapping[str, Any]) -> Path:
@@ -136,12 +165,38 @@ def _dataset(target: Target, row: Mapping[str, Any]) -> None:
     log_dataset(target.store.client, target.of(row), **row["values"])
 
 
+def _begin(target: Target, row: Mapping[str, Any]) -> None:
+    if row.get("pipeline"):  # older folders lack it
+        join_pipeline(target.store, target.run_id, target.stage, row["pipeline"])
+
+
+def _table(target: Target, row: Mapping[str, Any]) -> None:
+    """Name an artifact as a table, for MLflow's view of tables."""
+    run_id, path = target.of(row), row["values"]["path"]
+    known = json.loads(target.store.client.get_run(run_id).data.tags.get(_TABLES) or "[]")
+    entry = {"path": path, "type": "table"}
+    if entry not in known:
+        target.store.client.set_tag(run_id, _TABLES, json.dumps([*known, entry]))
+
+
+def _best(target: Target, row: Mapping[str, Any]) -> None:
+    run_id, best = target.of(row), row["values"]
+    write_note(target.store, run_id, best)
+    names = sorted(best["results"], key=lambda name: name != best["metric"])
+    update_view(target.store, run_id, names)
+
+
 def _time_ms(row: Mapping[str, Any]) -> int:
     # The time in the file identifies the point: sending it again adds nothing.
     return int(row.get("timestamp", 0) * 1000)
 
 
+_TABLES = "mlflow.loggedArtifacts"
+
 _HANDLERS = {
+    "begin": _begin,
+    "table": _table,
+    "best": _best,
     "tags": _tags,
     "parent": _parent,
     "metric": _metric,
@@ -265,6 +320,26 @@ def record_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
     outputs = store.client.get_run(run_id).outputs
     if model_id not in [output.model_id for output in outputs.model_outputs]:
         store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+
+
+def log_model_metrics(store: Store, run_id: str, model_id: str, best: BestSnapshot) -> None:
+    """Log the results of a snapshot to a LoggedModel, once, with the data set of its run.
+
+    The points are those that the run has already, if it has them: so its curves do not change.
+    """
+    run, model = store.client.get_run(run_id), store.client.get_logged_model(model_id)
+    known = {(metric.key, metric.value) for metric in model.metrics or []}
+    for name, row in best.results.items():
+        key = grouped_name(name) if Tag.GROUPED in run.data.tags else name
+        value = float(row["value"])
+        if (key, value) in known:
+            continue
+        points = store.client.get_metric_history(run_id, key) if key in run.data.metrics else []
+        times = [p.timestamp for p in points if (p.step, p.value) == (best.kimg, value)]
+        more = {"model_id": model_id} | dataset_of(run)
+        store.client.log_metric(
+            run_id, key, value, timestamp=max(times, default=None), step=best.kimg, **more
+        )
 
 
 def snapshot_models(store: Store, run: Any) -> Iterator[Any]:

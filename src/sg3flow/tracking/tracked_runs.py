@@ -11,9 +11,11 @@ from typing import Any
 from sg3flow.errors import DataError, TrackingError, nearest
 from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
+from sg3flow.runs.run_names import typed_name
 from sg3flow.runs.worktree import Record, read_record
 from sg3flow.settings import PROJECT_FILES, Tag
 from sg3flow.tracking.event_upload import snapshot_models
+from sg3flow.tracking.metric_names import recorded_name
 from sg3flow.tracking.mlflow_store import (
     Store,
     experiments_of,
@@ -85,6 +87,8 @@ def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any
     """Each meaning of the text, and the trainings that match it."""
     yield "have the uid", [run for run in trainings if run.data.tags.get(Tag.UID) == text]
     yield "are called", [run for run in trainings if run.info.run_name == text]
+    typed = typed_name(text)
+    yield "are called", [run for run in trainings if typed_name(str(run.info.run_name)) == typed]
     yield (
         "are of the experiment",
         [run for run in trainings if run.data.tags.get(Tag.DVC_EXP) == text],
@@ -283,23 +287,29 @@ def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
     store = open_registry()
     with tracking_errors(store.uri):
         run = get_run(store, run_id)
-        names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]
+        names: dict[str, list[str]] = {}  # in MLflow, by the name in the files
+        for name in sorted(run.data.metrics):
+            names.setdefault(recorded_name(name), []).append(name)
         return TrackedRun(
             run_id=run_id,
             name=str(run.info.run_name),
             status=str(run.info.status),
             params={str(k): str(v) for k, v in run.data.params.items()},
             tags={str(k): str(v) for k, v in run.data.tags.items()},
-            histories={name: _history(store, run_id, name) for name in sorted(names)},
+            histories={
+                name: _history(store, run_id, names[name])
+                for name in sorted(names)
+                if not _LEFT_OUT.fullmatch(name)
+            },
             data=_data(run),
             report=_report(store, run, folder),
             snapshots=_snapshots(store, run),
         )
 
 
-def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
+def _history(store: Store, run_id: str, names: list[str]) -> list[tuple[float, float]]:
     # Of several values at a step, for example after a second evaluation, the last one counts.
-    points = store.client.get_metric_history(run_id, name)
+    points = [p for name in names for p in store.client.get_metric_history(run_id, name)]
     by_step = {p.step: p.value for p in sorted(points, key=lambda p: (p.step, p.timestamp))}
     return [(float(step), float(value)) for step, value in by_step.items()]
 
@@ -310,7 +320,9 @@ def _data(run: Any) -> dict[str, Any]:
         return {}
     dataset = inputs[0].dataset
     profile = _json(dataset.profile or "{}")
-    return {**(profile or {}), "name": dataset.name, "digest": dataset.digest}
+    known = {"name": dataset.name} | (profile or {})
+    # Run folders know the set by the name of its file.
+    return known | {"name": known.get("packed", dataset.name), "digest": dataset.digest}
 
 
 def _report(store: Store, run: Any, folder: Path) -> Path | None:

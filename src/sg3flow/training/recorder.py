@@ -18,7 +18,7 @@ from PIL import Image
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.data.packed_form import is_one_hot
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import atomic_write
 from sg3flow.networks.layers import to_uint8
 from sg3flow.params_file import parse_pair
@@ -256,14 +256,14 @@ class RunRecord:
         if self.keep.kind == ALL:
             return
         work = self.folder.work
-        ranking = rank_measured(work, *self.ranked_by) if self.ranked_by else []
         there = {path.name: path for path in list_snapshots(work)}
         try:
+            ranking = rank_measured(work, *self.ranked_by) if self.ranked_by else []
             for name in surplus(self.keep, list(there), ranking, needed_snapshots(work)):
                 # First: what is recorded and still there is removed the next time.
                 self.reporter.pruned(there[name], (snapshot_kimg(name) or 0) * 1000)
                 self.folder.remove_snapshot(name)
-        except OSError as error:
+        except (OSError, DataError) as error:
             _log.warning("a snapshot that keep_snapshots does not keep stays: %s", error)
 
     def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
