@@ -14,7 +14,7 @@ import torch
 from sg3flow.addresses import shown_url
 from sg3flow.data.packed_form import label_vectors
 from sg3flow.device import open_device, unlike_gpus, unusable_gpu
-from sg3flow.errors import ConfigError, DataError
+from sg3flow.errors import ConfigError, DataError, MetricError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.cuda_compile import remove_compiled
 from sg3flow.ops.backend import load_cuda_kernels, load_kernels
@@ -94,7 +94,7 @@ def _example_request(root: Path) -> str:
 def _described(describe: Callable[[Path], str], root: Path) -> str:
     try:
         return describe(root)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, DataError, MetricError):
         return "not run yet"
 
 
