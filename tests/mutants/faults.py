@@ -1034,8 +1034,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "torch.lerp(distributed.all_reduce_mean(square), ema,",
-            "torch.lerp(ema, distributed.all_reduce_mean(square),",
+            "torch.lerp(distributed.all_reduce_mean(square), ema, self.magnitude_ema_beta, out=ema)",  # noqa: E501
+            "torch.lerp(ema, distributed.all_reduce_mean(square), self.magnitude_ema_beta, out=ema)",  # noqa: E501
             "magnitude EMA with 1 - beta",
         ),
         (
