@@ -20,7 +20,7 @@ runs = s.client.search_runs([s.experiment_id])
 assert all(r.info.status == 'FINISHED' for r in runs), runs
 train = [r for r in runs if r.data.tags['sg3flow.stage'] == 'train']
 assert len(train) == 1 and len(runs) == 7, [r.info.run_name for r in runs]
-assert {'Loss/G/loss', 'fd_random20_full', 'eqt4_int'} <= set(train[0].data.metrics)
+assert {'loss/G', 'metrics/fd_random20_full', 'metrics/eqt4_int'} <= set(train[0].data.metrics)
 assert train[0].inputs.dataset_inputs[0].dataset.digest
 models = s.client.search_logged_models([s.experiment_id])
 measured = [m for m in models if m.name.startswith('network') and m.metrics]
@@ -83,8 +83,14 @@ def test_from_nothing_to_a_registered_model(finished_pipeline, run):
     for stage in STAGES:
         assert f"Running stage '{stage}'" in finished_pipeline.output
     assert json.loads((project / "reports/validation.json").read_text())["success"]
-    report = json.loads((project / "reports/metrics.json").read_text())
+    report = json.loads((project / "reports/evaluation.json").read_text())
     assert set(report["snapshots"]) == {"000000", "000001"}
+    best = report["best"]
+    summary = json.loads((project / "reports/metrics.json").read_text())
+    assert summary == {"kimg": best["kimg"]} | report["snapshots"][f"{best['kimg']:06d}"]
+    kept = project / "runs/train" / best["snapshot"]
+    assert (project / "runs/best.pkl").read_bytes() == kept.read_bytes()
+    assert (project / "runs/train/losses.csv").read_text().count("\n") == 2
     assert (project / "renders/interpolation.mp4").stat().st_size > 0
     registered = json.loads((project / "reports/registered.json").read_text())
     assert registered["version"] == "1" and "champion" in registered["aliases"]

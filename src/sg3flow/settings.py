@@ -96,6 +96,7 @@ TENSOR_CORES = Variable(
 )
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
 TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
+NOTIFY = Variable("SG3FLOW_NOTIFY", "", "URL that gets a POST at the end of a training")
 DEVICE = Variable("SG3FLOW_DEVICE", "auto", "device of a served model: auto, cpu or cuda")
 LAUNCHED = Variable("SG3FLOW_LAUNCHED", "", "set by our launcher in the processes it starts")
 SERVE_MAX_PICTURES = Variable("SG3FLOW_SERVE_MAX_PICTURES", "64", "images per request", 1, 4096)
@@ -114,7 +115,7 @@ SERVE_TOGETHER = Variable(
 
 VARIABLES = (
     *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC),
-    *(TRACKING, DEVICE, LAUNCHED),
+    *(TRACKING, NOTIFY, DEVICE, LAUNCHED),
     *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
 )
 
@@ -201,6 +202,10 @@ class Tag:
     FINGERPRINT = "sg3flow.fingerprint"
     COMMAND = "sg3flow.command"
     KIMG = "sg3flow.kimg"
+    GROUPED = "sg3flow.grouped_metrics"  # the names of its metrics are those of metric_names.py
+    NOTE = "sg3flow.note"  # digest of the description as we wrote it
+    # The execution of the pipeline that a stage ran in; with a dot and the uid: on a training.
+    PIPELINE = "sg3flow.pipeline"
     ERROR = "sg3flow.error"
     # Where it comes from.
     REPRODUCE = "sg3flow.reproduce"
@@ -222,12 +227,15 @@ class Tag:
     SOURCE = "sg3flow.source"
     # Snapshots and registered versions.
     SNAPSHOT = "sg3flow.snapshot"
+    PRUNED = "sg3flow.pruned"
     SHA256 = "sg3flow.sha256"
     SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"
     METRIC = "sg3flow.metric"
     VALUE = "sg3flow.value"
-    RESULT = "sg3flow.result."
+    RESULTS = "sg3flow.results"
+    RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
     COMMIT = "sg3flow.commit"
-    # Changes of aliases, on the registered model.
+    # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.
+    ALIASES = "sg3flow.aliases"
     ALIAS_CHANGE = "sg3flow.move."

@@ -1343,7 +1343,44 @@ DATA = [
     ),
 ]
 
+MACHINE = [
+    *faults(
+        "resources",
+        "test_workers",
+        ("return min(asked, max(", "return max(asked, max(", "more readers than CPUs"),
+        ("available_cpus() // processes, 1))", "available_cpus() // processes, 0))", "no reader"),
+        ("available_cpus() // processes", "available_cpus()", "CPUs that others use are counted"),
+    ),
+]
+
+
 METRICS = [
+    *faults(
+        "metrics/report",
+        "metrics/test_report",
+        (
+            "results if row.snapshot == best.snapshot}",
+            "results}",
+            "the summary has the last snapshot's values",
+        ),
+        ("sign = -1 if chosen[0].higher", "sign = 1 if chosen[0].higher", "the worst is the best"),
+    ),
+    *faults(
+        "runs/loss_curves",
+        "training/test_loss_table",
+        (
+            'sum(stat["num"] * stat["mean"] for stat in found)',
+            'sum(count / len(found) * stat["mean"] for stat in found)',
+            "the mean of means",
+        ),
+        ("len(ticks) / MOST_ROWS)", "len(ticks) / MOST_ROWS / 2)", "too many rows"),
+        ("group[-1]['nimg'] / 1000", "group[0]['nimg'] / 1000", "curves shifted by a group"),
+    ),
+    *faults(
+        "runs/best_snapshot",
+        "metrics/test_best",
+        ("return values == summary", "return True", "a summary of another evaluation passes"),
+    ),
     *faults(
         "metrics/distances",
         "metrics/test_frechet metrics/test_estimates metrics/test_kernel",
@@ -1856,6 +1893,103 @@ CUDA = [
     ),
 ]
 
+WATCHING = [
+    *faults(
+        "training/diversity",
+        "training/test_diversity",
+        (
+            "/ math.sqrt(points.shape[1])",
+            "/ points.shape[1]",
+            "a sum over pixels instead of a mean",
+        ),
+        ("img.clamp(-1, 1), LOW_PASS_SIDE", "img, LOW_PASS_SIDE", "what is not shown counts"),
+        ("LOW_PASS_SIDE = 16", "LOW_PASS_SIDE = 32", "a weaker filter"),
+        ("value / self.of_reals", "self.of_reals / value", "the ratio upside down"),
+        ("dict.fromkeys(chosen)", "chosen", "repeated reals lower the reference"),
+        ("self._was_diverse and ratio <", "ratio <", "a low start is a collapse"),
+        ("ratio < COLLAPSED_BELOW", "ratio > COLLAPSED_BELOW", "a collapse upside down"),
+        ("self._was_diverse = False  # until", "pass  # until", "told at every tick"),
+        ("if nimg == 0:", "if nimg < 0:", "the untrained network counts"),
+    ),
+    *faults(
+        "training/time_estimate",
+        "training/test_time_estimate",
+        ("self._has_run and kind <= self._warm", "self._has_run", "a first phase builds kernels"),
+        ("index % n == 0)", "index % n == 1)", "the kinds of steps are shifted"),
+        ("self._mean(kind) * n for", "self._mean(kind) for", "kinds without their weights"),
+        ("len(kind - nearest) *", "len(kind) *", "known phases count twice"),
+        ("+ self.snapshots * self", "- self.snapshots * self", "snapshots save time"),
+        ("self.step_sec * 1000 / self.batch", "self.step_sec * 1000", "steps for images"),
+    ),
+    *faults(
+        "durations",
+        "test_progress",
+        ("(active - self._start) / 4", "0 / 4", "a window of a minute, however long it runs"),
+        ("self._paused += gap", "pass", "a pause counts"),
+        ("_MAX_WINDOW_SEC = 60.0, 600.0", "_MAX_WINDOW_SEC = 60.0, 6e9", "nothing is forgotten"),
+        ("per_second * 60 >= 1", "per_second >= 1", "no rate per minute"),
+    ),
+    *faults(
+        "progress",
+        "test_progress",
+        ("(self._total - self._done) / rate", "self._total / rate", "time left of the whole"),
+        ("(self._done - self._before) /", "self._done /", "work of an earlier start counts"),
+        ("_LAST_SEC, _SHARE = 10.0, 300.0", "_LAST_SEC, _SHARE = 5.0, 300.0", "more lines"),
+    ),
+]
+
+
+DISK = [
+    *faults(
+        "runs/snapshot_retention",
+        "test_snapshot_retention",
+        ("sign = -1 if higher", "sign = 1 if higher", "the worst snapshots count as the best"),
+        ("names[-rule.count :]", "names[: rule.count]", "the oldest snapshots stay"),
+        ("ranking[: rule.count]", "ranking[-rule.count :]", "the worst snapshots stay"),
+        ("needed | {names[-1]", "{names[-1]", "registered snapshots are removed"),
+        ("| (set(names) - set(ranking))", "", "snapshots that were never measured are removed"),
+        ("{names[-1], *ranking[:1]}", "{names[-1]}", "the best snapshot is removed"),
+    ),
+    *faults(
+        "runs/removal",
+        "test_removal",
+        ("== status.st_nlink", "== 1", "a link that frees nothing counts"),
+        ("size += status.st_blocks * _BLOCK", "size += status.st_size", "parts of blocks"),
+        ("newest < limit", "newest > limit", "young files count as old"),
+        ("max((status.st_mtime", "min((status.st_mtime", "a used folder is as old as its start"),
+    ),
+]
+PYTHON_API = [
+    *faults(
+        "rendering/loaded_generator",
+        "rendering/test_loaded_generator",
+        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
+        ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
+         "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/call_arguments",
+        "rendering/test_loaded_generator",
+        ("noise_mode, (x, y), angle", "noise_mode, (y, x), angle", "shifts along the other axis"),
+        ("noise_mode, (x, y), angle", "noise_mode, (x, y), -angle", "turns the other way"),
+    ),
+    *faults(
+        "checkpoints/bundled_network",
+        "checkpoints/test_bundled_network",
+        ("half = tensor.half()", "half = tensor.bfloat16()", "weights of fewer bits"),
+    ),
+    *faults(
+        "metrics/names",
+        "metrics/test_computed",
+        ('f"{num_images}_{found[1]}"', 'f"{found[1]}_{num_images}"', "neighbor and count swapped"),
+    ),
+    *faults(
+        "metrics/computed",
+        "metrics/test_computed",
+        ("compare_sets(a, b, [metric]", "compare_sets(b, a, [metric]", "the two sets swapped"),
+    ),
+]  # fmt: skip
+
 
 FAULTS = [
     *LOSSES,
@@ -1868,7 +2002,11 @@ FAULTS = [
     *AUGMENTATION,
     *NETWORKS,
     *DATA,
+    *MACHINE,
     *METRICS,
     *PRECISION,
     *CUDA,
+    *WATCHING,
+    *DISK,
+    *PYTHON_API,
 ]

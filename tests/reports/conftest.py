@@ -40,15 +40,17 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def show(self, file: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Open a file as a screen of this width shows it."""
+    def show(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Open a file or an address as a screen of this width shows it."""
         self.errors.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=file.as_uri())
-        self._wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        if isinstance(page, str):  # a new place in the same document would keep its state
+            self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
@@ -92,7 +94,8 @@ class Browser:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         return {"clip": {"x": 0, "y": 0, **{k: size[k] for k in ("width", "height")}, "scale": 1}}
 
-    def _wait_for(self, expression: str) -> None:
+    def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression in the page is true."""
         deadline = time.monotonic() + 60
         while not self.ask(expression):
             assert time.monotonic() < deadline, expression

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sg3flow.errors import ConfigError
 from sg3flow.rendering.seeds import RenderOptions
+from sg3flow.serving.request_fields import request_rows
 from sg3flow.serving.request_schema import COLUMNS, Limits, Request, Shapes
 from sg3flow.serving.request_schema import read_requests as read
 
@@ -205,3 +206,12 @@ def test_any_rows_are_requests_or_a_worded_error(rows, num_classes):
         for request in requests:
             sources = (request.seed, request.z, request.ws)
             assert [source is not None for source in sources].count(True) == 1
+
+
+def test_every_field_has_a_type_and_a_meaning_on_the_card():
+    rows = request_rows()
+    assert [name for name, _, _ in rows] == list(COLUMNS)
+    kinds = {name: kind for name, kind, _ in rows}
+    assert (kinds["seed"], kinds["psi"], kinds["z"]) == ("long", "double", "array of double")
+    meanings = {name: meaning for name, _, meaning in rows}
+    assert "0 to 4294967295" in meanings["seed"] and "-2 to 2" in meanings["psi"]

@@ -217,7 +217,7 @@ def test_a_training_arrives_in_the_database_and_in_the_bucket(
     assert run.info.status == "FINISHED" and run.data.params["gamma"] == "0.1"
     lines = (project / "runs/train/stats.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    history = client.get_metric_history(run.info.run_id, "Loss/G/loss")
+    history = client.get_metric_history(run.info.run_id, "loss/G")
     assert [m.value for m in history] == [
         r["Loss/G/loss"]["mean"] for r in rows if "Loss/G/loss" in r
     ]

@@ -90,9 +90,9 @@ def check_complete(folder: Path, status: str = "FINISHED", ticks: int = TICKS) -
     assert run.data.params == {"gamma": "0.5", "kimg": str(ticks - 1)}
     assert run.data.tags["sg3flow.fingerprint"] == "f" * 12
     assert "sg3flow.version.torch" in run.data.tags
-    history = store.client.get_metric_history(run.info.run_id, "Loss/G/loss")
+    history = store.client.get_metric_history(run.info.run_id, "loss/G")
     assert sorted((m.step, m.value) for m in history) == [(t, t / 10) for t in range(ticks)]
-    assert len(store.client.get_metric_history(run.info.run_id, "fid")) == 1
+    assert len(store.client.get_metric_history(run.info.run_id, "metrics/fid")) == 1
     images = [a.path for a in store.client.list_artifacts(run.info.run_id, "images")]
     steps = sorted(int(p.split("+")[2]) for p in images if p.endswith(".png"))
     assert steps == list(range(ticks)) and len(images) == 2 * ticks
@@ -104,7 +104,7 @@ def check_complete(folder: Path, status: str = "FINISHED", ticks: int = TICKS) -
     assert dataset.dataset.digest == "ab" * 8
     [model] = store.client.search_logged_models([store.experiment_id])
     assert model.name == f"network-snapshot-{ticks - 1:06d}" and str(model.status) == "READY"
-    assert [(m.key, m.value) for m in model.metrics] == [("fid", 5.0)]
+    assert [(m.key, m.value) for m in model.metrics] == [("metrics/fid", 5.0)]
     [weights] = store.client.list_logged_model_artifacts(model.model_id)
     assert weights.file_size == (folder / f"{model.name}.pkl").stat().st_size
 

@@ -45,7 +45,7 @@ def points(folder: Path) -> int:
     """Points the server has of a run."""
     try:
         run_id = training_run_id(folder)
-        return len(connect().client.get_metric_history(run_id, "Loss/G/loss")) if run_id else 0
+        return len(connect().client.get_metric_history(run_id, "loss/G")) if run_id else 0
     except TrackingError:
         return 0
 
@@ -86,7 +86,7 @@ def check_all_there(folder: Path) -> None:
     run_id = run.info.run_id
     assert run.info.status == "FINISHED"
     rows = read_whole_lines(folder / "stats.jsonl")
-    history = store.client.get_metric_history(run_id, "Loss/G/loss")
+    history = store.client.get_metric_history(run_id, "loss/G")
     assert sorted(m.step for m in history) == [row["nimg"] // 1000 for row in rows]
     images = [a.path for a in store.client.list_artifacts(run_id, "images")]
     steps = sorted(int(p.split("+")[2]) for p in images if p.endswith(".png"))
@@ -95,7 +95,7 @@ def check_all_there(folder: Path) -> None:
     snapshots = sorted(path.stem for path in folder.glob("network-*.pkl"))
     assert sorted(model.name for model in models) == snapshots
     for model in models:
-        assert str(model.status) == "READY" and [m.key for m in model.metrics] == ["fid"]
+        assert str(model.status) == "READY" and [m.key for m in model.metrics] == ["metrics/fid"]
         [weights] = store.client.list_logged_model_artifacts(model.model_id)
         assert weights.file_size == 1000
 
@@ -194,7 +194,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, run_folder, is_complete, 
     is_complete(run_folder)
     store = connect()
     [run] = store.client.search_runs([store.experiment_id], "tags.`sg3flow.stage` = 'pack'")
-    assert run.info.status == "FINISHED" and run.data.metrics == {"num_packed": 3.0}
+    assert run.info.status == "FINISHED" and run.data.metrics == {"data/num_packed": 3.0}
 
 
 def test_no_room_for_artifacts(server, own_project, write_run_folder, is_complete, capfd):
@@ -211,7 +211,7 @@ def test_no_room_for_artifacts(server, own_project, write_run_folder, is_complet
         assert "1 lines and 1 files" in line
         store = connect()
         run = store.client.get_run(training_run_id(folder))  # all but the snapshot is there
-        assert run.info.status == "FINISHED" and run.data.metrics["fid"] == 5.0
+        assert run.info.status == "FINISHED" and run.data.metrics["metrics/fid"] == 5.0
         assert sync().exit_code == 1
     finally:
         limit_files(server, resource.RLIM_INFINITY)

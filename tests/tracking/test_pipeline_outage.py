@@ -69,7 +69,7 @@ def check_tree() -> None:
     training = by_stage["train"]
     for name in ("evaluate", "render", "register"):
         assert by_stage[name].data.tags["mlflow.parentRunId"] == training.info.run_id
-    assert {"Loss/G/loss", "fd_random20_full"} <= set(training.data.metrics)
+    assert {"loss/G", "metrics/fd_random20_full"} <= set(training.data.metrics)
     images = [a.path for a in store.client.list_artifacts(training.info.run_id, "images")]
     assert any("render~grid" in path for path in images)
     models = store.client.search_logged_models([store.experiment_id])

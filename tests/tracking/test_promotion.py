@@ -4,6 +4,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import pytest
@@ -11,15 +12,10 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from sg3flow.cli.commands import app
-from sg3flow.registry import aliases
-from sg3flow.registry.aliases import (
-    REGISTERED,
-    ROLLED_BACK,
-    AliasChange,
-    past_holders,
-    read_alias_changes,
-)
-from sg3flow.tracking.mlflow_store import CHAMPION, connect
+from sg3flow.registry import alias_records, aliases
+from sg3flow.registry.alias_records import AliasChange
+from sg3flow.registry.aliases import REGISTERED, ROLLED_BACK, past_holders, read_alias_changes
+from sg3flow.tracking.mlflow_store import CHAMPION, connect, results_of
 
 
 def _row(value: float, error: float = 0.1, **changes) -> dict:
@@ -229,16 +225,83 @@ def test_a_change_that_fails_leaves_no_record(store, monkeypatch):
 
 
 def test_a_record_changed_by_hand_is_named(store):
-    (key,) = (k for k in store.client.get_registered_model("toy").tags if "move." in k)
-    store.client.set_registered_model_tag("toy", key, "{}")
+    line = store.client.get_model_version("toy", "1").tags["sg3flow.aliases"]
+    store.client.set_model_version_tag("toy", "1", "sg3flow.aliases", f"{line}\nmine")
     result = run("history", "toy")
-    assert (
-        result.exit_code == 1 and key in result.stderr and "delete it to continue" in result.stderr
-    )
+    assert result.exit_code == 1
+    assert "tag sg3flow.aliases of toy version 1 has a line" in result.stderr
+    assert "'mine'; delete it to continue" in result.stderr
     # An error has changed nothing.
     assert run("promote", "toy", 2).exit_code == 1 and _champion(store) == "1"
-    store.client.delete_registered_model_tag("toy", key)
+    store.client.set_model_version_tag("toy", "1", "sg3flow.aliases", line)
     assert run("promote", "toy", 2).exit_code == 0 and _champion(store) == "2"
+
+
+def _alias_tags(store, version: str) -> dict[str, str]:
+    tags = store.client.get_model_version("toy", version).tags
+    return {key: value for key, value in tags.items() if key.startswith("sg3flow.aliases")}
+
+
+def test_the_changes_of_a_version_are_one_readable_tag(store):
+    assert run("promote", "toy", 2, "--reason", "better fur: longer").exit_code == 0
+    assert run("rollback", "toy").exit_code == 0
+    tags = _alias_tags(store, "1")
+    assert list(tags) == ["sg3flow.aliases"]
+    first, second = tags["sg3flow.aliases"].splitlines()
+    assert re.fullmatch(r"20\S+ champion - -> 1, register by \w+: there was none", first)
+    assert re.fullmatch(r"20\S+ champion 2 -> 1, rollback by \w+: back from version 2", second)
+    assert not [key for key in store.client.get_registered_model("toy").tags if "sg3flow" in key]
+    assert "better fur: longer; champion:" in read_alias_changes(store, "toy")[1].why
+
+
+@pytest.mark.parametrize("who", ["ana", "ana: the first", ""])
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_record_is_read_as_it_was_written(who, forced):
+    change = AliasChange(
+        "canary", None, "7", "promote", who, "a\nb: c, d by e", "2026-01-01", forced
+    )
+    again = AliasChange.from_line(change.line())
+    expected = {"ana: the first": "ana the first", "": "unknown"}.get(who, who)
+    assert again == replace(change, who=expected, why="a b: c, d by e")
+
+
+def test_a_record_that_nobody_merged_counts_and_is_merged_later(store, monkeypatch):
+    """Another change is being merged: nobody deletes what it may not have read."""
+    key = f"sg3flow.aliases.{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%f')}-abcdef"
+    line = AliasChange("canary", None, "2", "promote", "bob", "x", "2026-01-01T00:00").line()
+    store.client.set_model_version_tag("toy", "2", key, line)
+    assert run("promote", "toy", 2).exit_code == 0
+    assert len(_alias_tags(store, "2")) == 3
+    assert [c.alias for c in read_alias_changes(store, "toy")] == ["canary", CHAMPION, CHAMPION]
+    monkeypatch.setattr(alias_records, "_MERGED_WITHIN", timedelta(0))
+    assert run("promote", "toy", 3, "--force", "--reason", "x").exit_code == 0
+    assert run("rollback", "toy").exit_code == 0
+    assert list(_alias_tags(store, "2")) == ["sg3flow.aliases"]
+    assert len(_alias_tags(store, "2")["sg3flow.aliases"].splitlines()) == 3
+
+
+def test_the_records_of_earlier_versions_count(store):
+    """Version 0.2 kept them as JSON in tags of the model."""
+    record = {"alias": CHAMPION, "origin": None, "target": "3", "how": "register", "who": "eve"}
+    record |= {"why": "long ago", "when": "2026-01-01T00:00:00+00:00", "forced": False}
+    key = "sg3flow.move.2026-01-01T000000Z-abcdef"
+    store.client.set_registered_model_tag("toy", key, json.dumps(record))
+    out = run("history", "toy").output
+    assert "eve" in out and out.index("eve") < out.index("there was none")
+    assert "version 3 again, before version 1" in run("rollback", "toy").output
+    store.client.set_registered_model_tag("toy", key, "{}")
+    result = run("history", "toy")
+    assert result.exit_code == 1 and f"tag {key} of toy is not a record" in result.stderr
+
+
+def test_results_of_versions_are_read_in_both_forms(store):
+    """One tag for all results, and a tag per metric in versions of 0.2 and before."""
+    version = store.client.get_model_version("toy", "1")
+    old = results_of(version)
+    assert old["fd_random1k_full"]["value"] == 5.0
+    newer = {"fd_random1k_full": _row(3.0), "kid": {"metric": "kid", "value": 1.0}}
+    store.client.set_model_version_tag("toy", "1", "sg3flow.results", json.dumps(newer))
+    assert results_of(store.client.get_model_version("toy", "1")) == old | newer
 
 
 def test_the_past_holders():

@@ -19,7 +19,7 @@ from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
 from sg3flow.registry.history import print_history
 from sg3flow.registry.registration import register_best
-from sg3flow.tracking.mlflow_store import connect
+from sg3flow.tracking.mlflow_store import connect, results_of
 
 # MLflow's own use of SQLAlchemy, pandas and type hints; the caps in pyproject.toml keep it working.
 pytestmark = [
@@ -84,12 +84,26 @@ def _check_registered(value: str) -> None:
     [version] = store.client.search_model_versions("name = 'toy'")
     assert version.tags["sg3flow.commit"] == "c0ffee"
     assert f"| fd_random1k_full | {value} |" in version.description
+    assert version.description.startswith("**StyleGAN3Generator, 16 x 16 pixels**, trained on toy")
+    assert not [key for key in version.tags if key.startswith("sg3flow.result.")]
+    assert results_of(version)["fd_random1k_full"]["value"] == float(value)
+    changes = version.tags["sg3flow.aliases"].splitlines()
+    assert changes[-1].split()[1:5] == ["champion", "-", "->", "1,"]
     [model] = store.client.search_logged_models([store.experiment_id])
+    measured = [(metric.key, metric.value, metric.step) for metric in model.metrics]
+    assert measured[-1] == ("fd_random1k_full", float(value), 10), "the run has no grouped names"
     assert str(model.status) == "READY" and version.source == f"models:/{model.model_id}"
     training = store.client.get_run(model.source_run_id)
     assert training.data.tags["sg3flow.uid"] == "u1"
     assert [output.model_id for output in training.outputs.model_outputs] == [model.model_id]
     assert mlflow.pyfunc.load_model("models:/toy@champion").predict([{"seed": 1}])[0]["png"]
+    kept = Path(mlflow.artifacts.download_artifacts(version.source))
+    package = kept / "code" / "sg3flow"
+    assert (package / "checkpoints" / "loading.py").is_file() and (
+        package / "data/starter"
+    ).is_dir()
+    # The network that comes with the package is no part of a version.
+    assert [path.name for path in kept.rglob("*.safetensors")] == ["generator.safetensors"]
 
 
 def _failing_once(owner, name: str, failed: set):

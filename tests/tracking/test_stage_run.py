@@ -30,7 +30,7 @@ def test_a_run_of_a_stage_is_recorded(own_project):
     [found] = store.client.search_runs([store.experiment_id])
     assert found.info.run_name == "pack" and found.info.status == "FINISHED"
     assert found.info.start_time <= found.info.end_time
-    assert found.data.params["subset"] == "train" and found.data.metrics == {"images": 3.0}
+    assert found.data.params["subset"] == "train" and found.data.metrics == {"data/images": 3.0}
     assert found.info.artifact_uri.startswith((project / "mlruns").as_uri())
     [artifact] = store.client.list_artifacts(found.info.run_id, "reports")
     assert artifact.path == "reports/report.json"

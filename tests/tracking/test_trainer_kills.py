@@ -73,9 +73,9 @@ def check_survives(data: Path, kimg: int, kills: int) -> None:
     assert run.info.status == "FINISHED"
     for row in read_whole_lines(Path("out/stats.jsonl"))[-1:]:
         assert row["nimg"] == kimg * 1000
-    for name in ("Loss/G/loss", "Progress/kimg", "fd_random20_full"):
+    for name in ("loss/G", "progress/kimg", "metrics/fd_random20_full"):
         history = store.client.get_metric_history(run.info.run_id, name)
-        first = 1 if name == "Loss/G/loss" else 0
+        first = 1 if name == "loss/G" else 0
         assert sorted(m.step for m in history) == list(range(first, kimg + 1)), name
     images = [a.path for a in store.client.list_artifacts(run.info.run_id, "images")]
     shown = sorted(p.split("+timestamp")[0] for p in images if p.endswith(".png"))

@@ -44,6 +44,8 @@ def test_a_cut_at_any_request_leaves_nothing_out(run_folder, is_complete, monkey
     """Every request fails once, after the server has done what it asks: the answer is lost."""
     from mlflow import MlflowClient
 
+    # A store elsewhere, to which everything is sent.
+    monkeypatch.setattr("sg3flow.tracking.event_upload.link_artifact", lambda *given: False)
     failed = set()
     calls = (
         "create_run", "log_batch", "log_inputs", "update_run", "log_artifact", "set_tag",
@@ -127,13 +129,13 @@ def check_evaluated(run_folder: Path):
     wanted = "tags.`sg3flow.stage` = 'evaluate'"
     [run] = store.client.search_runs([store.experiment_id], wanted)
     assert run.data.tags["mlflow.parentRunId"] == training_id
-    assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
+    assert run.info.status == "FINISHED" and run.data.metrics == {"metrics/best_fid": 4.0}
     report = store.client.download_artifacts(run.info.run_id, "report.json")
     assert Path(report).read_text() == "first"
-    [point] = store.client.get_metric_history(training_id, "kid")
+    [point] = store.client.get_metric_history(training_id, "metrics/kid")
     assert (point.step, point.value) == (3, 0.5)
     [model] = store.client.search_logged_models([store.experiment_id])
-    assert ("kid", 0.5) in [(m.key, m.value) for m in model.metrics]
+    assert ("metrics/kid", 0.5) in [(m.key, m.value) for m in model.metrics]
     images = [a.path for a in store.client.list_artifacts(training_id, "images")]
     assert len([p for p in images if "render~grid" in p and p.endswith(".png")]) == 1
 
@@ -144,7 +146,7 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
         Uploader(evaluated).send()
     store = connect()
     [run] = store.client.search_runs([store.experiment_id])
-    assert run.info.status == "FINISHED" and run.data.metrics == {"best_fid": 4.0}
+    assert run.info.status == "FINISHED" and run.data.metrics == {"metrics/best_fid": 4.0}
     assert load_offset(evaluated, tracking_uri()).unsent() == (3, 1)  # parent, metric, image
     result = sync(evaluated)
     assert result.exit_code == 1 and "3 lines left: the training run" in result.stdout
@@ -172,7 +174,10 @@ def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
     Uploader(run_folder).send()
     check_evaluated(run_folder)
     [model] = store.client.search_logged_models([store.experiment_id])
-    assert str(model.status) == "READY" and {m.key for m in model.metrics} == {"kid", "fid"}
+    assert str(model.status) == "READY" and {m.key for m in model.metrics} == {
+        "metrics/kid",
+        "metrics/fid",
+    }
 
 
 def test_a_run_made_twice_becomes_one(run_folder, is_complete):
@@ -180,8 +185,9 @@ def test_a_run_made_twice_becomes_one(run_folder, is_complete):
     Uploader(run_folder).send()
     store = connect()
     tags = {"sg3flow.uid": json.loads((run_folder / "run.json").read_text())["uid"]}
+    tags |= {"sg3flow.stage": "train", "sg3flow.grouped_metrics": "true"}
     for _ in range(3):
-        store.client.create_run(store.experiment_id, tags=tags | {"sg3flow.stage": "train"})
+        store.client.create_run(store.experiment_id, tags=tags)
     Outbox(run_folder).end("FINISHED")
     Uploader(run_folder).send()
     shutil.rmtree("state/sent")
@@ -278,11 +284,11 @@ def test_what_is_refused_waits_while_new_lines_go(run_folder, monkeypatch):
         outbox.note("metric", key="late", value=float(value))
         with pytest.raises(TrackingError, match="no#such"):
             uploader.send()
-    assert (tried.count("no#such*name"), tried.count("late")) == (1, 3)
+    assert (tried.count("metrics/no#such*name"), tried.count("metrics/late")) == (1, 3)
     uploader.live = False  # the end: once more
     with pytest.raises(TrackingError, match="no#such"):
         uploader.send()
-    assert tried.count("no#such*name") == 2
+    assert tried.count("metrics/no#such*name") == 2
 
 
 def test_a_killed_run_is_marked_as_one(run_folder):
@@ -309,7 +315,7 @@ def test_the_upload_process_of_a_killed_stage_sends_everything_and_ends(run_fold
     # Its output ends with the last process that has it open: the upload process.
     assert done.stderr == b""
     run = connect().client.get_run(training_run_id(run_folder))
-    assert run.info.status == "KILLED" and "Loss/G/loss" in run.data.metrics
+    assert run.info.status == "KILLED" and "loss/G" in run.data.metrics
 
 
 def test_one_process_sends_at_a_time(run_folder):

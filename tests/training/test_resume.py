@@ -72,7 +72,7 @@ def runs_in_mlflow(folder: Path):
         store = connect()
     found = []
     for run in store.client.search_runs([store.experiment_id]):
-        history = store.client.get_metric_history(run.info.run_id, "Loss/G/loss")
+        history = store.client.get_metric_history(run.info.run_id, "loss/G")
         images = store.client.list_artifacts(run.info.run_id, "images")
         names = [a.path.split("+timestamp")[0] for a in images if a.path.endswith(".png")]
         found.append((run.info.status, [m.step for m in history], names))

@@ -22,6 +22,7 @@ from sg3flow.ops.cuda_launch import cuda_compiler
 from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.precision import EXACT, override
+from sg3flow.runs.best_snapshot import best_snapshot
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
@@ -38,11 +39,11 @@ from sg3flow.tracking.relocation import find_relocations, follow_project
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
              runs/train/fakes*.png
-data report: reports/validation.html
-environment: . .venv/bin/activate"""
+data report: reports/validation.html"""
+_ENVIRONMENT = "environment: . .venv/bin/activate"
 _LOCAL_UI = """\
-MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
-             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"""
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --workers 1 --port 5000
+             open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=sg3flow"""
 _SERVER_UI = "MLflow UI:   {uri}"
 _SERVE = """\
 serve:       {variable}mlflow models serve \\
@@ -69,6 +70,8 @@ def print_summary() -> None:
     for each in find_relocations(local_database(), root) if local else ():
         print(f"note: {each.refusal or each.advice()}")
     print(_PLACES)
+    if (root / ".venv").is_dir():  # as `make demo` makes it
+        print(_ENVIRONMENT)
     print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
     variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
     print(_SERVE.format(variable=variable, name=name, record=_example_request(root)))
@@ -135,11 +138,9 @@ def _train(root: Path) -> str:
 
 
 def _evaluate(root: Path) -> str:
-    report = _json(root / "reports/metrics.json")
-    best = report["best"]
-    values = report["snapshots"][f"{best['kimg']:06d}"]
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    return f"best at {best['kimg']} kimg: {numbers}"
+    best = best_snapshot(root / "reports/metrics.json")
+    numbers = ", ".join(f"{name} {row['value']:.4g}" for name, row in best.results.items())
+    return f"best at {best.kimg} kimg: {numbers}"
 
 
 def _render(root: Path) -> str:

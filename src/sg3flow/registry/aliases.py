@@ -1,9 +1,8 @@
 """Changes of the aliases of a registered model: promotion, rollback, and their history.
 
-MLflow keeps the present version of an alias, not its history. So every change adds a tag to the
-registered model. Two changes at once both leave their record, because neither rewrites a tag of the
-other. The record is written before the alias is changed; after an interruption in between, the
-record and the alias differ.
+MLflow keeps the present version of an alias, not its history. So every change leaves a record on
+the version that gets the alias; ``alias_records.py`` has its form. The record is written before the
+alias is changed; after an interruption in between, the record and the alias differ.
 
 MLflow has no "change it if it is still at this version": of two changes at once the later one wins,
 and the other caller gets a warning.
@@ -12,15 +11,15 @@ and the other caller gets a warning.
 import getpass
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sg3flow.errors import ConfigError, MetricError, TrackingError, nearest
 from sg3flow.metrics.estimates import BETTER, NOISE, compare_results
+from sg3flow.registry.alias_records import AliasChange, changes_of, merge_records, write_record
 from sg3flow.runs.best_snapshot import differing_meaning
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
@@ -38,30 +37,6 @@ from sg3flow.tracking.mlflow_store import (
 _MAX_REASON = 500
 
 REGISTERED, PROMOTED, ROLLED_BACK = "register", "promote", "rollback"
-
-
-@dataclass(frozen=True)
-class AliasChange:
-    """One change of an alias.
-
-    Attributes:
-        when: UTC, ISO 8601 with microseconds; the changes are ordered by it.
-        origin: the version before; None: the alias did not exist.
-        target: the version after.
-        how: register, promote or rollback.
-        who: user of the machine, or of the tracking server.
-        why: the reason that the user gave, and that of the gate.
-        forced: whether the gate was overridden.
-    """
-
-    alias: str
-    origin: str | None
-    target: str
-    how: str
-    who: str
-    why: str
-    when: str
-    forced: bool = False
 
 
 def change_alias(
@@ -82,14 +57,15 @@ def change_alias(
     when = datetime.now(UTC).isoformat(timespec="microseconds")
     why = " ".join(why.split())[:_MAX_REASON]
     change = AliasChange(alias, origin, target, how, _who(), why, when, forced)
-    key = f"{Tag.ALIAS_CHANGE}{when.replace('+00:00', 'Z').replace(':', '')}-{secrets.token_hex(3)}"
-    store.client.set_registered_model_tag(name, key, json.dumps(asdict(change)))
+    record = write_record(store, name, change)
     try:
         store.client.set_registered_model_alias(name, alias, target)
     except Exception:
         with suppress(Exception):  # the first error is the one to report
-            store.client.delete_registered_model_tag(name, key)
+            store.client.delete_model_version_tag(name, target, record)
         raise
+    with suppress(Exception):  # the record is there: a later change merges it
+        merge_records(store, name, target, record)
     return _overtaken(store, name, change)
 
 
@@ -99,6 +75,14 @@ def read_alias_changes(store: Store, name: str) -> list[AliasChange]:
     Raises:
         TrackingError: a record is damaged.
     """
+    changes = _earlier_changes(store, name)
+    for version in versions_of(store, name):
+        changes += changes_of(name, version)
+    return sorted(changes, key=lambda change: change.when)
+
+
+def _earlier_changes(store: Store, name: str) -> list[AliasChange]:
+    """Changes by version 0.2 and before: a tag of the registered model each."""
     tags = store.client.get_registered_model(name).tags
     changes = []
     for key in (key for key in tags if key.startswith(Tag.ALIAS_CHANGE)):
@@ -108,7 +92,7 @@ def read_alias_changes(store: Store, name: str) -> list[AliasChange]:
             raise TrackingError(
                 f"tag {key} of {name} is not a record of an alias change; delete it to continue"
             ) from None
-    return sorted(changes, key=lambda change: change.when)
+    return changes
 
 
 def past_holders(changes: Sequence[AliasChange], alias: str, now: str | None) -> list[str]:
@@ -158,7 +142,7 @@ def _overtaken(store: Store, name: str, change: AliasChange) -> str:
 def _who() -> str:
     known = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if known:
-        return known
+        return " ".join(known.replace(":", " ").split()) or "unknown"  # a colon ends it in a line
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, in a container
@@ -192,7 +176,7 @@ def compare_with_champion(
     It does if it is better by ``compare_results``: beyond the error of the difference.
 
     Args:
-        result: the new version's row of ``reports/metrics.json`` for the chosen metric.
+        result: the new version's row of ``reports/evaluation.json`` for the chosen metric.
         champion: version number of the champion.
         champion_result: the champion's row for the same metric; None: not measured.
 

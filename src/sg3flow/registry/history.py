@@ -1,12 +1,11 @@
-"""The versions of a registered model and the changes of its aliases, as tables and as text."""
+"""The versions of a registered model and the changes of its aliases, as tables."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sg3flow.registry.aliases import AliasChange, read_alias_changes
-from sg3flow.runs.best_snapshot import BestSnapshot
+from sg3flow.registry.alias_records import AliasChange
+from sg3flow.registry.aliases import read_alias_changes
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     CHAMPION,
@@ -128,66 +127,3 @@ def _run_name(store: Store, run_id: str | None) -> str:
 
 def _minute(when: str) -> str:
     return when if when == _OPEN_END else when[:16].replace("T", " ")
-
-
-SAMPLES = "samples.png"
-_PATH = f"artifacts%2F{SAMPLES}"
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The origin of a version.
-
-    Attributes:
-        run_id: the run that made it.
-        model_id: the LoggedModel with its files.
-        run_name, commit: of that run; empty if unknown.
-    """
-
-    run_id: str
-    model_id: str
-    run_name: str = ""
-    commit: str = ""
-
-
-def describe(
-    name: str,
-    version: str,
-    best: BestSnapshot,
-    training_set: Mapping[str, Any],
-    lineage: Lineage,
-    snapshot_sha256: str,
-) -> str:
-    """The description of a version: metrics with their errors, data, license, lineage, samples."""
-    lines = [
-        f"{best.snapshot}, {best.kimg} kimg, chosen by {best.metric}.",
-        "",
-        "| metric | value | images |",
-        "| --- | --- | --- |",
-        *(_row(metric, result) for metric, result in sorted(best.results.items())),
-        "",
-        f"- trained on {training_set.get('num_images', '?')} images of "
-        f"{training_set.get('name', '?')}, digest {training_set.get('digest') or 'unknown'}",
-        f"- license: {training_set.get('licence') or 'unknown'}{_citation(training_set)}",
-        f"- run {lineage.run_name or 'unnamed'} ({lineage.run_id}), commit "
-        f"{lineage.commit or 'unknown'}, snapshot SHA-256 {snapshot_sha256}",
-        f"- samples: `mlflow artifacts download -u models:/{name}/{version}/artifacts/{SAMPLES}`",
-        "",
-        f"![seeds 0 to 11, psi 1]({_image_url(lineage.model_id)})",
-    ]
-    return "\n".join(lines)
-
-
-def _row(metric: str, result: Mapping[str, Any]) -> str:
-    return f"| {metric} | {with_error(dict(result))} | {result.get('num_generated', '')} |"
-
-
-def _citation(training_set: Mapping[str, Any]) -> str:
-    return f"; cite: {training_set['citation']}" if training_set.get("citation") else ""
-
-
-def _image_url(model_id: str) -> str:
-    # Relative: the text is valid on every server, and behind a prefix.
-    return (
-        f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={_PATH}"
-    )

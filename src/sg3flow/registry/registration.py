@@ -3,8 +3,11 @@
 import importlib.metadata
 import json
 import re
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +17,7 @@ from torch import nn
 import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import Package, package_generator
+from sg3flow.checkpoints.network_catalog import NETWORKS, STARTER
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes, write_json
@@ -24,13 +28,14 @@ from sg3flow.registry.aliases import (
     compare_with_champion,
     require_comparable,
 )
-from sg3flow.registry.history import SAMPLES, Lineage, describe
+from sg3flow.registry.model_card import SAMPLES, Lineage, ModelFacts, model_card
 from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
+from sg3flow.runs.run_folder import read_run
 from sg3flow.settings import Tag
-from sg3flow.tracking.event_upload import record_output
+from sg3flow.tracking.event_upload import log_model_metrics, record_output
 from sg3flow.tracking.mlflow_store import (
     CANDIDATE,
     CHAMPION,
@@ -43,10 +48,13 @@ from sg3flow.tracking.mlflow_store import (
     tracking_errors,
     training_run_id,
 )
+from sg3flow.tracking.outbox import training_set_name
+from sg3flow.tracking.run_notes import FAMILY_NAMES
 from sg3flow.tracking.upload_process import tracked_now
 
 FORMAT = "sg3flow-registered-1"
 _MODEL_TYPE = "generator"
+_MOST_CLASSES = 6  # named on a card
 
 # What the served code imports, directly or through sg3flow.
 _REQUIREMENTS = (
@@ -65,12 +73,13 @@ class _Candidate:
     training_set: dict[str, Any]
     package: Package
     samples: Path
+    facts: ModelFacts
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of a version: digests, and every measurement with its conditions."""
-        rows = {f"{Tag.RESULT}{name}": json.dumps(row) for name, row in self.best.results.items()}
-        return rows | {
+        return {
+            Tag.RESULTS: json.dumps(self.best.results),
             Tag.WEIGHTS_SHA256: self.package.weights_sha256,
             Tag.SNAPSHOT_SHA256: self.snapshot_sha256,
             Tag.SNAPSHOT: self.best.snapshot,
@@ -115,7 +124,9 @@ def register_best(
         G = cast(RenderedGenerator, network)
         labels = TrainingLabels.read(G.c_dim, training_set)
         write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
-        candidate = _Candidate(best, digest, training_set, package, samples)
+        set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
+        facts = ModelFacts(_network_words(run_dir, G, names), set_name, training_set, digest)
+        candidate = _Candidate(best, digest, training_set, package, samples, facts)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
     write_json(report, content)
@@ -219,20 +230,18 @@ def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> No
     A known version may have new measurements, or its registration was interrupted.
     """
     version = store.client.get_model_version(name, number)
-    lineage = _lineage(store, version.source.removeprefix("models:/"))
-    for key, value in (candidate.tags | {Tag.COMMIT: lineage.commit}).items():
+    model_id = version.source.removeprefix("models:/")
+    lineage = _lineage(store, model_id)
+    # What was measured earlier, by other metrics, stays.
+    results = json.dumps(results_of(version) | candidate.best.results)
+    tags = candidate.tags | {Tag.RESULTS: results, Tag.COMMIT: lineage.commit}
+    for key, value in tags.items():
         if version.tags.get(key) != value:
             store.client.set_model_version_tag(name, number, key, value)
-    text = describe(
-        name,
-        number,
-        candidate.best,
-        candidate.training_set,
-        lineage,
-        candidate.snapshot_sha256,
-    )
+    text = model_card(name, number, candidate.best, candidate.facts, lineage)
     if version.description != text:
         store.client.update_model_version(name, number, text)
+    log_model_metrics(store, lineage.run_id, model_id, candidate.best)
 
 
 def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
@@ -265,7 +274,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
     from sg3flow.serving import pyfunc_model
 
     record_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
-    with time_to_upload(candidate.package.weights):
+    with time_to_upload(candidate.package.weights), _code() as code:
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
             python_model=str(Path(pyfunc_model.__file__)),
@@ -274,11 +283,24 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
                 "description": str(candidate.package.description),
                 "samples": str(candidate.samples),
             },
-            code_paths=[str(Path(sg3flow.__file__).parent)],
+            code_paths=[str(code)],
             signature=pyfunc_model.signature(),
             input_example=pyfunc_model.example(candidate.training_set),
             pip_requirements=requirements(),
         )
+
+
+@contextmanager
+def _code() -> Iterator[Path]:
+    """A copy of this package without the network that comes with it, which no version needs."""
+    package = Path(sg3flow.__file__).parent
+    bundled = NETWORKS[STARTER].bundled
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {n for n in names if n == "__pycache__" or Path(folder, n) == bundled}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(shutil.copytree(package, Path(scratch, package.name), ignore=left_out))
 
 
 def requirements() -> list[str]:
@@ -309,7 +331,8 @@ def _lineage(store: Store, model_id: str) -> Lineage:
     run_id = store.client.get_logged_model(model_id).source_run_id
     run = store.client.get_run(run_id)
     commit = run.data.tags.get("mlflow.source.git.commit", "")
-    return Lineage(run_id, model_id, run.info.run_name or "", commit)
+    experiment = str(run.info.experiment_id)
+    return Lineage(run_id, model_id, run.info.run_name or "", commit, experiment)
 
 
 def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -317,6 +340,17 @@ def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]
     if networks.G_ema is None:
         raise CheckpointError(f"{path} has no G_ema to register")
     return networks.G_ema, described_labels(networks.training_set or {}, run_dir)
+
+
+def _network_words(run_dir: Path, G: RenderedGenerator, class_names: Sequence[str]) -> str:
+    """The network and its size, such as ``StyleGAN3-T, 32 x 32 pixels, 3 classes``."""
+    params = (read_run(run_dir) or {}).get("params")
+    cfg = params.get("cfg") if isinstance(params, dict) else ""
+    kind = FAMILY_NAMES.get(str(cfg)) or type(G).__name__
+    words = [kind, f"{G.img_resolution} x {G.img_resolution} pixels"]
+    if class_names:
+        words.append(f"{len(class_names)} classes ({', '.join(class_names[:_MOST_CLASSES])})")
+    return ", ".join(words)
 
 
 def _check_name(name: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.addresses import shown_url, without_secrets
+from sg3flow.addresses import shown_url, without_secrets, without_webhooks
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.raw_images import read_source
 from sg3flow.errors import ConfigError, DataError, listed
@@ -32,6 +32,7 @@ from sg3flow.runs.run_folder import (
     format_packages,
     read_provenance,
 )
+from sg3flow.runs.set_names import pack_subset, packed_name
 from sg3flow.settings import PROJECT_FILES, project_root
 
 
@@ -50,9 +51,11 @@ _SOURCE_KEYS = ("dataset", "origin", "sha256", "bytes", "licence", "citation", "
 
 def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
     """Path, digest, counts and license of a packed set, and of its source if that is known."""
+    source = _source_of(packed.path)
     return {
         "path": str(packed.path),
         "name": packed.name,
+        "title": set_title(packed, source),
         "digest": packed.digest,
         "num_images": packed.num_images,
         "resolution": packed.resolution,
@@ -60,8 +63,19 @@ def data_info(packed: PackedSet, label_dim: int) -> dict[str, Any]:
         "class_counts": _class_counts(packed) if label_dim else {},
         "licence": packed.license or "",
         "citation": packed.citation or "",
-        "source": _source_of(packed.path),
+        "source": source,
     }
+
+
+def set_title(packed: PackedSet, source: Mapping[str, Any] | None = None) -> str:
+    """The name of a packed set for people.
+
+    Args:
+        source: the content of its SOURCE.json, if that was read already.
+    """
+    source = _source_of(packed.path) if source is None else source
+    subset = pack_subset(Path()) if source else ""
+    return packed_name(packed.name, source, subset, packed.resolution)
 
 
 def _class_counts(packed: PackedSet) -> dict[str, int]:
@@ -234,6 +248,7 @@ def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
         (work / name).unlink(missing_ok=True)
         if (project / name).is_file():
             text = (project / name).read_text(encoding="utf-8", errors="replace")
+            text = without_webhooks(text)
             write_text(work / name, _ADDRESS.sub(lambda found: shown_url(found[0]), text))
             if _is_readable(work / name):
                 digests[name] = sha256_file(work / name)
@@ -261,6 +276,8 @@ def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list
         "gpus": [gpu["name"] for gpu in machine["gpus"]],
         **content["compute"],
     }
+    if not code.get("package_in_tree", True):  # then no commit tells versions apart
+        row["version"] = code["version"]
     earlier = list(known["setups"]) if known else []
     last = {k: v for k, v in earlier[-1].items() if k not in ("time", "nimg")} if earlier else None
     if last == {k: v for k, v in row.items() if k != "nimg"}:

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,9 +14,15 @@ from mlflow.entities import DatasetInput, InputTag
 
 from sg3flow.errors import TrackingError, TrainingMissingError, cut
 from sg3flow.files import sha256_file
+from sg3flow.runs.best_snapshot import BestSnapshot
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
+from sg3flow.tracking.artifact_files import link_artifact, remove_artifact
+from sg3flow.tracking.metric_names import grouped_name
 from sg3flow.tracking.mlflow_store import Store, experiment_of, time_to_upload
+from sg3flow.tracking.pipeline_runs import join_pipeline
+from sg3flow.tracking.run_notes import write_note
+from sg3flow.tracking.saved_view import update_view
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Target:
         run_id: the run of that folder.
         training_id: its training run; None: the server does not have that yet.
         training_name: name of the training run, for messages.
+        stage: the stage that wrote the folder.
     """
 
     store: Store
@@ -35,6 +42,14 @@ class Target:
     run_id: str
     training_id: str | None
     training_name: str
+    stage: str = "train"
+    _runs: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, run_id: str) -> Any:
+        """A run as it was when first asked for: what does not change in it."""
+        if run_id not in self._runs:
+            self._runs[run_id] = self.store.client.get_run(run_id)
+        return self._runs[run_id]
 
     def of(self, row: Mapping[str, Any]) -> str:
         """The run that an event belongs to.
@@ -60,7 +75,7 @@ def send_event(target: Target, row: Mapping[str, Any]) -> None:
         Exception: any error of the client.
     """
     handler = _HANDLERS.get(row["kind"])
-    if handler is not None:  # begin and end make the run's status, which is sent separately
+    if handler is not None:  # the end makes the run's status, which is sent separately
         handler(target, row)
 
 
@@ -79,10 +94,25 @@ def _parent(target: Target, row: Mapping[str, Any]) -> None:
 def _metric(target: Target, row: Mapping[str, Any]) -> None:
     run_id, kimg = target.of(row), row["nimg"] // 1000
     snapshot = row["file"]
-    model_id = snapshot_model(target.store, run_id, snapshot, kimg) if snapshot else None
+    more: dict[str, Any] = {}
+    if snapshot:
+        model_id = snapshot_model(target.store, run_id, snapshot, kimg)
+        more = {"model_id": model_id} | dataset_of(target.run(run_id))
+    name = row["key"]
+    if Tag.GROUPED in target.run(run_id).data.tags:
+        name = grouped_name(name, target.stage if run_id == target.run_id else "train")
     target.store.client.log_metric(
-        run_id, row["key"], row["value"], timestamp=_time_ms(row), step=kimg, model_id=model_id
+        run_id, name, row["value"], timestamp=_time_ms(row), step=kimg, **more
     )
+
+
+def dataset_of(run: Any) -> dict[str, str]:
+    """The data set of a run, as arguments of ``log_metric``; none: the run has none."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if not inputs:
+        return {}
+    dataset = inputs[0].dataset
+    return {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
 
 
 def _file_of(target: Target, row: Mapping[str, Any]) -> Path:
@@ -110,6 +140,20 @@ def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
         log_snapshot_model(target.store, target.of(row), path, row["nimg"] // 1000)
 
 
+def _pruned(target: Target, row: Mapping[str, Any]) -> None:
+    """Remove a snapshot that the run folder no longer keeps from a local store; a server keeps it.
+
+    In the default store it is the same file, which takes space until its last name is gone.
+    """
+    model_id = _first_model(target.store, target.of(row), row["file"])
+    if model_id is None:
+        return
+    model = target.store.client.get_logged_model(model_id)
+    is_same = model.tags.get(Tag.SHA256) == row["sha256"]  # else it was trained again since
+    if is_same and remove_artifact(model.artifact_location, _file_of(target, row).name):
+        target.store.client.set_logged_model_tags(model_id, {Tag.PRUNED: "true"})
+
+
 def _artifact(target: Target, row: Mapping[str, Any]) -> None:
     path, run_id = _file_of(target, row), target.of(row)
     if path.is_file():  # else it was deleted meanwhile
@@ -121,17 +165,44 @@ def _dataset(target: Target, row: Mapping[str, Any]) -> None:
     log_dataset(target.store.client, target.of(row), **row["values"])
 
 
+def _begin(target: Target, row: Mapping[str, Any]) -> None:
+    if row.get("pipeline"):  # older folders lack it
+        join_pipeline(target.store, target.run_id, target.stage, row["pipeline"])
+
+
+def _table(target: Target, row: Mapping[str, Any]) -> None:
+    """Name an artifact as a table, for MLflow's view of tables."""
+    run_id, path = target.of(row), row["values"]["path"]
+    known = json.loads(target.store.client.get_run(run_id).data.tags.get(_TABLES) or "[]")
+    entry = {"path": path, "type": "table"}
+    if entry not in known:
+        target.store.client.set_tag(run_id, _TABLES, json.dumps([*known, entry]))
+
+
+def _best(target: Target, row: Mapping[str, Any]) -> None:
+    run_id, best = target.of(row), row["values"]
+    write_note(target.store, run_id, best)
+    names = sorted(best["results"], key=lambda name: name != best["metric"])
+    update_view(target.store, run_id, names)
+
+
 def _time_ms(row: Mapping[str, Any]) -> int:
     # The time in the file identifies the point: sending it again adds nothing.
     return int(row.get("timestamp", 0) * 1000)
 
 
+_TABLES = "mlflow.loggedArtifacts"
+
 _HANDLERS = {
+    "begin": _begin,
+    "table": _table,
+    "best": _best,
     "tags": _tags,
     "parent": _parent,
     "metric": _metric,
     "image": _image,
     "snapshot": _snapshot,
+    "pruned": _pruned,
     "artifact": _artifact,
     "dataset": _dataset,
 }
@@ -180,16 +251,19 @@ def log_image(client: Any, run_id: str, path: Path, key: str, kimg: int, time_ms
 
     mark = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{key}/{kimg}/{time_ms}")
     name = f"{key.replace('/', '~')}+step+{kimg}+timestamp+{time_ms}+{mark}"
+    address = client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder, Image.open(path) as image:
         full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
-        if image.format == "PNG":
-            shutil.copyfile(path, full)
-        else:
-            image.save(full)
+        is_png = image.format == "PNG"
+        if not (is_png and link_artifact(address, f"{_FOLDER}/{full.name}", path)):
+            if is_png:
+                shutil.copyfile(path, full)
+            else:
+                image.save(full)
+            client.log_artifact(run_id, str(full), _FOLDER)
         image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         image.save(small)
-        for each in (full, small):
-            client.log_artifact(run_id, str(each), _FOLDER)
+        client.log_artifact(run_id, str(small), _FOLDER)
     client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, True)
 
 
@@ -221,6 +295,7 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     """Upload a snapshot to its LoggedModel, unless that has the same bytes already.
 
     A resumed training writes the snapshots since its last state again, on a GPU with other bytes.
+    A local store gets a link: the run folder's snapshots are replaced as a whole.
     """
     from mlflow.entities import LoggedModelStatus
 
@@ -229,8 +304,9 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     if model.status == LoggedModelStatus.READY and model.tags.get(Tag.SHA256) == digest:
         return model_id
     record_output(store, run_id, model_id, kimg)
-    with time_to_upload(path):
-        store.client.log_model_artifact(model_id, str(path))
+    if not link_artifact(model.artifact_location, path.name, path):
+        with time_to_upload(path):
+            store.client.log_model_artifact(model_id, str(path))
     # Last: the tag means that the upload is complete.
     store.client.set_logged_model_tags(model_id, {Tag.SHA256: digest})
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)
@@ -244,6 +320,26 @@ def record_output(store: Store, run_id: str, model_id: str, kimg: int) -> None:
     outputs = store.client.get_run(run_id).outputs
     if model_id not in [output.model_id for output in outputs.model_outputs]:
         store.client.log_outputs(run_id, [LoggedModelOutput(model_id, kimg)])
+
+
+def log_model_metrics(store: Store, run_id: str, model_id: str, best: BestSnapshot) -> None:
+    """Log the results of a snapshot to a LoggedModel, once, with the data set of its run.
+
+    The points are those that the run has already, if it has them: so its curves do not change.
+    """
+    run, model = store.client.get_run(run_id), store.client.get_logged_model(model_id)
+    known = {(metric.key, metric.value) for metric in model.metrics or []}
+    for name, row in best.results.items():
+        key = grouped_name(name) if Tag.GROUPED in run.data.tags else name
+        value = float(row["value"])
+        if (key, value) in known:
+            continue
+        points = store.client.get_metric_history(run_id, key) if key in run.data.metrics else []
+        times = [p.timestamp for p in points if (p.step, p.value) == (best.kimg, value)]
+        more = {"model_id": model_id} | dataset_of(run)
+        store.client.log_metric(
+            run_id, key, value, timestamp=max(times, default=None), step=best.kimg, **more
+        )
 
 
 def snapshot_models(store: Store, run: Any) -> Iterator[Any]:

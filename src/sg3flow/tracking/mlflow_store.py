@@ -318,12 +318,13 @@ def find_version(store: Store, name: str, wanted: str) -> Any:
 
 
 def results_of(version: Any) -> dict[str, dict[str, Any]]:
-    """The results of a version: rows of ``reports/metrics.json`` by metric."""
-    return {
+    """The results of a version: rows of ``reports/evaluation.json`` by metric."""
+    earlier = {
         key.removeprefix(Tag.RESULT): dict(json.loads(value))
         for key, value in version.tags.items()
         if key.startswith(Tag.RESULT)
     }
+    return earlier | dict(json.loads(version.tags.get(Tag.RESULTS) or "{}"))
 
 
 def with_error(result: dict[str, Any]) -> str:

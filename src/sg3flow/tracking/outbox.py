@@ -16,12 +16,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.addresses import without_secrets
-from sg3flow.files import copy_file, file_lock, try_lock, write_json
+from sg3flow.files import (
+    file_lock,
+    link_or_copy,
+    try_lock,
+    write_bytes,
+    write_json,
+)
 from sg3flow.runs.code_state import code_info, user_name
+from sg3flow.runs.pipeline import experiment_name, pipeline_uid
 from sg3flow.runs.run_folder import (
     EVENTS,
     RUN,
@@ -34,6 +41,8 @@ from sg3flow.runs.run_folder import (
     read_whole_lines,
     whole_lines,
 )
+from sg3flow.runs.run_names import stage_name
+from sg3flow.runs.set_names import without_size
 from sg3flow.settings import Tag, offsets_folder, tracking_state
 
 _PACKAGES = ("sg3flow", "torch", "mlflow", "dvc", "great-expectations", "numpy", "scipy", "pillow")
@@ -53,7 +62,7 @@ def provenance_tags() -> dict[str, str]:
         "mlflow.source.name": os.path.basename(sys.argv[0]),
         Tag.PYTHON: platform.python_version(),
         Tag.MACHINE: f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        Tag.DVC_EXP: os.environ.get("DVC_EXP_NAME", ""),
+        Tag.DVC_EXP: experiment_name(),
     }
     return _filled(_common(code, user_name()) | tags | _version_tags(versions))
 
@@ -132,11 +141,11 @@ class Outbox:
 
         A training records code and machine itself, in ``provenance.json``.
         """
-        self.note("begin")
+        has_parent = "training" in (read_run(self.folder) or {})
+        self.note("begin", pipeline="" if has_parent else pipeline_uid())
         if read_provenance(self.folder) is not None:
             return
         tags = dict(provenance_tags())  # a copy: the function is cached
-        has_parent = "training" in (read_run(self.folder) or {})
         if os.environ.get("MLFLOW_RUN_ID") and not has_parent:  # of `mlflow run`: its child
             tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
         self.note("tags", values=tags)
@@ -157,13 +166,16 @@ class Outbox:
         """Keep the present content of a file below ``files/``; whether that worked."""
         target = self.folder / "files" / name
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            # All writers of this project replace files, so a hard link keeps the content.
-            try:
-                os.link(path, target)
-            except OSError:  # another file system, or one without hard links
-                copy_file(path, target)
+            link_or_copy(path, target)  # all writers of this project replace files
+        except OSError as error:
+            self._warn(error)
+            return False
+        return True
+
+    def store(self, content: bytes, name: str) -> bool:
+        """Write a new file below ``files/``; whether that worked."""
+        try:
+            write_bytes(self.folder / "files" / name, content)
         except OSError as error:
             self._warn(error)
             return False
@@ -175,20 +187,25 @@ class Outbox:
         self._warned = True
 
 
-def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None) -> Outbox:
+def open_outbox(
+    stage: str, params: Mapping[str, str], training_run: Path | None, set_name: str = ""
+) -> Outbox:
     """A new run folder, in ``state/tracking/``, for one execution of a stage.
 
     Args:
-        stage: name of the stage and of its run.
+        stage: name of the stage.
         params: its settings as text.
         training_run: the training folder that the stage reads; its run becomes the parent.
+        set_name: of the images that it works on, for the name of the run; empty: the training's.
     """
     started, uid = time.time(), uuid.uuid4().hex
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
     outbox = Outbox(tracking_state() / f"{stamp}-{stage}-{uid[:8]}")
     content: dict[str, Any] = {"format": RUN_FORMAT, "uid": uid, "started": started}
-    content |= {"stage": stage, "name": stage, "params": dict(params)}
     training = read_run(training_run) if training_run else None
+    if training_run is not None:
+        set_name = set_name or without_size(_set_of(training_run)["title"])
+    content |= {"stage": stage, "name": stage_name(stage, set_name), "params": dict(params)}
     if training is not None:
         content["training"] = {"uid": training["uid"], "name": training.get("name", "")}
     with suppress(OSError):  # the first event fails, too, and prints a warning
@@ -198,11 +215,33 @@ def open_outbox(stage: str, params: Mapping[str, str], training_run: Path | None
     return outbox
 
 
-class StageRun:
-    """One execution of a stage; each method appends a line to the outbox."""
+def training_set_name(training_run: Path) -> str:
+    """The name of a training's set for people; empty: not recorded."""
+    return _set_of(training_run)["title"]
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+
+def _set_of(training_run: Path) -> dict[str, str]:
+    """Digest of the training set, and its name for people; empty: not recorded."""
+    known = (read_provenance(training_run) or {}).get("data") or {}
+    if not known:  # of an older version
+        known = (read_run(training_run) or {}).get("training_set") or {}
+    title = known.get("title") or known.get("name") or ""
+    return {"digest": str(known.get("digest") or ""), "title": str(title)}
+
+
+class StageRun:
+    """One execution of a stage; each method appends a line to the outbox.
+
+    Args:
+        training_run: the training folder that the stage reads; None: it reads none.
+
+    Attributes:
+        measured: ``kimg`` and ``values`` of each snapshot that ``training_metrics`` got.
+    """
+
+    def __init__(self, outbox: Outbox, training_run: Path | None = None) -> None:
+        self._outbox, self._training_run = outbox, training_run
+        self.measured: dict[str, dict[str, Any]] = {}
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Metrics of this stage's own run."""
@@ -221,6 +260,9 @@ class StageRun:
 
     def dataset(self, *, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """The data set that this stage made or read."""
+        known = _set_of(self._training_run) if self._training_run is not None else {}
+        if known.get("digest") == digest:  # one set has one name
+            name = known["title"] or name
         values = {"name": name, "digest": digest, "source": source, "profile": dict(profile)}
         self._outbox.note("dataset", values=values)
 
@@ -228,6 +270,8 @@ class StageRun:
         self, values: Mapping[str, float], kimg: int, snapshot: str | None = None
     ) -> None:
         """Metrics of the training run at ``kimg``, and of that snapshot's LoggedModel."""
+        if snapshot is not None:
+            self.measured[snapshot] = {"kimg": kimg, "values": dict(values)}
         for name, value in values.items():
             self._outbox.note(
                 "metric",
@@ -244,6 +288,24 @@ class StageRun:
         if self._outbox.keep(path, name):
             file = f"files/{name}"
             self._outbox.note("image", key=key, file=file, nimg=kimg * 1000, on="training")
+
+    def training_file(self, name: str, content: bytes) -> bool:
+        """A new file for the artifacts of the training run; whether it was kept."""
+        if not self._outbox.store(content, f"training/{name}"):
+            return False
+        folder = str(PurePosixPath(name).parent)
+        key = "" if folder == "." else folder
+        self._outbox.note("artifact", key=key, file=f"files/training/{name}", on="training")
+        return True
+
+    def training_table(self, name: str, content: bytes) -> None:
+        """A table for the training run, as JSON in the form of MLflow's ``log_table``."""
+        if self.training_file(name, content):
+            self._outbox.note("table", values={"path": name}, on="training")
+
+    def training_best(self, best: Mapping[str, Any]) -> None:
+        """The best snapshot of the training, for its description; see ``run_notes``."""
+        self._outbox.note("best", values=dict(best), on="training")
 
 
 def flat_params(config: Any) -> dict[str, str]:

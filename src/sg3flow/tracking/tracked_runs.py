@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
+from sg3flow.runs.run_names import typed_name
 from sg3flow.runs.worktree import Record, read_record
 from sg3flow.settings import PROJECT_FILES, Tag
 from sg3flow.tracking.event_upload import snapshot_models
+from sg3flow.tracking.metric_names import recorded_name
 from sg3flow.tracking.mlflow_store import (
     Store,
     experiments_of,
@@ -84,6 +87,8 @@ def _candidates(trainings: list[Any], text: str) -> Iterator[tuple[str, list[Any
     """Each meaning of the text, and the trainings that match it."""
     yield "have the uid", [run for run in trainings if run.data.tags.get(Tag.UID) == text]
     yield "are called", [run for run in trainings if run.info.run_name == text]
+    typed = typed_name(text)
+    yield "are called", [run for run in trainings if typed_name(str(run.info.run_name)) == typed]
     yield (
         "are of the experiment",
         [run for run in trainings if run.data.tags.get(Tag.DVC_EXP) == text],
@@ -233,7 +238,7 @@ class RegisteredVersion:
         uri: ``models:/NAME/VERSION``.
         run_id: of the run that made it; empty: not recorded.
         tags: as text.
-        results: its rows of ``reports/metrics.json``, by metric.
+        results: its rows of ``reports/evaluation.json``, by metric.
     """
 
     uri: str
@@ -282,23 +287,29 @@ def read_tracked_run(run_id: str, folder: Path) -> TrackedRun:
     store = open_registry()
     with tracking_errors(store.uri):
         run = get_run(store, run_id)
-        names = [name for name in run.data.metrics if not _LEFT_OUT.fullmatch(name)]
+        names: dict[str, list[str]] = {}  # in MLflow, by the name in the files
+        for name in sorted(run.data.metrics):
+            names.setdefault(recorded_name(name), []).append(name)
         return TrackedRun(
             run_id=run_id,
             name=str(run.info.run_name),
             status=str(run.info.status),
             params={str(k): str(v) for k, v in run.data.params.items()},
             tags={str(k): str(v) for k, v in run.data.tags.items()},
-            histories={name: _history(store, run_id, name) for name in sorted(names)},
+            histories={
+                name: _history(store, run_id, names[name])
+                for name in sorted(names)
+                if not _LEFT_OUT.fullmatch(name)
+            },
             data=_data(run),
             report=_report(store, run, folder),
             snapshots=_snapshots(store, run),
         )
 
 
-def _history(store: Store, run_id: str, name: str) -> list[tuple[float, float]]:
+def _history(store: Store, run_id: str, names: list[str]) -> list[tuple[float, float]]:
     # Of several values at a step, for example after a second evaluation, the last one counts.
-    points = store.client.get_metric_history(run_id, name)
+    points = [p for name in names for p in store.client.get_metric_history(run_id, name)]
     by_step = {p.step: p.value for p in sorted(points, key=lambda p: (p.step, p.timestamp))}
     return [(float(step), float(value)) for step, value in by_step.items()]
 
@@ -309,7 +320,9 @@ def _data(run: Any) -> dict[str, Any]:
         return {}
     dataset = inputs[0].dataset
     profile = _json(dataset.profile or "{}")
-    return {**(profile or {}), "name": dataset.name, "digest": dataset.digest}
+    known = {"name": dataset.name} | (profile or {})
+    # Run folders know the set by the name of its file.
+    return known | {"name": known.get("packed", dataset.name), "digest": dataset.digest}
 
 
 def _report(store: Store, run: Any, folder: Path) -> Path | None:
@@ -319,9 +332,10 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
     order = ["attributes.start_time DESC"]
     for child in store.client.search_runs(experiments_of(store), wanted, order_by=order):
         names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
-        if "metrics.json" in names:
+        # Evaluations up to version 0.2 have their report under the name of the summary.
+        for name in sorted(names & {REPORT_NAME, SUMMARY_NAME}):
             place = tempfile.mkdtemp(dir=folder)
-            return Path(store.client.download_artifacts(child.info.run_id, "metrics.json", place))
+            return Path(store.client.download_artifacts(child.info.run_id, name, place))
     return None
 
 
@@ -329,7 +343,7 @@ def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
     found = []
     for model in snapshot_models(store, run):
         file, kimg = model.tags.get(Tag.SNAPSHOT), model.params.get("kimg", "")
-        if file and kimg.isdigit():
+        if file and kimg.isdigit() and Tag.PRUNED not in model.tags:
             found.append((int(kimg), str(file), f"models:/{model.model_id}"))
     return sorted(found)
 

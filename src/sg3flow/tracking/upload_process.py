@@ -66,17 +66,20 @@ def uploading(folder: Path, outbox: Outbox | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def tracked_stage(stage: str, config: Any, training_run: Path | None = None) -> Iterator[StageRun]:
+def tracked_stage(
+    stage: str, config: Any, training_run: Path | None = None, *, set_name: str = ""
+) -> Iterator[StageRun]:
     """Track one execution of a stage: its settings, and what the block reports.
 
     Args:
-        stage: name of the stage and of the run.
+        stage: name of the stage.
         config: the stage's settings, a dataclass.
         training_run: the training folder whose run this one belongs to, if any.
+        set_name: of the images that it works on, for the name of the run.
     """
-    outbox = open_outbox(stage, flat_params(config), training_run)
+    outbox = open_outbox(stage, flat_params(config), training_run, set_name)
     with uploading(outbox.folder, outbox):
-        yield StageRun(outbox)
+        yield StageRun(outbox, training_run)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from sg3flow.runs.run_folder import (
     whole_lines,
 )
 from sg3flow.settings import Tag
+from sg3flow.tracking.metric_names import grouped_name
 from sg3flow.tracking.mlflow_store import (
     Store,
     connect,
@@ -40,6 +41,8 @@ from sg3flow.tracking.outbox import (
     noted_end,
     recorded_tags,
 )
+from sg3flow.tracking.run_notes import write_note
+from sg3flow.tracking.saved_view import update_view
 
 _BATCH_METRICS = 1000  # the limit of MLflow for one request
 _REFUSED_WAIT_SEC = 300.0  # a refused file may be large: do not retry every few seconds
@@ -59,6 +62,7 @@ class Uploader:
         self._on_progress = on_progress
         self._offset: Offset | None = None
         self._sent_state: object = None
+        self._is_grouped: bool | None = None  # names of metrics; None: the run was not asked yet
         self._refused: dict[int, tuple[float, TrackingError]] = {}  # time and reason by first byte
 
     def send(self) -> None:
@@ -147,14 +151,18 @@ class Uploader:
             run_id = find_or_create_run(store, self.folder, self._described())
             if offset.run_id != run_id:
                 offset.restart(run_id)
+            self._is_grouped = None
             self._offset = offset
         return self._offset
 
     def _send_stats(self, store: Store, offset: Offset) -> None:
         batch: list[Any] = []
         size, path = 0, self.folder / STATS
+        if self._is_grouped is None and whole_lines(path, offset.stats):
+            self._is_grouped = Tag.GROUPED in store.client.get_run(offset.run_id).data.tags
         for line in whole_lines(path, offset.stats):
-            metrics = _metrics_of(read_row(line, path, f"byte {offset.stats + size}"))
+            row = read_row(line, path, f"byte {offset.stats + size}")
+            metrics = _metrics_of(row, bool(self._is_grouped))
             if len(batch) + len(metrics) > _BATCH_METRICS:
                 self._send_batch(store, offset, batch, size)
                 batch, size = [], 0
@@ -176,7 +184,8 @@ class Uploader:
         training = self._described().get("training")
         training_id = find_training_run(store, training["uid"]) if training else None
         name = str(training.get("name", "")) if training else ""
-        target = Target(store, self.folder, offset.run_id, training_id, name)
+        stage = str(self._described().get("stage", "train"))
+        target = Target(store, self.folder, offset.run_id, training_id, name, stage)
         problems: list[TrackingError] = []
         for start, line in offset.events_left():
             when, reason = self._refused.get(start, (0.0, None))
@@ -240,7 +249,9 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
     uid = described["uid"]
     if find_run(store, uid) is None:
         start_ms = int(described.get("started", time.time()) * 1000)  # older folders lack it
-        store.client.create_run(store.experiment_id, start_ms, tags, run_name=described["name"])
+        # Only a new run: one of an earlier version keeps its names of metrics.
+        own = tags | {Tag.GROUPED: "true"}
+        store.client.create_run(store.experiment_id, start_ms, own, run_name=described["name"])
     run_id = find_run(store, uid)
     if run_id is None:
         raise TrackingError("MLflow created a run and does not find it; try again later")
@@ -250,6 +261,9 @@ def find_or_create_run(store: Store, folder: Path, described: dict[str, Any]) ->
             store.client.delete_run(run.info.run_id)
     _describe_run(store, run_id, described, tags)
     _attach_data(store, run_id, folder, described)
+    if tags[Tag.STAGE] == "train":
+        write_note(store, run_id)
+        update_view(store, run_id)
     return run_id
 
 
@@ -275,24 +289,27 @@ def _attach_data(store: Store, run_id: str, folder: Path, described: dict[str, A
     profile = {k: v for k, v in data.items() if k not in ("name", "digest")} | {
         key: more[key] for key in ("class_counts", "source") if more.get(key)
     }
+    title = more.get("title") or data["name"]
+    if title != data["name"]:
+        profile["packed"] = data["name"]
     source = more.get("source", {}).get("origin") or more.get("path", "")
     log_dataset(
         store.client,
         run_id,
-        name=data["name"],
+        name=title,
         digest=data["digest"],
         source=source,
         profile=profile,
     )
 
 
-def _metrics_of(row: dict[str, Any]) -> list[Any]:
+def _metrics_of(row: dict[str, Any], grouped: bool) -> list[Any]:
     from mlflow.entities import Metric
 
     # The time in the file identifies the point: sending it again adds nothing.
     time_ms, step = int(row["timestamp"] * 1000), row["nimg"] // 1000
     return [
-        Metric(name, value["mean"], time_ms, step)
+        Metric(grouped_name(name) if grouped else name, value["mean"], time_ms, step)
         for name, value in row.items()
         if isinstance(value, dict)
     ]

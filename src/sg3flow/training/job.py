@@ -11,14 +11,15 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sg3flow import distributed
-from sg3flow.addresses import without_secrets
+from sg3flow.addresses import shown_host, without_secrets
 from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.network_catalog import named_network
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
@@ -36,8 +37,11 @@ from sg3flow.runs.code_state import (
     code_digest,
     given_values,
 )
-from sg3flow.runs.provenance import data_info
+from sg3flow.runs.pipeline import experiment_name
+from sg3flow.runs.provenance import data_info, set_title
 from sg3flow.runs.run_folder import RUN, list_snapshots, read_options, read_run, snapshot_kimg
+from sg3flow.runs.run_names import training_name
+from sg3flow.runs.set_names import without_size
 from sg3flow.settings import LAUNCHED, project_root, state_root
 from sg3flow.training.assembly import (
     NetworkSettings,
@@ -48,7 +52,9 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
+from sg3flow.training.notification import notify_url
 from sg3flow.training.recorder import grid_size
+from sg3flow.training.tensorboard_log import check_tensorboard
 from sg3flow.training.transfer import (
     TransferSettings,
     architecture_of,
@@ -77,11 +83,17 @@ def fingerprint(settings: Mapping[str, Any], data_digest: str) -> str:
         data_digest: of the packed set.
     """
     resume = settings.get("resume", "")
-    if resume and Path(resume).is_file():
-        settings = {**settings, "resume": sha256_file(Path(resume))}  # the content, not the path
+    if resume and (file := _file_of(resume)).is_file():
+        settings = {**settings, "resume": sha256_file(file)}  # the content, not the path
     code = numerics_digest(bool(resume))
     key = {"settings": dict(settings), "data": data_digest, "code": code}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _file_of(resume: str) -> Path:
+    """The path that ``resume`` is, or that of the bundled network that it names."""
+    named = named_network(resume)
+    return (named.bundled if named is not None else None) or Path(resume)
 
 
 def numerics_digest(has_resume: bool) -> str:
@@ -129,52 +141,52 @@ def _latest_network(given: TrainConfig, data_digest: str) -> str:
     return max(before or newest)[1]
 
 
-_ALWAYS_NAMED = {"cfg", "batch", "gamma"}
-_MOST_DIFFERENCES = 6
 _MOST_OF_DESC = 100  # characters
 
 
-def run_name(settings: Mapping[str, Any], data_name: str, resolution: int) -> str:
-    """``<cfg>-<desc or data>-<resolution>px-batch<B>-gamma<G>`` and the settings that differ.
+def run_name(settings: Mapping[str, Any], title: str, resolution: int) -> str:
+    """The name of a training: the settings that change the result and differ come first.
 
-    The name lists settings that change the result and differ from the recipe called ``desc``, or
-    else from the defaults. A longer training has the same name.
+    They differ from the recipe called ``desc``, or else from the defaults. A longer training has
+    the same name.
 
     Args:
         settings: all of them by name, resolved.
-        data_name: name of the packed set.
+        title: name of the packed set for people.
     """
-    what = settings["desc"][:_MOST_OF_DESC] or data_name
-    size = f"{resolution}px-batch{settings['batch']}-gamma{settings['gamma']:g}"
-    words = _differences(settings, _reference_settings(settings))
-    if len(words) > _MOST_DIFFERENCES:
-        words = [*words[:_MOST_DIFFERENCES], f"and{len(words) - _MOST_DIFFERENCES}more"]
-    return "-".join([settings["cfg"], what, size, *words])
+    differing = _differences(settings, _reference_settings(settings))
+    what = settings["desc"] or without_size(title)
+    return training_name(differing, settings["cfg"], resolution, what, experiment_name())
 
 
-def _differences(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """A word for each setting that changes the result and differs from the reference."""
+def _differences(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change the result and differ from the reference."""
     usual_pass = settings["batch_gpu"] * settings["gpus"] == settings["batch"]
-    unnamed = FREE_SETTINGS | _ALWAYS_NAMED | ({"batch_gpu"} if usual_pass else set())
-    return [
-        _word(name, value)
+    unnamed = FREE_SETTINGS | {"cfg"} | ({"batch_gpu"} if usual_pass else set())
+    return {
+        name: value
         for name, value in settings.items()
-        if name not in unnamed and value != reference[name]
-    ]
+        if name not in unnamed and value != reference.get(name)
+    }
 
 
 def _reference_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the recipe called ``desc``, or the defaults."""
-    base = {"gpus": 1, **{name: settings[name] for name in ("cfg", "batch", "gamma")}}
-    try:
-        reference = load_settings(TrainConfig, "train", _recipe(settings["desc"]), base)
-    except ConfigError:  # the recipe cannot be read
-        reference = TrainConfig(**base)
+    """The settings of the recipe called ``desc``, or the defaults, which lack batch and gamma."""
     cfg = settings["cfg"]
-    return dataclasses.asdict(reference) | {
-        "glr": reference.glr or default_glr(cfg),
-        "map_depth": reference.map_depth or default_map_depth(cfg),
-    }
+    found = _recipe_settings(settings["desc"])
+    if not found:
+        found = dataclasses.asdict(TrainConfig(cfg=cfg, gpus=1, batch=1, gamma=1.0))
+        del found["batch"], found["gamma"]
+    usual = {"glr": default_glr(cfg), "map_depth": default_map_depth(cfg)}
+    return found | {name: found[name] or value for name, value in usual.items()}
+
+
+def _recipe_settings(desc: str) -> dict[str, Any]:
+    path = _recipe(desc)
+    try:
+        return dataclasses.asdict(load_settings(TrainConfig, "train", path)) if path else {}
+    except ConfigError:  # it cannot be read
+        return {}
 
 
 def _recipe(desc: str) -> Path | None:
@@ -182,17 +194,6 @@ def _recipe(desc: str) -> Path | None:
         return None
     path = project_root() / "recipes" / f"{desc}.yaml"
     return path if path.is_file() else None
-
-
-def _word(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return name if value else f"no_{name}"
-    if name == "aug":
-        return str(value)
-    if name == "resume":
-        # Without @: where a run name is expected, NAME@ALIAS means a registered version.
-        return "from-" + re.sub(r"[^\w.-]+", "_", PurePosixPath(str(value)).stem)[-40:]
-    return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +227,8 @@ class Job:
     def options(self) -> dict[str, Any]:
         """Settings and data for people to read; a password in a URL is removed."""
         given, resolved = (
-            dataclasses.asdict(each) | {"resume": without_secrets(each.resume)}
+            dataclasses.asdict(each)
+            | {"resume": without_secrets(each.resume), "notify": _shown_webhook(each.notify)}
             for each in (self.given, self.config)
         )
         return {
@@ -241,7 +243,7 @@ class Job:
         packed = self.items.packed
         return {
             "fingerprint": self.key,
-            "name": run_name(dataclasses.asdict(self.config), packed.name, packed.resolution),
+            "name": run_name(dataclasses.asdict(self.config), set_title(packed), packed.resolution),
             "command": self.command,
             "params": options["resolved"],
             "training_set": options["training_set"],
@@ -251,7 +253,9 @@ class Job:
     def command(self) -> str:
         """The command line of this process, without secrets."""
         program = ["python"] if sys.argv[0].endswith(".py") else []  # else it is `sg3flow train`
-        return without_secrets(shlex.join([*program, *sys.argv]))
+        webhook = self.config.notify
+        given = [a.replace(webhook, shown_host(webhook)) if webhook else a for a in sys.argv]
+        return without_secrets(shlex.join([*program, *given]))
 
     def provenance(self) -> dict[str, Any]:
         """The part of provenance.json that only the training knows."""
@@ -264,6 +268,10 @@ class Job:
         }
 
 
+def _shown_webhook(url: str) -> str:
+    return shown_host(url) if url else ""
+
+
 def prepare(config: TrainConfig, data: Path) -> Job:
     """Check settings and data, and resolve ``batch_gpu: auto``.
 
@@ -271,6 +279,8 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         ConfigError, DataError: they cannot be used, or do not go together.
     """
     resolved = resolve(config)
+    notify_url(config.notify)
+    check_tensorboard(config.tensorboard)
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
     if resolved.cond and items.label_dim == 0:
         raise ConfigError(

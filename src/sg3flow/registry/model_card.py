@@ -1,0 +1,92 @@
+"""The model card of a registered version: its description in Markdown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sg3flow.runs.best_snapshot import BestSnapshot
+from sg3flow.serving.request_fields import request_rows
+from sg3flow.tracking.run_notes import metrics_table, table
+
+SAMPLES = "samples.png"
+_PATH = f"artifacts%2F{SAMPLES}"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The origin of a version.
+
+    Attributes:
+        run_id: the run that the model belongs to.
+        model_id: the LoggedModel.
+        run_name, commit: of that run; empty if unknown.
+        experiment_id: of that run.
+    """
+
+    run_id: str
+    model_id: str
+    run_name: str = ""
+    commit: str = ""
+    experiment_id: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a card says of a generator.
+
+    Attributes:
+        network: architecture and size, such as ``StyleGAN3-T, 32 x 32 pixels, 3 classes``.
+        set_name: the training set's name for people.
+        training_set: as described in the snapshot.
+        snapshot_sha256: of the snapshot's file.
+    """
+
+    network: str
+    set_name: str
+    training_set: Mapping[str, Any]
+    snapshot_sha256: str
+
+
+def model_card(
+    name: str, version: str, best: BestSnapshot, facts: ModelFacts, lineage: Lineage
+) -> str:
+    """The description of a version: what it is, samples, metrics, data, license, use, origin."""
+    data = facts.training_set
+    origin = {
+        "training": f"[{lineage.run_name or 'unnamed'}]({_run_url(lineage)})",
+        "snapshot": f"`{best.snapshot}`, {best.kimg} kimg, chosen by {best.metric}",
+        "data": f"{facts.set_name}, {data.get('num_images', '?')} images, digest "
+        f"`{str(data.get('digest') or 'unknown')[:12]}`",
+        "license": f"{data.get('licence') or 'unknown'}{_citation(data)}",
+        "commit": f"`{lineage.commit[:12]}`" if lineage.commit else "unknown",
+        "SHA-256": f"`{facts.snapshot_sha256[:12]}` (snapshot)",
+    }
+    return "\n\n".join(
+        [
+            f"**{facts.network}**, trained on {facts.set_name}.",
+            f"![seeds 0 to 11, psi 1]({_image_url(lineage.model_id)})",
+            metrics_table(best.results.values(), best.metric),
+            table(("", ""), [(f"**{key}**", words) for key, words in origin.items()]),
+            "### Use",
+            f"`sg3flow serve {name}@champion`, or in Python and on the command line as the network "
+            f"`models:/{name}/{version}`. A request has rows and `params` with these fields:",
+            table(("field", "type", "meaning"), request_rows()),
+            f"The samples as a file: `mlflow artifacts download -u "
+            f"models:/{name}/{version}/artifacts/{SAMPLES}`",
+        ]
+    )
+
+
+def _citation(training_set: Mapping[str, Any]) -> str:
+    return f"; cite: {training_set['citation']}" if training_set.get("citation") else ""
+
+
+def _run_url(lineage: Lineage) -> str:
+    return f"#/experiments/{lineage.experiment_id}/runs/{lineage.run_id}"
+
+
+def _image_url(model_id: str) -> str:
+    # Relative: the text is valid on every server, and behind a prefix.
+    return (
+        f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={_PATH}"
+    )
