@@ -815,8 +815,8 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_discriminator",
         (
-            "y = self.skip(small, _HALF_POWER,",
-            "y = self.skip(small, 1,",
+            "y = self.skip(x, _HALF_POWER,",
+            "y = self.skip(x, 1,",
             "residual branch without its gain",
         ),
         (
@@ -1221,7 +1221,6 @@ NETWORKS = [
     *faults(
         "networks/conv_layer",
         "networks/test_equalized",
-        ("y = convolve(x, w, stride=2)", "y = convolve(x, w, stride=2, padding=1)", "padded twice"),
         (
             "self.act_gain * gain, self._clamp(gain), f,",
             "self.act_gain, self._clamp(gain), f,",
