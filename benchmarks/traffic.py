@@ -5,10 +5,11 @@ python benchmarks/traffic.py [--json FILE] [--cfg stylegan3-t] [--resolution 256
 
 One step after the first runs on torch's `meta` device, where operations have shapes and types but
 no values. Counted are, for each operation, the bytes of its inputs and outputs, as if each was read
-and written once and no cache kept any; its kernel launches, one unless it works on a list of
-tensors (so a backward pass of a convolution is one, too); and operations of torch on CPU tensors
-(those of NumPy are not seen). The steps of a training differ by the regularizers that are due: the
-numbers are means over them. These are counts, not times.
+and written once and no cache kept any, and those of partial sums that an op writes and adds up
+itself; its kernel launches, one unless it works on a list of tensors (so a backward pass of a
+convolution is one, too); and operations of torch on CPU tensors (those of NumPy are not seen). The
+steps of a training differ by the regularizers that are due: the numbers are means over them. These
+are counts, not times.
 
 `--plain` counts pure PyTorch instead of the kernels, `--where` the operations by the function of
 the package that called them (for gradients: that called the forward pass).
@@ -17,10 +18,11 @@ the package that called them (for gradients: that called the forward pass).
 import argparse
 import json
 import math
+import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -32,12 +34,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from measure import show
+from partial_sums import partial_sum_bytes
 from sg3flow.config import CONFIGS, TrainConfig
+from sg3flow.errors import ConfigError, cut
 from sg3flow.ops import (  # noqa: F401 - declares the ops
+    act_filter,
     downsample_branch,
     modulation_registration,
     op_registration,
     product_registration,
+    sum_registration,
 )
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, run_step
@@ -54,13 +60,21 @@ GROUPS = {
     "convolution_backward": "convolutions",
     **dict.fromkeys(("mm", "bmm", "addmm"), "matrix products"),
     **dict.fromkeys(("filtered_lrelu", "filtered_lrelu_flagged"), "filtered_lrelu"),
+    **dict.fromkeys(("filtered_lrelu_squares", "filtered_lrelu_flagged_sum"), "filtered_lrelu"),
+    **dict.fromkeys(("act_filter", "act_filter_grad", "act_filter_flagged"), "act_filter"),
     **dict.fromkeys(("upfirdn2d", "upfirdn2d_add"), "upfirdn2d"),
     **dict.fromkeys(("bias_act", "bias_act_grad"), "bias_act"),
     **dict.fromkeys(("scaled_weights", "scaled_weights_grad"), "sample weights"),
     **dict.fromkeys(("demodulation", "demodulation_grad"), "sample weights"),
 }
 # Ops of more than one kernel.
-_LAUNCHES = {"scaled_weights_grad": 3, "demodulation_grad": 2}
+_LAUNCHES = {
+    "scaled_weights_grad": 3,
+    "demodulation_grad": 2,
+    "filtered_lrelu_squares": 2,
+    "filtered_lrelu_flagged_sum": 3,
+    "act_filter_grad": 3,
+}
 # One launch of a list operation: so many tensors by the number of lists, and so many chunks.
 _TENSORS_PER_LAUNCH, _CHUNKS_PER_LAUNCH, _CHUNK = (110, 64, 48, 36, 30), 320, 65536
 
@@ -140,7 +154,7 @@ class Count(TorchDispatchMode):
     ) -> None:
         dtype = str((made or given)[0].dtype).removeprefix("torch.")
         key = (caller(), name) if self.where else (group_of(name, given + made), dtype)
-        self.bytes[key] += num_bytes(given + made)
+        self.bytes[key] += num_bytes(given + made) + partial_sum_bytes(name, args, out)
         self.launches[key] += launches(name, args)
         if name == "convolution_backward":
             self.flops[dtype] += _backward_flops(args)
@@ -188,9 +202,16 @@ def like_a_gpu(plain: bool = False) -> ExitStack:
 
 
 def make_parts(cfg: str, resolution: int, batch: int, batch_gpu: int, p: float) -> Parts:
-    """A training on the meta device, augmented with probability `p`."""
+    """A training on the meta device, augmented with probability `p`.
+
+    Raises:
+        ConfigError: there is no such training.
+    """
     config = TrainConfig(cfg=cfg, gpus=1, batch=batch, gamma=2.0, batch_gpu=batch_gpu, aug="ada")
-    parts = build(resolve(config), resolution=resolution, channels=3, c_dim=0, device=META)
+    try:
+        parts = build(resolve(config), resolution=resolution, channels=3, c_dim=0, device=META)
+    except ValueError as error:  # of the networks
+        raise ConfigError(str(error)) from None
     assert parts.augment_pipe is not None
     parts.augment_pipe.p.fill_(p)
     # Its draws on the CPU would decide what is computed.
@@ -245,18 +266,47 @@ def _counters(count: Count) -> tuple[Counter[Any], ...]:
     return count.bytes, count.launches, count.flops, count.host_ops
 
 
+def whole(most: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from 1."""
+
+    def parsed(text: str) -> int:
+        if not (re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from 1 to {most}, not '{cut(text, 40)}'"
+            )
+        return int(text)
+
+    return parsed
+
+
+def probability(text: str) -> float:
+    """A type of arguments: from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not '{cut(text, 40)}'")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows and totals there too")
     parser.add_argument("--cfg", choices=CONFIGS, default="stylegan3-t")
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batch-gpu", type=int, help="images per pass; default: the batch")
-    parser.add_argument("--p", type=float, default=0.2, help="probability of augmentations")
+    parser.add_argument("--resolution", type=whole(8192), default=256)
+    parser.add_argument("--batch", type=whole(65536), default=32)
+    parser.add_argument(
+        "--batch-gpu", type=whole(65536), help="images per pass; default: the batch"
+    )
+    parser.add_argument("--p", type=probability, default=0.2, help="probability of augmentations")
     parser.add_argument("--plain", action="store_true", help="pure PyTorch, no kernels")
     parser.add_argument("--where", action="store_true", help="by calling function")
     options = parser.parse_args()
-    mean, totals = mean_step(options)
+    try:
+        mean, totals = mean_step(options)
+    except ConfigError as error:
+        parser.error(str(error))
     names = ("caller", "operation") if options.where else ("group", "dtype")
     rows = [
         {names[0]: key[0], names[1]: key[1], "GB": n / 1e9, "launches": mean.launches[key]}

@@ -6,7 +6,7 @@ the best snapshot of a training run. Out: PNGs `seed0002.png`, a labeled `grid.p
 
     python stages/render.py images --network SRC --seeds 2 --trunc 1 --outdir out
 
-    python stages/render.py best --run runs/train --metrics reports/metrics.json \
+    python stages/render.py best --run runs/train --metrics reports/evaluation.json \
         --outdir renders --params params.yaml
 
 About 0.1 s per image of 128 x 128 on one CPU core; a video has hundreds of frames.

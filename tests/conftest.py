@@ -43,6 +43,7 @@ _LONGEST = {
     "tests/training/test_resume.py": 90,
     "tests/reproduction": 80,
     "tests/tracking/test_outages.py": 80,
+    "tests/journeys/test_tool.py": 60,
     "tests/team/test_server.py": 60,
     "tests/training/test_run.py": 60,
     "tests/stages/test_render_register_stages.py": 50,
@@ -53,7 +54,10 @@ _SHARING = {
     "tests/reproduction/": "tests/reproduction",
     "tests/serving/": "tests/serving",
     "tests/test_pipeline.py": "tests/docs/test_commands_run.py",
+    "tests/test_disk.py": "tests/docs/test_commands_run.py",
     "tests/reports/test_mlflow_in_a_browser.py": "tests/docs/test_commands_run.py",
+    "tests/journeys/test_artist.py": "tests/docs/test_commands_run.py",
+    "tests/journeys/test_team.py": "tests/docs/test_commands_run.py",
 }
 
 

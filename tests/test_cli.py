@@ -230,10 +230,12 @@ def test_options_of_reproduce():
     ],
 )
 def test_the_recorded_command_is_the_one_that_was_given(monkeypatch, arguments, command):
+    from sg3flow.config import TrainConfig
     from sg3flow.training.job import Job
 
     monkeypatch.setattr(sys, "argv", arguments)
-    assert Job(None, None, None, "").command == command
+    config = TrainConfig(cfg="stylegan3-t", gpus=1, batch=4, gamma=1.0)
+    assert Job(config, config, None, "").command == command
 
 
 def test_the_command_is_called_by_its_name_not_by_its_path(monkeypatch, capsys):

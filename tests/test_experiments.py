@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WIDTH = 120  # of a terminal, in columns
 
 PARAMS = """\
 fetch: {dataset: starter, images: 20, resolution: 16, seed: 0}
@@ -49,6 +50,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "DVC_NO_ANALYTICS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",
+        "COLUMNS": str(WIDTH),
     }
     return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
 
@@ -115,6 +117,10 @@ def swept(project) -> str:
 @slow
 def test_a_sweep_is_queued_run_and_compared(project, swept):
     assert "Success" in dvc(project, "queue", "status")
+    table = dvc(project, "exp", "show", "--only-changed", "--no-pager")
+    assert max(map(len, table.splitlines())) <= WIDTH
+    for word in ("gamma-0.1", "gamma-0.2", "fd_random20_full", "train.gamma"):
+        assert word in table, table
     shown = dvc(project, "exp", "show", "--csv")
     assert "gamma-0.1" in shown and "gamma-0.2" in shown and "train.gamma" in shown
     compared = swept.split()
@@ -131,7 +137,7 @@ def test_dvc_tells_what_differs(project, swept):
     change = params["params.yaml"].pop("train.gamma")
     assert (change["old"], change["new"]) == (0.1, 0.2) and params == {"params.yaml": {}}
     metrics = json.loads(dvc(project, "metrics", "diff", "--json", "gamma-0.1", "gamma-0.2"))
-    value = metrics["reports/metrics.json"]["snapshots.000001.fd_random20_full"]
+    value = metrics["reports/metrics.json"]["fd_random20_full"]
     assert value["old"] != value["new"]
 
 
@@ -198,13 +204,52 @@ def test_the_page_of_dvc_plots_draws_by_itself(tmp_path):
     shutil.copytree(ROOT / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
     (tmp_path / "metrics.csv").write_text("kimg,fid_error,fid\n0,1.5,90\n4,,40.5\n")
-    (tmp_path / "dvc.yaml").write_text("plots:\n  - metrics.csv: {x: kimg, y: fid}\n")
+    (tmp_path / "losses.csv").write_text("kimg,G_loss,D_loss\n0,,\n1,2,1\n4,1.5,0.5\n")
+    (tmp_path / "dvc.yaml").write_text(_PLOTS)
+    git(tmp_path, "add", "-A")
+    git(tmp_path, *_AUTHOR, "commit", "-qm", "first")
+    (tmp_path / "losses.csv").write_text("kimg,G_loss,D_loss\n0,3,2\n4,1,0.1\n")
     dvc(tmp_path, "plots", "show", "-o", "plots")
-    page = tmp_path / "plots" / "index.html"
+    dom = _dom(chromium, tmp_path / "plots")
+    # A color is a column here; each line has a sample in the legend.
+    assert dom.count("<polyline") == 2 * 3 and dom.count("<circle") == 2 + 4
+    assert dom.count('stroke-dasharray=""') == 6
+    for words in (">workspace</span>", ">workspace G_loss</span>", ">Losses</h2>"):
+        assert words in dom, words
+    assert ">older</h2><p>No revision shown here has the file of this chart.</p>" in dom
+    for words in (">fid</text>", ">kimg</text>", ">of images</text>", ">loss</text>"):
+        assert words in dom, words
+
+    dvc(tmp_path, "plots", "diff", "HEAD", "-o", "plots")
+    dom = _dom(chromium, tmp_path / "plots")
+    # A color is a revision, and a dash a column; a missing value is no point.
+    assert dom.count("<polyline") == 2 * (2 + 4) and dom.count("<circle") == 4 + 8
+    assert dom.count('stroke-dasharray="7 4"') == 2 * 2
+    for words in (">HEAD G_loss</span>", ">workspace D_loss</span>", "HEAD D_loss: 0.50000 at 4"):
+        assert words in dom, words
+
+
+_AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@b.org")
+_PLOTS = """\
+plots:
+  - metrics.csv: {x: kimg, y: fid}
+  - losses:
+      title: Losses
+      x: kimg
+      y: {losses.csv: [G_loss, D_loss]}
+      x_label: of images
+      y_label: loss
+  - older:
+      x: kimg
+      y: {none.csv: loss}
+"""
+
+
+def _dom(chromium: str, folder: Path) -> str:
+    """What a browser makes of the page of dvc plots."""
+    page = folder / "index.html"
     assert _Loads(page.read_text()).found == []
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     quiet += [f"--user-data-dir={page.parent / 'browser'}", "--dump-dom", page.as_uri()]
-    dom = done(page.parent, chromium, *quiet)
-    assert dom.count("<polyline") == 1 and dom.count("<circle") == 2
-    assert "● workspace" in dom and ">fid</text>" in dom and ">kimg</text>" in dom
+    return done(folder, chromium, *quiet)

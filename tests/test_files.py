@@ -13,6 +13,7 @@ from sg3flow.files import (
     atomic_folder,
     atomic_write,
     copy_file,
+    link_or_copy,
     sha256_file,
     write_bytes,
     write_json,
@@ -155,3 +156,30 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
     assert done.returncode == errno.EFBIG
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
+
+
+def test_a_link_takes_the_place_of_a_file_and_survives_its_source(tmp_path):
+    source, target = tmp_path / "a", tmp_path / "folder" / "b"
+    source.write_bytes(b"new")
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    for _ in range(2):  # the second time both are one file already
+        link_or_copy(source, target)
+        assert target.samefile(source) and target.read_bytes() == b"new"
+        assert list(target.parent.iterdir()) == [target]
+    write_bytes(source, b"newer")
+    assert target.read_bytes() == b"new"
+
+
+def test_a_link_to_a_symbolic_link_has_the_content(tmp_path):
+    (tmp_path / "real").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("real")
+    link_or_copy(tmp_path / "link", tmp_path / "b")
+    assert not (tmp_path / "b").is_symlink() and (tmp_path / "b").samefile(tmp_path / "real")
+
+
+def test_a_link_to_nothing_changes_nothing(tmp_path):
+    (tmp_path / "b").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert os.listdir(tmp_path) == ["b"] and (tmp_path / "b").read_bytes() == b"old"

@@ -83,8 +83,14 @@ def test_from_nothing_to_a_registered_model(finished_pipeline, run):
     for stage in STAGES:
         assert f"Running stage '{stage}'" in finished_pipeline.output
     assert json.loads((project / "reports/validation.json").read_text())["success"]
-    report = json.loads((project / "reports/metrics.json").read_text())
+    report = json.loads((project / "reports/evaluation.json").read_text())
     assert set(report["snapshots"]) == {"000000", "000001"}
+    best = report["best"]
+    summary = json.loads((project / "reports/metrics.json").read_text())
+    assert summary == {"kimg": best["kimg"]} | report["snapshots"][f"{best['kimg']:06d}"]
+    kept = project / "runs/train" / best["snapshot"]
+    assert (project / "runs/best.pkl").read_bytes() == kept.read_bytes()
+    assert (project / "runs/train/losses.csv").read_text().count("\n") == 2
     assert (project / "renders/interpolation.mp4").stat().st_size > 0
     registered = json.loads((project / "reports/registered.json").read_text())
     assert registered["version"] == "1" and "champion" in registered["aliases"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_every_recipe_holds_known_settings_of_the_right_type(path):
 
 def test_params_are_the_starter_recipe():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/starter.yaml").read_bytes()
+
+
+def test_a_wheel_has_every_file_of_the_package():
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = content["tool"]["setuptools"]["package-data"]["sg3flow"]
+    package = ROOT / "src" / "sg3flow"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    listed = subprocess.run(["git", "ls-files", "-z", package], cwd=ROOT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git repository: which files belong to the package is not known")
+    names = listed.stdout.decode().split("\0")
+    data = {ROOT / name for name in names if name and not name.endswith(".py")}
+    assert package / "checkpoints/starter/network.safetensors" in data
+    assert data <= packed
 
 
 @pytest.mark.parametrize("module", ["data.worker_pool", "tracking.upload_process"])

@@ -1,18 +1,38 @@
 """sg3flow: from a folder of images to a StyleGAN3 model in the MLflow registry.
 
-The public names below load on first use; ``import sg3flow`` imports neither torch nor MLflow.
+The public names below load on first use; ``import sg3flow`` imports neither torch nor MLflow nor
+NumPy. ``docs/python.md`` shows how to use them.
 """
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sg3flow.addresses import RESOLVERS
+from sg3flow.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MetricError,
+    Sg3flowError,
+    TrackingError,
+)
+
+if TYPE_CHECKING:
+    from sg3flow import metrics
+    from sg3flow.checkpoints import load_networks, save_snapshot
+    from sg3flow.metrics import frechet_distance
+    from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+    from sg3flow.networks.augment import AugmentPipe
+    from sg3flow.ops import bias_act, filtered_lrelu, setup_filter, upfirdn2d
+    from sg3flow.rendering.loaded_generator import LoadedGenerator, load
 
 __version__ = "0.2.0"
 
 # Public name -> the module that defines it.
 _PUBLIC = {
+    "load": "rendering.loaded_generator",
+    "LoadedGenerator": "rendering.loaded_generator",
     "StyleGAN2Generator": "networks",
     "StyleGAN3Generator": "networks",
     "Discriminator": "networks",
@@ -25,18 +45,43 @@ _PUBLIC = {
     "save_snapshot": "checkpoints",
     "frechet_distance": "metrics",
 }
+_PACKAGES = ("metrics",)
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "AugmentPipe",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Discriminator",
+    "LoadedGenerator",
+    "MetricError",
+    "Sg3flowError",
+    "StyleGAN2Generator",
+    "StyleGAN3Generator",
+    "TrackingError",
+    "__version__",
+    "bias_act",
+    "filtered_lrelu",
+    "frechet_distance",
+    "load",
+    "load_networks",
+    "metrics",
+    "save_snapshot",
+    "setup_filter",
+    "upfirdn2d",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"sg3flow.{_PUBLIC[name]}"), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"sg3flow.{name}")
     raise AttributeError(f"module 'sg3flow' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__
 
 
 def _from_mlflow(uri: str) -> Path:

@@ -41,6 +41,33 @@ def without_secrets(text: str) -> str:
     return _ADDRESS.sub(lambda found: shown_url(found[0]), text)
 
 
+REMOVED = "/..."  # ends an address whose path was removed
+
+
+def shown_host(url: str) -> str:
+    """Scheme, host and port of a URL whose path is a secret too, as that of a chat webhook."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "a URL"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{port}{REMOVED}" if host else "a URL"
+
+
+# The setting of a webhook in YAML or JSON, also on a line of its own or as a block; what closes a
+# list or mapping behind it is no part of the URL.
+_WEBHOOK = re.compile(
+    r"""(\bnotify["']?\s*:\s*(?:[>|][-+]?\s+)?["']?)"""
+    r"""([A-Za-z][\w+.-]*://[^\s'"]+?)(?=[,\]}]*(?:[\s'"]|$))"""
+)
+
+
+def without_webhooks(text: str) -> str:
+    """A params file, lock file or diff with ``shown_host`` applied to every ``notify`` setting."""
+    return _WEBHOOK.sub(lambda found: found[1] + shown_host(found[2]), text)
+
+
 def address_mark(url: str) -> str:
     """A hexadecimal digest that identifies a URL without revealing its secrets."""
     return hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()

@@ -248,8 +248,9 @@ class TrainConfig:
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
     resume: str = setting(
         "",
-        help="network to start from: a file, a URL, models:/NAME@ALIAS, runs:/ID/PATH, or latest: "
-        "the newest snapshot of the newest training in state/; empty: random weights",
+        help="network to start from: a file, a URL, models:/NAME@ALIAS, runs:/ID/PATH, a name of "
+        "`sg3flow networks` such as starter, or latest: the newest snapshot of the newest training "
+        "in state/; empty: random weights",
     )
     resume_partial: bool = setting(
         False, help="load only the weights of --resume that fit; initialize the others randomly"
@@ -288,6 +289,11 @@ class TrainConfig:
     )
     tick: int = setting(4, ge=1, le=MOST_KIMG, help="thousands of images between two reports")
     snap: int = setting(50, ge=1, le=MOST_KIMG, help="number of ticks between two snapshots")
+    keep_snapshots: str = setting(
+        "all",
+        help="snapshots to keep: all, last N, or best N by the first of metrics; the newest, the "
+        "best and registered ones always stay",
+    )
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the training")
     fp32: bool = setting(False, help="train without half precision on a GPU")
     bf16: bool = setting(False, help="use bfloat16 instead of float16 for half precision")
@@ -336,7 +342,8 @@ class TrainConfig:
         3,
         ge=0,
         le=MOST_WORKERS,
-        help="number of data loading processes; 0: load in the training process",
+        help="number of data loading processes, at most one per CPU; 0: load in the training "
+        "process",
     )
     grid: str = setting(
         "",
@@ -344,6 +351,14 @@ class TrainConfig:
         help="size of the sample grid as COLUMNSxROWS; empty: as many images as fit 8K",
     )
     device: str = setting("auto", choices=DEVICES, help="device to train on")
+    notify: str = setting(
+        "",
+        help="http(s) URL that gets a JSON POST when the training ends, fails or collapses; a URL "
+        "with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
+    )
+    tensorboard: bool = setting(
+        False, help="write TensorBoard event files beside the state; needs the package tensorboard"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

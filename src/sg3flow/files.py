@@ -159,6 +159,30 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the content of ``source`` the name ``target``, too, in one step.
+
+    A hard link: it takes no space, and both names show a change in place. So ``source`` must be a
+    file that its writers replace as a whole, as everything in this module does. Where the disk has
+    no hard links, on another disk, or for a file of another user, the content is copied.
+
+    Raises:
+        OSError: there is no ``source``, or ``target`` cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(target)
+    work = _beside(target, "tmp")
+    try:
+        os.link(source.resolve(), work)  # a symbolic link would be linked itself
+        os.replace(work, target)
+    except OSError:
+        copy_file(source, target)
+    finally:
+        # Of two names of one file, a replacement does nothing and leaves both.
+        with suppress(OSError):
+            work.unlink(missing_ok=True)
+
+
 class PositionFile:
     """A file read by offset (``os.pread``), which may be pickled, forked and shared.
 

@@ -105,7 +105,9 @@ _SIGNATURES = (
     rb"|key-pair-id|(?:access_|auth_|private_)?token|api_?key|password"
 )
 _SECRET_ADDRESS = re.compile(
-    rb"://(?!git@)[^/\s@\"']+@|(?i:://[^\s\"']*[?&](?:" + _SIGNATURES + rb")=[^\s&\"'])"
+    rb"://(?!git@)[^/\s@\"']+@|\bnotify[\"']?\s*:\s*[\"']?https?://|(?i:://[^\s\"']*[?&](?:"
+    + _SIGNATURES
+    + rb")=[^\s&\"'])"
 )
 
 

@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal, else a line every 10 seconds; and what is waited for.
+"""Progress of long work: a bar on a terminal, else a line now and then; and what is waited for.
 
-Short because it is the only place that prints progress, and needs no more.
+The only place that prints progress.
 """
 
 import sys
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from sg3flow.durations import RecentRate, duration_words, rate_words
+
 T = TypeVar("T")
 
-_PLAIN_LINE_SEC = 10.0
 _is_shown = True
 
 
@@ -28,18 +29,21 @@ def progress_shown(is_shown: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show the progress of ``total`` steps of work; the block calls ``advance(steps)``.
 
     It writes to standard error, so that standard output can be piped.
+
+    Args:
+        done: steps of an earlier start, which do not count for the rate.
     """
     if not _is_shown:
         yield lambda steps: None
     elif sys.stderr.isatty():
-        with _bar(description, total) as advance:
+        with _bar(description, total, done) as advance:
             yield advance
     else:
-        yield _plain_lines(description, total)
+        yield PlainLines(description, total, done).advance
 
 
 def tracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -106,8 +110,11 @@ def elapsed_shown(what: str, first_sec: float = _ELAPSED_SEC) -> Iterator[None]:
         ended.set()
 
 
+_RATE_PERIOD_SEC = 600.0  # of the bar's time left: a step may take minutes
+
+
 @contextmanager
-def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(description: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -127,21 +134,59 @@ def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     # Lines printed during the work appear above the bar, unless they go to a file.
     printed = sys.stdout.isatty()
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=printed) as bars:
-        task = bars.add_task(description, total=total)
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, redirect_stdout=printed, speed_estimate_period=_RATE_PERIOD_SEC
+    ) as bars:
+        task = bars.add_task(description, total=total, completed=done)
         yield lambda steps: bars.update(task, advance=steps)
 
 
-def _plain_lines(description: str, total: int) -> Callable[[int], None]:
-    start = last_line = time.monotonic()
-    done = 0
+class PlainLines:
+    """Progress without a terminal: ``packing: 1,200/5,153 in 20 s, 60/s, 1 min 6 s left``.
 
-    def advance(steps: int) -> None:
-        nonlocal done, last_line
-        done += steps
-        now = time.monotonic()
-        if done >= total or now - last_line >= _PLAIN_LINE_SEC:
-            last_line = now
-            print(f"{description}: {done}/{total} in {now - start:.0f} s", file=sys.stderr)
+    Lines are 10 seconds apart at first; later they grow rarer, up to one in five minutes.
+    """
 
-    return advance
+    _FIRST_SEC, _LAST_SEC, _SHARE = 10.0, 300.0, 1 / 20
+
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        done: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self._description, self._total, self._done, self._clock = description, total, done, clock
+        self._write = write or _to_stderr
+        self._start = self._last_line = clock()
+        self._before = done
+        self._rate = RecentRate(self._start, done)
+
+    def advance(self, steps: int) -> None:
+        """``steps`` more are done: print a line, if one is due or the work is complete."""
+        was_complete = self._done >= self._total
+        self._done += steps
+        now = self._clock()
+        self._rate.add(now, self._done)
+        is_complete = self._done >= self._total
+        period = min(max((now - self._start) * self._SHARE, self._FIRST_SEC), self._LAST_SEC)
+        if (is_complete and not was_complete) or now - self._last_line >= period:
+            self._last_line = now
+            rate, left = self._average(now) if is_complete else self._rate.per_second(), ""
+            if rate and not is_complete:
+                left = f", {duration_words((self._total - self._done) / rate)} left"
+            shown_rate = f", {rate_words(rate)}" if rate else ""
+            counts = f"{self._done:,}/{self._total:,} in {duration_words(now - self._start)}"
+            self._write(f"{self._description}: {counts}{shown_rate}{left}")
+
+    def _average(self, now: float) -> float:
+        """The rate from the start on; 0 for work of less than a second."""
+        passed = now - self._start
+        return (self._done - self._before) / passed if passed >= 1 else 0.0
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

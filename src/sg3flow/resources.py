@@ -26,6 +26,16 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def workers_that_fit(asked: int) -> int:
+    """As many of ``asked`` helper processes as this process has CPUs, at least one if any is asked.
+
+    The processes of a training on this machine, which torchrun counts, share its CPUs.
+    """
+    count = os.environ.get("LOCAL_WORLD_SIZE", "")
+    processes = int(count) if re.fullmatch("[1-9][0-9]{0,5}", count) else 1
+    return min(asked, max(available_cpus() // processes, 1))
+
+
 def free_memory() -> int:
     """Free memory in bytes: of the machine, or of the container if that has less."""
     import psutil

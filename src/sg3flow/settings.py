@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, cut, nearest
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Variable:
         default: the value of an unset variable, as text; empty: none, or one that is computed.
         meaning: one line.
         least, most: bounds of a whole number.
+        choices: all values that there are; empty: any text.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Variable:
     meaning: str
     least: int = 0
     most: int = 0
+    choices: tuple[str, ...] = ()
 
     def is_set(self) -> bool:
         """Whether the environment has it, even if it is empty."""
@@ -37,6 +39,20 @@ class Variable:
     def text(self) -> str:
         """The value as text."""
         return os.environ.get(self.name, self.default)
+
+    def choice(self) -> str:
+        """The value, one of the choices.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        text = self.text()
+        if text not in self.choices:
+            raise ConfigError(
+                f"{self.name} is '{cut(text, 40)}'{nearest(text, self.choices)}; it must be one "
+                f"of {', '.join(self.choices)}"
+            )
+        return text
 
     def path(self) -> Path | None:
         """The value as a path with ``~`` expanded; None: not set, or empty."""
@@ -68,12 +84,19 @@ class Variable:
 STATE_DIR = Variable("SG3FLOW_STATE_DIR", "", "folder of training states; unset: state/")
 CACHE = Variable("SG3FLOW_CACHE", "", "folder of downloads; unset: sg3flow in the user's cache")
 KERNELS = Variable("SG3FLOW_KERNELS", "", "folder of compiled kernels; unset: below the cache")
-OPS = Variable("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda")
+OPS = Variable(
+    *("SG3FLOW_OPS", "auto", "implementation of the ops: auto, torch, cpu or cuda"),
+    choices=("auto", "torch", "cpu", "cuda"),
+)
 CUDA_DRIVER = Variable("SG3FLOW_CUDA_DRIVER", "libcuda.so.1", "library of the CUDA driver")
 NVRTC = Variable("SG3FLOW_NVRTC", "", "file of NVRTC, which compiles CUDA kernels; unset: found")
-TENSOR_CORES = Variable("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores")
+TENSOR_CORES = Variable(
+    *("SG3FLOW_TENSOR_CORES", "1", "0: CUDA kernels do not use tensor cores"),
+    choices=("0", "1"),
+)
 BUILD_SEC = Variable("SG3FLOW_BUILD_SEC", "600", "seconds that a build of kernels may take")
 TRACKING = Variable("SG3FLOW_TRACKING", "", "off: nothing is sent to MLflow")
+NOTIFY = Variable("SG3FLOW_NOTIFY", "", "URL that gets a POST at the end of a training")
 DEVICE = Variable("SG3FLOW_DEVICE", "auto", "device of a served model: auto, cpu or cuda")
 LAUNCHED = Variable("SG3FLOW_LAUNCHED", "", "set by our launcher in the processes it starts")
 SERVE_MAX_PICTURES = Variable("SG3FLOW_SERVE_MAX_PICTURES", "64", "images per request", 1, 4096)
@@ -92,7 +115,7 @@ SERVE_TOGETHER = Variable(
 
 VARIABLES = (
     *(STATE_DIR, CACHE, KERNELS, OPS, TENSOR_CORES, CUDA_DRIVER, NVRTC, BUILD_SEC),
-    *(TRACKING, DEVICE, LAUNCHED),
+    *(TRACKING, NOTIFY, DEVICE, LAUNCHED),
     *(SERVE_MAX_PICTURES, SERVE_MAX_SIDE, SERVE_MAX_PIXEL_MIB, SERVE_MAX_BODY_MIB, SERVE_TOGETHER),
 )
 
@@ -204,6 +227,7 @@ class Tag:
     SOURCE = "sg3flow.source"
     # Snapshots and registered versions.
     SNAPSHOT = "sg3flow.snapshot"
+    PRUNED = "sg3flow.pruned"
     SHA256 = "sg3flow.sha256"
     SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"

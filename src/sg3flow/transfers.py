@@ -278,10 +278,10 @@ class Transfer:
         stream.flush()
         self.digest.restart(stream, done)
         stream.seek(done)
-        bar = progress(label, -(-total // _MIB)) if total else nullcontext(_no_progress)
+        before = done // _MIB
+        bar = progress(label, -(-total // _MIB), before) if total else nullcontext(_no_progress)
         start = b""
         with bar as advance:
-            advance(done // _MIB)
             for chunk in self._chunks(response):
                 arrived()
                 if done == len(start) < _PAGE_START:  # the first bytes, in any number of chunks

@@ -50,7 +50,9 @@ def kept_at(project: Path, name: str) -> Path:
     return project / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
 
 
-def committed(project: Path, row, *, judged: str = "") -> RunData:
+def committed(
+    project: Path, row, *, judged: str = "", report_name: str = "metrics.json"
+) -> RunData:
     """The facts of a revision with a training and a report of the training ``judged``."""
     described = {"name": "run", "params": {"gamma": 2}}
     files = [{"relpath": "run.json", "md5": keep(project, json.dumps(described).encode())}]
@@ -60,13 +62,16 @@ def committed(project: Path, row, *, judged: str = "") -> RunData:
         "best": {"metric": "fid9_full"},
         "results": [row(4, 5)],
     }
-    measured = keep(project, json.dumps(report).encode())
+    outs = {"metrics.json": keep(project, b'{"kimg": 4, "fid9_full": 5}')}
+    outs[report_name] = keep(project, json.dumps(report).encode())
     stages = {
         "train": {"cmd": "train", "outs": [{"path": "runs/train", "hash": "md5", "md5": trained}]},
         "evaluate": {
             "cmd": "judge",
             "deps": [{"path": "runs/train", "md5": judged or trained}],
-            "outs": [{"path": "reports/metrics.json", "hash": "md5", "md5": measured}],
+            "outs": [
+                {"path": f"reports/{name}", "hash": "md5", "md5": md5} for name, md5 in outs.items()
+            ],
         },
     }
     with (project / "dvc.lock").open("w") as stream:
@@ -82,11 +87,20 @@ def read(project: Path, name: str) -> RunData:
     return read_revision(project, revision, "")
 
 
-def test_a_report_counts_for_the_training_that_it_was_made_of(project, row):
-    facts = committed(project, row)
+@pytest.mark.parametrize("report_name", ["metrics.json", "evaluation.json"])
+def test_a_report_counts_for_the_training_that_it_was_made_of(project, row, report_name):
+    """Version 0.2 wrote metrics.json only; it is now a summary beside evaluation.json."""
+    with (project / "dvc.yaml").open() as stream:
+        stages = YAML(typ="safe").load(stream)
+    stages["stages"]["evaluate"]["outs"] = ["reports/evaluation.json"]
+    if report_name == "evaluation.json":
+        with (project / "dvc.yaml").open("w") as stream:
+            YAML().dump(stages, stream)
+        git(project, "add", "dvc.yaml")
+    facts = committed(project, row, report_name=report_name)
     assert facts.best["fid9_full"]["value"] == 5 and facts.params["train.gamma"] == "2"
     assert not any("not measured" in note for note in facts.notes)
-    facts = committed(project, row, judged="0" * 32 + ".dir")
+    facts = committed(project, row, judged="0" * 32 + ".dir", report_name=report_name)
     assert facts.best == {} and facts.results == [] and facts.params["train.gamma"] == "2"
     assert any(
         "not measured: the evaluation in its dvc.lock is of another" in n for n in facts.notes
@@ -105,7 +119,7 @@ def test_what_is_not_in_the_cache_is_told_and_no_remote_is_asked(project, row):
     assert read(project, "HEAD").notes == (
         "not in DVC's cache: run.json; run dvc fetch",
         "reports/metrics.json is not in DVC's cache; run dvc fetch to get it from the remote",
-        "not measured: there is no reports/metrics.json; run stages/evaluate.py",
+        "not measured: there is no reports/evaluation.json; run stages/evaluate.py",
     )
 
 

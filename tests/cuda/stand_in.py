@@ -26,6 +26,7 @@ from filelock import FileLock
 from sg3flow.kernels.cuda_compile import SOURCES
 from sg3flow.ops import (
     backend,
+    cuda_act_filter,
     cuda_bias_act,
     cuda_device,
     cuda_filtered_lrelu,
@@ -34,6 +35,7 @@ from sg3flow.ops import (
     cuda_upfirdn2d,
 )
 from sg3flow.ops.cuda_structs import (
+    ActFilter,
     BiasAct,
     Demodulation,
     FilteredLrelu,
@@ -245,6 +247,7 @@ _PARAMETERS = {
     "tile_kernel": (FilteredLrelu, TileGrid),
     "bend_kernel": (FilteredLrelu, _LONG, _LONG, _PLACE, _REAL),
     "bias_act_kernel": (BiasAct,),
+    "act_filter_": (ActFilter,),
     "small_add_kernel": (Upfirdn, _PLACE, _LONG),
     "scale_": (Weights,),
     "demodulation_": (Demodulation,),
@@ -326,7 +329,10 @@ def installed(stand_in: StandIn, kernels: Path, *capabilities: int) -> Iterator[
 def forget() -> None:
     """As in a new process: no kernel is loaded, chosen or checked."""
     cuda_launch._loaded.clear()
-    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_modulation, cuda_upfirdn2d):
+    for module in (
+        *(cuda_act_filter, cuda_bias_act, cuda_filtered_lrelu, cuda_modulation),
+        cuda_upfirdn2d,
+    ):
         module._calls.clear()
     for cached in (backend._chosen, backend._checked_part, cuda_filtered_lrelu.use_tensor_cores):
         cached.cache_clear()

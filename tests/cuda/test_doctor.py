@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sg3flow.cli import status
+from sg3flow.cli.commands import app
 from sg3flow.errors import ConfigError
+from sg3flow.ops import backend, backend_name
 
 
 @pytest.fixture
@@ -28,6 +31,26 @@ def gpus(monkeypatch):
     monkeypatch.setattr(status, "_examine_cpu", lambda: ["cpu: ..."])
     monkeypatch.setenv("SG3FLOW_OPS", "auto")
     return problems, checked
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SG3FLOW_OPS", "cdua", "(did you mean 'cuda'?); it must be one of auto, torch, cpu, cuda"),
+        ("SG3FLOW_OPS", "", "SG3FLOW_OPS is ''; it must be one of auto, torch, cpu, cuda"),
+        ("SG3FLOW_TENSOR_CORES", "off", "'off'; it must be one of 0, 1"),
+        ("SG3FLOW_TENSOR_CORES", "x" * 5000, "'; it must be one of 0, 1"),
+    ],
+)
+def test_unknown_values_are_errors_of_one_line(monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1 and f"error: {name} is '" in done.stderr and message in done.stderr
+    assert done.stderr.count("\n") == 1 and len(done.stderr) < 200
+    backend._chosen.cache_clear()
+    with pytest.raises(ConfigError, match="it must be one of"):
+        backend_name("cuda")
+    backend._chosen.cache_clear()
 
 
 def test_every_part_is_checked_in_every_dtype_on_every_gpu(gpus, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_gradients_of_scaled_weights(host_kernels, numbers, sizes, k, dtype, has
     grad = numbers(n, *w.shape, seed=3).to(dtype)
     exact = [None if t is None else t.double() for t in (grad, w, a, b)]
     expected = plain.scaled_weights_grad(*exact)
-    tiles = -(-c_out // cuda_modulation._OUTPUTS[k * k]), -(-c_in // 32)
+    tiles = -(-c_out // cuda_modulation.OUTPUTS[k * k]), -(-c_in // 32)
     dw = torch.full_like(w, math.nan)
     da = torch.full((tiles[1], n, c_out), math.nan)
     db = torch.full((tiles[0], n, c_in), math.nan)

@@ -3,19 +3,16 @@
 A recorder takes the place of the driver, and tensors are those of the CPU: nothing is computed.
 """
 
-from contextlib import nullcontext
-
 import pytest
+import recorder
 import torch
 
 from sg3flow.errors import ConfigError
 from sg3flow.kernels.cuda_driver import DriverError
-from sg3flow.kernels.nvrtc import Compiled
 from sg3flow.ops import (
     cuda_bias_act,
-    cuda_device,
+    cuda_filtered_generic,
     cuda_filtered_lrelu,
-    cuda_launch,
     cuda_modulation,
     cuda_upfirdn2d,
 )
@@ -28,69 +25,10 @@ UP4 = (4, 4), (2, 2), (21, 20, 21, 20), False
 UP2 = (2, 2), (2, 2), (9, 8, 9, 8), False
 
 
-class Recorder:
-    """A driver and a device."""
-
-    def __init__(self):
-        self.names, self.launches, self.loaded = [], [], 0
-        self.code, self.is_held, self.failure = (9, 0), False, ""
-
-    def cuda_major(self):
-        return 13
-
-    def capability(self, index):
-        return self.code
-
-    def guard(self, index):
-        return nullcontext()
-
-    def stream(self, index):
-        return 7
-
-    def is_capturing(self):
-        return self.is_held
-
-    def enter(self, device):
-        pass
-
-    def load_module(self, image):
-        self.loaded += 1
-        return 1
-
-    def function(self, module, name):
-        self.names.append(name)
-        return len(self.names)
-
-    def launch(self, function, blocks, threads, parameters, stream):
-        if self.failure:
-            raise DriverError(self.failure)
-        assert stream == 7
-        self.launches.append((self.names[function - 1], blocks, threads, parameters))
-
-    def taken(self):
-        """(kernel without namespace, blocks, threads, parameters) of the launches since then."""
-        found, self.launches = self.launches, []
-        return [(name.replace("sg3::", ""), *rest) for name, *rest in found]
-
-
 @pytest.fixture
 def gpu(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(cuda_device, "access", recorder)
-    monkeypatch.setattr(cuda_launch, "cuda_driver", lambda: recorder)
-    monkeypatch.setattr(cuda_launch, "find_nvrtc", lambda major: None)
-    monkeypatch.setattr(cuda_launch, "target", lambda capability, nvrtc: "sm_90")
-
-    def compiled(program, architecture, nvrtc):
-        return Compiled(b"", {kernel: kernel for kernel in program.kernels}, "")
-
-    monkeypatch.setattr(cuda_launch, "compiled", compiled)
-    monkeypatch.setattr(cuda_launch, "_loaded", {})
-    for module in (cuda_bias_act, cuda_filtered_lrelu, cuda_modulation, cuda_upfirdn2d):
-        monkeypatch.setattr(module, "_calls", PreparedCalls())
-    cuda_filtered_lrelu.use_tensor_cores.cache_clear()
-    yield recorder
-    cuda_filtered_lrelu.use_tensor_cores.cache_clear()
+    with recorder.installed(monkeypatch) as found:
+        yield found
 
 
 def taps(count, dtype=torch.float32):
@@ -149,7 +87,7 @@ def test_half_precision_runs_on_tensor_cores_where_there_are_some(gpu, monkeypat
 
 
 def test_other_filters_take_two_steps_through_a_workspace(gpu, monkeypatch):
-    monkeypatch.setattr(cuda_filtered_lrelu, "_WORKSPACE_SAMPLES", 2 * 22 * 22)
+    monkeypatch.setattr(cuda_filtered_generic, "_WORKSPACE_SAMPLES", 2 * 22 * 22)
     x, f = torch.ones(1, 5, 12, 12, dtype=torch.float16), taps(3)
     y, _ = filtered_lrelu(x, f, f, None, (2, 2), (1, 1), (0,) * 4, False, 1.5, 0.2, -1.0, False)
     launches = gpu.taken()

@@ -34,7 +34,7 @@ def test_every_kernel_of_the_sources_is_in_a_program_and_the_other_way_round():
     programs = cuda_programs.all_programs()
     wanted = [kernel for program in programs for kernel in program.kernels]
     assert {re.match(r"sg3::(\w+)<", kernel)[1] for kernel in wanted} == written
-    assert len(wanted) == len(set(wanted)) == 141
+    assert len(wanted) == len(set(wanted)) == 156
     assert len({program.name for program in programs}) == len(programs)
     assert {program.source for program in programs} == {path.name for path in SOURCES.glob("*.cu")}
     older = cuda_programs.all_programs(has_tensor_cores=False)

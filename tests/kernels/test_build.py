@@ -295,7 +295,6 @@ def test_an_object_is_made_again_when_its_source_changed_and_only_then(compiler,
         ("echo 'x.cpp: error: no' >&2; exit 1", {}, "because c++ failed: x.cpp: error: no"),
         ("sleep 60", {"SG3FLOW_BUILD_SEC": "0.6"}, "because sleep 60 did not finish"),
         ("", {"SG3FLOW_OPS": "torch"}, "cpu: pure PyTorch, because SG3FLOW_OPS=torch"),
-        ("", {"SG3FLOW_OPS": "foo"}, "cpu: every op fails, because SG3FLOW_OPS is 'foo'"),
         ("exit 1", {"SG3FLOW_OPS": "cpu"}, "cpu: every op fails, because c++ failed"),
     ],
 )
@@ -308,8 +307,7 @@ def test_the_doctor_says_what_is_used_and_why(compiler, monkeypatch, behavior, s
     # This process has loaded the library already.
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
     monkeypatch.setattr(status, "cuda_compiler", lambda: "none")  # others test what loads NVRTC
-    for name in ("load_kernels", "backend_name"):
-        monkeypatch.setattr(status, name, uncached(name))
+    monkeypatch.setattr(status, "load_kernels", uncached("load_kernels"))
     assert line in "\n".join(status.examine())
 
 

@@ -41,6 +41,39 @@ def test_the_lowest_distance_wins_and_of_equals_the_earlier(report):
     }
 
 
+def _summarized(report, summary):
+    """The report under its name of today, and a summary beside it."""
+    beside = report.with_name("evaluation.json")
+    content = json.loads(report.read_text())
+    content["best"] = {"metric": "fd_random1k_full", "kimg": 20}
+    content["best"]["snapshot"] = "network-snapshot-000020.pkl"
+    beside.write_text(json.dumps(content))
+    report.write_text(json.dumps(summary))
+    return beside
+
+
+def test_a_summary_leads_to_the_report_beside_it(report):
+    before = best_snapshot(report)
+    summary = {"kimg": 20, "fd_random1k_full": 2.0, "eqt1k_int": 20.0}
+    beside = _summarized(report, summary)
+    assert best_snapshot(report) == best_snapshot(beside) == before
+    assert best_snapshot(report, "eqt1k_int").kimg == 30
+    beside.write_text('{"format": "sg3flow-metrics-1"}')
+    with pytest.raises(MetricError, match=r"evaluation\.json is damaged"):
+        best_snapshot(report)
+    beside.unlink()
+    with pytest.raises(MetricError, match=r"there is no evaluation\.json beside it; run stages"):
+        best_snapshot(report)
+
+
+@pytest.mark.parametrize("changes", [{"kimg": 30}, {"eqt1k_int": 20.5}, {"fid50k_full": 1.0}])
+def test_a_summary_of_another_evaluation_is_refused(report, changes):
+    summary = {"kimg": 20, "fd_random1k_full": 2.0, "eqt1k_int": 20.0} | changes
+    _summarized(report, summary)
+    with pytest.raises(MetricError, match=r"metrics\.json and .* are of different evaluations"):
+        best_snapshot(report)
+
+
 def test_another_metric_may_choose_another_snapshot(report):
     assert best_snapshot(report, "eqt1k_int").kimg == 30
 

@@ -10,7 +10,9 @@ from sg3flow.metrics.report import (
     MetricResult,
     best_metric,
     build_report,
+    build_summary,
     check_outputs,
+    find_best,
     format_table,
     write_picture,
     write_report,
@@ -62,6 +64,12 @@ def test_report_has_the_best_a_table_and_everything():
     assert len(report["results"]) == 6 and len(report["results"][0]) == 18
 
 
+def test_summary_is_flat_and_begins_with_what_selected_the_best():
+    summary = build_summary(RESULTS, find_best(RESULTS, "eqr9"))
+    assert summary == {"kimg": 2, "eqr9": 30.0, "fid9_full": 7.0}
+    assert list(summary) == ["kimg", "eqr9", "fid9_full"]
+
+
 def test_best_is_the_smallest_distance_or_the_largest_ratio():
     assert report_by("fid9_full")["best"] == {
         "snapshot": "network-snapshot-000010.pkl",
@@ -92,7 +100,30 @@ def test_files_are_written_and_replaced(tmp_path):
     assert len(rows) == 4
 
 
-@pytest.mark.parametrize("content", ["a letter", '{"format": "other"}', "[1]"])
+def test_report_and_summary_may_take_the_place_of_each_other(tmp_path):
+    """A report of version 0.2 has the name of today's summary."""
+    report, summary = tmp_path / "evaluation.json", tmp_path / "metrics.json"
+    summary.write_text(json.dumps(report_by("eqr9")))
+    report.write_text('{"kimg": 2, "eqr9": 30, "pr9_3_full_recall": 0.5}')
+    check_outputs(report, summary=summary)
+    summary.write_text("{}")
+    with pytest.raises(DataError, match=r"is not a metrics summary made by sg3flow.* --summary"):
+        check_outputs(report, summary=summary)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a letter",
+        '{"format": "other"}',
+        "[1]",
+        '{"kimg": 1}',
+        '{"kimg": 1, "loss": 2}',
+        '{"kimg": 1.5, "eqr9": 2}',
+        '{"kimg": true, "eqr9": 2}',
+        '{"kimg": 1, "eqr9": true}',
+    ],
+)
 def test_foreign_files_are_refused(tmp_path, content):
     path = tmp_path / "mine.json"
     path.write_text(content)

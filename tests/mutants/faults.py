@@ -1034,8 +1034,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)",
-            "torch.lerp(ema, magnitude, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(distributed.all_reduce_mean(square), ema, self.magnitude_ema_beta, out=ema)",
+            "torch.lerp(ema, distributed.all_reduce_mean(square), self.magnitude_ema_beta, out=ema)",
             "magnitude EMA with 1 - beta",
         ),
         (
@@ -1049,8 +1049,8 @@ NETWORKS = [
             "cutoff of the upsampling filter",
         ),
         ("plan.out_half_width * 2", "plan.out_half_width", "width of the downsampling filter"),
-        ("gain=1 if is_torgb else math.sqrt(2)", "gain=1", "layers lose power"),
-        ("slope=1 if is_torgb else 0.2", "slope=0.2", "ToRGB is not linear"),
+        ('"gain": 1 if is_torgb else math.sqrt(2)', '"gain": 1', "layers lose power"),
+        ('"slope": 1 if is_torgb else 0.2', '"slope": 0.2', "ToRGB is not linear"),
         (
             "styles = styles / math.sqrt(weight.shape[1] * k * k)",
             "styles = styles / weight.shape[1]",
@@ -1164,8 +1164,8 @@ NETWORKS = [
         "ops/test_convolutions",
         ("y1 + crop_y), gain=4)", "y1 + crop_y), gain=2)", "upsampling loses power"),
         (
-            "pads = [padding + p for p in",
-            "pads = [padding * p for p in",
+            "return padding + x0, padding + x1, padding + y0",
+            "return padding * x0, padding * x1, padding * y0",
             "downsampling without its padding",
         ),
     ),
@@ -1173,6 +1173,74 @@ NETWORKS = [
         "ops/op_registration",
         "ops/test_upfirdn2d",
         ("gain)) + base", "gain)) - base", "one of two gradients subtracted"),
+    ),
+    *faults(
+        "ops/act_filter_registration",
+        "ops/test_act_filter",
+        (
+            "y.clone() if base is None else y + base",
+            "y.clone() if base is None else y - base",
+            "a branch subtracted",
+        ),
+        ("codes = (~(y > 0))", "codes = (~(y < 0))", "slopes on the wrong side"),
+        ("[gain, slope * gain, 0.0, 0.0]", "[gain, slope, 0.0, 0.0]", "no gain below 0"),
+        (
+            "[gain, slope * gain, 0.0, 0.0]",
+            "[gain, slope * gain, gain, gain]",
+            "gradient of clamped samples",
+        ),
+        ("[1, 4, 16, 64]", "[64, 16, 4, 1]", "flags of a byte in the other order"),
+        (
+            "adjoint = _spec(padding).adjoint(",
+            "adjoint = _spec(padding[::-1]).adjoint(",
+            "padding of the gradient turned about",
+        ),
+        ("(y.abs() >= clamp)", "(y >= clamp)", "gradient of clamped negatives"),
+    ),
+    *faults(
+        "ops/sum_registration",
+        "ops/test_act_filter",
+        ("else tangent + spread", "else tangent - spread", "the second order of a bias, negated"),
+    ),
+    *faults(
+        "ops/act_filter",
+        "ops/test_act_filter networks/test_equalized",
+        ("_SLOPE = 0.2", "_SLOPE = 0.1", "slope of the joined activation"),
+        ("-1.0 if clamp is None else float(clamp)", "-1.0", "no clamp in the joined activation"),
+    ),
+    *faults(
+        "networks/discriminator",
+        "networks/test_equalized",
+        (
+            "x, _HALF_POWER, weights.get(self.conv1), is_filtered",
+            "x, 1.0, weights.get(self.conv1), is_filtered",
+            "a branch of twice the power on a GPU",
+        ),
+        ("is_filtered=True, base=y", "is_filtered=True, base=-y", "a branch subtracted on a GPU"),
+    ),
+    *faults(
+        "networks/conv_layer",
+        "networks/test_equalized",
+        ("y = convolve(x, w, stride=2)", "y = convolve(x, w, stride=2, padding=1)", "padded twice"),
+        (
+            "self.act_gain * gain, clamp, f, padding, base",
+            "self.act_gain, clamp, f, padding, base",
+            "the gain of a branch on a GPU",
+        ),
+    ),
+    *faults(
+        "networks/stylegan3",
+        "networks/test_equalized",
+        (
+            "squares.to(ema.dtype) / y.numel()",
+            "squares.to(ema.dtype) / len(y)",
+            "sum for mean square",
+        ),
+        (
+            "x, square = layer.updating(x, w, force_fp32, square)",
+            "square = layer.updating(x, w, force_fp32, square)[1]",
+            "the input of the first layer for all",
+        ),
     ),
     *faults(
         "ops/downsample_branch",
@@ -1275,7 +1343,44 @@ DATA = [
     ),
 ]
 
+MACHINE = [
+    *faults(
+        "resources",
+        "test_workers",
+        ("return min(asked, max(", "return max(asked, max(", "more readers than CPUs"),
+        ("available_cpus() // processes, 1))", "available_cpus() // processes, 0))", "no reader"),
+        ("available_cpus() // processes", "available_cpus()", "CPUs that others use are counted"),
+    ),
+]
+
+
 METRICS = [
+    *faults(
+        "metrics/report",
+        "metrics/test_report",
+        (
+            "results if row.snapshot == best.snapshot}",
+            "results}",
+            "the summary has the last snapshot's values",
+        ),
+        ("sign = -1 if chosen[0].higher", "sign = 1 if chosen[0].higher", "the worst is the best"),
+    ),
+    *faults(
+        "runs/loss_curves",
+        "training/test_loss_table",
+        (
+            'sum(stat["num"] * stat["mean"] for stat in found)',
+            'sum(count / len(found) * stat["mean"] for stat in found)',
+            "the mean of means",
+        ),
+        ("len(ticks) / MOST_ROWS)", "len(ticks) / MOST_ROWS / 2)", "too many rows"),
+        ("group[-1]['nimg'] / 1000", "group[0]['nimg'] / 1000", "curves shifted by a group"),
+    ),
+    *faults(
+        "runs/best_snapshot",
+        "metrics/test_best",
+        ("return values == summary", "return True", "a summary of another evaluation passes"),
+    ),
     *faults(
         "metrics/distances",
         "metrics/test_frechet metrics/test_estimates metrics/test_kernel",
@@ -1673,19 +1778,7 @@ CUDA = [
             "op.mid_h, op.mid_w // 4",
             "rows of flags without their last byte",
         ),
-        (
-            "first * op.out_h * op.out_w * element_bytes",
-            "first * op.mid_h * op.mid_w * element_bytes",
-            "planes of the second step at wrong places",
-        ),
         ("plan.warps * 32, planes", "plan.warps * 16, planes", "half of the threads"),
-        (
-            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
-            "count = planes * op.mid_h * (op.mid_w // 4)",
-            "the last samples of rows are left out",
-        ),
-        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
-        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
         (
             "capability(index) >= _OLDEST_TENSOR_CORES",
             "capability(index) >= (7, 0)",
@@ -1697,6 +1790,40 @@ CUDA = [
             "flags written where none are wanted",
         ),
         ("op.flags_h = checked", "op.flags_w = checked", "height of flags"),
+    ),
+    *faults(
+        "ops/cuda_filtered_generic",
+        "cuda/test_launches",
+        (
+            "first * op.out_h * op.out_w * element_bytes",
+            "first * op.mid_h * op.mid_w * element_bytes",
+            "planes of the second step at wrong places",
+        ),
+        (
+            "count = planes * op.mid_h * ((op.mid_w + 3) // 4)",
+            "count = planes * op.mid_h * (op.mid_w // 4)",
+            "the last samples of rows are left out",
+        ),
+        ("min(op.planes - first, some)", "min(op.planes, some)", "planes beyond the last one"),
+        ("op.down_x, op.down_y, op.gain", "op.down_x, op.down_y, 1.0", "no gain"),
+    ),
+    *faults(
+        "ops/cuda_filtered_lrelu",
+        "cuda/test_sum_launches",
+        ("* max(plan.warps, 1)", "* 1", "the sums of the warps of a tile in one place"),
+        ("op.sums_x = -(-op.out_w", "op.sums_x = -(-op.out_h", "rows of tiles for columns"),
+    ),
+    *faults(
+        "ops/cuda_act_filter",
+        "cuda/test_sum_launches",
+        ("return -(-max(sizes) // TILE)", "return max(sizes) // TILE", "no tile for the edge"),
+        (
+            "op.pad_x, op.pad_y = padding[0], padding[2]",
+            "op.pad_x, op.pad_y = padding[1], padding[3]",
+            "padding after for padding before",
+        ),
+        ("blocks = op.planes * tiles", "blocks = tiles", "the first plane alone"),
+        ("op.in_h, (op.in_w + 3) // 4)", "op.in_w, (op.in_h + 3) // 4)", "flags of the transposed"),
     ),
     *faults(
         "ops/cuda_tiles",
@@ -1767,6 +1894,103 @@ CUDA = [
     ),
 ]
 
+WATCHING = [
+    *faults(
+        "training/diversity",
+        "training/test_diversity",
+        (
+            "/ math.sqrt(points.shape[1])",
+            "/ points.shape[1]",
+            "a sum over pixels instead of a mean",
+        ),
+        ("img.clamp(-1, 1), LOW_PASS_SIDE", "img, LOW_PASS_SIDE", "what is not shown counts"),
+        ("LOW_PASS_SIDE = 16", "LOW_PASS_SIDE = 32", "a weaker filter"),
+        ("value / self.of_reals", "self.of_reals / value", "the ratio upside down"),
+        ("dict.fromkeys(chosen)", "chosen", "repeated reals lower the reference"),
+        ("self._was_diverse and ratio <", "ratio <", "a low start is a collapse"),
+        ("ratio < COLLAPSED_BELOW", "ratio > COLLAPSED_BELOW", "a collapse upside down"),
+        ("self._was_diverse = False  # until", "pass  # until", "told at every tick"),
+        ("if nimg == 0:", "if nimg < 0:", "the untrained network counts"),
+    ),
+    *faults(
+        "training/time_estimate",
+        "training/test_time_estimate",
+        ("self._has_run and kind <= self._warm", "self._has_run", "a first phase builds kernels"),
+        ("index % n == 0)", "index % n == 1)", "the kinds of steps are shifted"),
+        ("self._mean(kind) * n for", "self._mean(kind) for", "kinds without their weights"),
+        ("len(kind - nearest) *", "len(kind) *", "known phases count twice"),
+        ("+ self.snapshots * self", "- self.snapshots * self", "snapshots save time"),
+        ("self.step_sec * 1000 / self.batch", "self.step_sec * 1000", "steps for images"),
+    ),
+    *faults(
+        "durations",
+        "test_progress",
+        ("(active - self._start) / 4", "0 / 4", "a window of a minute, however long it runs"),
+        ("self._paused += gap", "pass", "a pause counts"),
+        ("_MAX_WINDOW_SEC = 60.0, 600.0", "_MAX_WINDOW_SEC = 60.0, 6e9", "nothing is forgotten"),
+        ("per_second * 60 >= 1", "per_second >= 1", "no rate per minute"),
+    ),
+    *faults(
+        "progress",
+        "test_progress",
+        ("(self._total - self._done) / rate", "self._total / rate", "time left of the whole"),
+        ("(self._done - self._before) /", "self._done /", "work of an earlier start counts"),
+        ("_LAST_SEC, _SHARE = 10.0, 300.0", "_LAST_SEC, _SHARE = 5.0, 300.0", "more lines"),
+    ),
+]
+
+
+DISK = [
+    *faults(
+        "runs/snapshot_retention",
+        "test_snapshot_retention",
+        ("sign = -1 if higher", "sign = 1 if higher", "the worst snapshots count as the best"),
+        ("names[-rule.count :]", "names[: rule.count]", "the oldest snapshots stay"),
+        ("ranking[: rule.count]", "ranking[-rule.count :]", "the worst snapshots stay"),
+        ("needed | {names[-1]", "{names[-1]", "registered snapshots are removed"),
+        ("| (set(names) - set(ranking))", "", "snapshots that were never measured are removed"),
+        ("{names[-1], *ranking[:1]}", "{names[-1]}", "the best snapshot is removed"),
+    ),
+    *faults(
+        "runs/removal",
+        "test_removal",
+        ("== status.st_nlink", "== 1", "a link that frees nothing counts"),
+        ("size += status.st_blocks * _BLOCK", "size += status.st_size", "parts of blocks"),
+        ("newest < limit", "newest > limit", "young files count as old"),
+        ("max((status.st_mtime", "min((status.st_mtime", "a used folder is as old as its start"),
+    ),
+]
+PYTHON_API = [
+    *faults(
+        "rendering/loaded_generator",
+        "rendering/test_loaded_generator",
+        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
+        ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
+         "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/call_arguments",
+        "rendering/test_loaded_generator",
+        ("noise_mode, (x, y), angle", "noise_mode, (y, x), angle", "shifts along the other axis"),
+        ("noise_mode, (x, y), angle", "noise_mode, (x, y), -angle", "turns the other way"),
+    ),
+    *faults(
+        "checkpoints/bundled_network",
+        "checkpoints/test_bundled_network",
+        ("half = tensor.half()", "half = tensor.bfloat16()", "weights of fewer bits"),
+    ),
+    *faults(
+        "metrics/names",
+        "metrics/test_computed",
+        ('f"{num_images}_{found[1]}"', 'f"{found[1]}_{num_images}"', "neighbor and count swapped"),
+    ),
+    *faults(
+        "metrics/computed",
+        "metrics/test_computed",
+        ("compare_sets(a, b, [metric]", "compare_sets(b, a, [metric]", "the two sets swapped"),
+    ),
+]  # fmt: skip
+
 
 FAULTS = [
     *LOSSES,
@@ -1779,7 +2003,11 @@ FAULTS = [
     *AUGMENTATION,
     *NETWORKS,
     *DATA,
+    *MACHINE,
     *METRICS,
     *PRECISION,
     *CUDA,
+    *WATCHING,
+    *DISK,
+    *PYTHON_API,
 ]

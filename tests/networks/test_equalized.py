@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator, stylegan3
 from sg3flow.networks.equalized import scaled_copies, scaled_linear
 from sg3flow.networks.layers import FullyConnectedLayer
-from sg3flow.ops import modulation_registration  # noqa: F401 - declares the ops
+from sg3flow.ops import (
+    filtered_lrelu,
+    modulation_registration,  # noqa: F401 - declares the ops
+)
 
 FUSED = (
     "sg3flow.networks.layers.has_fused_forms",
@@ -15,7 +18,14 @@ FUSED = (
     "sg3flow.networks.stylegan3.has_fused_forms",
     "sg3flow.ops.modulation.has_scaled_weights",
     "sg3flow.ops.modulation.is_per_sample",
+    "sg3flow.ops.act_filter.has_kernels",
 )
+
+
+def lrelu_and_squares(**options):
+    """What kernels of a GPU give together."""
+    y = filtered_lrelu(**options)
+    return y, y.detach().square().sum()
 
 
 @pytest.fixture
@@ -25,6 +35,7 @@ def fused(monkeypatch):
     def use():
         for name in FUSED:
             monkeypatch.setattr(name, lambda *_: True)
+        monkeypatch.setattr(stylegan3, "filtered_lrelu_squares", lrelu_and_squares)
 
     return use
 

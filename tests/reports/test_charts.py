@@ -173,8 +173,13 @@ def test_the_chart_of_metrics_has_a_panel_per_metric_and_rings_the_best(results)
     panels = len({each.metric for each in results})
     assert chart.height == 220 * panels
     colors = chart.getcolors(1 << 20)
-    near_ring = sum(count for count, (r, g, b) in colors if r > 150 and g < 140 and b < 110)
-    assert near_ring > 20
+    ring = [count for count, (r, g, b, a) in colors if a > 200 and r > 150 and g < 140 and b < 110]
+    assert sum(ring) > 20
+    assert chart.getpixel((0, 0))[3] == 0, "transparent, for a light and for a dark page"
+    drawn = {f"#{r:02x}{g:02x}{b:02x}" for count, (r, g, b, a) in colors if a == 255}
+    assert drawn
+    for color in drawn:
+        assert min(_contrast(color, "#ffffff"), _contrast(color, "#12161d")) > 3, color
     assert chart.tobytes() == metrics_chart(results, results[0]).tobytes()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sg3flow.checkpoints.network_catalog import NETWORKS
 from sg3flow.errors import CheckpointError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.runs.provenance import network_digest, network_info
@@ -52,6 +53,28 @@ def test_a_model_of_the_registry_is_copied_into_the_worktree(tmp_path):
     assert network_digest(model) == sha256_file(weights)
     kept = Path(InitialNetwork("models:/cats/1", str(model)).kept_in(place))
     assert kept == place / "network" and network_digest(kept) == sha256_file(weights)
+
+
+def test_a_name_is_resolved_unless_the_run_had_a_file_of_that_name(tmp_path, monkeypatch):
+    starter = NETWORKS["starter"].bundled
+    record = record_of("starter", sha256_file(starter))
+    monkeypatch.chdir(tmp_path)
+    # Its content is in the fingerprint, as that of a file.
+    assert find_network(record, tmp_path, "") == InitialNetwork(str(starter), str(starter))
+    with pytest.raises(DataError, match="is not the network that the run started from"):
+        find_network(record_of("starter", "0" * 64), tmp_path, "")
+    own = tmp_path / "project" / "starter"
+    own.parent.mkdir()
+    own.write_bytes(b"network")
+    found = find_network(record_of("starter", sha256_file(own)), tmp_path, "")
+    assert found == InitialNetwork(str(own), str(own))
+
+
+def test_of_a_public_name_the_fingerprint_holds_the_text(tmp_path, network):
+    record = record_of("afhqv2-512-t", sha256_file(network))
+    assert find_network(record, tmp_path, str(network)) == InitialNetwork(
+        "afhqv2-512-t", str(network)
+    )
 
 
 def test_a_run_that_started_from_nothing(tmp_path, network):

@@ -107,6 +107,65 @@ def test_snapshots_from_params(project, tmp_path):
             assert picture.size == size
 
 
+@pytest.fixture
+def evaluated(app, project, tmp_path, monkeypatch):
+    """Evaluates the run with the options given; what a pipeline writes, then."""
+    monkeypatch.setenv("SG3FLOW_TRACKING", "off")
+
+    def evaluate(*options: str):
+        paths = ["--run", project / "run", "--data", project / "packed"]
+        arguments = [*paths, "--metrics", "fd_random9_full,eqr4", *options]
+        return CliRunner().invoke(app, ["snapshots", *map(str, arguments)])
+
+    return evaluate
+
+
+@pytest.mark.usefixtures("environment")
+def test_by_default_the_report_has_everything_and_the_summary_the_best(evaluated, project):
+    done = evaluated("--best", "runs/best.pkl")
+    assert done.exit_code == 0, done.output
+    report = json.loads(Path("reports/evaluation.json").read_text())
+    summary = json.loads(Path("reports/metrics.json").read_text())
+    assert list(summary) == ["kimg", "fd_random9_full", "eqr4"]
+    best = report["best"]
+    assert summary == {"kimg": best["kimg"]} | report["snapshots"][f"{best['kimg']:06d}"]
+    assert summary["fd_random9_full"] == best["value"]
+    assert Path("runs/best.pkl").samefile(project / "run" / best["snapshot"])
+    # Again over its own outputs; the link is replaced, not written into.
+    kept = (project / "run" / best["snapshot"]).read_bytes()
+    assert evaluated("--best", "runs/best.pkl", "--best-by", "eqr4").exit_code == 0
+    assert (project / "run" / best["snapshot"]).read_bytes() == kept
+    assert list(json.loads(Path("reports/metrics.json").read_text()))[1] == "eqr4"
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_named_report_comes_alone(evaluated):
+    """As in version 0.2, in whose pipelines the report has the name of today's summary."""
+    done = evaluated("--report", "reports/metrics.json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("reports/metrics.json").read_text())["format"] == "sg3flow-metrics-1"
+    assert {path.name for path in Path("reports").glob("*.json")} == {"metrics.json"}
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--summary", "reports/evaluation.json"), "--report and --summary are both reports/eval"),
+        (("--best", "mine.pkl"), "mine.pkl is not a snapshot made by sg3flow and is not replaced"),
+        (("--best", "{run}/best.pkl"), "best.pkl is in the run folder; choose another folder"),
+        (("--summary", "mine.pkl"), "mine.pkl is not a metrics summary made by sg3flow"),
+    ],
+)
+def test_no_output_takes_the_place_of_another_or_of_a_foreign_file(
+    evaluated, project, options, message
+):
+    Path("mine.pkl").write_bytes(b"PK but not ours")
+    done = evaluated(*(option.format(run=project / "run") for option in options))
+    assert done.exit_code == 1 and message in done.stderr
+    assert not Path("reports").exists() and Path("mine.pkl").read_bytes() == b"PK but not ours"
+
+
 @pytest.mark.usefixtures("environment")
 def test_one_network_with_a_report(app, project, tmp_path):
     source = project / "run" / "network-snapshot-000003.pkl"

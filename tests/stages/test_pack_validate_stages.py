@@ -58,7 +58,7 @@ def test_pack_then_validate(project):
     options = (*paths, "--source", "data/raw", "--dest", "data/packed.zip", "--params", params)
     packed = stage("pack", *options, cwd=project)
     assert packed.returncode == 0, packed.stderr
-    assert len(packed.stdout.splitlines()) == 1
+    assert len(packed.stdout.splitlines()) == 2  # with the next step
     assert "; ignored 1 file that is no known picture: 1 .mov" in packed.stdout
     options = (*paths, "--packed", "data/packed.zip", "--raw", "data/raw", "--params", params)
     done = stage("validate", *options, cwd=project)

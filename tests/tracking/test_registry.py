@@ -97,6 +97,13 @@ def _check_registered(value: str) -> None:
     assert training.data.tags["sg3flow.uid"] == "u1"
     assert [output.model_id for output in training.outputs.model_outputs] == [model.model_id]
     assert mlflow.pyfunc.load_model("models:/toy@champion").predict([{"seed": 1}])[0]["png"]
+    kept = Path(mlflow.artifacts.download_artifacts(version.source))
+    package = kept / "code" / "sg3flow"
+    assert (package / "checkpoints" / "loading.py").is_file() and (
+        package / "data/starter"
+    ).is_dir()
+    # The network that comes with the package is no part of a version.
+    assert [path.name for path in kept.rglob("*.safetensors")] == ["generator.safetensors"]
 
 
 def _failing_once(owner, name: str, failed: set):

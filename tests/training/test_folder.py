@@ -180,6 +180,7 @@ def test_a_run_folder_never_takes_foreign_files(tmp_path):
         ("device", "cpu", True),
         ("metrics", ("fid50k_full",), True),
         ("max_nonfinite_updates", 0, True),
+        ("keep_snapshots", "last 3", True),
         ("bf16", True, False),
         ("optimizer", "plain", False),
         ("batch_gpu", 4, False),

@@ -1,14 +1,16 @@
 """Loading networks from any source, and the packaged form of a generator.
 
-``load_networks`` reads a path, a URL or an address of the model registry: a snapshot, a public
-pickle, or a packaged generator. A registered model contains the packaged form: weights as
-safetensors and a description as JSON. Nothing that is read is executed.
+``load_networks`` reads a path, a URL, an address of the model registry or a name of
+``network_catalog.py``: a snapshot, a public pickle, a bundled network or a packaged generator. A
+registered model contains the packaged form: weights as safetensors and a description as JSON.
+Nothing that is read is executed.
 """
 
 import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,21 @@ from safetensors.torch import load, save
 from torch import nn
 
 from sg3flow.addresses import RESOLVERS, address_mark, local_path, shown_url, url_file_name
+from sg3flow.checkpoints.bundled_network import SUFFIX, read_bundled
+from sg3flow.checkpoints.network_catalog import (
+    NETWORKS,
+    NamedNetwork,
+    named_network,
+    near_names,
+)
 from sg3flow.checkpoints.network_entries import build_network, check_role, network_entry
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.downloads import cached
-from sg3flow.errors import CheckpointError, ConfigError, nearest
-from sg3flow.files import write_bytes, write_json
+from sg3flow.errors import CheckpointError, ConfigError, cut, nearest
+from sg3flow.files import sha256_file, write_bytes, write_json
 from sg3flow.networks.augment import AUGMENT_PRESETS, AugmentPipe
+from sg3flow.settings import cache_folder
 
 FORMAT = "sg3flow-generator-1"
 WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
@@ -34,14 +44,16 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
 _MAX_NAMES = 5
 _ZIP_MAGIC = b"PK\x03\x04"
+_START_BYTES, _HEADER_START = 9, b"{"  # safetensors: the length of a JSON header, then the header
 
 
 @dataclass(frozen=True)
 class Networks:
     """The content of a checkpoint; None for parts that it does not have.
 
-    The networks are in evaluation mode on the CPU. ``augment_pipe`` has the strength ``p`` of that
-    moment; ``training_set`` and ``progress`` are primitives.
+    A bundled network has no G of its own: its G is its G_ema, the same module. The networks are in
+    evaluation mode on the CPU. ``augment_pipe`` has the strength ``p`` of that moment;
+    ``training_set`` and ``progress`` are primitives.
     """
 
     G: nn.Module | None = None
@@ -62,7 +74,9 @@ class Package:
 
 
 def load_networks(source: str | os.PathLike[str]) -> Networks:
-    """Read networks from a path, a URL, ``models:/…`` or ``runs:/…``; nothing read is executed.
+    """Read networks from a path, a URL, ``models:/…``, ``runs:/…`` or a name.
+
+    Nothing that is read is executed.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, damaged or hostile, or weights that do not
@@ -77,10 +91,13 @@ def load_networks(source: str | os.PathLike[str]) -> Networks:
         raise CheckpointError(f"{path} is not a file")
     try:
         with path.open("rb") as stream:
-            is_archive = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+            start = stream.read(_START_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    return _from_snapshot(path) if is_archive else _from_public_pickle(path)
+    if start.startswith(_ZIP_MAGIC):
+        return _from_snapshot(path)
+    is_bundled = path.suffix == SUFFIX and start.endswith(_HEADER_START)
+    return _from_bundled(path) if is_bundled else _from_public_pickle(path)
 
 
 def local_copy(source: str | os.PathLike[str]) -> Path:
@@ -88,17 +105,19 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
 
     Args:
         source: a path; an ``http://``, ``https://`` (cached) or ``file://`` URL;
-            ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/RUN_ID/PATH``.
+            ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``runs:/RUN_ID/PATH``; or a name of
+            ``network_catalog.py``, if no file or folder has that name.
 
     Raises:
-        CheckpointError: there is no such file, or the scheme is unknown.
+        CheckpointError: there is no such file or name, or the scheme is unknown.
         DataError: the download failed, or a ``file://`` URL names another machine.
         TrackingError: the tracking server or the registry failed.
     """
     name = os.fspath(source)
     scheme = _SCHEME.match(name)
     if scheme is None:
-        return _existing(Path(name).expanduser())
+        named = named_network(name)
+        return _existing(Path(name).expanduser()) if named is None else _file_of(named)
     kind = scheme[1].lower()
     if kind in _REGISTRY_SCHEMES:
         return _resolved(kind, name)
@@ -108,6 +127,23 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
         return _downloaded(name)
     known = "a path, https://, http://, file://, models:/ or runs:/"
     raise CheckpointError(f"cannot read networks from {shown_url(name)}: expected {known}")
+
+
+def is_network(source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` is a network by its form, and no set of images; nothing is read of it.
+
+    A network is a name, a ``models:/`` or ``runs:/`` address, a .pkl or .safetensors file, or a
+    folder that ``load_networks`` takes.
+    """
+    name = os.fspath(source)
+    scheme = _SCHEME.match(name)
+    if scheme is not None and scheme[1].lower() in _REGISTRY_SCHEMES:
+        return True
+    if named_network(name) is not None or name.endswith((".pkl", SUFFIX)):
+        return True
+    folder = Path(name).expanduser()
+    has_snapshot = folder.is_dir() and next(folder.glob("*.pkl"), None) is not None
+    return has_snapshot or (folder / "artifacts" / DESCRIPTION_NAME).is_file()
 
 
 def package_generator(
@@ -182,6 +218,18 @@ def _from_snapshot(path: Path) -> Networks:
     )
 
 
+def _from_bundled(path: Path) -> Networks:
+    content = read_bundled(path)
+    G_ema = build_network(content["G_ema"], f"{path}: G_ema")
+    return Networks(
+        G=G_ema,
+        D=build_network(content["D"], f"{path}: D"),
+        G_ema=G_ema,
+        training_set=content["training_set"],
+        progress=content["progress"],
+    )
+
+
 def _from_public_pickle(path: Path) -> Networks:
     content = read_public_pickle(path)
     G, D, G_ema = (
@@ -217,6 +265,11 @@ def _from_folder(folder: Path) -> Networks:
     snapshots = sorted(folder.glob("*.pkl"))
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"
+        if str(folder) in NETWORKS:
+            raise CheckpointError(
+                f"{folder} is a folder here, which goes before the network of that name, and holds "
+                "no network; rename it, or work in another folder"
+            )
         raise CheckpointError(
             f"{folder} has neither artifacts/{DESCRIPTION_NAME} nor exactly one *.pkl ({found}); "
             "name the file"
@@ -232,15 +285,37 @@ def _existing(path: Path) -> Path:
         raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
     names = sorted(entry.name for entry in folder.iterdir())
     hint = nearest(path.name, names)
+    if folder == Path() and (near := near_names(path.name)):
+        raise CheckpointError(
+            f"no file and no network is called {cut(path.name)}{hint}; networks with names like "
+            f"it: {', '.join(near)} (`sg3flow networks` lists all)"
+        )
     pickles = [name for name in names if name.endswith(".pkl")][-_MAX_NAMES:]
     if not hint and pickles:
         hint = f"; found: {', '.join(pickles)}"
     raise CheckpointError(f"no file {path}{hint}")
 
 
-def _downloaded(url: str) -> Path:
+def _downloaded(url: str, sha256: str | None = None) -> Path:
+    return cached(url, cached_name(url), sha256)
+
+
+def cached_name(url: str) -> str:
+    """The file name in the cache folder of the file at ``url``."""
     # Different addresses can have the same file name, so the cached name includes a digest.
-    return cached(url, f"{address_mark(url)[:12]}-{url_file_name(url)}")
+    return f"{address_mark(url)[:12]}-{url_file_name(url)}"
+
+
+def _file_of(network: NamedNetwork) -> Path:
+    if network.bundled is not None:
+        return network.bundled
+    is_new = not (cache_folder() / cached_name(network.address)).exists()
+    path = _downloaded(network.address, network.sha256 or None)
+    if is_new:
+        note = "" if network.sha256 else ", recorded at this first download as none is published"
+        digest = f"SHA-256 {sha256_file(path)}{note}"
+        print(f"{network.name}: {network.license}, {network.terms}; {digest}", file=sys.stderr)
+    return path
 
 
 def _resolved(kind: str, uri: str) -> Path:

@@ -95,6 +95,15 @@ def save_snapshot(
     return hashing.sha256.hexdigest()
 
 
+def is_snapshot_file(path: Path) -> bool:
+    """Whether a file begins like a snapshot: its format is the first text in the archive."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+    return head.startswith(b"PK") and FORMAT.encode() in head
+
+
 def read_snapshot(path: Path) -> dict[str, Any]:
     """Read and check a snapshot; nothing in the file is executed.
 
@@ -120,7 +129,7 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     progress = primitive_dict(content["progress"], f"{path}: progress")
     _check_progress(progress, augment_p, path)
     entries = {name: checked_entry(content[name], f"{path}: {name}") for name in _NETWORKS}
-    _check_together(entries, path)
+    check_together(entries, path)
     return {
         "format": FORMAT,
         **entries,
@@ -144,18 +153,26 @@ def _check_progress(progress: dict[str, Any], augment_p: float, path: Path) -> N
         )
 
 
-def _check_together(entries: dict[str, dict[str, Any]], path: Path) -> None:
-    """Check that the networks of a snapshot are of one training."""
+def check_together(entries: dict[str, dict[str, Any]], path: Path) -> None:
+    """Check that the networks of a file are of one training.
+
+    Args:
+        entries: by name; without ``G``, the others are compared with ``G_ema``.
+
+    Raises:
+        CheckpointError: they are not.
+    """
     for name, entry in entries.items():
         check_role(name, entry["class_name"], str(path))
+    first = next(iter(entries))
     for name, keys in _SHARED.items():
-        ours, theirs = ({key: _argument(entries[n], key) for key in keys} for n in ("G", name))
+        ours, theirs = ({key: _argument(entries[n], key) for key in keys} for n in (first, name))
         differing = [key for key in keys if ours[key] != theirs[key]]
         if differing:
             key = differing[0]
             raise CheckpointError(
-                f"{path} contradicts itself: {key} of G is {describe(ours[key])} and of {name} "
-                f"{describe(theirs[key])}; use another snapshot"
+                f"{path} contradicts itself: {key} of {first} is {describe(ours[key])} and of "
+                f"{name} {describe(theirs[key])}; use another snapshot"
             )
 
 

@@ -8,6 +8,10 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.clean_command import clean_app
+from sg3flow.cli.networks import networks_app
+from sg3flow.cli.project_commands import project_app
+from sg3flow.cli.schema import schema_app
 from sg3flow.cli.stage_commands import (
     code_app,
     evaluate_app,
@@ -33,13 +37,16 @@ class _StagesFirst(TyperGroup):
         return [*_STAGES, *(name for name in self.commands if name not in _STAGES)]
 
 
-app = stage_app(_ABOUT)
+app = stage_app(_ABOUT, completion=True)
 for _stage in (code_app, fetch_app, pack_app, validate_app, train_app, register_app):
     app.registered_commands += _stage.registered_commands
 app.add_typer(
     evaluate_app, name="evaluate", help="Measure snapshots, a network, or a set of images."
 )
 app.add_typer(render_app, name="render", help="Render images, grids and videos of a generator.")
+app.registered_commands += schema_app.registered_commands
+
+app.registered_commands += networks_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
@@ -64,9 +71,12 @@ def _print_help(
         print(context.get_help())
 
 
+app.registered_commands += project_app.registered_commands  # init, recipes
+
+
 @app.command()
 def use(
-    recipe: Annotated[str, typer.Argument(help="name of a file in recipes/, without .yaml")],
+    recipe: Annotated[str, typer.Argument(help="name of a recipe; `sg3flow recipes` lists them")],
     force: Annotated[bool, typer.Option("--force", help="overwrite uncommitted settings")] = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +85,7 @@ def use(
     Refuses to overwrite settings that are not committed, unless --force is given.
     """
     with one_line_errors(debug):
-        from sg3flow.cli.sweep import use_recipe
+        from sg3flow.cli.recipes import use_recipe
 
         print(use_recipe(recipe, force=force))
 
@@ -102,6 +112,9 @@ def summary(debug: Debug = False) -> None:
         from sg3flow.cli.status import print_summary
 
         print_summary()
+
+
+app.registered_commands += clean_app.registered_commands
 
 
 @app.command()

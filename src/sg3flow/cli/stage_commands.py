@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sg3flow.cli import next_steps
 from sg3flow.cli.stage_options import (
     given_arguments,
     is_given,
@@ -81,6 +82,7 @@ def fetch(
         tracking.artifact(dest / SOURCE_NAME)
     ignored = f"; {ignored_words(source['ignored']['counts'])}" if "ignored" in source else ""
     print(f"{sum(source['counts'].values())} images of {source['dataset']} in {dest}{ignored}")
+    next_steps.after_fetch(dest, config)
 
 
 pack_app = stage_app("")
@@ -119,6 +121,7 @@ def pack(
         for warning in summary.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(summary.sentence(dest))
+    next_steps.after_pack(source, dest, manifest)
 
 
 validate_app = stage_app("")
@@ -166,6 +169,7 @@ def validate(
             profile=result.summary | {"packed": packed.stem},
         )
         print(require_success(result, html))
+    next_steps.after_validate(packed, result.summary["sizes"])
 
 
 train_app = stage_app("")
@@ -193,6 +197,7 @@ def train(
     from sg3flow.distributed import is_launched
     from sg3flow.errors import ConfigError
     from sg3flow.metrics.evaluation_run import check_names, snapshot_metrics
+    from sg3flow.runs.snapshot_retention import check_retention
     from sg3flow.tracking.upload_process import uploading
     from sg3flow.training.job import dry_run as check
     from sg3flow.training.training_run import check_output
@@ -203,6 +208,8 @@ def train(
             raise ConfigError("--nobench and --cudnn-benchmark exclude each other; choose one")
         config = dataclasses.replace(config, cudnn_benchmark=not nobench)
     check_names(config.metrics)
+    ranked_by = _ranked_by(config.metrics)
+    check_retention(config.keep_snapshots, ranked_by)
     if dry_run:
         print(json.dumps(check(config, data), indent=2))
         return
@@ -223,9 +230,21 @@ def train(
         measure_for=lambda batch_gpu, packed, device: snapshot_metrics(
             config.metrics, packed, batch=batch_gpu, device=device, mirror=config.mirror
         ),
+        ranked_by=ranked_by,
     )
     if out is not None:
         print(f"snapshots in {out}")
+        next_steps.after_train(out, data)
+
+
+def _ranked_by(metrics: tuple[str, ...]) -> tuple[str, bool] | None:
+    """The value that ranks snapshots during training, and whether higher is better."""
+    from sg3flow.metrics.evaluation_run import NONE
+    from sg3flow.metrics.names import parse_metrics
+
+    if metrics == (NONE,):
+        return None
+    return next(iter(parse_metrics(metrics)[0].outputs.items()))
 
 
 evaluate_app = stage_app("")
@@ -244,9 +263,23 @@ def snapshots(
     config: EvaluateConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
     data: Data = None,
-    report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
-        "reports/metrics.json"
-    ),
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON report to write, with every result; default: reports/evaluation.json"
+        ),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write with the values of the best snapshot, for dvc metrics; "
+            "default: reports/metrics.json, or none with --report"
+        ),
+    ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(help="hard link or copy of the best snapshot to write; default: none"),
+    ] = None,
     table: Annotated[Path, typer.Option(help="CSV table to write")] = Path("reports/metrics.csv"),
     chart: Annotated[Path, typer.Option(help="PNG of metrics against kimg to write")] = Path(
         "reports/metrics.png"
@@ -257,26 +290,34 @@ def snapshots(
     from sg3flow.metrics.evaluation_run import Outputs, assist_evaluation, evaluate_run, plan_run
     from sg3flow.progress import progress_shown
     from sg3flow.reports.charts import metrics_chart
+    from sg3flow.runs.snapshot_retention import note_best
     from sg3flow.tracking.evaluation_record import record_evaluation
     from sg3flow.tracking.upload_process import tracked_stage
 
     if _launched_evaluation("snapshots", config):
         return
     with progress_shown(verbose), _stopped_with_launcher():
-        plan = plan_run(config, run, data, Outputs(report, table, chart))
+        if report is None:
+            report, summary = (
+                Path("reports/evaluation.json"),
+                summary or Path("reports/metrics.json"),
+            )
+        plan = plan_run(config, run, data, Outputs(report, table, chart, summary, best))
         if not plan.ranks.is_main_process:
             assist_evaluation(plan)
             return
         with tracked_stage("evaluate", config, training_run=run) as tracked:
             text = evaluate_run(plan, tracked, metrics_chart)
             record_evaluation(tracked, run, plan.outputs.report)
+            note_best(run, json.loads(report.read_text(encoding="utf-8")))
             print(text)
+        next_steps.after_evaluate(run, report)
 
 
 @stage_command(evaluate_app, "network", EvaluateNetworkConfig, params=False)
 def network(
     config: EvaluateNetworkConfig,
-    network: Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")],
+    network: Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")],
     data: Data = None,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     verbose: Verbose = True,
@@ -335,7 +376,7 @@ def image_sets(
 
 render_app = stage_app("")
 
-Network = Annotated[str, typer.Option(help="network: file, URL, models:/… or runs:/…")]
+Network = Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")]
 Outdir = Annotated[Path, typer.Option(help="folder to write into")]
 ClassOrNone = Annotated[
     int | None, typer.Option("--class", min=0, help="class of a conditional network")
@@ -399,9 +440,9 @@ def video(
 def best(
     config: RenderConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
-        "reports/metrics.json"
-    ),
+    metrics: Annotated[
+        Path, typer.Option(help="report of `evaluate`, or the summary beside it")
+    ] = Path("reports/metrics.json"),
     outdir: Annotated[Path, typer.Option(help="folder to replace")] = Path("renders"),
 ) -> None:
     """Render all outputs of the stage from the best snapshot of a run."""
@@ -414,6 +455,7 @@ def best(
             tracking.artifact(path, "renders")
         tracking.training_image(outdir / "grid.png", key="render/grid", kimg=content["kimg"])
     print(f"images of {content['snapshot']} in {outdir}")
+    next_steps.after_render(run, metrics)
 
 
 register_app = stage_app("")
@@ -423,9 +465,9 @@ register_app = stage_app("")
 def register(
     config: RegisterConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
-    metrics: Annotated[Path, typer.Option(help="report written by `evaluate`")] = Path(
-        "reports/metrics.json"
-    ),
+    metrics: Annotated[
+        Path, typer.Option(help="report of `evaluate`, or the summary beside it")
+    ] = Path("reports/metrics.json"),
     report: Annotated[Path, typer.Option(help="JSON report to write")] = Path(
         "reports/registered.json"
     ),
@@ -436,9 +478,12 @@ def register(
     """
     from sg3flow.errors import TrackingError
     from sg3flow.registry.registration import register_best
+    from sg3flow.runs.snapshot_retention import note_registered
 
     try:
         content = register_best(run, metrics, report, config)
     except TrackingError as error:  # unlike tracking, registration cannot be deferred
         raise TrackingError(f"{error}; then run the same command again") from error
+    note_registered(run, content)
     print(f"{content['name']}: {content['note']}; {content['decision']}")
+    next_steps.after_register(content["name"], str(content["version"]), content["aliases"])

@@ -31,11 +31,15 @@ _renamed = {"--anew": "--clean", "--anyway": "--force"}
 _BOOL_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def stage_app(help: str | None) -> typer.Typer:
-    """A typer application that also accepts ``--snap_every`` for ``--snap-every``, and ``-h``."""
+def stage_app(help: str | None, *, completion: bool = False) -> typer.Typer:
+    """A typer application that also accepts ``--snap_every`` for ``--snap-every``, and ``-h``.
+
+    Args:
+        completion: add the options that install and show the completion of a shell.
+    """
     return typer.Typer(
         help=help,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={
@@ -124,6 +128,9 @@ def run(app: typer.Typer, help: str | None = None, program: str | None = None) -
     """
     if help is not None:
         _describe_app(app, help)
+    # No command shows a window, and a notebook passes on a backend that may not be installed here:
+    # with that, matplotlib cannot even be imported.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         code = app(standalone_mode=False, prog_name=program)
     except typer.TyperException as error:
@@ -210,7 +217,7 @@ def _describe(error: Exception) -> str:
     if missing and not missing.startswith("sg3flow"):
         return (
             f"the Python package {cut(missing.partition('.')[0], 60)} is not installed; `pip "
-            "install .` in the project's folder installs all packages that it needs"
+            "install .` in a clone, or installing sg3flow again, brings all packages that it needs"
         )
     reason = cut(str(error), 300)
     return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"

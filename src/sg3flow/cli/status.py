@@ -17,14 +17,16 @@ from sg3flow.device import open_device, unlike_gpus, unusable_gpu
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.kernels.build import RECORD, make_build
 from sg3flow.kernels.cuda_compile import remove_compiled
-from sg3flow.ops.backend import backend_name, load_cuda_kernels, load_kernels
+from sg3flow.ops.backend import load_cuda_kernels, load_kernels
 from sg3flow.ops.cuda_launch import cuda_compiler
 from sg3flow.ops.self_check import CPU_PART, CUDA_PARTS, TOLERANCES, check_part, largest_error
 from sg3flow.params_file import read_params
 from sg3flow.precision import EXACT, override
+from sg3flow.runs.best_snapshot import best_snapshot
 from sg3flow.runs.run_folder import OPTIONS, PROVENANCE, STATS, read_whole_lines
 from sg3flow.settings import (
     OPS,
+    TENSOR_CORES,
     kernels_folder,
     local_artifacts,
     local_database,
@@ -37,10 +39,10 @@ from sg3flow.tracking.relocation import find_relocations, follow_project
 _PLACES = """\
 images:      renders/grid.png, renders/truncation.png, renders/interpolation.mp4,
              runs/train/fakes*.png
-data report: reports/validation.html
-environment: . .venv/bin/activate"""
+data report: reports/validation.html"""
+_ENVIRONMENT = "environment: . .venv/bin/activate"
 _LOCAL_UI = """\
-MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
+MLflow UI:   mlflow server --backend-store-uri sqlite:///mlflow.db --workers 1 --port 5000
              open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=sg3flow"""
 _SERVER_UI = "MLflow UI:   {uri}"
 _SERVE = """\
@@ -68,6 +70,8 @@ def print_summary() -> None:
     for each in find_relocations(local_database(), root) if local else ():
         print(f"note: {each.refusal or each.advice()}")
     print(_PLACES)
+    if (root / ".venv").is_dir():  # as `make demo` makes it
+        print(_ENVIRONMENT)
     print(_LOCAL_UI if local else _SERVER_UI.format(uri=os.environ["MLFLOW_TRACKING_URI"]))
     variable = "MLFLOW_TRACKING_URI=sqlite:///mlflow.db " if local else ""
     print(_SERVE.format(variable=variable, name=name, record=_example_request(root)))
@@ -134,11 +138,9 @@ def _train(root: Path) -> str:
 
 
 def _evaluate(root: Path) -> str:
-    report = _json(root / "reports/metrics.json")
-    best = report["best"]
-    values = report["snapshots"][f"{best['kimg']:06d}"]
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    return f"best at {best['kimg']} kimg: {numbers}"
+    best = best_snapshot(root / "reports/metrics.json")
+    numbers = ", ".join(f"{name} {row['value']:.4g}" for name, row in best.results.items())
+    return f"best at {best.kimg} kimg: {numbers}"
 
 
 def _render(root: Path) -> str:
@@ -192,9 +194,11 @@ def examine(rebuild: bool = False) -> Iterator[str]:
         rebuild: rebuild the kernels first.
 
     Raises:
-        ConfigError: the kernels of a device cannot be rebuilt.
+        ConfigError: the kernels of a device cannot be rebuilt, or a variable that selects kernels
+            has an unknown value.
     """
-    setting = OPS.text()
+    setting = OPS.choice()
+    TENSOR_CORES.choice()
     capability = torch.backends.cpu.get_cpu_capability()
     yield f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU {capability}"
     yield f"SG3FLOW_OPS={setting}"
@@ -222,7 +226,6 @@ def _examine_device(name: str, rebuild: bool) -> Iterator[str]:
     setting = OPS.text()
     try:
         if setting not in ("auto", name):
-            backend_name(name)  # an unknown setting is an error
             yield f"{name}: pure PyTorch, because SG3FLOW_OPS={setting}"
             return
         lines = _examine_cpu() if name == "cpu" else _examine_gpus()

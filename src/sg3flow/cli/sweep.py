@@ -1,7 +1,6 @@
-"""Changing settings: copy a recipe to params.yaml, and print the commands of a sweep.
+"""The commands of a sweep over one setting.
 
-The commands of a sweep are plain DVC commands. They are printed and not run, so that the user can
-read them first.
+They are plain DVC commands. They are printed and not run, so that the user can read them first.
 """
 
 import math
@@ -11,10 +10,7 @@ from pathlib import Path
 
 from sg3flow.config import TrainConfig
 from sg3flow.errors import ConfigError, cut, nearest
-from sg3flow.files import copy_file
-from sg3flow.git import GitError, git_text
 from sg3flow.params_file import load_settings, read_params
-from sg3flow.settings import project_root
 
 _MOST = 20
 
@@ -94,35 +90,3 @@ def _product(setting: str, current: int | float, factor: float) -> str:
     if value != int(value):
         raise ConfigError(f"train.{setting} is a whole number; {current} times {factor:g} is not")
     return str(int(value))
-
-
-def use_recipe(name: str, *, force: bool = False) -> str:
-    """Copy ``recipes/<name>.yaml`` to ``params.yaml``; returns a message for the user.
-
-    Raises:
-        ConfigError: there is no such recipe, or params.yaml has settings that would be lost.
-    """
-    root = project_root()
-    recipes = {path.stem: path for path in sorted((root / "recipes").glob("*.yaml"))}
-    name = name.removesuffix(".yaml")
-    if name not in recipes:
-        known = ", ".join(recipes) or "none"
-        raise ConfigError(f"no recipe '{cut(name)}'{nearest(name, recipes)}; known: {known}")
-    params = root / "params.yaml"
-    read_params(recipes[name])
-    if params.exists() and not force and not _is_saved_elsewhere(params, list(recipes.values())):
-        raise ConfigError("params.yaml has uncommitted settings; commit or copy it, or use --force")
-    copy_file(recipes[name], params)
-    return f"params.yaml is now recipes/{name}.yaml; run `dvc repro`"
-
-
-def _is_saved_elsewhere(params: Path, recipes: list[Path]) -> bool:
-    """Whether overwriting loses nothing: the file equals a recipe or is committed unchanged."""
-    content = params.read_bytes()
-    if any(content == recipe.read_bytes() for recipe in recipes):
-        return True
-    try:
-        answer = git_text(params.parent, "status", "--porcelain", "--", params.name)
-    except GitError:
-        return False
-    return answer.strip() == ""

@@ -15,6 +15,7 @@ from sg3flow.compare.run_data import Measured, Point, RunData, Snapshot, canonic
 from sg3flow.errors import DataError
 from sg3flow.files import sha256_file
 from sg3flow.metrics.estimates import NOT_MEASURED
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import (
     NETWORKS,
     OPTIONS,
@@ -264,7 +265,9 @@ def _file_environment(
 
 def _report_beside(folder: Path) -> Path | None:
     """The report in the folder, or that of the project if the folder is its ``runs/train``."""
-    places = [folder / "metrics.json", folder.resolve().parent.parent / "reports/metrics.json"]
+    folders = (folder, folder.resolve().parent.parent / "reports")
+    # The summary first: it may be a report of version 0.2, or it leads to the one beside it.
+    places = [place / name for place in folders for name in (SUMMARY_NAME, REPORT_NAME)]
     return next((path for path in places if path.is_file()), None)
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sg3flow.addresses import shown_host
 from sg3flow.compare.folder_source import TrainingFiles, run_data_of_files, with_notes
 from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.git import GitError, git_text
 from sg3flow.metrics.estimates import NOT_MEASURED
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.code_state import CODE_PATHS
 from sg3flow.yaml_text import load_yaml
 
@@ -91,8 +93,10 @@ def read_revision(root: Path, revision: Revision, metric: str) -> RunData:
         outs = {out.get("path"): out for stage in stages.values() for out in stage.get("outs", [])}
         trained = files.folder("runs/train", notes) if "runs/train" in outs else {}
         is_own = _is_of_this_training(stages, outs)
-        is_measured = is_own and "reports/metrics.json" in outs
-        report = files.file("reports/metrics.json", notes) if is_measured else None
+        # Up to version 0.2, metrics.json was the report; now it is a summary of evaluation.json.
+        names = (f"reports/{REPORT_NAME}", f"reports/{SUMMARY_NAME}")
+        measured_as = next((name for name in names if is_own and name in outs), None)
+        report = files.file(measured_as, notes) if measured_as else None
     if is_own:
         measured = read_measured(report, metric, notes)
     else:
@@ -121,7 +125,7 @@ def code_commit(root: Path, code: str) -> str:
 def _completed(data: RunData, stages: Mapping[str, Any], revision: Revision) -> RunData:
     """Add the settings of all stages and the commit, which are not in the files."""
     locked = {
-        f"{section}.{name}": canonical(value)
+        f"{section}.{name}": canonical(_shown(name, value))
         for stage in stages.values()
         for section, values in stage.get("params", {}).get("params.yaml", {}).items()
         for name, value in (values if isinstance(values, Mapping) else {}).items()
@@ -131,6 +135,11 @@ def _completed(data: RunData, stages: Mapping[str, Any], revision: Revision) -> 
         locked = {k: v for k, v in locked.items() if not k.startswith("train.")}
     environment = {"code": revision.baseline[:12]} | dict(data.environment)
     return replace(data, params={**data.params, **locked}, environment=environment)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A setting for people: the address of a webhook is a secret."""
+    return shown_host(str(value)) if name == "notify" and value else value
 
 
 def _locked_stages(text: str, revision: Revision) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The data of a run for a comparison, independent of its source."""
 
 import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import standard_error
-from sg3flow.runs.best_snapshot import FORMAT, best_snapshot
+from sg3flow.runs.best_snapshot import best_snapshot, read_report
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -58,7 +57,7 @@ class RunData:
         environment: other conditions of the result, as text: ``torch``, ``data set``, ...
         curves: statistics of the training over kimg, by their names in ``stats.jsonl``.
         trained: metrics measured during training, which cannot be compared reliably.
-        results: rows of ``reports/metrics.json``.
+        results: rows of ``reports/evaluation.json``.
         best: the rows of the best snapshot, by metric.
         snapshot: the snapshot whose images are shown; None: there is none.
         notes: sentences about missing data.
@@ -147,12 +146,12 @@ def read_measured(report: Path | None, metric: str, notes: list[str]) -> Measure
     """Read a report; problems become notes.
 
     Args:
-        report: ``reports/metrics.json`` or a copy of it; None: there is none.
+        report: ``reports/evaluation.json`` or a copy of it; None: there is none.
         metric: metric that selects the best snapshot; empty: that of the report.
         notes: problems are appended here.
     """
     if report is None:
-        notes.append("not measured: there is no reports/metrics.json; run stages/evaluate.py")
+        notes.append("not measured: there is no reports/evaluation.json; run stages/evaluate.py")
         return Measured()
     results = _rows(report)
     try:
@@ -169,13 +168,10 @@ def read_measured(report: Path | None, metric: str, notes: list[str]) -> Measure
 
 def _rows(report: Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        rows = read_report(report)[1].get("results")
+    except MetricError:
         return []
-    rows = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(rows, list) or content.get("format") != FORMAT:
-        return []
-    return [row for row in rows if is_row(row)]
+    return [row for row in rows if is_row(row)] if isinstance(rows, list) else []
 
 
 def is_row(row: Any) -> bool:

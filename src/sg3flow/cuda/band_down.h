@@ -10,8 +10,8 @@
 
 namespace sg3 {
 
-// One warp's share of a tile, plane after plane.
-template <class S, class T>
+// One warp's share of a tile, plane after plane; with its sum, of a gradient, or else of squares.
+template <class S, class T, bool Gradient>
 struct BandDown {
     using Memory = BandMemory<S, T>;
     const BandBlock<S, T>& block;
@@ -20,6 +20,7 @@ struct BandDown {
     T* out;          // of the tile's first row and column
     int rows, cols;  // outputs that there are
     int together;    // neighbors that are one word: 4, 2 or 1
+    PerLane<float> total;
 
     SG3_DEVICE BandDown(const BandBlock<S, T>& block, int warp)
         : block(block), mem(block.mem), warp(warp), pitch(block.op.out_w) {
@@ -33,7 +34,8 @@ struct BandDown {
     }
 
     // The next plane.
-    SG3_DEVICE void run() {
+    SG3_DEVICE void run(int64_t plane) {
+        each_lane([&](int lane) { total[lane] = 0.0f; });
         Weights weights;
         if constexpr (!S::DOWN_RADIAL) {
             SG3_UNROLL
@@ -49,6 +51,18 @@ struct BandDown {
             run_units<1>(weights);
         }
         out += static_cast<int64_t>(block.op.out_h) * pitch;
+        put_sum(plane);
+    }
+
+    // Sums of a plane: of its tiles, of their warps.
+    SG3_DEVICE void put_sum(int64_t plane) const {
+        const Sg3FilteredLrelu& op = block.op;
+        if (!op.sums) return;
+        const float sum = lane_sum(total);
+        float* to = op.sums + plane * op.sums_plane + mem.tile * block.plan.warps + warp;
+        each_lane([&](int lane) {
+            if (lane == 0) *to = sum;
+        });
     }
 
     struct Weights {
@@ -101,8 +115,11 @@ struct BandDown {
             for (int n = 0; n < 2; ++n) {
                 const float *a = sums[0][lane].r + 2 * n, *b = sums[1][lane].r + 2 * n;
                 const int y = begin + lane / 4 + 8 * n;
+                if (!has_row(y, row)) continue;
                 const Four four = {{pack(a[0], a[1], T()), pack(b[0], b[1], T())}};
-                if (has_row(y, row)) put<Together>(out + (y * pitch + x), x, four);
+                put<Together>(out + (y * pitch + x), x, four);
+                add(lane, a, x);
+                add(lane, b, x + 2);
             }
         });
     }
@@ -117,6 +134,14 @@ struct BandDown {
                 b[lane] = {{low[lane].r[2 * half], low[lane].r[2 * half + 1]}};
             });
             multiply_add(sums[half], weights, b);
+        }
+    }
+
+    // Two neighbors from column x on, as far as there are any, to the lane's sum.
+    SG3_DEVICE void add(int lane, const float* v, int x) {
+        SG3_UNROLL
+        for (int n = 0; n < 2; ++n) {
+            if (x + n < cols) total[lane] += Gradient ? v[n] : v[n] * v[n];
         }
     }
 
@@ -185,6 +210,7 @@ struct BandDown {
                 const int y = lane / 4 * 4 + n % 4 + n / 4 * 32;
                 if (y >= rows || x < col) continue;
                 put<Together>(out + (y * pitch + x), x, pack(v[0], v[1], T()));
+                add(lane, v, x);
             }
         });
     }

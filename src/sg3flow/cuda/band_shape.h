@@ -107,6 +107,7 @@ struct BandMemory {
     alignas(8 * sizeof(T)) T low[LOW];
     alignas(16) Pair<T> table[TABLE * 32];
     alignas(16) uint32_t flags[S::MID_H * FLAG_PITCH];
+    int tile;  // of the plane
 };
 
 // A tile of some planes: its parameters, position and memory.

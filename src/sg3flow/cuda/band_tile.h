@@ -12,10 +12,11 @@ template <class S, class T>
 struct BandTile {
     using Memory = BandMemory<S, T>;
     BandBlock<S, T> block;
+    int tile;
 
     SG3_DEVICE BandTile(const Sg3FilteredLrelu& op, Memory& mem, const BandPlan& plan,
                         int64_t plane, int tile_x, int tile_y)
-        : block(op, mem, plan, plane, tile_x, tile_y) {}
+        : block(op, mem, plan, plane, tile_x, tile_y), tile(tile_y * op.sums_x + tile_x) {}
 
     template <FlagMode Mode>
     using Flags = std::conditional_t<Mode == READ_FLAGS, ReadFlags<S, T>, StoredFlags<S, T>>;
@@ -29,7 +30,8 @@ struct BandTile {
         });
         const float reach = Mode == READ_FLAGS ? -1.0f : safe_input();
         auto inputs = threads.keep([&](int thread) { return BandInput<S, T>(block, thread); });
-        auto downs = threads.keep_by_warp([&](int warp) { return BandDown<S, T>(block, warp); });
+        using Down = BandDown<S, T, Mode == READ_FLAGS>;
+        auto downs = threads.keep_by_warp([&](int warp) { return Down(block, warp); });
         auto flags = threads.keep([&](int thread) { return Flags<Mode>(block, thread); });
         const int64_t end = block.at.plane + planes;
         for (int64_t plane = block.at.plane; plane < end; ++plane) {
@@ -43,7 +45,7 @@ struct BandTile {
                 BandStream<S, T, Mode>(block, warp).run(plane, clips);
             });
             // No barrier: what is loaded for the next plane lies elsewhere.
-            threads.each_warp_alone([&](int warp) { downs[warp].run(); });
+            threads.each_warp_alone([&](int warp) { downs[warp].run(plane); });
             if constexpr (Mode == WRITE_FLAGS) {
                 threads.each_alone([&](int thread) { flags[thread].store(); });
             }
@@ -55,6 +57,7 @@ struct BandTile {
         const Eight<T> none = {{same_pair<T>(0.0f), same_pair<T>(0.0f), same_pair<T>(0.0f),
                                 same_pair<T>(0.0f)}};
         const int step = block.plan.warps * 32;
+        if (thread == 0) block.mem.tile = tile;  // no register keeps it
         for (int i = thread; i < Memory::IN / 8; i += step) store_word(block.mem.in + 8 * i, none);
         for (int i = thread; i < Memory::LOW / 8; i += step) {
             store_word(block.mem.low + 8 * i, none);

@@ -51,6 +51,8 @@ typedef struct {
     int32_t read_flags;
     int32_t flags_w, flags_h, flags_stride;  // samples, rows, bytes per row
     int32_t offset_x, offset_y;              // of the flags read
+    float* sums;  // of the tiles, or null: of squares of y; with `read_flags` 1, of y
+    int32_t sums_x, sums_plane;  // tiles in a row of a plane; sums of a plane
 } Sg3FilteredLrelu;
 
 // y = clamp(gain * lrelu(x + b)) element by element; `grad` non-null: y = grad times the slope
@@ -95,6 +97,25 @@ typedef struct {
     int32_t relative;
     float eps;
 } Sg3Demodulation;
+
+// y = filter(clamp(gain * lrelu(x + b))) + base, or from the flags of that the gradient of x, where
+// `x` is that of y and `y` the result. `flags`: 2 bits of every sample of x, rows of whole bytes.
+typedef struct {
+    const void* x;     // [planes, in_h, in_w]; of a gradient [planes, out_h, out_w]
+    const void* b;     // [channels] or null
+    const void* base;  // like y, or null
+    void* y;           // [planes, out_h, out_w]; of a gradient [planes, in_h, in_w]
+    uint8_t* flags;    // [planes, in_h, ceil(in_w / 4)]; null: not written
+    float* sums;       // of a gradient, of each tile: [planes, tiles_y, tiles_x], or null
+    Sg3Filter filter;  // 4x4, a convolution; or none, with in_w = out_w and in_h = out_h
+    int64_t planes;
+    int32_t channels;
+    int32_t type;
+    int32_t in_w, in_h, out_w, out_h;
+    int32_t pad_x, pad_y;      // before the first sample, 0 to 3
+    int32_t tiles_x, tiles_y;  // of 32 x 32 that cover the samples and the results
+    double slope, gain, clamp;  // clamp < 0: none
+} Sg3ActFilter;
 
 // Tiles of `cols` x `rows` outputs; on the tensor cores computed in `blocks` columns of 16 by `warps`
 // rows of 16 upsampled samples.

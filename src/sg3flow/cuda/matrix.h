@@ -34,6 +34,14 @@ SG3_DEVICE bool any_lane(const Work& work) {
     return __any_sync(0xffffffffu, work(static_cast<int>(threadIdx.x % 32)));
 }
 
+// The sum over the lanes, for each of them.
+SG3_DEVICE float lane_sum(const PerLane<float>& of) {
+    float sum = of.own;
+    SG3_UNROLL
+    for (int apart = 16; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+    return sum;
+}
+
 template <class T>
 struct PairOf {
     using type = uint32_t;
@@ -67,6 +75,15 @@ bool any_lane(const Work& work) {
     bool some = false;
     each_lane([&](int lane) { some |= work(lane); });
     return some;
+}
+
+inline float lane_sum(const PerLane<float>& of) {
+    float sums[32];
+    each_lane([&](int lane) { sums[lane] = of[lane]; });
+    for (int apart = 16; apart > 0; apart /= 2) {
+        for (int lane = 0; lane < apart; ++lane) sums[lane] += sums[lane + apart];
+    }
+    return sums[0];
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 //   downsample across (or both at once) | pack the flags
 #pragma once
 
+#include "block_sum.h"
 #include "codes.h"
 #include "tile_shape.h"
 #include "types.h"
@@ -19,6 +20,7 @@ struct Tile {
     const Sg3FilteredLrelu& op;
     Memory& mem;
     TilePlace at;
+    int tile;  // of the plane
     float gain, slope;
     float limit;  // of the activated samples before the gain, or -1
 
@@ -26,6 +28,7 @@ struct Tile {
         : op(op),
           mem(mem),
           at(tile_place<S>(op, plane, tile_x, tile_y, S::TILE_W, S::TILE_H)),
+          tile(tile_y * op.sums_x + tile_x),
           gain(static_cast<float>(op.gain)),
           slope(static_cast<float>(op.slope)),
           limit(static_cast<float>(op.limit)) {}
@@ -46,10 +49,14 @@ struct Tile {
             threads.each([&](int thread) { upsample_along<ReadFlags>(thread); });
         }
         if constexpr (S::DOWN_RADIAL) {
-            threads.each([&](int thread) { downsample(thread); });
+            threads.each([&](int thread) { downsample<ReadFlags>(thread); });
         } else {
             threads.each([&](int thread) { downsample_along(thread); });
-            threads.each([&](int thread) { downsample_across(thread); });
+            threads.each([&](int thread) { downsample_across<ReadFlags>(thread); });
+        }
+        if (op.sums) {
+            float* to = op.sums + at.plane * op.sums_plane + tile;
+            write_block_sum<S::THREADS>(threads, mem.partials(), to);
         }
         if (!ReadFlags && op.flags) {
             threads.each([&](int thread) {
@@ -247,17 +254,20 @@ struct Tile {
         }
     }
 
+    template <bool ReadFlags>
     SG3_DEVICE void downsample_across(int thread) {
         constexpr int COLS = S::TILE_W / S::OUTS;
         float taps[S::SHIFTED_TAPS];
         SG3_UNROLL
         for (int k = 0; k < S::SHIFTED_TAPS; ++k) taps[k] = across_taps()[k];
+        float total = 0.0f;
         for (int i = thread; i < S::TILE_H * COLS; i += S::THREADS) {
             const int row = i / COLS, col = i % COLS;
             float sum[S::OUTS] = {};
             add_across(mem.low() + row * S::MID_PITCH + col * 4, taps, sum);
-            put_out(row, col, sum);
+            total += put_out<ReadFlags>(row, col, sum);
         }
+        if (op.sums) mem.partials()[thread] = total;
     }
 
     // Adds a row's share to neighboring outputs, the first of which begins at `from`.
@@ -277,8 +287,10 @@ struct Tile {
     }
 
     // Both axes at once: OUTS neighbors, the filter row by row.
+    template <bool ReadFlags>
     SG3_DEVICE void downsample(int thread) {
         constexpr int COLS = S::TILE_W / S::OUTS;
+        float total = 0.0f;
         for (int i = thread; i < S::TILE_H * COLS; i += S::THREADS) {
             const int row = i / COLS, col = i % COLS;
             float sum[S::OUTS] = {};
@@ -288,18 +300,25 @@ struct Tile {
                 add_across(mem.mid() + mid_row * S::MID_PITCH + col * 4,
                            mem.down_taps + ky * Memory::SHIFTED, sum);
             }
-            put_out(row, col, sum);
+            total += put_out<ReadFlags>(row, col, sum);
         }
+        if (op.sums) mem.partials()[thread] = total;
     }
 
-    SG3_DEVICE void put_out(int row, int col, const float* sum) {
+    // The share of these outputs in the tile's sum: their squares, or of a gradient themselves.
+    template <bool ReadFlags>
+    SG3_DEVICE float put_out(int row, int col, const float* sum) {
         const int64_t y = at.out_y + row, x = at.out_x + col * S::OUTS;
-        if (y >= op.out_h) return;
+        if (y >= op.out_h) return 0.0f;
         T* to = static_cast<T*>(op.y) + (at.plane * op.out_h + y) * op.out_w + x;
+        float share = 0.0f;
         SG3_UNROLL
         for (int o = 0; o < S::OUTS; ++o) {
-            if (x + o < op.out_w) narrow(sum[o], to + o);
+            if (x + o >= op.out_w) break;
+            narrow(sum[o], to + o);
+            share += ReadFlags ? sum[o] : sum[o] * sum[o];
         }
+        return share;
     }
 };
 

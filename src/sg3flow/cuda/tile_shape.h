@@ -69,6 +69,9 @@ struct TileMemory {
     SG3_DEVICE float* wide() { return first; }
     SG3_DEVICE float* mid() { return second; }
     SG3_DEVICE float* low() { return first; }
+    // The sums of the threads, while the outputs are computed.
+    SG3_DEVICE float* partials() { return S::DOWN_RADIAL ? first : second; }
+    static_assert(FIRST >= S::THREADS && SECOND >= S::THREADS, "there is room for them");
 };
 
 }  // namespace sg3

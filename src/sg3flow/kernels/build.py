@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,6 +68,26 @@ def make_build(*, clean: bool = False) -> Path:
             "folder writable, or set SG3FLOW_KERNELS to one that is"
         ) from None
     return build / LIBRARY
+
+
+def find_outdated_builds() -> Iterator[tuple[Path, str]]:
+    """Entries of the folder of kernels that this version does not use, and what each is.
+
+    Whether the kernels of a GPU are in use is known on a machine with NVRTC only, so all of them
+    are given: they are compiled again in seconds.
+    """
+    found, work = find_build(), _work_folder()
+    for path in sorted(kernels_folder().glob("cpu-*")):
+        if path.is_dir() and not path.is_symlink() and (found is None or path != found.parent):
+            is_own = path.name.startswith(_stem())
+            yield path, "an older build of these sources" if is_own else "of another version"
+    for path in sorted(kernels_folder().glob(".cpu-*.work")):
+        if path.is_dir() and not path.is_symlink() and path != work:
+            yield path, "object files for another torch"
+    for pattern in ("cuda-*.bin", ".cpu-*.failed"):
+        for path in sorted(kernels_folder().glob(pattern)):
+            if path.is_file() and not path.is_symlink():
+                yield path, "compiled for a GPU" if pattern.startswith("cuda") else "a failed build"
 
 
 def is_complete(build: Path) -> bool:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sg3flow.distributed import Ranks
+    from sg3flow.metrics.computed import MetricValues, compute
     from sg3flow.metrics.distances import (
         FeatureStats,
         RunningStats,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Imported at their first use: most need torch, which who reads a report does not.
 _MODULES = {
     "sg3flow.distributed": ("Ranks",),
+    "sg3flow.metrics.computed": ("MetricValues", "compute"),
     "sg3flow.metrics.distances": (
         "FeatureStats",
         "RunningStats",
@@ -46,8 +48,10 @@ __all__ = [
     "FeatureStats",
     "Metric",
     "MetricResult",
+    "MetricValues",
     "Ranks",
     "RunningStats",
+    "compute",
     "density_coverage",
     "eqr",
     "eqt",

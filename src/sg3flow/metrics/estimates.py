@@ -99,7 +99,7 @@ def compare_results(
     squares). A result without an error counts as exact.
 
     Args:
-        result, base: rows of ``reports/metrics.json``; None: not measured.
+        result, base: rows of ``reports/evaluation.json``; None: not measured.
     """
     if result is None or base is None:
         return ComparisonResult(NOT_MEASURED, "one of the two runs did not measure this metric")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,18 +34,18 @@ from sg3flow.data.readers.parquet_reader import ParquetStorage
 from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import DataError, MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.compute import (
+from sg3flow.metrics.evaluator import Evaluator
+from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.image_metrics import (
     MetricInputs,
     MetricOutcome,
     compute_metric,
     load_extractor,
     prepare_reference,
 )
-from sg3flow.metrics.evaluator import Evaluator
-from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.reference_set import EVERYTHING, Reference, progress_of
+from sg3flow.metrics.reference_set import EVERYTHING, Pictures, Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
 from sg3flow.precision import computing
 from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
@@ -264,9 +264,28 @@ class ImageSet:
         return pixels.reshape(*pixels.shape[:2], -1)
 
 
+class ComparedSet(Pictures, Protocol):
+    """A set of images of any size."""
+
+    @property
+    def conversion(self) -> str:
+        """Rules that convert some of the images; empty: none are converted."""
+        ...
+
+    @property
+    def num_lossy(self) -> int:
+        """Number of images whose compression changes pixels, such as JPEG."""
+        ...
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Number of files that are no images, by suffix."""
+        ...
+
+
 def compare_sets(
-    images: ImageSet,
-    reference: ImageSet,
+    images: ComparedSet,
+    reference: ComparedSet,
     names: Sequence[str],
     *,
     seed: int,
@@ -342,7 +361,7 @@ def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
 
 
 def _load(
-    metrics: Sequence[Metric], images: ImageSet, device: torch.device
+    metrics: Sequence[Metric], images: ComparedSet, device: torch.device
 ) -> dict[str, FeatureExtractor]:
     wanted = dict.fromkeys(metric.detector for metric in metrics if metric.detector is not None)
     side = images.image(0).shape[0]
@@ -360,17 +379,21 @@ def _compute(
     return compute_metric(metric, MetricInputs(generated, reference, ours.extractor, seed, device))
 
 
-def set_warnings(sides: Mapping[str, ImageSet]) -> list[str]:
-    """What to know about two sets before a difference in their files counts as one of content."""
+def set_warnings(sides: Mapping[str, ComparedSet]) -> list[str]:
+    """What to know about two sets before a difference in their files counts as one of content.
+
+    Args:
+        sides: the two sets, by the name of the option or argument that gives them.
+    """
     a, b = sides.values()
     found = []
     if a.num_lossy * b.num_images != b.num_lossy * a.num_images:
         counts = " and ".join(
-            f"{side.num_lossy:,} of {side.num_images:,} images of --{name}"
+            f"{side.num_lossy:,} of {side.num_images:,} images of {name}"
             for name, side in sides.items()
         )
         found.append(
             f"{counts} have lossy compression (such as JPEG); its traces count as a difference"
         )
     ignored = {name: side.ignored for name, side in sides.items() if side.ignored}
-    return found + [f"--{name}: {ignored_words(counts)}" for name, counts in ignored.items()]
+    return found + [f"{name}: {ignored_words(counts)}" for name, counts in ignored.items()]

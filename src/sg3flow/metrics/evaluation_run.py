@@ -13,12 +13,13 @@ from PIL import Image
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import local_copy
+from sg3flow.checkpoints.snapshots import is_snapshot_file
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.device import open_device, pick_device, visible_words
 from sg3flow.distributed import Ranks, is_launched
-from sg3flow.errors import ConfigError, MetricError
-from sg3flow.files import sha256_file
+from sg3flow.errors import ConfigError, DataError, MetricError
+from sg3flow.files import link_or_copy, sha256_file, write_json
 from sg3flow.metrics.evaluation import (
     ImageSet,
     compare_sets,
@@ -33,6 +34,7 @@ from sg3flow.metrics.report import (
     MetricResult,
     best_metric,
     build_report,
+    build_summary,
     check_outputs,
     find_best,
     format_table,
@@ -40,6 +42,7 @@ from sg3flow.metrics.report import (
     write_report,
     write_table,
 )
+from sg3flow.output_checks import check_distinct, check_replaceable
 from sg3flow.runs.provenance import find_training_set
 from sg3flow.runs.run_folder import read_run
 
@@ -139,11 +142,15 @@ class Outputs:
         report: JSON; sheets of closest pairs are written beside it as ``closest-<metric>.png``.
         table: CSV.
         chart: PNG.
+        summary: JSON with the values of the best snapshot; None: not written.
+        best: the best snapshot, a hard link or a copy; None: not written.
     """
 
     report: Path
     table: Path
     chart: Path
+    summary: Path | None = None
+    best: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -189,17 +196,28 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: 
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
-        DataError: no packed set, or an output path is taken by a foreign file.
+        DataError: no packed set, or an output path is taken by a foreign file or another output.
     """
     metrics = parse_metrics(config.metrics)
     best_by = best_metric([name for metric in metrics for name in metric.outputs], config.best_by)
     pairs = _pair_places(outputs.report, metrics)
-    check_outputs(outputs.report, outputs.table, outputs.chart, list(pairs.values()))
+    _check_run_outputs(outputs, run_dir, list(pairs.values()))
     last = find_snapshots(run_dir)[-1]
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
     packed = _packed_set(data, lambda: _set_of_run(run_dir, last), ranks)
     return RunPlan(config, run_dir, packed, outputs, best_by, ranks)
+
+
+def _check_run_outputs(outputs: Outputs, run_dir: Path, pairs: list[Path]) -> None:
+    check_outputs(outputs.report, outputs.table, outputs.chart, pairs, outputs.summary)
+    named = {"--report": outputs.report, "--table": outputs.table, "--chart": outputs.chart}
+    optional = {"--summary": outputs.summary, "--best": outputs.best}
+    check_distinct(named | {option: path for option, path in optional.items() if path})
+    if outputs.best is not None:
+        if outputs.best.resolve().parent == run_dir.resolve():
+            raise DataError(f"--best {outputs.best} is in the run folder; choose another folder")
+        check_replaceable(outputs.best, is_snapshot_file, "a snapshot", "--best")
 
 
 def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
@@ -230,6 +248,10 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
     write_picture(outputs.chart, draw_chart(results, best))
     write_table(outputs.table, results, plan.best_by)
     write_report(outputs.report, content)
+    if outputs.summary is not None:
+        write_json(outputs.summary, build_summary(results, best))
+    if outputs.best is not None:
+        link_or_copy(plan.run_dir / best.snapshot, outputs.best)
     tracker.metrics({f"best_{plan.best_by}": best.value})
     for path in (outputs.report, outputs.table, outputs.chart, *pairs.values()):
         tracker.artifact(path)
@@ -263,7 +285,13 @@ def _set_of_run(run_dir: Path, snapshot: Path) -> PackedSet:
     return find_training_set(run_dir, described or {}, str(run_dir))
 
 
-def _set_of_network(source: str) -> PackedSet:
+def set_of_network(source: str) -> PackedSet:
+    """The packed set that a network was trained on.
+
+    Raises:
+        DataError: it is not there.
+        CheckpointError: the network cannot be read.
+    """
     path = local_copy(source)
     return find_training_set(path.parent, load_networks(path).training_set or {}, shown_url(source))
 
@@ -296,7 +324,7 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
-    packed = _packed_set(data, lambda: _set_of_network(source), ranks)
+    packed = _packed_set(data, lambda: set_of_network(source), ranks)
     results = evaluate_network(
         source,
         packed,
@@ -340,7 +368,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         on_warning=warnings.append,
     )
     sides = {"a": images, "b": reference}
-    warnings += set_warnings(sides)
+    warnings += set_warnings({f"--{name}": side for name, side in sides.items()})
     described = {name: side.description() for name, side in sides.items()}
     extra = {"warnings": warnings, "sets": described}
     table = _single_outcome(results, report, reference.digest, reference.num_images, extra)

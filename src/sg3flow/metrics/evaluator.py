@@ -17,19 +17,19 @@ from PIL import Image
 from sg3flow.data.archive import PackedSet
 from sg3flow.distributed import ALONE, Ranks
 from sg3flow.errors import MetricError
-from sg3flow.metrics.compute import (
-    MetricInputs,
-    compute_metric,
-    load_extractor,
-    prepare_reference,
-    wants_only_stats,
-)
 from sg3flow.metrics.equivariance import equivariance, require_movable
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.feature_collector import Advance, FeatureCollector, path_length
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.features.vgg import Lpips
 from sg3flow.metrics.generation import MeasuredGenerator
+from sg3flow.metrics.image_metrics import (
+    MetricInputs,
+    compute_metric,
+    load_extractor,
+    prepare_reference,
+    wants_only_stats,
+)
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
 from sg3flow.metrics.reference_set import Reference

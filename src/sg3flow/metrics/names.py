@@ -166,6 +166,24 @@ def _parse_set_metric(name: str, num_images: int) -> Metric:
     raise MetricError(f"no metric '{name}' between two sets of images{hint}; known: {listed}")
 
 
+def counted_name(name: str, num_images: int) -> str:
+    """A name between sets, such as ``pr3``, as that of a network: ``pr500_3_full``.
+
+    Args:
+        num_images: number of images to generate; names that have a count keep theirs.
+
+    Raises:
+        MetricError: no such metric.
+    """
+    for kind in KINDS.values():
+        plain = kind.form.replace("{N}", "").removesuffix(_FULL)
+        found = re.fullmatch(plain.replace("{K}", "([1-9][0-9]?)"), name)
+        if found and name != "ppl2_wend":
+            count = f"{num_images}_{found[1]}" if found.groups() else str(num_images)
+            return kind.form.replace("{N}", count).replace("{K}", "")
+    return parse_metric(name).name
+
+
 def _require_distinct(names: Sequence[str], example: str) -> None:
     if not names:
         raise MetricError(f"no metric given; name at least one, for example {example}")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
-from sg3flow.metrics.compute import error_rule, reference_count, reference_limit
 from sg3flow.metrics.estimates import Estimate
+from sg3flow.metrics.image_metrics import error_rule, reference_count, reference_limit
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked
-from sg3flow.runs.best_snapshot import FORMAT, differing_meaning
+from sg3flow.runs.best_snapshot import FORMAT, differing_meaning, is_summary
 
 
 @dataclass(frozen=True)
@@ -124,23 +125,40 @@ _MARK = "sg3flow evaluate"
 
 
 def check_outputs(
-    report: Path, table: Path | None = None, chart: Path | None = None, pairs: Sequence[Path] = ()
+    report: Path,
+    table: Path | None = None,
+    chart: Path | None = None,
+    pairs: Sequence[Path] = (),
+    summary: Path | None = None,
 ) -> None:
     """Check that the outputs of an evaluation may be written.
 
     Args:
         pairs: pictures of the closest pairs, which go beside the report.
+        summary: values of the best snapshot; it may replace a report of version 0.2, which had its
+            name.
 
     Raises:
         DataError: at one of the paths is something that an evaluation has not written.
     """
-    check_replaceable(report, json_marked(FORMAT), "a metrics report", "--report")
+    check_replaceable(report, _is_report_or_summary, "a metrics report", "--report")
+    if summary is not None:
+        check_replaceable(summary, _is_report_or_summary, "a metrics summary", "--summary")
     if table is not None:
         check_replaceable(table, begins_with(b"kimg,"), "a metrics table", "--table")
     if chart is not None:
         check_replaceable(chart, png_marked(_MARK), "a metrics chart", "--chart")
     for path in pairs:
         check_replaceable(path, png_marked(_MARK), "a picture of closest pairs", "--report")
+
+
+def _is_report_or_summary(path: Path) -> bool:
+    if json_marked(FORMAT)(path):
+        return True
+    try:
+        return path.is_file() and is_summary(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError):
+        return False
 
 
 def best_metric(names: Sequence[str], best_by: str) -> str:
@@ -178,6 +196,20 @@ def build_report(
         "snapshots": by_snapshot,
         "results": [dataclasses.asdict(result) for result in results],
     }
+
+
+def build_summary(results: Sequence[MetricResult], best: MetricResult) -> dict[str, float]:
+    """The values of the best snapshot: its kimg, the metric that selected it, then the others.
+
+    One flat object with short keys, so that ``dvc metrics`` and ``dvc exp show`` have one narrow
+    column for each.
+
+    Args:
+        best: the result that ``find_best`` selected, of a snapshot with a known kimg.
+    """
+    assert best.kimg is not None
+    others = {row.metric: row.value for row in results if row.snapshot == best.snapshot}
+    return {"kimg": best.kimg, best.metric: best.value} | others
 
 
 def find_best(results: Sequence[MetricResult], best_by: str) -> MetricResult:

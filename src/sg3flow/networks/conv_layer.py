@@ -8,6 +8,8 @@ from torch import nn
 
 from sg3flow.networks.equalized import scaled_copies
 from sg3flow.ops import bias_act, conv2d_resample, setup_filter
+from sg3flow.ops.act_filter import filtered_act
+from sg3flow.ops.convolutions import convolve, down_padding
 
 
 class Conv2dLayer(nn.Module):
@@ -60,17 +62,46 @@ class Conv2dLayer(nn.Module):
             prepared: weight and bias of `prepared_weights`, made with the same `gain`.
             is_resampled: `x` [N, C_in, H/down, W/down] is downsampled already; for 1x1 kernels.
         """
-        if prepared is None:
-            w = (self.weight * self.weight_gain).to(x.dtype)
-            b = None if self.bias is None else self.bias.to(x.dtype)
-        else:
-            w, b = prepared
+        w, b = prepared or self._prepared(x.dtype)
         down = 1 if is_resampled else self.down
         y = conv2d_resample(x, w, self.resample_filter, down=down, padding=self.padding)
         if prepared is not None and self.is_linear:
             return y  # its weights have the gain
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return bias_act(y, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+
+    def with_next(
+        self,
+        x: torch.Tensor,
+        gain: float = 1,
+        prepared: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        is_filtered: bool = False,
+        following: "Conv2dLayer | None" = None,
+        base: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As `forward` of a layer with a leaky ReLU, together with what comes next.
+
+        Args:
+            is_filtered: `x` has been filtered for the downsampling of this layer.
+            following: a layer that downsamples: the result is filtered for it.
+            base: added to the result.
+        """
+        w, b = prepared or self._prepared(x.dtype)
+        if is_filtered:
+            y = convolve(x, w, stride=2)
+        else:
+            y = conv2d_resample(x, w, padding=self.padding)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        f, padding = (None, (0, 0, 0, 0)) if following is None else following.down_filter()
+        return filtered_act(y, b, self.act_gain * gain, clamp, f, padding, base)
+
+    def down_filter(self) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
+        """Of a layer that downsamples: the filter before its convolution, and the padding."""
+        return self.resample_filter, down_padding(self.resample_filter, self.padding)
+
+    def _prepared(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        w = (self.weight * self.weight_gain).to(dtype)
+        return w, None if self.bias is None else self.bias.to(dtype)
 
 
 Prepared = dict[Conv2dLayer, tuple[torch.Tensor, torch.Tensor | None]]

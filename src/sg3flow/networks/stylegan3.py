@@ -24,6 +24,7 @@ from sg3flow.networks.layer_schedule import (
 from sg3flow.networks.layers import FullyConnectedLayer, Generator, has_half, mean_square
 from sg3flow.ops import filtered_lrelu, modulated_conv2d
 from sg3flow.ops.backend import has_fused_forms
+from sg3flow.ops.filtered_lrelu import filtered_lrelu_squares
 
 
 def motion_matrix(shift: tuple[float, float], angle: float) -> torch.Tensor:
@@ -171,25 +172,45 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, in_size, in_size], [N, w_dim] -> [N, out_channels, out_size, ...]."""
         if update_emas:
-            ema = self.magnitude_ema
-            magnitude = distributed.all_reduce_mean(mean_square(x.detach(), ema.dtype))
-            torch.lerp(magnitude, ema, self.magnitude_ema_beta, out=ema)
+            return self.updating(x, w, force_fp32, None)[0]
+        return filtered_lrelu(**self._convolved(x, w, force_fp32))
+
+    def updating(
+        self, x: torch.Tensor, w: torch.Tensor, force_fp32: bool, square: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `forward`, and updates the moving average of the input's magnitude.
+
+        Args:
+            square: the mean square of `x`, where it is known.
+
+        Returns:
+            The result, and its mean square where that costs no other pass over it, else None.
+        """
+        ema = self.magnitude_ema
+        if square is None:
+            square = mean_square(x.detach(), ema.dtype)
+        torch.lerp(distributed.all_reduce_mean(square), ema, self.magnitude_ema_beta, out=ema)
+        y, squares = filtered_lrelu_squares(**self._convolved(x, w, force_fp32))
+        return y, None if squares is None else squares.to(ema.dtype) / y.numel()
+
+    def _convolved(self, x: torch.Tensor, w: torch.Tensor, force_fp32: bool) -> dict[str, Any]:
+        """The arguments of the nonlinearity: the convolved input, filters and numbers."""
         half = self.plan.use_fp16 and not force_fp32 and has_half(x.device)
         x = x.to(self.half_dtype if half else self.weight.dtype)
         x = self._convolve(x, self.affine(w), self.magnitude_ema.rsqrt())
         is_torgb = self.plan.is_torgb
-        return filtered_lrelu(
-            x,
-            fu=self.up_filter,
-            fd=self.down_filter,
-            b=self.bias.to(x.dtype),
-            up=self.plan.up_factor,
-            down=self.plan.down_factor,
-            padding=self.plan.padding,
-            gain=1 if is_torgb else math.sqrt(2),
-            slope=1 if is_torgb else 0.2,
-            clamp=self.conv_clamp,
-        )
+        return {
+            "x": x,
+            "fu": self.up_filter,
+            "fd": self.down_filter,
+            "b": self.bias.to(x.dtype),
+            "up": self.plan.up_factor,
+            "down": self.plan.down_factor,
+            "padding": self.plan.padding,
+            "gain": 1 if is_torgb else math.sqrt(2),
+            "slope": 1 if is_torgb else 0.2,
+            "clamp": self.conv_clamp,
+        }
 
     def _convolve(
         self, x: torch.Tensor, styles: torch.Tensor, input_gain: torch.Tensor
@@ -248,9 +269,13 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"ws must be [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         first, *others = ws.to(self.input.weight.dtype).unbind(dim=1)
         x: torch.Tensor = self.input(first)
+        square = None
         for plan, w in zip(self.schedule.layers, others, strict=True):
-            layer = self.get_submodule(plan.name)
-            x = layer(x, w, force_fp32=force_fp32, update_emas=update_emas)
+            layer: Any = self.get_submodule(plan.name)
+            if update_emas:
+                x, square = layer.updating(x, w, force_fp32, square)
+            else:
+                x = layer(x, w, force_fp32=force_fp32)
         return x.to(first.dtype) * self.output_scale
 
 

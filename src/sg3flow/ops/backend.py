@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from sg3flow.errors import ConfigError, nearest
+from sg3flow.errors import ConfigError
 from sg3flow.kernels.watchdog import refuse_in_workers
 from sg3flow.ops.self_check import CPU_PART, TOLERANCES, check_part
-from sg3flow.settings import OPS
+from sg3flow.settings import OPS, TENSOR_CORES
 
-_CHOICES = ("auto", "torch", "cpu", "cuda")
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +29,8 @@ def backend_name(device: torch.device | str) -> str:
     can be. It logs the choice once; a fallback to plain PyTorch is a warning.
 
     Raises:
-        ConfigError: the value of ``SG3FLOW_OPS`` is unknown, or its kernels cannot be built.
+        ConfigError: the value of ``SG3FLOW_OPS`` or ``SG3FLOW_TENSOR_CORES`` is unknown, or the
+            kernels cannot be built.
     """
     return _served(torch.device(device).type)
 
@@ -71,11 +71,8 @@ _has_part._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _chosen(device_type: str, wanted: str) -> str:
-    if wanted not in _CHOICES:
-        raise ConfigError(
-            f"SG3FLOW_OPS is '{wanted}'{nearest(wanted, _CHOICES)}; it must be one of "
-            f"{', '.join(_CHOICES)}"
-        )
+    for variable in (OPS, TENSOR_CORES):
+        variable.choice()
     if wanted in (device_type, "auto") and device_type in ("cpu", "cuda"):
         try:
             described = load_kernels("cpu") if device_type == "cpu" else load_cuda_kernels()
@@ -164,12 +161,15 @@ def load_cuda_kernels() -> str:
 def register_cuda_ops() -> torch.library.Library:
     """Register the CUDA implementations of the ops with torch, once."""
     from sg3flow.ops import (  # noqa: F401 - declare the ops
+        act_filter_registration,
+        cuda_act_filter,
         cuda_bias_act,
         cuda_filtered_lrelu,
         cuda_modulation,
         cuda_upfirdn2d,
         modulation_registration,
         op_registration,
+        sum_registration,
     )
 
     library = torch.library.Library("sg3flow", "IMPL", "CUDA")  # type: ignore[no-untyped-call]
@@ -177,6 +177,10 @@ def register_cuda_ops() -> torch.library.Library:
         *(cuda_upfirdn2d.upfirdn2d, cuda_upfirdn2d.upfirdn2d_add),
         *(cuda_bias_act.bias_act, cuda_bias_act.bias_act_grad),
         *(cuda_filtered_lrelu.filtered_lrelu, cuda_filtered_lrelu.filtered_lrelu_flagged),
+        cuda_filtered_lrelu.filtered_lrelu_squares,
+        cuda_filtered_lrelu.filtered_lrelu_flagged_sum,
+        *(cuda_act_filter.act_filter, cuda_act_filter.act_filter_grad),
+        cuda_act_filter.act_filter_flagged,
         *(cuda_modulation.scaled_weights, cuda_modulation.scaled_weights_grad),
         *(cuda_modulation.demodulation, cuda_modulation.demodulation_grad),
     ):

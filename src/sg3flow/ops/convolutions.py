@@ -111,9 +111,15 @@ def _conv_down(
 ) -> torch.Tensor:
     if w.shape[2:] == (1, 1):
         return convolve(downsample2d(x, f, down=2, padding=padding), w, groups=groups)
+    filtered = upfirdn2d(x, f, padding=down_padding(f, padding))
+    return convolve(filtered, w, stride=2, groups=groups)
+
+
+def down_padding(f: torch.Tensor | None, padding: int) -> tuple[int, int, int, int]:
+    """(x0, x1, y0, y1) of the filter before a convolution with stride 2 and `padding`."""
     fh, fw = filter_taps(f)
-    pads = [padding + p for p in ((fw - 1) // 2, (fw - 2) // 2, (fh - 1) // 2, (fh - 2) // 2)]
-    return convolve(upfirdn2d(x, f, padding=pads), w, stride=2, groups=groups)
+    x0, x1, y0, y1 = (fw - 1) // 2, (fw - 2) // 2, (fh - 1) // 2, (fh - 2) // 2
+    return padding + x0, padding + x1, padding + y0, padding + y1
 
 
 def _conv_up(

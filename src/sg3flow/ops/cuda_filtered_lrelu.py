@@ -1,6 +1,5 @@
 """filtered_lrelu and its flagged form on a GPU: checks, memory, the choice of kernels, launches."""
 
-import ctypes
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,19 +21,17 @@ from sg3flow.ops.cuda_checks import (
     type_code,
 )
 from sg3flow.ops.cuda_device import index_of
-from sg3flow.ops.cuda_launch import launch, launch_over, load_program, long
+from sg3flow.ops.cuda_filtered_generic import run_generic
+from sg3flow.ops.cuda_launch import launch, load_program
 from sg3flow.ops.cuda_programs import (
     HALVES,
     band_kernel,
     band_program,
-    bend_kernel,
-    generic_program,
-    second_kernel,
     sum_type,
     tile_kernel,
     tile_program,
 )
-from sg3flow.ops.cuda_structs import BandPlan, FilteredLrelu, TileGrid, Upfirdn
+from sg3flow.ops.cuda_structs import BandPlan, FilteredLrelu, TileGrid
 from sg3flow.ops.cuda_tiles import (
     Kind,
     band_plan,
@@ -47,7 +44,6 @@ from sg3flow.ops.cuda_tiles import (
 from sg3flow.settings import TENSOR_CORES
 
 _MOST_PLANES = 1 << 31  # that the kernels count
-_WORKSPACE_SAMPLES = 1 << 24
 _OLDEST_TENSOR_CORES = (8, 0)  # compute capability
 
 
@@ -66,6 +62,7 @@ class _Call(NamedTuple):
     Attributes:
         launches: of a fused kernel; empty for the generic ones.
         is_empty: no output, so no launch.
+        sums: of the tiles of a plane that a fused kernel can give.
     """
 
     template: bytes
@@ -73,6 +70,7 @@ class _Call(NamedTuple):
     flags_shape: tuple[int, ...]
     launches: tuple[_Launch, ...]
     is_empty: bool
+    sums: int
 
 
 _calls: PreparedCalls[_Call] = PreparedCalls()
@@ -81,7 +79,7 @@ _calls: PreparedCalls[_Call] = PreparedCalls()
 @functools.cache
 def use_tensor_cores() -> bool:
     """For comparisons: ``SG3FLOW_TENSOR_CORES=0`` keeps to the ordinary arithmetic units."""
-    return TENSOR_CORES.text() != "0"
+    return TENSOR_CORES.choice() != "0"
 
 
 def filtered_lrelu(
@@ -100,6 +98,56 @@ def filtered_lrelu(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The op of this name."""
     name = "filtered_lrelu"
+    call = _forward_call(
+        *(name, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, write_flags)
+    )
+    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
+    return _run(name, call, x, fu, fd, b, flags if write_flags else None), flags
+
+
+def filtered_lrelu_squares(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+    slope: float,
+    clamp: float,
+    write_flags: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The op of this name: the sum of squares by the kernel that writes the result, or after it."""
+    name = "filtered_lrelu_squares"
+    call = _forward_call(
+        *(name, x, fu, fd, b, up, down, padding, flip, gain, slope, clamp, write_flags)
+    )
+    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
+    sums = _sums_of(call, x)
+    y = _run(name, call, x, fu, fd, b, flags if write_flags else None, sums)
+    if sums is not None:
+        return y, flags, sums.sum()
+    norm: torch.Tensor = torch.linalg.vector_norm(y, dtype=sum_type(y.dtype))
+    return y, flags, norm.square()
+
+
+def _forward_call(
+    name: str,
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    flip: bool,
+    gain: float,
+    slope: float,
+    clamp: float,
+    write_flags: bool,
+) -> _Call:
     numbers = (*up, *down, *padding, flip, gain, slope, clamp, write_flags)
     key = (name, description(x), description(fu), description(fd), description(b), numbers)
     call = _calls.get(key)
@@ -109,8 +157,7 @@ def filtered_lrelu(
         op.gain, op.slope, op.limit = gain, slope, -1 if clamp < 0 else clamp / gain
         op.flags_w, op.flags_h, op.flags_stride = op.mid_w, op.mid_h, (op.mid_w + 3) // 4
         call = _calls.put(key, _prepared(op, x, writes_flags=write_flags))
-    flags = x.new_empty(call.flags_shape if write_flags else (0,), dtype=torch.uint8)
-    return _run(name, call, x, fu, fd, b, flags if write_flags else None), flags
+    return call
 
 
 def filtered_lrelu_flagged(
@@ -129,6 +176,60 @@ def filtered_lrelu_flagged(
 ) -> torch.Tensor:
     """The op of this name."""
     name = "filtered_lrelu_flagged"
+    call = _flagged_call(
+        *(name, g, flags, fu, fd, up, down, padding, offset, flags_width, flip, gain, slope)
+    )
+    return _run(name, call, g, fu, fd, None, flags)
+
+
+def filtered_lrelu_flagged_sum(
+    g: torch.Tensor,
+    flags: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    offset: Sequence[int],
+    flags_width: int,
+    flip: bool,
+    gain: float,
+    slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The op of this name: the sums by the kernel that writes the result, or after it."""
+    name = "filtered_lrelu_flagged_sum"
+    call = _flagged_call(
+        *(name, g, flags, fu, fd, up, down, padding, offset, flags_width, flip, gain, slope)
+    )
+    sums = _sums_of(call, g)
+    y = _run(name, call, g, fu, fd, None, flags, sums)
+    if sums is None:
+        return y, y.sum(dim=(0, 2, 3))
+    return y, sums.view(*g.shape[:2], call.sums).sum(dim=(0, 2)).to(y.dtype)
+
+
+def _sums_of(call: _Call, x: torch.Tensor) -> torch.Tensor | None:
+    """Memory for the sums of the tiles; None where only generic kernels run."""
+    if not call.launches:
+        return None
+    return x.new_empty((x.shape[0] * x.shape[1], call.sums), dtype=torch.float32)
+
+
+def _flagged_call(
+    name: str,
+    g: torch.Tensor,
+    flags: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: Sequence[int],
+    down: Sequence[int],
+    padding: Sequence[int],
+    offset: Sequence[int],
+    flags_width: int,
+    flip: bool,
+    gain: float,
+    slope: float,
+) -> _Call:
     numbers = (*up, *down, *padding, *offset, flags_width, flip, gain, slope)
     key = (name, description(g), description(flags), description(fu), description(fd), numbers)
     call = _calls.get(key)
@@ -141,7 +242,7 @@ def filtered_lrelu_flagged(
         op.flags_stride = checked(name, "the flags' width", flags.shape[3])
         op.offset_x, op.offset_y = (checked(name, "offset", value) for value in offset)
         call = _calls.put(key, _prepared(op, g, writes_flags=False))
-    return _run(name, call, g, fu, fd, None, flags)
+    return call
 
 
 def _check_flags(name: str, flags: torch.Tensor, width: int, g: torch.Tensor) -> None:
@@ -196,7 +297,7 @@ def _prepared(op: FilteredLrelu, x: torch.Tensor, *, writes_flags: bool) -> _Cal
     launches: tuple[_Launch, ...] = ()
     if kind is not None and op.planes:
         launches = _fused(op, kind, x, writes_flags)
-    return _Call(bytes(op), shape, flags_shape, launches, op.planes == 0)
+    return _Call(bytes(op), shape, flags_shape, launches, op.planes == 0, op.sums_plane)
 
 
 def _fused(
@@ -215,6 +316,8 @@ def _fused(
         function = functions[tile_kernel(kind, x.dtype, bool(op.read_flags))]
         tile = plain_shape(kind)
         plan, threads, planes = BandPlan(tile.width, tile.height), tile.threads, 1
+    op.sums_x = -(-op.out_w // plan.cols)
+    op.sums_plane = op.sums_x * -(-op.out_h // plan.rows) * max(plan.warps, 1)
     grids = tile_grids(op, plan, planes)
     return tuple(_Launch(function, blocks, threads, grid) for blocks, grid in grids)
 
@@ -231,63 +334,17 @@ def _run(
     fd: torch.Tensor | None,
     b: torch.Tensor | None,
     flags: torch.Tensor | None,
+    sums: torch.Tensor | None = None,
 ) -> torch.Tensor:
     y = x.new_empty(call.shape)
     if call.is_empty:
         return y
     op = FilteredLrelu.from_buffer_copy(call.template)
     op.x, op.y, op.b, op.flags = x.data_ptr(), y.data_ptr(), pointer(b), pointer(flags)
-    op.fu.taps, op.fd.taps = pointer(fu), pointer(fd)
+    op.fu.taps, op.fd.taps, op.sums = pointer(fu), pointer(fd), pointer(sums)
     if not call.launches:
-        _run_generic(name, op, x)
+        run_generic(name, op, x)
     index = index_of(x)
     for function, blocks, threads, grid in call.launches:
         launch(name, function, blocks, threads, (op, grid), index)
     return y
-
-
-def _run_generic(name: str, op: FilteredLrelu, x: torch.Tensor) -> None:
-    """Two steps through a workspace that holds some planes, or one without a second filter."""
-    functions = load_program(generic_program(x.dtype), index_of(x))
-    if not op.fd.taps and op.down_x == op.down_y == 1:
-        bend = functions[bend_kernel(x.dtype, x.dtype)]
-        _bend(name, op, bend, (0, op.planes), op.y, op.gain, index_of(x))
-        return
-    middle = sum_type(x.dtype)
-    bend, second = functions[bend_kernel(x.dtype, middle)], functions[second_kernel(x.dtype)]
-    some = min(max(_WORKSPACE_SAMPLES // (op.mid_w * op.mid_h), 1), op.planes)
-    # Handed on at the end by torch's allocator, in the order of the stream.
-    workspace = x.new_empty((some, op.mid_h, op.mid_w), dtype=middle)
-    op.workspace = workspace.data_ptr()
-    for first in range(0, op.planes, some):
-        planes = min(op.planes - first, some)
-        _bend(name, op, bend, (first, planes), op.workspace, 1.0, index_of(x))
-        step = _second_step(op, first, planes, x.element_size())
-        count = planes * op.out_h * op.out_w
-        launch_over(name, second, count, (step, long(count)), index_of(x))
-
-
-def _bend(
-    name: str,
-    op: FilteredLrelu,
-    function: int,
-    part: tuple[int, int],
-    to: int,
-    gain: float,
-    index: int,
-) -> None:
-    """The first step on a part of the planes, (first, number)."""
-    first, planes = part
-    count = planes * op.mid_h * ((op.mid_w + 3) // 4)
-    parameters = (op, long(first), long(count), ctypes.c_void_p(to), ctypes.c_double(gain))
-    launch_over(name, function, count, parameters, index)
-
-
-def _second_step(op: FilteredLrelu, first: int, planes: int, element_bytes: int) -> Upfirdn:
-    """The second step on some planes, from the workspace to their place in the result."""
-    step = Upfirdn(x=op.workspace, filter=op.fd, planes=planes, type=op.type, flip=op.flip)
-    step.y = op.y + first * op.out_h * op.out_w * element_bytes
-    step.in_w, step.in_h, step.out_w, step.out_h = op.mid_w, op.mid_h, op.out_w, op.out_h
-    step.up_x = step.up_y = 1
-    step.down_x, step.down_y, step.gain = op.down_x, op.down_y, op.gain
-    return step

@@ -32,7 +32,7 @@ from sg3flow.ops.cuda_structs import Demodulation, Weights
 
 _THREADS = 256  # as in `cuda/sample_weights.h` and `cuda/demodulation.h`
 _LANES, _SAMPLES = 32, 8  # inputs of a tile, samples of a block that demodulates
-_OUTPUTS = {1: 32, 9: 4}  # outputs of a tile, by the elements of the convolution's kernel
+OUTPUTS = {1: 32, 9: 4}  # outputs of a tile, by the elements of the convolution's kernel
 _MOST_BLOCKS = 1 << 20
 
 
@@ -100,7 +100,7 @@ def scaled_weights_grad(
             b.new_empty(0) if a is None else torch.zeros_like(a),
             torch.zeros_like(b),
         )
-    output_tiles, input_tiles = -(-call.outputs // _OUTPUTS[call.taps]), -(-call.inputs // _LANES)
+    output_tiles, input_tiles = -(-call.outputs // OUTPUTS[call.taps]), -(-call.inputs // _LANES)
     dw, db = torch.empty_like(w), b.new_empty(output_tiles, *b.shape)
     da = None if a is None else a.new_empty(input_tiles, *a.shape)
     op = Weights.from_buffer_copy(call.template)

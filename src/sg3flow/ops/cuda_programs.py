@@ -76,6 +76,13 @@ def small_add_kernel(dtype: torch.dtype, up: int, down: int) -> str:
     return f"sg3::small_add_kernel<{C_TYPES[dtype]}, {up}, {down}>"
 
 
+def act_filter_kernel(dtype: torch.dtype, part: str, filtered: bool) -> str:
+    """Activation and filter, or what flags tell of them: the part "", ``flagged`` or ``grad``."""
+    kernel = f"act_filter_{part}{'_' if part else ''}kernel"
+    form = "" if part == "flagged" else f", {str(filtered).lower()}"
+    return f"sg3::{kernel}<{C_TYPES[dtype]}{form}>"
+
+
 SMALL_RATES = ((1, 1), (2, 1), (1, 2))
 
 
@@ -142,6 +149,14 @@ def upfirdn2d_add_program(dtype: torch.dtype) -> Program:
 
 
 @functools.cache
+def act_filter_program(dtype: torch.dtype) -> Program:
+    """act_filter and its gradients."""
+    kernels = [act_filter_kernel(dtype, part, f) for part in ("", "grad") for f in (True, False)]
+    kernels.append(act_filter_kernel(dtype, "flagged", True))
+    return _program(f"act_filter-{dtype_name(dtype)}", "act_filter.cu", kernels)
+
+
+@functools.cache
 def generic_program(dtype: torch.dtype) -> Program:
     """filtered_lrelu of any filters and rates, in one or two steps."""
     middles = dict.fromkeys((dtype, sum_type(dtype)))
@@ -180,6 +195,7 @@ def all_programs(has_tensor_cores: bool = True) -> list[Program]:
     ]
     singles = [dtype for dtype in C_TYPES if dtype != torch.float64]
     programs += [upfirdn2d_add_program(dtype) for dtype in singles]
+    programs += [act_filter_program(dtype) for dtype in singles]
     programs += [sample_weights_program(dtype) for dtype in singles] + [demodulation_program()]
     programs += [tile_program(family, dtype) for family in FAMILIES for dtype in singles]
     if has_tensor_cores:

@@ -46,6 +46,8 @@ class FilteredLrelu(ctypes.Structure):
         *_ints("pad_x pad_y flip"),
         *((name, _REAL) for name in ("gain", "slope", "limit")),
         *_ints("read_flags flags_w flags_h flags_stride offset_x offset_y"),
+        ("sums", _POINTER),
+        *_ints("sums_x sums_plane"),
     ]
 
 
@@ -57,6 +59,17 @@ class BiasAct(ctypes.Structure):
         *(("count", _LONG), ("inner", _LONG)),
         *_ints("channels type"),
         *((name, _REAL) for name in ("slope", "gain", "clamp")),
+    ]
+
+
+class ActFilter(ctypes.Structure):
+    """One act_filter, or with its flags a gradient of it."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("x", "b", "base", "y", "flags", "sums")),
+        *(("filter", Filter), ("planes", _LONG)),
+        *_ints("channels type in_w in_h out_w out_h pad_x pad_y tiles_x tiles_y"),
+        *((name, _REAL) for name in "slope gain clamp".split()),
     ]
 
 
@@ -101,6 +114,7 @@ C_NAMES: dict[type[ctypes.Structure], str] = {
     Upfirdn: "Sg3Upfirdn",
     FilteredLrelu: "Sg3FilteredLrelu",
     BiasAct: "Sg3BiasAct",
+    ActFilter: "Sg3ActFilter",
     Weights: "Sg3Weights",
     Demodulation: "Sg3Demodulation",
     BandPlan: "Sg3BandPlan",

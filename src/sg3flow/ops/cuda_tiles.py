@@ -186,14 +186,15 @@ def filter_family(up: tuple[int, int], fu: _Shape, down: tuple[int, int], fd: _S
             not kind.gradient_only
             and up == (kind.up, kind.up)
             and down == (kind.down, kind.down)
-            and fu == _shape(kind.up_taps, kind.up_radial)
-            and fd == _shape(kind.down_taps, kind.down_radial)
+            and fu == filter_shape(kind.up_taps, kind.up_radial)
+            and fd == filter_shape(kind.down_taps, kind.down_radial)
         ):
             return kind.family
     return "generic"
 
 
-def _shape(taps: int, radial: bool) -> tuple[int, ...]:
+def filter_shape(taps: int, radial: bool) -> tuple[int, ...]:
+    """The shape of a filter of a kind of tile."""
     return (taps, taps) if radial else (taps,)
 
 

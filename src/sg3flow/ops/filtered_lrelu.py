@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from sg3flow.ops import sum_registration  # noqa: F401 - declares the ops
 from sg3flow.ops.backend import has_kernels
 from sg3flow.ops.bias_act import may_exceed
 from sg3flow.ops.cuda_tiles import filter_family
@@ -54,6 +55,51 @@ def filtered_lrelu(
     Returns:
         [N, C, (H*up + y0 + y1 - (fu - 1) - (fd - 1) + down - 1) // down, the same for x].
     """
+    y, _ = _filtered_lrelu(
+        x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, squares=False
+    )
+    return y
+
+
+def filtered_lrelu_squares(
+    x: torch.Tensor,
+    fu: torch.Tensor | None = None,
+    fd: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
+    up: Factor = 1,
+    down: Factor = 1,
+    padding: Factor = 0,
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`filtered_lrelu` and the sum of the squares of its result, where kernels of a GPU give it.
+
+    Args: those of `filtered_lrelu`.
+
+    Returns:
+        The result, and the sum [] in float32, which has no gradient; None: no kernel gives it.
+    """
+    return _filtered_lrelu(
+        x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, squares=True
+    )
+
+
+def _filtered_lrelu(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    up: Factor,
+    down: Factor,
+    padding: Factor,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+    squares: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     check_images("filtered_lrelu", x)
     check_filter("filtered_lrelu", fu, "fu")
     check_filter("filtered_lrelu", fd, "fd")
@@ -65,11 +111,14 @@ def filtered_lrelu(
     second = FirSpec((1, 1), (dx, dy), flip=flip_filter, gain=float(gain))
     check_fits("filtered_lrelu", x.new_empty(1, 1, 1, 1).expand(1, 1, *middle), fd, second)
     if has_kernels(x, _part(x, fu, first, fd, second.down)):
-        return _compiled(x, fu, fd, b, first, second.down, float(slope), gain, clamp)
+        numbers = (float(slope), float(gain), clamp)
+        if squares and x.device.type != "cpu":
+            return _compiled_squares(x, fu, fd, b, first, second.down, *numbers)
+        return _compiled(x, fu, fd, b, first, second.down, *numbers), None
     limit = None if clamp is None else clamp / gain
     op = _Op(fu, fd, first, second, float(slope), limit)
     y: torch.Tensor = _FilteredLRelu.apply(x, b, op)  # type: ignore[no-untyped-call]
-    return y
+    return y, None
 
 
 def _part(
@@ -82,7 +131,7 @@ def _part(
     """What the op needs of the kernels of a GPU."""
     if x.device.type == "cpu":
         return ""
-    if fu is None and fd is None and first.up == down == (1, 1) and not any(first.padding):
+    if _is_bias_act(fu, first, fd, down):
         return "bias_act"
     shapes = [None if f is None else tuple(f.shape) for f in (fu, fd)]
     return f"filtered_lrelu-{filter_family(first.up, shapes[0], down, shapes[1])}"
@@ -100,27 +149,59 @@ def _compiled(
     clamp: float | None,
 ) -> torch.Tensor:
     x, b = x.contiguous(), None if b is None else b.contiguous()
-    limit = -1.0 if clamp is None else float(clamp)
-    if fu is None and fd is None and first.up == down == (1, 1) and not any(first.padding):
+    if _is_bias_act(fu, first, fd, down):
+        limit = -1.0 if clamp is None else float(clamp)
         only: torch.Tensor = torch.ops.sg3flow.bias_act(x, b, slope, gain, limit)
         return only
+    arguments = _arguments(x, fu, fd, b, first, down, slope, gain, clamp)
+    y: torch.Tensor
+    y, _ = torch.ops.sg3flow.filtered_lrelu(*arguments)
+    return y
+
+
+def _compiled_squares(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    first: FirSpec,
+    down: tuple[int, int],
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if _is_bias_act(fu, first, fd, down):
+        return _compiled(x, fu, fd, b, first, down, slope, gain, clamp), None
+    x, b = x.contiguous(), None if b is None else b.contiguous()
+    arguments = _arguments(x, fu, fd, b, first, down, slope, gain, clamp)
+    y, _, squares = torch.ops.sg3flow.filtered_lrelu_squares(*arguments)
+    return y, squares
+
+
+def _arguments(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    b: torch.Tensor | None,
+    first: FirSpec,
+    down: tuple[int, int],
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> tuple[Any, ...]:
+    """Those of the ops of kernels; flags are kept if there will be a gradient."""
     keeps = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    y, _ = torch.ops.sg3flow.filtered_lrelu(
-        x,
-        None if fu is None else kernel_taps(fu),
-        None if fd is None else kernel_taps(fd),
-        b,
-        first.up,
-        down,
-        first.padding,
-        first.flip,
-        float(gain),
-        slope,
-        limit,
-        keeps,
-    )
-    out: torch.Tensor = y
-    return out
+    taps = [None if f is None else kernel_taps(f) for f in (fu, fd)]
+    limit = -1.0 if clamp is None else float(clamp)
+    geometry = (first.up, down, first.padding, first.flip)
+    return x, *taps, b, *geometry, gain, slope, limit, keeps
+
+
+def _is_bias_act(
+    fu: torch.Tensor | None, first: FirSpec, fd: torch.Tensor | None, down: tuple[int, int]
+) -> bool:
+    """Whether the op resamples nothing."""
+    return fu is None and fd is None and first.up == down == (1, 1) and not any(first.padding)
 
 
 def _check_values(

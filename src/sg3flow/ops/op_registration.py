@@ -174,7 +174,7 @@ torch.library.register_autograd(
 )
 
 
-def _filtered_lrelu_fake(
+def filtered_lrelu_fake(
     x: torch.Tensor,
     fu: Filter,
     fd: Filter,
@@ -200,13 +200,14 @@ def _filtered_lrelu_fake(
     return y, flags
 
 
-torch.library.register_fake("sg3flow::filtered_lrelu", _filtered_lrelu_fake, lib=LIBRARY)
+torch.library.register_fake("sg3flow::filtered_lrelu", filtered_lrelu_fake, lib=LIBRARY)
 
 
-def _filtered_lrelu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+def filtered_lrelu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    """What backward needs; also for results after the flags, which have no gradient."""
     x, fu, fd, b, up, down, padding, flip, gain, slope, _, write_flags = inputs
-    _, flags = output
-    ctx.mark_non_differentiable(flags)
+    _, flags, *_ = output
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(fu, fd, flags)
     ctx.size, ctx.has_bias, ctx.wrote = (x.shape[2], x.shape[3]), b is not None, write_flags
@@ -217,9 +218,10 @@ def _filtered_lrelu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, 
     ctx.gains = (gain, slope)
 
 
-def _filtered_lrelu_backward(
-    ctx: Any, grad: torch.Tensor | None, _: torch.Tensor | None
+def filtered_lrelu_backward(
+    ctx: Any, grad: torch.Tensor | None, *_: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, ...]:
+    """The gradients of x and b; on a GPU the latter by the kernel of the former."""
     if grad is None:
         return (None,) * 12
     if not ctx.wrote:
@@ -227,9 +229,17 @@ def _filtered_lrelu_backward(
     fu, fd, flags = ctx.saved_tensors
     geometry: _Geometry = ctx.geometry
     width = geometry.first.output_size(ctx.size, filter_taps(fu))[1]
-    dx = _adjoint(grad, flags, fu, fd, geometry, ctx.size, (0, 0), width, *ctx.gains)
-    db = dx.sum(dim=(0, 2, 3)) if ctx.has_bias and ctx.needs_input_grad[3] else None
-    return (dx, None, None, db, *(None,) * 8)
+    arguments = (grad, flags, fu, fd, geometry, ctx.size, (0, 0), width, *ctx.gains)
+    needs_sum = ctx.has_bias and ctx.needs_input_grad[3]
+    if needs_sum and grad.device.type != "cpu":
+        dx, db = filtered_lrelu_adjoint(_ops().filtered_lrelu_flagged_sum, *arguments)
+        return (dx, None, None, db, *(None,) * 8)
+    dx = filtered_lrelu_adjoint(_ops().filtered_lrelu_flagged, *arguments)
+    return (dx, None, None, dx.sum(dim=(0, 2, 3)) if needs_sum else None, *(None,) * 8)
+
+
+def _ops() -> Any:
+    return torch.ops.sg3flow
 
 
 class _Geometry(NamedTuple):
@@ -239,7 +249,8 @@ class _Geometry(NamedTuple):
     second: FirSpec
 
 
-def _adjoint(
+def filtered_lrelu_adjoint(
+    op: Any,
     grad: torch.Tensor,
     flags: torch.Tensor,
     fu: Filter,
@@ -250,7 +261,7 @@ def _adjoint(
     flags_width: int,
     gain: float,
     slope: float,
-) -> torch.Tensor:
+) -> Any:
     """The gradient of an input of `size`: the flagged op with both resamplings exchanged.
 
     That op pads only before its first filter. The padding of the second filter's adjoint is added
@@ -261,7 +272,7 @@ def _adjoint(
     back = second.adjoint(middle, filter_taps(fd))
     forth = first.adjoint(size, filter_taps(fu))
     (ux, uy), (dx, dy) = first.up, second.down
-    out: torch.Tensor = torch.ops.sg3flow.filtered_lrelu_flagged(
+    return op(
         grad.contiguous(),
         flags,
         fd,
@@ -275,13 +286,12 @@ def _adjoint(
         gain * (ux * uy) / (dx * dy),  # the op adds the gain of its own upsampling
         slope,
     )
-    return out
 
 
 torch.library.register_autograd(
     "sg3flow::filtered_lrelu",
-    _filtered_lrelu_backward,
-    setup_context=_filtered_lrelu_setup,
+    filtered_lrelu_backward,
+    setup_context=filtered_lrelu_setup,
     lib=LIBRARY,
 )
 
@@ -300,14 +310,15 @@ def _flagged_fake(
     gain: float,
     slope: float,
 ) -> torch.Tensor:
-    y, _ = _filtered_lrelu_fake(g, fu, fd, None, up, down, padding, flip, gain, slope, -1.0, False)
+    y, _ = filtered_lrelu_fake(g, fu, fd, None, up, down, padding, flip, gain, slope, -1.0, False)
     return y
 
 
 torch.library.register_fake("sg3flow::filtered_lrelu_flagged", _flagged_fake, lib=LIBRARY)
 
 
-def _flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """What the second order needs; also with a sum as another result."""
     g, flags, fu, fd, up, down, padding, offset, flags_width, flip, gain, slope = inputs
     ctx.save_for_backward(fu, fd, flags)
     ctx.size = (g.shape[2], g.shape[3])
@@ -319,16 +330,16 @@ def _flagged_setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
     ctx.gains = (gain, slope)
 
 
-def _flagged_backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def flagged_backward(ctx: Any, tangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     """The op is linear in `g`, and its adjoint is a flagged op, too."""
     fu, fd, flags = ctx.saved_tensors
-    dg = _adjoint(tangent, flags, fu, fd, ctx.geometry, ctx.size, *ctx.flags, *ctx.gains)
-    return (dg, *(None,) * 11)
+    arguments = (tangent, flags, fu, fd, ctx.geometry, ctx.size, *ctx.flags, *ctx.gains)
+    return (filtered_lrelu_adjoint(_ops().filtered_lrelu_flagged, *arguments), *(None,) * 11)
 
 
 torch.library.register_autograd(
     "sg3flow::filtered_lrelu_flagged",
-    _flagged_backward,
-    setup_context=_flagged_setup,
+    flagged_backward,
+    setup_context=flagged_setup,
     lib=LIBRARY,
 )

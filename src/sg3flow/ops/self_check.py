@@ -1,9 +1,9 @@
 """The self-check of compiled kernels: their results against plain PyTorch on this machine.
 
 The kernels of a GPU are checked in parts, each at its first use in a process: "bias_act",
-"upfirdn2d", "modulation", and "filtered_lrelu-separable", "-radial" and "-generic" after the
-filters. Those of a CPU are one library, which every process loads; "filtered_lrelu-layers" is a
-quick check of it.
+"upfirdn2d", "act_filter", "modulation", and "filtered_lrelu-separable", "-radial" and "-generic"
+after the filters. Those of a CPU are one library, which every process loads;
+"filtered_lrelu-layers" is a quick check of it.
 """
 
 import math
@@ -22,7 +22,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _GAIN, _SLOPE, _CLAMP = math.sqrt(2), 0.2, 0.9
 CPU_PART = "filtered_lrelu-layers"
 CUDA_PARTS = (
-    *("bias_act", "upfirdn2d", "modulation"),
+    *("bias_act", "upfirdn2d", "act_filter", "modulation"),
     *("filtered_lrelu-separable", "filtered_lrelu-radial", "filtered_lrelu-generic"),
 )
 _Pair = tuple[torch.Tensor, torch.Tensor]  # found, expected
@@ -90,6 +90,8 @@ def largest_error(device: torch.device | str, part: str, dtype: torch.dtype) -> 
             pairs = _bias_act_pairs(device, dtype)
         elif op == "upfirdn2d":
             pairs = _upfirdn2d_pairs(device, dtype)
+        elif op == "act_filter":
+            pairs = _act_filter_pairs(device, dtype)
         elif op == "modulation":
             pairs = _modulation_pairs(device, dtype)
         else:
@@ -146,6 +148,32 @@ def _upfirdn2d_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator
             *(*given, base.to(device)), up, down, padding, False, spec.gain
         )
         yield summed, wanted + base.double()
+
+
+def _act_filter_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:
+    """With a filter and with a sum: results, gradients, and what differentiates those."""
+    from sg3flow.ops import act_filter_registration as plain
+
+    x = (_numbers(2, 8, 37, 41).clamp(-3, 3) * 16).round() / 16 + 1 / 32  # as for bias_act
+    b = (_numbers(8, seed=1).clamp(-1, 1) * 16).round() / 16
+    exact_x, grad = x.double(), _numbers(2, 8, 37, 41, seed=2).to(dtype)
+    given, bias = (t.to(device, dtype).requires_grad_() for t in (x, b))
+    cotangent = grad.to(device).requires_grad_()
+    for f, padding in ((_taps(4).outer(_taps(4)), (2, 1, 1, 2)), (None, (0, 0, 0, 0))):
+        params, base = (padding, _SLOPE, _GAIN), grad if f is None else None
+        exact_base = None if base is None else base.double()
+        y, flags = plain.act_filter(exact_x, b.double(), f, exact_base, *params, _CLAMP, True)
+        dx, db = plain.act_filter_grad(grad.double(), flags, f, (37, 41), *params)
+        if f is None:
+            second, _ = plain.act_filter_grad(exact_x, flags, f, (37, 41), *params)
+        else:
+            second = plain.act_filter_flagged(exact_x, flags, f, *params)
+        taps, base = (None if t is None else t.to(device) for t in (f, base))
+        found, _ = torch.ops.sg3flow.act_filter(given, bias, taps, base, *params, _CLAMP, True)
+        yield found, y
+        firsts = torch.autograd.grad(found, (given, bias), cotangent, create_graph=True)
+        yield from zip(firsts, (dx, db), strict=True)
+        yield torch.autograd.grad(firsts[0], cotangent, given.detach())[0], second
 
 
 def _modulation_pairs(device: torch.device | str, dtype: torch.dtype) -> Iterator[_Pair]:

@@ -176,7 +176,7 @@ def compare_with_champion(
     It does if it is better by ``compare_results``: beyond the error of the difference.
 
     Args:
-        result: the new version's row of ``reports/metrics.json`` for the chosen metric.
+        result: the new version's row of ``reports/evaluation.json`` for the chosen metric.
         champion: version number of the champion.
         champion_result: the champion's row for the same metric; None: not measured.
 

@@ -3,9 +3,11 @@
 import importlib.metadata
 import json
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ from torch import nn
 import sg3flow
 from sg3flow.checkpoints import load_networks
 from sg3flow.checkpoints.loading import Package, package_generator
+from sg3flow.checkpoints.network_catalog import NETWORKS, STARTER
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes, write_json
@@ -46,7 +49,7 @@ from sg3flow.tracking.mlflow_store import (
     training_run_id,
 )
 from sg3flow.tracking.outbox import training_set_name
-from sg3flow.tracking.run_notes import NETWORKS
+from sg3flow.tracking.run_notes import FAMILY_NAMES
 from sg3flow.tracking.upload_process import tracked_now
 
 FORMAT = "sg3flow-registered-1"
@@ -271,7 +274,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
     from sg3flow.serving import pyfunc_model
 
     record_output(store, model.source_run_id, model.model_id, candidate.best.kimg)
-    with time_to_upload(candidate.package.weights):
+    with time_to_upload(candidate.package.weights), _code() as code:
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
             python_model=str(Path(pyfunc_model.__file__)),
@@ -280,11 +283,24 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
                 "description": str(candidate.package.description),
                 "samples": str(candidate.samples),
             },
-            code_paths=[str(Path(sg3flow.__file__).parent)],
+            code_paths=[str(code)],
             signature=pyfunc_model.signature(),
             input_example=pyfunc_model.example(candidate.training_set),
             pip_requirements=requirements(),
         )
+
+
+@contextmanager
+def _code() -> Iterator[Path]:
+    """A copy of this package without the network that comes with it, which no version needs."""
+    package = Path(sg3flow.__file__).parent
+    bundled = NETWORKS[STARTER].bundled
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {n for n in names if n == "__pycache__" or Path(folder, n) == bundled}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(shutil.copytree(package, Path(scratch, package.name), ignore=left_out))
 
 
 def requirements() -> list[str]:
@@ -330,7 +346,7 @@ def _network_words(run_dir: Path, G: RenderedGenerator, class_names: Sequence[st
     """The network and its size, such as ``StyleGAN3-T, 32 x 32 pixels, 3 classes``."""
     params = (read_run(run_dir) or {}).get("params")
     cfg = params.get("cfg") if isinstance(params, dict) else ""
-    kind = NETWORKS.get(str(cfg)) or type(G).__name__
+    kind = FAMILY_NAMES.get(str(cfg)) or type(G).__name__
     words = [kind, f"{G.img_resolution} x {G.img_resolution} pixels"]
     if class_names:
         words.append(f"{len(class_names)} classes ({', '.join(class_names[:_MOST_CLASSES])})")

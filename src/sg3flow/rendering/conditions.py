@@ -120,8 +120,21 @@ def parse_label(text: str) -> Vector:
         label = tuple(float(part) for part in text.split(","))
     except ValueError:
         label = (math.nan,)
+    return check_label(label, text)
+
+
+def check_label(label: Vector, text: str = "") -> Vector:
+    """The label, if it can be used.
+
+    Args:
+        text: the label as it was given; empty: as numbers.
+
+    Raises:
+        ConfigError: a number is not finite in float32.
+    """
     if not all(abs(value) <= _GREATEST for value in label):
-        raise ConfigError(f"a label must be finite numbers like 0.5,-1, not '{cut(text)}'")
+        shown = cut(text) if text else label_text(label)
+        raise ConfigError(f"a label must be finite numbers like 0.5,-1, not '{shown}'")
     return label
 
 

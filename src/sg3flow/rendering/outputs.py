@@ -50,7 +50,7 @@ MARKER_NAME = "renders.json"
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
 
 _MAX_TILES = 256
-_MAX_SHIFT = 1000  # image widths
+MAX_SHIFT = 1000  # image widths
 
 
 def render_images(
@@ -146,7 +146,7 @@ def render_video(
     options = render_options_of(config, config.trunc)
     given = given_condition(class_index, config.label)
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
-    check_replaceable(path, _is_our_video, "a render", option)
+    check_replaceable(path, is_our_video, "a render", option)
     model = load_model(source, config.device)
     condition = model.usable(given)
     with model.named():
@@ -189,9 +189,9 @@ def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOp
         ConfigError: ``translate`` is not two numbers, or they are out of range.
     """
     shift = _numbers(config.translate, "translate must be two numbers like 0.1,-0.2")
-    if len(shift) != 2 or not all(-_MAX_SHIFT <= part <= _MAX_SHIFT for part in shift):
+    if len(shift) != 2 or not all(-MAX_SHIFT <= part <= MAX_SHIFT for part in shift):
         raise ConfigError(
-            f"translate must be two numbers like 0.1,-0.2, from {-_MAX_SHIFT} to {_MAX_SHIFT}, not "
+            f"translate must be two numbers like 0.1,-0.2, from {-MAX_SHIFT} to {MAX_SHIFT}, not "
             f"'{config.translate[:60]}'"
         )
     return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
@@ -215,9 +215,17 @@ def parse_tiles(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: another form, or not 1 to 256 tiles.
     """
-    across, down = parse_pair(text, "grid (tiles across x down)")
+    return check_tiles(*parse_pair(text, "grid (tiles across x down)"))
+
+
+def check_tiles(across: int, down: int) -> tuple[int, int]:
+    """The numbers of tiles, if they can be drawn.
+
+    Raises:
+        ConfigError: not 1 to 256 tiles.
+    """
     if not 1 <= across * down <= _MAX_TILES:
-        raise ConfigError(f"grid must have 1 to {_MAX_TILES} tiles, not {text[:60]}")
+        raise ConfigError(f"grid must have 1 to {_MAX_TILES} tiles, not {across}x{down}")
     return across, down
 
 
@@ -232,7 +240,7 @@ def _check_replaceable(*paths: Path) -> None:
         check_replaceable(path, png_marked(SOFTWARE), "a render", "--outdir")
 
 
-def _is_our_video(path: Path) -> bool:
+def is_our_video(path: Path) -> bool:
     """Whether it is an MP4 whose comment is ``SOFTWARE``, as the encoder writes it."""
     if not path.is_file() or path.stat().st_size == 0:
         return False

@@ -49,6 +49,8 @@ _MANY = 40  # lines with more points have no markers
 _MAX_BANDS = 4  # charts with more lines have no bands, as they would overlap
 _MAX_DECADES = 1.7  # values that span more get a logarithmic axis
 _BEST = "#c2410c"
+# The PNG is transparent, and these are seen on white and on the background of a dark theme.
+_INK, _FAINT, _CURVE = "#6b778c", "#80808059", "#2b8cc4"
 _Place = tuple[float, float]
 _PANEL_INCHES, _PANEL_DPI = (7.2, 2.2), 100  # per metric in the PNG
 
@@ -185,6 +187,9 @@ def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Im
     Args:
         results: results of snapshots with known kimg.
         best: the best result; every panel marks its snapshot with a ring.
+
+    Returns:
+        an RGBA image with a transparent background.
     """
     stream = io.BytesIO()
     names = list(dict.fromkeys(result.metric for result in results))
@@ -201,9 +206,9 @@ def metrics_chart(results: "Sequence[MetricResult]", best: "MetricResult") -> Im
         for row, name in enumerate(names, 1):
             chosen = sorted((r for r in results if r.metric == name), key=_age)
             _draw_panel(figure.add_subplot(len(names), 1, row), chosen, best)
-        figure.savefig(stream, format="png", dpi=_PANEL_DPI)
+        figure.savefig(stream, format="png", dpi=_PANEL_DPI, transparent=True)
     with Image.open(stream) as picture:
-        return picture.convert("RGB")
+        return picture.convert("RGBA")
 
 
 def letter_places(ends: Sequence[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
@@ -247,7 +252,8 @@ def _draw_panel(axes: "Axes", rows: "Sequence[MetricResult]", best: "MetricResul
     ages = Scale.of_ages(kimgs)
     margin = 0.03 * (ages.high - ages.low)
     _set_scales(axes, Scale(ages.low - margin, ages.high + margin), Scale.of_values(reach))
-    style: dict[str, Any] = {"color": LIGHT[0], "clip_on": False}
+    axes.grid(axis="y", color=_FAINT, lw=1)
+    style: dict[str, Any] = {"color": _CURVE, "clip_on": False}
     axes.errorbar(kimgs, values, errors, marker="o", ms=5, capsize=4, lw=1.8, elinewidth=1, **style)
     ringed = [
         (k, v)
@@ -258,8 +264,8 @@ def _draw_panel(axes: "Axes", rows: "Sequence[MetricResult]", best: "MetricResul
     axes.plot(*zip(*ringed, strict=True), marker="o", ms=13, **ring)
     better = "higher" if rows[0].higher_is_better else "lower"
     words = f"{better} is better; bars: 2 standard errors; ring: best snapshot; x: kimg"
-    axes.tick_params(labelsize=9)
-    axes.set_title(f"{rows[0].metric}  ({words})", loc="left", size=9)
+    axes.tick_params(labelsize=9, color=_INK, labelcolor=_INK)
+    axes.set_title(f"{rows[0].metric}  ({words})", loc="left", size=9, color=_INK)
 
 
 def _draw_line(axes: "Axes", line: "Line") -> None:

@@ -68,7 +68,8 @@ def tracking_place() -> dict[str, str]:
         return {"address": shown_url(uri).rstrip("/"), "command": ""}
     own = uri == local_tracking_uri()
     shown = "sqlite:///mlflow.db" if own else shown_url(uri)
-    return {"address": "", "command": f"mlflow server --backend-store-uri {shown} --port 5000"}
+    command = f"mlflow server --backend-store-uri {shown} --workers 1 --port 5000"
+    return {"address": "", "command": command}
 
 
 def data_uri(picture: Image.Image, side: int) -> str:

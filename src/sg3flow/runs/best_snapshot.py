@@ -1,6 +1,14 @@
-"""The best snapshot in a report of evaluate, and whether two results can be compared."""
+"""The best snapshot in a report of evaluate, and whether two results can be compared.
+
+``evaluate`` writes two JSON files. The report, ``reports/evaluation.json``, has every result with
+its standard error and conditions. The summary, ``reports/metrics.json``, has only the values of the
+best snapshot, for DVC's tables: ``{"kimg": 2, "fd_random500_full": 2.7, …}``. Where a report is
+read, a summary may be given: the report is then the file beside it. Up to version 0.2,
+``reports/metrics.json`` was the report itself.
+"""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +37,7 @@ def differing_meaning(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What makes two results of one metric different quantities, as text; empty: nothing.
 
     Args:
-        a, b: rows of ``reports/metrics.json``; a missing name counts as null.
+        a, b: rows of ``reports/evaluation.json``; a missing name counts as null.
     """
     later = {key: words for key, words in _LATER_MEANING.items() if key in a and key in b}
     return [words for key, words in (_MEANING | later).items() if a.get(key) != b.get(key)]
@@ -43,6 +51,8 @@ def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str
 
 
 FORMAT = "sg3flow-metrics-1"
+REPORT_NAME, SUMMARY_NAME = "evaluation.json", "metrics.json"
+_METRIC_KEY = re.compile(r"[a-z]+(_[a-z]+)*[0-9]\w*")  # each carries its sample count
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def best_snapshot(report: Path, metric: str = "") -> BestSnapshot:
     Raises:
         MetricError: the report is missing or damaged, is of a single network, or lacks that metric.
     """
-    content = _read(report)
+    report, content = read_report(report)
     try:
         metric = metric or content["best"]["metric"]
         rows = [row for row in content["results"] if row["metric"] == metric]
@@ -137,13 +147,64 @@ def _is_of_run(row: dict[str, Any]) -> bool:
     return isinstance(kimg, int) and isinstance(name, str) and Path(name).name == name
 
 
-def _read(report: Path) -> dict[str, Any]:
+def is_summary(content: Any) -> bool:
+    """Whether the content of a JSON file is a summary: ``kimg`` and the values of metrics."""
+    if not isinstance(content, dict) or type(content.get("kimg")) is not int:
+        return False
+    metrics = {key: value for key, value in content.items() if key != "kimg"}
+    return bool(metrics) and all(
+        _METRIC_KEY.fullmatch(key) and type(value) in (int, float) for key, value in metrics.items()
+    )
+
+
+def read_report(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Read a report, or the report beside a summary; returns its path, too.
+
+    Raises:
+        MetricError: there is none, it is damaged, or the summary is of another evaluation.
+    """
+    content = _read(path)
+    if is_summary(content):
+        summary, beside = content, path.with_name(REPORT_NAME)
+        if not beside.is_file():
+            raise MetricError(
+                f"{path} has only the values of the best snapshot, and there is no {REPORT_NAME} "
+                "beside it; run stages/evaluate.py again"
+            )
+        content = _read(beside)
+        if _is_report(content) and not _is_of(summary, content):
+            raise MetricError(
+                f"{path} and {beside} are of different evaluations; run dvc checkout, or "
+                "stages/evaluate.py again"
+            )
+        path = beside
+    if not _is_report(content):
+        raise MetricError(f"{path} is not a report of evaluate (expected format {FORMAT})")
+    return path, content
+
+
+def _is_of(summary: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether the values of a summary are those of a report's best snapshot."""
+    best, rows = report.get("best"), report.get("results")
+    if not isinstance(best, dict) or not isinstance(rows, list):
+        return True  # the report is damaged, and that is what its reader says
+    values = {"kimg": best.get("kimg")}
+    values |= {
+        str(row.get("metric")): row.get("value")
+        for row in rows
+        if isinstance(row, dict) and row.get("snapshot") == best.get("snapshot")
+    }
+    return values == summary
+
+
+def _is_report(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _read(path: Path) -> Any:
     try:
-        content = json.loads(report.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MetricError(f"no report {report}; run stages/evaluate.py first") from None
+        raise MetricError(f"no report {path}; run stages/evaluate.py first") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise MetricError(f"cannot read {report}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MetricError(f"{report} is not a report of evaluate (expected format {FORMAT})")
-    return content
+        raise MetricError(f"cannot read {path}: {' '.join(str(error).split())}") from None

@@ -24,7 +24,7 @@ from typing import Any
 
 import sg3flow
 from sg3flow.errors import ConfigError
-from sg3flow.files import atomic_write
+from sg3flow.files import write_text
 from sg3flow.git import Changes, GitError, GitTree, git_tree
 from sg3flow.params_file import SECTIONS
 
@@ -96,6 +96,20 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# What draws a page that a stage writes, by the name of the digests: it decides no other output.
+PAGE_FILES: dict[str, tuple[str, ...]] = {
+    "validation-page": (
+        "reports/charts.py",
+        "reports/pages.py",
+        "reports/templates/base.html",
+        "reports/templates/hover.js",
+        "reports/templates/pages.css",
+        "reports/templates/parts.html",
+        "reports/templates/validation.html",
+        "reports/validation_page.py",
+    ),
+}
+
 # The same files as git pathspecs: a commit that changes none of them has the same code.
 CODE_PATHS = (
     "dvc.yaml",
@@ -107,6 +121,7 @@ CODE_PATHS = (
 # Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
+    | {"keep_snapshots", "notify", "tensorboard"}
     | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
 
@@ -119,6 +134,7 @@ _MESSAGES = frozenset(
     {"check_replaceable", "print", "progress", "progress_of", "tracked", "warn"}
     | {"debug", "info", "warning", "error", "exception"}
 )
+_TEMPLATES = (".css", ".html", ".js")
 # Literals are matched so that comment signs inside them do not count.
 _LITERAL_OR_COMMENT = re.compile(
     r"""R"([^ ()\\]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'"""
@@ -167,7 +183,7 @@ def given_values(settings: Any) -> dict[str, Any]:
 
 
 def write_digests(folder: Path, project: Path) -> None:
-    """Write ``<stage>.txt`` for every stage: a digest and a name per line.
+    """Write ``<stage>.txt`` for every stage, and a file per page: a digest and a name per line.
 
     Args:
         folder: where to write.
@@ -175,8 +191,9 @@ def write_digests(folder: Path, project: Path) -> None:
     """
     for stage, patterns in STAGE_FILES.items():
         lines = [*_lines(patterns), *_script(project / "stages" / f"{stage}.py"), _defaults(stage)]
-        with atomic_write(folder / f"{stage}.txt") as stream:
-            stream.write("".join(lines).encode())
+        write_text(folder / f"{stage}.txt", "".join(lines))
+    for page, patterns in PAGE_FILES.items():
+        write_text(folder / f"{page}.txt", "".join(_lines(patterns)))
 
 
 def _lines(patterns: tuple[str, ...]) -> Iterator[str]:
@@ -207,9 +224,12 @@ def _defaults(stage: str) -> str:
 
 @functools.cache
 def meaning_digest(path: Path) -> str:
-    """SHA-256 over what a source file does; comments and formatting do not count."""
+    """SHA-256 over what a source file does; comments and formatting of code do not count."""
     source = path.read_text(encoding="utf-8")
-    meaning = _python_meaning(source) if path.suffix == ".py" else _cpp_meaning(source)
+    if path.suffix in _TEMPLATES:  # their apostrophes and slashes are text
+        meaning = source
+    else:
+        meaning = _python_meaning(source) if path.suffix == ".py" else _cpp_meaning(source)
     return hashlib.sha256(meaning.encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sg3flow.addresses import shown_url, without_secrets
+from sg3flow.addresses import shown_url, without_secrets, without_webhooks
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.raw_images import read_source
 from sg3flow.errors import ConfigError, DataError, listed
@@ -248,6 +248,7 @@ def _copy_project_files(work: Path, project: Path) -> dict[str, str]:
         (work / name).unlink(missing_ok=True)
         if (project / name).is_file():
             text = (project / name).read_text(encoding="utf-8", errors="replace")
+            text = without_webhooks(text)
             write_text(work / name, _ADDRESS.sub(lambda found: shown_url(found[0]), text))
             if _is_readable(work / name):
                 digests[name] = sha256_file(work / name)
@@ -275,6 +276,8 @@ def _setups(known: Mapping[str, Any] | None, content: Mapping[str, Any]) -> list
         "gpus": [gpu["name"] for gpu in machine["gpus"]],
         **content["compute"],
     }
+    if not code.get("package_in_tree", True):  # then no commit tells versions apart
+        row["version"] = code["version"]
     earlier = list(known["setups"]) if known else []
     last = {k: v for k, v in earlier[-1].items() if k not in ("time", "nimg")} if earlier else None
     if last == {k: v for k, v in row.items() if k != "nimg"}:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sg3flow
 from sg3flow.errors import DataError, Sg3flowError
 from sg3flow.files import sha256_file, write_json, write_text
 from sg3flow.runs.machine import DECIDING_VARIABLES
@@ -159,8 +160,8 @@ def reproduce(
     kimg = _checked_length(record, kimg)
     network = find_network(record, root, resume)
     worktree = prepare_worktree(record, root, clean=clean)
-    log(f"{record.origin}: commit {record.commit[:12]} in {shown_path(worktree.tree, root)}")
-    for warning in _warnings(record):
+    log(f"{record.origin}: {record.code_words} in {shown_path(worktree.tree, root)}")
+    for warning in _warnings(record, worktree):
         log(f"warning: {warning}")
     packed = find_data(record, worktree, root, data, log)
     _write_settings(record, worktree, kimg, network.recorded)
@@ -179,7 +180,7 @@ def reproduce(
     return result
 
 
-def _warnings(record: Record) -> Iterator[str]:
+def _warnings(record: Record, worktree: Worktree) -> Iterator[str]:
     """Reasons, known before the training, why the result may not be equal."""
     code = record.provenance["code"]
     if code.get("untracked"):
@@ -187,8 +188,10 @@ def _warnings(record: Record) -> Iterator[str]:
         yield f"files that git did not track are missing: {shown}"
     if code.get("diff", {}).get("withheld"):
         yield f"changes of {', '.join(code['diff']['withheld'][:3])} were not recorded"
-    if not code.get("package_in_tree", True):
+    if not code.get("package_in_tree", True) and (worktree.project / "src" / "sg3flow").is_dir():
         yield "the run used an installed package, not the code of its folder"
+    elif _is_other_version(record):
+        yield f"the run used sg3flow {record.installed}, here is {sg3flow.__version__}"
     setups = record.provenance.get("setups", [])
     if len(setups) > 1:
         yield f"the run was trained on {len(setups)} set-ups; the last one is reproduced"
@@ -222,8 +225,16 @@ def _checked_length(record: Record, kimg: int | None) -> int:
 
 def _contradiction(record: Record, found: str) -> str:
     """A sentence about a fingerprint that differs from that of the run."""
+    if _is_other_version(record):
+        return (
+            f"the run used sg3flow {record.installed}, and {sg3flow.__version__} here trains "
+            f"with other numbers (fingerprint {found}, the run had {record.run['fingerprint']}); "
+            f"`pip install sg3flow=={record.installed}` and run again"
+        )
     if record.network.get("shortened"):
         cause = "the record has the URL of its initial network without password or query"
+    elif record.installed:
+        cause = f"the record was edited, or this is another build of sg3flow {record.installed}"
     else:
         cause = "the record was edited, or code that git did not track was used"
     return (
@@ -235,8 +246,9 @@ def _contradiction(record: Record, found: str) -> str:
 def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) -> None:
     """Write the resolved settings as a params file: nothing is left to automatic choice."""
     settings = {**record.run["params"], "kimg": kimg, "resume": resume}
-    if "metrics" in settings:
-        settings["metrics"] = ["none"]  # metrics during training do not change its numbers
+    # These do not change the numbers, and all snapshots can be compared.
+    neutral = {"metrics": ["none"], "notify": "", "tensorboard": False, "keep_snapshots": "all"}
+    settings |= {name: value for name, value in neutral.items() if name in settings}
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]
     write_text(worktree.folder / _PARAMS, json.dumps({"train": settings}, indent=2) + "\n")
@@ -261,7 +273,8 @@ def _fingerprint(record: Record, worktree: Worktree, packed: Path) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise Sg3flowError(f"the recorded settings are refused: {last_line(done.stderr)}")
+        other = f"; the run used sg3flow {record.installed}" if _is_other_version(record) else ""
+        raise Sg3flowError(f"the recorded settings are refused: {last_line(done.stderr)}{other}")
     try:
         return str(json.loads(done.stdout)["fingerprint"])
     except (ValueError, KeyError):
@@ -294,11 +307,18 @@ def _ignored_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _is_other_version(record: Record) -> bool:
+    """Whether the run used an installed package of another version than this."""
+    return record.installed not in ("", sg3flow.__version__)
+
+
 def _command(worktree: Worktree, packed: Path) -> list[str]:
-    stage = worktree.project / "stages" / "train.py"
+    script = worktree.project / "stages" / "train.py"
+    # -P: a file of the project must not hide a module of the standard library.
+    stage = (str(script),) if script.is_file() else ("-P", "-m", "sg3flow", "train")
     params = worktree.folder / _PARAMS
     return [
-        *(sys.executable, str(stage), "--params", str(params)),
+        *(sys.executable, *stage, "--params", str(params)),
         *("--data", str(packed), "--run-dir", str(worktree.run)),
     ]
 

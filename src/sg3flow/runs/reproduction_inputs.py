@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.checkpoints.loading import local_copy
+from sg3flow.checkpoints.network_catalog import named_network
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import DataError
 from sg3flow.runs.provenance import locked_stages, network_digest
@@ -82,7 +83,8 @@ def _candidates(record: Record, worktree: Worktree, root: Path, log: Log) -> Ite
     places = (root / record.provenance.get("folder", ".") / recorded, root / recorded)
     yield from dict.fromkeys(path.resolve() for path in places)
     stage, inside = _pipeline_stage(record, recorded)
-    if not stage:
+    # Without both, DVC would work in the user's project, which is above.
+    if not stage or not all((worktree.project / name).exists() for name in (".dvc", "dvc.yaml")):
         return
     work = worktree.project / inside
     _share_cache(worktree, root)
@@ -154,7 +156,8 @@ def last_line(text: str) -> str:
     return lines[-1].removeprefix("error: ").removeprefix("ERROR: ") if lines else "no reason given"
 
 
-# The fingerprint has the text of such a name, and the content of any other file.
+# The fingerprint has the text of such a name, and the content of any other file. It has the text of
+# a name of `network_catalog.py`, too, unless that network comes with the package.
 _NAMED = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -199,8 +202,9 @@ def find_network(record: Record, root: Path, given: str) -> InitialNetwork:
         if given:
             raise DataError(f"{record.origin} started from no network; leave out --resume")
         return InitialNetwork("", "")
-    is_named = _NAMED.match(source) is not None
     beside = root / record.provenance.get("folder", ".") / source
+    network = None if beside.exists() else named_network(source)
+    is_named = _NAMED.match(source) is not None or network is not None
     path = local_copy(given or (source if is_named else beside)).resolve()
     digest, expected = network_digest(path), record.network.get("sha256", "")
     if expected and digest != expected:
@@ -208,4 +212,5 @@ def find_network(record: Record, root: Path, given: str) -> InitialNetwork:
             f"{given or source} is not the network that the run started from: its SHA-256 is "
             f"{digest[:12]}…, recorded is {expected[:12]}…; give --resume PATH of the recorded one"
         )
-    return InitialNetwork(source if is_named else str(path), str(path))
+    by_content = not is_named or (network is not None and network.bundled is not None)
+    return InitialNetwork(str(path) if by_content else source, str(path))

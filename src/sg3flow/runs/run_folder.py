@@ -2,6 +2,7 @@
 
 The files are the record of a run. ``run.json`` describes it, ``stats.jsonl`` has one line of
 statistics per tick, and ``events.jsonl`` one line for each image, snapshot, metric and other file.
+``losses.csv`` has the losses of ``stats.jsonl`` in few rows, for plots.
 ``metric-<name>.jsonl`` has the metrics of snapshots in the form that StyleGAN users know, and
 ``digests.jsonl`` the SHA-256 of each snapshot. Tracking uploads these files; a training does not
 know the tracking.
@@ -28,6 +29,7 @@ PROVENANCE_FORMAT = "sg3flow-provenance-1"
 RUN = "run.json"
 OPTIONS = "training_options.json"
 STATS, EVENTS, DIGESTS = "stats.jsonl", "events.jsonl", "digests.jsonl"
+LOSSES = "losses.csv"
 PROVENANCE, DIFF, PACKAGES = "provenance.json", "code.diff", "packages.txt"
 NETWORKS = "networks.txt"
 REALS = "reals.png"
@@ -75,6 +77,11 @@ def metric_file(name: str) -> str:
 def is_metric_file(name: str) -> bool:
     """Whether a file name is one that ``metric_file`` gives."""
     return _METRIC_NAME.fullmatch(name) is not None
+
+
+def list_metric_files(folder: Path) -> list[Path]:
+    """The files of metric values in a folder."""
+    return sorted(path for path in folder.glob("*.jsonl") if is_metric_file(path.name))
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -197,6 +204,11 @@ def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     return [read_row(line, path, f"line {number}") for number, line in enumerate(lines, 1)]
 
 
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """As ``read_whole_lines``, without the damaged lines."""
+    return [row for line in whole_lines(path) if (row := parse_row(line)) is not None]
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a line of JSON and flush it to the disk.
 
@@ -240,6 +252,9 @@ class Reporter(Protocol):
 
     def snapshot(self, path: Path, nimg: int, sha256: str) -> None:
         """A complete network snapshot, and the digest of its bytes."""
+
+    def pruned(self, path: Path, nimg: int) -> None:
+        """A snapshot that will be removed, because ``keep_snapshots`` does not keep it."""
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """The value of a metric for a snapshot."""
@@ -289,6 +304,11 @@ class JsonlReporter:
         if snapshot_digests(path.parent).get(path.name) != sha256:
             digest = {"snapshot_pkl": path.name, "sha256": sha256}
             append_row(listed, digest | {"nimg": nimg, "timestamp": time.time()})
+
+    def pruned(self, path: Path, nimg: int) -> None:
+        """Record that a snapshot will be removed; its digest stays."""
+        row = {"kind": "pruned", "file": path.name, "key": "", "nimg": nimg}
+        self._event(row | {"sha256": snapshot_digests(path.parent).get(path.name, "")})
 
     def metric(self, snapshot: Path, name: str, value: float, nimg: int) -> None:
         """Append a line to the metric's file, unless the snapshot has one there, and record it."""

@@ -66,6 +66,17 @@ class Record:
         return str(self.provenance["code"]["commit"])
 
     @property
+    def installed(self) -> str:
+        """Version of the installed package that trained; empty: the code of its folder did."""
+        code = self.provenance["code"]
+        return "" if code.get("package_in_tree", True) else str(code.get("version", ""))
+
+    @property
+    def code_words(self) -> str:
+        """Where its code comes from, for messages."""
+        return f"commit {self.commit[:12]}" if self.commit else f"sg3flow {self.installed}"
+
+    @property
     def data(self) -> Mapping[str, Any]:
         """The packed set of the training."""
         found: Mapping[str, Any] = self.provenance["data"]
@@ -219,6 +230,9 @@ class Worktree:
 def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
     """Make the worktree of a record, or return the one of an interrupted attempt.
 
+    A run of an installed package outside git needs no commit: its settings are in the record. The
+    worktree is then a plain folder.
+
     Args:
         root: folder of the project whose repository has the commit.
         clean: remove an earlier attempt first.
@@ -227,9 +241,10 @@ def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
         DataError: there is no repository or commit, or the changes do not apply; or the folder
             exists and is not an attempt of ours, or was edited since.
     """
-    tree = _repository(record, root)
+    tree = _repository(record, root) if record.commit or not record.installed else None
     folder = root / "reproductions" / record.short_id
-    worktree = Worktree(folder, folder / "tree" / record.provenance["code"]["prefix"])
+    prefix = record.provenance["code"]["prefix"] if tree is not None else ""
+    worktree = Worktree(folder, folder / "tree" / prefix)
     if folder.exists():
         check_replaceable(folder, _is_reproduction, "a reproduction")
         if not clean and _is_as_made(worktree, record):
@@ -245,20 +260,25 @@ def prepare_worktree(record: Record, root: Path, *, clean: bool) -> Worktree:
     made = {"format": FORMAT, "uid": record.run["uid"]}
     write_json(folder / REPORT, made)
     try:
-        _check_out(tree, worktree, record, diff)
-        checked_out = git_tree(worktree.tree)
-        assert checked_out is not None
-        write_json(folder / REPORT, made | {"changes": checked_out.changes().sha256})
+        if tree is None:
+            _make_plain(worktree)
+        else:
+            _check_out(tree, worktree, record, diff)
+            checked_out = git_tree(worktree.tree)
+            assert checked_out is not None
+            write_json(folder / REPORT, made | {"changes": checked_out.changes().sha256})
+        _restore_files(worktree, record)
     except BaseException:
         remove_worktree(tree, folder)
         raise
     return worktree
 
 
-def remove_worktree(tree: GitTree, folder: Path) -> None:
+def remove_worktree(tree: GitTree | None, folder: Path) -> None:
     """Remove a worktree of ours, also from git's list."""
     shutil.rmtree(folder)
-    git_or_empty(tree.top, "worktree", "prune")
+    if tree is not None:
+        git_or_empty(tree.top, "worktree", "prune")
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
@@ -296,10 +316,17 @@ def _is_reproduction(folder: Path) -> bool:
 
 def _is_as_made(worktree: Worktree, record: Record) -> bool:
     """Whether the worktree is unchanged since it was checked out for this record."""
+    if not record.commit:  # nothing of a plain folder is read
+        return bool((read_report(worktree.folder) or {}).get("uid") == record.run["uid"])
     tree = git_tree(worktree.tree)
     if tree is None or tree.top != worktree.tree.resolve() or tree.commit != record.commit:
         return False
     return (read_report(worktree.folder) or {}).get("changes") == tree.changes().sha256
+
+
+def _make_plain(worktree: Worktree) -> None:
+    """Make a folder that counts as a project of its own, though it is inside the user's."""
+    (worktree.project / ".dvc").mkdir(parents=True)
 
 
 def _check_out(tree: GitTree, worktree: Worktree, record: Record, diff: bytes) -> None:
@@ -317,6 +344,10 @@ def _check_out(tree: GitTree, worktree: Worktree, record: Record, diff: bytes) -
                 f"the run's uncommitted changes do not apply to its commit {record.commit[:12]}: "
                 f"{problem}"
             )
+
+
+def _restore_files(worktree: Worktree, record: Record) -> None:
+    """Copy the recorded settings and lock file of the pipeline into the project."""
     for name in PROJECT_FILES:
         if (record.folder / name).is_file() and name in record.provenance.get("files", {}):
             copy_file(record.folder / name, worktree.project / name)

@@ -17,6 +17,7 @@ from sg3flow.files import sha256_file
 from sg3flow.runs.best_snapshot import BestSnapshot
 from sg3flow.runs.run_folder import EVENTS
 from sg3flow.settings import Tag
+from sg3flow.tracking.artifact_files import link_artifact, remove_artifact
 from sg3flow.tracking.metric_names import grouped_name
 from sg3flow.tracking.mlflow_store import Store, experiment_of, time_to_upload
 from sg3flow.tracking.pipeline_runs import join_pipeline
@@ -139,6 +140,20 @@ def _snapshot(target: Target, row: Mapping[str, Any]) -> None:
         log_snapshot_model(target.store, target.of(row), path, row["nimg"] // 1000)
 
 
+def _pruned(target: Target, row: Mapping[str, Any]) -> None:
+    """Remove a snapshot that the run folder no longer keeps from a local store; a server keeps it.
+
+    In the default store it is the same file, which takes space until its last name is gone.
+    """
+    model_id = _first_model(target.store, target.of(row), row["file"])
+    if model_id is None:
+        return
+    model = target.store.client.get_logged_model(model_id)
+    is_same = model.tags.get(Tag.SHA256) == row["sha256"]  # else it was trained again since
+    if is_same and remove_artifact(model.artifact_location, _file_of(target, row).name):
+        target.store.client.set_logged_model_tags(model_id, {Tag.PRUNED: "true"})
+
+
 def _artifact(target: Target, row: Mapping[str, Any]) -> None:
     path, run_id = _file_of(target, row), target.of(row)
     if path.is_file():  # else it was deleted meanwhile
@@ -187,6 +202,7 @@ _HANDLERS = {
     "metric": _metric,
     "image": _image,
     "snapshot": _snapshot,
+    "pruned": _pruned,
     "artifact": _artifact,
     "dataset": _dataset,
 }
@@ -235,16 +251,19 @@ def log_image(client: Any, run_id: str, path: Path, key: str, kimg: int, time_ms
 
     mark = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{key}/{kimg}/{time_ms}")
     name = f"{key.replace('/', '~')}+step+{kimg}+timestamp+{time_ms}+{mark}"
+    address = client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder, Image.open(path) as image:
         full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
-        if image.format == "PNG":
-            shutil.copyfile(path, full)
-        else:
-            image.save(full)
+        is_png = image.format == "PNG"
+        if not (is_png and link_artifact(address, f"{_FOLDER}/{full.name}", path)):
+            if is_png:
+                shutil.copyfile(path, full)
+            else:
+                image.save(full)
+            client.log_artifact(run_id, str(full), _FOLDER)
         image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         image.save(small)
-        for each in (full, small):
-            client.log_artifact(run_id, str(each), _FOLDER)
+        client.log_artifact(run_id, str(small), _FOLDER)
     client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, True)
 
 
@@ -276,6 +295,7 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     """Upload a snapshot to its LoggedModel, unless that has the same bytes already.
 
     A resumed training writes the snapshots since its last state again, on a GPU with other bytes.
+    A local store gets a link: the run folder's snapshots are replaced as a whole.
     """
     from mlflow.entities import LoggedModelStatus
 
@@ -284,8 +304,9 @@ def log_snapshot_model(store: Store, run_id: str, path: Path, kimg: int) -> str:
     if model.status == LoggedModelStatus.READY and model.tags.get(Tag.SHA256) == digest:
         return model_id
     record_output(store, run_id, model_id, kimg)
-    with time_to_upload(path):
-        store.client.log_model_artifact(model_id, str(path))
+    if not link_artifact(model.artifact_location, path.name, path):
+        with time_to_upload(path):
+            store.client.log_model_artifact(model_id, str(path))
     # Last: the tag means that the upload is complete.
     store.client.set_logged_model_tags(model_id, {Tag.SHA256: digest})
     store.client.finalize_logged_model(model_id, LoggedModelStatus.READY)

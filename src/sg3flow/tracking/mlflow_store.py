@@ -318,7 +318,7 @@ def find_version(store: Store, name: str, wanted: str) -> Any:
 
 
 def results_of(version: Any) -> dict[str, dict[str, Any]]:
-    """The results of a version: rows of ``reports/metrics.json`` by metric."""
+    """The results of a version: rows of ``reports/evaluation.json`` by metric."""
     earlier = {
         key.removeprefix(Tag.RESULT): dict(json.loads(value))
         for key, value in version.tags.items()

@@ -20,7 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sg3flow.addresses import without_secrets
-from sg3flow.files import copy_file, file_lock, try_lock, write_bytes, write_json
+from sg3flow.files import (
+    file_lock,
+    link_or_copy,
+    try_lock,
+    write_bytes,
+    write_json,
+)
 from sg3flow.runs.code_state import code_info, user_name
 from sg3flow.runs.pipeline import experiment_name, pipeline_uid
 from sg3flow.runs.run_folder import (
@@ -160,13 +166,7 @@ class Outbox:
         """Keep the present content of a file below ``files/``; whether that worked."""
         target = self.folder / "files" / name
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            # All writers of this project replace files, so a hard link keeps the content.
-            try:
-                os.link(path, target)
-            except OSError:  # another file system, or one without hard links
-                copy_file(path, target)
+            link_or_copy(path, target)  # all writers of this project replace files
         except OSError as error:
             self._warn(error)
             return False

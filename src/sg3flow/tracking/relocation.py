@@ -234,13 +234,13 @@ def _read(
             continue
         query = f"SELECT rowid, {column} FROM {table} WHERE {condition}"
         for row, text in connection.execute(query):
-            path = _local_path(text or "")
+            path = local_folder(text or "")
             if path is not None:
                 yield _Address((table, column, row), path, text.startswith("file:"))
 
 
-def _local_path(text: str) -> Path | None:
-    """The absolute local path that an address names; None: it names no such path."""
+def local_folder(text: str) -> Path | None:
+    """The absolute local path that an artifact address names; None: it names no such path."""
     if text.startswith("/"):
         return Path(text)
     parts = urlsplit(text) if text.startswith("file:") else None

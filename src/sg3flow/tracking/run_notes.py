@@ -13,7 +13,11 @@ from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import Store, with_error
 
 NOTE = "mlflow.note.content"
-NETWORKS = {"stylegan3-t": "StyleGAN3-T", "stylegan3-r": "StyleGAN3-R", "stylegan2": "StyleGAN2"}
+FAMILY_NAMES = {
+    "stylegan3-t": "StyleGAN3-T",
+    "stylegan3-r": "StyleGAN3-R",
+    "stylegan2": "StyleGAN2",
+}
 _MOST_CLASSES = 6
 _SHOWN = 12  # digits of a digest
 
@@ -55,7 +59,7 @@ def _facts(run: Any, best: Mapping[str, Any] | None) -> str:
 
 
 def _what(params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-    network = NETWORKS.get(params.get("cfg", ""), params.get("cfg", "training"))
+    network = FAMILY_NAMES.get(params.get("cfg", ""), params.get("cfg", "training"))
     known = {name: params.get(name, "") for name in ("gamma", "batch")}
     known["kimg"] = tags.get(Tag.KIMG) or params.get("kimg", "")
     words = [network, *(f"{name} {value}" for name, value in known.items() if value)]

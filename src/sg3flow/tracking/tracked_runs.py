@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
 from sg3flow.runs.run_names import typed_name
 from sg3flow.runs.worktree import Record, read_record
@@ -237,7 +238,7 @@ class RegisteredVersion:
         uri: ``models:/NAME/VERSION``.
         run_id: of the run that made it; empty: not recorded.
         tags: as text.
-        results: its rows of ``reports/metrics.json``, by metric.
+        results: its rows of ``reports/evaluation.json``, by metric.
     """
 
     uri: str
@@ -331,9 +332,10 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
     order = ["attributes.start_time DESC"]
     for child in store.client.search_runs(experiments_of(store), wanted, order_by=order):
         names = {item.path for item in store.client.list_artifacts(child.info.run_id)}
-        if "metrics.json" in names:
+        # Evaluations up to version 0.2 have their report under the name of the summary.
+        for name in sorted(names & {REPORT_NAME, SUMMARY_NAME}):
             place = tempfile.mkdtemp(dir=folder)
-            return Path(store.client.download_artifacts(child.info.run_id, "metrics.json", place))
+            return Path(store.client.download_artifacts(child.info.run_id, name, place))
     return None
 
 
@@ -341,7 +343,7 @@ def _snapshots(store: Store, run: Any) -> list[tuple[int, str, str]]:
     found = []
     for model in snapshot_models(store, run):
         file, kimg = model.tags.get(Tag.SNAPSHOT), model.params.get("kimg", "")
-        if file and kimg.isdigit():
+        if file and kimg.isdigit() and Tag.PRUNED not in model.tags:
             found.append((int(kimg), str(file), f"models:/{model.model_id}"))
     return sorted(found)
 

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from sg3flow import distributed
-from sg3flow.addresses import without_secrets
+from sg3flow.addresses import shown_host, without_secrets
 from sg3flow.checkpoints import load_networks
+from sg3flow.checkpoints.network_catalog import named_network
 from sg3flow.config import AUTO, TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
@@ -51,7 +52,9 @@ from sg3flow.training.assembly import (
     select,
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
+from sg3flow.training.notification import notify_url
 from sg3flow.training.recorder import grid_size
+from sg3flow.training.tensorboard_log import check_tensorboard
 from sg3flow.training.transfer import (
     TransferSettings,
     architecture_of,
@@ -80,11 +83,17 @@ def fingerprint(settings: Mapping[str, Any], data_digest: str) -> str:
         data_digest: of the packed set.
     """
     resume = settings.get("resume", "")
-    if resume and Path(resume).is_file():
-        settings = {**settings, "resume": sha256_file(Path(resume))}  # the content, not the path
+    if resume and (file := _file_of(resume)).is_file():
+        settings = {**settings, "resume": sha256_file(file)}  # the content, not the path
     code = numerics_digest(bool(resume))
     key = {"settings": dict(settings), "data": data_digest, "code": code}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _file_of(resume: str) -> Path:
+    """The path that ``resume`` is, or that of the bundled network that it names."""
+    named = named_network(resume)
+    return (named.bundled if named is not None else None) or Path(resume)
 
 
 def numerics_digest(has_resume: bool) -> str:
@@ -218,7 +227,8 @@ class Job:
     def options(self) -> dict[str, Any]:
         """Settings and data for people to read; a password in a URL is removed."""
         given, resolved = (
-            dataclasses.asdict(each) | {"resume": without_secrets(each.resume)}
+            dataclasses.asdict(each)
+            | {"resume": without_secrets(each.resume), "notify": _shown_webhook(each.notify)}
             for each in (self.given, self.config)
         )
         return {
@@ -243,7 +253,9 @@ class Job:
     def command(self) -> str:
         """The command line of this process, without secrets."""
         program = ["python"] if sys.argv[0].endswith(".py") else []  # else it is `sg3flow train`
-        return without_secrets(shlex.join([*program, *sys.argv]))
+        webhook = self.config.notify
+        given = [a.replace(webhook, shown_host(webhook)) if webhook else a for a in sys.argv]
+        return without_secrets(shlex.join([*program, *given]))
 
     def provenance(self) -> dict[str, Any]:
         """The part of provenance.json that only the training knows."""
@@ -256,6 +268,10 @@ class Job:
         }
 
 
+def _shown_webhook(url: str) -> str:
+    return shown_host(url) if url else ""
+
+
 def prepare(config: TrainConfig, data: Path) -> Job:
     """Check settings and data, and resolve ``batch_gpu: auto``.
 
@@ -263,6 +279,8 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         ConfigError, DataError: they cannot be used, or do not go together.
     """
     resolved = resolve(config)
+    notify_url(config.notify)
+    check_tensorboard(config.tensorboard)
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
     if resolved.cond and items.label_dim == 0:
         raise ConfigError(

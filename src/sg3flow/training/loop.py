@@ -9,9 +9,12 @@ With several processes each of them runs this loop; the main process writes the 
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from sg3flow import distributed
 from sg3flow.data.dataset import Batch, TrainingSet
@@ -27,6 +30,7 @@ from sg3flow.training.batch_size_finder import (
 )
 from sg3flow.training.recorder import RunRecord
 from sg3flow.training.step import training_step
+from sg3flow.training.time_estimate import StepTimes, TimeEstimate
 from sg3flow.training.work_folder import capture_state, check_equal
 
 
@@ -88,15 +92,18 @@ class TrainingLoop:
     def run(self, stop_asked: Callable[[], bool], advance: Callable[[int], None]) -> bool:
         """Train until the run is complete (True) or a stop is requested (False)."""
         self._started = self._tick_started = time.monotonic()
-        self._maintenance_sec = 0.0
+        self._maintenance_sec = self._snapshot_sec = 0.0
         self._warned = False
-        self._tick_nimg = self.clock.nimg
+        self._step_times = self._new_step_times()
+        self._tick_nimg = self._started_nimg = self.clock.nimg
         total = self.settings.kimg * 1000
         folder = self.record.folder if self.record is not None else None
         while True:
             done = self.clock.nimg >= total
             due = self.record is not None and self.record.state_is_due()
             stopping, state_due = distributed.any_true(stop_asked(), due)
+            if self.record is not None and self._early_sample_due(done):
+                self._save_early_sample(self.record)
             if self._report_due(done):
                 self._maintain(done, keep=stopping or state_due)
             elif stopping or state_due:
@@ -104,7 +111,7 @@ class TrainingLoop:
                 self._save_state()
             if done or stopping:
                 return done
-            with out_of_memory_advice(self.memory, self.parts.device, folder):
+            with out_of_memory_advice(self.memory, self.parts.device, folder), self._timed_step():
                 self.clock.nimg = training_step(
                     self.parts,
                     self.items,
@@ -123,6 +130,63 @@ class TrainingLoop:
             return True
         return nimg // period > reported // period
 
+    def _early_sample_due(self, done: bool) -> bool:
+        """Whether the last step reached 1, 2, 4, 8… kimg, before the first snapshot of those.
+
+        It depends on the clock only: a resumed training writes the same grids.
+        """
+        kimg, before = self.clock.nimg // 1000, (self.clock.nimg - self.settings.batch) // 1000
+        is_before_snapshot = 0 < kimg < self.settings.tick * self.settings.snap and not done
+        return is_before_snapshot and kimg.bit_length() > max(before, 0).bit_length()
+
+    def _save_early_sample(self, record: RunRecord) -> None:
+        """Save a sample grid between two snapshots; its time counts as maintenance."""
+        started = time.monotonic()
+        record.save_fakes(self.parts, self.clock.nimg)
+        spent = time.monotonic() - started
+        self._tick_started += spent
+        self._maintenance_sec += spent
+
+    def _new_step_times(self) -> StepTimes | None:
+        """Times of steps, in the process that tells the user; None: in another one."""
+        if self.record is None:
+            return None
+        return StepTimes({phase.name: phase.interval for phase in self.parts.phases})
+
+    @contextmanager
+    def _timed_step(self) -> Iterator[None]:
+        """Time the step, until it is known how long the training takes; then say it."""
+        times, nimg = self._step_times, self.clock.nimg
+        if times is None:
+            yield
+            return
+        self._wait_for_device()
+        started = time.monotonic()
+        yield
+        self._wait_for_device()
+        times.add(nimg // self.settings.batch, time.monotonic() - started)
+        if times.are_enough():
+            self._step_times = None
+            self._estimate(times).say(on_cpu=self.parts.device.type == "cpu")
+
+    def _wait_for_device(self) -> None:
+        if self.parts.device.type == "cuda":
+            torch.cuda.synchronize(self.parts.device)
+
+    def _estimate(self, times: StepTimes) -> TimeEstimate:
+        total, nimg = self.settings.kimg * 1000, self.clock.nimg
+        period = self.settings.tick * self.settings.snap * 1000
+        snapshots = total // period - nimg // period + bool(total % period)
+        return TimeEstimate(
+            step_sec=times.mean_step(),
+            batch=self.settings.batch,
+            remaining_nimg=max(total - nimg, 0),
+            kimg=self.settings.kimg,
+            is_resumed=self._started_nimg > 0,
+            snapshots=snapshots if self._snapshot_sec else 0,
+            snapshot_sec=self._snapshot_sec,
+        )
+
     def _maintain(self, done: bool, keep: bool) -> None:
         """Report, snapshot and state at a tick; the next report contains the time of this."""
         tick_ended = time.monotonic()
@@ -130,11 +194,16 @@ class TrainingLoop:
         stats = self._check_stats()
         tick = nimg // (self.settings.tick * 1000)
         if self.record is not None:
-            self.record.report(stats | self._progress_stats(tick, tick_ended), nimg)
+            stats |= self._progress_stats(tick, tick_ended) | self.record.diversity(
+                self.parts, nimg
+            )
+            self.record.report(stats, nimg)
             if not self._warned:
                 self._warned = memory_warning(self.memory, self.parts.device, self.record.folder)
         if tick % self.settings.snap == 0 or done:
+            started = time.monotonic()
             self._save_snapshot()
+            self._snapshot_sec = time.monotonic() - started
             keep = True
         self.clock.reported_nimg = nimg
         self.parts.collector.clear()
@@ -152,6 +221,8 @@ class TrainingLoop:
         distributed.barrier(f"snapshot-{nimg}")
         if self.measure is not None:
             self._measure_snapshot(self.measure)
+        if self.record is not None:
+            self.record.prune()
 
     def _measure_snapshot(self, measure: Measure) -> None:
         nimg, record = self.clock.nimg, self.record

@@ -3,6 +3,8 @@
 A run keeps the latents and the real images of its grids from the first to the last snapshot.
 """
 
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from PIL import Image
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.data.packed_form import is_one_hot
-from sg3flow.errors import ConfigError
+from sg3flow.errors import ConfigError, DataError
 from sg3flow.files import atomic_write
 from sg3flow.networks.layers import to_uint8
 from sg3flow.params_file import parse_pair
@@ -27,11 +29,25 @@ from sg3flow.runs.run_folder import (
     Reporter,
     Stat,
     fakes_name,
+    list_snapshots,
     metric_file,
+    snapshot_kimg,
     snapshot_name,
 )
+from sg3flow.runs.snapshot_retention import (
+    ALL,
+    KEEP_ALL,
+    Retention,
+    needed_snapshots,
+    rank_measured,
+    surplus,
+)
 from sg3flow.training.assembly import Parts
+from sg3flow.training.diversity import RATIO, CollapseDetector, DiversityMeter, collapse_words
+from sg3flow.training.notification import Notifier
 from sg3flow.training.work_folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,9 @@ class RunRecord:
         batch_gpu: images per forward pass of the sample grids.
         training_set: the description of the data that snapshots contain.
         load: measures the use of the machine.
+        notifier: tells the user of a collapse.
+        keep: which snapshots stay.
+        ranked_by: metric that ranks them, and whether higher is better; None: not measured.
     """
 
     batch_gpu: int
@@ -174,6 +193,11 @@ class RunRecord:
     grid: SampleGrid
     training_set: dict[str, Any]
     load: SystemMonitor
+    diversity_meter: DiversityMeter
+    collapse_detector: CollapseDetector
+    notifier: Notifier
+    keep: Retention = KEEP_ALL
+    ranked_by: tuple[str, bool] | None = None
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
@@ -188,6 +212,15 @@ class RunRecord:
         print(" ".join(columns), flush=True)
         self.folder.publish(STATS)
 
+    def diversity(self, parts: Parts, nimg: int) -> dict[str, Stat]:
+        """The diversity of generated images; warns if it has collapsed."""
+        found = self.diversity_meter.measure(parts.G_ema, parts.device)
+        if found and self.collapse_detector.has_collapsed(found[RATIO].mean, nimg):
+            words = collapse_words(found[RATIO].mean, nimg)
+            print(f"warning: {words}", file=sys.stderr, flush=True)
+            self.notifier.send("collapse", words)
+        return found
+
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
         """Write the networks and a grid of samples."""
         snapshot = self.snapshot_path(nimg)
@@ -201,12 +234,13 @@ class RunRecord:
             training_set=self.training_set,
             progress={"nimg": nimg},
         )
-        self._save_fakes(parts, nimg)
+        self.save_fakes(parts, nimg)
         self.reporter.snapshot(snapshot, nimg, sha256)
         self.folder.publish(snapshot.name)
         self.folder.publish(DIGESTS)
 
-    def _save_fakes(self, parts: Parts, nimg: int) -> None:
+    def save_fakes(self, parts: Parts, nimg: int) -> None:
+        """Write a grid of samples, again if the file exists."""
         name = fakes_name(nimg)
         path = self.folder.work / name
         save_fakes(path, parts.G_ema, self.grid, self.batch_gpu, parts.device)
@@ -216,6 +250,21 @@ class RunRecord:
     def snapshot_path(self, nimg: int) -> Path:
         """The file of the snapshot after ``nimg`` images."""
         return self.folder.work / snapshot_name(nimg)
+
+    def prune(self) -> None:
+        """Remove the snapshots that ``keep_snapshots`` does not keep; an error is a warning."""
+        if self.keep.kind == ALL:
+            return
+        work = self.folder.work
+        there = {path.name: path for path in list_snapshots(work)}
+        try:
+            ranking = rank_measured(work, *self.ranked_by) if self.ranked_by else []
+            for name in surplus(self.keep, list(there), ranking, needed_snapshots(work)):
+                # First: what is recorded and still there is removed the next time.
+                self.reporter.pruned(there[name], (snapshot_kimg(name) or 0) * 1000)
+                self.folder.remove_snapshot(name)
+        except (OSError, DataError) as error:
+            _log.warning("a snapshot that keep_snapshots does not keep stays: %s", error)
 
     def has_metrics(self, names: tuple[str, ...], nimg: int) -> bool:
         """Whether the snapshot was measured before the run was resumed."""

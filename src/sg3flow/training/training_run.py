@@ -5,7 +5,9 @@ At the end of the file is the table of layers that a training prints at its star
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from sg3flow.interrupts import held_interrupts
 from sg3flow.ops.backend import backend_name
 from sg3flow.precision import computing
 from sg3flow.progress import progress
+from sg3flow.resources import workers_that_fit
 from sg3flow.runs.machine import SystemMonitor
 from sg3flow.runs.provenance import network_info, write_provenance
 from sg3flow.runs.run_folder import (
@@ -33,21 +36,33 @@ from sg3flow.runs.run_folder import (
     OPTIONS,
     REALS,
     RUN,
+    STATS,
     JsonlReporter,
     describe_run,
     read_provenance,
     read_uid,
+    read_whole_lines,
 )
+from sg3flow.runs.snapshot_retention import Retention, check_retention
 from sg3flow.settings import cache_folder, state_root
 from sg3flow.training.assembly import Parts, build, precision_of, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.conv_choice import run_networks, settle_forms
+from sg3flow.training.diversity import GRID, RATIO, CollapseDetector, DiversityMeter
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
 from sg3flow.training.job import Job, precision_words, prepare, sample_labels, training_set_info
 from sg3flow.training.launcher import stop_requests
-from sg3flow.training.loop import LoopSettings, Measure, TrainingLoop
+from sg3flow.training.loop import Clock, LoopSettings, Measure, TrainingLoop
+from sg3flow.training.notification import Notifier, notify_url
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
-from sg3flow.training.work_folder import RunFolder, check_out, numbered_out, open_run_folder
+from sg3flow.training.tensorboard_log import TensorBoardReporter
+from sg3flow.training.work_folder import (
+    RunFolder,
+    as_folder_name,
+    check_out,
+    numbered_out,
+    open_run_folder,
+)
 
 # Uploads a run folder to a tracking server while the block runs.
 Uploading = Callable[[Path], AbstractContextManager[object]]
@@ -63,6 +78,7 @@ def train(
     outdir: Path | None = None,
     uploading: Uploading = lambda folder: contextlib.nullcontext(),
     measure_for: MeasureFor = lambda batch_gpu, packed, device: None,
+    ranked_by: tuple[str, bool] | None = None,
 ) -> Path | None:
     """Train, or resume an interrupted training.
 
@@ -75,6 +91,8 @@ def train(
         outdir: the folder for a numbered output folder; None: use ``run_dir``.
         uploading: uploads the work folder to a tracking server during the training.
         measure_for: makes the function that measures each snapshot.
+        ranked_by: the measured metric that ranks snapshots, and whether higher is better; None:
+            nothing is measured.
 
     Returns:
         The output folder in the main process, None in the others.
@@ -94,6 +112,7 @@ def train(
         report_killed_workers(),
     ):
         _check_processes(config.gpus)
+        keep = check_retention(config.keep_snapshots, ranked_by)
         job = prepare(config, data)
         distributed.check_same(job.key, "the training")
         if not distributed.is_main_process():
@@ -107,7 +126,12 @@ def train(
                 folder.out = run_dir
             else:
                 folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
-            _run_main(job, device, folder, uploading, measure_for, stop_asked)
+            notifier = Notifier(notify_url(job.config.notify), folder.work)
+            retention = keep, ranked_by
+            with notifier.reporting():
+                _run_main(
+                    job, device, folder, notifier, uploading, measure_for, stop_asked, retention
+                )
             return folder.out
 
 
@@ -136,11 +160,17 @@ def _run_main(
     job: Job,
     device: torch.device,
     folder: RunFolder,
+    notifier: Notifier,
     uploading: Uploading,
     measure_for: MeasureFor,
     stop_asked: Callable[[], bool],
+    retention: tuple[Retention, tuple[str, bool] | None],
 ) -> None:
-    """The main process: it trains and writes the record."""
+    """The main process: it trains and writes the record.
+
+    Args:
+        retention: the rule of ``keep_snapshots``, and what ranks the snapshots.
+    """
     past_end = folder.states.latest_nimg() > job.final_nimg
     distributed.broadcast(b"past its end" if past_end else b"")
     if past_end:
@@ -150,18 +180,39 @@ def _run_main(
     write_json(folder.work / OPTIONS, job.options())
     describe_run(folder.work, job.description())
     folder.publish(RUN)
-    loop = _assemble(job, device, folder, measure_for)
+    loop = _assemble(job, device, folder, measure_for, notifier)
+    assert loop.record is not None
+    record = loop.record
+    record.keep, record.ranked_by = retention
+    record.prune()  # the rule may be another one than before
     folder.publish_all(job.final_nimg)
-    total = job.config.kimg * 1000
-    with uploading(folder.work):
-        assert loop.record is not None
-        with loop.record.load.sampling(), progress("train (images)", total) as advance:
-            advance(loop.clock.nimg)
+    shown = progress("train (images)", job.final_nimg, loop.clock.nimg)
+    with uploading(folder.work), _tensorboard(job, record, loop.clock):
+        with record.load.sampling(), shown as advance:
             complete = loop.run(stop_asked, advance)
         folder.publish_all(job.final_nimg)
         if not complete:
             raise _interrupted(loop)
     folder.publish(EVENTS)  # now with its last event
+
+
+@contextlib.contextmanager
+def _tensorboard(job: Job, record: RunRecord, clock: Clock) -> Iterator[None]:
+    """Write TensorBoard event files in the block, if the settings say so.
+
+    After the readers are forked: it starts a thread.
+    """
+    if not job.config.tensorboard:
+        yield
+        return
+    folder = record.folder.work.parent / "tensorboard" / as_folder_name(job.name)
+    resumed_nimg = clock.nimg if clock.reported_nimg >= 0 else -1
+    reporter = TensorBoardReporter(record.reporter, folder, resumed_nimg)
+    reporter.show(record.folder.work / REALS, "reals", 0)
+    print(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.parent))}", flush=True)
+    record.reporter = reporter
+    with contextlib.closing(reporter):
+        yield
 
 
 def _run_worker(
@@ -183,9 +234,13 @@ def _interrupted(loop: TrainingLoop) -> TrainingInterruptedError:
 
 
 def _assemble(
-    job: Job, device: torch.device, folder: RunFolder | None, measure_for: MeasureFor
+    job: Job,
+    device: torch.device,
+    folder: RunFolder | None,
+    measure_for: MeasureFor,
+    notifier: Notifier | None = None,
 ) -> TrainingLoop:
-    """The loop with all its parts, initialized or resumed."""
+    """The loop with all its parts, initialized or resumed; only the main process has a folder."""
     config, items = job.config, job.items
     memory = select(MemorySettings, config)
     with out_of_memory_advice(memory, device, folder):
@@ -203,7 +258,8 @@ def _assemble(
         digest = start.network_sha256
         record = None
         if folder is not None:
-            record = _record(job, parts, folder, clock.nimg, digest, forms)
+            notifier = notifier or Notifier("", folder.work)
+            record = _record(job, parts, folder, notifier, clock.nimg, digest, forms)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
     with held_interrupts():
@@ -212,13 +268,25 @@ def _assemble(
             config.seed,
             clock.nimg,
             config.batch,
-            workers=config.workers,
+            workers=_workers(config.workers),
             pin_memory=device.type == "cuda",
         )
     # After the readers are forked: it may start threads.
     measure = measure_for(config.batch_gpu, items.packed, device)
     settings = select(LoopSettings, config)
     return TrainingLoop(settings, memory, parts, items, batches, clock, record, measure)
+
+
+def _workers(asked: int) -> int:
+    """The number of processes that read images; it changes no number of the training."""
+    workers = workers_that_fit(asked)
+    if workers < asked and distributed.is_main_process():
+        print(
+            f"note: train.workers is {asked}; {workers} read images here, one per CPU",
+            file=sys.stderr,
+            flush=True,
+        )
+    return workers
 
 
 def _settle_forms(job: Job, parts: Parts, folder: RunFolder | None) -> dict[str, Any]:
@@ -240,6 +308,7 @@ def _record(
     job: Job,
     parts: Parts,
     folder: RunFolder,
+    notifier: Notifier,
     nimg: int,
     network: str,
     forms: Mapping[str, Any],
@@ -262,7 +331,28 @@ def _record(
         reporter.artifact(path)
     load = SystemMonitor(folder.work, parts.device)
     training_set = training_set_info(items) | sample_labels(items)
-    return RunRecord(config.batch_gpu, folder, reporter, grid, training_set, load)
+    return RunRecord(
+        config.batch_gpu,
+        folder,
+        reporter,
+        grid,
+        training_set,
+        load,
+        _diversity_meter(job, parts),
+        CollapseDetector(_ratios_before(folder.work / STATS, nimg)),
+        notifier,
+    )
+
+
+def _diversity_meter(job: Job, parts: Parts) -> DiversityMeter:
+    batch = choose_samples(job.items, GRID, parts.G.z_dim, job.config.seed)
+    return DiversityMeter.of(job.items, batch.items, batch.z, batch.c, job.config.batch_gpu)
+
+
+def _ratios_before(stats: Path, nimg: int) -> list[tuple[float, int]]:
+    """The ratios of diversity that the training reported up to ``nimg`` images."""
+    rows = [row for row in read_whole_lines(stats) if row["nimg"] <= nimg and RATIO in row]
+    return [(row[RATIO]["mean"], row["nimg"]) for row in rows]
 
 
 def _provenance(

@@ -6,7 +6,6 @@ States are written atomically with a checksum; the last two are kept.
 import io
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from sg3flow.files import (
     atomic_write,
     copy_file,
     file_lock,
+    link_or_copy,
     sha256_file,
     try_lock,
     write_json,
@@ -27,6 +27,7 @@ from sg3flow.files import (
 )
 from sg3flow.ops.backend import backend_name
 from sg3flow.output_checks import check_replaceable
+from sg3flow.runs.loss_curves import write_losses
 from sg3flow.runs.run_folder import (
     RUN,
     kimg_of,
@@ -215,14 +216,9 @@ class RunFolder:
         """Link or copy a complete file of the work folder to the output folder."""
         source, target = self.work / name, self.out / name
         self.out.mkdir(parents=True, exist_ok=True)
-        if name.endswith((".jsonl", ".json")):
-            copy_file(source, target)
-            return target
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without hard links
-            copy_file(source, target)
+        # The JSON lines grow in place.
+        place = copy_file if name.endswith((".jsonl", ".json")) else link_or_copy
+        place(source, target)
         return target
 
     def publish_all(self, final_nimg: int) -> None:
@@ -236,6 +232,16 @@ class RunFolder:
                 self.publish(path.name)
         for path in self.out.glob("*.jsonl"):
             _cut(path, final_nimg)
+        write_losses(self.out)
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot from the output folder and then from the work folder.
+
+        Raises:
+            OSError: one of the folders cannot be changed.
+        """
+        (self.out / name).unlink(missing_ok=True)
+        (self.work / name).unlink(missing_ok=True)
 
     def last_snapshot(self) -> Path | None:
         """The newest snapshot of trained networks, or None.
@@ -320,12 +326,14 @@ def _is_run_folder(path: Path) -> bool:
     return read_run(path) is not None or all(each.name.startswith(".") for each in path.iterdir())
 
 
-def numbered_out(outdir: Path, name: str, uid: str) -> Path:
-    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number.
+def as_folder_name(name: str) -> str:
+    """A name with texts of the user as the name of one folder, whatever they contain."""
+    return re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
 
-    The name holds texts of the user: it stays one folder's name, whatever they contain.
-    """
-    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name).encode()[:_MOST_BYTES].decode(errors="ignore")
+
+def numbered_out(outdir: Path, name: str, uid: str) -> Path:
+    """``<outdir>/<NNNNN>-<name>``: the folder of this run, or a new one with the next number."""
+    name = as_folder_name(name)
     while True:
         number = 0
         for path in sorted(outdir.iterdir()) if outdir.is_dir() else []:

@@ -30,6 +30,7 @@ inline std::vector<Use> uses_of(const Sg3FilteredLrelu& op) {
             {"b", op.b, op.channels * sample},
             {"y", op.y, op.planes * op.out_h * op.out_w * sample, true},
             {"flags", op.flags, op.planes * op.flags_h * op.flags_stride, op.read_flags != 0},
+            {"sums", op.sums, op.planes * op.sums_plane * 4},
             use_of("fu", op.fu),
             use_of("fd", op.fd)};
 }
@@ -42,6 +43,21 @@ inline std::vector<Use> uses_of(const Sg3BiasAct& op) {
     const int64_t sample = bytes_of(op.type), bytes = op.count * sample;
     return {{"x", op.x, bytes, true}, {"y", op.y, bytes, true}, {"grad", op.grad, bytes},
             {"b", op.b, op.channels * sample}};
+}
+
+// The memory of an act_filter, or of its gradient: `flags` and sums as those need them.
+inline std::vector<Use> uses_of(const Sg3ActFilter& op, const std::string& part) {
+    const int64_t sample = bytes_of(op.type);
+    const int64_t before = op.planes * op.in_h * op.in_w * sample;
+    const int64_t after = op.planes * op.out_h * op.out_w * sample;
+    const bool grad = part == "grad";
+    return {{"x", op.x, grad ? after : before, true},
+            {"y", op.y, grad ? before : after, true},
+            {"b", op.b, op.channels * sample},
+            {"base", op.base, after},
+            {"flags", op.flags, op.planes * op.in_h * ((op.in_w + 3) / 4), !part.empty()},
+            {"sums", op.sums, op.planes * op.tiles_x * op.tiles_y * 4},
+            use_of("the filter", op.filter)};
 }
 
 // What a thread of a kernel does at once and the like: argument `index` of its template.
@@ -154,7 +170,11 @@ inline int check_tile_launch(void** parameters, unsigned blocks, unsigned thread
     if (int code = check_memory(uses_of(op))) return code;
     const int64_t wanted = bands ? grid.plan.warps * 32 : 128;
     if (int code = check_range("threads of a block", threads, wanted, wanted)) return code;
-    return check_tiles(op, grid, blocks);
+    if (int code = check_tiles(op, grid, blocks)) return code;
+    if (!op.sums) return OK;
+    if (int code = check_range("sums in a row", op.sums_x, grid.tiles_x, grid.tiles_x)) return code;
+    const int64_t sums = int64_t(grid.tiles_x) * grid.tiles_y * (bands ? grid.plan.warps : 1);
+    return check_range("sums of a plane", op.sums_plane, sums, sums);
 }
 
 inline int check_bend_launch(void** parameters, unsigned blocks, unsigned threads) {
@@ -238,6 +258,29 @@ inline int check_demodulation_launch(void** parameters, const std::string& kerne
     return check_blocks(tiles * ((op.samples + 7) / 8), blocks, threads);
 }
 
+inline int check_act_filter_launch(void** parameters, const std::string& kernel, unsigned blocks,
+                                   unsigned threads) {
+    const auto op = parameter<Sg3ActFilter>(parameters, 0);
+    const std::string rest = kernel.substr(11);  // act_filter_PART_kernel
+    const std::string part = rest.substr(0, 6) == "kernel" ? "" : rest.substr(0, rest.find('_'));
+    const bool filtered = part == "flagged" || kernel.find("true") != std::string::npos;
+    if (int code = check_memory(uses_of(op, part))) return code;
+    const int taps = filtered ? 4 : 1;
+    if (int code = check_range("taps", op.filter.width * op.filter.height, taps * taps, taps * taps)) {
+        return code;
+    }
+    if (filtered != (op.filter.taps != nullptr)) return complain(INVALID_VALUE, "another filter");
+    for (int pad : {op.pad_x, op.pad_y, op.out_w - op.in_w - op.pad_x + taps - 1,
+                    op.out_h - op.in_h - op.pad_y + taps - 1}) {
+        if (int code = check_range("padding", pad, 0, taps - 1)) return code;
+    }
+    const auto tiles = [](int a, int b) { return ((a > b ? a : b) + 31) / 32; };
+    const int across = tiles(op.in_w, op.out_w), along = tiles(op.in_h, op.out_h);
+    if (int code = check_range("tiles in a row", op.tiles_x, across, across)) return code;
+    if (int code = check_range("tiles in a column", op.tiles_y, along, along)) return code;
+    return check_blocks(op.planes * across * along, blocks, threads);
+}
+
 // By the name of the kernel without its namespace.
 inline int check_parameters(const std::string& kernel, void** parameters, unsigned blocks,
                             unsigned threads) {
@@ -257,6 +300,9 @@ inline int check_parameters(const std::string& kernel, void** parameters, unsign
     if (base.rfind("demodulation_", 0) == 0) {
         return check_demodulation_launch(parameters, kernel, blocks, threads);
     }
+    if (base.rfind("act_filter_", 0) == 0) {
+        return check_act_filter_launch(parameters, kernel, blocks, threads);
+    }
     if (base == "bias_act_kernel") {
         return check_bias_act_launch(parameters, kernel, blocks, threads);
     }
@@ -271,6 +317,7 @@ inline std::vector<size_t> parameter_bytes(const std::string& kernel) {
     }
     if (base == "bend_kernel") return {sizeof(Sg3FilteredLrelu), 8, 8, 8, 8};
     if (base == "bias_act_kernel") return {sizeof(Sg3BiasAct)};
+    if (base.rfind("act_filter_", 0) == 0) return {sizeof(Sg3ActFilter)};
     if (base == "small_add_kernel") return {sizeof(Sg3Upfirdn), 8, 8};
     if (base == "scale_kernel" || base == "scale_grad_kernel") return {sizeof(Sg3Weights)};
     if (base.rfind("demodulation_", 0) == 0) return {sizeof(Sg3Demodulation)};

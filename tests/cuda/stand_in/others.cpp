@@ -9,6 +9,7 @@
 #include "upfirdn2d_add.cu"
 #undef __shared__
 #define __shared__
+#include "act_filter.cu"
 #include "band_shape.h"
 #include "demodulation.cu"
 #include "filtered_lrelu_tiles.cu"
@@ -57,6 +58,15 @@ HostKernel block(const char* expression) {
         LOOP(demodulation_dw_kernel<taps>),                                              \
         block<demodulation_ds_kernel<taps>, StyleTile<taps>::Memory>(                    \
             "demodulation_ds_kernel<" #taps ">")
+#define ACT_FORM(kernel, type, filtered)                                                 \
+    block<kernel<type, filtered>, ActTile<type, filtered>::Memory>(                      \
+        #kernel "<" #type ", " #filtered ">")
+#define ACT_FILTER(type)                                                                 \
+    ACT_FORM(act_filter_kernel, type, true), ACT_FORM(act_filter_kernel, type, false),   \
+        ACT_FORM(act_filter_grad_kernel, type, true),                                    \
+        ACT_FORM(act_filter_grad_kernel, type, false),                                   \
+        block<act_filter_flagged_kernel<type>, ActTile<type, true>::Memory>(             \
+            "act_filter_flagged_kernel<" #type ">")
 #define BIAS_ACT(type, widest)                                                         \
     LOOP(bias_act_kernel<type, widest, uint32_t>), LOOP(bias_act_kernel<type, 1, uint32_t>)
 #define ANY(type) \
@@ -86,6 +96,7 @@ extern "C" const std::vector<HostKernel>& host_kernels() {
             LOOP(bend_kernel<__half, float>), LOOP(bend_kernel<__nv_bfloat16, float>),
             SMALL(__half), SMALL(__nv_bfloat16), SMALL(float),
             SMALL_ADD(__half), SMALL_ADD(__nv_bfloat16), SMALL_ADD(float),
+            ACT_FILTER(__half), ACT_FILTER(__nv_bfloat16), ACT_FILTER(float),
             WEIGHTS(__half, 1), WEIGHTS(__nv_bfloat16, 1), WEIGHTS(float, 1),
             WEIGHTS(__half, 9), WEIGHTS(__nv_bfloat16, 9), WEIGHTS(float, 9),
             DEMODULATION(1), DEMODULATION(9),

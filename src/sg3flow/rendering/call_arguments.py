@@ -1,0 +1,116 @@
+"""Arguments of the Python API: checked, and as the types that rendering takes.
+
+A wrong one is a ConfigError that names the argument, the rule and the value.
+"""
+
+import operator
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from sg3flow.errors import ConfigError, cut, described
+from sg3flow.output_checks import check_replaceable
+from sg3flow.rendering.conditions import Vector, check_label
+from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
+from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
+
+_MOST_PSI = 2.0
+_MOST_DEGREES = 36_000
+_NUMBERS = (int, float, np.floating, np.integer)  # NumPy's float32 is no float
+
+
+def refuse(name: str, rule: str, value: object) -> NoReturn:
+    """Refuse an argument.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"{name} must be {rule}, not {described(value)}") from None
+
+
+def whole_number(name: str, value: object, least: int, most: int, also: str = "") -> int:
+    """A whole number from ``least`` to ``most``; of NumPy, too, but no bool.
+
+    Args:
+        also: what else the argument may be, for the message.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number <= most:
+        refuse(name, f"a whole number from {least} to {most}{also}", value)
+    return number
+
+
+def _number(name: str, value: object, most: float) -> float:
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
+    if not is_number or not -most <= value <= most:  # type: ignore[operator]
+        refuse(name, f"a number from {-most:g} to {most:g}", value)
+    return float(value)  # type: ignore[arg-type]
+
+
+def seed_of(value: object) -> int:
+    """A seed."""
+    return whole_number("seed", value, 0, MAX_SEED)
+
+
+def seeds_of(values: object) -> list[int]:
+    """Seeds, at least one and at most ``MAX_SEEDS``."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        refuse("seeds", "whole numbers, for example range(8) or [1, 5, 7]", values)
+    seeds = []
+    for value in values:
+        seeds.append(seed_of(value))
+        if len(seeds) > MAX_SEEDS:
+            raise ConfigError(f"seeds must be at most {MAX_SEEDS}; draw them in parts")
+    if not seeds:
+        raise ConfigError("seeds must be at least one number")
+    return seeds
+
+
+def options_of(
+    psi: object, translate: object = (0.0, 0.0), rotate: object = 0.0, noise_mode: object = "const"
+) -> RenderOptions:
+    """How to draw: psi, shift in image widths, angle in degrees, noise."""
+    if not isinstance(noise_mode, str):
+        refuse("noise_mode", "const, random or none", noise_mode)
+    if not isinstance(translate, Sequence | np.ndarray) or len(translate) != 2:
+        refuse("translate", "two numbers (x, y)", translate)
+    x, y = (_number("translate", part, MAX_SHIFT) for part in translate)
+    angle = _number("rotate", rotate, _MOST_DEGREES)
+    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle)
+
+
+def label_of(label: object) -> Vector:
+    """The numbers of a label."""
+    numbers = list(label) if isinstance(label, Sequence | np.ndarray) else []
+    if not numbers or not all(isinstance(each, _NUMBERS) for each in numbers):
+        refuse("label", "a list of numbers, for example [0.5, -1]", label)
+    return check_label(tuple(map(float, numbers)))
+
+
+def tiles_of(grid: object) -> tuple[int, int]:
+    """Tiles of a video, across and down."""
+    if not isinstance(grid, Sequence) or isinstance(grid, str) or len(grid) != 2:
+        refuse("grid", "two numbers, tiles across and down", grid)
+    across, down = (whole_number("grid", each, 1, 256) for each in grid)
+    return check_tiles(across, down)
+
+
+def video_path_of(path: object) -> Path:
+    """The path of a video, at which nothing else is.
+
+    Raises:
+        DataError: something else is there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        refuse("path", "the path of an .mp4 file", path)
+    file = Path(path)
+    if file.suffix.lower() != ".mp4":
+        raise ConfigError(f"path must end in .mp4, the form of the video, not '{cut(file.name)}'")
+    check_replaceable(file, is_our_video, "a render", "path")
+    return file

@@ -1,0 +1,389 @@
+"""The Python API of a trained network: images, grids, videos and w, from any source.
+
+The images are those of the ``render`` commands for the same arguments, pixel by pixel. Arguments
+are checked before anything is computed, and a wrong one raises an ``Sg3flowError``. Nothing is
+compiled until something is drawn.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PillowImage
+
+from sg3flow.config import DEVICES, MOST_IMAGES
+from sg3flow.errors import ConfigError, DataError, cut, listed, nearest
+from sg3flow.networks import StyleGAN2Generator
+from sg3flow.rendering.call_arguments import (
+    label_of,
+    options_of,
+    refuse,
+    seed_of,
+    seeds_of,
+    tiles_of,
+    video_path_of,
+    whole_number,
+)
+from sg3flow.rendering.conditions import Condition
+from sg3flow.rendering.grid import seed_sheet
+from sg3flow.rendering.images import (
+    Image,
+    Model,
+    load_model,
+    network_device,
+    placed_as,
+    seed_ws,
+    synthesize,
+)
+from sg3flow.rendering.notebook_view import html_view
+from sg3flow.rendering.seeds import RenderOptions
+from sg3flow.rendering.video import keyframe_seeds, write_interpolation
+
+W = npt.NDArray[np.float32]
+
+_MOST_NAMES = 10
+
+
+def load(source: str | os.PathLike[str], device: str = "auto") -> "LoadedGenerator":
+    """The generator of a network from any source.
+
+    Args:
+        source: ``starter`` or another name of ``sg3flow networks``; a file; an https:// URL;
+            ``models:/NAME@ALIAS``, ``runs:/ID/PATH``. A file or folder goes before a name.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
+
+    Raises:
+        CheckpointError: the source cannot be read, or has no generator.
+        ConfigError: there is no such device.
+        DataError: a download failed.
+        TrackingError: the tracking server or the registry failed.
+    """
+    if not isinstance(source, str | os.PathLike):
+        refuse("source", "a path, an address or a name", source)
+    if not isinstance(device, str):
+        refuse("device", f"one of {', '.join(DEVICES)}", device)
+    name = os.fspath(source)
+    return LoadedGenerator(load_model(name, device), name)
+
+
+class LoadedGenerator:
+    """A trained generator that draws images; ``sg3flow.load`` makes it.
+
+    Common arguments of the methods:
+
+    - ``seed``: a whole number from 0 to 2^32 - 1.
+    - ``psi``: truncation psi from -2 to 2; 1 is off and the default, as in all commands; 0 is the
+      average image.
+    - ``class_``: number or name of a class of a conditional network; ``label``: instead of it, the
+      numbers of a label of a network trained with vectors. One image needs one of them; several
+      images without take all classes in turn, or labels of training images.
+    - ``translate``: shift (x, y) in image widths; ``rotate``: degrees. StyleGAN3 only.
+    - ``noise_mode``: noise of a StyleGAN2 network: const, random or none.
+
+    All methods raise ConfigError for a wrong argument and CheckpointError if the network generates
+    values that are not finite.
+
+    Attributes:
+        network: the torch module, G_ema, in evaluation mode and without gradients.
+        source: where it comes from, as it was given.
+        training_labels: what is known of the labels that it was trained with.
+    """
+
+    def __init__(self, model: Model, source: str) -> None:
+        self._model = model
+        self.network = model.G
+        self.source = source
+        self.training_labels = model.labels
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images in pixels."""
+        return self.network.img_resolution
+
+    @property
+    def channels(self) -> int:
+        """3: RGB; 1: gray."""
+        return self.network.img_channels
+
+    @property
+    def num_ws(self) -> int:
+        """Number of w vectors of an image, one per layer."""
+        return self.network.num_ws
+
+    @property
+    def w_dim(self) -> int:
+        """Length of a w vector."""
+        return self.network.w_dim
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0: the network is unconditional, or its labels are no classes."""
+        return 0 if self.training_labels.are_vectors else self.training_labels.dim
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; empty: it has none."""
+        return list(self._model.class_names)
+
+    @property
+    def config(self) -> str:
+        """The architecture: ``stylegan3-t``, ``stylegan3-r`` or ``stylegan2``."""
+        if isinstance(self.network, StyleGAN2Generator):
+            return "stylegan2"
+        kwargs = getattr(self.network, "init_kwargs", {})
+        return "stylegan3-r" if kwargs.get("use_radial_filters") else "stylegan3-t"
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def device(self) -> str:
+        """Where it computes: ``cpu`` or ``cuda:0``."""
+        return str(network_device(self.network))
+
+    @property
+    def w_avg(self) -> W:
+        """The average w, [w_dim], to which truncation pulls."""
+        mapping: Any = self.network.mapping
+        average: W = mapping.w_avg.cpu().numpy().copy()
+        return average
+
+    def image(
+        self,
+        seed: int = 0,
+        *,
+        psi: float = 1.0,
+        class_: int | str | None = None,
+        label: Sequence[float] | None = None,
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+        noise_mode: str = "const",
+    ) -> PillowImage.Image:
+        """The image of a seed: the pixels of ``render images`` with the same arguments."""
+        number, options = seed_of(seed), options_of(psi, translate, rotate, noise_mode)
+        condition = self._one_condition(class_, label)
+        return _pillow(self._model.picture(number, options, condition))
+
+    def images(
+        self,
+        seeds: Iterable[int] = range(8),
+        *,
+        psi: float = 1.0,
+        class_: int | str | None = None,
+        label: Sequence[float] | None = None,
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+        noise_mode: str = "const",
+    ) -> list[PillowImage.Image]:
+        """The images of seeds, in their order."""
+        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        drawn = self._drawn(numbers, options, self._condition(class_, label))
+        return [_pillow(image) for image in drawn]
+
+    def grid(
+        self,
+        seeds: Iterable[int] = range(24),
+        *,
+        columns: int = 0,
+        psi: float = 1.0,
+        class_: int | str | None = None,
+        label: Sequence[float] | None = None,
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+        noise_mode: str = "const",
+    ) -> PillowImage.Image:
+        """A sheet of the images of seeds with captions, as ``render grid`` writes it.
+
+        Args:
+            columns: images per row; 0: slightly wider than high.
+        """
+        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        per_row = whole_number("columns", columns, 0, 1000)
+        condition = self._condition(class_, label)
+        conditions = self._model.conditions(numbers, condition)
+        captions = [self._model.caption(*pair) for pair in zip(numbers, conditions, strict=True)]
+        images = self._drawn(numbers, options, condition)
+        return _pillow(seed_sheet(images, captions, self.resolution, per_row))
+
+    def w(
+        self,
+        seed: int = 0,
+        *,
+        psi: float = 1.0,
+        class_: int | str | None = None,
+        label: Sequence[float] | None = None,
+    ) -> W:
+        """The w of a seed, NumPy float32 [num_ws, w_dim], for ``from_w`` and own arithmetic.
+
+        NumPy, because it is the form of ``projected_w.npz`` and needs no device.
+        """
+        number, options = seed_of(seed), options_of(psi)
+        condition = self._one_condition(class_, label)
+        ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
+        return ws
+
+    def from_w(
+        self,
+        w: npt.ArrayLike | torch.Tensor,
+        *,
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+        noise_mode: str = "const",
+        seed: int = 0,
+    ) -> PillowImage.Image:
+        """The image of a w; ``from_w(w(seed))`` is ``image(seed)``.
+
+        Args:
+            w: an array or a tensor: [num_ws, w_dim], one vector per layer; [w_dim], the same for
+                all layers; or [1, num_ws, w_dim] or [1, 1, w_dim], as in ``projected_w.npz``.
+            seed: of the noise, with ``noise_mode="random"`` only.
+        """
+        options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
+        ws = torch.from_numpy(self._checked_w(w)).to(network_device(self.network))
+        with self._model.named(), placed_as(self.network, options):
+            return _pillow(synthesize(self.network, ws, options.noise_mode, number))
+
+    def video(
+        self,
+        path: str | os.PathLike[str],
+        seeds: Iterable[int] = range(4),
+        *,
+        grid: tuple[int, int] = (1, 1),
+        num_keyframes: int = 0,
+        w_frames: int = 120,
+        fps: int = 60,
+        psi: float = 1.0,
+        class_: int | str | None = None,
+        label: Sequence[float] | None = None,
+        translate: tuple[float, float] = (0.0, 0.0),
+        rotate: float = 0.0,
+        noise_mode: str = "const",
+    ) -> Path:
+        """Write an MP4, a loop through the w of the seeds, as ``render video`` does.
+
+        Args:
+            path: the file, which ends in .mp4; an earlier video of sg3flow there is replaced.
+            grid: tiles across and down; each gets an equal part of the seeds.
+            num_keyframes: keyframes per tile, the seeds repeated or cut off to fit; 0: all seeds.
+            w_frames: frames from one keyframe to the next.
+            fps: frames per second.
+
+        Raises:
+            DataError: ``path`` is taken by another file, or cannot be written.
+        """
+        file, numbers = video_path_of(path), seeds_of(seeds)
+        options = options_of(psi, translate, rotate, noise_mode)
+        tiles = tiles_of(grid)
+        count = whole_number("num_keyframes", num_keyframes, 0, 10_000) * tiles[0] * tiles[1]
+        frames, rate = (
+            whole_number("w_frames", w_frames, 1, 10_000),
+            whole_number("fps", fps, 1, 240),
+        )
+        keyframes = keyframe_seeds(numbers, count, -1)
+        conditions = self._model.conditions(keyframes, self._condition(class_, label))
+        with self._model.named():
+            try:
+                write_interpolation(
+                    self.network,
+                    keyframes,
+                    file,
+                    options=options,
+                    classes=conditions,
+                    grid=tiles,
+                    frames_per_keyframe=frames,
+                    fps=rate,
+                )
+            except OSError as error:
+                raise DataError(f"cannot write {file}: {error.strerror or error}") from None
+        return file
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(f'{name} {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        """Facts and samples for a notebook."""
+        return html_view(self._model, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        labels = self.training_labels
+        kind = "unconditional"
+        if labels.are_vectors:
+            kind = f"labels of {labels.dim} numbers"
+        elif labels.dim:
+            names = listed(self.class_names, _MOST_NAMES)
+            kind = f"{labels.dim} ({names})" if names else str(labels.dim)
+        return {
+            "network": self._model.source,
+            "config": self.config,
+            "resolution": f"{self.resolution} px" + (" gray" if self.channels == 1 else ""),
+            "parameters": f"{self.num_parameters:,}",
+            "classes": kind,
+            "device": self.device,
+        }
+
+    def _condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
+        """The condition that the arguments give, checked; None: neither is given."""
+        if class_ is not None and label is not None:
+            raise ConfigError("give class_ or label, not both")
+        condition = label_of(label) if label is not None else self._class(class_)
+        if condition is not None:
+            self.training_labels.check(condition)
+        return condition
+
+    def _one_condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
+        """As ``_condition``; a conditional network needs one."""
+        condition = self._condition(class_, label)
+        if condition is None and self.num_classes:
+            names = f" ({listed(self.class_names, _MOST_NAMES)})" if self.class_names else ""
+            raise ConfigError(
+                f"this network is conditional; give class_, from 0 to {self.num_classes - 1}{names}"
+            )
+        self.training_labels.check(condition)
+        return condition
+
+    def _class(self, given: int | str | None) -> int | None:
+        if given is None:
+            return None
+        if isinstance(given, str):
+            names = self.class_names
+            if given not in names:
+                known = listed(names, _MOST_NAMES) or "none, give its number"
+                raise ConfigError(f"no class '{cut(given)}'{nearest(given, names)}; names: {known}")
+            return names.index(given)
+        most = self.num_classes - 1 if self.num_classes else MOST_IMAGES
+        return whole_number("class_", given, 0, most, " or a name")
+
+    def _drawn(
+        self, seeds: Sequence[int], options: RenderOptions, condition: Condition
+    ) -> Iterator[Image]:
+        conditions = self._model.conditions(seeds, condition)
+        for seed, each in zip(seeds, conditions, strict=True):
+            yield self._model.picture(seed, options, each)
+
+    def _checked_w(self, w: npt.ArrayLike | torch.Tensor) -> W:
+        """The w of an image as float32 [1, num_ws, w_dim]."""
+        try:
+            given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
+            found = np.array(given, np.float32)
+        except (TypeError, ValueError, OverflowError):
+            refuse("w", "an array of numbers", w)
+        shape = (1, self.num_ws, self.w_dim)
+        allowed = ((self.w_dim,), shape[1:], shape, (1, 1, self.w_dim))
+        if found.shape not in allowed:
+            raise ConfigError(
+                f"w must have the shape {list(shape[1:])} or [{self.w_dim}], one image at a time, "
+                f"not {list(found.shape)}"
+            )
+        if not np.isfinite(found).all():
+            raise ConfigError("w has values that are not finite")
+        return np.broadcast_to(found, shape).copy()  # torch wants its own
+
+
+def _pillow(image: Image) -> PillowImage.Image:
+    return PillowImage.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
