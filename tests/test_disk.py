@@ -50,10 +50,11 @@ def test_everything_stands_about_once(project, disk):
     assert sum(row.named for row in usage.rows) > MOST * usage.one_copy  # as copies, it would not
 
 
-def test_a_snapshot_is_one_file_in_four_places(project):
+def test_the_best_snapshot_is_one_file_in_all_places(project):
     names = [path for path in project.rglob(SNAPSHOT) if path.is_file()]
     assert len(names) == 3 and len({path.stat().st_ino for path in names}) == 1
-    assert names[0].stat().st_nlink == 4  # the fourth name is its digest, in DVC's cache
+    assert (project / "runs/best.pkl").samefile(names[0])
+    assert names[0].stat().st_nlink == 5  # the fifth name is its digest, in DVC's cache
     assert {path.relative_to(project).parts[0] for path in names} == {"mlruns", "runs", "state"}
 
 
@@ -122,7 +123,7 @@ def snapshots(folder: Path) -> list[int]:
 def test_snapshots_are_pruned_after_evaluate_and_dvc_knows_it(linked):
     folder, run, params = linked.folder, linked.run, linked.folder / "params.yaml"
     report = json.loads((folder / "reports/metrics.json").read_text())
-    assert report["best"]["kimg"] == 1  # so that the other one may go
+    assert report["kimg"] == 1  # so that the other one may go
     settings = params.read_text()
     params.write_text(settings.replace("gamma: 0.2", "gamma: 0.3"))
     with pytest.raises(AssertionError, match="train changed; run `dvc repro` first"):

@@ -112,7 +112,7 @@ def test_from_photos_to_pictures_and_a_video(finished_pipeline, terminal, photos
     told = shell(
         "sg3flow render images --network runs/best.pkl --seeds 1-3 --class 2 --outdir wall"
     )
-    assert told.splitlines()[-1] == "3 images in wall, the last is seed0003.png"
+    assert "3 images in wall, the last is seed0003.png" in told.splitlines()
     shell(
         "sg3flow render images --network models:/my-objects@champion --seeds 1 --class 2 --outdir b"
     )

@@ -186,7 +186,9 @@ def digest_of(training: Path, snapshot: Path) -> str:
     return {row["snapshot_pkl"]: row["sha256"] for row in rows}[snapshot.name]
 
 
-@pytest.mark.parametrize("report", ["metrics.json", "registered.json", "the registry"])
+@pytest.mark.parametrize(
+    "report", ["evaluation.json", "metrics.json", "registered.json", "the registry"]
+)
 def test_reports_and_the_registry_say_what_is_needed_too(training, report):
     snapshot = next((training / "run").glob("*.pkl"))
     digest = digest_of(training, snapshot)
@@ -400,11 +402,12 @@ def measured(run_folder) -> Path:
         path.write_bytes(os.urandom(9000))
         digest = sha256_file(path)
         reporter.snapshot(path, kimg * 1000, digest)
-        row = {"snapshot": path.name, "kimg": kimg, "metric": "fid", "value": value}
+        row = {"snapshot": path.name, "kimg": kimg, "metric": "fid9_full", "value": value}
         rows.append(row | {"network_sha256": digest, "higher_is_better": False})
-    best = {"metric": "fid", "snapshot": rows[1]["snapshot"]}
+    best = {"metric": "fid9_full", "snapshot": rows[1]["snapshot"], "kimg": 1}
     content = {"format": "sg3flow-metrics-1", "best": best, "results": rows}
-    write_json(Path("reports/metrics.json"), content)
+    write_json(Path("reports/evaluation.json"), content)
+    write_json(Path("reports/metrics.json"), {"kimg": 1, "fid9_full": 1.0})
     out = Path("runs/train")
     out.mkdir(parents=True)
     for path in run_folder.iterdir():
@@ -459,10 +462,10 @@ def test_what_cannot_be_meant_is_one_line_and_removes_nothing(measured, options,
 
 
 def test_a_report_of_other_snapshots_does_not_say_what_is_best(measured):
-    report = json.loads(Path("reports/metrics.json").read_text())
+    report = json.loads(Path("reports/evaluation.json").read_text())
     for row in report["results"]:
         row["network_sha256"] = "0" * 64
-    write_json(Path("reports/metrics.json"), report)
+    write_json(Path("reports/evaluation.json"), report)
     done = clean("--snapshots", "best 1")
     assert "is of another training; run stages/evaluate.py first" in done.stderr
     assert kimgs(measured) == [0, 1, 2, 3]

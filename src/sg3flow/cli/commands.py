@@ -45,7 +45,6 @@ app.add_typer(
 )
 app.add_typer(render_app, name="render", help="Render images, grids and videos of a generator.")
 app.registered_commands += schema_app.registered_commands
-
 app.registered_commands += networks_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]

@@ -15,7 +15,7 @@ from typing import Any
 
 from sg3flow.errors import ConfigError, DataError, Sg3flowError, cut
 from sg3flow.files import copy_file
-from sg3flow.runs.best_snapshot import best_snapshot
+from sg3flow.runs.best_snapshot import best_snapshot, read_report
 from sg3flow.runs.old_states import training_lock
 from sg3flow.runs.removal import Removable, is_free
 from sg3flow.runs.run_folder import (
@@ -89,7 +89,7 @@ def plan_pruning(run_dir: Path, report: Path, rule: Retention) -> Pruning:
 
     Args:
         run_dir: the output folder of the training.
-        report: ``reports/metrics.json``; without it the best snapshot is not known.
+        report: ``reports/evaluation.json`` or its summary; without it the best is not known.
 
     Raises:
         DataError: there is no training, or DVC's stages are not up to date.
@@ -120,7 +120,7 @@ def _work_folder(uid: str) -> Path | None:
 def _ranking(report: Path, digests: Mapping[str, str], names: list[str]) -> list[str]:
     """The measured snapshots, the best first; one that was measured with other bytes is none."""
     best = best_snapshot(report)
-    content = json.loads(report.read_text(encoding="utf-8"))
+    report, content = read_report(report)
     rows = [row for row in content["results"] if row["metric"] == best.metric]
     rows = [row for row in rows if digests.get(row["snapshot"]) == row["network_sha256"]]
     if best.snapshot not in {row["snapshot"] for row in rows}:

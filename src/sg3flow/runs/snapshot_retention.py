@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import ConfigError, cut
+from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import (
     RUN,
     append_row,
@@ -110,7 +111,12 @@ def needed_snapshots(folder: Path) -> set[str]:
 def _reported_digests(root: Path) -> set[str]:
     """SHA-256 of the snapshots that the reports of a project call best or registered."""
     digests = set[str]()
-    for name, pick in (("metrics.json", _best_digests), ("registered.json", _registered_digest)):
+    reports = (
+        (REPORT_NAME, _best_digests),
+        (SUMMARY_NAME, _best_digests),  # up to version 0.2 it was the report
+        ("registered.json", _registered_digest),
+    )
+    for name, pick in reports:
         try:
             report = json.loads((root / "reports" / name).read_text(encoding="utf-8"))
             digests |= pick(report)
@@ -132,7 +138,7 @@ def note_best(run_dir: Path, report: Mapping[str, Any]) -> None:
     """Note the best snapshot of an evaluation: it replaces the one of the last evaluation.
 
     Args:
-        report: the content of ``reports/metrics.json``.
+        report: the content of ``reports/evaluation.json``.
     """
     best = report["best"]
     rows = [row for row in report["results"] if row["snapshot"] == best["snapshot"]]
