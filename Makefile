@@ -55,7 +55,7 @@ smoke-gpu: setup ## train each configuration for 2 kimg at 64 px on a GPU; compa
 	$(BIN)/python -m pytest -m gpu tests/training/test_smoke_gpu.py -s
 
 # Small cases only: with these tools everything takes a hundred times as long.
-SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py tests/cuda/test_gpu_modulation.py -k "half_precision and size0 or upfirdn2d or bias_act or empty or 181"
+SANITIZED := -m gpu -q tests/cuda/test_gpu_ops.py tests/cuda/test_gpu_modulation.py tests/cuda/test_gpu_sums.py -k "half_precision and size0 or activation_with or sums_of_a_layer or upfirdn2d or bias_act or empty or 181"
 
 test-gpu: setup ## test CUDA kernels and graphs on a GPU, with and without tensor cores; check for races
 	$(BIN)/sg3flow doctor

@@ -18,9 +18,8 @@ from sg3flow.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = {
-    *(".dvc", ".dvcignore", ".gitignore", "MLproject", "dvc.yaml", "params.yaml"),
-    *("params.schema.json", "profiles"),
-    *("python_env.yaml", "stages"),
+    *(".dvc", ".dvcignore", ".gitignore", "MLproject", "dvc.yaml", "params.schema.json"),
+    *("params.yaml", "profiles", "python_env.yaml", "stages"),
 }
 
 

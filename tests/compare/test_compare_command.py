@@ -77,7 +77,7 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
     first, second, older = run_folder("first"), run_folder("second"), run_folder("older")
     for folder, gpu in ((first, "H200"), (second, "A100")):
         known = {
-            "code": {"commit": "ab" * 20, "dirty": gpu == "A100"},
+            "code": {"commit": "ab" * 20, "dirty": gpu == "A100", "version": f"0.2.{gpu[1:3]}"},
             "compute": {"torch": "2.13.0", "ops": "cuda"},
             "machine": {"system": "Linux 6.1", "architecture": "x86_64", "gpus": [{"name": gpu}]},
         }
@@ -86,7 +86,15 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
     result = compare(first, second, older, "--seeds", "")
     assert result.exit_code == 0, result.output
     page = page_of(project)
-    for words in ("H200", "A100", "abababababab", "abababababab with changes", "not recorded"):
+    for words in (
+        "H200",
+        "A100",
+        "abababababab",
+        "abababababab with changes",
+        "not recorded",
+        "0.2.20",
+        "0.2.10",
+    ):
         assert f"<td>{words}</td>" in page or f'">{words}</td>' in page, words
     assert "Linux 6.1" not in page  # the same for both, and not known of the third
 

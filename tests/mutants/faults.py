@@ -815,8 +815,8 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_discriminator",
         (
-            "y = self.skip(small, _HALF_POWER,",
-            "y = self.skip(small, 1,",
+            "y = self.skip(x, _HALF_POWER,",
+            "y = self.skip(x, 1,",
             "residual branch without its gain",
         ),
         (
@@ -1034,8 +1034,8 @@ NETWORKS = [
             "styles start at 0",
         ),
         (
-            "torch.lerp(distributed.all_reduce_mean(square), ema, self.magnitude_ema_beta, out=ema)",  # noqa: E501
-            "torch.lerp(ema, distributed.all_reduce_mean(square), self.magnitude_ema_beta, out=ema)",  # noqa: E501
+            "torch.lerp(distributed.all_reduce_mean(square), ema,",
+            "torch.lerp(ema, distributed.all_reduce_mean(square),",
             "magnitude EMA with 1 - beta",
         ),
         (
@@ -1192,8 +1192,8 @@ NETWORKS = [
         ("[1, 4, 16, 64]", "[64, 16, 4, 1]", "flags of a byte in the other order"),
         (
             "adjoint = _spec(padding).adjoint(",
-            "adjoint = _spec(padding[::-1]).adjoint(",
-            "padding of the gradient turned about",
+            "adjoint = _spec((*padding[2:], *padding[:2])).adjoint(",
+            "padding of the gradient: rows for columns",
         ),
         ("(y.abs() >= clamp)", "(y >= clamp)", "gradient of clamped negatives"),
     ),
@@ -1221,10 +1221,9 @@ NETWORKS = [
     *faults(
         "networks/conv_layer",
         "networks/test_equalized",
-        ("y = convolve(x, w, stride=2)", "y = convolve(x, w, stride=2, padding=1)", "padded twice"),
         (
-            "self.act_gain * gain, clamp, f, padding, base",
-            "self.act_gain, clamp, f, padding, base",
+            "self.act_gain * gain, self._clamp(gain), f,",
+            "self.act_gain, self._clamp(gain), f,",
             "the gain of a branch on a GPU",
         ),
     ),
@@ -1823,7 +1822,6 @@ CUDA = [
             "padding after for padding before",
         ),
         ("blocks = op.planes * tiles", "blocks = tiles", "the first plane alone"),
-        ("op.in_h, (op.in_w + 3) // 4)", "op.in_w, (op.in_h + 3) // 4)", "flags of the transposed"),
     ),
     *faults(
         "ops/cuda_tiles",

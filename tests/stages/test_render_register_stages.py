@@ -426,7 +426,7 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
 
     version = _client().get_model_version("toy", "1")
     assert version.tags["sg3flow.weights_sha256"] == first["weights_sha256"]
-    assert json.loads(version.tags["sg3flow.result.fd_random1k_full"])["value"] == 4.0
+    assert json.loads(version.tags["sg3flow.results"])["fd_random1k_full"]["value"] == 4.0
     assert "license" in version.description
 
 
@@ -451,7 +451,12 @@ def test_the_model_is_logged_onto_the_training_run(register, run):
     assert not [name for name in files if name.endswith(".pkl")]
     # The version shows what it draws and tells where it comes from.
     version = store.client.get_model_version("sg3flow-generator", "1")
-    for words in ("fd_random1k_full | 4", "license: unknown", training.info.run_id, "digest ab"):
+    for words in (
+        "fd_random1k_full | 4",
+        "**license** | unknown",
+        training.info.run_id,
+        "digest `ab`",
+    ):
         assert words in version.description
     assert f"{version.source.removeprefix('models:/')}/artifacts/files" in version.description
     sheet = mlflow.artifacts.download_artifacts("models:/sg3flow-generator/1/artifacts/samples.png")

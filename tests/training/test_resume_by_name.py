@@ -65,7 +65,7 @@ def test_resume_starter_begins_with_its_weights_and_records_it(
     provenance, run = read_provenance(out), read_run(out)
     expected = {"source": "starter", "shortened": False, "sha256": sha256_file(STARTER)}
     assert provenance["network"] == expected
-    assert run["params"]["resume"] == "starter" and "from-starter" in run["name"]
+    assert run["params"]["resume"] == "starter" and "from starter" in run["name"]
     (states,) = own_state.glob("*/states")
     trained = StateFolder(states).load()
     assert trained["nimg"] == 4

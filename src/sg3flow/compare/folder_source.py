@@ -101,6 +101,7 @@ class TrainingFiles:
         names = [str(gpu.get("name", "")) for gpu in known]
         found = {
             "code": code_words(code.get("commit"), code.get("dirty")),
+            "sg3flow": code.get("version"),
             "torch": compute.get("torch"),
             "ops": compute.get("ops"),
             "GPU": ", ".join(name for name in names if name),

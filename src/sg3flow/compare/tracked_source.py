@@ -135,6 +135,7 @@ def _environment(run: TrackedRun, measured: Measured) -> dict[str, str]:
     found: dict[str, Any] = {
         "data set": data_words(run.data),
         "code": code_words(tags.get("mlflow.source.git.commit"), tags.get(Tag.GIT_DIRTY)),
+        "sg3flow": tags.get(f"{Tag.VERSION}sg3flow"),
         "torch": tags.get(f"{Tag.VERSION}torch") or measured_with,
         "ops": tags.get(Tag.OPS),
         "GPU": tags.get(Tag.GPU),

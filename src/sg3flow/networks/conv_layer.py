@@ -67,8 +67,9 @@ class Conv2dLayer(nn.Module):
         y = conv2d_resample(x, w, self.resample_filter, down=down, padding=self.padding)
         if prepared is not None and self.is_linear:
             return y  # its weights have the gain
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(y, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return bias_act(
+            y, b, act=self.activation, gain=self.act_gain * gain, clamp=self._clamp(gain)
+        )
 
     def with_next(
         self,
@@ -91,13 +92,15 @@ class Conv2dLayer(nn.Module):
             y = convolve(x, w, stride=2)
         else:
             y = conv2d_resample(x, w, padding=self.padding)
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         f, padding = (None, (0, 0, 0, 0)) if following is None else following.down_filter()
-        return filtered_act(y, b, self.act_gain * gain, clamp, f, padding, base)
+        return filtered_act(y, b, self.act_gain * gain, self._clamp(gain), f, padding, base)
 
     def down_filter(self) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
         """Of a layer that downsamples: the filter before its convolution, and the padding."""
         return self.resample_filter, down_padding(self.resample_filter, self.padding)
+
+    def _clamp(self, gain: float) -> float | None:
+        return None if self.conv_clamp is None else self.conv_clamp * gain
 
     def _prepared(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         w = (self.weight * self.weight_gain).to(dtype)
