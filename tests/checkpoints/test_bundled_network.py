@@ -120,7 +120,7 @@ def test_what_is_no_such_file_is_one_sentence(tmp_path, content):
 
 
 def test_the_starter_network_comes_with_its_record():
-    record = json.loads((STARTER.parent / "run.json").read_text())
+    record = json.loads((STARTER.parent / "record.json").read_text())
     assert record["sha256"] == sha256_file(STARTER)
     assert record["bytes"] == STARTER.stat().st_size <= MOST_BYTES
     assert record["snapshot"]["kimg"] > 0 and record["data"]["num_images"] > 0
@@ -159,7 +159,7 @@ def test_a_bundle_is_made_from_a_run(run_folder, tmp_path):
     dest = tmp_path / "package" / "starter"
     path = bundle(run_folder / "network-snapshot-000002.pkl", dest, license_file)
     assert load_networks(path).D is not None
-    record = json.loads((dest / "run.json").read_text())
+    record = json.loads((dest / "record.json").read_text())
     assert record["snapshot"]["kimg"] == 2 and record["sha256"] == sha256_file(path)
     assert [setup["cpu"] for setup in record["setups"]] == ["one", "two"]
     assert record["data"] == {"name": "set", "digest": "ab", "num_images": 9}

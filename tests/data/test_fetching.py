@@ -396,7 +396,7 @@ def test_the_stage_tells_the_tracking_no_password(
     recorded = []
 
     @contextmanager
-    def noted(stage: str, config: FetchConfig) -> Iterator[StageRun]:
+    def noted(stage: str, config: FetchConfig, set_name: str) -> Iterator[StageRun]:
         recorded.append(config.dataset)
         yield StageRun(Outbox(tmp_path / "journal"))
 

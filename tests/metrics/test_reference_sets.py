@@ -8,7 +8,7 @@ import torch
 
 from sg3flow.checkpoints import Networks
 from sg3flow.errors import MetricError
-from sg3flow.metrics import Evaluator, compute
+from sg3flow.metrics import Evaluator, image_metrics
 from sg3flow.metrics.evaluation import _was_mirrored, evaluate_network, evaluate_snapshots
 from sg3flow.metrics.evaluation_run import snapshot_metrics
 from sg3flow.metrics.features import RandomFeatures, inception
@@ -105,7 +105,7 @@ def test_the_public_names_equal_a_doubled_folder(
 
 @pytest.mark.parametrize("name", OLDER)
 def test_an_older_name_takes_at_most_its_limit(small_set, doubled_set, rows_of, monkeypatch, name):
-    monkeypatch.setattr(compute, "_OLDER_LIMIT", 30)
+    monkeypatch.setattr(image_metrics, "_OLDER_LIMIT", 30)
     limited = rows_of(small_set, (name,), True)
     assert {(row.num_reference, row.reference_limit) for row in limited} == {(30, 30)}
     explicit = rows_of(doubled_set, (name,), False)

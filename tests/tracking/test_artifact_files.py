@@ -59,7 +59,7 @@ def test_a_snapshot_that_is_not_kept_leaves_the_default_store_too(run_folder, tm
     assert not artifact.exists()
     client = connect().client
     [model] = client.search_logged_models(["1"])
-    assert model.tags[Tag.PRUNED] == "true" and [m.key for m in model.metrics] == ["fid"]
+    assert model.tags[Tag.PRUNED] == "true" and [m.key for m in model.metrics] == ["metrics/fid"]
     assert read_tracked_run(model.source_run_id, tmp_path).snapshots == []
     shutil.rmtree("state/sent")  # sent again from the start, nothing comes back
     Uploader(run_folder).send()

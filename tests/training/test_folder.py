@@ -86,8 +86,13 @@ def test_publishing_shows_files_up_to_the_end_of_the_run(tmp_path):
     folder.publish("network-snapshot-000008.pkl")
     folder.publish_all(4_000)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    shown = ["metric-fid50k_full.jsonl", "network-snapshot-000004.pkl", "run.json", "stats.jsonl"]
-    assert names == shown
+    assert names == [
+        "losses.csv",
+        "metric-fid50k_full.jsonl",
+        "network-snapshot-000004.pkl",
+        "run.json",
+        "stats.jsonl",
+    ]
     for name in ("stats.jsonl", "metric-fid50k_full.jsonl"):
         assert (tmp_path / "out" / name).read_text().count("\n") == 2
     assert (folder.work / "stats.jsonl").read_text() == rows

@@ -25,7 +25,7 @@ from sg3flow.runs.code_state import code_folder
 from sg3flow.runs.run_folder import read_options, read_provenance, snapshot_kimg
 
 FORMAT = "sg3flow-bundled-run-1"
-RECORD_NAME, RECIPE_NAME, LICENSE_NAME = "run.json", "recipe.yaml", "LICENSE"
+RECORD_NAME, RECIPE_NAME, LICENSE_NAME = "record.json", "recipe.yaml", "LICENSE"
 MOST_BYTES = 8_000_000
 
 _DATA = ("name", "digest", "num_images", "resolution", "channels", "class_counts", "licence")
@@ -34,7 +34,7 @@ _DATA = ("name", "digest", "num_images", "resolution", "channels", "class_counts
 def bundle(snapshot: Path, folder: Path, license_file: Path, recipe: Path | None = None) -> Path:
     """Replace ``folder`` by the network of ``snapshot``; returns its file.
 
-    Besides the weights it holds ``run.json`` (which snapshot of which run, with which settings,
+    Besides the weights it holds ``record.json`` (which snapshot of which run, with which settings,
     code and data), ``recipe.yaml`` and ``LICENSE``. None of them has a path of this machine.
 
     Args:
