@@ -63,6 +63,11 @@ def filtered_lrelu(
     return fir(x, fd, FirSpec(down=factors[1]))
 
 
+def filtered_lrelu_squares(*arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
+    """The caller sums the squares itself."""
+    return filtered_lrelu(*arguments, **options), None
+
+
 def modulated_conv2d(
     x: torch.Tensor,
     w: torch.Tensor,
@@ -70,9 +75,17 @@ def modulated_conv2d(
     demodulate: bool = True,
     padding: int = 0,
     input_gain: torch.Tensor | None = None,
+    normalize: str = "none",
 ) -> torch.Tensor:
-    """The weights of each sample, in a grouped convolution."""
+    """The weights of each sample, in a grouped convolution.
+
+    Args:
+        normalize: "rms": weights and styles have root mean squares of 1 first.
+    """
     n = len(x)
+    if normalize == "rms":
+        w = w * w.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+        s = s * s.square().mean().rsqrt()
     weights = w[None] * s[:, None, :, None, None]
     if demodulate:
         weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
@@ -102,5 +115,6 @@ _REPLACED = {
     "ops.upfirdn2d.fir": fir,
     "networks.layers.bias_act": bias_act,
     "networks.stylegan3.filtered_lrelu": filtered_lrelu,
+    "networks.stylegan3.filtered_lrelu_squares": filtered_lrelu_squares,
     "networks.stylegan3.modulated_conv2d": modulated_conv2d,
 }

@@ -46,6 +46,19 @@ def test_bytes_and_launches_of_operations():
     assert traffic.launches("_foreach_add_", (many, 1)) == 2  # of 320 chunks
 
 
+def test_adam_writes_the_weights_and_both_averages():
+    weights, gradients, first, second = (
+        [torch.empty(1000, device=META) for _ in range(3)] for _ in range(4)
+    )
+    steps = [torch.empty((), device=META) for _ in range(3)]
+    settings = {"lr": 1e-3, "beta1": 0.0, "beta2": 0.99, "weight_decay": 0.0, "eps": 1e-8}
+    with traffic.Count() as count:
+        torch.ops.aten._fused_adam_(
+            weights, gradients, first, second, [], steps, **settings, amsgrad=False, maximize=False
+        )
+    assert sum(count.bytes.values()) == 4 * 3 * (1000 * (4 + 3) + 1)
+
+
 def test_partial_sums_count_with_the_ops_that_write_them():
     """Written and read: of each tile, or of each of its warps, four bytes."""
     x, f, flags = torch.empty(2, 3, 148, 148, device=META), torch.ones(12, device=META), None

@@ -1,6 +1,14 @@
+import sys
+from pathlib import Path
+
 import torch
 
+from sg3flow.networks import Discriminator
 from sg3flow.training.training_run import format_summary, summarize
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from traffic import like_a_gpu
 
 
 def test_rows_account_for_every_number(small_generator):
@@ -14,6 +22,15 @@ def test_rows_account_for_every_number(small_generator):
     assert rows[-1].name == "StyleGAN3Generator" and rows[-1].output_shape == (2, 3, 32, 32)
     assert rows[-1].dtype == "float32"
     assert all(torch.equal(v, before[k]) for k, v in G.state_dict().items())
+
+
+def test_fused_layers_of_a_discriminator_have_rows():
+    """As on a GPU, whose fused forms take several layers together."""
+    D = Discriminator(0, 16, 3, channel_base=256, channel_max=16).to("meta")
+    with like_a_gpu():
+        rows = summarize(D, torch.zeros(4, 3, 16, 16, device="meta"), torch.zeros(4, 0))
+    assert sum(r.num_parameters for r in rows) == sum(p.numel() for p in D.parameters())
+    assert {"b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip"} <= {r.name for r in rows}
 
 
 def test_table_is_aligned_and_totalled(small_generator):

@@ -56,7 +56,9 @@ def test_starter_from_params_and_tracked(stage: Stage) -> None:
     source = json.loads((stage.folder / "data/raw/SOURCE.json").read_text())
     assert source["counts"]["starter/train/cat"] == 3
     with closing(sqlite3.connect(stage.folder / "mlflow.db")) as store:
-        assert ("num_images", 9.0) in store.execute("SELECT key, value FROM metrics").fetchall()
+        assert ("data/num_images", 9.0) in store.execute(
+            "SELECT key, value FROM metrics"
+        ).fetchall()
         assert ("dataset", "starter") in store.execute("SELECT key, value FROM params").fetchall()
         ((place,),) = store.execute("SELECT artifact_uri FROM runs").fetchall()
     tracked = stage.folder / place.removeprefix("file://") / "SOURCE.json"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,6 +11,21 @@ from sg3flow.networks.equalized import scaled_copies
 from sg3flow.ops import bias_act, conv2d_resample, setup_filter
 from sg3flow.ops.act_filter import filtered_act
 from sg3flow.ops.convolutions import convolve, down_padding
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a layer with a leaky ReLU does in the same passes over its activations.
+
+    Attributes:
+        is_filtered: its input has been filtered for the downsampling of this layer.
+        following: a layer that downsamples: the result is filtered for it.
+        base: added to the result.
+    """
+
+    is_filtered: bool = False
+    following: "Conv2dLayer | None" = None
+    base: torch.Tensor | None = None
 
 
 class Conv2dLayer(nn.Module):
@@ -55,13 +71,17 @@ class Conv2dLayer(nn.Module):
         gain: float = 1,
         prepared: tuple[torch.Tensor, torch.Tensor | None] | None = None,
         is_resampled: bool = False,
+        fusion: Fusion | None = None,
     ) -> torch.Tensor:
         """[N, C_in, H, W] -> [N, C_out, H/down, W/down]; `gain` scales the result and its clamp.
 
         Args:
             prepared: weight and bias of `prepared_weights`, made with the same `gain`.
             is_resampled: `x` [N, C_in, H/down, W/down] is downsampled already; for 1x1 kernels.
+            fusion: for a layer with a leaky ReLU: computed together with what is around it.
         """
+        if fusion is not None:
+            return self._fused(x, gain, prepared, fusion)
         w, b = prepared or self._prepared(x.dtype)
         down = 1 if is_resampled else self.down
         y = conv2d_resample(x, w, self.resample_filter, down=down, padding=self.padding)
@@ -71,29 +91,21 @@ class Conv2dLayer(nn.Module):
             y, b, act=self.activation, gain=self.act_gain * gain, clamp=self._clamp(gain)
         )
 
-    def with_next(
+    def _fused(
         self,
         x: torch.Tensor,
-        gain: float = 1,
-        prepared: tuple[torch.Tensor, torch.Tensor | None] | None = None,
-        is_filtered: bool = False,
-        following: "Conv2dLayer | None" = None,
-        base: torch.Tensor | None = None,
+        gain: float,
+        prepared: tuple[torch.Tensor, torch.Tensor | None] | None,
+        fusion: Fusion,
     ) -> torch.Tensor:
-        """As `forward` of a layer with a leaky ReLU, together with what comes next.
-
-        Args:
-            is_filtered: `x` has been filtered for the downsampling of this layer.
-            following: a layer that downsamples: the result is filtered for it.
-            base: added to the result.
-        """
         w, b = prepared or self._prepared(x.dtype)
-        if is_filtered:
+        if fusion.is_filtered:
             y = convolve(x, w, stride=2)
         else:
             y = conv2d_resample(x, w, padding=self.padding)
+        following = fusion.following
         f, padding = (None, (0, 0, 0, 0)) if following is None else following.down_filter()
-        return filtered_act(y, b, self.act_gain * gain, self._clamp(gain), f, padding, base)
+        return filtered_act(y, b, self.act_gain * gain, self._clamp(gain), f, padding, fusion.base)
 
     def down_filter(self) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
         """Of a layer that downsamples: the filter before its convolution, and the padding."""

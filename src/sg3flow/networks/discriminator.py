@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sg3flow.networks.conv_layer import Conv2dLayer, Prepared, prepared_weights
+from sg3flow.networks.conv_layer import Conv2dLayer, Fusion, Prepared, prepared_weights
 from sg3flow.networks.layers import (
     FullyConnectedLayer,
     MappingNetwork,
@@ -83,13 +83,12 @@ class DiscriminatorBlock(nn.Module):
     def _fused(self, x: torch.Tensor, weights: Prepared) -> torch.Tensor:
         """The same in fewer passes over the activations."""
         if self.fromrgb is not None:
-            x = self.fromrgb.with_next(x, prepared=weights.get(self.fromrgb))
+            x = self.fromrgb(x, prepared=weights.get(self.fromrgb), fusion=Fusion())
         x, small = downsample_branch(x, self.skip.resample_filter)
         y = self.skip(small, _HALF_POWER, weights.get(self.skip), is_resampled=True)
-        x = self.conv0.with_next(x, prepared=weights.get(self.conv0), following=self.conv1)
-        return self.conv1.with_next(
-            x, _HALF_POWER, weights.get(self.conv1), is_filtered=True, base=y
-        )
+        x = self.conv0(x, 1, weights.get(self.conv0), fusion=Fusion(following=self.conv1))
+        joined = Fusion(is_filtered=True, base=y)
+        return self.conv1(x, _HALF_POWER, weights.get(self.conv1), fusion=joined)  # type: ignore[no-any-return]
 
     def layers(
         self, device: torch.device, force_fp32: bool

@@ -206,7 +206,26 @@ def _filtered_lrelu_pairs(
     given = (x.to(device), fu.to(device), fd.to(device))
     if order == 2:
         yield _compiled(*given, case), wanted[0]
+        yield from _sum_pairs(x, fu, fd, case, device)
     yield from zip(_with_gradients(_compiled, *given, case, order), wanted, strict=True)
+
+
+def _sum_pairs(
+    x: torch.Tensor, fu: torch.Tensor, fd: torch.Tensor, case: _Case, device: torch.device | str
+) -> Iterator[_Pair]:
+    """With a bias: the result, the sum of its squares, and the gradients, one a sum as well."""
+    b = _numbers(8, seed=1).to(x.dtype)
+    exact = [each.double().requires_grad_() for each in (x, b)]
+    wanted = _plain(exact[0] + exact[1][:, None, None], fu, fd, case)
+    given = [each.to(device).requires_grad_() for each in (x, b)]
+    up, down = (case.up, case.up), (case.down, case.down)
+    y, _, squares = torch.ops.sg3flow.filtered_lrelu_squares(
+        *(given[0], fu.to(device), fd.to(device), given[1], up, down, case.padding, False),
+        *(_GAIN, _SLOPE, _CLAMP, True),
+    )
+    yield from ((y, wanted), (squares, wanted.square().sum()))
+    gradients = torch.autograd.grad(y.sum(), given)
+    yield from zip(gradients, torch.autograd.grad(wanted.sum(), exact), strict=True)
 
 
 _Op = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _Case], torch.Tensor]
