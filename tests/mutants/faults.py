@@ -1212,8 +1212,8 @@ NETWORKS = [
         "networks/discriminator",
         "networks/test_equalized",
         (
-            "x, _HALF_POWER, weights.get(self.conv1), is_filtered",
-            "x, 1.0, weights.get(self.conv1), is_filtered",
+            "x, _HALF_POWER, weights.get(self.conv1), fusion",
+            "x, 1.0, weights.get(self.conv1), fusion",
             "a branch of twice the power on a GPU",
         ),
         ("is_filtered=True, base=y", "is_filtered=True, base=-y", "a branch subtracted on a GPU"),
