@@ -200,7 +200,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
     parser.add_argument("--check", action="store_true", help="check the table, plant nothing")
     options = parser.parse_args()
-    faults = [fault for fault in FAULTS if re.search(options.only, _line(fault))]
+    try:
+        pattern = re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only is no regular expression: {error}")
+    faults = [fault for fault in FAULTS if pattern.search(_line(fault))]
     if wrong := misfits(ROOT, faults):
         print("\n".join(wrong), file=sys.stderr)
         return 1
