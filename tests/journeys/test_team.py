@@ -30,12 +30,12 @@ def team(finished_pipeline, terminal, tmp_path):
     first(f"git clone -q --bare . {tmp_path}/team.git")
     assert "champion: there was none yet" in first("sg3flow register --params params.yaml")
     folder = tmp_path / "colleague"
-    return terminal(folder, variables | tracking | {"PYTHONPATH": f"{folder}/work/src"})
+    return terminal(folder, variables | tracking | {"PYTHONPATH": f"{folder}/clone/src"})
 
 
 def test_from_a_clone_to_a_rollback(team, tmp_path):
-    team(f"git clone -q {tmp_path}/team.git work")
-    team.folder /= "work"
+    team(f"git clone -q {tmp_path}/team.git clone")
+    team.folder /= "clone"
     assert "Running stage" not in team("dvc pull -q && dvc repro")
     params = team.folder / "params.yaml"
     params.write_text("# a comment of mine\n" + params.read_text())

@@ -28,6 +28,7 @@ from sg3flow.precision import Precision, computing
 from sg3flow.runs import reproduce as reproduction
 from sg3flow.runs.code_state import given_values
 from sg3flow.runs.run_folder import OPTIONS, describe_run, read_provenance, snapshot_name
+from sg3flow.runs.snapshot_retention import Retention
 from sg3flow.runs.worktree import Worktree, read_record
 from sg3flow.settings import state_root
 from sg3flow.training import conv_choice, training_run
@@ -36,6 +37,7 @@ from sg3flow.training.batch_size_finder import MemorySettings
 from sg3flow.training.conv_choice import FormMeter, cuda_timer, run_networks, settle_forms
 from sg3flow.training.job import _check_device, deciding_settings, prepare
 from sg3flow.training.loop import Clock, LoopSettings, TrainingLoop
+from sg3flow.training.notification import Notifier
 from sg3flow.training.work_folder import open_run_folder
 
 CPU = torch.device("cpu")
@@ -317,7 +319,10 @@ def start(like_a_gpu, tiny_set, tiny_config, monkeypatch, tmp_path):
         with contextlib.closing(folder):
             write_json(folder.work / OPTIONS, job.options())
             describe_run(folder.work, job.description())
-            training_run._assemble(job, CPU, folder, lambda *_: None)
+            recording = training_run._Recording(
+                folder, Notifier("", folder.work), Retention(), None
+            )
+            training_run._assemble(job, CPU, recording, lambda *_: None)
         return folder.work
 
     return run

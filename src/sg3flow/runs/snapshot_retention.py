@@ -44,9 +44,6 @@ class Retention:
     count: int = 0
 
 
-KEEP_ALL = Retention()
-
-
 def parse_retention(text: str, where: str = "train.keep_snapshots") -> Retention:
     """The rule in a text: ``all``, ``last 3``, ``best 5``.
 
@@ -57,7 +54,7 @@ def parse_retention(text: str, where: str = "train.keep_snapshots") -> Retention
         ConfigError: it is none of these.
     """
     if text.strip() == ALL:
-        return KEEP_ALL
+        return Retention()
     match = _FORM.fullmatch(text.strip())
     if match is None:
         raise ConfigError(

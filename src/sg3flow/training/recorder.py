@@ -36,7 +36,6 @@ from sg3flow.runs.run_folder import (
 )
 from sg3flow.runs.snapshot_retention import (
     ALL,
-    KEEP_ALL,
     Retention,
     needed_snapshots,
     rank_measured,
@@ -196,8 +195,8 @@ class RunRecord:
     diversity_meter: DiversityMeter
     collapse_detector: CollapseDetector
     notifier: Notifier
-    keep: Retention = KEEP_ALL
-    ranked_by: tuple[str, bool] | None = None
+    keep: Retention
+    ranked_by: tuple[str, bool] | None
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 

@@ -127,11 +127,9 @@ def train(
             else:
                 folder.out = numbered_out(cast(Path, outdir), job.name, folder.uid)
             notifier = Notifier(notify_url(job.config.notify), folder.work)
-            retention = keep, ranked_by
+            recording = _Recording(folder, notifier, keep, ranked_by)
             with notifier.reporting():
-                _run_main(
-                    job, device, folder, notifier, uploading, measure_for, stop_asked, retention
-                )
+                _run_main(job, device, recording, uploading, measure_for, stop_asked)
             return folder.out
 
 
@@ -156,21 +154,31 @@ def _check_processes(gpus: int) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Recording:
+    """What the main process records with.
+
+    Attributes:
+        keep: which snapshots stay.
+        ranked_by: metric that ranks them, and whether higher is better; None: not measured.
+    """
+
+    folder: RunFolder
+    notifier: Notifier
+    keep: Retention
+    ranked_by: tuple[str, bool] | None
+
+
 def _run_main(
     job: Job,
     device: torch.device,
-    folder: RunFolder,
-    notifier: Notifier,
+    recording: _Recording,
     uploading: Uploading,
     measure_for: MeasureFor,
     stop_asked: Callable[[], bool],
-    retention: tuple[Retention, tuple[str, bool] | None],
 ) -> None:
-    """The main process: it trains and writes the record.
-
-    Args:
-        retention: the rule of ``keep_snapshots``, and what ranks the snapshots.
-    """
+    """The main process: it trains and writes the record."""
+    folder = recording.folder
     past_end = folder.states.latest_nimg() > job.final_nimg
     distributed.broadcast(b"past its end" if past_end else b"")
     if past_end:
@@ -180,10 +188,9 @@ def _run_main(
     write_json(folder.work / OPTIONS, job.options())
     describe_run(folder.work, job.description())
     folder.publish(RUN)
-    loop = _assemble(job, device, folder, measure_for, notifier)
+    loop = _assemble(job, device, recording, measure_for)
     assert loop.record is not None
     record = loop.record
-    record.keep, record.ranked_by = retention
     record.prune()  # the rule may be another one than before
     folder.publish_all(job.final_nimg)
     shown = progress("train (images)", job.final_nimg, loop.clock.nimg)
@@ -236,12 +243,12 @@ def _interrupted(loop: TrainingLoop) -> TrainingInterruptedError:
 def _assemble(
     job: Job,
     device: torch.device,
-    folder: RunFolder | None,
+    recording: _Recording | None,
     measure_for: MeasureFor,
-    notifier: Notifier | None = None,
 ) -> TrainingLoop:
-    """The loop with all its parts, initialized or resumed; only the main process has a folder."""
+    """The loop with all its parts, initialized or resumed; only the main process records."""
     config, items = job.config, job.items
+    folder = None if recording is None else recording.folder
     memory = select(MemorySettings, config)
     with out_of_memory_advice(memory, device, folder):
         start = find_initial_state(job, folder)
@@ -255,11 +262,9 @@ def _assemble(
         )
         clock = initialize_or_resume(job, parts, start)
         forms = _settle_forms(job, parts, folder)
-        digest = start.network_sha256
         record = None
-        if folder is not None:
-            notifier = notifier or Notifier("", folder.work)
-            record = _record(job, parts, folder, notifier, clock.nimg, digest, forms)
+        if recording is not None:
+            record = _record(job, parts, recording, clock.nimg, start.network_sha256, forms)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
     with held_interrupts():
@@ -307,14 +312,13 @@ def _settle_forms(job: Job, parts: Parts, folder: RunFolder | None) -> dict[str,
 def _record(
     job: Job,
     parts: Parts,
-    folder: RunFolder,
-    notifier: Notifier,
+    recording: _Recording,
     nimg: int,
     network: str,
     forms: Mapping[str, Any],
 ) -> RunRecord:
     """The record of the main process; this also writes the files of a run's start."""
-    config, items = job.config, job.items
+    config, items, folder = job.config, job.items, recording.folder
     reporter = JsonlReporter(folder.work)
     size = grid_size(config.grid, items.packed.resolution)
     grid = choose_samples(items, size, parts.G.z_dim, config.seed)
@@ -340,7 +344,9 @@ def _record(
         load,
         _diversity_meter(job, parts),
         CollapseDetector(_ratios_before(folder.work / STATS, nimg)),
-        notifier,
+        recording.notifier,
+        recording.keep,
+        recording.ranked_by,
     )
 
 
