@@ -9,6 +9,7 @@ import torch
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
 from sg3flow.runs.run_folder import JsonlReporter, Stat, append_row
+from sg3flow.runs.snapshot_retention import Retention
 from sg3flow.training.diversity import (
     FAKES,
     RATIO,
@@ -123,7 +124,8 @@ class Meter:
 def test_a_collapse_is_a_warning_and_a_notification(capsys):
     told, parts = Told(), SimpleNamespace(G_ema=None, device=CPU)
     record = RunRecord(
-        1, None, None, None, {}, None, Meter(0.8, 0.1, 0.1), CollapseDetector(), told
+        *(1, None, None, None, {}, None, Meter(0.8, 0.1, 0.1), CollapseDetector(), told),
+        *(Retention(), None),
     )
     reported = [record.diversity(parts, nimg) for nimg in (1000, 2000, 3000, 4000)]
     assert [found[RATIO].mean for found in reported[:3]] == [0.8, 0.1, 0.1]
