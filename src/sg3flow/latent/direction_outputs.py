@@ -127,7 +127,9 @@ def strip_sheet(
         model.picture(seed, each, one)
         for seed, one, each in tracked(cells, f"rendering {name}", len(cells))
     )
-    heads = [f"{step:+g} sd: {s:.4g}" for step, s in zip(steps, strengths, strict=True)]
+    heads = [
+        f"{step:+g} sd: {s:.4g}" if step else "0" for step, s in zip(steps, strengths, strict=True)
+    ]
     return table_sheet(images, captions(model, seeds, condition), heads, model.G.img_resolution)
 
 
