@@ -19,6 +19,7 @@ from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
 
 _MOST_PSI = 2.0
 _MOST_DEGREES = 36_000
+_MOST_LAYERS = 1000
 _NUMBERS = (int, float, np.floating, np.integer)  # NumPy's float32 is no float
 
 
@@ -73,16 +74,23 @@ def seeds_of(values: object) -> list[int]:
 
 
 def options_of(
-    psi: object, translate: object = (0.0, 0.0), rotate: object = 0.0, noise_mode: object = "const"
+    psi: object,
+    translate: object = (0.0, 0.0),
+    rotate: object = 0.0,
+    noise_mode: object = "const",
+    truncation_cutoff: object = None,
 ) -> RenderOptions:
-    """How to draw: psi, shift in image widths, angle in degrees, noise."""
+    """How to draw: psi, shift in image widths, angle in degrees, noise, layers of psi."""
     if not isinstance(noise_mode, str):
         refuse("noise_mode", "const, random or none", noise_mode)
     if not isinstance(translate, Sequence | np.ndarray) or len(translate) != 2:
         refuse("translate", "two numbers (x, y)", translate)
     x, y = (_number("translate", part, MAX_SHIFT) for part in translate)
     angle = _number("rotate", rotate, _MOST_DEGREES)
-    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle)
+    cutoff = None
+    if truncation_cutoff is not None:
+        cutoff = whole_number("truncation_cutoff", truncation_cutoff, 0, _MOST_LAYERS)
+    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle, cutoff)
 
 
 def label_of(label: object) -> Vector:

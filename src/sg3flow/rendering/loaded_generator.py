@@ -74,7 +74,8 @@ class LoadedGenerator:
 
     - ``seed``: a whole number from 0 to 2^32 - 1.
     - ``psi``: truncation psi from -2 to 2; 1 is off and the default, as in all commands; 0 is the
-      average image.
+      average image. ``truncation_cutoff``: the number of layers, from the first, that psi applies
+      to; None: all.
     - ``class_``: number or name of a class of a conditional network; ``label``: instead of it, the
       numbers of a label of a network trained with vectors. One image needs one of them; several
       images without take all classes in turn, or labels of training images.
@@ -156,6 +157,7 @@ class LoadedGenerator:
         seed: int = 0,
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -163,7 +165,10 @@ class LoadedGenerator:
         noise_mode: str = "const",
     ) -> PillowImage.Image:
         """The image of a seed: the pixels of ``render images`` with the same arguments."""
-        number, options = seed_of(seed), options_of(psi, translate, rotate, noise_mode)
+        number, options = (
+            seed_of(seed),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
         condition = self._one_condition(class_, label)
         return _pillow(self._model.picture(number, options, condition))
 
@@ -172,6 +177,7 @@ class LoadedGenerator:
         seeds: Iterable[int] = range(8),
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -179,7 +185,10 @@ class LoadedGenerator:
         noise_mode: str = "const",
     ) -> list[PillowImage.Image]:
         """The images of seeds, in their order."""
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
         drawn = self._drawn(numbers, options, self._condition(class_, label))
         return [_pillow(image) for image in drawn]
 
@@ -189,6 +198,7 @@ class LoadedGenerator:
         *,
         columns: int = 0,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -200,7 +210,10 @@ class LoadedGenerator:
         Args:
             columns: images per row; 0: slightly wider than high.
         """
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
         per_row = whole_number("columns", columns, 0, 1000)
         condition = self._condition(class_, label)
         conditions = self._model.conditions(numbers, condition)
@@ -213,6 +226,7 @@ class LoadedGenerator:
         seed: int = 0,
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
     ) -> W:
@@ -220,7 +234,7 @@ class LoadedGenerator:
 
         NumPy, because it is the form of ``projected_w.npz`` and needs no device.
         """
-        number, options = seed_of(seed), options_of(psi)
+        number, options = seed_of(seed), options_of(psi, truncation_cutoff=truncation_cutoff)
         condition = self._one_condition(class_, label)
         ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
         return ws
@@ -254,6 +268,7 @@ class LoadedGenerator:
         w_frames: int = 120,
         fps: int = 60,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -273,7 +288,7 @@ class LoadedGenerator:
             DataError: ``path`` is taken by another file, or cannot be written.
         """
         file, numbers = video_path_of(path), seeds_of(seeds)
-        options = options_of(psi, translate, rotate, noise_mode)
+        options = options_of(psi, translate, rotate, noise_mode, truncation_cutoff)
         tiles = tiles_of(grid)
         count = whole_number("num_keyframes", num_keyframes, 0, 10_000) * tiles[0] * tiles[1]
         frames, rate = (
