@@ -7,8 +7,6 @@ Options that would have no effect are refused.
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from sg3flow.config import (
     RenderGridConfig,
     RenderImagesConfig,
@@ -20,7 +18,7 @@ from sg3flow.files import write_bytes
 from sg3flow.output_checks import check_replaceable
 from sg3flow.progress import tracked
 from sg3flow.rendering.edit_options import edits_of, with_edits
-from sg3flow.rendering.edits import edited
+from sg3flow.rendering.edits import edited_w
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import Image, Model, load_model, png_bytes
 from sg3flow.rendering.outputs import (
@@ -127,7 +125,7 @@ def _options(
 def _edited_w(model: Model, path: Path, config: RenderOptionsConfig) -> W:
     """The w of a file, moved by the edits."""
     options = with_edits(RenderOptions(), model, edits_of(config), config.directions)
-    return edited(torch.from_numpy(read_w(path, model.G)), options.edit).numpy()
+    return edited_w(read_w(path, model.G), options.edit)
 
 
 def _images(model: Model, ws: W, options: RenderOptions, description: str) -> Iterator[Image]:
