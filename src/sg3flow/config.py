@@ -579,3 +579,8 @@ class RegisterConfig:
     metric: str = setting(
         "", help="metric that picks the best snapshot; empty: the choice of the evaluate stage"
     )
+    directions: str = setting(
+        "",
+        help="file of `sg3flow directions` to register with the model, for edits in requests; "
+        "empty: none",
+    )
