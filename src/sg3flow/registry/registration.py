@@ -95,15 +95,15 @@ def register_best(
         package = package_generator(
             network, Path(folder), training_set=training_set, metrics=rows, snapshot_sha256=digest
         )
-        samples = Path(folder) / SAMPLES
-        names = tuple(map(str, training_set.get("class_names") or ()))
         G = cast(RenderedGenerator, network)
-        labels = TrainingLabels.read(G.c_dim, training_set)
-        write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
-        set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
         directions = directions_to_register(
             config.directions, Path(folder), G, package.weights_sha256
         )
+        samples = Path(folder) / SAMPLES
+        names = tuple(map(str, training_set.get("class_names") or ()))
+        labels = TrainingLabels.read(G.c_dim, training_set)
+        write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
+        set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
         facts = ModelFacts(
             _network_words(run_dir, G, names),
             set_name,
