@@ -539,6 +539,18 @@ class RenderVideoConfig(RenderOptionsConfig):
     fps: int = setting(60, ge=1, le=240, help="frames per second")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderMixConfig(RenderOptionsConfig):
+    """Style mixing: the layers of rows, with some layers of columns."""
+
+    rows: str = setting(help="seeds of the rows, e.g. 0,3-7; or a file of own w, .npz or .npy")
+    cols: str = setting(help="seeds of the columns, which give the styles; or a file of own w")
+    styles: str = setting(
+        "0-6", help="layers that come from the columns, e.g. 4-7,9; or none, or all"
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the seeds; 1: off")
+
+
 @dataclasses.dataclass(frozen=True)
 class RegisterConfig:
     """Which registered model receives the best snapshot."""

@@ -7,11 +7,14 @@ have no effect are refused.
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from sg3flow.config import RenderGridConfig, RenderImagesConfig, RenderVideoConfig
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_bytes
 from sg3flow.output_checks import check_replaceable
 from sg3flow.progress import tracked
+from sg3flow.rendering.edits import edited
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import Image, Model, load_model, png_bytes
 from sg3flow.rendering.outputs import (
@@ -43,7 +46,7 @@ def render_w_images(
     """
     options = _options(config, class_index)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _ws(model, projected_w, options)
     paths = [outdir / f"proj{i:02d}.png" for i in range(len(ws))]
     check_pictures(*paths)
     for path, image in zip(paths, _images(model, ws, options, "rendering images"), strict=True):
@@ -62,7 +65,7 @@ def render_w_grid(
     options, path = _options(config, class_index), outdir / GRID_NAME
     check_pictures(path)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _ws(model, projected_w, options)
     images = _images(model, ws, options, "rendering grid")
     names = [f"w {i}" for i in range(len(ws))]
     write_bytes(path, png_bytes(seed_sheet(images, names, model.G.img_resolution, config.columns)))
@@ -81,7 +84,7 @@ def render_w_video(
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
     check_replaceable(path, is_our_video, "a render", option)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _ws(model, projected_w, options)
     count = config.num_keyframes * grid[0] * grid[1]
     order = keyframe_seeds(range(len(ws)), count, config.shuffle_seed)
     with model.named():
@@ -112,6 +115,11 @@ def _options(
         if is_given:
             raise ConfigError(f"{option} has no effect on w; leave it or --projected-w out")
     return render_options_of(config)
+
+
+def _ws(model: Model, path: Path, options: RenderOptions) -> W:
+    """The w of a file, with the edit."""
+    return edited(torch.from_numpy(read_w(path, model.G)), options.edit).numpy()
 
 
 def _images(model: Model, ws: W, options: RenderOptions, description: str) -> Iterator[Image]:
