@@ -551,6 +551,25 @@ class RenderMixConfig(RenderOptionsConfig):
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the seeds; 1: off")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderPathConfig(RenderOptionsConfig):
+    """A video along a path; other options are those of keyframes that do not give their own."""
+
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+    wrap: bool = setting(False, help="close the path: after the last keyframe, back to the first")
+    w_frames: int = setting(
+        0,
+        ge=0,
+        le=10000,
+        help="number of frames from one keyframe to the next; 0: 120, or with --curve so many that "
+        "the video is as long as the longest curve",
+    )
+    frames: int = setting(
+        0, ge=0, le=1_000_000, help="number of all frames, instead of --w-frames; 0: not given"
+    )
+    fps: int = setting(60, ge=1, le=240, help="frames per second")
+
+
 @dataclasses.dataclass(frozen=True)
 class RegisterConfig:
     """Which registered model receives the best snapshot."""
