@@ -8,6 +8,7 @@ import torch
 
 from sg3flow.rendering.grid import table_sheet
 from sg3flow.rendering.images import load_model, png_bytes, render_image, seed_ws, w_image
+from sg3flow.rendering.mix_outputs import mixed_images, sides_of
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.w_files import write_w
 
@@ -132,16 +133,13 @@ def test_a_foreign_file_is_not_replaced(render, model, tmp_path):
 
 
 def test_an_edit_moves_rows_and_columns(model):
-    from sg3flow.rendering.mix_outputs import mixed_images, seed_side, w_side
-
     edit = np.zeros((model.G.num_ws, 16), np.float32)
     edit[3] = 0.5
     options = RenderOptions(edit=edit)
-    sides = [seed_side(model, [seed], [None], options) for seed in (3, 5)]
-    (image,) = mixed_images(model, *sides, (3,), options)
+    rows, columns = sides_of(model, [3], [5], options, None)
+    (image,) = mixed_images(model, rows, columns, (3,), options)
     ws = mixed_ws(model, 3, 5, [3], options)
     assert np.array_equal(image, w_image(model.G, ws, replace(options, edit=None), 0))
     plain = seed_ws(model.G, 5, RenderOptions(), None).numpy()
-    moved = w_side(model, plain, "r", options)
-    np.testing.assert_array_equal(moved.ws[0, 3], plain[0, 3] + np.float32(0.5))
-    np.testing.assert_array_equal(moved.ws[0, 4], plain[0, 4])
+    moved, _ = sides_of(model, plain, [3], options, None)
+    np.testing.assert_array_equal(moved.ws, columns.ws)

@@ -13,7 +13,7 @@ from sg3flow.rendering.edits import Directions, resolve_edits, write_directions
 from sg3flow.rendering.envelopes import Envelope
 from sg3flow.rendering.images import load_model, render_image, seed_ws, w_image
 from sg3flow.rendering.keyframes import keyframes_of
-from sg3flow.rendering.path_outputs import frame_count, parse_curves
+from sg3flow.rendering.path_outputs import Timing, parse_curves
 from sg3flow.rendering.paths import PathCurve, path_images, points_of
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.w_files import write_w
@@ -58,10 +58,10 @@ def test_the_curve_has_its_keyframes_bit_for_bit(is_closed, frames):
 
 def test_the_open_curve_is_natural():
     """Second differences vanish at both ends, and nowhere else."""
-    frames = 3 * 1000 + 1
+    frames = 3 * 200 + 1
     walk = np.array([PathCurve(VALUES, frames, False).at(i) for i in range(frames)])
-    bends = np.abs(np.diff(walk, 2, axis=0)).max(axis=1) * 1000**2
-    assert max(bends[0], bends[-1]) < 0.01 * bends.max()
+    bends = np.abs(np.diff(walk, 2, axis=0)).max(axis=1) * 200**2
+    assert max(bends[0], bends[-1]) < 0.02 * bends.max()
     line = np.array([PathCurve(VALUES[:2], 5, False).at(i) for i in range(5)])
     np.testing.assert_allclose(line, np.linspace(*VALUES[:2], 5), atol=1e-6)
 
@@ -93,17 +93,19 @@ def test_a_single_keyframe_stands_still(is_closed):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((3, True, 0, 0.0, 60), 360),
-        ((3, False, 0, 0.0, 60), 361),
-        ((3, False, 10, 2.0, 60), 31),
-        ((3, False, 0, 2.0, 30), 60),
-        ((0, False, 0, 0.0, 60), 1),
-        ((1, True, 0, 0.001, 60), 1),
-        ((1, False, 0, 2.01, 10), 21),
+        ((Timing(is_closed=True), 3, 0.0), 360),
+        ((Timing(), 4, 0.0), 361),
+        ((Timing(w_frames=10), 4, 2.0), 31),
+        ((Timing(frames=7, w_frames=10), 4, 2.0), 7),
+        ((Timing(fps=30), 4, 2.0), 60),
+        ((Timing(), 1, 0.0), 1),
+        ((Timing(is_closed=True), 1, 0.001), 1),
+        ((Timing(fps=10), 2, 2.01), 21),
     ],
 )
 def test_the_number_of_frames(arguments, expected):
-    assert frame_count(*arguments) == expected
+    timing, keyframes, seconds = arguments
+    assert timing.total(keyframes, seconds) == expected
 
 
 # The frames
@@ -246,12 +248,14 @@ def test_wrong_options_end_in_one_line(render, model, walk):
     (walk / "plain.csv").write_text("seed\n1\n")
     (walk / "other.csv").write_text("seed,edit:rage\n1,1\n")
     directions = ("--directions", walk / "directions.npz")
+    beat = f"smile={walk / 'beat.wav'}"
     for keys, options, words in (
-        ("walk.csv", (), "walk.csv, row 2: an edit needs its directions; give --directions FILE"),
+        ("walk.csv", (), "edits need directions"),
         ("other.csv", directions, "row 2: no direction 'rage' (did you mean 'age'?)"),
         ("plain.csv", directions, "no keyframe has an edit"),
         ("plain.csv", ("--curve", "age=a.csv"), "a.csv: there is no such file"),
-        ("plain.csv", ("--curve", f"age={walk / 'beat.wav'}"), "no keyframe has the edit 'age'"),
+        ("walk.csv", (*directions, "--curve", beat), "no keyframe has the edit 'smile'"),
+        ("plain.csv", ("--curve", beat), "edits need directions"),
         ("plain.csv", ("--curve", "age"), "a curve must be NAME=FILE"),
         ("plain.csv", ("--fps", 0), "fps must be at least 1"),
         ("plain.csv", ("--truncation-cutoff", 99), "row 2: truncation_cutoff must be"),
@@ -266,15 +270,20 @@ def test_wrong_options_end_in_one_line(render, model, walk):
     assert "is not replaced; choose another --outdir" in result.stderr
 
 
-def test_too_many_frames_are_refused(model, tmp_path):
-    from sg3flow.rendering.path_outputs import write_path
+def test_too_many_frames_are_refused():
+    with pytest.raises(ConfigError, match="the path has 2990001 frames, at most 1000000"):
+        Timing(w_frames=10_000).total(300, 0.0)
 
-    rows = keyframes(tmp_path, *[{"seed": i, "class": 0} for i in range(300)])
-    with pytest.raises(ConfigError, match="would have 2990001 frames, at most 1000000"):
-        write_path(
-            model, tmp_path / "a.mp4", rows, RenderOptions(), None, directions=None, envelopes={},
-            is_closed=False, w_frames=10_000, frames=0, fps=60,
-        )  # fmt: skip
+
+def test_edits_of_the_command_are_those_of_keyframes_without_their_own(render, model, walk):
+    (walk / "part.csv").write_text("seed,class,angle,edit:age\n3,0,0,1\n8,1,20,\n")
+    given = ("--directions", walk / "directions.npz", "--frames", 2)
+    files = []
+    for name in ("walk.csv", "part.csv"):
+        keyframes = ("--keyframes", walk / name, "--edit", "age=-1")
+        render("path", model.source, *keyframes, *given)
+        files.append((walk / "out" / "path.mp4").read_bytes())
+    assert files[0] == files[1]
 
 
 def test_curves_of_a_command_line(tmp_path):

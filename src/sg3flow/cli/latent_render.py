@@ -39,9 +39,6 @@ def path(
             "psi, x, y, angle, class, label, edit:NAME"
         ),
     ],
-    directions: Annotated[
-        Path | None, typer.Option(help="file of the directions of edits, directions.npz")
-    ] = None,
     curve: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,7 +63,6 @@ def path(
         file,
         config,
         keyframes,
-        directions=directions,
         curves=curve or (),
         class_index=class_index,
     )

@@ -72,8 +72,8 @@ def audio_envelope(energies: Values) -> Envelope:
     counts = np.convolve(np.ones(len(energies)), kernel)[_lag(len(energies))]
     loudness = np.sqrt(np.convolve(energies, kernel)[_lag(len(energies))] / counts)
     greatest = loudness.max()
-    values: Values = (loudness / greatest if greatest else loudness).astype(np.float64)
-    times: Values = (np.arange(len(energies)) + 0.5) * _HOP_SEC
+    values = np.asarray(loudness / greatest if greatest else loudness, np.float64)
+    times = np.asarray((np.arange(len(energies)) + 0.5) * _HOP_SEC, np.float64)
     return Envelope(times, values, len(energies) * _HOP_SEC, after=0.0)
 
 

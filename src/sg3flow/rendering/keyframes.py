@@ -61,7 +61,7 @@ class Keyframe:
     angle: float | None = None
     class_: int | str | None = None
     label: Vector | None = None
-    edits: Mapping[str, float] = field(default_factory=dict)
+    edits: dict[str, float] = field(default_factory=dict)
 
 
 def read_keyframes(path: Path) -> list[Keyframe]:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sg3flow.config import RenderMixConfig
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_bytes
 from sg3flow.progress import tracked
 from sg3flow.rendering.conditions import Condition, given_condition
-from sg3flow.rendering.edits import edited
+from sg3flow.rendering.edit_options import edits_of, with_edits
+from sg3flow.rendering.edits import edited_w
 from sg3flow.rendering.grid import table_sheet
 from sg3flow.rendering.images import Image, Model, load_model, png_bytes, seed_ws
 from sg3flow.rendering.mixing import mix_styles, parse_layers
@@ -57,10 +57,15 @@ def render_mix(
     """
     options = render_options_of(config, config.trunc)
     _check_used(config, class_index)
-    condition = given_condition(class_index, config.label)
+    condition, edits = given_condition(class_index, config.label), edits_of(config)
     model = load_model(source, config.device)
+    options = with_edits(options, model, edits, config.directions)
     layers = parse_layers(config.styles, model.G.num_ws)
-    rows, columns = _sides(model, config, options, model.usable(condition))
+    base, styles = (
+        read_w(Path(text), model.G) if _is_file(text) else _seeds(text)
+        for text in (config.rows, config.cols)
+    )
+    rows, columns = sides_of(model, base, styles, options, model.usable(condition))
     pairs = [(name, name) for name in (*rows.names, *columns.names)]
     pairs += itertools.product(rows.names, columns.names)
     paths = {f"{a}-{b}": outdir / f"{a}-{b}.png" for a, b in pairs}
@@ -86,46 +91,47 @@ def mixed_images(
             yield model.w_picture(mixed, options, rows.seeds[i])
 
 
-def seed_side(
-    model: Model, seeds: Sequence[int], conditions: Sequence[Condition], options: RenderOptions
+def sides_of(
+    model: Model,
+    rows: Sequence[int] | W,
+    columns: Sequence[int] | W,
+    options: RenderOptions,
+    condition: Condition,
+) -> tuple[Side, Side]:
+    """Rows and columns of seeds, or of own w [K, num_ws, w_dim], with the edit.
+
+    A seed in both has the same class in both: that of its place among all seeds, if none is given.
+
+    Raises:
+        ConfigError: they give more than 100,000 images.
+    """
+    if len(rows) * len(columns) > MAX_SEEDS:
+        raise ConfigError(f"rows and columns give more than {MAX_SEEDS} images; use fewer")
+    seeds = [seed for side in (rows, columns) if not isinstance(side, np.ndarray) for seed in side]
+    seeds = list(dict.fromkeys(seeds))
+    conditions = dict(zip(seeds, model.conditions(seeds, condition), strict=True))
+
+    def side_of(given: Sequence[int] | W, letter: str) -> Side:
+        if isinstance(given, np.ndarray):
+            return _w_side(edited_w(given, options.edit), letter)
+        return _seed_side(model, [(seed, conditions[seed]) for seed in given], options)
+
+    return side_of(rows, "r"), side_of(columns, "c")
+
+
+def _seed_side(
+    model: Model, pairs: Sequence[tuple[int, Condition]], options: RenderOptions
 ) -> Side:
-    """Rows or columns of seeds, each with its class or label."""
-    pairs = list(zip(seeds, conditions, strict=True))
     with model.named():
         ws = [seed_ws(model.G, seed, options, one).cpu().numpy() for seed, one in pairs]
     captions = [model.caption(*pair) for pair in pairs]
-    return Side(np.concatenate(ws), list(map(str, seeds)), captions, list(seeds))
+    return Side(np.concatenate(ws), [str(s) for s, _ in pairs], captions, [s for s, _ in pairs])
 
 
-def w_side(model: Model, ws: W, letter: str, options: RenderOptions) -> Side:
-    """Rows or columns of own w, with names ``r0`` or ``c0`` and so on."""
-    moved = edited(torch.from_numpy(ws), options.edit).numpy()
+def _w_side(ws: W, letter: str) -> Side:
     numbers = range(len(ws))
-    captions = [f"w {i}" for i in numbers]
-    return Side(moved, [f"{letter}{i}" for i in numbers], captions, list(numbers))
-
-
-def _sides(
-    model: Model, config: RenderMixConfig, options: RenderOptions, condition: Condition
-) -> tuple[Side, Side]:
-    """Rows and columns; a seed in both has the same class in both."""
-    given: dict[str, W | list[int]] = {
-        letter: read_w(Path(text), model.G) if _is_file(text) else _seeds(text)
-        for letter, text in (("r", config.rows), ("c", config.cols))
-    }
-    if len(given["r"]) * len(given["c"]) > MAX_SEEDS:
-        raise ConfigError(f"rows and columns give more than {MAX_SEEDS} images; use fewer")
-    seeds = list(
-        dict.fromkeys(s for side in given.values() if isinstance(side, list) for s in side)
-    )
-    conditions = dict(zip(seeds, model.conditions(seeds, condition), strict=True))
-    rows, columns = (
-        seed_side(model, side, [conditions[seed] for seed in side], options)
-        if isinstance(side, list)
-        else w_side(model, side, letter, options)
-        for letter, side in given.items()
-    )
-    return rows, columns
+    names, captions = [f"{letter}{i}" for i in numbers], [f"w {i}" for i in numbers]
+    return Side(ws, names, captions, list(numbers))
 
 
 def _table(

@@ -5,7 +5,7 @@ through these w; labels are not interpolated. The spline is natural (second deri
 ends), or periodic if the path is closed. Angles are plain numbers: from 350 to 10 it turns back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,7 +82,7 @@ def points_of(
     """
     conditions = model.conditions(range(len(keyframes)), condition)
     ws = [_w(model, each, options, one) for each, one in zip(keyframes, conditions, strict=True)]
-    names = tuple(dict.fromkeys(name for each in keyframes for name in each.edits))
+    names = edit_names(keyframes)
     start = (*options.translate, options.rotate)
     motions = [
         [own if own is not None else default for own, default in zip(each, start, strict=True)]
@@ -132,25 +132,27 @@ def path_images(
 
 
 def check_edits(
-    keyframes: Sequence[Keyframe], directions: Directions | None, curves: Sequence[str]
+    keyframes: Sequence[Keyframe], directions: Directions, curves: Iterable[str]
 ) -> None:
-    """Check that edits have directions, and that curves have edits.
+    """Check the edits of keyframes, and that each curve scales one.
 
     Raises:
-        ConfigError: an edit is unknown or has no file, or a curve scales an edit of no keyframe.
+        ConfigError: an edit is unknown, there is none, or a curve scales an edit of no keyframe.
     """
-    used = {name for each in keyframes for name in each.edits}
     for each in keyframes:
-        if each.edits and directions is None:
-            raise ConfigError(f"{each.where}: an edit needs its directions; give --directions FILE")
-        if directions is not None:
-            with naming(each.where):
-                resolve_edits(directions, each.edits)
-    if directions is not None and not used:
-        raise ConfigError("no keyframe has an edit; leave --directions out, or add edit:NAME")
+        with naming(each.where):
+            resolve_edits(directions, each.edits)
+    used = edit_names(keyframes)
+    if not used:
+        raise ConfigError("no keyframe has an edit; leave the directions out, or add edit:NAME")
     for name in curves:
         if name not in used:
             raise ConfigError(f"no keyframe has the edit '{cut(name)}' that a curve should scale")
+
+
+def edit_names(keyframes: Iterable[Keyframe]) -> tuple[str, ...]:
+    """The names of the edits that keyframes have."""
+    return tuple(dict.fromkeys(name for each in keyframes for name in each.edits))
 
 
 def _open_curve(values: Numbers) -> Any:
