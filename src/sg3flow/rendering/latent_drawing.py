@@ -161,8 +161,8 @@ class LatentDrawing:
 
         Args:
             path: the file, which ends in .mp4; an earlier video of sg3flow there is replaced.
-            keyframes: a .csv or .json file, or a list such as ``[{"seed": 1, "angle": 9}]`` with the
-                names of such a file; what one does not give are the arguments below.
+            keyframes: a .csv or .json file, or a list such as ``[{"seed": 1, "angle": 9}]`` with
+                the names of such a file; what one does not give are the arguments below.
             wrap: after the last keyframe, back to the first.
             w_frames: frames from one keyframe to the next; 0: 120, or as long as the curves.
             frames: number of all frames, instead.
