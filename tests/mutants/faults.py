@@ -2015,7 +2015,7 @@ DIRECTIONS = [
         "rendering/edits",
         "rendering/test_edits",
         ("ws + ws.new_tensor(edit)", "ws - ws.new_tensor(edit)", "an edit the other way"),
-        ("return ws + edit\n", "return ws - edit\n", "an edit of arrays the other way"),
+        ("return ws + edit", "return ws - edit", "an edit of arrays the other way"),
         ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
     ),
     *faults(
