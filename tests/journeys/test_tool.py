@@ -28,6 +28,7 @@ SMALL = (
     "fetch.images=40 fetch.resolution=32 pack.resolution=16x16 validate.min_images=30 "
     "validate.min_class_images=10 train.cfg=stylegan2 train.batch=100 train.cbase=64 train.cmax=2 "
     "train.map_depth=1 train.mbstd_group=5 train.kimg=1 train.workers=0 train.grid=2x2 "
+    "train.resume='' "
     "render.seeds=0-2 render.video_seeds=0-1 evaluate.metrics=[fd_random20_full] "
     "evaluate.best_by=fd_random20_full render.video_frames=4"
 ).split()
