@@ -276,6 +276,32 @@ def test_another_drawing_of_a_page_concerns_the_stage_that_draws_it(clone, name,
 
 
 @pytest.mark.medium  # real DVC
+@pytest.mark.parametrize("resume", ["starter", ""])
+def test_another_network_in_the_package_concerns_a_training_that_starts_from_it(clone, resume):
+    params = clone.root / "params.yaml"
+    network = clone.root / "src/sg3flow/checkpoints/starter/network.safetensors"
+    saved = {path: path.read_bytes() for path in (params, network)}
+    assert "  resume: starter\n" in params.read_text()
+    with clone.edited():
+        try:
+            edited = params.read_text().replace("resume: starter", f'resume: "{resume}"')
+            write_bytes(params, edited.encode())
+            clone.reproduce_code()
+            before = clone.status()
+            assert before == (set() if resume else {"train"})  # another setting
+            digests = (clone.root / "code/train.txt").read_bytes()
+            write_bytes(network, b"another network")
+            assert clone.status() == before | {"code"}
+            clone.reproduce_code()
+            changed = (clone.root / "code/train.txt").read_bytes() != digests
+            assert clone.status() == {"train"} and changed is bool(resume)
+        finally:
+            for path, content in saved.items():
+                write_bytes(path, content)
+    assert clone.status() == set()
+
+
+@pytest.mark.medium  # real DVC
 @pytest.mark.parametrize(
     ("name", "before", "after", "stages"),
     [
