@@ -198,7 +198,9 @@ def _describe(error: Exception) -> str:
     # Some libraries wrap the error of the disk in their own; torch.save does.
     disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
     if disk is not None:
-        where = f" {cut(str(disk.filename), 300)}" if disk.filename else ""
+        from sg3flow.files import final_path
+
+        where = f" {cut(final_path(str(disk.filename)), 300)}" if disk.filename else ""
         if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return (
                 f"no space left on the disk for{where or ' the output'}; free space and run again"
