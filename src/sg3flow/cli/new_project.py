@@ -201,8 +201,8 @@ def _next_steps(folder: Path, recipe: str, repository: str | None) -> Iterator[s
         )
     if not _links_files(folder / _KEPT / "config"):
         yield (
-            f"note: {_KEPT} keeps its settings, which copy each output; with `dvc config cache.type "
-            "hardlink,copy` it stands once on the disk"
+            f"note: {_KEPT} keeps its settings, which copy each output; it stands once on the disk "
+            "with `dvc config cache.type hardlink,copy`"
         )
     if folder.resolve() != Path.cwd():
         name = f"./{folder}" if str(folder).startswith("-") else str(folder)
