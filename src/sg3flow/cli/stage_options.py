@@ -101,6 +101,13 @@ def stage_command(
     return decorate
 
 
+def complete_recipe(incomplete: str) -> list[str]:
+    """The names of recipes that a shell offers; loaded when it asks."""
+    from sg3flow.cli.recipes import recipe_names
+
+    return recipe_names(incomplete)
+
+
 def given_arguments() -> list[str]:
     """The arguments of the running command, without the program."""
     return list(_given)
