@@ -228,7 +228,7 @@ def _from_bundled(path: Path) -> Networks:
     G_ema = build_network(content["G_ema"], f"{path}: G_ema")
     return Networks(
         G=G_ema,
-        D=build_network(content["D"], f"{path}: D"),
+        D=None if content["D"] is None else build_network(content["D"], f"{path}: D"),
         G_ema=G_ema,
         training_set=content["training_set"],
         progress=content["progress"],
