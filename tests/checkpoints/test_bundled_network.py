@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from sg3flow.checkpoints import load_networks, save_snapshot
-from sg3flow.checkpoints.bundled_network import FORMAT, write_bundled, write_safetensors
+from sg3flow.checkpoints.bundled_network import FORMAT, bundled_bytes, is_bundled, write_bundled
 from sg3flow.checkpoints.network_catalog import NETWORKS
 from sg3flow.config import TrainConfig
 from sg3flow.errors import CheckpointError, DataError
@@ -63,7 +63,8 @@ def test_an_export_is_exact_and_needs_nothing_but_safetensors(
     path = tmp_path / "a.safetensors"
     described, progress = {"name": "cats", "label_dim": c_dim}, {"nimg": 7000}
     given = D if has_D else None
-    write_safetensors(path, G_ema=G, D=given, training_set=described, progress=progress)
+    content = bundled_bytes(G_ema=G, D=given, training_set=described, progress=progress)
+    path.write_bytes(content)
     loaded = load_networks(path)
     assert loaded.training_set == described and loaded.progress == progress
     assert (loaded.D is None) is not has_D and loaded.G is loaded.G_ema
@@ -80,8 +81,10 @@ def test_an_export_is_exact_and_needs_nothing_but_safetensors(
     with safe_open(path, "pt") as opened:
         description = json.loads(opened.metadata()["sg3flow"])
     assert description["networks"]["G_ema"]["class_name"] == type(G).__name__
-    write_safetensors(tmp_path / "b", G_ema=G, D=given, training_set=described, progress=progress)
-    assert (tmp_path / "b").read_bytes() == path.read_bytes()
+    again = bundled_bytes(G_ema=G, D=given, training_set=described, progress=progress)
+    assert again == content and is_bundled(path) and is_bundled(STARTER)
+    path.write_bytes(save({"x": torch.zeros(1)}, {"other": "1"}))
+    assert not is_bundled(path) and not is_bundled(tmp_path)
 
 
 def test_equal_snapshots_give_equal_bytes(networks, tmp_path):

@@ -9,8 +9,8 @@ import types
 import pytest
 import torch
 
-from sg3flow.checkpoints import load_networks
-from sg3flow.checkpoints.nvidia_pickle import write_nvidia_pickle
+from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.checkpoints.nvidia_pickle import is_nvidia_pickle, write_nvidia_pickle
 from sg3flow.checkpoints.pickle_writer import Built, Call, Prepared, write_pickle
 from sg3flow.checkpoints.public_classes import CLASSES, EVAL, LOAD_STATE_DICT, PARTIAL
 from sg3flow.checkpoints.restricted_unpickler import GlobalName
@@ -32,6 +32,11 @@ def official(monkeypatch):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
+def write(path, **networks):
+    with path.open("wb") as stream:
+        write_nvidia_pickle(stream, **networks)
+
+
 def different(networks, cfg, c_dim=0):
     G, D = networks(cfg, c_dim)
     G_ema, _ = networks(cfg, c_dim)
@@ -51,7 +56,7 @@ def test_our_reader_gives_back_exactly_what_was_written(networks, tmp_path, cfg,
     G, D, G_ema = different(networks, cfg, c_dim)
     path = tmp_path / "a.pkl"
     progress = {"nimg": 7000}
-    write_nvidia_pickle(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED, progress=progress)
+    write(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED, progress=progress)
     loaded = load_networks(path)
     for network, expected in ((loaded.G, G), (loaded.D, D), (loaded.G_ema, G_ema)):
         assert_same(network, expected)
@@ -66,9 +71,9 @@ def test_plain_pickle_makes_the_networks_by_their_constructors(
 ):
     G, D, G_ema = different(networks, cfg, c_dim)
     path = tmp_path / "a.pkl"
-    write_nvidia_pickle(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED, data="/data/x.zip")
+    write(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED)
     content = pickle.loads(path.read_bytes())
-    assert list(content)[:5] == ["G", "D", "G_ema", "augment_pipe", "training_set_kwargs"]
+    assert list(content)[1:] == ["G", "D", "G_ema", "augment_pipe", "training_set_kwargs"]
     for name, expected in (("G", G), ("D", D), ("G_ema", G_ema)):
         assert_same(content[name], expected)
         modules, parameters = content[name].modules(), content[name].parameters()
@@ -77,7 +82,7 @@ def test_plain_pickle_makes_the_networks_by_their_constructors(
     assert content["augment_pipe"] is None
     assert content["training_set_kwargs"] == {
         "class_name": "training.dataset.ImageFolderDataset",
-        "path": "/data/x.zip",
+        "path": "cats.zip",
         "use_labels": True,
         "max_size": 9,
         "xflip": True,
@@ -89,7 +94,7 @@ def test_only_public_names_are_in_the_file(networks, tmp_path):
     path = tmp_path / "a.pkl"
     for cfg in ("stylegan3-t", "stylegan2"):
         G, D, G_ema = different(networks, cfg, 3)
-        write_nvidia_pickle(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED)
+        write(path, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED)
         opcodes = pickletools.genops(path.read_bytes())
         names = {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
         assert {name.split(" ")[0].split(".")[0] for name in names} == {
@@ -100,7 +105,7 @@ def test_only_public_names_are_in_the_file(networks, tmp_path):
 def test_a_source_without_a_discriminator_gives_a_placeholder(official, networks, tmp_path):
     G, _ = networks("stylegan3-t", 3)
     path = tmp_path / "a.pkl"
-    write_nvidia_pickle(path, G_ema=G)
+    write(path, G_ema=G)
     content = pickle.loads(path.read_bytes())
     logits = content["D"](content["G"](torch.randn(1, 8), torch.eye(3)[:1]), torch.eye(3)[:1])
     assert logits.shape == (1, 1) and content["training_set_kwargs"] is None
@@ -116,7 +121,7 @@ def test_bfloat16_is_known_to_our_reader_and_not_to_the_official_classes(
     G, D = networks("stylegan3-t")
     G = StyleGAN3Generator(**G.init_kwargs, half_dtype="bfloat16")
     path = tmp_path / "a.pkl"
-    write_nvidia_pickle(path, G_ema=G, D=D)
+    write(path, G_ema=G, D=D)
     assert_same(load_networks(path).G_ema, G)
     assert "half_dtype" not in pickle.loads(path.read_bytes())["G_ema"].init_kwargs
 
@@ -126,15 +131,28 @@ def test_equal_networks_give_equal_bytes(networks, tmp_path):
         G, D, G_ema = different(networks, "stylegan2")
         torch.manual_seed(0)
         G_ema.mapping.w_avg.normal_()
-        write_nvidia_pickle(tmp_path / name, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED)
+        write(tmp_path / name, G=G, D=D, G_ema=G_ema, training_set=DESCRIBED)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-def test_no_file_is_left_by_a_value_that_cannot_be_stored(networks, tmp_path):
+def test_its_files_are_recognized(public, networks, tmp_path):
+    G, D = networks("stylegan3-t")
+    path = tmp_path / "a.pkl"
+    write(path, G_ema=G)
+    assert is_nvidia_pickle(path)
+    public.write(path, {"G": public.module(G, "Generator", G.init_kwargs)})
+    assert not is_nvidia_pickle(path)
+    save_snapshot(path, G=G, D=D, G_ema=G, augment_p=0.0, training_set={}, progress={})
+    assert not is_nvidia_pickle(path) and not is_nvidia_pickle(tmp_path)
+    assert not is_nvidia_pickle(tmp_path / "none")
+
+
+def test_a_value_that_cannot_be_stored_is_named(networks):
     G, _ = networks("stylegan3-t")
+    stream = io.BytesIO()
     with pytest.raises(CheckpointError, match="training_set contains"):
-        write_nvidia_pickle(tmp_path / "a.pkl", G_ema=G, training_set={"x": object()})
-    assert not list(tmp_path.iterdir())
+        write_nvidia_pickle(stream, G_ema=G, training_set={"x": object()})
+    assert not stream.getvalue()
 
 
 def test_every_kind_of_value_comes_back():

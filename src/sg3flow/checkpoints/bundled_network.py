@@ -35,6 +35,7 @@ SUFFIX = ".safetensors"
 _ROLES = ("G_ema", "D")
 _DESCRIBED = ({"G_ema"}, {"G_ema", "D"})
 _KEY = "sg3flow"  # of the description in the metadata; one key, as their order is not fixed
+_MOST_HEADER_BYTES = 1 << 24
 _LENGTH_BYTES = 8  # of the header's length, little-endian, at the start of the file
 
 
@@ -50,41 +51,49 @@ def write_bundled(snapshot: Path, dest: Path) -> dict[str, Any]:
     """
     content = read_snapshot(snapshot)
     entries = {role: content[role] for role in _ROLES}
-    _write(dest, entries, content["training_set"], content["progress"], half_of=snapshot)
+    described = content["training_set"], content["progress"]
+    write_bytes(dest, _content(entries, *described, half_of=snapshot))
     return content
 
 
-def write_safetensors(
-    dest: Path,
+def bundled_bytes(
     *,
     G_ema: nn.Module,
     D: nn.Module | None = None,
-    training_set: dict[str, Any] | None = None,
-    progress: dict[str, Any] | None = None,
-) -> None:
-    """Write G_ema, and D if it is given, to ``dest`` exactly; equal networks give equal bytes.
+    training_set: Mapping[str, Any] | None = None,
+    progress: Mapping[str, Any] | None = None,
+) -> bytes:
+    """A file with exactly G_ema, and D if it is given; equal networks give equal bytes.
 
     Args:
         training_set, progress: as in a snapshot; None: not known.
 
     Raises:
         CheckpointError: a value is not a primitive.
-        OSError: writing failed; ``dest`` is unchanged.
     """
     networks = {"G_ema": G_ema, "D": D}
     entries = {role: network_entry(net) for role, net in networks.items() if net is not None}
     described = to_primitives(training_set or {}, "training_set")
-    _write(dest, entries, described, to_primitives(progress or {}, "progress"))
+    return _content(entries, described, to_primitives(progress or {}, "progress"))
 
 
-def _write(
-    dest: Path,
+def is_bundled(path: Path) -> bool:
+    """Whether a file begins like one of this form."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        header = stream.read(min(length, _MOST_HEADER_BYTES))
+    return header.startswith(b"{") and FORMAT.encode() in header
+
+
+def _content(
     entries: Mapping[str, dict[str, Any]],
     training_set: dict[str, Any],
     progress: dict[str, Any],
     half_of: Path | None = None,
-) -> None:
-    """Write entries of networks; equal ones give equal bytes.
+) -> bytes:
+    """The file of entries of networks.
 
     Args:
         half_of: the file whose weights are to be rounded to float16; None: they are stored exactly.
@@ -104,7 +113,8 @@ def _write(
         for name, tensor in entry["state_dict"].items()
     }
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_bytes(dest, save(contiguous, {_KEY: json.dumps(description, sort_keys=True)}))
+    content: bytes = save(contiguous, {_KEY: json.dumps(description, sort_keys=True)})
+    return content
 
 
 def read_bundled(path: Path) -> dict[str, Any]:

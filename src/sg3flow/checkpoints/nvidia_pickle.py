@@ -13,8 +13,9 @@ The content is that of the official files, ``G``, ``D``, ``G_ema``, ``training_s
 reader (``public_pickle.py``) reads the file without running any of it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import nn
 
@@ -28,24 +29,23 @@ from sg3flow.checkpoints.public_classes import (
     REQUIRES_GRAD,
 )
 from sg3flow.errors import CheckpointError
-from sg3flow.files import atomic_write
 
+FORMAT = "sg3flow-nvidia-pickle-1"
 # The official loader wants a discriminator in every file: this is the width of a placeholder.
 _PLACEHOLDER_CHANNELS = 16
 _SIZES = ("c_dim", "img_resolution", "img_channels")
 
 
 def write_nvidia_pickle(
-    dest: Path,
+    stream: BinaryIO,
     *,
     G_ema: nn.Module,
     G: nn.Module | None = None,
     D: nn.Module | None = None,
-    training_set: dict[str, Any] | None = None,
-    progress: dict[str, Any] | None = None,
-    data: str = "",
+    training_set: Mapping[str, Any] | None = None,
+    progress: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the networks of a checkpoint to ``dest``; equal networks give equal bytes.
+    """Write the networks of a checkpoint; equal networks give equal bytes.
 
     Args:
         G: None: G_ema is also the G of the file.
@@ -53,17 +53,17 @@ def write_nvidia_pickle(
             read back, it is None again.
         training_set: its description in a snapshot.
         progress: its progress in a snapshot.
-        data: path of the packed set for the official metrics; empty: its name.
 
     Raises:
         CheckpointError: a value is not a primitive.
-        OSError: writing failed; ``dest`` is unchanged.
+        OSError: writing failed.
     """
     entries = {"G_ema": network_entry(G_ema)}
     entries["G"] = entries["G_ema"] if G is None or G is G_ema else network_entry(G)
     if D is not None:
         entries["D"] = network_entry(D)
     known = {
+        "format": FORMAT,
         "training_set": to_primitives(training_set, "training_set"),
         "progress": to_primitives(progress, "progress"),
         "half_dtype": {
@@ -74,15 +74,23 @@ def write_nvidia_pickle(
     }
     discriminator = _stored(entries["D"]) if D is not None else _placeholder(entries["G_ema"])
     content = {
+        "sg3flow": known,  # first: the format is at the start of the file
         "G": _stored(entries["G"]),
         "D": discriminator,
         "G_ema": _stored(entries["G_ema"]),
         "augment_pipe": None,
-        "training_set_kwargs": _official_data(training_set, data),
-        "sg3flow": known,
+        "training_set_kwargs": _official_data(training_set),
     }
-    with atomic_write(Path(dest)) as stream:
-        write_pickle(stream, content)
+    write_pickle(stream, content)
+
+
+def is_nvidia_pickle(path: Path) -> bool:
+    """Whether a file is a pickle that ``write_nvidia_pickle`` wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(len(FORMAT) + 100)
+    return head.startswith(b"\x80\x04") and FORMAT.encode() in head
 
 
 def _stored(entry: dict[str, Any]) -> Call:
@@ -113,14 +121,14 @@ def _frozen(network: Any) -> Call:
     return Call(REQUIRES_GRAD, (Call(EVAL, (network,)), False))
 
 
-def _official_data(training_set: dict[str, Any] | None, data: str) -> dict[str, Any] | None:
-    """The arguments of the official data set class; its metrics take another one by ``--data``."""
-    if training_set is None:
+def _official_data(training_set: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The arguments of the official data set class; its metrics take another path by ``--data``."""
+    if not training_set:
         return None
     name = str(training_set.get("name") or "dataset")
     return {
         "class_name": "training.dataset.ImageFolderDataset",
-        "path": data or f"{name}.zip",
+        "path": f"{name}.zip",
         "use_labels": bool(training_set.get("label_dim")),
         "max_size": training_set.get("num_images"),
         "xflip": bool(training_set.get("mirror")),
