@@ -77,12 +77,14 @@ class RenderOptions:
         noise_mode: per-pixel noise of StyleGAN2: const, random or none; StyleGAN3 has none.
         translate: shift in image widths, (x, y); StyleGAN3 only.
         rotate: angle in degrees; StyleGAN3 only.
+        truncation_cutoff: number of layers, from the first, that psi applies to; None: all.
     """
 
     psi: float = 1.0
     noise_mode: str = "const"
     translate: tuple[float, float] = (0.0, 0.0)
     rotate: float = 0.0
+    truncation_cutoff: int | None = None
 
     def __post_init__(self) -> None:
         if self.noise_mode not in NOISE_MODES:
