@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
@@ -48,6 +49,7 @@ app.add_typer(render_app, name="render", help="Render images, grids and videos o
 app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
+app.registered_commands += blend_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
