@@ -105,7 +105,7 @@ def write_loop(
     times = (i / frames_per_keyframe for i in range(total))
     with placed_as(G, options):
         frames = _frames(G, map(curve, times), grid, options.noise_mode)
-        _encode(tracked(frames, "rendering video", total), path, fps)
+        encode_frames(tracked(frames, "rendering video", total), path, fps)
     return total
 
 
@@ -172,7 +172,12 @@ def _even(frame: Image) -> Image:
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
+def encode_frames(frames: Iterator[Image], path: Path, fps: int) -> None:
+    """Write frames, [H, W, 3] of equal even sides, as an MP4; equal frames give equal bytes.
+
+    Raises:
+        DataError: the video encoder failed; the message has its last line.
+    """
     first = next(frames)
     with atomic_write(path) as stream, tempfile.TemporaryFile() as log:
         command = _ffmpeg_command(first.shape[1], first.shape[0], fps, stream.name)
