@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sg3flow.config import ProjectConfig
 from sg3flow.latent.image_distances import Distance, Features, psnr
 from sg3flow.latent.projection import require_finite
 from sg3flow.precision import computing
@@ -35,6 +36,11 @@ class TuningSettings:
     lr: float = 3e-4
     locality: float = 0.1
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: ProjectConfig) -> "TuningSettings":
+        """Those of the command."""
+        return cls(config.pti_steps, config.pti_lr, config.pti_locality, config.seed)
 
 
 @dataclass(frozen=True)

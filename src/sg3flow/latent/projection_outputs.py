@@ -3,7 +3,6 @@
 A folder per photo is written as a whole and replaces only one of its own kind.
 """
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,25 +23,18 @@ from sg3flow.latent.combined_networks import (
     read_parent,
     write_combination,
 )
-from sg3flow.latent.image_distances import Distance, open_distance
-from sg3flow.latent.pivotal_tuning import TuningSettings, tune
-from sg3flow.latent.projection import ProjectionSettings, project
 from sg3flow.latent.projection_reports import (
     ProjectionReporter,
     last_of,
     picture_psnr,
     reported,
 )
-from sg3flow.latent.targets import TargetForm, as_tensor, read_target, target_names
+from sg3flow.latent.projector import Projector
+from sg3flow.latent.targets import read_target, target_names
 from sg3flow.output_checks import check_replaceable, json_marked
 from sg3flow.progress import tracked
-from sg3flow.rendering.conditions import (
-    Condition,
-    TrainingLabels,
-    described_labels,
-    given_condition,
-)
-from sg3flow.rendering.images import Image, Model, RenderedGenerator, as_model, png_bytes, w_image
+from sg3flow.rendering.conditions import Condition, described_labels, given_condition
+from sg3flow.rendering.images import Image, RenderedGenerator, as_model, png_bytes, w_image
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.w_files import write_w
 
@@ -79,18 +71,6 @@ class Projected:
 Tracking = Callable[[str, TrackedProjection], AbstractContextManager[ProjectionReporter]]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the projections of all photos share."""
-
-    model: Model
-    parent: Parent
-    config: ProjectConfig
-    form: TargetForm
-    distance: Distance
-    conditions: list[Condition]
-
-
 def project_photos(
     source: str,
     photos: list[Path],
@@ -122,39 +102,26 @@ def project_photos(
     given = given_condition(class_index, config.label)
     for folder in folders:
         check_replaceable(folder, _is_ours, "a projection", "--outdir")
-    job = _open(source, config, given)
+    parent, projector = _open(source, config, given)
     for photo in photos:
-        read_target(photo, job.form)
+        read_target(photo, projector.form)
     for photo, name, folder in zip(photos, names, folders, strict=True):
         settings = TrackedProjection(
             **asdict(config),
-            network=job.parent.address,
+            network=parent.address,
             target=photo.name,
             class_index=-1 if class_index is None else class_index,
         )
-        with tracking(name, settings) as reporter, job.model.named():
-            yield _project_photo(job, settings, photo, folder, reporter)
+        with tracking(name, settings) as reporter, projector.model.named():
+            yield _project_photo(projector, parent, settings, photo, folder, reporter)
 
 
-def sampled_conditions(labels: TrainingLabels, condition: Condition) -> list[Condition]:
-    """The conditions whose w are sampled: the given one, or all classes or known labels."""
-    if condition is not None:
-        return [condition]
-    return labels.in_turn(len(labels.samples) or labels.dim or 1)
-
-
-def _open(source: str, config: ProjectConfig, given: Condition) -> _Job:
+def _open(source: str, config: ProjectConfig, given: Condition) -> tuple[Parent, Projector]:
     device, parent = open_device(config.device), read_parent(source)
     # A snapshot of an earlier version may be in the folder of its run.
     described = described_labels(dict(parent.training_set), Path(source).parent)
     model = as_model(Networks(G_ema=parent.G_ema), parent.address, device, described)
-    G = model.G
-    form = TargetForm.of(
-        G.img_resolution, G.img_channels, config.transform, config.resolution, config.background
-    )
-    conditions = sampled_conditions(model.labels, model.usable(given))
-    distance = open_distance(config.loss, device)
-    return _Job(model, parent, config, form, distance, conditions)
+    return parent, Projector.open(model, config, model.usable(given))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -164,31 +131,32 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _project_photo(
-    job: _Job,
+    projector: Projector,
+    parent: Parent,
     settings: TrackedProjection,
     photo: Path,
     folder: Path,
     reporter: ProjectionReporter,
 ) -> Projected:
-    G, name = job.model.G, photo.name
-    target, content = read_target(photo, job.form)
+    target, content = read_target(photo, projector.form)
     with atomic_folder(folder) as work:
         write_bytes(work / TARGET, png_bytes(target))
-        w, loss = _projected_w(job, target, name, work, reporter)
+        w, loss = _projected_w(projector, target, photo.name, work, reporter)
         write_w(work / W_FILE, w.cpu().numpy())
-        psnr = _drawn(G, w, work / PICTURE, target)
         facts: dict[str, Any] = {
-            "network": {"source": job.parent.address, "sha256": job.parent.sha256},
-            "target": {"name": name, "sha256": hashlib.sha256(content).hexdigest()},
+            "target": {"name": photo.name, "sha256": hashlib.sha256(content).hexdigest()},
             "settings": _own_settings(settings),
             "loss": loss,
-            "psnr": psnr,
+            "psnr": _drawn(projector.model.G, w, work / PICTURE, target),
         }
         if settings.pti_steps:
-            facts["pti_psnr"] = _tuned(job, w, target, name, work, reporter, facts)
-        write_json(work / MARKER, {"format": FORMAT, **facts})
+            tuned = _tuned(projector, w, target, photo.name, reporter)
+            facts["pti_psnr"] = _drawn(tuned, w, work / TUNED_PICTURE, target)
+            _write_tuned(work, parent, cast(torch.nn.Module, tuned), facts)
+        network = {"source": parent.address, "sha256": parent.sha256}
+        write_json(work / MARKER, {"format": FORMAT, "network": network, **facts})
     _report(folder, facts, reporter)
-    return Projected(folder, psnr, facts.get("pti_psnr"))
+    return Projected(folder, facts["psnr"], facts.get("pti_psnr"))
 
 
 def _own_settings(settings: TrackedProjection) -> dict[str, Any]:
@@ -198,15 +166,11 @@ def _own_settings(settings: TrackedProjection) -> dict[str, Any]:
 
 
 def _projected_w(
-    job: _Job, target: Image, name: str, work: Path, reporter: ProjectionReporter
+    projector: Projector, target: Image, name: str, work: Path, reporter: ProjectionReporter
 ) -> tuple[torch.Tensor, float]:
     """The w, [1, num_ws, w_dim], and its loss; writes the video."""
-    config = job.config
-    settings = ProjectionSettings(
-        config.space, config.steps, config.lr, config.noise_reg, config.seed
-    )
-    steps = project(job.model.G, as_tensor(target), job.distance, settings, job.conditions)
-    shown = tracked(steps, f"projecting {name}", config.steps)
+    config = projector.config
+    shown = tracked(projector.projection(target), f"projecting {name}", config.steps)
     recorded = reported(shown, config.steps, reporter, "projection", target)
     last = last_of(recorded, work / VIDEO if config.video else None, target)
     return last.w, last.loss
@@ -220,35 +184,23 @@ def _drawn(G: RenderedGenerator, w: torch.Tensor, path: Path, target: Image) -> 
 
 
 def _tuned(
-    job: _Job,
-    w: torch.Tensor,
-    target: Image,
-    name: str,
-    work: Path,
-    reporter: ProjectionReporter,
-    facts: dict[str, Any],
-) -> float:
-    """Write a network tuned at a w, and its picture; the PSNR of that."""
-    config, G = job.config, job.model.G
-    tuned = copy.deepcopy(G)
-    settings = TuningSettings(config.pti_steps, config.pti_lr, config.pti_locality, config.seed)
-    steps = tune(G, tuned, w, as_tensor(target), job.distance, settings, job.conditions)
-    shown = tracked(steps, f"tuning {name}", config.pti_steps)
-    last_of(reported(shown, config.pti_steps, reporter, "pti", target), None, target)
-    psnr = _drawn(tuned, w, work / TUNED_PICTURE, target)
-    made_by = {"kind": "pivotal tuning", **facts, "pti_psnr": psnr}
-    del made_by["network"]  # it is the parent
-    _write_tuned(work, job.parent, cast(torch.nn.Module, tuned), made_by)
-    return psnr
+    projector: Projector, w: torch.Tensor, target: Image, name: str, reporter: ProjectionReporter
+) -> RenderedGenerator:
+    total = projector.config.pti_steps
+    tuned, steps = projector.tuning(w, target)
+    shown = tracked(steps, f"tuning {name}", total)
+    last_of(reported(shown, total, reporter, "pti", target), None, target)
+    return tuned
 
 
 def _write_tuned(
-    folder: Path, parent: Parent, tuned: torch.nn.Module, made_by: dict[str, Any]
+    folder: Path, parent: Parent, tuned: torch.nn.Module, facts: dict[str, Any]
 ) -> None:
     """Write the tuned G_ema with G and D of its parent; without D in the form for that."""
     networks = {**parent.networks, "G_ema": tuned}
-    name = SAFETENSORS if parent.networks["D"] is None else SNAPSHOT
+    made_by = {"kind": "pivotal tuning", **facts}
     result = Combination(networks, parent.augment_p, made_by, [parent], parent.training_set)
+    name = SAFETENSORS if parent.networks["D"] is None else SNAPSHOT
     write_combination(result, folder / name)
 
 
