@@ -27,6 +27,7 @@ LAYER_TEXT = {
     "serving": "HTTP server of a model",
     "tracking": "outbox, uploader, MLflow client",
     "export": "ONNX, TorchScript and other formats",
+    "latent": "projection, directions, blending",
     "rendering": "images, grids, videos",
     "training": "losses, step, loop, exact resume",
     "metrics": "features, FID, KID, equivariance, …",

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from sg3flow import __version__
 from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
+from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
@@ -52,6 +53,7 @@ app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
 app.registered_commands += blend_app.registered_commands
 app.registered_commands += projection_app.registered_commands
+app.registered_commands += directions_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 

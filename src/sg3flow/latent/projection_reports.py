@@ -16,7 +16,7 @@ from sg3flow.latent.image_distances import decibels
 from sg3flow.networks.layers import to_uint8
 from sg3flow.rendering.grid import enlarged
 from sg3flow.rendering.images import Image, png_bytes
-from sg3flow.rendering.video import encode_frames
+from sg3flow.rendering.video import write_mp4
 
 _BATCH = 50  # points per write
 _PICTURES = 10
@@ -102,7 +102,7 @@ def last_of(steps: Iterable[S], video: Path | None, target: Image) -> S:
     else:
         left = enlarged(target, _MIN_TILE)
         frames = (np.hstack([left, enlarged(image_of(s.img), _MIN_TILE)]) for s in kept())
-        encode_frames(frames, video, _FPS)
+        write_mp4(frames, video, _FPS)
     return found[0]
 
 
