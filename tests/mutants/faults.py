@@ -2014,7 +2014,8 @@ DIRECTIONS = [
     *faults(
         "rendering/edits",
         "rendering/test_edits",
-        ("ws + torch.from_numpy(edit)", "ws - torch.from_numpy(edit)", "an edit the other way"),
+        ("ws + ws.new_tensor(edit)", "ws - ws.new_tensor(edit)", "an edit the other way"),
+        ("return ws + edit", "return ws - edit", "an edit of arrays the other way"),
         ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
     ),
     *faults(
