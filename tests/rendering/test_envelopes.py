@@ -39,6 +39,14 @@ def test_the_envelope_is_the_loudness_by_its_peak(tmp_path):
     assert envelope.at(np.array([1.0]))[0] == pytest.approx(half, abs=0.05)
 
 
+def test_loudness_is_the_root_mean_square_and_not_the_peak(tmp_path):
+    sine = tone(1, 0.5, 100)
+    envelope = read_envelope(
+        write_wav(tmp_path / "a.wav", np.concatenate([np.sign(sine) / 2, sine]))
+    )
+    assert envelope.at(np.array([1.5]))[0] == pytest.approx(np.sqrt(0.5), abs=0.03)
+
+
 def test_channels_that_cancel_each_other_are_loud(tmp_path):
     left = tone(1, 0.5)
     envelope = read_envelope(write_wav(tmp_path / "a.wav", left, -left))
