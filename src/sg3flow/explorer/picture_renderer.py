@@ -1,0 +1,103 @@
+"""Draws the pictures of a page: seeds as ``render images`` does, and w that were changed."""
+
+import io
+import itertools
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sg3flow.errors import ConfigError, cut
+from sg3flow.explorer.pictures import Picture
+from sg3flow.rendering.grid import resized
+from sg3flow.rendering.images import (
+    Image,
+    Model,
+    network_device,
+    placed_as,
+    png_bytes,
+    seed_ws,
+    synthesize,
+)
+from sg3flow.rendering.mixing import mix_styles, parse_layers
+
+W = npt.NDArray[np.float32]
+_STORED = 64  # w of projections that pages can draw
+
+
+class PictureRenderer:
+    """Draws with one network; for one thread.
+
+    Args:
+        model: the network.
+        directions: of edits, by name: float32 [num_ws, w_dim].
+    """
+
+    def __init__(self, model: Model, directions: Mapping[str, W] | None = None) -> None:
+        self.model = model
+        self.directions = dict(directions or {})
+        self._stored: OrderedDict[str, W] = OrderedDict()
+        self._numbers = itertools.count(1)
+
+    def store(self, w: W) -> str:
+        """Keep a w, [1, num_ws, w_dim], for pictures; returns its name."""
+        name = f"w{next(self._numbers)}"
+        self._stored[name] = w
+        while len(self._stored) > _STORED:
+            self._stored.popitem(last=False)
+        return name
+
+    def w(self, picture: Picture) -> W:
+        """The w of a picture, [1, num_ws, w_dim]: of its seed or stored, mixed, then edited.
+
+        Raises:
+            ConfigError: there is no such stored w or direction.
+        """
+        options, condition = picture.options, picture.condition
+        if picture.w:
+            w = self._stored_w(picture.w)
+        else:
+            w = self._seed_w(picture.seed, picture)
+        if picture.mix is not None:
+            layers = parse_layers(picture.mix.layers, self.model.G.num_ws)
+            w = mix_styles(w, self._seed_w(picture.mix.seed, picture), layers)[0]
+        for name, strength in picture.edits:
+            w = w + np.float32(strength) * self._direction(name)
+        del options, condition
+        return w
+
+    def image(self, picture: Picture, model: Model | None = None) -> Image:
+        """The image of a picture, [H, W, C].
+
+        Args:
+            model: a twin of the network that draws instead.
+
+        Raises:
+            ConfigError: as ``w``, or the network cannot be moved.
+            CheckpointError: the network generates values that are not finite.
+        """
+        model = model or self.model
+        if picture.is_of_a_seed:
+            return model.picture(picture.seed, picture.options, picture.condition)
+        ws = torch.from_numpy(self.w(picture)).to(network_device(model.G))
+        with model.named(), placed_as(model.G, picture.options):
+            return synthesize(model.G, ws, picture.options.noise_mode, picture.seed)
+
+    def png(self, picture: Picture, side: int = 0) -> bytes:
+        """A picture as PNG, of at most ``side`` pixels; 0: of all its pixels."""
+        image = self.image(picture)
+        return png_bytes(resized(image, side) if 0 < side < image.shape[0] else image)
+
+    def npz(self, picture: Picture) -> bytes:
+        """The w of a picture in the form of ``projected_w.npz``."""
+        stream = io.BytesIO()
+        np.savez(stream, w=self.w(picture))
+        return stream.getvalue()
+
+    def _seed_w(self, seed: int, picture: Picture) -> W:
+        ws = seed_ws(self.model.G, seed, picture.options, picture.condition)
+        found: W = ws.cpu().numpy()
+        return found
