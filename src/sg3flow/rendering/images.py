@@ -28,6 +28,7 @@ from sg3flow.rendering.conditions import (
     described_labels,
     label_tensor,
 )
+from sg3flow.rendering.edits import edited
 from sg3flow.rendering.seeds import RenderOptions, seed_latent
 
 # Mark in our images; files without it are never overwritten.
@@ -78,12 +79,16 @@ def render_image(
 def seed_ws(
     G: RenderedGenerator, seed: int, options: RenderOptions, condition: Condition
 ) -> torch.Tensor:
-    """The ws of a seed, [1, num_ws, w_dim], with truncation."""
+    """The ws of a seed, [1, num_ws, w_dim], with truncation, and then the edit.
+
+    Raises:
+        ConfigError: as ``render_image``, or the edit is for a network of other sizes.
+    """
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad(), computing():
-        return G.mapping(z, c, truncation_psi=options.psi)
+        return edited(G.mapping(z, c, truncation_psi=options.psi), options.edit)
 
 
 def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:

@@ -42,8 +42,7 @@ from sg3flow.rendering.images import (
 from sg3flow.rendering.notebook_view import html_view
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
-
-W = npt.NDArray[np.float32]
+from sg3flow.rendering.w_files import W, checked_w
 
 _MOST_NAMES = 10
 
@@ -370,19 +369,11 @@ class LoadedGenerator:
         """The w of an image as float32 [1, num_ws, w_dim]."""
         try:
             given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
-            found = np.array(given, np.float32)
+            with np.errstate(over="ignore"):  # `checked_w` refuses what is not finite
+                found = np.array(given, np.float32)
         except (TypeError, ValueError, OverflowError):
             refuse("w", "an array of numbers", w)
-        shape = (1, self.num_ws, self.w_dim)
-        allowed = ((self.w_dim,), shape[1:], shape, (1, 1, self.w_dim))
-        if found.shape not in allowed:
-            raise ConfigError(
-                f"w must have the shape {list(shape[1:])} or [{self.w_dim}], one image at a time, "
-                f"not {list(found.shape)}"
-            )
-        if not np.isfinite(found).all():
-            raise ConfigError("w has values that are not finite")
-        return np.broadcast_to(found, shape).copy()  # torch wants its own
+        return checked_w(found, self)
 
 
 def _pillow(image: Image) -> PillowImage.Image:
