@@ -73,12 +73,14 @@ class _Calls:
 
     async def directions(self, request: Request) -> Response:
         given = await self._json(request, ("directions",))
-        found = await self._drawn("directions", 0, self.explorer.directions_of, given)
+        key = given.get("directions")
+        found = await self._drawn("directions", 0, self.explorer.directions_of, key)
         return JSONResponse(found)
 
     async def directions_file(self, request: Request) -> Response:
         given = await self._json(request, ("directions",))
-        found = await self._drawn("directions", 0, self.explorer.directions_npz, given)
+        key = given.get("directions")
+        found = await self._drawn("directions file", 0, self.explorer.directions_npz, key)
         return Response(found, media_type="application/octet-stream")
 
     async def picture(self, request: Request) -> Response:
@@ -103,7 +105,7 @@ class _Calls:
 
     async def video(self, request: Request) -> Response:
         given = await self._json(request, ("pictures", "frames", "fps"))
-        return JSONResponse(self.explorer.start_video(given).facts(), 202)
+        return JSONResponse(self.explorer.start_film(given).facts(), 202)
 
     async def projection(self, request: Request) -> Response:
         if request.headers.get("content-type") != _PHOTO_TYPE:

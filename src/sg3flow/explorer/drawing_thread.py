@@ -67,7 +67,9 @@ class DrawingThread:
     def wait_until_idle(self, timeout_sec: float) -> bool:
         """Whether nothing is drawn or waits, at the latest after ``timeout_sec``."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._is_running or self._waiting), timeout_sec)
+            return self._changed.wait_for(
+                lambda: not (self._is_running or self._waiting), timeout_sec
+            )
 
     def close(self) -> None:
         """Drop what waits, and end after the call that runs."""
@@ -96,6 +98,8 @@ class DrawingThread:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if self._is_closed:
                 return None
-            slot = min(self._waiting, key=lambda s: (self._waiting[s].rank, self._waiting[s].number))
+            slot = min(
+                self._waiting, key=lambda s: (self._waiting[s].rank, self._waiting[s].number)
+            )
             self._is_running = True
             return self._waiting.pop(slot)

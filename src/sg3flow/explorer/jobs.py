@@ -25,6 +25,13 @@ _log = logging.getLogger(__name__)
 _KEPT = 12  # jobs whose results can be fetched
 _MAX_WAITING = 4
 _YIELD_SEC = 2.0  # a job goes on after this, even if pictures are drawn without a pause
+_TYPES = {
+    "png": "image/png",
+    "mp4": "video/mp4",
+    "json": "application/json",
+    "npz": "application/octet-stream",
+}
+PREVIEW = "preview.png"
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 
 
@@ -53,6 +60,20 @@ class Job:
     shown: dict[str, Any] = field(default_factory=dict)
     preview: bytes = b""
     is_stopping: bool = False
+
+    def file(self, name: str) -> tuple[bytes, str]:
+        """Content and content type of one of its files.
+
+        Raises:
+            ConfigError: it has no such file.
+        """
+        kind = _TYPES.get(name.rpartition(".")[2])
+        path = self.folder / name
+        if name == PREVIEW and self.preview:
+            return self.preview, "image/png"
+        if kind is None or "/" in name or not path.is_file():
+            raise ConfigError(f"the job has no file '{cut(name)}'")
+        return path.read_bytes(), kind
 
     def facts(self) -> dict[str, Any]:
         """Its state as JSON."""

@@ -3,15 +3,16 @@
 import io
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sg3flow.errors import ConfigError, cut
+from sg3flow.explorer.direction_sets import DirectionSets
 from sg3flow.explorer.pictures import Picture
+from sg3flow.rendering.edits import Offset, edited, resolve_edits
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
     Image,
@@ -33,12 +34,11 @@ class PictureRenderer:
 
     Args:
         model: the network.
-        directions: of edits, by name: float32 [num_ws, w_dim].
+        sets: the directions of edits.
     """
 
-    def __init__(self, model: Model, directions: Mapping[str, W] | None = None) -> None:
-        self.model = model
-        self.directions = dict(directions or {})
+    def __init__(self, model: Model, sets: DirectionSets) -> None:
+        self.model, self.sets = model, sets
         self._stored: OrderedDict[str, W] = OrderedDict()
         self._numbers = itertools.count(1)
 
@@ -56,18 +56,12 @@ class PictureRenderer:
         Raises:
             ConfigError: there is no such stored w or direction.
         """
-        options, condition = picture.options, picture.condition
-        if picture.w:
-            w = self._stored_w(picture.w)
-        else:
-            w = self._seed_w(picture.seed, picture)
+        w = self._stored_w(picture.w) if picture.w else self._seed_w(picture.seed, picture)
         if picture.mix is not None:
             layers = parse_layers(picture.mix.layers, self.model.G.num_ws)
             w = mix_styles(w, self._seed_w(picture.mix.seed, picture), layers)[0]
-        for name, strength in picture.edits:
-            w = w + np.float32(strength) * self._direction(name)
-        del options, condition
-        return w
+        found: W = edited(torch.from_numpy(w), self._edit(picture)).numpy()
+        return found
 
     def image(self, picture: Picture, model: Model | None = None) -> Image:
         """The image of a picture, [H, W, C].
@@ -80,8 +74,9 @@ class PictureRenderer:
             CheckpointError: the network generates values that are not finite.
         """
         model = model or self.model
-        if picture.is_of_a_seed:
-            return model.picture(picture.seed, picture.options, picture.condition)
+        if not picture.needs_w:
+            options = replace(picture.options, edit=self._edit(picture))
+            return model.picture(picture.seed, options, picture.condition)
         ws = torch.from_numpy(self.w(picture)).to(network_device(model.G))
         with model.named(), placed_as(model.G, picture.options):
             return synthesize(model.G, ws, picture.options.noise_mode, picture.seed)
@@ -93,11 +88,28 @@ class PictureRenderer:
 
     def npz(self, picture: Picture) -> bytes:
         """The w of a picture in the form of ``projected_w.npz``."""
-        stream = io.BytesIO()
-        np.savez(stream, w=self.w(picture))
-        return stream.getvalue()
+        return npz_bytes(self.w(picture))
 
     def _seed_w(self, seed: int, picture: Picture) -> W:
         ws = seed_ws(self.model.G, seed, picture.options, picture.condition)
         found: W = ws.cpu().numpy()
         return found
+
+    def _stored_w(self, name: str) -> W:
+        if name not in self._stored:
+            raise ConfigError(
+                f"there is no stored w '{cut(name)}' any more; project the photo again"
+            )
+        return self._stored[name]
+
+    def _edit(self, picture: Picture) -> Offset | None:
+        if not picture.edits:
+            return None
+        return resolve_edits(self.sets.get(picture.directions), dict(picture.edits))
+
+
+def npz_bytes(w: W) -> bytes:
+    """A file of w, [N, num_ws, w_dim]."""
+    stream = io.BytesIO()
+    np.savez(stream, w=w)
+    return stream.getvalue()

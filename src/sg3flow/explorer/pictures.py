@@ -57,9 +57,9 @@ class Picture:
     edits: tuple[tuple[str, float], ...] = ()
 
     @property
-    def is_of_a_seed(self) -> bool:
-        """Whether seed and options alone make it, so that ``render images`` needs no file."""
-        return not self.w and self.mix is None and not self.edits
+    def needs_w(self) -> bool:
+        """Whether ``render images`` needs a file of its w to draw it."""
+        return bool(self.w) or self.mix is not None
 
 
 def read_picture(content: object, model: Model) -> Picture:
