@@ -468,6 +468,12 @@ class RenderOptionsConfig:
         "0,0", help="translation x,y in units of the image width; StyleGAN3 only"
     )
     rotate: float = setting(0.0, ge=-36000, le=36000, help="rotation in degrees; StyleGAN3 only")
+    truncation_cutoff: int = setting(
+        -1,
+        ge=-1,
+        le=1000,
+        help="number of layers, from the first, that truncation psi applies to; -1: all",
+    )
     label: str = setting(
         "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
     )
@@ -476,9 +482,9 @@ class RenderOptionsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderImagesConfig(RenderOptionsConfig):
-    """One PNG per seed."""
+    """One PNG per seed or w."""
 
-    seeds: str = setting(help="seeds to render, e.g. 0,3-7,2")
+    seeds: str = setting("", help="seeds to render, e.g. 0,3-7,2; required without --projected-w")
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
 
 
@@ -486,7 +492,9 @@ class RenderImagesConfig(RenderOptionsConfig):
 class RenderGridConfig(RenderOptionsConfig):
     """A labeled grid of images."""
 
-    seeds: str = setting("0-23", help="seeds to render, e.g. 0,3-7,2")
+    seeds: str = setting(
+        "", help="seeds to render, e.g. 0,3-7,2; default: 0-23, or none with --projected-w"
+    )
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
     columns: int = setting(
         0, ge=0, le=1000, help="images per row; 0: choose a grid slightly wider than high"
@@ -505,7 +513,11 @@ class RenderSweepConfig(RenderOptionsConfig):
 class RenderVideoConfig(RenderOptionsConfig):
     """A looping latent interpolation video."""
 
-    seeds: str = setting("0-3", help="seeds of the keyframes, distributed over the tiles")
+    seeds: str = setting(
+        "",
+        help="seeds of the keyframes, distributed over the tiles; default: 0-3, or none with "
+        "--projected-w",
+    )
     shuffle_seed: int = setting(
         -1,
         ge=-1,

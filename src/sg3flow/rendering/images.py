@@ -16,7 +16,7 @@ import torch
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
 from sg3flow.device import open_device
-from sg3flow.errors import CheckpointError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
 from sg3flow.precision import computing
@@ -71,7 +71,19 @@ def render_image(
             network is unconditional; the network does not support translation and rotation.
         CheckpointError: the network generates values that are not finite.
     """
-    ws = seed_ws(G, seed, options, condition)
+    return w_image(G, seed_ws(G, seed, options, condition), options, seed)
+
+
+def w_image(G: RenderedGenerator, ws: torch.Tensor, options: RenderOptions, seed: int) -> Image:
+    """The image of ws, [1, num_ws, w_dim]; [H, W, C] uint8. Truncation does not apply.
+
+    Args:
+        seed: of random noise.
+
+    Raises:
+        ConfigError: the network does not support translation and rotation.
+        CheckpointError: the network generates values that are not finite.
+    """
     with placed_as(G, options):
         return synthesize(G, ws, options.noise_mode, seed)
 
@@ -82,13 +94,21 @@ def seed_ws(
     """The ws of a seed, [1, num_ws, w_dim], with truncation, and then the edit.
 
     Raises:
-        ConfigError: as ``render_image``, or the edit is for a network of other sizes.
+        ConfigError: as ``render_image``, truncation of more layers than there are, or an edit for a
+            network of other sizes.
     """
+    cutoff = options.truncation_cutoff
+    if cutoff is not None and not 0 <= cutoff <= G.num_ws:
+        raise ConfigError(
+            f"truncation_cutoff must be from 0 to {G.num_ws}, the layers of this network, not "
+            f"{cutoff}"
+        )
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad(), computing():
-        return edited(G.mapping(z, c, truncation_psi=options.psi), options.edit)
+        ws = G.mapping(z, c, truncation_psi=options.psi, truncation_cutoff=cutoff)
+        return edited(ws, options.edit)
 
 
 def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
@@ -156,6 +176,12 @@ class Model:
         """The image of a seed; errors as in ``render_image``, with the name of the network."""
         with self.named():
             return render_image(self.G, seed, options, condition)
+
+    def w_picture(self, w: npt.NDArray[np.float32], options: RenderOptions, seed: int = 0) -> Image:
+        """The image of a w, [num_ws, w_dim]; errors as in ``w_image``, with the network's name."""
+        ws = torch.from_numpy(w[None]).to(network_device(self.G))
+        with self.named():
+            return w_image(self.G, ws, options, seed)
 
     @contextmanager
     def named(self) -> Iterator[None]:

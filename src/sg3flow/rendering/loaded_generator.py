@@ -35,9 +35,7 @@ from sg3flow.rendering.images import (
     Model,
     load_model,
     network_device,
-    placed_as,
     seed_ws,
-    synthesize,
 )
 from sg3flow.rendering.notebook_view import html_view
 from sg3flow.rendering.seeds import RenderOptions
@@ -244,9 +242,7 @@ class LoadedGenerator:
             seed: of the noise, with ``noise_mode="random"`` only.
         """
         options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
-        ws = torch.from_numpy(self._checked_w(w)).to(network_device(self.network))
-        with self._model.named(), placed_as(self.network, options):
-            return _pillow(synthesize(self.network, ws, options.noise_mode, number))
+        return _pillow(self._model.w_picture(self._checked_w(w)[0], options, number))
 
     def video(
         self,

@@ -48,6 +48,7 @@ from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 FORMAT = "sg3flow-renders-1"
 MARKER_NAME = "renders.json"
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
+GRID_SEEDS, VIDEO_SEEDS = "0-23", "0-3"  # without --seeds
 
 _MAX_TILES = 256
 MAX_SHIFT = 1000  # image widths
@@ -63,11 +64,13 @@ def render_images(
         CheckpointError: the network cannot be read, or generates values that are not finite.
         DataError: an output path is taken by a foreign file.
     """
+    if not config.seeds:
+        raise ConfigError("seeds is required; use --seeds 0-9, or --projected-w FILE for own w")
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
     options = render_options_of(config, config.trunc)
     given = given_condition(class_index, config.label)
     paths = [outdir / seed_name(seed) for seed in seeds]
-    _check_replaceable(*paths)
+    check_pictures(*paths)
     model = load_model(source, config.device)
     condition = model.usable(given)
     model.labels.check(condition)
@@ -85,12 +88,12 @@ def render_grid(
         ConfigError, DataError: as ``render_images``.
     """
     seeds, options, path = (
-        parse_seeds(config.seeds),
+        parse_seeds(config.seeds or GRID_SEEDS),
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
     given = given_condition(class_index, config.label)
-    _check_replaceable(path)
+    check_pictures(path)
     model = load_model(source, config.device)
     condition = model.usable(given)
     images = pictures(model, seeds, condition, options, "rendering grid")
@@ -111,7 +114,7 @@ def render_sweep(
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
     options, path = render_options_of(config), outdir / SWEEP_NAME
     given = given_condition(class_index, config.label)
-    _check_replaceable(path)
+    check_pictures(path)
     model = load_model(source, config.device)
     write_sweep(model, path, seeds, model.usable(given), options, truncs)
     return path
@@ -142,7 +145,7 @@ def render_video(
     """
     grid = parse_tiles(config.grid)
     count = config.num_keyframes * grid[0] * grid[1]
-    seeds = keyframe_seeds(parse_seeds(config.seeds), count, config.shuffle_seed)
+    seeds = keyframe_seeds(parse_seeds(config.seeds or VIDEO_SEEDS), count, config.shuffle_seed)
     options = render_options_of(config, config.trunc)
     given = given_condition(class_index, config.label)
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
@@ -194,7 +197,8 @@ def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOp
             f"translate must be two numbers like 0.1,-0.2, from {-MAX_SHIFT} to {MAX_SHIFT}, not "
             f"'{config.translate[:60]}'"
         )
-    return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
+    cutoff = None if config.truncation_cutoff < 0 else config.truncation_cutoff
+    return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate, cutoff)
 
 
 def parse_truncs(text: str) -> list[float]:
@@ -234,7 +238,7 @@ def seed_name(seed: int) -> str:
     return f"seed{seed:04d}.png"
 
 
-def _check_replaceable(*paths: Path) -> None:
+def check_pictures(*paths: Path) -> None:
     """Check that only pictures are replaced that carry our mark."""
     for path in paths:
         check_replaceable(path, png_marked(SOFTWARE), "a render", "--outdir")

@@ -77,6 +77,7 @@ class RenderOptions:
         noise_mode: per-pixel noise of StyleGAN2: const, random or none; StyleGAN3 has none.
         translate: shift in image widths, (x, y); StyleGAN3 only.
         rotate: angle in degrees; StyleGAN3 only.
+        truncation_cutoff: number of layers, from the first, that psi applies to; None: all.
         edit: offset of w, float32 [num_ws, w_dim], added after truncation; None: no edit. See
             ``edits.resolve_edits``.
     """
@@ -85,6 +86,7 @@ class RenderOptions:
     noise_mode: str = "const"
     translate: tuple[float, float] = (0.0, 0.0)
     rotate: float = 0.0
+    truncation_cutoff: int | None = None
     edit: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
