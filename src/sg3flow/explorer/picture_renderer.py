@@ -17,11 +17,8 @@ from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
     Image,
     Model,
-    network_device,
-    placed_as,
     png_bytes,
     seed_ws,
-    synthesize,
 )
 from sg3flow.rendering.mixing import mix_styles, parse_layers
 
@@ -77,9 +74,7 @@ class PictureRenderer:
         if not picture.needs_w:
             options = replace(picture.options, edit=self._edit(picture))
             return model.picture(picture.seed, options, picture.condition)
-        ws = torch.from_numpy(self.w(picture)).to(network_device(model.G))
-        with model.named(), placed_as(model.G, picture.options):
-            return synthesize(model.G, ws, picture.options.noise_mode, picture.seed)
+        return model.w_picture(self.w(picture)[0], picture.options)
 
     def png(self, picture: Picture, side: int = 0) -> bytes:
         """A picture as PNG, of at most ``side`` pixels; 0: of all its pixels."""
