@@ -1962,7 +1962,8 @@ PYTHON_API = [
     *faults(
         "rendering/loaded_generator",
         "rendering/test_loaded_generator",
-        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
+        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
+         "w without truncation"),
         ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
          "images with the classes of others"),
     ),

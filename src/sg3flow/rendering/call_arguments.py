@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from sg3flow.errors import ConfigError, cut, described
 from sg3flow.output_checks import check_replaceable
 from sg3flow.rendering.conditions import Vector, check_label
 from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
 from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
+from sg3flow.rendering.w_files import W, WSizes, checked_w
 
 _MOST_PSI = 2.0
 _MOST_DEGREES = 36_000
+_MOST_LAYERS = 1000
 _NUMBERS = (int, float, np.floating, np.integer)  # NumPy's float32 is no float
 
 
@@ -73,16 +77,23 @@ def seeds_of(values: object) -> list[int]:
 
 
 def options_of(
-    psi: object, translate: object = (0.0, 0.0), rotate: object = 0.0, noise_mode: object = "const"
+    psi: object,
+    translate: object = (0.0, 0.0),
+    rotate: object = 0.0,
+    noise_mode: object = "const",
+    truncation_cutoff: object = None,
 ) -> RenderOptions:
-    """How to draw: psi, shift in image widths, angle in degrees, noise."""
+    """How to draw: psi, shift in image widths, angle in degrees, noise, layers of psi."""
     if not isinstance(noise_mode, str):
         refuse("noise_mode", "const, random or none", noise_mode)
     if not isinstance(translate, Sequence | np.ndarray) or len(translate) != 2:
         refuse("translate", "two numbers (x, y)", translate)
     x, y = (_number("translate", part, MAX_SHIFT) for part in translate)
     angle = _number("rotate", rotate, _MOST_DEGREES)
-    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle)
+    cutoff = None
+    if truncation_cutoff is not None:
+        cutoff = whole_number("truncation_cutoff", truncation_cutoff, 0, _MOST_LAYERS)
+    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle, cutoff)
 
 
 def label_of(label: object) -> Vector:
@@ -91,6 +102,18 @@ def label_of(label: object) -> Vector:
     if not numbers or not all(isinstance(each, _NUMBERS) for each in numbers):
         refuse("label", "a list of numbers, for example [0.5, -1]", label)
     return check_label(tuple(map(float, numbers)))
+
+
+def one_w_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
+    """The w of an image, float32 [num_ws, w_dim], its own copy."""
+    try:
+        given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
+        with np.errstate(over="ignore"):  # `checked_w` refuses what is not finite
+            found = np.array(given, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        refuse("w", "an array of numbers", w)
+    w_of_image: W = checked_w(found, sizes)[0]
+    return w_of_image
 
 
 def tiles_of(grid: object) -> tuple[int, int]:

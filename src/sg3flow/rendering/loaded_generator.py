@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.config import DEVICES, MOST_IMAGES
-from sg3flow.errors import ConfigError, DataError, cut, listed, nearest
+from sg3flow.config import DEVICES
+from sg3flow.errors import DataError
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.rendering.call_arguments import (
-    label_of,
+    one_w_of,
     options_of,
     refuse,
     seed_of,
@@ -27,6 +26,12 @@ from sg3flow.rendering.call_arguments import (
     tiles_of,
     video_path_of,
     whole_number,
+)
+from sg3flow.rendering.call_conditions import (
+    condition_of,
+    labels_text,
+    num_classes,
+    one_condition,
 )
 from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.grid import seed_sheet
@@ -40,9 +45,7 @@ from sg3flow.rendering.images import (
 from sg3flow.rendering.notebook_view import html_view
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
-from sg3flow.rendering.w_files import W, checked_w
-
-_MOST_NAMES = 10
+from sg3flow.rendering.w_files import W
 
 
 def load(source: str | os.PathLike[str], device: str = "auto") -> "LoadedGenerator":
@@ -74,7 +77,8 @@ class LoadedGenerator:
 
     - ``seed``: a whole number from 0 to 2^32 - 1.
     - ``psi``: truncation psi from -2 to 2; 1 is off and the default, as in all commands; 0 is the
-      average image.
+      average image. ``truncation_cutoff``: the number of layers, from the first, that psi applies
+      to; None: all.
     - ``class_``: number or name of a class of a conditional network; ``label``: instead of it, the
       numbers of a label of a network trained with vectors. One image needs one of them; several
       images without take all classes in turn, or labels of training images.
@@ -119,7 +123,7 @@ class LoadedGenerator:
     @property
     def num_classes(self) -> int:
         """Number of classes; 0: the network is unconditional, or its labels are no classes."""
-        return 0 if self.training_labels.are_vectors else self.training_labels.dim
+        return num_classes(self.training_labels)
 
     @property
     def class_names(self) -> list[str]:
@@ -156,6 +160,7 @@ class LoadedGenerator:
         seed: int = 0,
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -163,8 +168,11 @@ class LoadedGenerator:
         noise_mode: str = "const",
     ) -> PillowImage.Image:
         """The image of a seed: the pixels of ``render images`` with the same arguments."""
-        number, options = seed_of(seed), options_of(psi, translate, rotate, noise_mode)
-        condition = self._one_condition(class_, label)
+        number, options = (
+            seed_of(seed),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
+        condition = one_condition(self._model, class_, label)
         return _pillow(self._model.picture(number, options, condition))
 
     def images(
@@ -172,6 +180,7 @@ class LoadedGenerator:
         seeds: Iterable[int] = range(8),
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -179,8 +188,11 @@ class LoadedGenerator:
         noise_mode: str = "const",
     ) -> list[PillowImage.Image]:
         """The images of seeds, in their order."""
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
-        drawn = self._drawn(numbers, options, self._condition(class_, label))
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
+        drawn = self._drawn(numbers, options, condition_of(self._model, class_, label))
         return [_pillow(image) for image in drawn]
 
     def grid(
@@ -189,6 +201,7 @@ class LoadedGenerator:
         *,
         columns: int = 0,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -200,9 +213,12 @@ class LoadedGenerator:
         Args:
             columns: images per row; 0: slightly wider than high.
         """
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
         per_row = whole_number("columns", columns, 0, 1000)
-        condition = self._condition(class_, label)
+        condition = condition_of(self._model, class_, label)
         conditions = self._model.conditions(numbers, condition)
         captions = [self._model.caption(*pair) for pair in zip(numbers, conditions, strict=True)]
         images = self._drawn(numbers, options, condition)
@@ -213,6 +229,7 @@ class LoadedGenerator:
         seed: int = 0,
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
     ) -> W:
@@ -220,8 +237,8 @@ class LoadedGenerator:
 
         NumPy, because it is the form of ``projected_w.npz`` and needs no device.
         """
-        number, options = seed_of(seed), options_of(psi)
-        condition = self._one_condition(class_, label)
+        number, options = seed_of(seed), options_of(psi, truncation_cutoff=truncation_cutoff)
+        condition = one_condition(self._model, class_, label)
         ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
         return ws
 
@@ -242,7 +259,7 @@ class LoadedGenerator:
             seed: of the noise, with ``noise_mode="random"`` only.
         """
         options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
-        return _pillow(self._model.w_picture(self._checked_w(w)[0], options, number))
+        return _pillow(self._model.w_picture(one_w_of(w, self), options, number))
 
     def video(
         self,
@@ -254,6 +271,7 @@ class LoadedGenerator:
         w_frames: int = 120,
         fps: int = 60,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
@@ -273,7 +291,7 @@ class LoadedGenerator:
             DataError: ``path`` is taken by another file, or cannot be written.
         """
         file, numbers = video_path_of(path), seeds_of(seeds)
-        options = options_of(psi, translate, rotate, noise_mode)
+        options = options_of(psi, translate, rotate, noise_mode, truncation_cutoff)
         tiles = tiles_of(grid)
         count = whole_number("num_keyframes", num_keyframes, 0, 10_000) * tiles[0] * tiles[1]
         frames, rate = (
@@ -281,7 +299,7 @@ class LoadedGenerator:
             whole_number("fps", fps, 1, 240),
         )
         keyframes = keyframe_seeds(numbers, count, -1)
-        conditions = self._model.conditions(keyframes, self._condition(class_, label))
+        conditions = self._model.conditions(keyframes, condition_of(self._model, class_, label))
         with self._model.named():
             try:
                 write_interpolation(
@@ -306,53 +324,14 @@ class LoadedGenerator:
         return html_view(self._model, self._facts())
 
     def _facts(self) -> dict[str, str]:
-        labels = self.training_labels
-        kind = "unconditional"
-        if labels.are_vectors:
-            kind = f"labels of {labels.dim} numbers"
-        elif labels.dim:
-            names = listed(self.class_names, _MOST_NAMES)
-            kind = f"{labels.dim} ({names})" if names else str(labels.dim)
         return {
             "network": self._model.source,
             "config": self.config,
             "resolution": f"{self.resolution} px" + (" gray" if self.channels == 1 else ""),
             "parameters": f"{self.num_parameters:,}",
-            "classes": kind,
+            "classes": labels_text(self._model),
             "device": self.device,
         }
-
-    def _condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
-        """The condition that the arguments give, checked; None: neither is given."""
-        if class_ is not None and label is not None:
-            raise ConfigError("give class_ or label, not both")
-        condition = label_of(label) if label is not None else self._class(class_)
-        if condition is not None:
-            self.training_labels.check(condition)
-        return condition
-
-    def _one_condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
-        """As ``_condition``; a conditional network needs one."""
-        condition = self._condition(class_, label)
-        if condition is None and self.num_classes:
-            names = f" ({listed(self.class_names, _MOST_NAMES)})" if self.class_names else ""
-            raise ConfigError(
-                f"this network is conditional; give class_, from 0 to {self.num_classes - 1}{names}"
-            )
-        self.training_labels.check(condition)
-        return condition
-
-    def _class(self, given: int | str | None) -> int | None:
-        if given is None:
-            return None
-        if isinstance(given, str):
-            names = self.class_names
-            if given not in names:
-                known = listed(names, _MOST_NAMES) or "none, give its number"
-                raise ConfigError(f"no class '{cut(given)}'{nearest(given, names)}; names: {known}")
-            return names.index(given)
-        most = self.num_classes - 1 if self.num_classes else MOST_IMAGES
-        return whole_number("class_", given, 0, most, " or a name")
 
     def _drawn(
         self, seeds: Sequence[int], options: RenderOptions, condition: Condition
@@ -360,16 +339,6 @@ class LoadedGenerator:
         conditions = self._model.conditions(seeds, condition)
         for seed, each in zip(seeds, conditions, strict=True):
             yield self._model.picture(seed, options, each)
-
-    def _checked_w(self, w: npt.ArrayLike | torch.Tensor) -> W:
-        """The w of an image as float32 [1, num_ws, w_dim]."""
-        try:
-            given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
-            with np.errstate(over="ignore"):  # `checked_w` refuses what is not finite
-                found = np.array(given, np.float32)
-        except (TypeError, ValueError, OverflowError):
-            refuse("w", "an array of numbers", w)
-        return checked_w(found, self)
 
 
 def _pillow(image: Image) -> PillowImage.Image:
