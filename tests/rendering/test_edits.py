@@ -131,7 +131,7 @@ def test_wrong_edits_get_a_sentence(strengths, words):
 def test_edits_of_a_command_line():
     assert parse_edits(["pca0=1.5", "b=-2e-1"]) == {"pca0": 1.5, "b": -0.2}
     for bad in ("pca0", "pca0=", "=1", "pca0=x", "pca0=1=2"):
-        with pytest.raises(ConfigError, match="must be NAME=STRENGTH such as pca0=1.5"):
+        with pytest.raises(ConfigError, match=r"must be NAME=STRENGTH such as pca0=1\.5"):
             parse_edits([bad])
     with pytest.raises(ConfigError, match="pca0 is given twice"):
         parse_edits(["pca0=1", "pca0=1"])
@@ -221,7 +221,7 @@ def test_a_file_that_is_none_gets_a_sentence(path, tmp_path):
         path.write_bytes(whole[:cut_out] + bytes(64) + whole[cut_out + 64 :])
         with pytest.raises(DataError, match=r"directions\.npz"):
             read_directions(path)
-    with pytest.raises(DataError, match="no file .*none.npz"):
+    with pytest.raises(DataError, match=r"no file .*none\.npz"):
         read_directions(tmp_path / "none.npz")
     with pytest.raises(DataError, match="cannot read"):
         read_directions(tmp_path)

@@ -167,8 +167,7 @@ def package_generator(
         OSError: writing failed.
     """
     entry = network_entry(network)
-    # Contiguous, because safetensors refuses other layouts.
-    weights = save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
+    weights = _weights(entry)
     digest = hashlib.sha256(weights).hexdigest()
     description = {
         "format": FORMAT,
@@ -182,6 +181,20 @@ def package_generator(
     write_bytes(folder / WEIGHTS_NAME, weights)
     write_json(folder / DESCRIPTION_NAME, description)
     return Package(folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME, digest)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, the same in every format that holds them.
+
+    It is the digest of the packaged weights and the tag ``sg3flow.weights_sha256`` of a version.
+    """
+    return hashlib.sha256(_weights(network_entry(network))).hexdigest()
+
+
+def _weights(entry: Mapping[str, Any]) -> bytes:
+    """The weights as safetensors; equal weights give equal bytes."""
+    # Contiguous, because safetensors refuses other layouts.
+    return save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
 
 
 def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -94,8 +94,8 @@ def seed_ws(
     """The ws of a seed, [1, num_ws, w_dim], with truncation, and then the edit.
 
     Raises:
-        ConfigError: as ``render_image``, truncation of more layers than there are, or an edit for a
-            network of other sizes.
+        ConfigError: as ``render_image``, truncation of more layers than there
+            are, or an edit for a network of other sizes.
     """
     cutoff = options.truncation_cutoff
     if cutoff is not None and not 0 <= cutoff <= G.num_ws:
