@@ -16,6 +16,8 @@ CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
 AUTO = -1  # `batch_gpu: auto`
 SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
+PROJECTION_SPACES = ("w", "w+")
+PROJECTION_LOSSES = ("pixels", "lpips", "vgg")
 
 # Bounds far beyond any use: a value above is a typing error, found before hours of work.
 MOST_BATCH = 65_536

@@ -6,6 +6,7 @@ and the name of the detector says so.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -127,11 +128,16 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Distances float32 ``[N]`` of images float32 ``[N, 3, H, W]`` in [-1, 1]."""
-        stages = zip(self._stages(a), self._stages(b), self._heads, strict=True)
+        return self.between(self.features(a), self.features(b))
+
+    def between(self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Distances float32 ``[N]`` of the features of images; differentiable."""
+        stages = zip(a, b, self._heads, strict=True)
         found = [((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in stages]
         return torch.stack(found).sum(dim=0)
 
-    def _stages(self, img: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, img: torch.Tensor) -> list[torch.Tensor]:
+        """The five stages of images float32 ``[N, 1 or 3, H, W]`` in [-1, 1], of unit length."""
         x = (img.to(self._device).expand(-1, 3, -1, -1) - self._shift) / self._scale
         return [_unit(stage) for stage in self._network.stages(x)]
 
