@@ -18,7 +18,7 @@ def picture_command(
     words = ["sg3flow", "render", "images", "--network", network]
     note = ""
     if picture.needs_w:
-        words += ["--w", W_FILE]
+        words += ["--projected-w", W_FILE]
         note = f"It reads {W_FILE}: save the w under that name."
     else:
         words += ["--seeds", str(picture.seed), *_psi(picture.options)]
@@ -28,7 +28,7 @@ def picture_command(
             words += ["--directions", sets.file_name if is_file else DIRECTIONS_FILE]
             words += [w for name, s in picture.edits for w in ("--edit", f"{name}={s!r}")]
             note = "" if is_file else f"It reads {DIRECTIONS_FILE}: save the directions."
-    words += [*_placement(picture.options), *device_option(device), "--outdir", OUTDIR]
+    words += [*placement_options(picture.options), *device_option(device), "--outdir", OUTDIR]
     return {"command": command_line(words), "note": note}
 
 
@@ -54,7 +54,8 @@ def _condition(condition: Condition) -> list[str]:
     return ["--label=" + ",".join(map(repr, condition))]
 
 
-def _placement(options: RenderOptions) -> list[str]:
+def placement_options(options: RenderOptions) -> list[str]:
+    """Options of translation, rotation and noise."""
     x, y = options.translate
     words = [f"--translate={x!r},{y!r}"] if (x, y) != (0, 0) else []
     words += [f"--rotate={options.rotate!r}"] if options.rotate else []

@@ -11,6 +11,7 @@ from sg3flow.explorer.drawing_thread import DrawingThread
 from sg3flow.explorer.films import read_film, start_film
 from sg3flow.explorer.jobs import Job, JobRunner
 from sg3flow.explorer.picture_renderer import PictureRenderer
+from sg3flow.explorer.photos import known_losses, read_projection, start_projection
 from sg3flow.explorer.pictures import Picture, read_picture
 from sg3flow.networks.stylegan3 import input_transform
 from sg3flow.rendering.edits import write_directions
@@ -55,6 +56,7 @@ class Explorer:
             "sample_label": list(labels.samples[0]) if labels.samples else None,
             "can_move": input_transform(self.model.G) is not None,
             "has_noise": loaded.config == "stylegan2",
+            "losses": known_losses(loaded.resolution),
             "direction_sets": self.sets.facts(),
         }
 
@@ -89,3 +91,8 @@ class Explorer:
         """Start a film through pictures; errors as ``read_film``, ``JobRunner.start``."""
         film = read_film(content, self.model)
         return start_film(film, self.jobs, self.renderer, self.network, self.device)
+
+    def start_projection(self, photo: bytes, words: Mapping[str, str]) -> Job:
+        """Start the projection of a photo; errors as ``read_projection``, ``JobRunner.start``."""
+        request = read_projection(photo, words, self.model)
+        return start_projection(request, self.jobs, self.renderer)

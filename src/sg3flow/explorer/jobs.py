@@ -12,10 +12,10 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sg3flow.errors import ConfigError, Sg3flowError, cut
 from sg3flow.explorer.drawing_thread import DrawingThread, TooBusyError
@@ -75,10 +75,17 @@ class Job:
             raise ConfigError(f"the job has no file '{cut(name)}'")
         return path.read_bytes(), kind
 
+    def show(self, **values: Any) -> None:
+        """Add to what the page shows."""
+        self.shown = {**self.shown, **values}  # a new one: another thread may be reading
+
     def facts(self) -> dict[str, Any]:
         """Its state as JSON."""
         known = {"job": self.name, "kind": self.kind, "state": self.state, "message": self.message}
         return known | {"done": self.done, "total": self.total} | self.shown
+
+
+Work = Callable[[Job, Model], None]
 
 
 class JobRunner:
@@ -93,7 +100,7 @@ class JobRunner:
         self.model = replace(model, G=_twin(model.G))
         self._drawing = drawing
         self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._queue: queue.SimpleQueue[tuple[Job, Callable[[Job, Model], None]] | None]
+        self._queue: queue.SimpleQueue[tuple[Job, Work] | None]
         self._queue = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._running: Job | None = None
@@ -102,8 +109,14 @@ class JobRunner:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._thread.start()
 
-    def start(self, kind: str, total: int, work: Callable[[Job, Model], None]) -> Job:
+    def start(
+        self, kind: str, total: int, work: Work, shown: Mapping[str, Any] | None = None
+    ) -> Job:
         """A new job; it runs when those before it have ended.
+
+        Args:
+            total: images that it draws.
+            shown: what the page shows of it.
 
         Raises:
             TooBusyError: too many wait.
@@ -112,7 +125,8 @@ class JobRunner:
         if waiting >= _MAX_WAITING:
             raise TooBusyError(f"{waiting} videos and projections are waiting; stop one, or wait")
         name = str(next(self._numbers))
-        job = Job(name, kind, total, Path(tempfile.mkdtemp(prefix="sg3flow-explorer-")))
+        folder = Path(tempfile.mkdtemp(prefix="sg3flow-explorer-"))
+        job = Job(name, kind, total, folder, shown=dict(shown or {}))
         self._jobs[name] = job
         self._forget_old()
         self._queue.put((job, work))
@@ -164,7 +178,7 @@ class JobRunner:
                 job.state = self._ended(job, work)
                 self._running = None
 
-    def _ended(self, job: Job, work: Callable[[Job, Model], None]) -> str:
+    def _ended(self, job: Job, work: Work) -> str:
         try:
             work(job, self.model)
         except StoppedError:
@@ -192,4 +206,4 @@ class JobRunner:
 def _twin(G: RenderedGenerator) -> RenderedGenerator:
     """A copy of the network with its own state and shared weights."""
     weights = {id(parameter): parameter for parameter in G.parameters()}
-    return cast(RenderedGenerator, copy.deepcopy(G, weights))
+    return copy.deepcopy(G, weights)

@@ -70,8 +70,8 @@ def read_picture(content: object, model: Model) -> Picture:
     """
     given = object_of("a picture", content, _KEYS)
     w, mix = _text("w", given.get("w", "")), given.get("mix")
-    unused = ("seed",) if w else ()
-    unused += ("psi", "class", "label") if w and mix is None else ()
+    unused = ["seed"] if w else []
+    unused += ["psi", "class", "label"] if w and mix is None else []
     for name in unused:
         if given.get(name) is not None:
             raise ConfigError(f"{name} has no effect on a stored w; leave it out")

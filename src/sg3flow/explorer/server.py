@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -16,14 +17,17 @@ from starlette.types import ASGIApp
 from sg3flow.errors import ConfigError, cut
 from sg3flow.explorer.access import LOCAL_NAMES, OwnPagesOnly, WithoutPrefix, is_local
 from sg3flow.explorer.application import explorer_application
-from sg3flow.explorer.direction_sets import DirectionSets
+from sg3flow.explorer.direction_sets import NUM_FOUND, DirectionSets
 from sg3flow.explorer.explorer import Explorer
+from sg3flow.latent.directions import SEFA, find_directions
 from sg3flow.progress import progress_shown
 from sg3flow.rendering.edits import Directions, read_directions
-from sg3flow.rendering.images import load_model
+from sg3flow.rendering.images import Model, load_model
+from sg3flow.rendering.mixing import parse_layers
 from sg3flow.serving.http_server import http_server, listening
 
 ARRIVE_SEC = 30.0
+_NUM_SAMPLES = 10_000  # of w, for the natural steps; the directions do not depend on them
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,9 @@ def opened(
         network: what commands are to name as the network.
     """
     model = load_model(source, device)
-    file = None if directions is None else read_directions(directions)
-    sets = DirectionSets(model.G.num_ws, _no_directions, file, str(directions or ""))
+    file = None if directions is None else _fitting_directions(directions, model)
+    find = partial(_found_directions, model)
+    sets = DirectionSets(model.G.num_ws, find, file, str(directions or ""))
     explorer = Explorer(model, network, device, sets)
     try:
         with progress_shown(False):
@@ -92,8 +97,21 @@ def opened(
         explorer.close()
 
 
-def _no_directions(layers: str) -> Directions:
-    raise ConfigError("not yet")
+def _fitting_directions(path: Path, model: Model) -> Directions:
+    found = read_directions(path)
+    sizes = (model.G.num_ws, model.G.w_dim)
+    if found.vectors.shape[1:] != sizes:
+        raise ConfigError(
+            f"{path} is for a network with w of {list(found.vectors.shape[1:])}, this one has "
+            f"{list(sizes)}; use the directions of this network"
+        )
+    return found
+
+
+def _found_directions(model: Model, layers: str) -> Directions:
+    chosen = parse_layers(layers, model.G.num_ws)
+    num = min(NUM_FOUND, model.G.w_dim)
+    return find_directions(model, SEFA, chosen, num, num_samples=_NUM_SAMPLES)
 
 
 def checked_prefix(root_path: str) -> str:

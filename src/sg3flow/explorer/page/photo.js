@@ -3,11 +3,13 @@ import { followed, post, problem, solved, upload } from "./server.js";
 import { facts, set, state } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
+const LOSSES = { pixels: "pixels", lpips: "perception (LPIPS)", vgg: "features (VGG16)" };
 let file = null;
 let job = null;
 
 export function setUpPhoto() {
   const input = $("photo-file");
+  $("loss").append(...facts.losses.map((name) => new Option(LOSSES[name], name)));
   const drop = $("drop");
   input.addEventListener("change", () => choose(input.files[0]));
   for (const name of ["dragover", "dragenter"]) {
@@ -30,7 +32,7 @@ function choose(chosen) {
 }
 
 async function project() {
-  const words = new URLSearchParams({ space: $("space").value, steps: $("steps").value });
+  const words = new URLSearchParams({ space: $("space").value, steps: $("steps").value, loss: $("loss").value, crop: $("crop").value });
   if (facts.num_classes) words.set("class", state.class);
   else if (facts.label_dim) words.set("label", state.label.join(","));
   try {
