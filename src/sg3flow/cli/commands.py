@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from sg3flow import __version__
 from sg3flow.cli.clean_command import clean_app
-from sg3flow.cli.explore_command import explore_app
+from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
 from sg3flow.cli.schema import schema_app
@@ -272,6 +272,10 @@ def serve(
         float,
         typer.Option(min=0.1, max=3600, help="seconds the body of a request may take to arrive"),
     ] = 30.0,
+    explorer: Annotated[
+        bool, typer.Option("--explorer/--no-explorer", help="show the explorer at /")
+    ] = True,
+    allow_host: AllowHost = None,
     debug: Debug = False,
 ) -> None:
     """Serve the version that an alias points to.
@@ -294,7 +298,8 @@ def serve(
             max_rows=limits.max_pictures,
         )
         stop_answering()
-        run_server(target, host, port, settings)
+        page = explorer_page(target, host, allow_host or ()) if explorer else None
+        run_server(target, host, port, settings, page)
 
 
 @app.command()

@@ -1,13 +1,18 @@
 """The command ``sg3flow explore``: a network in the browser."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sg3flow.cli.stage_options import one_line_errors, stage_app
 
 explore_app = stage_app("")
+
+AllowHost = Annotated[
+    list[str] | None, typer.Option(help="host name of the explorer behind a proxy; repeatable")
+]
 
 
 @explore_app.command()
@@ -27,9 +32,7 @@ def explore(
     root_path: Annotated[
         str, typer.Option(help="path of the page behind a proxy that does not remove it")
     ] = "",
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="host name of the page behind a proxy; repeatable")
-    ] = None,
+    allow_host: AllowHost = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="open the page, if there is a display")
     ] = True,
@@ -47,3 +50,12 @@ def explore(
 
         stop_answering()
         show(source, device, directions, Place(host, port, root_path, allow_host or (), browser))
+
+
+def explorer_page(target: str, host: str, others: Sequence[str]) -> Any:
+    """What opens the explorer of ``sg3flow serve``, see ``alias_server.Page``."""
+    from sg3flow.explorer.access import names_of
+    from sg3flow.explorer.served_page import served_page
+
+    name = target.partition("@")[0]
+    return lambda gateway: served_page(name, lambda: gateway.served, names_of(host, others))

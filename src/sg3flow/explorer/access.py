@@ -10,10 +10,11 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sg3flow.errors import cut
+from sg3flow.explorer.page_files import problem
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 # Nothing from elsewhere is loaded, and nothing is sent elsewhere.
@@ -31,9 +32,14 @@ _HEADERS = {
 }
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return host in LOCAL_NAMES or host.startswith("127.")
+def names_of(host: str, others: Collection[str] = ()) -> set[str] | None:
+    """The host names of a page at an address; None: any, as other machines can reach it.
+
+    Args:
+        others: further names, behind a proxy.
+    """
+    is_local = host in LOCAL_NAMES or host.startswith("127.")
+    return {*LOCAL_NAMES, host, *(name.lower() for name in others)} if is_local else None
 
 
 class OwnPagesOnly:
@@ -56,14 +62,13 @@ class OwnPagesOnly:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        problem = self._problem(Headers(scope=scope))
-        if problem:
-            content = {"error_code": "PERMISSION_DENIED", "message": problem}
-            await JSONResponse(content, 403)(scope, receive, send_with_headers)
+        sentence = self._refusal(Headers(scope=scope))
+        if sentence:
+            await problem(403, sentence)(scope, receive, send_with_headers)
         else:
             await self.app(scope, receive, send_with_headers)
 
-    def _problem(self, headers: Headers) -> str:
+    def _refusal(self, headers: Headers) -> str:
         """Why a request is refused; empty: it is not."""
         name = _host_name(headers.get("host", ""))
         if self.names is not None and name not in self.names:

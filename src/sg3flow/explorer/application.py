@@ -7,9 +7,7 @@ picture, a file or JSON; an error is ``{"error_code": …, "message": …}`` wit
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from functools import cache
-from importlib import resources
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,6 +18,7 @@ from starlette.routing import Route
 from sg3flow.errors import ConfigError, DataError, Sg3flowError, cut
 from sg3flow.explorer.drawing_thread import SupersededError, TooBusyError
 from sg3flow.explorer.explorer import Explorer
+from sg3flow.explorer.page_files import Answer, page_routes, problem, unknown_address
 from sg3flow.explorer.pictures import object_of
 from sg3flow.rendering.call_arguments import whole_number
 from sg3flow.serving.http_body import ArrivingBodies, HTTPError, check_content_type
@@ -28,23 +27,14 @@ MAX_JSON_BYTES = 1 << 20
 MAX_PHOTO_BYTES = 64 << 20
 BODY_SEC = 60.0
 _PHOTO_TYPE = "application/octet-stream"  # not one that a form of another site can send
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_FILES = (
-    *("index.html", "icon.svg", "explorer.css", "explorer.js", "server.js", "state.js"),
-    *("controls.js", "wall.js", "directions.js", "film.js", "photo.js"),
-)
-_CODES = {409: "SUPERSEDED", 503: "TEMPORARILY_UNAVAILABLE", 500: "INTERNAL_ERROR"}
 _log = logging.getLogger(__name__)
-
-Answer = Callable[[Request], Awaitable[Response]]
 
 
 def explorer_application(explorer: Explorer) -> Starlette:
     """The ASGI application of an explorer; ``access.py`` has what goes around it."""
     calls = _Calls(explorer)
     routes = [
-        Route("/", _page_file("index.html")),
-        *(Route(f"/{name}", _page_file(name)) for name in _FILES),
+        *page_routes(),
         Route("/api/model", _answered(calls.model)),
         Route("/api/directions", _answered(calls.directions), methods=["POST"]),
         Route("/api/directions.npz", _answered(calls.directions_file), methods=["POST"]),
@@ -57,7 +47,8 @@ def explorer_application(explorer: Explorer) -> Starlette:
         Route("/api/jobs/{name}/stop", _answered(calls.stop), methods=["POST"]),
         Route("/api/jobs/{name}/{file}", _answered(calls.job_file)),
     ]
-    return Starlette(routes=routes, exception_handlers={404: _unknown, 405: _unknown})
+    handlers = {404: unknown_address, 405: unknown_address}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 class _Calls:
@@ -159,43 +150,19 @@ def _answered(answer: Answer) -> Answer:
         try:
             return await answer(request)
         except HTTPError as error:
-            return _problem(error.status, str(error))
+            return problem(error.status, str(error))
         except SupersededError as error:
-            return _problem(409, str(error))
+            return problem(409, str(error))
         except TooBusyError as error:
-            return _problem(503, str(error))
+            return problem(503, str(error))
         except (ConfigError, DataError) as error:
-            return _problem(400, str(error))
+            return problem(400, str(error))
         except ClientDisconnect:  # nobody is there to read the answer
-            return _problem(400, "the request ended early")
+            return problem(400, "the request ended early")
         except Sg3flowError as error:
-            return _problem(500, str(error))
+            return problem(500, str(error))
         except Exception:
             _log.exception("a request failed")
-            return _problem(500, "the explorer failed on this request; its log has the details")
+            return problem(500, "the explorer failed on this request; its log has the details")
 
     return answered
-
-
-def _problem(status: int, sentence: str) -> JSONResponse:
-    code = _CODES.get(status, "BAD_REQUEST")
-    headers = {408: {"Connection": "close"}}.get(status)
-    return JSONResponse({"error_code": code, "message": sentence}, status, headers)
-
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    status = int(getattr(error, "status_code", 404))
-    what = f"{cut(request.method, 20)} {cut(request.url.path)}"
-    return _problem(status, f"the explorer has no {what}; the page is at the top of its address")
-
-
-def _page_file(name: str) -> Answer:
-    async def answer(request: Request) -> Response:
-        return Response(_read(name), media_type=_TYPES[name.rpartition(".")[2]])
-
-    return answer
-
-
-@cache
-def _read(name: str) -> bytes:
-    return (resources.files("sg3flow.explorer") / "page" / name).read_bytes()

@@ -10,8 +10,8 @@ from sg3flow.explorer.direction_sets import DirectionSets
 from sg3flow.explorer.drawing_thread import DrawingThread
 from sg3flow.explorer.films import read_film, start_film
 from sg3flow.explorer.jobs import Job, JobRunner
-from sg3flow.explorer.picture_renderer import PictureRenderer
 from sg3flow.explorer.photos import known_losses, read_projection, start_projection
+from sg3flow.explorer.picture_renderer import PictureRenderer
 from sg3flow.explorer.pictures import Picture, read_picture
 from sg3flow.networks.stylegan3 import input_transform
 from sg3flow.rendering.edits import write_directions

@@ -1,7 +1,7 @@
 """Projection of a photo that a page uploads: its w becomes a picture of the page."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from sg3flow.config import PROJECTION_LOSSES
 from sg3flow.data.image_decoding import UnusableImageError, decode_image, to_rgb_or_gray
 from sg3flow.data.image_transform import fit
 from sg3flow.errors import ConfigError, DataError, cut
-from sg3flow.explorer.jobs import PREVIEW, Job, JobRunner, StoppedError
+from sg3flow.explorer.jobs import Job, JobRunner, StoppedError
 from sg3flow.explorer.picture_renderer import PictureRenderer
 from sg3flow.explorer.pictures import object_of
 from sg3flow.latent.image_distances import open_distance, psnr

@@ -15,7 +15,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from sg3flow.errors import ConfigError, cut
-from sg3flow.explorer.access import LOCAL_NAMES, OwnPagesOnly, WithoutPrefix, is_local
+from sg3flow.explorer.access import OwnPagesOnly, WithoutPrefix, names_of
 from sg3flow.explorer.application import explorer_application
 from sg3flow.explorer.direction_sets import NUM_FOUND, DirectionSets
 from sg3flow.explorer.explorer import Explorer
@@ -63,7 +63,7 @@ def explore(source: str, device: str, directions: Path | None, place: Place) -> 
         listening(place.host, place.port) as address,
         opened(source, source, device, directions) as explorer,
     ):
-        names = {*LOCAL_NAMES, place.host, *place.names} if is_local(place.host) else None
+        names = names_of(place.host, place.names)
         application = OwnPagesOnly(explorer_application(explorer), names)
         url = _url(address, prefix)
         print(f"explorer of {source}: {url} (Ctrl-C ends it)", flush=True)

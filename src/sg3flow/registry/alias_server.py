@@ -7,7 +7,11 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+
+from starlette.types import ASGIApp
 
 from sg3flow.errors import ConfigError, TrackingError
 from sg3flow.serving.gateway import Gateway, Settings, Source
@@ -21,9 +25,15 @@ from sg3flow.tracking.mlflow_store import (
 )
 from sg3flow.tracking.tracked_runs import split_version
 
+# An application for all addresses that the gateway does not answer, until the block ends.
+Page = Callable[[Gateway], AbstractAsyncContextManager[ASGIApp]]
 
-def serve(target: str, host: str, port: int, settings: Settings) -> None:
+
+def serve(target: str, host: str, port: int, settings: Settings, page: Page | None = None) -> None:
     """Serve ``NAME@ALIAS`` at ``host:port``; SIGTERM and Ctrl-C end it after open requests.
+
+    Args:
+        page: opens what answers all other addresses; None: nothing does.
 
     Raises:
         ConfigError, TrackingError: no such model or alias, or the address cannot be used.
@@ -36,12 +46,13 @@ def serve(target: str, host: str, port: int, settings: Settings) -> None:
     with listening(host, port) as address:
         with tempfile.TemporaryDirectory(prefix="sg3flow-versions-") as folder:
             source = registry_source(target, Path(folder))
-            asyncio.run(_serve(Gateway(source, settings), address))
+            asyncio.run(_serve(Gateway(source, settings), address, page))
 
 
-async def _serve(gateway: Gateway, address: socket.socket) -> None:
-    async with gateway.running():
-        server = http_server(gateway.application(), gateway.settings.body_sec)
+async def _serve(gateway: Gateway, address: socket.socket, page: Page | None) -> None:
+    async with gateway.running(), AsyncExitStack() as stack:
+        shown = None if page is None else await stack.enter_async_context(page(gateway))
+        server = http_server(gateway.application(shown), gateway.settings.body_sec)
         await server.serve(sockets=[address])
 
 
