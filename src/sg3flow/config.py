@@ -476,6 +476,10 @@ class RenderOptionsConfig:
         le=1000,
         help="number of layers, from the first, that truncation psi applies to; -1: all",
     )
+    directions: str = setting("", help="file of directions for --edit, of `sg3flow directions`")
+    edit: tuple[str, ...] = setting(
+        (), help="NAME=STRENGTH: move w along a direction, in units of w; may be given repeatedly"
+    )
     label: str = setting(
         "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
     )
@@ -539,6 +543,34 @@ class RenderVideoConfig(RenderOptionsConfig):
         120, ge=1, le=10000, help="number of frames from one keyframe to the next"
     )
     fps: int = setting(60, ge=1, le=240, help="frames per second")
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionsConfig:
+    """Which directions in w to look for, and how to show them."""
+
+    method: str = setting(
+        "sefa",
+        choices=("sefa", "pca"),
+        help="sefa: eigenvectors of the style weights; pca: principal components of w",
+    )
+    layers: str = setting("all", help="layers of w that the directions edit, e.g. 1-4,7")
+    num: int = setting(8, ge=1, le=1024, help="number of directions, the strongest first")
+    samples: int = setting(
+        50_000, ge=2, le=10**7, help="number of w to sample, for pca and for the natural steps"
+    )
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples")
+    seeds: str = setting("0-3", help="seeds of the images in the strips, one per row")
+    steps: str = setting(
+        "-3,-2,-1,0,1,2,3",
+        help="strengths in the strips, one per column, in standard deviations of w along the "
+        "direction",
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the images; 1: off")
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
+    device: str = setting("auto", choices=DEVICES, help="device to compute on")
 
 
 @dataclasses.dataclass(frozen=True)

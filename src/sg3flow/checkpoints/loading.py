@@ -39,6 +39,7 @@ from sg3flow.settings import cache_folder
 
 FORMAT = "sg3flow-generator-1"
 WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
+DIRECTIONS_NAME = "directions.npz"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
@@ -62,6 +63,7 @@ class Networks:
     augment_pipe: AugmentPipe | None = None
     training_set: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    directions_file: Path | None = None  # registered with the network; not yet checked
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,12 @@ def _from_folder(folder: Path) -> Networks:
     package = folder / "artifacts"
     if (package / DESCRIPTION_NAME).is_file():
         G_ema, description = load_packaged(package / WEIGHTS_NAME, package / DESCRIPTION_NAME)
-        return Networks(G_ema=G_ema, training_set=description["training_set"])
+        directions = package / DIRECTIONS_NAME
+        return Networks(
+            G_ema=G_ema,
+            training_set=description["training_set"],
+            directions_file=directions if directions.is_file() else None,
+        )
     snapshots = sorted(folder.glob("*.pkl"))
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"

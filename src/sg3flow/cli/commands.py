@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from sg3flow import __version__
 from sg3flow.cli.clean_command import clean_app
+from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
@@ -47,6 +48,7 @@ app.add_typer(
 app.add_typer(render_app, name="render", help="Render images, grids and videos of a generator.")
 app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
+app.registered_commands += directions_app.registered_commands
 app.registered_commands += explore_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]

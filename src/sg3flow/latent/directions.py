@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sg3flow.checkpoints.loading import weights_digest
 from sg3flow.errors import ConfigError
 from sg3flow.networks import StyleGAN2Generator, StyleGAN3Generator
 from sg3flow.networks.layers import FullyConnectedLayer
@@ -80,7 +79,7 @@ def find_directions(
         scales=np.sqrt(variances.clip(min=0)),
         method=method,
         layers=tuple(layers),
-        network=weights_digest(G),  # type: ignore[arg-type]  # the protocol of a torch module
+        network=model.digest,
     )
 
 

@@ -119,6 +119,12 @@ def edited(ws: torch.Tensor, edit: Offset | None) -> torch.Tensor:
     return ws + torch.from_numpy(edit).to(ws)
 
 
+def edited_w(ws: npt.NDArray[np.float32], edit: Offset | None) -> npt.NDArray[np.float32]:
+    """``edited`` for arrays: ``ws`` float32 [N, num_ws, w_dim]."""
+    moved: npt.NDArray[np.float32] = edited(torch.from_numpy(ws), edit).numpy()
+    return moved
+
+
 def parse_edits(given: Iterable[str]) -> dict[str, float]:
     """``NAME=STRENGTH`` of a command line by name.
 

@@ -1,5 +1,6 @@
 """From a seed to an image: models, rendering, and PNG files."""
 
+import functools
 import io
 import logging
 import math
@@ -15,6 +16,7 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints.loading import weights_digest
 from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
@@ -165,12 +167,22 @@ def network_device(G: RenderedGenerator) -> torch.device:
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with its source, the labels it was trained with, and the names of its classes."""
+    """A generator with its source, the labels it was trained with, and the names of its classes.
+
+    Attributes:
+        directions_file: the directions that were registered with it; None: there are none.
+    """
 
     G: RenderedGenerator
     source: str
     labels: TrainingLabels
     class_names: Sequence[str] = ()
+    directions_file: Path | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, computed at the first use."""
+        return weights_digest(cast(torch.nn.Module, self.G))
 
     def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
         """The image of a seed; errors as in ``render_image``, with the name of the network."""
@@ -254,7 +266,8 @@ def as_model(
     names = [str(name) for name in described.get("class_names") or ()]
     G = cast(RenderedGenerator, network)
     try:
-        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
+        labels = TrainingLabels.read(G.c_dim, described)
+        return Model(G, source, labels, names, networks.directions_file)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
 
