@@ -236,6 +236,7 @@ class Tag:
     RESULTS = "sg3flow.results"
     RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
     COMMIT = "sg3flow.commit"
+    EXPORT = "sg3flow.export."  # and the format: the last exported file of a version
     # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.
     ALIASES = "sg3flow.aliases"
     ALIAS_CHANGE = "sg3flow.move."

@@ -8,9 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
+from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
 from sg3flow.cli.schema import schema_app
@@ -48,6 +50,8 @@ app.add_typer(
 app.add_typer(render_app, name="render", help="Render images, grids and videos of a generator.")
 app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
+app.registered_commands += export_app.registered_commands
+app.registered_commands += blend_app.registered_commands
 app.registered_commands += directions_app.registered_commands
 app.registered_commands += explore_app.registered_commands
 

@@ -1,0 +1,1 @@
+"""Writes generators in the formats of other programs: ``sg3flow export``."""
