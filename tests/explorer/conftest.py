@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def ask(app, method: str, path: str, body: Any = b"", **headers: str) -> Answer:
 class Page:
     """The calls of a page."""
 
+    ask = staticmethod(ask)
+
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
         self.app = OwnPagesOnly(explorer_application(explorer), names_of("127.0.0.1"))
@@ -89,6 +92,7 @@ class Page:
         """The state of a job at its end."""
         found = job
         while found["state"] in ("waiting", "running"):
+            time.sleep(0.01)  # else it takes the CPU from the job
             found = self.get(f"/api/jobs/{job['job']}").json()
         return found
 

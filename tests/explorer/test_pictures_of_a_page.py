@@ -30,8 +30,11 @@ PICTURES = [
     {"seed": 3, "class": 1, "psi": 0.5, "mix": {"seed": 9, "layers": "2-4,7"}, "rotate": -10},
     {"seed": 3, "class": 1, "directions": "sefa:0-15", "edits": {"sefa0": 2.5, "sefa3": -1}},
     {
-        **{"seed": 3, "class": 1, "mix": {"seed": 2, "layers": "0"}},
-        **{"directions": "sefa:0-15", "edits": {"sefa1": 1}},
+        "seed": 3,
+        "class": 1,
+        "mix": {"seed": 2, "layers": "0"},
+        "directions": "sefa:0-15",
+        "edits": {"sefa1": 1},
     },
 ]
 

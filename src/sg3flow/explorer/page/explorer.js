@@ -87,7 +87,7 @@ function setUpStage() {
   const name = () => (state.w || state.mixOn ? "picture" : `seed${String(state.seed).padStart(4, "0")}`);
   const saved = (id, path, suffix) => $(id).addEventListener("click", async () => {
     try {
-      const answer = await post(path, { picture: picture(), slot: `${page} save` });
+      const answer = await post(path, { picture: picture() });
       download(await answer.blob(), name() + suffix);
       solved("save");
     } catch (error) {
