@@ -256,6 +256,9 @@ def use_directions(page: Explored) -> None:
     page.browser.wait_for("document.querySelectorAll('#edits .slider').length === 10")
     page.settle()
     page.slide("edit-sefa0")
+    page.write("edits:sefa#, exactly", "0.5")
+    page.click("edits:Reset: sefa#")
+    page.slide("edit-sefa0")
     page.click("reset-edits")
     assert page.ask("document.getElementById('edit-sefa0').value") == "0"
     page.click("save-directions")
