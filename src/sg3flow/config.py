@@ -545,6 +545,37 @@ class RenderVideoConfig(RenderOptionsConfig):
     fps: int = setting(60, ge=1, le=240, help="frames per second")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderMixConfig(RenderOptionsConfig):
+    """Style mixing: the layers of rows, with some layers of columns."""
+
+    rows: str = setting(help="seeds of the rows, e.g. 0,3-7; or a file of own w, .npz or .npy")
+    cols: str = setting(help="seeds of the columns, which give the styles; or a file of own w")
+    styles: str = setting(
+        "0-6", help="layers that come from the columns, e.g. 4-7,9; or none, or all"
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the seeds; 1: off")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderPathConfig(RenderOptionsConfig):
+    """A video along a path; other options are those of keyframes that do not give their own."""
+
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+    wrap: bool = setting(False, help="close the path: after the last keyframe, back to the first")
+    w_frames: int = setting(
+        0,
+        ge=0,
+        le=10000,
+        help="number of frames from one keyframe to the next; 0: 120, or with --curve so many that "
+        "the video is as long as the longest curve",
+    )
+    frames: int = setting(
+        0, ge=0, le=1_000_000, help="number of all frames, instead of --w-frames; 0: not given"
+    )
+    fps: int = setting(60, ge=1, le=240, help="frames per second")
+
+
 @dataclasses.dataclass(frozen=True)
 class DirectionsConfig:
     """Which directions in w to look for, and how to show them."""
@@ -580,4 +611,9 @@ class RegisterConfig:
     name: str = setting("sg3flow-generator", help="name of the registered model")
     metric: str = setting(
         "", help="metric that picks the best snapshot; empty: the choice of the evaluate stage"
+    )
+    directions: str = setting(
+        "",
+        help="file of `sg3flow directions` to register with the model, for edits in requests; "
+        "empty: none",
     )

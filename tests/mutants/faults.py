@@ -1962,10 +1962,14 @@ PYTHON_API = [
     *faults(
         "rendering/loaded_generator",
         "rendering/test_loaded_generator",
-        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
-         "w without truncation"),
         ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
          "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/latent_drawing",
+        "rendering/test_loaded_generator",
+        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
+         "w without truncation"),
     ),
     *faults(
         "rendering/call_arguments",

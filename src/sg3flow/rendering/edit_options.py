@@ -56,6 +56,17 @@ def with_edits(
         raise ConfigError(f"edits must be {{name: strength}}, not {described(edits)}")
     if not edits:
         return options
+    return replace(options, edit=resolve_edits(directions_of(model, directions), edits))
+
+
+def directions_of(model: Model, directions: Given) -> Directions:
+    """The directions for edits of a network: given ones, or those registered with it.
+
+    A warning tells if they are of other weights.
+
+    Raises:
+        ConfigError, DataError: as ``with_edits``.
+    """
     known = _directions(model, directions)
     sizes = (model.G.num_ws, model.G.w_dim)
     if known.vectors.shape[1:] != sizes:
@@ -69,7 +80,7 @@ def with_edits(
             known.network[:12],
             model.source,
         )
-    return replace(options, edit=resolve_edits(known, edits))
+    return known
 
 
 def _directions(model: Model, given: Given) -> Directions:

@@ -124,19 +124,19 @@ def render_sweep(
     return path
 
 
-def video_path(outdir: Path | None, output: Path | None) -> Path:
-    """The file of a video: ``output``, or ``interpolation.mp4`` in ``outdir``.
+def video_path(outdir: Path | None, output: Path | None, name: str = VIDEO_NAME) -> Path:
+    """The file of a video: ``output``, or ``name`` in ``outdir``.
 
     Raises:
         ConfigError: not exactly one of the two is given, or ``output`` is no .mp4.
     """
     if (outdir is None) == (output is None):
         raise ConfigError(
-            f"give the place of the video: --output FILE.mp4, or --outdir DIR for DIR/{VIDEO_NAME}"
+            f"give the place of the video: --output FILE.mp4, or --outdir DIR for DIR/{name}"
         )
     if output is not None and output.suffix.lower() != ".mp4":
         raise ConfigError(f"--output must end in .mp4, the form of the video, not '{output.name}'")
-    return output if output is not None else cast(Path, outdir) / VIDEO_NAME
+    return output if output is not None else cast(Path, outdir) / name
 
 
 def render_video(

@@ -87,6 +87,8 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         *_NETWORKS,
         "metrics/estimates.py",
         "registry/aliases.py",
+        "registry/candidate.py",
+        "registry/registered_directions.py",
         "registry/registration.py",
         "rendering/conditions.py",
         "rendering/edits.py",
