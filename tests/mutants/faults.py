@@ -1994,6 +1994,37 @@ PYTHON_API = [
     ),
 ]  # fmt: skip
 
+DIRECTIONS = [
+    *faults(
+        "latent/directions",
+        "latent/test_directions",
+        ("weights.T @ weights", "weights @ weights.T", "the Gram matrix of the rows"),
+        ("columns.T[::-1][:num]", "columns.T[:num]", "the weakest directions"),
+        ("columns.T[::-1][:num]", "columns[::-1][:num]", "rows for eigenvectors"),
+        ("vectors * signs[:, None]", "vectors", "the sign of LAPACK"),
+        ("vectors * signs[:, None]", "-vectors * signs[:, None]", "the opposite sign"),
+        (".numpy() * each.weight_gain", ".numpy()", "weights without the equalized gain"),
+        ("products / count - np.outer", "products / count + np.outer", "the mean is added"),
+        ("np.sqrt(variances.clip(min=0))", "variances.clip(min=0)", "steps of the variance"),
+        ("readers[start + i]", "readers[start]", "StyleGAN2: layers share all affine transforms"),
+        ("for layer in layers for affine in readers[layer]",
+         "for layer in layers for affine in readers[layer][:1]", "StyleGAN2 without ToRGB"),
+        ("table[numbers % len(table)]", "table[numbers * 0]", "one class instead of all in turn"),
+    ),
+    *faults(
+        "rendering/edits",
+        "rendering/test_edits",
+        ("ws + torch.from_numpy(edit)", "ws - torch.from_numpy(edit)", "an edit the other way"),
+        ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
+    ),
+    *faults(
+        "serving/pyfunc_model",
+        "serving/test_request_edits",
+        ("edited(_vector_ws(G, request), request.options.edit)", "_vector_ws(G, request)",
+         "no edits of z and w"),
+    ),
+]  # fmt: skip
+
 
 FAULTS = [
     *LOSSES,
@@ -2013,4 +2044,5 @@ FAULTS = [
     *WATCHING,
     *DISK,
     *PYTHON_API,
+    *DIRECTIONS,
 ]
