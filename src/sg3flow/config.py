@@ -617,3 +617,57 @@ class RegisterConfig:
         help="file of `sg3flow directions` to register with the model, for edits in requests; "
         "empty: none",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectConfig:
+    """How photos are projected into the latent space of a network."""
+
+    space: str = setting(
+        "w",
+        choices=PROJECTION_SPACES,
+        help="w: one vector for all layers; w+: one per layer, nearer to the photo and worse to "
+        "edit",
+    )
+    steps: int = setting(1000, ge=1, le=1_000_000, help="steps of the projection")
+    lr: float = setting(0.1, ge=1e-6, le=100, help="greatest learning rate of the projection")
+    loss: str = setting(
+        "pixels",
+        choices=PROJECTION_LOSSES,
+        help="distance to the photo; pixels: squared error at several resolutions; lpips and vgg: "
+        "features of VGG16, whose weights are read from the cache or downloaded (553 MB)",
+    )
+    noise_reg: float = setting(
+        1e5,
+        ge=0,
+        le=1e12,
+        help="weight of the regularization of StyleGAN2's noise maps; 0: do not optimize them",
+    )
+    pti_steps: int = setting(
+        0, ge=0, le=1_000_000, help="steps of pivotal tuning afterwards, e.g. 350; 0: none"
+    )
+    pti_lr: float = setting(3e-4, ge=1e-9, le=1, help="learning rate of pivotal tuning")
+    pti_locality: float = setting(
+        0.1,
+        ge=0,
+        le=1e6,
+        help="weight of keeping other images as they are during pivotal tuning; 0: off",
+    )
+    video: bool = setting(True, help="write proj.mp4, a frame per step of the projection")
+    transform: str = setting(
+        "center-crop",
+        choices=("none", "center-crop", "center-crop-wide"),
+        help="crop to apply before scaling, as in pack; none: stretch",
+    )
+    resolution: str = setting(
+        "",
+        help="with transform center-crop-wide: WIDTHxHEIGHT that the set was packed with",
+    )
+    background: str = setting(
+        "white", help="color behind transparent parts: a color name or #RRGGBB"
+    )
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples and the noise of w")
+    device: str = setting("auto", choices=DEVICES, help="device to compute on")

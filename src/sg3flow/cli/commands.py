@@ -15,6 +15,7 @@ from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
+from sg3flow.cli.projection_command import projection_app
 from sg3flow.cli.schema import schema_app
 from sg3flow.cli.stage_commands import (
     code_app,
@@ -52,6 +53,7 @@ app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
 app.registered_commands += blend_app.registered_commands
+app.registered_commands += projection_app.registered_commands
 app.registered_commands += directions_app.registered_commands
 app.registered_commands += explore_app.registered_commands
 
