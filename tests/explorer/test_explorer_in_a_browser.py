@@ -166,10 +166,12 @@ def url(package, tmp_path_factory) -> Iterator[str]:
     line = process.stdout.readline()
     found = re.search(r"http://127\.0\.0\.1:\d+/", line)
     assert found, (folder / "log").read_text()
-    yield found[0]
-    process.terminate()
-    process.wait(60)
-    process.stdout.close()
+    try:
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
     assert "Traceback" not in (folder / "log").read_text()
 
 
@@ -292,6 +294,8 @@ def use_wall_and_film(page: Explored) -> None:
     page.click("film-download")
     assert page.saved("film.mp4")[4:8] == b"ftyp"
     page.click("film-keyframes")
+    assert [each["index"] for each in json.loads(page.saved("keyframes.json"))] == [0, 1]
+    page.click("film-w")
     page.saved("keyframes.npz")
     page.click("copy-film")
     page.used.add("film-video")

@@ -23,18 +23,16 @@ def test_a_film_has_the_bytes_of_its_command(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = [
         {"seed": 1, "class": 0, "psi": 0.7, "rotate": 10},
-        {"seed": 2, "class": 1, "rotate": 10, "mix": {"seed": 3, "layers": "0-4"}},
+        {"seed": 2, "class": 1, "translate_x": -0.25, "mix": {"seed": 3, "layers": "0-4"}},
     ]
     answer = page.post("/api/video", {"pictures": pictures, "frames": 2, "fps": 10})
     assert answer.status == 202
     job = page.ended(answer.json())
     assert (job["state"], job["done"], job["total"]) == ("done", 4, 4), job
-    keyframes = page.get(f"/api/jobs/{job['job']}/keyframes.npz").content
-    (tmp_path / "keyframes.npz").write_bytes(keyframes)
-    with np.load(io.BytesIO(keyframes)) as content:
-        assert len(content["w"]) == 2
+    for name in job["files"]:
+        (tmp_path / name).write_bytes(page.get(f"/api/jobs/{job['job']}/{name}").content)
     words = shlex.split(job["command"])
-    assert words[-2:] == ["--output", "film.mp4"] and "--rotate=10.0" in words
+    assert words[:3] == ["sg3flow", "render", "path"] and words[-2:] == ["--output", "film.mp4"]
     done = CliRunner().invoke(app, words[1:])
     assert done.exit_code == 0, done.output
     film = page.get(f"/api/jobs/{job['job']}/film.mp4")
@@ -52,6 +50,10 @@ def test_a_film_has_the_bytes_of_its_command(page, tmp_path, monkeypatch):
         ({"frames": None}, "frames must be a whole number"),
         ({"fps": 1e9}, "fps must be a whole number from 1 to 120"),
         ({"pictures": [{"w": "w99"}, {"w": "w98"}]}, "there is no stored w 'w99'"),
+        (
+            {"pictures": [{"seed": 1, "class": 0, "noise_mode": m} for m in ("const", "none")]},
+            "the pictures of a film must have the same noise",
+        ),
     ],
 )
 def test_a_hostile_film_gets_a_sentence(page, film, words):

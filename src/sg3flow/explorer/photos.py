@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
 from sg3flow.config import PROJECTION_LOSSES
-from sg3flow.data.image_decoding import UnusableImageError, decode_image, to_rgb_or_gray
-from sg3flow.data.image_transform import fit
+from sg3flow.data.image_decoding import UnusableImageError, decode_image
 from sg3flow.errors import ConfigError, DataError, cut
 from sg3flow.explorer.jobs import Job, JobRunner, StoppedError
 from sg3flow.explorer.picture_renderer import PictureRenderer
 from sg3flow.explorer.pictures import object_of
 from sg3flow.latent.image_distances import open_distance, psnr
 from sg3flow.latent.projection import ProjectionSettings, ProjectionStep, project
+from sg3flow.latent.targets import TargetForm, as_tensor, fitted
 from sg3flow.metrics.features import vgg
 from sg3flow.networks.layers import to_uint8
 from sg3flow.rendering.conditions import Condition, given_condition
@@ -27,6 +24,7 @@ TARGET_FILE = "target.png"
 _KEYS = ("space", "steps", "loss", "crop", "class", "label")
 _CROPS = ("center-crop", "none")
 _NUM_PREVIEWS = 100
+_SMALLEST_SEEN = 32  # side of images that VGG16 can see
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,8 @@ class ProjectionRequest:
 
 def known_losses(resolution: int) -> list[str]:
     """The losses whose weights are at hand: a page shall not start a download of 553 MB."""
-    has_vgg = (cache_folder() / vgg.VGG_NAME).is_file() and resolution >= 32
-    has_heads = has_vgg and (cache_folder() / vgg.HEADS_NAME).is_file()
-    has = {"pixels": True, "vgg": has_vgg, "lpips": has_heads}
-    return [name for name in PROJECTION_LOSSES if has[name]]
+    has_vgg = resolution >= _SMALLEST_SEEN and (cache_folder() / vgg.VGG_NAME).is_file()
+    return list(PROJECTION_LOSSES) if has_vgg else ["pixels"]
 
 
 def read_projection(photo: bytes, words: Mapping[str, str], model: Model) -> ProjectionRequest:
@@ -82,14 +78,12 @@ def read_target(photo: bytes, crop: str, model: Model) -> Image:
     Raises:
         DataError: it is no picture, damaged, or far too large.
     """
+    form = TargetForm.of(model.G.img_resolution, model.G.img_channels, crop)
     try:
-        upright = to_rgb_or_gray(decode_image(photo).image).image
+        image = decode_image(photo).image
     except UnusableImageError as error:
         raise DataError(f"the photo cannot be used: {error}") from None
-    side = model.G.img_resolution
-    mode = "L" if model.G.img_channels == 1 else "RGB"
-    pixels = np.asarray(fit(upright.convert(mode), crop, (side, side)), np.uint8)
-    return pixels.reshape(side, side, -1)
+    return fitted(image, form, "the photo")
 
 
 def start_projection(request: ProjectionRequest, jobs: JobRunner, renderer: PictureRenderer) -> Job:
@@ -105,7 +99,7 @@ def start_projection(request: ProjectionRequest, jobs: JobRunner, renderer: Pict
         last: ProjectionStep | None = None
         device = network_device(model.G)
         conditions = [request.condition]
-        distance = open_distance(request.loss, device)
+        distance = open_distance(request.loss, device, model.G.img_resolution)
         every = max(1, request.settings.steps // _NUM_PREVIEWS)
         try:
             for step in project(model.G, target, distance, request.settings, conditions):
@@ -124,12 +118,6 @@ def start_projection(request: ProjectionRequest, jobs: JobRunner, renderer: Pict
 
     shown = {"step": 0, "preview": 0, "psnr": None, "loss": None, "w": ""}
     return jobs.start("projection", request.settings.steps, work, shown)
-
-
-def as_tensor(image: Image) -> torch.Tensor:
-    """An image uint8 [H, W, C] as float32 [1, C, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    return pixels / 127.5 - 1
 
 
 def _show(job: Job, step: ProjectionStep, every: int) -> None:

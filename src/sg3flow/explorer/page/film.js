@@ -4,6 +4,7 @@ import { listen, set, state, stateOf } from "./state.js";
 import { element } from "./controls.js";
 
 const $ = (id) => document.getElementById(id);
+const PARTS = ["film-video", "film-links", "film-command-line", "film-note"];
 let page = "";
 let job = null;
 let thumbs = new Map(); // by the text of a picture
@@ -47,7 +48,7 @@ async function thumb(pick) {
 
 async function make() {
   const numbers = { frames: $("frames").valueAsNumber, fps: $("fps").valueAsNumber };
-  for (const name of ["film-video", "film-links", "film-command-line", "film-keyframes"]) $(name).hidden = true;
+  for (const name of PARTS) $(name).hidden = true;
   try {
     job = await (await post("api/video", { pictures: state.picks, ...numbers })).json();
     solved("film");
@@ -76,12 +77,11 @@ function showVideo(ended) {
   $("film-state").textContent = `${ended.total} frames`;
   $("film-video").src = $("film-download").href = `${address}film.mp4`;
   $("film-download").download = "film.mp4";
-  if (ended.keyframes) {
-    $("film-keyframes").href = address + ended.keyframes;
-    $("film-keyframes").download = ended.keyframes;
+  for (const name of ended.files) {
+    const link = $(name.endsWith(".json") ? "film-keyframes" : "film-w");
+    link.href = address + name;
+    link.download = name;
   }
-  $("film-keyframes").hidden = !ended.keyframes;
   $("film-command").textContent = ended.command;
-  for (const name of ["film-video", "film-links"]) $(name).hidden = false;
-  $("film-command-line").hidden = !ended.command;
+  for (const name of PARTS) $(name).hidden = false;
 }

@@ -57,6 +57,7 @@ async function project() {
       $("photo-found-caption").textContent = `Projection, ${ended.psnr.toFixed(1)} dB`;
       set({ w: ended.w, mixOn: false, edits: {}, translate_x: 0, translate_y: 0, rotate: 0 });
     }
+    if (ended.state === "stopped") $("photo-state").textContent = `stopped at step ${ended.step}`;
     if (ended.state === "failed") problem(ended.message, "photo");
   } catch (error) {
     problem(error.message, "photo");
