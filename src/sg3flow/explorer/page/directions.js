@@ -33,20 +33,25 @@ export function setUpDirections() {
   listen((names) => {
     if (names.includes("directions") && $("direction-set").value !== state.directions) {
       $("direction-set").value = state.directions;
-      if (rows.length) load();
+      if ($("directions").open) load();
     }
     if (names.includes("edits")) showStrengths();
   });
 }
 
 async function load() {
+  const key = state.directions;
+  rows = [];
+  $("edits").replaceChildren(element("p", { className: "soft", role: "status" }, "looking for directions…"));
   try {
-    const found = await (await post("api/directions", { directions: state.directions })).json();
+    const found = await (await post("api/directions", { directions: key })).json();
+    if (key !== state.directions) return; // another set was chosen
     solved("directions");
     rows = found.names.map((name, index) => makeRow(name, found.scales[index]));
     $("edits").replaceChildren(...rows.map((each) => each.row));
     showStrengths();
   } catch (error) {
+    $("edits").replaceChildren();
     problem(error.message, "directions");
   }
 }

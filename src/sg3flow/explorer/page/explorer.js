@@ -1,5 +1,5 @@
 // The page: the large picture, its command, and what sets up the rest.
-import { copied, download, get, post, problem, solved } from "./server.js";
+import { copied, download, get, post, problem, showCommandIn, solved } from "./server.js";
 import { facts, listen, picture, readHash, set, state, stateOf } from "./state.js";
 import { setUpMixing, setUpPicture } from "./controls.js";
 import { setUpDirections } from "./directions.js";
@@ -70,7 +70,7 @@ async function checkVersion(answer) {
 async function showCommand() {
   try {
     const found = await (await post("api/command", { picture: picture() })).json();
-    $("command").textContent = found.command;
+    showCommandIn($("command"), found.command);
     $("command-note").textContent = found.note;
     $("command-note").hidden = !found.note;
   } catch { /* the picture tells what is wrong */ }

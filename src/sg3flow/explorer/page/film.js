@@ -1,5 +1,5 @@
 // The film: a loop through the pictures that were added.
-import { copied, followed, post, problem, solved } from "./server.js";
+import { copied, followed, post, problem, showCommandIn, solved } from "./server.js";
 import { listen, set, state, stateOf } from "./state.js";
 import { element } from "./controls.js";
 
@@ -82,6 +82,6 @@ function showVideo(ended) {
     link.href = address + name;
     link.download = name;
   }
-  $("film-command").textContent = ended.command;
+  showCommandIn($("film-command"), ended.command);
   for (const name of PARTS) $(name).hidden = false;
 }

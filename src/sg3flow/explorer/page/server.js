@@ -86,3 +86,13 @@ export async function copied(text, button) {
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = before; }, 1500);
 }
+
+// A command in a box that breaks lines between words only.
+export function showCommandIn(box, text) {
+  const words = text.split(" ").flatMap((word) => {
+    const span = document.createElement("span");
+    span.textContent = word;
+    return [span, " "];
+  });
+  box.replaceChildren(...words.slice(0, -1));
+}
