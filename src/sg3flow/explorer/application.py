@@ -35,6 +35,7 @@ def explorer_application(explorer: Explorer) -> Starlette:
     calls = _Calls(explorer)
     routes = [
         *page_routes(),
+        Route("/health", _answered(calls.health)),
         Route("/api/model", _answered(calls.model)),
         Route("/api/directions", _answered(calls.directions), methods=["POST"]),
         Route("/api/directions.npz", _answered(calls.directions_file), methods=["POST"]),
@@ -58,6 +59,9 @@ class _Calls:
         self.explorer = explorer
         self._texts = ArrivingBodies(MAX_JSON_BYTES, 16 << 20)
         self._photos = ArrivingBodies(MAX_PHOTO_BYTES, 2 * MAX_PHOTO_BYTES)
+
+    async def health(self, request: Request) -> Response:
+        return Response("\n", media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         return JSONResponse(self.explorer.facts())
