@@ -2014,7 +2014,8 @@ DIRECTIONS = [
     *faults(
         "rendering/edits",
         "rendering/test_edits",
-        ("ws + torch.from_numpy(edit)", "ws - torch.from_numpy(edit)", "an edit the other way"),
+        ("ws + ws.new_tensor(edit)", "ws - ws.new_tensor(edit)", "an edit the other way"),
+        ("return ws + edit", "return ws - edit", "an edit of arrays the other way"),
         ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
     ),
     *faults(
@@ -2022,6 +2023,65 @@ DIRECTIONS = [
         "serving/test_request_edits",
         ("edited(_vector_ws(G, request), request.options.edit)", "_vector_ws(G, request)",
          "no edits of z and w"),
+    ),
+]  # fmt: skip
+
+LATENT_RENDERS = [
+    *faults(
+        "rendering/mixing",
+        "rendering/test_mixing",
+        ("mixed[:, :, chosen] = columns[None, :, chosen]",
+         "mixed[:, :, chosen] = columns[None, ::-1, chosen]", "styles of another column"),
+        ("range(first, last + 1)", "range(first, last)", "a range without its end"),
+        ("np.repeat(rows[:, None], len(columns), axis=1)",
+         "np.repeat(columns[None], len(rows), axis=0)", "the base of the columns"),
+    ),
+    *faults(
+        "rendering/images",
+        "rendering/test_own_w",
+        ("truncation_psi=options.psi, truncation_cutoff=cutoff",
+         "truncation_psi=options.psi, truncation_cutoff=None", "psi applies to all layers"),
+    ),
+    *faults(
+        "rendering/mix_outputs",
+        "rendering/test_mix_outputs",
+        ("mix_styles(row[None], columns.ws, layers)", "mix_styles(columns.ws, row[None], layers)",
+         "rows and columns swapped"),
+        ("rows.seeds[i])", "i)", "noise of the number, not of the seed"),
+    ),
+    *faults(
+        "rendering/paths",
+        "rendering/test_paths",
+        ("self.spline(keyframe + rest / self.steps)", "self.spline(keyframe - rest / self.steps)",
+         "backwards from each keyframe"),
+        ("len(values) if is_closed else len(values) - 1", "len(values) - 1",
+         "a closed path that jumps at its end"),
+        ("if is_closed else max(frames - 1, 1)", "if is_closed else max(frames, 1)",
+         "the last keyframe is not reached"),
+        ('bc_type="natural"', 'bc_type="clamped"', "the path halts at its ends"),
+        ("if rest == 0:", "if False:", "keyframes rounded by the spline"),
+        ("value * scale.get(name, 1)", "value + scale.get(name, 1)", "curves add to strengths"),
+        ("psi = options.psi if keyframe.psi is None else keyframe.psi", "psi = options.psi",
+         "psi of keyframes has no effect"),
+        ("translate=(x, y), rotate=angle", "translate=(y, x), rotate=angle", "the other axis"),
+        ("translate=(x, y), rotate=angle", "translate=(x, y), rotate=-angle", "the other way"),
+        ("((k.x, k.y, k.angle) for k in keyframes)", "((k.y, k.x, k.angle) for k in keyframes)",
+         "x and y of keyframes swapped"),
+    ),
+    *faults(
+        "rendering/path_outputs",
+        "rendering/test_paths",
+        ("+ (not self.is_closed)", "", "an open path ends before its last keyframe"),
+        ("seconds * self.fps", "seconds / self.fps", "frames of a curve"),
+    ),
+    *faults(
+        "rendering/envelopes",
+        "rendering/test_envelopes",
+        ("** 2).mean(axis=1)", "** 2).max(axis=1)", "the peak, not the mean square"),
+        ("np.sqrt(np.convolve(energies, kernel)", "(np.convolve(energies, kernel)",
+         "energy for loudness"),
+        ("after=0.0)", "after=1.0)", "full strength after the sound"),
+        ("np.asarray(loudness / greatest if", "np.asarray(loudness if", "not divided by the peak"),
     ),
 ]  # fmt: skip
 
@@ -2045,4 +2105,5 @@ FAULTS = [
     *DISK,
     *PYTHON_API,
     *DIRECTIONS,
+    *LATENT_RENDERS,
 ]

@@ -113,7 +113,7 @@ def test_mixing_does_not_depend_on_the_order_of_drawing(mix, model):
         (("--rows", "3", "--cols", "1", "--styles", ""), "all or none, not ''"),
         (("--rows", "0-999", "--cols", "0-999"), "more than 100000 images"),
         (("--rows", "0-199", "--cols", "0-199"), "is too large"),
-        (("--rows", "none.npz", "--cols", "1"), "none.npz: there is no such file"),
+        (("--rows", "none.npz", "--cols", "1"), "none.npz; it should be a file of w"),
         (("--rows", "a.npz", "--cols", "b.npy", "--trunc", "0.5"), "--trunc has no effect on w"),
         (("--rows", "a.npz", "--cols", "b.npy", "--class", "0"), "--class has no effect on w"),
     ],

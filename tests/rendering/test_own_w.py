@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sg3flow
+from sg3flow.config import RenderVideoConfig
 from sg3flow.errors import ConfigError
 from sg3flow.rendering.images import load_model, png_bytes, render_image, seed_ws
 from sg3flow.rendering.seeds import RenderOptions
@@ -98,7 +99,7 @@ def test_an_option_without_effect_on_w_is_refused(render, tmp_path, command, opt
 @pytest.mark.parametrize("command", ["images", "grid", "video"])
 def test_wrong_w_and_foreign_files_end_in_one_line(render, model, w_file, tmp_path, command):
     result = render(command, model.source, "--w", tmp_path / "none.npz", code=1)
-    assert "none.npz: there is no such file" in result.stderr
+    assert "none.npz; it should be a file of w" in result.stderr
     np.save(tmp_path / "long.npy", np.zeros((3, 99)))
     result = render(command, model.source, "--w", tmp_path / "long.npy", code=1)
     assert "long.npy: w must have the shape" in result.stderr
@@ -156,3 +157,21 @@ def test_a_cutoff_beyond_the_layers(render, model):
     with pytest.raises(ConfigError, match=f"from 0 to {more - 1}, the layers of this network"):
         seed_ws(model.G, 3, RenderOptions(truncation_cutoff=more), None)
     render("images", model.source, "--seeds", 1, "--truncation-cutoff", more, code=1)
+
+
+def test_the_options_of_the_public_scripts(render, network_file, model, tmp_path):
+    """Their command lines, option by option, and what they mean without."""
+    out, network = tmp_path / "out", network_file(3)
+    images = ("--seeds=3", "--trunc=0.7", "--class=1", "--noise-mode=const", "--translate=0.1,0")
+    render("images", network, *images, "--rotate=20")
+    options = RenderOptions(0.7, "const", (0.1, 0.0), 20.0)
+    expected = png_bytes(render_image(load_model(network, "cpu").G, 3, options, 1))
+    assert (out / "seed0003.png").read_bytes() == expected
+    mix = ("--rows=3", "--cols=5", "--styles=0-6", "--trunc=1", "--noise-mode=const")
+    render("mix", model.source, *mix)
+    first = (out / "3-5.png").read_bytes()
+    render("mix", model.source, *mix[:2])
+    assert (out / "3-5.png").read_bytes() == first
+    video = RenderVideoConfig()
+    assert (video.grid, video.num_keyframes, video.w_frames) == ("1x1", 0, 120)
+    assert (video.trunc, video.shuffle_seed, video.fps) == (1, -1, 60)

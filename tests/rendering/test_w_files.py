@@ -96,10 +96,16 @@ def test_only_files_of_w_count_as_ours(tmp_path):
 )
 def test_a_wrong_w_names_file_and_rule(saved, wrong):
     path = saved(wrong)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, DataError)) as caught:
         read_w(path, G)
     said = str(caught.value)
-    assert said.startswith(f"{path}: w ") and "\n" not in said and len(said) < 400
+    is_object = wrong.dtype.kind in "cb"  # refused by the reader of .npz
+    assert (
+        said.startswith(f"{path}: ")
+        and (" w " in said or is_object)
+        and "\n" not in said
+        and len(said) < 400
+    )
 
 
 def _archive(path, **members):
@@ -154,12 +160,12 @@ def test_a_folder_and_a_file_without_the_key(tmp_path):
         (tmp_path / "folder.npy").mkdir()
         read_w(tmp_path / "folder.npy", G)
     np.savez(tmp_path / "other.npz", ws=ONE, z=ONE)
-    with pytest.raises(DataError, match="no key 'w'; it has ws, z"):
+    with pytest.raises(DataError, match="it has no array 'w', only ws, z"):
         read_w(tmp_path / "other.npz", G)
     _archive(tmp_path / "none.npz")
-    with pytest.raises(DataError, match="it has none"):
+    with pytest.raises(DataError, match="only nothing"):
         read_w(tmp_path / "none.npz", G)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="cut off or damaged"):
         read_w(_archive(tmp_path / "short.npz", w=_header((3, 4)) + bytes(4)), G)
     content = bytearray(
         _archive(tmp_path / "bits.npz", w=_header((3, 4)) + ONE.tobytes()).read_bytes()

@@ -201,7 +201,8 @@ def weights_digest(network: nn.Module) -> str:
 def _weights(entry: Mapping[str, Any]) -> bytes:
     """The weights as safetensors; equal weights give equal bytes."""
     # Contiguous, because safetensors refuses other layouts.
-    return save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
+    content: bytes = save({n: tensor.contiguous() for n, tensor in entry["state_dict"].items()})
+    return content
 
 
 def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:

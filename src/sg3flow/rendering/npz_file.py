@@ -62,7 +62,7 @@ def _arrays(
 def _array(content: bytes, name: str, path: Path) -> npt.NDArray[Any]:
     """The array of a member; its header is compared with its length before memory is taken."""
     stream = io.BytesIO(content)
-    shape, dtype = _header(stream)
+    shape, dtype = array_header(stream)
     if dtype.kind not in "fiuU":
         raise DataError(f"{path}: '{name}' must be numbers or text, not {cut(str(dtype), 30)}")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
@@ -72,7 +72,12 @@ def _array(content: bytes, name: str, path: Path) -> npt.NDArray[Any]:
     return found
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def array_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array of an ``.npy`` stream, which is then after the header.
+
+    Raises:
+        ValueError: it is not such a stream.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"version {version[0]}.{version[1]} of the npy format")

@@ -6,22 +6,22 @@ no code of the file and takes no more memory than its w.
 
 import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sg3flow.errors import ConfigError, DataError, cut, listed
+from sg3flow.errors import ConfigError, DataError, cut
 from sg3flow.files import write_bytes
+from sg3flow.rendering.npz_file import array_header, read_npz
 
 W = npt.NDArray[np.float32]
 
 KEY = "w"
 MOST_WS = 10_000
 _MEMBER = f"{KEY}.npy"
+_WHAT = "a file of w"
 
 
 class WSizes(Protocol):
@@ -45,13 +45,11 @@ def read_w(path: Path, G: WSizes) -> W:
         DataError: there is no such file, it has no w, or it is damaged.
         ConfigError: its w are of another shape than those of the generator, or not finite numbers.
     """
-    with _opened(path) as stream:
-        shape, dtype = _header(stream)
-        if dtype.kind not in "fiu":
-            raise ConfigError(f"{path}: w must be numbers, not {cut(str(dtype))}")
-        _check_shape(shape, G, f"{path}: w", MOST_WS)
-        stream.seek(0)
-        found = np.lib.format.read_array(stream, allow_pickle=False)
+    if _suffix(path) == ".npz":
+        found = read_npz(path, (KEY,), _WHAT)[KEY]
+        _check_form(found.shape, found.dtype, G, path)
+    else:
+        found = _read_npy(path, G)
     return _finite(found, G, f"{path}: w")
 
 
@@ -114,39 +112,25 @@ def _finite(found: npt.NDArray[np.number], G: WSizes, what: str) -> W:
     return np.broadcast_to(w, (count, G.num_ws, G.w_dim)).copy()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The array of a file as a stream in NumPy's form."""
-    suffix = _suffix(path)
+def _read_npy(path: Path, G: WSizes) -> npt.NDArray[np.number]:
     try:
         with path.open("rb") as stream:
-            yield _member(stream, path) if suffix == ".npz" else stream
+            _check_form(*array_header(stream), G, path)  # before memory is taken
+            stream.seek(0)
+            found: npt.NDArray[np.number] = np.lib.format.read_array(stream, allow_pickle=False)
+            return found
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; give a file of w, .npz or .npy") from None
+        raise DataError(f"no file {path}; it should be {_WHAT}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} is not a file of w, or it is damaged: {cut(str(error))}") from None
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged or not {_WHAT}: {cut(str(error), 200)}") from None
 
 
-def _member(stream: BinaryIO, path: Path) -> BinaryIO:
-    archive = zipfile.ZipFile(stream)
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if KEY not in names:
-        raise DataError(f"{path} has no key '{KEY}'; it has {listed(map(cut, names), 5) or 'none'}")
-    return archive.open(_MEMBER)  # type: ignore[return-value]
-
-
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(stream)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of NumPy's form")
-    shape, _, dtype = read(stream)
-    return shape, dtype
+def _check_form(shape: tuple[int, ...], dtype: np.dtype[Any], G: WSizes, path: Path) -> None:
+    if dtype.kind not in "fiu":
+        raise ConfigError(f"{path}: w must be numbers, not {cut(str(dtype))}")
+    _check_shape(shape, G, f"{path}: w", MOST_WS)
 
 
 def _suffix(path: Path) -> str:
