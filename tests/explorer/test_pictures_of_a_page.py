@@ -171,6 +171,7 @@ def test_other_types_long_bodies_and_unknown_addresses_are_refused(page):
         answer = page.get(path)
         assert answer.status == 404 and "the explorer has no GET" in answer.json()["message"]
     assert page.get("/api/picture").status == 405
+    assert page.get("/health").status == 200
 
 
 def test_a_network_that_cannot_move_says_so(other_page):
