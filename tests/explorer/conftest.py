@@ -99,17 +99,23 @@ class Page:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory):
-    """``package(kind="stylegan3", c_dim=3)``: the folder of a network of 16 x 16 pixels."""
-    made: dict[tuple[str, int], Path] = {}
+    """``package(kind="stylegan3", c_dim=3)``: the folder of a network of 16 x 16 pixels.
 
-    def make(kind: str = "stylegan3", c_dim: int = 3) -> Path:
-        if (kind, c_dim) not in made:
+    With ``vectors`` its labels are no classes.
+    """
+    made: dict[tuple[str, int, bool], Path] = {}
+
+    def make(kind: str = "stylegan3", c_dim: int = 3, vectors: bool = False) -> Path:
+        if (kind, c_dim, vectors) not in made:
             torch.manual_seed(0)
             G = _KINDS[kind](z_dim=16, c_dim=c_dim, w_dim=16, **_SIZES)
             for parameter in G.parameters():  # a fresh network has noise strengths of 0
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
             folder = tmp_path_factory.mktemp(f"{kind}-{c_dim}")
             training_set = {"name": "toy", "class_names": ["cat", "dog", "wild"][:c_dim]}
+            if vectors:
+                labels = [[0.5] * c_dim, [-1.0] * c_dim]
+                training_set = {"name": "toy", "label_kind": "vectors", "sample_labels": labels}
             package_generator(
                 G.eval(),
                 folder / "artifacts",
@@ -117,8 +123,8 @@ def package(tmp_path_factory):
                 metrics={},
                 snapshot_sha256="ab" * 32,
             )
-            made[kind, c_dim] = folder
-        return made[kind, c_dim]
+            made[kind, c_dim, vectors] = folder
+        return made[kind, c_dim, vectors]
 
     return make
 

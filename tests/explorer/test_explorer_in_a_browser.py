@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,29 @@ class Explored:
         assert unnamed == []
 
 
+@contextmanager
+def exploring(arguments: list[str], log: Path) -> Iterator[str]:
+    """The address of `sg3flow explore`, until the block ends."""
+    command = [sys.executable, "-m", "sg3flow", "explore", *arguments]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--device", "cpu"],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert found, log.read_text()
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+    assert "Traceback" not in log.read_text()
+
+
 @pytest.fixture(scope="module")
 def url(package, tmp_path_factory) -> Iterator[str]:
     """The address of `sg3flow explore` with a file of directions."""
@@ -158,21 +182,9 @@ def url(package, tmp_path_factory) -> Iterator[str]:
     made = [str(package()), "--num", "3", "--output", str(folder / "mine.npz")]
     done = CliRunner().invoke(app, ["directions", "--network", *made, "--method", "pca"])
     assert done.exit_code == 0, done.output
-    command = [sys.executable, "-m", "sg3flow", "explore", str(package()), "--port", "0"]
-    command += ["--directions", str(folder / "mine.npz"), "--device", "cpu"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-    assert found, (folder / "log").read_text()
-    try:
-        yield found[0]
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
-    assert "Traceback" not in (folder / "log").read_text()
+    arguments = [str(package()), "--directions", str(folder / "mine.npz")]
+    with exploring(arguments, folder / "log") as found:
+        yield found
 
 
 @pytest.fixture
@@ -345,6 +357,32 @@ def test_every_control_works_and_nothing_comes_from_elsewhere(explored, width, t
     use_photo(explored, tmp_path)
     explored.check()
     assert explored.known - explored.used == set()
+
+
+def test_labels_and_noise_of_a_stylegan2(browser, package, tmp_path):
+    """A network that neither moves nor has classes: other controls."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    source = str(package("stylegan2", 2, vectors=True))
+    with exploring([source], tmp_path / "log") as url:
+        page = Explored(browser, url, folder)
+        page.show(1280)
+        assert not {"translate_x", "rotate", "classes:cat"} & page.known
+        before = page.pixels()
+        page.write("noise_mode", "none")
+        assert page.changed(before)
+        page.write("noise_mode", "const")
+        page.write("label", "0.25, -2")
+        assert page.changed(before)
+        page.check()
+        page.browser.wait_for("document.getElementById('command').textContent.includes('-2')")
+        page.click("save-png")
+        assert rendered(page.text("command"), tmp_path) == page.saved("seed0000.png")
+        page.write("label", "1, x")
+        words = "A label must be 2 numbers, separated by commas."
+        assert page.text("problem") == words
+        page.write("label", "0.5, 0.5")
+        assert not page.changed(before) and page.text("problem") == ""
 
 
 def test_a_view_is_in_its_address(explored):

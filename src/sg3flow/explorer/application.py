@@ -100,7 +100,8 @@ class _Calls:
 
     async def video(self, request: Request) -> Response:
         given = await self._json(request, ("pictures", "frames", "fps"))
-        return JSONResponse(self.explorer.start_film(given).facts(), 202)
+        job = await asyncio.to_thread(self.explorer.start_film, given)
+        return JSONResponse(job.facts(), 202)
 
     async def projection(self, request: Request) -> Response:
         if request.headers.get("content-type") != _PHOTO_TYPE:

@@ -102,7 +102,7 @@ class JobRunner:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.SimpleQueue[tuple[Job, Work] | None]
         self._queue = queue.SimpleQueue()
-        self._numbers = itertools.count(1)
+        self._numbers, self._lock = itertools.count(1), threading.Lock()
         self._running: Job | None = None
         synthesis: Any = self.model.G.synthesis
         synthesis.register_forward_pre_hook(lambda *_: self._pause())
@@ -121,14 +121,17 @@ class JobRunner:
         Raises:
             TooBusyError: too many wait.
         """
-        waiting = sum(job.state in (WAITING, RUNNING) for job in self._jobs.values())
-        if waiting >= _MAX_WAITING:
-            raise TooBusyError(f"{waiting} videos and projections are waiting; stop one, or wait")
-        name = str(next(self._numbers))
-        folder = Path(tempfile.mkdtemp(prefix="sg3flow-explorer-"))
-        job = Job(name, kind, total, folder, shown=dict(shown or {}))
-        self._jobs[name] = job
-        self._forget_old()
+        with self._lock:
+            waiting = len(self._open())
+            if waiting >= _MAX_WAITING:
+                raise TooBusyError(
+                    f"{waiting} films and projections are waiting; stop one, or wait"
+                )
+            name = str(next(self._numbers))
+            folder = Path(tempfile.mkdtemp(prefix="sg3flow-explorer-"))
+            job = Job(name, kind, total, folder, shown=dict(shown or {}))
+            self._jobs[name] = job
+            self._forget_old()
         self._queue.put((job, work))
         return job
 
@@ -153,7 +156,8 @@ class JobRunner:
     @property
     def is_idle(self) -> bool:
         """Whether no job runs or waits."""
-        return all(job.state not in (WAITING, RUNNING) for job in self._jobs.values())
+        with self._lock:
+            return not self._open()
 
     def close(self) -> None:
         """Stop all jobs and remove their files."""
@@ -163,6 +167,9 @@ class JobRunner:
         self._thread.join()
         for job in self._jobs.values():
             shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _open(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.state in (WAITING, RUNNING)]
 
     def _forget_old(self) -> None:
         ended = [job for job in self._jobs.values() if job.state not in (WAITING, RUNNING)]
