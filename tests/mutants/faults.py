@@ -2176,7 +2176,6 @@ EXPLORER = [
         "explorer/drawing_thread",
         "explorer/test_drawing_thread",
         ("self._waiting[s].rank,", "-self._waiting[s].rank,", "the wall goes first"),
-        ("self._waiting[slot] = work", "self._waiting.setdefault(slot, work)", "the oldest wins"),
     ),
 ]  # fmt: skip
 
