@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from sg3flow.errors import ConfigError
+from sg3flow.networks import StyleGAN2Generator
+from sg3flow.rendering.conditions import TrainingLabels
 from sg3flow.rendering.edits import Directions, resolve_edits, write_directions
 from sg3flow.rendering.envelopes import Envelope
-from sg3flow.rendering.images import load_model, render_image, seed_ws, w_image
+from sg3flow.rendering.images import Model, load_model, render_image, seed_ws, w_image
 from sg3flow.rendering.keyframes import keyframes_of
 from sg3flow.rendering.path_outputs import Timing, parse_curves
 from sg3flow.rendering.paths import PathCurve, path_images, points_of
@@ -49,9 +51,10 @@ def frames_of(model, folder, rows, frames, *, options=None, is_closed=False, **m
 
 @pytest.mark.parametrize(("is_closed", "frames"), [(False, 10), (True, 12)])
 def test_the_curve_has_its_keyframes_bit_for_bit(is_closed, frames):
-    curve = PathCurve(VALUES, frames, is_closed)
-    for i in range(4):
-        assert curve.at(3 * i).astype(np.float32).tobytes() == VALUES[i].tobytes()
+    for values in (VALUES, np.random.RandomState(2).randn(4, 100)):
+        curve = PathCurve(values, frames, is_closed)
+        for i in range(4):
+            assert curve.at(3 * i).astype(values.dtype).tobytes() == values[i].tobytes()
     between = np.array([curve.at(i) for i in range(frames)])
     assert len(np.unique(between, axis=0)) == frames
 
@@ -183,6 +186,16 @@ def test_own_w_are_keyframes(model, tmp_path):
     ):
         with pytest.raises(ConfigError, match=words):
             frames_of(model, tmp_path, [row], 1)
+
+
+def test_a_network_that_cannot_move_is_refused_with_the_keyframe(tmp_path):
+    sizes = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
+    G = StyleGAN2Generator(z_dim=16, c_dim=0, w_dim=16, **sizes).eval().requires_grad_(False)
+    older = Model(G, "older.pkl", TrainingLabels(0))
+    with pytest.raises(ConfigError, match=r"keyframe 2: .*only StyleGAN3"):
+        frames_of(older, tmp_path, [{"seed": 1}, {"seed": 2, "angle": 5}], 3)
+    drawn = frames_of(older, tmp_path, [{"seed": 1}, {"seed": 2}], 2)
+    np.testing.assert_array_equal(drawn[1], render_image(G, 2, RenderOptions()))
 
 
 def test_a_curve_scales_the_strength_of_its_edit(model, tmp_path, directions):

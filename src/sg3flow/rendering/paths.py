@@ -18,7 +18,7 @@ from sg3flow.errors import ConfigError, cut
 from sg3flow.rendering.call_conditions import condition_of
 from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.edits import Directions, edited, resolve_edits
-from sg3flow.rendering.images import Image, Model, seed_ws
+from sg3flow.rendering.images import Image, Model, placed_as, seed_ws
 from sg3flow.rendering.keyframes import Keyframe, naming
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import closed_curve
@@ -88,6 +88,10 @@ def points_of(
         [own if own is not None else default for own, default in zip(each, start, strict=True)]
         for each in ((k.x, k.y, k.angle) for k in keyframes)
     ]
+    for each, (x, y, angle) in zip(keyframes, motions, strict=True):
+        moved = replace(options, translate=(x, y), rotate=angle)
+        with naming(each.where), placed_as(model.G, moved):
+            pass  # a network that cannot move is refused before anything is drawn
     strengths = [[each.edits.get(name, 0.0) for name in names] for each in keyframes]
     shape = (len(keyframes), len(names))
     return Points(np.concatenate(ws), np.array(motions), np.array(strengths).reshape(shape), names)
