@@ -2135,7 +2135,7 @@ PROJECTION = [
         ("loss + settings.locality *", "loss - settings.locality *", "change is rewarded"),
         ("+ (img - target).square()", "- (img - target).square()", "error is rewarded"),
         ("away = other - pivot", "away = pivot - other", "away from the other w"),
-        ("radius / length", "length / radius", "distance the wrong way round"),
+        ("radius / length.", "radius * length.", "farther where it should be nearer"),
         (".clamp_max(1)", ".clamp_min(1)", "always beyond the other w"),
         ("before = G.synthesis(near", "before = synthesis(near", "nothing has changed, ever"),
     ),

@@ -28,7 +28,12 @@ from sg3flow.checkpoints.network_catalog import (
     named_network,
     near_names,
 )
-from sg3flow.checkpoints.network_entries import build_network, check_role, network_entry
+from sg3flow.checkpoints.network_entries import (
+    build_network,
+    check_role,
+    network_entry,
+    primitive_dict,
+)
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.downloads import cached
@@ -239,7 +244,7 @@ def _from_bundled(path: Path) -> Networks:
     G_ema = build_network(content["G_ema"], f"{path}: G_ema")
     return Networks(
         G=G_ema,
-        D=build_network(content["D"], f"{path}: D"),
+        D=None if content["D"] is None else build_network(content["D"], f"{path}: D"),
         G_ema=G_ema,
         training_set=content["training_set"],
         progress=content["progress"],
@@ -257,8 +262,15 @@ def _from_public_pickle(path: Path) -> Networks:
         D=D,
         G_ema=G_ema,
         augment_pipe=_public_augment_pipe(content["augment_pipe"], path),
-        training_set=content["training_set_kwargs"],
+        training_set=_known(content, "training_set", path) or content["training_set_kwargs"],
+        progress=_known(content, "progress", path),
     )
+
+
+def _known(content: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
+    """What a file of ``nvidia_pickle.py`` knows besides the networks; None: nothing."""
+    value = content["sg3flow"].get(key)
+    return None if value is None else primitive_dict(value, f"{path}: sg3flow.{key}")
 
 
 def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> AugmentPipe | None:
