@@ -25,6 +25,7 @@ LAYER_TEXT = {
     "compare": "runs read from anywhere, compared",
     "registry": "versions, aliases, the gate",
     "serving": "HTTP server of a model",
+    "explorer": "a network in the browser",
     "tracking": "outbox, uploader, MLflow client",
     "export": "ONNX, TorchScript and other formats",
     "latent": "projection, directions, blending",

@@ -2149,6 +2149,37 @@ PROJECTION = [
 ]  # fmt: skip
 
 
+EXPLORER = [
+    *faults(
+        "explorer/picture_renderer",
+        "explorer/test_pictures_of_a_page",
+        ("edited(torch.from_numpy(w), self._edit(picture))", "torch.from_numpy(w)", "edits lost"),
+        ("self._seed_w(picture.mix.seed, picture)", "w", "mixed with itself"),
+        ("0 < side < image.shape[0]", "0 < side", "small images are enlarged"),
+        ("w_picture(self.w(picture)[0], picture.options)", "w_picture(self.w(picture)[0], "
+         "replace(picture.options, rotate=0.0))", "mixed pictures are not turned"),
+    ),
+    *faults(
+        "explorer/films",
+        "explorer/test_jobs_of_a_page",
+        ("film.frames * len(film.pictures)", "film.frames * (len(film.pictures) - 1)", "no loop"),
+        ("is_closed=True", "is_closed=False", "an open path"),
+    ),
+    *faults(
+        "explorer/access",
+        "explorer/test_access",
+        ("name not in self.names", "name in self.names", "other names only"),
+        ('site in ("same-origin", "none")', "True", "any site may call"),
+        ('urlsplit(origin).netloc == headers.get("host", "")', "True", "any origin may call"),
+    ),
+    *faults(
+        "explorer/drawing_thread",
+        "explorer/test_drawing_thread",
+        ("self._waiting[s].rank,", "-self._waiting[s].rank,", "the wall goes first"),
+    ),
+]  # fmt: skip
+
+
 FAULTS = [
     *LOSSES,
     *PROJECTION,
@@ -2170,4 +2201,5 @@ FAULTS = [
     *PYTHON_API,
     *DIRECTIONS,
     *LATENT_RENDERS,
+    *EXPLORER,
 ]

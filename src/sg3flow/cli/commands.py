@@ -11,6 +11,7 @@ from sg3flow import __version__
 from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.directions_command import directions_app
+from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
@@ -54,6 +55,7 @@ app.registered_commands += export_app.registered_commands
 app.registered_commands += blend_app.registered_commands
 app.registered_commands += projection_app.registered_commands
 app.registered_commands += directions_app.registered_commands
+app.registered_commands += explore_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
@@ -283,6 +285,10 @@ def serve(
         float,
         typer.Option(min=0.1, max=3600, help="seconds the body of a request may take to arrive"),
     ] = 30.0,
+    explorer: Annotated[
+        bool, typer.Option("--explorer/--no-explorer", help="show the explorer at /")
+    ] = True,
+    allow_host: AllowHost = None,
     debug: Debug = False,
 ) -> None:
     """Serve the version that an alias points to.
@@ -305,7 +311,8 @@ def serve(
             max_rows=limits.max_pictures,
         )
         stop_answering()
-        run_server(target, host, port, settings)
+        page = explorer_page(target, host, allow_host or ()) if explorer else None
+        run_server(target, host, port, settings, page)
 
 
 @app.command()
