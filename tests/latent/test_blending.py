@@ -76,8 +76,7 @@ def assert_bit_equal(found, expected):
         assert torch.equal(found[name].view(torch.int32), tensor.view(torch.int32)), name
 
 
-@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
-@pytest.mark.parametrize("c_dim", [0, 2])
+@pytest.mark.parametrize(("cfg", "c_dim"), [("stylegan3-t", 0), ("stylegan2", 2)])
 def test_the_ends_are_the_parents_bit_for_bit(pair, tmp_path, cfg, c_dim):
     first, second = pair(cfg, c_dim)
     last = layer_names(first.G_ema)[-1]
