@@ -223,6 +223,10 @@ def test_the_result_says_where_it_comes_from(pair, tmp_path):
     assert [each["nimg"] for each in found] == [1000, 2000]
     assert loaded.training_set["name"] == "a + b" and loaded.training_set["licence"] == "A; B"
     assert loaded.training_set["num_images"] == 18 and loaded.training_set["digest"] == ""
+    assert loaded.training_set["made_from"] == (
+        f"blend by layer (up_to L2_36_16, mapping a) of a.pkl (SHA-256 {first.sha256[:12]}), "
+        f"b.pkl (SHA-256 {second.sha256[:12]})"
+    )
     again = read_parent(str(tmp_path / "c.pkl"))
     assert [each["source"] for each in again.record()["parents"]] == ["a.pkl", "b.pkl"]
 

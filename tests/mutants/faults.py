@@ -17,6 +17,39 @@ def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
     return [Fault(f"src/sg3flow/{file}.py", paths, *line) for line in lines]
 
 
+COMBINATIONS = [
+    *faults(
+        "training/power_averages",
+        "training/test_power_averages",
+        ("16 - inverse, 12 - inverse", "16 + inverse, 12 + inverse", "exponents: a flipped sign"),
+        ("return -math.expm1(", "return math.expm1(", "power averages move away from G"),
+        ("(gamma + 1) * math.log1p", "gamma * math.log1p", "power averages of the next exponent"),
+        ("math.log1p(-1 / step)", "math.log1p(1 / step)", "power averages: beta above 1"),
+        ("weight = step_weight(average.gamma, nimg / self.batch)",
+         "weight = step_weight(average.gamma, nimg)", "power averages by images, not by steps"),
+    ),
+    *faults(
+        "latent/posthoc_ema",
+        "latent/test_posthoc_ema",
+        ("np.where(np.less(t_a, t_b), gamma_b, gamma_a)",
+         "np.where(np.less(t_a, t_b), gamma_a, gamma_b)", "profiles: the other exponent"),
+        ("height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)",
+         "height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b)", "profiles: integral"),
+        ("weights = solved / norms", "weights = solved * norms", "post-hoc EMA: scaled twice"),
+        ("whole - 2 * weights @ target", "whole + 2 * weights @ target", "post-hoc EMA: its error"),
+    ),
+    *faults(
+        "latent/blending",
+        "latent/test_blending",
+        ("_weighted((first, second), (1 - weight, weight), made_by)",
+         "_weighted((first, second), (weight, 1 - weight), made_by)", "blend: wrong shares"),
+        ("count = find_layer(first.G_ema, up_to) + 1", "count = find_layer(first.G_ema, up_to)",
+         "a blend without its last layer of A"),
+        ("last = first if count == len(names) else second", "last = first",
+         "a blend with the discriminator of A"),
+    ),
+]  # fmt: skip
+
 LOSSES = [
     *faults(
         "training/losses",
@@ -1993,6 +2026,7 @@ PYTHON_API = [
 
 FAULTS = [
     *LOSSES,
+    *COMBINATIONS,
     *STEP,
     *GRADIENTS,
     *CONV_FORMS,

@@ -55,6 +55,7 @@ def model_card(
     origin = {
         "training": f"[{lineage.run_name or 'unnamed'}]({_run_url(lineage)})",
         "snapshot": f"`{best.snapshot}`, {best.kimg} kimg, chosen by {best.metric}",
+        **({"made from": str(data["made_from"])} if data.get("made_from") else {}),
         "data": f"{facts.set_name}, {data.get('num_images', '?')} images, digest "
         f"`{str(data.get('digest') or 'unknown')[:12]}`",
         "license": f"{data.get('licence') or 'unknown'}{_citation(data)}",
