@@ -26,6 +26,7 @@ LAYER_TEXT = {
     "registry": "versions, aliases, the gate",
     "serving": "HTTP server of a model",
     "tracking": "outbox, uploader, MLflow client",
+    "latent": "projection, blends, averages",
     "export": "ONNX, TorchScript and other formats",
     "rendering": "images, grids, videos",
     "training": "losses, step, loop, exact resume",
