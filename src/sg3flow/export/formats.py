@@ -23,10 +23,23 @@ def _is_torchscript(path: Path) -> bool:
     return path.is_file() and is_torchscript_export(path)
 
 
+def _onnx(source: ExportSource, stream: BinaryIO) -> str:
+    from sg3flow.export.onnx_writer import write_onnx
+
+    return write_onnx(source, stream)
+
+
+def _is_onnx(path: Path) -> bool:
+    from sg3flow.export.onnx_writer import is_onnx_export
+
+    return path.is_file() and is_onnx_export(path)
+
+
 FORMATS = {
     each.name: each
     for each in (
         ExportFormat("torchscript", ".pt", "for PyTorch alone", _is_torchscript, _torchscript),
+        ExportFormat("onnx", ".onnx", "for onnxruntime and others", _is_onnx, _onnx),
     )
 }
 
