@@ -47,9 +47,10 @@ def check_file(
             f"with {program} the exported file differs from the network by {largest:.2g} of the "
             f"largest value and {levels} gray levels (allowed: {TOLERANCE} and 1); not exported"
         )
+    count, unit = sum(map(len, _BATCHES)), "level" if levels == 1 else "levels"
     return (
-        f"checked with {program}: {sum(map(len, _BATCHES))} images differ from the network's by at "
-        f"most {largest:.1e} of the largest value and {levels} gray level{'' if levels == 1 else 's'}"
+        f"checked with {program}: {count} images differ from the network's by at most "
+        f"{largest:.1e} of the largest value and {levels} gray {unit}"
     )
 
 
