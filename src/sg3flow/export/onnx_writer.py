@@ -1,5 +1,6 @@
 """ONNX: a file that onnxruntime, OpenVINO and other programs run without PyTorch."""
 
+import importlib.metadata
 import importlib.util
 import logging
 import warnings
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 
 import sg3flow
-from sg3flow.errors import CheckpointError, ConfigError
+from sg3flow.errors import CheckpointError, ConfigError, cut
 from sg3flow.export.export_source import ExportSource
 from sg3flow.export.facts import facts_of
 from sg3flow.export.plain_generator import OUTPUT, PlainGenerator, random_inputs
@@ -67,23 +68,35 @@ def onnx_bytes(plain: PlainGenerator, facts: dict[str, str]) -> bytes:
     with _quiet():
         import onnxscript
 
-        program = torch.onnx.export(
-            plain,
-            examples,
-            dynamo=True,
-            input_names=plain.inputs,
-            output_names=[OUTPUT],
-            dynamic_shapes=(free,),
-            opset_version=OPSET,
-            optimize=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                plain,
+                examples,
+                dynamo=True,
+                input_names=plain.inputs,
+                output_names=[OUTPUT],
+                dynamic_shapes=(free,),
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise CheckpointError(_failure(error)) from error
         assert program is not None
         model: Any = program.model
         onnxscript.optimizer.optimize(model, output_size_limit=_MOST_FOLDED)
         _describe(model, facts)
         content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _failure(error: Exception) -> str:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", *_PACKAGES)]
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+    return (
+        f"{', '.join(versions)} do not export this network ({cut(reason, 200)}); try "
+        "pip install -U 'sg3flow[export]'"
+    )
 
 
 def is_onnx_export(path: Path) -> bool:
