@@ -2024,6 +2024,57 @@ PYTHON_API = [
 ]  # fmt: skip
 
 
+EXPORT = [
+    *faults(
+        "export/plain_filters",
+        "export/test_plain_generator",
+        ("head, tail = taps - 1 - before", "head, tail = taps - before", "upsampled, one too far"),
+        ("else kernel.flip((0, 1))", "else kernel", "a filter that correlates"),
+        ("up, 1, padding, up * up)", "up, 1, padding, up)", "upsampled with half its gain"),
+        ("taps = f * math.sqrt(gain)", "taps = f * gain", "the gain once per axis"),
+        ("else clamp / gain", "else clamp * gain", "the clamp after the gain"),
+    ),
+    *faults(
+        "export/plain_layers",
+        "export/test_plain_generator",
+        ("* (layer.weight_gain * gain)", "* layer.weight_gain", "styles of ToRGB without gain"),
+        ("F.leaky_relu(x, 0.2) * math.sqrt(2)", "F.leaky_relu(x, 0.2)", "mapping without gain"),
+        ("energy = styles.square() @", "energy = styles @", "demodulated by a sum"),
+        ("x = x * (styles * self.input_gain)", "x = x * (styles)", "no gain of the input"),
+        ("self.w_avg + (w - self.w_avg)", "self.w_avg - (w - self.w_avg)", "truncation mirrored"),
+        ("norms if self.transposed else norms.t()", "norms", "norms of the other channels"),
+    ),
+    *faults(
+        "export/plain_stylegan3",
+        "export/test_plain_generator",
+        ("-s * x - c * y]", "-s * x + c * y]", "the shift of w mirrored"),
+        ("(1 - (radii - self", "(1 + (radii - self", "high frequencies are amplified"),
+        ("self.phases + (self.freqs", "self.phases - (self.freqs", "shifted the other way"),
+        ("source.magnitude_ema.rsqrt()", "source.magnitude_ema.sqrt()", "magnitude inverted"),
+        ("0.5 * source.size / source.sampling_rate", "0.5 * source.size", "a grid of samples"),
+        ("gain=1 if plan.is_torgb else math.sqrt(2)", "gain=math.sqrt(2)", "gain of ToRGB"),
+        ("x * self.output_scale", "x / self.output_scale", "the output scale inverted"),
+    ),
+    *faults(
+        "export/plain_stylegan2",
+        "export/test_plain_generator",
+        (
+            "((taps + 1) // 2 - 1, (taps - 2) // 2)",
+            "((taps - 2) // 2, (taps + 1) // 2 - 1)",
+            "upsampled half a sample to the side",
+        ),
+        (
+            "((taps + 1) // 2, (taps - 2) // 2)",
+            "((taps - 2) // 2, (taps + 1) // 2)",
+            "the image upsampled to the side",
+        ),
+        ("source.noise_const * source", "source.noise_const + source", "noise of any strength"),
+        ("img = larger + ", "img = larger - ", "the smaller image subtracted"),
+        ("1 / math.sqrt(source.weight", "1 / (source.weight", "styles of ToRGB too small"),
+    ),
+]  # fmt: skip
+
+
 FAULTS = [
     *LOSSES,
     *COMBINATIONS,
@@ -2043,4 +2094,5 @@ FAULTS = [
     *WATCHING,
     *DISK,
     *PYTHON_API,
+    *EXPORT,
 ]
