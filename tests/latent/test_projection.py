@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sg3flow.errors import ConfigError, DivergedError
+from sg3flow.latent import projection
 from sg3flow.latent.image_distances import PixelDistance, decibels, psnr
 from sg3flow.latent.noise_maps import noise_maps, noise_regularization, renormalize
 from sg3flow.latent.projection import (
@@ -116,6 +117,40 @@ def test_decibels():
     assert decibels(0, peak=2) == decibels(1e-30, peak=2) == 100
     black, white = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 3, 4, 4), 1.0)
     assert psnr(black, white) == 0 and psnr(3 * black, black) == 100
+
+
+def test_a_step_is_that_of_the_paper(small_generator):
+    """Noise on w, the network's own noise maps, their regularization, and one step of Adam."""
+    G = small_generator("stylegan2")
+    target, _ = target_of(G)
+    random = np.random.RandomState(0)
+    mean, scale = w_statistics(G, random, [None])
+    noise = torch.from_numpy(random.standard_normal((1, 1, G.w_dim))).float()
+    w = mean.clone().requires_grad_()
+    moved = (w + noise * scale * noise_factor(0.5)).expand(-1, G.num_ws, -1)
+    img = G.synthesis(moved, noise_mode="const")
+    distance = PixelDistance()
+    loss = distance.between(distance.features(img), distance.features(target))
+    (gradient,) = torch.autograd.grad(loss, w)
+    [step] = projected(G, target, 1, lr=0.01, noise_reg=0.0)
+    assert step.loss == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(step.img, img)
+    expected = mean - 0.01 * gradient.sign()  # t is 0.5, so the rate is the greatest
+    torch.testing.assert_close(step.w, expected.expand_as(step.w), rtol=0, atol=1e-4)
+    [held] = projected(G, target, 1, lr=0.01, noise_reg=2.0)
+    regularization = sum(noise_regularization(each).item() for each in noise_maps(G.synthesis))
+    assert held.loss == pytest.approx(loss.item() + 2 * regularization, rel=1e-4)
+
+
+def test_noise_maps_are_renormalized_after_each_step(small_generator, monkeypatch):
+    G = small_generator("stylegan2")
+    target, _ = target_of(G)
+    seen = []
+    monkeypatch.setattr(projection, "renormalize", lambda noise: seen.append(renormalize(noise)))
+    projected(G, target, 2)
+    assert len(seen) == 2 * len(noise_maps(G.synthesis))
+    projected(G, target, 2, noise_reg=0)
+    assert len(seen) == 2 * len(noise_maps(G.synthesis))
 
 
 # The way back

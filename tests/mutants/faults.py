@@ -2072,12 +2072,75 @@ EXPORT = [
         ("img = larger + ", "img = larger - ", "the smaller image subtracted"),
         ("1 / math.sqrt(source.weight", "1 / (source.weight", "styles of ToRGB too small"),
     ),
+]
+
+PROJECTION = [
+    *faults(
+        "latent/projection",
+        "latent/test_projection",
+        ("(1 - t) / _RAMP_DOWN", "t / _RAMP_DOWN", "the learning rate never falls"),
+        ("0.5 - 0.5 * math.cos", "0.5 + 0.5 * math.cos", "the cosine upside down"),
+        ("min(1.0, t / _RAMP_UP)", "min(1.0, t * _RAMP_UP)", "the learning rate hardly grows"),
+        ("1 - t / _NOISE_PART) ** 2", "1 - t / _NOISE_PART)", "the noise fades linearly"),
+        ("1 - t / _NOISE_PART", "1 + t / _NOISE_PART", "the noise grows"),
+        (
+            "square().sum(dim=1).mean().sqrt()",
+            "square().mean(dim=1).mean().sqrt()",
+            "scale of a component of w",
+        ),
+        ("(samples - mean)", "(samples + mean)", "distance from minus the mean"),
+        ("c[places % len(c)]", "c[places * 0]", "statistics of the first class only"),
+        (
+            'synthesis(ws, noise_mode="const"',
+            'synthesis(ws, noise_mode="none"',
+            "optimized without noise maps",
+        ),
+        ("w + noise * (scale", "w - noise * (scale", "the noise of other seeds"),
+        ("loss + settings.noise_reg *", "loss - settings.noise_reg *", "pictures are rewarded"),
+    ),
+    *faults(
+        "latent/noise_maps",
+        "latent/test_projection",
+        ("noise.roll(1, dim)", "noise.roll(2, dim)", "autocorrelation at two pixels"),
+        (".mean().square()", ".mean().abs()", "its absolute value"),
+        ("[0, 0] * 2", "[0, 0]", "coarse levels of a smaller variance"),
+        ("for dim in (0, 1):", "for dim in (0, 0):", "only one axis"),
+        ("noise -= noise.mean()", "noise += noise.mean()", "twice the mean"),
+        (".mean().rsqrt()", ".mean().sqrt()", "the variance squared"),
+    ),
+    *faults(
+        "latent/image_distances",
+        "latent/test_projection",
+        (">= 2 * _COARSEST", "> 2 * _COARSEST", "without the coarsest level"),
+        ("(x - y).square().mean() for", "(x + y).square().mean() for", "distance to the negative"),
+        ("peak * peak / error", "peak / error", "the peak is not squared"),
+        ("10 * math.log10", "20 * math.log10", "decibels of an amplitude"),
+        (".clamp(-1, 1) - b.float()", " - b.float()", "values beyond white count"),
+    ),
+    *faults(
+        "latent/pivotal_tuning",
+        "latent/test_pivotal_tuning",
+        ("loss + settings.locality *", "loss - settings.locality *", "change is rewarded"),
+        ("+ (img - target).square()", "- (img - target).square()", "error is rewarded"),
+        ("away = other - pivot", "away = pivot - other", "away from the other w"),
+        ("radius / length", "length / radius", "distance the wrong way round"),
+        (".clamp_max(1)", ".clamp_min(1)", "always beyond the other w"),
+        ("before = G.synthesis(near", "before = synthesis(near", "nothing has changed, ever"),
+    ),
+    *faults(
+        "latent/targets",
+        "latent/test_targets",
+        ("/ 127.5 - 1", "/ 128 - 1", "no whole number comes back"),
+        (".permute(2, 0, 1)", ".permute(2, 1, 0)", "mirrored at the diagonal"),
+        ("while name.lower() in taken", "while name in taken", "one folder on some disks"),
+    ),
 ]  # fmt: skip
 
 
 FAULTS = [
     *LOSSES,
     *COMBINATIONS,
+    *PROJECTION,
     *STEP,
     *GRADIENTS,
     *CONV_FORMS,

@@ -44,6 +44,7 @@ from sg3flow.settings import cache_folder
 
 FORMAT = "sg3flow-generator-1"
 WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
+DIRECTIONS_NAME = "directions.npz"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
@@ -67,6 +68,7 @@ class Networks:
     augment_pipe: AugmentPipe | None = None
     training_set: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    directions_file: Path | None = None  # registered with the network; not yet checked
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,7 @@ def package_generator(
         OSError: writing failed.
     """
     entry = network_entry(network)
-    # Contiguous, because safetensors refuses other layouts.
-    weights = save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
+    weights = _weights(entry)
     digest = hashlib.sha256(weights).hexdigest()
     description = {
         "format": FORMAT,
@@ -187,6 +188,21 @@ def package_generator(
     write_bytes(folder / WEIGHTS_NAME, weights)
     write_json(folder / DESCRIPTION_NAME, description)
     return Package(folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME, digest)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, the same in every format that holds them.
+
+    It is the digest of the packaged weights and the tag ``sg3flow.weights_sha256`` of a version.
+    """
+    return hashlib.sha256(_weights(network_entry(network))).hexdigest()
+
+
+def _weights(entry: Mapping[str, Any]) -> bytes:
+    """The weights as safetensors; equal weights give equal bytes."""
+    # Contiguous, because safetensors refuses other layouts.
+    content: bytes = save({name: t.contiguous() for name, t in entry["state_dict"].items()})
+    return content
 
 
 def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -273,7 +289,12 @@ def _from_folder(folder: Path) -> Networks:
     package = folder / "artifacts"
     if (package / DESCRIPTION_NAME).is_file():
         G_ema, description = load_packaged(package / WEIGHTS_NAME, package / DESCRIPTION_NAME)
-        return Networks(G_ema=G_ema, training_set=description["training_set"])
+        directions = package / DIRECTIONS_NAME
+        return Networks(
+            G_ema=G_ema,
+            training_set=description["training_set"],
+            directions_file=directions if directions.is_file() else None,
+        )
     snapshots = sorted(folder.glob("*.pkl"))
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"

@@ -11,9 +11,11 @@ from sg3flow import __version__
 from sg3flow.cli.average_command import average_app
 from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
+from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
+from sg3flow.cli.projection_command import projection_app
 from sg3flow.cli.schema import schema_app
 from sg3flow.cli.stage_commands import (
     code_app,
@@ -52,6 +54,8 @@ app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
 app.registered_commands += blend_app.registered_commands
 app.registered_commands += average_app.registered_commands
+app.registered_commands += projection_app.registered_commands
+app.registered_commands += directions_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 

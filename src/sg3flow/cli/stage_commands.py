@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sg3flow.cli import next_steps
+from sg3flow.cli.latent_render import ClassOrAll, Network, Outdir, latent_render_app
 from sg3flow.cli.stage_options import (
     given_arguments,
     is_given,
@@ -376,14 +377,8 @@ def image_sets(
 
 render_app = stage_app("")
 
-Network = Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")]
-Outdir = Annotated[Path, typer.Option(help="folder to write into")]
 ClassOrNone = Annotated[
     int | None, typer.Option("--class", min=0, help="class of a conditional network")
-]
-ClassOrAll = Annotated[
-    int | None,
-    typer.Option("--class", min=0, help="class of a conditional network; default: all in turn"),
 ]
 ProjectedW = Annotated[
     Path | None,
@@ -491,6 +486,8 @@ def best(
     print(f"images of {content['snapshot']} in {outdir}")
     next_steps.after_render(run, metrics)
 
+
+render_app.registered_commands += latent_render_app.registered_commands
 
 register_app = stage_app("")
 

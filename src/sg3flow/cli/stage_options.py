@@ -257,7 +257,7 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
     is_list = typing.get_origin(kind) is tuple
     if field.default is dataclasses.MISSING:
         help_text += "  [required]"
-    elif field.default != "":
+    elif field.default not in ("", ()):
         shown = ",".join(field.default) if is_list else field.default
         help_text += f"  [default: {shown}]"
     # None stands for "not given": the params file or the default decides then.

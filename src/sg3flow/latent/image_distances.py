@@ -59,11 +59,6 @@ class PerceptualDistance:
 
     def features(self, img: torch.Tensor) -> Features:
         """The normalized features of the five stages."""
-        if img.shape[-1] < _SMALLEST:
-            raise ConfigError(
-                f"the losses lpips and vgg need images of at least {_SMALLEST} pixels, and this "
-                f"network makes {img.shape[-1]}; use --loss pixels"
-            )
         if img.shape[-1] > _LARGEST:
             img = functional.avg_pool2d(img, img.shape[-1] // _LARGEST)
         return self._lpips.features(img)
@@ -73,21 +68,29 @@ class PerceptualDistance:
         return self._lpips.between(a, b)[0]
 
 
-def open_distance(name: str, device: torch.device) -> Distance:
+def open_distance(name: str, device: torch.device, resolution: int) -> Distance:
     """The distance of a name: ``pixels``, ``lpips`` or ``vgg``.
 
     - ``pixels``: squared error over a pyramid; needs no weights.
     - ``lpips``: the learned distance of Zhang et al. 2018, version 0.1 with VGG16.
     - ``vgg``: the same features without its learned heads, every channel with weight 1.
 
+    Args:
+        resolution: side of the images.
+
     Raises:
-        ConfigError: there is no such distance.
+        ConfigError: there is no such distance, or the images are too small for it.
         MetricError: its weights are not available.
     """
     if name not in PROJECTION_LOSSES:
         raise ConfigError(f"loss must be one of {', '.join(PROJECTION_LOSSES)}, not '{name[:60]}'")
     if name == "pixels":
         return PixelDistance()
+    if resolution < _SMALLEST:
+        raise ConfigError(
+            f"--loss {name} needs images of at least {_SMALLEST} pixels, and this network makes "
+            f"{resolution}; use --loss pixels"
+        )
     try:
         heads = load_heads() if name == "lpips" else [torch.ones(1, 1, 1, 1)] * 5
         return PerceptualDistance(Lpips(load_vgg(fully_connected=False), heads, device))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3flow.config import PROJECTION_SPACES
+from sg3flow.config import PROJECTION_SPACES, ProjectConfig
 from sg3flow.errors import ConfigError, DivergedError
 from sg3flow.latent.image_distances import Distance, psnr
 from sg3flow.latent.noise_maps import noise_maps, noise_regularization, renormalize
@@ -46,6 +46,11 @@ class ProjectionSettings:
     lr: float = 0.1
     noise_reg: float = 1e5
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: ProjectConfig) -> "ProjectionSettings":
+        """Those of the command."""
+        return cls(config.space, config.steps, config.lr, config.noise_reg, config.seed)
 
     def __post_init__(self) -> None:
         if self.space not in PROJECTION_SPACES:

@@ -20,8 +20,8 @@ from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
 from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
 from sg3flow.rendering.w_files import W, WSizes, checked_w
 
-_MOST_PSI = 2.0
-_MOST_DEGREES = 36_000
+MOST_PSI = 2.0
+MOST_DEGREES = 36_000
 _MOST_LAYERS = 1000
 _NUMBERS = (int, float, np.floating, np.integer)  # NumPy's float32 is no float
 
@@ -50,7 +50,8 @@ def whole_number(name: str, value: object, least: int, most: int, also: str = ""
     return number
 
 
-def _number(name: str, value: object, most: float) -> float:
+def number_of(name: str, value: object, most: float) -> float:
+    """A number from ``-most`` to ``most``; of NumPy, too, but no bool."""
     is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
     if not is_number or not -most <= value <= most:  # type: ignore[operator]
         refuse(name, f"a number from {-most:g} to {most:g}", value)
@@ -88,12 +89,12 @@ def options_of(
         refuse("noise_mode", "const, random or none", noise_mode)
     if not isinstance(translate, Sequence | np.ndarray) or len(translate) != 2:
         refuse("translate", "two numbers (x, y)", translate)
-    x, y = (_number("translate", part, MAX_SHIFT) for part in translate)
-    angle = _number("rotate", rotate, _MOST_DEGREES)
+    x, y = (number_of("translate", part, MAX_SHIFT) for part in translate)
+    angle = number_of("rotate", rotate, MOST_DEGREES)
     cutoff = None
     if truncation_cutoff is not None:
         cutoff = whole_number("truncation_cutoff", truncation_cutoff, 0, _MOST_LAYERS)
-    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle, cutoff)
+    return RenderOptions(number_of("psi", psi, MOST_PSI), noise_mode, (x, y), angle, cutoff)
 
 
 def label_of(label: object) -> Vector:

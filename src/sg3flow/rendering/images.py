@@ -1,5 +1,6 @@
 """From a seed to an image: models, rendering, and PNG files."""
 
+import functools
 import io
 import logging
 import math
@@ -15,6 +16,7 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints.loading import weights_digest
 from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
@@ -28,6 +30,7 @@ from sg3flow.rendering.conditions import (
     described_labels,
     label_tensor,
 )
+from sg3flow.rendering.edits import edited
 from sg3flow.rendering.seeds import RenderOptions, seed_latent
 
 # Mark in our images; files without it are never overwritten.
@@ -90,10 +93,11 @@ def w_image(G: RenderedGenerator, ws: torch.Tensor, options: RenderOptions, seed
 def seed_ws(
     G: RenderedGenerator, seed: int, options: RenderOptions, condition: Condition
 ) -> torch.Tensor:
-    """The ws of a seed, [1, num_ws, w_dim], with truncation.
+    """The ws of a seed, [1, num_ws, w_dim], with truncation, and then the edit.
 
     Raises:
-        ConfigError: as ``render_image``, or truncation of more layers than there are.
+        ConfigError: as ``render_image``, truncation of more layers than there
+            are, or an edit for a network of other sizes.
     """
     cutoff = options.truncation_cutoff
     if cutoff is not None and not 0 <= cutoff <= G.num_ws:
@@ -105,7 +109,8 @@ def seed_ws(
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad(), computing():
-        return G.mapping(z, c, truncation_psi=options.psi, truncation_cutoff=cutoff)
+        ws = G.mapping(z, c, truncation_psi=options.psi, truncation_cutoff=cutoff)
+        return edited(ws, options.edit)
 
 
 def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
@@ -162,12 +167,22 @@ def network_device(G: RenderedGenerator) -> torch.device:
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with its source, the labels it was trained with, and the names of its classes."""
+    """A generator with its source, the labels it was trained with, and the names of its classes.
+
+    Attributes:
+        directions_file: the directions that were registered with it; None: there are none.
+    """
 
     G: RenderedGenerator
     source: str
     labels: TrainingLabels
     class_names: Sequence[str] = ()
+    directions_file: Path | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, computed at the first use."""
+        return weights_digest(cast(torch.nn.Module, self.G))
 
     def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
         """The image of a seed; errors as in ``render_image``, with the name of the network."""
@@ -251,7 +266,8 @@ def as_model(
     names = [str(name) for name in described.get("class_names") or ()]
     G = cast(RenderedGenerator, network)
     try:
-        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
+        labels = TrainingLabels.read(G.c_dim, described)
+        return Model(G, source, labels, names, networks.directions_file)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
 

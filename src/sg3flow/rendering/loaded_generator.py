@@ -6,7 +6,7 @@ compiled until something is drawn.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from sg3flow.rendering.call_conditions import (
     one_condition,
 )
 from sg3flow.rendering.conditions import Condition
+from sg3flow.rendering.edit_options import Given, with_edits
+from sg3flow.rendering.edits import edited_w
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import (
     Image,
@@ -84,6 +86,9 @@ class LoadedGenerator:
       images without take all classes in turn, or labels of training images.
     - ``translate``: shift (x, y) in image widths; ``rotate``: degrees. StyleGAN3 only.
     - ``noise_mode``: noise of a StyleGAN2 network: const, random or none.
+    - ``edits``: strengths of directions in w by name, in units of w, such as ``{"pca0": 2.0}``;
+      ``directions``: the file of `sg3flow directions` that they are in, or its content; None: those
+      registered with a version of the registry.
 
     All methods raise ConfigError for a wrong argument and CheckpointError if the network generates
     values that are not finite.
@@ -166,12 +171,15 @@ class LoadedGenerator:
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> PillowImage.Image:
         """The image of a seed: the pixels of ``render images`` with the same arguments."""
         number, options = (
             seed_of(seed),
             options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
         )
+        options = with_edits(options, self._model, edits, directions)
         condition = one_condition(self._model, class_, label)
         return _pillow(self._model.picture(number, options, condition))
 
@@ -186,12 +194,15 @@ class LoadedGenerator:
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> list[PillowImage.Image]:
         """The images of seeds, in their order."""
         numbers, options = (
             seeds_of(seeds),
             options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
         )
+        options = with_edits(options, self._model, edits, directions)
         drawn = self._drawn(numbers, options, condition_of(self._model, class_, label))
         return [_pillow(image) for image in drawn]
 
@@ -207,6 +218,8 @@ class LoadedGenerator:
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> PillowImage.Image:
         """A sheet of the images of seeds with captions, as ``render grid`` writes it.
 
@@ -217,6 +230,7 @@ class LoadedGenerator:
             seeds_of(seeds),
             options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
         )
+        options = with_edits(options, self._model, edits, directions)
         per_row = whole_number("columns", columns, 0, 1000)
         condition = condition_of(self._model, class_, label)
         conditions = self._model.conditions(numbers, condition)
@@ -232,12 +246,15 @@ class LoadedGenerator:
         truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> W:
         """The w of a seed, NumPy float32 [num_ws, w_dim], for ``from_w`` and own arithmetic.
 
         NumPy, because it is the form of ``projected_w.npz`` and needs no device.
         """
         number, options = seed_of(seed), options_of(psi, truncation_cutoff=truncation_cutoff)
+        options = with_edits(options, self._model, edits, directions)
         condition = one_condition(self._model, class_, label)
         ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
         return ws
@@ -250,6 +267,8 @@ class LoadedGenerator:
         rotate: float = 0.0,
         noise_mode: str = "const",
         seed: int = 0,
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> PillowImage.Image:
         """The image of a w; ``from_w(w(seed))`` is ``image(seed)``.
 
@@ -259,7 +278,9 @@ class LoadedGenerator:
             seed: of the noise, with ``noise_mode="random"`` only.
         """
         options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
-        return _pillow(self._model.w_picture(one_w_of(w, self), options, number))
+        options = with_edits(options, self._model, edits, directions)
+        moved = edited_w(one_w_of(w, self)[None], options.edit)[0]
+        return _pillow(self._model.w_picture(moved, options, number))
 
     def video(
         self,
@@ -277,6 +298,8 @@ class LoadedGenerator:
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> Path:
         """Write an MP4, a loop through the w of the seeds, as ``render video`` does.
 
@@ -292,6 +315,7 @@ class LoadedGenerator:
         """
         file, numbers = video_path_of(path), seeds_of(seeds)
         options = options_of(psi, translate, rotate, noise_mode, truncation_cutoff)
+        options = with_edits(options, self._model, edits, directions)
         tiles = tiles_of(grid)
         count = whole_number("num_keyframes", num_keyframes, 0, 10_000) * tiles[0] * tiles[1]
         frames, rate = (

@@ -105,7 +105,7 @@ def write_loop(
     times = (i / frames_per_keyframe for i in range(total))
     with placed_as(G, options):
         frames = _frames(G, map(curve, times), grid, options.noise_mode)
-        _encode(tracked(frames, "rendering video", total), path, fps)
+        write_mp4(tracked(frames, "rendering video", total), path, fps)
     return total
 
 
@@ -166,13 +166,24 @@ def _frames(
         yield _even(np.vstack(rows))
 
 
+def video_frame(image: Image) -> Image:
+    """An image as a frame, [H, W, 3]: at least 256 pixels wide, with even sides."""
+    return _even(enlarged(image, _MIN_TILE))
+
+
 def _even(frame: Image) -> Image:
     """Repeat the last row or column if their number is odd: yuv420p needs even sides."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
+def write_mp4(frames: Iterable[Image], path: Path, fps: int) -> None:
+    """Write frames [H, W, 3] of equal, even sides; at least one.
+
+    Raises:
+        DataError: the video encoder failed; the message has its last line.
+    """
+    frames = iter(frames)
     first = next(frames)
     with atomic_write(path) as stream, tempfile.TemporaryFile() as log:
         command = _ffmpeg_command(first.shape[1], first.shape[0], fps, stream.name)
@@ -193,7 +204,7 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
             with suppress(BrokenPipeError):
                 encoder.stdin.close()
         if code:
-            raise DataError(f"the video encoder failed on {path}: {_last_line(log.fileno())}")
+            raise DataError(f"the video encoder failed on {path}: {last_line(log.fileno())}")
 
 
 def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
@@ -217,7 +228,8 @@ def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]
     return [*start, *source, "-i", "pipe:0", *codec, *exact, *mark, output]
 
 
-def _last_line(log: int) -> str:
+def last_line(log: int) -> str:
+    """The last line of the log of ffmpeg, an open file."""
     with open(log, "rb", closefd=False) as stream:
         stream.seek(0)
         lines = stream.read().decode(errors="replace").strip().splitlines()

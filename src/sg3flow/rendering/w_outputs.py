@@ -1,17 +1,24 @@
 """The render commands with own w, ``--projected-w FILE``, instead of seeds.
 
-A w is drawn as it is: it has its class in it, and truncation does not apply. Options that would
-have no effect are refused.
+A w is drawn as it is, or moved by edits: it has its class in it, and truncation does not apply.
+Options that would have no effect are refused.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from sg3flow.config import RenderGridConfig, RenderImagesConfig, RenderVideoConfig
+from sg3flow.config import (
+    RenderGridConfig,
+    RenderImagesConfig,
+    RenderOptionsConfig,
+    RenderVideoConfig,
+)
 from sg3flow.errors import ConfigError
 from sg3flow.files import write_bytes
 from sg3flow.output_checks import check_replaceable
 from sg3flow.progress import tracked
+from sg3flow.rendering.edit_options import edits_of, with_edits
+from sg3flow.rendering.edits import edited_w
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import Image, Model, load_model, png_bytes
 from sg3flow.rendering.outputs import (
@@ -43,7 +50,7 @@ def render_w_images(
     """
     options = _options(config, class_index)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _edited_w(model, projected_w, config)
     paths = [outdir / f"proj{i:02d}.png" for i in range(len(ws))]
     check_pictures(*paths)
     for path, image in zip(paths, _images(model, ws, options, "rendering images"), strict=True):
@@ -62,7 +69,7 @@ def render_w_grid(
     options, path = _options(config, class_index), outdir / GRID_NAME
     check_pictures(path)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _edited_w(model, projected_w, config)
     images = _images(model, ws, options, "rendering grid")
     names = [f"w {i}" for i in range(len(ws))]
     write_bytes(path, png_bytes(seed_sheet(images, names, model.G.img_resolution, config.columns)))
@@ -81,7 +88,7 @@ def render_w_video(
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
     check_replaceable(path, is_our_video, "a render", option)
     model = load_model(source, config.device)
-    ws = read_w(projected_w, model.G)
+    ws = _edited_w(model, projected_w, config)
     count = config.num_keyframes * grid[0] * grid[1]
     order = keyframe_seeds(range(len(ws)), count, config.shuffle_seed)
     with model.named():
@@ -111,7 +118,14 @@ def _options(
     for option, is_given in given.items():
         if is_given:
             raise ConfigError(f"{option} has no effect on w; leave it or --projected-w out")
+    edits_of(config)  # wrong ones are refused before the network is loaded
     return render_options_of(config)
+
+
+def _edited_w(model: Model, path: Path, config: RenderOptionsConfig) -> W:
+    """The w of a file, moved by the edits."""
+    options = with_edits(RenderOptions(), model, edits_of(config), config.directions)
+    return edited_w(read_w(path, model.G), options.edit)
 
 
 def _images(model: Model, ws: W, options: RenderOptions, description: str) -> Iterator[Image]:

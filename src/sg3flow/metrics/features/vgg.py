@@ -7,11 +7,14 @@ and the name of the detector says so.
 
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from sg3flow.files import sha256_file
 from sg3flow.metrics.features import as_rgb, load_weights
 
 VGG_NAME = "vgg16-397923af.pth"
@@ -163,8 +166,26 @@ def load_vgg(*, fully_connected: bool) -> VGG16:
 def load_heads() -> list[torch.Tensor]:
     """The five linear heads of LPIPS v0.1 for VGG16, each ``[1, C, 1, 1]``.
 
+    They come from the pip package lpips, if that is installed, else as other weights do.
+
     Raises:
         MetricError: they are not available; the message says where to put them by hand.
     """
-    tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
+    packaged = _packaged_heads()
+    if packaged is not None:
+        tensors = torch.load(packaged, map_location="cpu", weights_only=True)
+    else:
+        tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
     return [tensors[f"lin{stage}.model.1.weight"] for stage in range(len(_WIDTHS))]
+
+
+def _packaged_heads() -> Path | None:
+    """The file in the package lpips; None: that is not installed, or has other heads.
+
+    The package is not imported: it needs torchvision, which we do not.
+    """
+    package = find_spec("lpips")
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / "weights/v0.1/vgg.pth"
+    return path if path.is_file() and sha256_file(path) == HEADS_SHA256 else None
