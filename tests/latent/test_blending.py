@@ -25,6 +25,8 @@ from sg3flow.latent.combined_networks import (
     write_combination,
 )
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.registry.model_card import Lineage, ModelFacts, model_card
+from sg3flow.runs.best_snapshot import BestSnapshot
 
 SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 256, "channel_max": 16}
 SMALL = {"z_dim": 8, "w_dim": 8, **SIZES}
@@ -229,6 +231,18 @@ def test_the_result_says_where_it_comes_from(pair, tmp_path):
     )
     again = read_parent(str(tmp_path / "c.pkl"))
     assert [each["source"] for each in again.record()["parents"]] == ["a.pkl", "b.pkl"]
+
+
+def test_the_model_card_names_the_parents(pair, tmp_path):
+    write_combination(blend_by_weight(*pair(), 0.5), tmp_path / "c.pkl")
+    described = read_parent(str(tmp_path / "c.pkl")).training_set
+    row = {"metric": "fid50k_full", "value": 1.0, "num_generated": 50_000}
+    best = BestSnapshot("c.pkl", 2, "fid50k_full", 1.0, {"fid50k_full": row})
+    lineage = Lineage("run", "model")
+    for training_set in (described, {}):
+        facts = ModelFacts("StyleGAN3-T", "cats", training_set, "ab" * 32)
+        card = model_card("name", "1", best, facts, lineage)
+        assert ("blend by weight (weight 0.5) of a.pkl (SHA-256" in card) is bool(training_set)
 
 
 def test_one_training_set_stays_as_it_is(pair):
