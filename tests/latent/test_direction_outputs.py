@@ -34,6 +34,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["directions", *map(str, arguments)])
 
 
+@pytest.mark.medium
 def test_a_folder_has_the_file_and_a_strip_per_direction(network, tmp_path):
     found = run("--network", network, "--outdir", tmp_path, "--layers", "1-3,5", *QUICK)
     assert found.exit_code == 0, found.output

@@ -1995,10 +1995,14 @@ PYTHON_API = [
     *faults(
         "rendering/loaded_generator",
         "rendering/test_loaded_generator",
-        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
-         "w without truncation"),
         ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
          "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/latent_drawing",
+        "rendering/test_loaded_generator",
+        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
+         "w without truncation"),
     ),
     *faults(
         "rendering/call_arguments",
@@ -2020,6 +2024,38 @@ PYTHON_API = [
         "metrics/computed",
         "metrics/test_computed",
         ("compare_sets(a, b, [metric]", "compare_sets(b, a, [metric]", "the two sets swapped"),
+    ),
+]  # fmt: skip
+
+DIRECTIONS = [
+    *faults(
+        "latent/directions",
+        "latent/test_directions",
+        ("weights.T @ weights", "weights @ weights.T", "the Gram matrix of the rows"),
+        ("columns.T[::-1][:num]", "columns.T[:num]", "the weakest directions"),
+        ("columns.T[::-1][:num]", "columns[::-1][:num]", "rows for eigenvectors"),
+        ("vectors * signs[:, None]", "vectors", "the sign of LAPACK"),
+        ("vectors * signs[:, None]", "-vectors * signs[:, None]", "the opposite sign"),
+        (".numpy() * each.weight_gain", ".numpy()", "weights without the equalized gain"),
+        ("products / count - np.outer", "products / count + np.outer", "the mean is added"),
+        ("np.sqrt(variances.clip(min=0))", "variances.clip(min=0)", "steps of the variance"),
+        ("readers[start + i]", "readers[start]", "StyleGAN2: layers share all affine transforms"),
+        ("for layer in layers for affine in readers[layer]",
+         "for layer in layers for affine in readers[layer][:1]", "StyleGAN2 without ToRGB"),
+        ("table[numbers % len(table)]", "table[numbers * 0]", "one class instead of all in turn"),
+    ),
+    *faults(
+        "rendering/edits",
+        "rendering/test_edits",
+        ("ws + ws.new_tensor(edit)", "ws - ws.new_tensor(edit)", "an edit the other way"),
+        ("return ws + edit", "return ws - edit", "an edit of arrays the other way"),
+        ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
+    ),
+    *faults(
+        "serving/pyfunc_model",
+        "serving/test_request_edits",
+        ("edited(_vector_ws(G, request), request.options.edit)", "_vector_ws(G, request)",
+         "no edits of z and w"),
     ),
 ]  # fmt: skip
 
@@ -2123,7 +2159,7 @@ PROJECTION = [
         ("loss + settings.locality *", "loss - settings.locality *", "change is rewarded"),
         ("+ (img - target).square()", "- (img - target).square()", "error is rewarded"),
         ("away = other - pivot", "away = pivot - other", "away from the other w"),
-        ("radius / length", "length / radius", "distance the wrong way round"),
+        ("radius / length.", "radius * length.", "farther where it should be nearer"),
         (".clamp_max(1)", ".clamp_min(1)", "always beyond the other w"),
         ("before = G.synthesis(near", "before = synthesis(near", "nothing has changed, ever"),
     ),
@@ -2158,4 +2194,5 @@ FAULTS = [
     *DISK,
     *PYTHON_API,
     *EXPORT,
+    *DIRECTIONS,
 ]

@@ -14,6 +14,7 @@ from sg3flow.rendering import npz_file
 from sg3flow.rendering.edits import (
     Directions,
     edited,
+    edited_w,
     is_directions_file,
     parse_edits,
     read_directions,
@@ -100,6 +101,17 @@ def test_no_edit_and_strength_0_leave_every_bit(generator):
             render_image(generator, 4, RenderOptions(edit=edit)),
             render_image(generator, 4, RenderOptions()),
         )
+
+
+def test_arrays_move_as_tensors_do():
+    edit = resolve_edits(some_directions(), {"pca0": 0.1, "pca1": -3})
+    ws = np.random.RandomState(0).randn(2, 3, 4).astype(np.float32)
+    moved = edited_w(ws, edit)
+    assert moved.dtype == np.float32
+    np.testing.assert_array_equal(moved, edited(torch.from_numpy(ws), edit).numpy())
+    assert edited_w(ws, None) is ws and edited_w(ws, 0 * edit) is ws
+    with pytest.raises(ConfigError, match=r"w of \[3, 4\], this one has \[2, 4\]"):
+        edited_w(ws[:, :2], edit)
 
 
 def test_an_edit_of_another_network_is_refused(generator):

@@ -85,6 +85,7 @@ def test_strength_0_and_no_edits_are_the_plain_image(made):
         np.testing.assert_array_equal(pixels(G.image(1, edits=edits, directions=own)), plain)
 
 
+@pytest.mark.medium
 def test_grid_sweep_own_w_and_video_are_edited(made, tmp_path):
     path, own, G = made
     np.savez(tmp_path / "w.npz", w=G.w(3)[None])

@@ -48,7 +48,7 @@ DIRECTIONS_NAME = "directions.npz"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
-_MAX_NAMES = 5
+_MAX_NAMES, _MAX_PATH = 5, 300
 _ZIP_MAGIC = b"PK\x03\x04"
 _START_BYTES, _HEADER_START = 9, b"{"  # safetensors: the length of a JSON header, then the header
 
@@ -121,6 +121,11 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
         TrackingError: the tracking server or the registry failed.
     """
     name = os.fspath(source)
+    if not name:  # `Path` would turn it into the current folder
+        raise CheckpointError(
+            "no network is given; give a file, a URL, models:/NAME@ALIAS or a name of "
+            "`sg3flow networks`"
+        )
     scheme = _SCHEME.match(name)
     if scheme is None:
         named = named_network(name)
@@ -201,7 +206,7 @@ def weights_digest(network: nn.Module) -> str:
 def _weights(entry: Mapping[str, Any]) -> bytes:
     """The weights as safetensors; equal weights give equal bytes."""
     # Contiguous, because safetensors refuses other layouts.
-    content: bytes = save({name: t.contiguous() for name, t in entry["state_dict"].items()})
+    content: bytes = save({n: tensor.contiguous() for n, tensor in entry["state_dict"].items()})
     return content
 
 
@@ -311,14 +316,16 @@ def _from_folder(folder: Path) -> Networks:
 
 
 def _existing(path: Path) -> Path:
-    if path.exists():
-        return path
-    folder = path.parent
-    if not folder.is_dir():
-        raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        if path.exists():
+            return path
+        names = _names_beside(path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(
+            f"cannot read {cut(str(path), _MAX_PATH)}: {error.strerror}"
+        ) from None
     hint = nearest(path.name, names)
-    if folder == Path() and (near := near_names(path.name)):
+    if path.parent == Path() and (near := near_names(path.name)):
         raise CheckpointError(
             f"no file and no network is called {cut(path.name)}{hint}; networks with names like "
             f"it: {', '.join(near)} (`sg3flow networks` lists all)"
@@ -327,6 +334,14 @@ def _existing(path: Path) -> Path:
     if not hint and pickles:
         hint = f"; found: {', '.join(pickles)}"
     raise CheckpointError(f"no file {path}{hint}")
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The names in the folder of a missing file."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def _downloaded(url: str, sha256: str | None = None) -> Path:

@@ -27,7 +27,7 @@ from sg3flow.cli.stage_commands import (
     train_app,
     validate_app,
 )
-from sg3flow.cli.stage_options import one_line_errors, stage_app
+from sg3flow.cli.stage_options import complete_recipe, one_line_errors, stage_app
 
 _ABOUT = """Train, evaluate, register and serve StyleGAN3 models with DVC and MLflow.
 
@@ -85,7 +85,12 @@ app.registered_commands += project_app.registered_commands  # init, recipes
 
 @app.command()
 def use(
-    recipe: Annotated[str, typer.Argument(help="name of a recipe; `sg3flow recipes` lists them")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="name of a recipe; `sg3flow recipes` lists them", autocompletion=complete_recipe
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="overwrite uncommitted settings")] = False,
     debug: Debug = False,
 ) -> None:

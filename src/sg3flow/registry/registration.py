@@ -34,7 +34,7 @@ from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import best_of_run
-from sg3flow.runs.run_folder import read_run
+from sg3flow.runs.run_folder import read_provenance, read_run
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import log_model_metrics, record_output
 from sg3flow.tracking.mlflow_store import (
@@ -104,13 +104,9 @@ def register_best(
         labels = TrainingLabels.read(G.c_dim, training_set)
         write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
         set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
-        facts = ModelFacts(
-            _network_words(run_dir, G, names),
-            set_name,
-            training_set,
-            digest,
-            None if directions is None else directions.content,
-        )
+        words = _network_words(run_dir, G, names)
+        known = None if directions is None else directions.content
+        facts = ModelFacts(words, set_name, training_set, digest, _start(run_dir), known)
         candidate = Candidate(best, digest, training_set, package, samples, facts, directions)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
@@ -333,6 +329,12 @@ def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]
     if networks.G_ema is None:
         raise CheckpointError(f"{path} has no G_ema to register")
     return networks.G_ema, described_labels(networks.training_set or {}, run_dir)
+
+
+def _start(run_dir: Path) -> dict[str, Any]:
+    """The record of the network that the training started from; empty: none."""
+    found = (read_provenance(run_dir) or {}).get("network")
+    return found if isinstance(found, dict) else {}
 
 
 def _network_words(run_dir: Path, G: RenderedGenerator, class_names: Sequence[str]) -> str:

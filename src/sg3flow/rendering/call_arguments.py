@@ -5,7 +5,8 @@ A wrong one is a ConfigError that names the argument, the rule and the value.
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sg3flow.errors import ConfigError, cut, described
+from sg3flow.errors import ConfigError, DataError, cut, described
 from sg3flow.output_checks import check_replaceable
 from sg3flow.rendering.conditions import Vector, check_label
 from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
 from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
-from sg3flow.rendering.w_files import W, WSizes, checked_w
+from sg3flow.rendering.w_files import MOST_WS, W, WSizes, checked_ws
 
 MOST_PSI = 2.0
 MOST_DEGREES = 36_000
@@ -107,14 +108,22 @@ def label_of(label: object) -> Vector:
 
 def one_w_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
     """The w of an image, float32 [num_ws, w_dim], its own copy."""
+    w_of_image: W = checked_ws(_numbers(w), sizes, 1)[0]
+    return w_of_image
+
+
+def ws_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
+    """The w of images, float32 [N, num_ws, w_dim], their own copy."""
+    return checked_ws(_numbers(w), sizes, MOST_WS)
+
+
+def _numbers(w: npt.ArrayLike | torch.Tensor) -> W:
     try:
         given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
-        with np.errstate(over="ignore"):  # `checked_w` refuses what is not finite
-            found = np.array(given, np.float32)
+        with np.errstate(over="ignore"):  # `checked_ws` refuses what is not finite
+            return np.array(given, np.float32)
     except (TypeError, ValueError, OverflowError):
         refuse("w", "an array of numbers", w)
-    w_of_image: W = checked_w(found, sizes)[0]
-    return w_of_image
 
 
 def tiles_of(grid: object) -> tuple[int, int]:
@@ -138,3 +147,16 @@ def video_path_of(path: object) -> Path:
         raise ConfigError(f"path must end in .mp4, the form of the video, not '{cut(file.name)}'")
     check_replaceable(file, is_our_video, "a render", "path")
     return file
+
+
+@contextmanager
+def disk_errors(file: Path) -> Iterator[None]:
+    """Turn an error of the disk inside the block into a sentence about ``file``.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {file}: {error.strerror or error}") from None

@@ -1,22 +1,25 @@
 """Edits of an image: directions in w, by name, and the offset that their strengths give.
 
 An edited w is ``w + sum(strength * direction)``. A strength is a length in w, so an edit is linear
-and the same for every image; ``scales`` of a file has the natural step of each direction.
+and the same for every image; ``scales`` of a file has the natural step of each direction. Without
+torch: a server checks the edits of requests with it.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sg3flow.errors import ConfigError, DataError, cut, described, listed, nearest
 from sg3flow.files import atomic_write
 from sg3flow.rendering.npz_file import read_npz
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_STRENGTH = 1000.0  # far outside any w; larger ones would only overflow
 
@@ -101,28 +104,35 @@ def resolve_edits(directions: Directions, strengths: Mapping[str, float]) -> Off
     return total.astype(np.float32)
 
 
-def edited(ws: torch.Tensor, edit: Offset | None) -> torch.Tensor:
+def edited(ws: "torch.Tensor", edit: Offset | None) -> "torch.Tensor":
     """``ws`` [N, num_ws, w_dim] moved by an offset [num_ws, w_dim]; None or zeros: unchanged.
 
     Raises:
         ConfigError: the offset is for a network of other sizes.
     """
-    if edit is None:
+    if edit is None or not _moves(edit, tuple(ws.shape[1:])):
         return ws
-    if edit.shape != tuple(ws.shape[1:]):
-        raise ConfigError(
-            f"the edit is for a network with w of {list(edit.shape)}, this one has "
-            f"{list(ws.shape[1:])}; use the directions of this network"
-        )
-    if not edit.any():  # the same bits, negative zeros too
-        return ws
-    return ws + torch.from_numpy(edit).to(ws)
+    return ws + ws.new_tensor(edit)
 
 
 def edited_w(ws: npt.NDArray[np.float32], edit: Offset | None) -> npt.NDArray[np.float32]:
     """``edited`` for arrays: ``ws`` float32 [N, num_ws, w_dim]."""
-    moved: npt.NDArray[np.float32] = edited(torch.from_numpy(ws), edit).numpy()
-    return moved
+    if edit is None or not _moves(edit, ws.shape[1:]):
+        return ws
+    return ws + edit
+
+
+def _moves(edit: Offset, sizes: tuple[int, ...]) -> bool:
+    """Whether the offset, which must have these sizes, is not zero.
+
+    Adding a zero would turn -0 into 0.
+    """
+    if edit.shape != sizes:
+        raise ConfigError(
+            f"the edit is for a network with w of {list(edit.shape)}, this one has {list(sizes)}; "
+            "use the directions of this network"
+        )
+    return bool(edit.any())
 
 
 def parse_edits(given: Iterable[str]) -> dict[str, float]:

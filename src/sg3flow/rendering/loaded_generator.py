@@ -10,15 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-import torch
 from PIL import Image as PillowImage
 
 from sg3flow.config import DEVICES
-from sg3flow.errors import DataError
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.rendering.call_arguments import (
-    one_w_of,
+    disk_errors,
     options_of,
     refuse,
     seed_of,
@@ -35,15 +32,13 @@ from sg3flow.rendering.call_conditions import (
 )
 from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.edit_options import Given, with_edits
-from sg3flow.rendering.edits import edited_w
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import (
     Image,
-    Model,
     load_model,
     network_device,
-    seed_ws,
 )
+from sg3flow.rendering.latent_drawing import LatentDrawing, pillow_image
 from sg3flow.rendering.notebook_view import html_view
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
@@ -72,7 +67,7 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> "LoadedGenerat
     return LoadedGenerator(load_model(name, device), name)
 
 
-class LoadedGenerator:
+class LoadedGenerator(LatentDrawing):
     """A trained generator that draws images; ``sg3flow.load`` makes it.
 
     Common arguments of the methods:
@@ -99,12 +94,6 @@ class LoadedGenerator:
         training_labels: what is known of the labels that it was trained with.
     """
 
-    def __init__(self, model: Model, source: str) -> None:
-        self._model = model
-        self.network = model.G
-        self.source = source
-        self.training_labels = model.labels
-
     @property
     def resolution(self) -> int:
         """Side of the images in pixels."""
@@ -114,16 +103,6 @@ class LoadedGenerator:
     def channels(self) -> int:
         """3: RGB; 1: gray."""
         return self.network.img_channels
-
-    @property
-    def num_ws(self) -> int:
-        """Number of w vectors of an image, one per layer."""
-        return self.network.num_ws
-
-    @property
-    def w_dim(self) -> int:
-        """Length of a w vector."""
-        return self.network.w_dim
 
     @property
     def num_classes(self) -> int:
@@ -181,7 +160,7 @@ class LoadedGenerator:
         )
         options = with_edits(options, self._model, edits, directions)
         condition = one_condition(self._model, class_, label)
-        return _pillow(self._model.picture(number, options, condition))
+        return pillow_image(self._model.picture(number, options, condition))
 
     def images(
         self,
@@ -204,7 +183,7 @@ class LoadedGenerator:
         )
         options = with_edits(options, self._model, edits, directions)
         drawn = self._drawn(numbers, options, condition_of(self._model, class_, label))
-        return [_pillow(image) for image in drawn]
+        return [pillow_image(image) for image in drawn]
 
     def grid(
         self,
@@ -236,51 +215,7 @@ class LoadedGenerator:
         conditions = self._model.conditions(numbers, condition)
         captions = [self._model.caption(*pair) for pair in zip(numbers, conditions, strict=True)]
         images = self._drawn(numbers, options, condition)
-        return _pillow(seed_sheet(images, captions, self.resolution, per_row))
-
-    def w(
-        self,
-        seed: int = 0,
-        *,
-        psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        class_: int | str | None = None,
-        label: Sequence[float] | None = None,
-        edits: Mapping[str, float] | None = None,
-        directions: Given = None,
-    ) -> W:
-        """The w of a seed, NumPy float32 [num_ws, w_dim], for ``from_w`` and own arithmetic.
-
-        NumPy, because it is the form of ``projected_w.npz`` and needs no device.
-        """
-        number, options = seed_of(seed), options_of(psi, truncation_cutoff=truncation_cutoff)
-        options = with_edits(options, self._model, edits, directions)
-        condition = one_condition(self._model, class_, label)
-        ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
-        return ws
-
-    def from_w(
-        self,
-        w: npt.ArrayLike | torch.Tensor,
-        *,
-        translate: tuple[float, float] = (0.0, 0.0),
-        rotate: float = 0.0,
-        noise_mode: str = "const",
-        seed: int = 0,
-        edits: Mapping[str, float] | None = None,
-        directions: Given = None,
-    ) -> PillowImage.Image:
-        """The image of a w; ``from_w(w(seed))`` is ``image(seed)``.
-
-        Args:
-            w: an array or a tensor: [num_ws, w_dim], one vector per layer; [w_dim], the same for
-                all layers; or [1, num_ws, w_dim] or [1, 1, w_dim], as in ``projected_w.npz``.
-            seed: of the noise, with ``noise_mode="random"`` only.
-        """
-        options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
-        options = with_edits(options, self._model, edits, directions)
-        moved = edited_w(one_w_of(w, self)[None], options.edit)[0]
-        return _pillow(self._model.w_picture(moved, options, number))
+        return pillow_image(seed_sheet(images, captions, self.resolution, per_row))
 
     def video(
         self,
@@ -324,20 +259,17 @@ class LoadedGenerator:
         )
         keyframes = keyframe_seeds(numbers, count, -1)
         conditions = self._model.conditions(keyframes, condition_of(self._model, class_, label))
-        with self._model.named():
-            try:
-                write_interpolation(
-                    self.network,
-                    keyframes,
-                    file,
-                    options=options,
-                    classes=conditions,
-                    grid=tiles,
-                    frames_per_keyframe=frames,
-                    fps=rate,
-                )
-            except OSError as error:
-                raise DataError(f"cannot write {file}: {error.strerror or error}") from None
+        with self._model.named(), disk_errors(file):
+            write_interpolation(
+                self.network,
+                keyframes,
+                file,
+                options=options,
+                classes=conditions,
+                grid=tiles,
+                frames_per_keyframe=frames,
+                fps=rate,
+            )
         return file
 
     def __repr__(self) -> str:
@@ -363,7 +295,3 @@ class LoadedGenerator:
         conditions = self._model.conditions(seeds, condition)
         for seed, each in zip(seeds, conditions, strict=True):
             yield self._model.picture(seed, options, each)
-
-
-def _pillow(image: Image) -> PillowImage.Image:
-    return PillowImage.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

@@ -84,13 +84,13 @@ def is_w_file(path: Path) -> bool:
         return stream.read(6) == b"\x93NUMPY"
 
 
-def checked_w(found: npt.NDArray[np.number], G: WSizes) -> W:
-    """The w of one image as float32 ``[1, num_ws, w_dim]``, its own copy.
+def checked_ws(found: npt.NDArray[np.number], G: WSizes, most: int) -> W:
+    """The w of 1 to ``most`` images as float32 ``[N, num_ws, w_dim]``, their own copy.
 
     Raises:
-        ConfigError: as ``read_w``, or they are several.
+        ConfigError: as ``read_w``, or they are more.
     """
-    _check_shape(found.shape, G, "w", 1)
+    _check_shape(found.shape, G, "w", most)
     return _finite(found, G, "w")
 
 
