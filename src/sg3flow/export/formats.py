@@ -67,6 +67,18 @@ def _is_safetensors(path: Path) -> bool:
     return is_bundled(path)
 
 
+def _onnx(source: ExportSource, stream: BinaryIO) -> str:
+    from sg3flow.export.onnx_writer import write_onnx
+
+    return write_onnx(source, stream)
+
+
+def _is_onnx(path: Path) -> bool:
+    from sg3flow.export.onnx_writer import is_onnx_export
+
+    return path.is_file() and is_onnx_export(path)
+
+
 FORMATS = {
     each.name: each
     for each in (
@@ -77,6 +89,7 @@ FORMATS = {
         ExportFormat(
             "safetensors", ".safetensors", "for any program", _is_safetensors, _safetensors
         ),
+        ExportFormat("onnx", ".onnx", "for onnxruntime and others", _is_onnx, _onnx),
     )
 }
 

@@ -45,11 +45,12 @@ def check_file(
     if not (largest <= TOLERANCE and levels <= 1):
         raise CheckpointError(
             f"with {program} the exported file differs from the network by {largest:.2g} of the "
-            f"largest value and {levels} grey levels (allowed: {TOLERANCE} and 1); not exported"
+            f"largest value and {levels} gray levels (allowed: {TOLERANCE} and 1); not exported"
         )
+    count, unit = sum(map(len, _BATCHES)), "level" if levels == 1 else "levels"
     return (
-        f"checked with {program}: {sum(map(len, _BATCHES))} images differ from the network's by at "
-        f"most {largest:.1e} of the largest value and {levels} grey levels"
+        f"checked with {program}: {count} images differ from the network's by at most "
+        f"{largest:.1e} of the largest value and {levels} gray {unit}"
     )
 
 
@@ -65,7 +66,7 @@ def network_images(G: Any, inputs: Inputs) -> Images:
 
 
 def difference(found: Images, expected: Images) -> tuple[float, int]:
-    """The largest difference as a part of the largest value, and in grey levels of 8 bits."""
+    """The largest difference as a part of the largest value, and in gray levels of 8 bits."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf"), 255
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-20))
