@@ -135,7 +135,7 @@ def test_a_file_that_computes_something_else_is_refused(make_network):
     )
     for wrong in (
         lambda inputs: network_images(G, inputs) + 0.1,
-        lambda inputs: network_images(G, inputs)[:, :, ::-1],
+        lambda inputs: network_images(G, inputs)[:, :, ::-1].copy(),
         lambda inputs: network_images(G, inputs)[:, :, 1:],
         lambda inputs: network_images(G, inputs) * np.float32(np.nan),
     ):
