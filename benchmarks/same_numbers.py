@@ -49,7 +49,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "fetch": {"images": 60, "resolution": 32},
     "pack": {"resolution": "16x16"},
     "validate": {"min_images": 30, "min_class_images": 10},
-    "train": {"batch": 40, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "grid": "4x3"},
+    "train": {"batch": 40, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "grid": "4x3"}
+    | {"resume": ""},
     "evaluate": {"metrics": ["fd_random50_full", "eqt8_int"], "best_by": "fd_random50_full"},
     "render": {"seeds": "0-5", "sweep_seeds": "0,1", "video_seeds": "0,1", "video_frames": 4},
 }

@@ -201,13 +201,13 @@ def empty_database(tmp_path_factory) -> Path:
     return path
 
 
-# The starter recipe, made small.
+# The starter recipe, made small: from random weights, because the network of the package has 64 px.
 _TINY_PARAMS = {
     "fetch": {"images": 40, "resolution": 32},
     "pack": {"resolution": "16x16"},
     "validate": {"min_images": 30, "min_class_images": 10},
     "train": {"batch": 100, "cbase": 128, "cmax": 4, "map_depth": 1, "kimg": 1, "workers": 0}
-    | {"grid": "2x2"},
+    | {"grid": "2x2", "resume": "", "gamma": 0.2, "glr": 0.004, "dlr": 0.003},
     "evaluate": {"metrics": ["fd_random20_full", "eqt4_int"], "best_by": "fd_random20_full"}
     | {"batch": 10},
     "render": {"seeds": "0-2", "video_seeds": "0-1", "video_frames": 4},

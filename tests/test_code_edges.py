@@ -276,6 +276,22 @@ def test_another_drawing_of_a_page_concerns_the_stage_that_draws_it(clone, name,
 
 
 @pytest.mark.medium  # real DVC
+def test_another_network_in_the_package_concerns_a_training_that_starts_from_it(clone):
+    network = clone.root / "src/sg3flow/checkpoints/starter/network.safetensors"
+    content = network.read_bytes()
+    assert "  resume: starter\n" in (clone.root / "params.yaml").read_text()
+    with clone.edited():
+        write_bytes(network, b"another network")
+        try:
+            assert clone.status() == {"code"}
+            clone.reproduce_code()
+            assert clone.status() == {"train"}
+        finally:
+            write_bytes(network, content)
+    assert clone.status() == set()
+
+
+@pytest.mark.medium  # real DVC
 @pytest.mark.parametrize(
     ("name", "before", "after", "stages"),
     [

@@ -172,7 +172,7 @@ PIPELINE_SETTINGS = (
 @pytest.mark.slow
 def test_the_whole_pipeline_and_a_local_stage(tmp_path, commit_copy):
     source = commit_copy(tmp_path / "a project")
-    settings = ("-P", "recipe=starter", "-P", f"settings={PIPELINE_SETTINGS}")
+    settings = ("-P", "recipe=starter-scratch", "-P", f"settings={PIPELINE_SETTINGS}")
     done = mlflow_run(source, ".", *settings)
     for stage in SECTIONS:
         assert f"Running stage '{stage}'" in done.stdout

@@ -80,9 +80,10 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
             "code": {"commit": "ab" * 20, "dirty": gpu == "A100", "version": f"0.2.{gpu[1:3]}"},
             "compute": {"torch": "2.13.0", "ops": "cuda"},
             "machine": {"system": "Linux 6.1", "architecture": "x86_64", "gpus": [{"name": gpu}]},
+            "network": {"source": "starter", "sha256": gpu * 16},  # of two versions of the package
         }
         write_json(folder / "provenance.json", known)
-    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": 7}})
+    write_json(older / "provenance.json", {"code": None, "machine": {"gpus": 7}, "network": 5})
     result = compare(first, second, older, "--seeds", "")
     assert result.exit_code == 0, result.output
     page = page_of(project)
@@ -94,6 +95,8 @@ def test_what_was_recorded_of_code_and_machine_is_compared(project, run_folder):
         "not recorded",
         "0.2.20",
         "0.2.10",
+        "starter, H200H200H200",
+        "starter, A100A100A100",
     ):
         assert f"<td>{words}</td>" in page or f'">{words}</td>' in page, words
     assert "Linux 6.1" not in page  # the same for both, and not known of the third

@@ -4,6 +4,7 @@ Nothing of this checkout is on the path. The environment has the wheel and sees 
 of the environment that runs the tests.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,10 +15,11 @@ import tarfile
 import venv
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from sg3flow.files import sha256_file
 
 pytestmark = pytest.mark.medium
 
@@ -28,13 +30,14 @@ SMALL = (
     "fetch.images=40 fetch.resolution=32 pack.resolution=16x16 validate.min_images=30 "
     "validate.min_class_images=10 train.cfg=stylegan2 train.batch=100 train.cbase=64 train.cmax=2 "
     "train.map_depth=1 train.mbstd_group=5 train.kimg=1 train.workers=0 train.grid=2x2 "
+    "train.resume='' "
     "render.seeds=0-2 render.video_seeds=0-1 evaluate.metrics=[fd_random20_full] "
     "evaluate.best_by=fd_random20_full render.video_frames=4"
 ).split()
 STATUS = ["code:", "\talways changed"]
 
 
-@dataclass
+@dataclasses.dataclass
 class User:
     """Somebody with an environment of their own, in a folder.
 
@@ -180,6 +183,21 @@ def test_the_installed_package_trains_and_a_second_time_nothing_runs(project):
     assert project.repro() == []
     assert project.dvc("status").splitlines() == STATUS
     assert (project.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_the_default_recipe_starts_from_the_network_in_the_package(user, project):
+    other = dataclasses.replace(project, folder=project.folder.parent)
+    other("sg3flow", "init", "as it comes")
+    other.folder = other.folder / "as it comes"
+    assert "  resume: starter\n" in (other.folder / "params.yaml").read_text()
+    other("sg3flow", "code")
+    network = user.package / "checkpoints/starter/network.safetensors"
+    line = f"{sha256_file(network)}  checkpoints/starter/network.safetensors"
+    assert line in (other.folder / "code/train.txt").read_text().splitlines()
+    assert line not in (project.folder / "code/train.txt").read_text()
+    drawing = "render images --network starter --seeds 1 --class 0 --outdir out"
+    other("sg3flow", *drawing.split())
+    assert list((other.folder / "out").glob("*.png"))
 
 
 def test_an_upgrade_runs_the_stages_again_whose_code_changed(project):

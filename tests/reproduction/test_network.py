@@ -9,7 +9,7 @@ from sg3flow.errors import CheckpointError, DataError
 from sg3flow.files import sha256_file
 from sg3flow.runs.provenance import network_digest, network_info
 from sg3flow.runs.reproduction_inputs import InitialNetwork, find_network
-from sg3flow.runs.worktree import Record
+from sg3flow.runs.worktree import Record, Worktree
 
 
 def record_of(source: str, digest: str = "") -> Record:
@@ -68,6 +68,25 @@ def test_a_name_is_resolved_unless_the_run_had_a_file_of_that_name(tmp_path, mon
     own.write_bytes(b"network")
     found = find_network(record_of("starter", sha256_file(own)), tmp_path, "")
     assert found == InitialNetwork(str(own), str(own))
+
+
+def test_a_network_of_the_package_is_taken_from_the_commit_of_the_run(tmp_path, monkeypatch):
+    """The one of today may be another."""
+    monkeypatch.chdir(tmp_path)
+    worktree = Worktree(tmp_path / "place", tmp_path / "place" / "tree")
+    then = worktree.project / "src/sg3flow/checkpoints/starter/network.safetensors"
+    then.parent.mkdir(parents=True)
+    then.write_bytes(b"the network of then")
+    record = record_of("starter", sha256_file(then))
+    assert find_network(record, tmp_path, "", worktree) == InitialNetwork(str(then), str(then))
+    today = NETWORKS["starter"].bundled
+    found = find_network(record_of("starter", sha256_file(today)), tmp_path, "", worktree)
+    assert found == InitialNetwork(str(today), str(today))
+    with pytest.raises(DataError, match="is not the network that the run started from"):
+        find_network(record_of("starter", "0" * 64), tmp_path, "", worktree)
+    then.unlink()
+    with pytest.raises(DataError, match="is not the network that the run started from"):
+        find_network(record, tmp_path, "", worktree)
 
 
 def test_of_a_public_name_the_fingerprint_holds_the_text(tmp_path, network):

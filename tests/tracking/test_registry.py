@@ -51,6 +51,8 @@ def run(own_project) -> Path:
         progress={"nimg": 10_000},
     )
     write_json(folder / "run.json", {"format": "sg3flow-run-1", "uid": "u1"})
+    network = {"source": "starter", "shortened": False, "sha256": "fe" * 32}
+    write_json(folder / "provenance.json", {"format": "sg3flow-provenance-1", "network": network})
     _measure(folder, 4.0, digest)
     store = connect()
     tags = {"sg3flow.uid": "u1", "sg3flow.stage": "train", "mlflow.source.git.commit": "c0ffee"}
@@ -85,6 +87,7 @@ def _check_registered(value: str) -> None:
     assert version.tags["sg3flow.commit"] == "c0ffee"
     assert f"| fd_random1k_full | {value} |" in version.description
     assert version.description.startswith("**StyleGAN3Generator, 16 x 16 pixels**, trained on toy")
+    assert "| **starts from** | `starter`, SHA-256 `fefefefefefe` |" in version.description
     assert not [key for key in version.tags if key.startswith("sg3flow.result.")]
     assert results_of(version)["fd_random1k_full"]["value"] == float(value)
     changes = version.tags["sg3flow.aliases"].splitlines()

@@ -93,7 +93,10 @@ class TrainingFiles:
         return {"device": match[1], "ops": match[2]} if match else {}
 
     def provenance(self) -> dict[str, str]:
-        """Code, ops, GPU and machine from ``provenance.json``; older runs have no such file."""
+        """Code, ops, GPU, machine and the initial network from ``provenance.json``.
+
+        Older runs have no such file.
+        """
         content = self._json(PROVENANCE)
         code, compute, machine = (_part(content, key) for key in ("code", "compute", "machine"))
         gpus = machine.get("gpus")
@@ -107,6 +110,7 @@ class TrainingFiles:
             "GPU": ", ".join(name for name in names if name),
             "machine": f"{machine.get('system', '')} {machine.get('architecture', '')}".strip(),
             "CPU": machine.get("cpu"),
+            "initial network": network_words(_part(content, "network")),
         }
         return {name: str(value) for name, value in found.items() if value}
 
@@ -163,6 +167,12 @@ def data_words(training_set: Any) -> str:
     size = f", {count} images" if count is not None else ""
     digest = str(training_set["digest"])[:_DIGEST_SHOWN]
     return f"{training_set.get('name', 'unnamed')}{size}, {digest}"
+
+
+def network_words(network: Mapping[str, Any]) -> str:
+    """The network that a training started from: source and short digest; empty: unknown or none."""
+    digest = str(network.get("sha256") or "")[:_DIGEST_SHOWN]
+    return f"{network.get('source', 'unnamed')}, {digest}" if digest else ""
 
 
 def state_words(kimg: float | None, wanted: Any) -> str:

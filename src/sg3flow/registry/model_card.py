@@ -1,7 +1,7 @@
 """The model card of a registered version: its description in Markdown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sg3flow.runs.best_snapshot import BestSnapshot
@@ -39,12 +39,15 @@ class ModelFacts:
         set_name: the training set's name for people.
         training_set: as described in the snapshot.
         snapshot_sha256: of the snapshot's file.
+        start: the network that the training started from, as ``network_info`` records it; empty:
+            random weights, or not recorded.
     """
 
     network: str
     set_name: str
     training_set: Mapping[str, Any]
     snapshot_sha256: str
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(
@@ -54,7 +57,8 @@ def model_card(
     data = facts.training_set
     origin = {
         "training": f"[{lineage.run_name or 'unnamed'}]({_run_url(lineage)})",
-        "snapshot": f"`{best.snapshot}`, {best.kimg} kimg, chosen by {best.metric}",
+        **_start(facts),
+        "snapshot": f"`{best.snapshot}`, {_age(best, facts)}, chosen by {best.metric}",
         "data": f"{facts.set_name}, {data.get('num_images', '?')} images, digest "
         f"`{str(data.get('digest') or 'unknown')[:12]}`",
         "license": f"{data.get('licence') or 'unknown'}{_citation(data)}",
@@ -75,6 +79,20 @@ def model_card(
             f"models:/{name}/{version}/artifacts/{SAMPLES}`",
         ]
     )
+
+
+def _start(facts: ModelFacts) -> dict[str, str]:
+    """A row about the network that the training started from; none for random weights."""
+    if not facts.start.get("source"):
+        return {}
+    digest = str(facts.start.get("sha256") or "unknown")[:12]
+    return {"starts from": f"`{facts.start['source']}`, SHA-256 `{digest}`"}
+
+
+def _age(best: BestSnapshot, facts: ModelFacts) -> str:
+    if best.kimg == 0 and _start(facts):
+        return "0 kimg: the network that the training started from"
+    return f"{best.kimg} kimg"
 
 
 def _citation(training_set: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
 from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
-from sg3flow.runs.run_folder import read_run
+from sg3flow.runs.run_folder import read_provenance, read_run
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import log_model_metrics, record_output
 from sg3flow.tracking.mlflow_store import (
@@ -125,7 +125,8 @@ def register_best(
         labels = TrainingLabels.read(G.c_dim, training_set)
         write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
         set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
-        facts = ModelFacts(_network_words(run_dir, G, names), set_name, training_set, digest)
+        words = _network_words(run_dir, G, names)
+        facts = ModelFacts(words, set_name, training_set, digest, _start(run_dir))
         candidate = _Candidate(best, digest, training_set, package, samples, facts)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
@@ -340,6 +341,12 @@ def _read_snapshot(path: Path, run_dir: Path) -> tuple[nn.Module, dict[str, Any]
     if networks.G_ema is None:
         raise CheckpointError(f"{path} has no G_ema to register")
     return networks.G_ema, described_labels(networks.training_set or {}, run_dir)
+
+
+def _start(run_dir: Path) -> dict[str, Any]:
+    """The record of the network that the training started from; empty: none."""
+    found = (read_provenance(run_dir) or {}).get("network")
+    return found if isinstance(found, dict) else {}
 
 
 def _network_words(run_dir: Path, G: RenderedGenerator, class_names: Sequence[str]) -> str:

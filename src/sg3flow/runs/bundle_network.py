@@ -3,7 +3,7 @@ r"""Makes the network that comes with this package from a snapshot, with its rec
 It is run once per trained network, from a clone of the project:
 
     python -m sg3flow.runs.bundle_network runs/train/network-snapshot-000400.pkl \
-        --recipe recipes/starter-scratch.yaml
+        --recipe recipes/starter-network.yaml
 
 The folder of the snapshot must be that of its run. The result replaces
 ``src/sg3flow/checkpoints/starter`` and is to be committed.

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import sg3flow
+from sg3flow.checkpoints.network_catalog import named_network
 from sg3flow.errors import ConfigError
-from sg3flow.files import write_text
+from sg3flow.files import sha256_file, write_text
 from sg3flow.git import Changes, GitError, GitTree, git_tree
-from sg3flow.params_file import SECTIONS
+from sg3flow.params_file import SECTIONS, read_params
 
 # Glob patterns below the package.
 _OPS = ("cpu/*", "cuda/*", "kernels/build_plan.py", "kernels/cuda_compile.py", "ops/*.py")
@@ -185,12 +186,19 @@ def given_values(settings: Any) -> dict[str, Any]:
 def write_digests(folder: Path, project: Path) -> None:
     """Write ``<stage>.txt`` for every stage, and a file per page: a digest and a name per line.
 
+    A training that starts from a network of this package depends on that file as on its code.
+
     Args:
         folder: where to write.
-        project: the folder with ``stages/``; its scripts are included.
+        project: the folder with ``stages/`` and ``params.yaml``; its scripts are included.
+
+    Raises:
+        ConfigError: ``params.yaml`` is no params file.
     """
     for stage, patterns in STAGE_FILES.items():
         lines = [*_lines(patterns), *_script(project / "stages" / f"{stage}.py"), _defaults(stage)]
+        if stage == "train":
+            lines += _bundled_network(project / "params.yaml")
         write_text(folder / f"{stage}.txt", "".join(lines))
     for page, patterns in PAGE_FILES.items():
         write_text(folder / f"{page}.txt", "".join(_lines(patterns)))
@@ -205,6 +213,16 @@ def _lines(patterns: tuple[str, ...]) -> Iterator[str]:
 def _script(path: Path) -> Iterator[str]:
     if path.is_file():
         yield f"{meaning_digest(path)}  stages/{path.name}\n"
+
+
+def _bundled_network(params: Path) -> Iterator[str]:
+    """A line over the network of this package that ``train.resume`` names."""
+    training = read_params(params).get("train") if params.is_file() else None
+    resume = training.get("resume") if isinstance(training, dict) else None
+    named = named_network(resume) if isinstance(resume, str) else None
+    if named is not None and named.bundled is not None:
+        name = named.bundled.relative_to(package_folder()).as_posix()
+        yield f"{sha256_file(named.bundled)}  {name}\n"
 
 
 def _defaults(stage: str) -> str:

@@ -158,8 +158,8 @@ def reproduce(
         Sg3flowError: the training failed.
     """
     kimg = _checked_length(record, kimg)
-    network = find_network(record, root, resume)
     worktree = prepare_worktree(record, root, clean=clean)
+    network = find_network(record, root, resume, worktree)
     log(f"{record.origin}: {record.code_words} in {shown_path(worktree.tree, root)}")
     for warning in _warnings(record, worktree):
         log(f"warning: {warning}")

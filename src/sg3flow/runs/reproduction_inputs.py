@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sg3flow
 from sg3flow.checkpoints.loading import local_copy
-from sg3flow.checkpoints.network_catalog import named_network
+from sg3flow.checkpoints.network_catalog import NamedNetwork, named_network
 from sg3flow.data.archive import PackedSet
 from sg3flow.errors import DataError
 from sg3flow.runs.provenance import locked_stages, network_digest
@@ -186,12 +187,15 @@ class InitialNetwork:
         return str(kept)
 
 
-def find_network(record: Record, root: Path, given: str) -> InitialNetwork:
+def find_network(
+    record: Record, root: Path, given: str, worktree: Worktree | None = None
+) -> InitialNetwork:
     """Find or download the network, with the user's tracking server.
 
     Args:
         root: the user's project.
         given: where it is now; empty: where the run had it.
+        worktree: of the run's commit: a network that came with the package is there as it was then.
 
     Raises:
         CheckpointError, TrackingError: it is not available.
@@ -205,8 +209,12 @@ def find_network(record: Record, root: Path, given: str) -> InitialNetwork:
     beside = root / record.provenance.get("folder", ".") / source
     network = None if beside.exists() else named_network(source)
     is_named = _NAMED.match(source) is not None or network is not None
+    expected = record.network.get("sha256", "")
+    then = None if given or network is None else _bundled_then(network, worktree)
+    if then is not None and network_digest(then) == expected:
+        return InitialNetwork(str(then), str(then))
     path = local_copy(given or (source if is_named else beside)).resolve()
-    digest, expected = network_digest(path), record.network.get("sha256", "")
+    digest = network_digest(path)
     if expected and digest != expected:
         raise DataError(
             f"{given or source} is not the network that the run started from: its SHA-256 is "
@@ -214,3 +222,12 @@ def find_network(record: Record, root: Path, given: str) -> InitialNetwork:
         )
     by_content = not is_named or (network is not None and network.bundled is not None)
     return InitialNetwork(str(path) if by_content else source, str(path))
+
+
+def _bundled_then(network: NamedNetwork, worktree: Worktree | None) -> Path | None:
+    """The file of a network of the package in a worktree; None: it is not there."""
+    if network.bundled is None or worktree is None:
+        return None
+    package = Path(sg3flow.__file__).resolve().parent
+    path = worktree.project / "src" / "sg3flow" / network.bundled.resolve().relative_to(package)
+    return path if path.is_file() else None
