@@ -1,5 +1,6 @@
 """Fixtures for every test: the outside files, and a writer of the public pickle format."""
 
+import importlib.util
 import os
 import pickle
 import shutil
@@ -418,3 +419,15 @@ def each_backend(request, monkeypatch) -> str:
             pytest.skip(f"no CPU kernels: {error}")
     monkeypatch.setenv("SG3FLOW_OPS", request.param)
     return str(request.param)
+
+
+def _loaded(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# A fixture of this folder and those below, in a file of its own.
+browser = _loaded(Path(__file__).with_name("browser.py")).browser

@@ -106,6 +106,13 @@ def test_an_odd_value_is_one_sentence_and_never_a_bug(
     assert (project / "params.yaml").read_bytes() == before
 
 
+def test_summary_outside_a_project_is_one_line(project):
+    (project / "params.yaml").unlink()
+    result = invoke("summary")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "go to a project, or make one: `sg3flow init DIR`" in result.stderr
+
+
 def test_summary_says_what_has_not_run_yet(project):
     result = invoke("summary")
     assert result.exit_code == 0

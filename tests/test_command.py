@@ -88,6 +88,18 @@ def test_errors_are_one_line_and_non_zero(problem, words):
     assert "Traceback" in result.stderr and words in result.stderr
 
 
+def test_an_error_names_settings_where_the_user_gives_a_params_file(tmp_path):
+    problem = DataError(
+        "too large; lower --batch-gpu, --batch-x or --data, or train.gamma (--gamma)"
+    )
+    params = tmp_path / "params.yaml"
+    params.write_text("train: {}\n")
+    result, _ = invoke([*REQUIRED, "--params", str(params)], problem)
+    assert result.stderr.endswith("(--gamma) (in the params file: train.batch_gpu)\n")
+    result, _ = invoke(REQUIRED, problem)
+    assert result.stderr.endswith("(--gamma)\n")
+
+
 def test_stage_time_is_noted_under_dvc_only(tmp_path, monkeypatch):
     monkeypatch.setenv("SG3FLOW_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("DVC_STAGE", raising=False)

@@ -38,6 +38,14 @@ def test_options_are_completed(command):
     assert command(_SG3FLOW_COMPLETE="complete_bash", **words).split() == ["--recipe"]
 
 
+@pytest.mark.parametrize(
+    ("words", "index"), [("sg3flow use afhq-", "2"), ("sg3flow init d --recipe afhq-", "4")]
+)
+def test_names_of_recipes_are_completed(command, words, index):
+    answer = command(_SG3FLOW_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=index)
+    assert answer.split() == ["afhq-cat-256", "afhq-sample"]
+
+
 def test_the_script_of_a_shell_is_shown_and_installed(command, tmp_path):
     detected = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     shown = command("--show-completion", "bash", **detected)

@@ -13,6 +13,7 @@ from sg3flow.files import (
     atomic_folder,
     atomic_write,
     copy_file,
+    final_path,
     link_or_copy,
     sha256_file,
     write_bytes,
@@ -183,3 +184,22 @@ def test_a_link_to_nothing_changes_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         link_or_copy(tmp_path / "a", tmp_path / "b")
     assert os.listdir(tmp_path) == ["b"] and (tmp_path / "b").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("path", "final"),
+    [
+        (".a.bin.0123abcd.tmp", "a.bin"),
+        ("out/.x.0123abcd.tmp/dvc.yaml", "out/x/dvc.yaml"),
+        ("/o/.faces.0123abcd.old", "/o/faces"),
+        (".a.bin.0123abcd.tmpx", ".a.bin.0123abcd.tmpx"),
+        ("a.0123abcd.tmp", "a.0123abcd.tmp"),
+    ],
+)
+def test_messages_name_the_file_that_was_to_be(path, final):
+    assert final_path(path) == final
+
+
+def test_a_temporary_name_is_recognized(tmp_path):
+    with atomic_folder(tmp_path / "faces") as work:
+        assert final_path(str(work / "a")) == str(tmp_path / "faces" / "a")

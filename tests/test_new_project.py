@@ -138,6 +138,49 @@ def test_what_cannot_be_made_is_one_line(somewhere, arguments, words):
     assert {path.name for path in somewhere.iterdir()} <= {"file", "home"}
 
 
+def test_a_second_init_tells_how_to_take_another_recipe(somewhere):
+    assert init("faces").exit_code == 0
+    words = refused("faces", "--recipe", "own")
+    assert "faces already has" in words and "`sg3flow use NAME`" in words
+
+
+def test_errors_name_the_folder_and_not_a_temporary_one(somewhere, monkeypatch):
+    (somewhere / "link").symlink_to("nowhere")
+    assert refused("link") == "error: Not a directory: link\n"
+    (somewhere / "mine").mkdir()
+    monkeypatch.setattr(new_project.os, "access", lambda path, mode: False)  # root may all
+    assert "mine is not writable; give another folder" in refused("mine")
+
+
+@pytest.mark.parametrize("folder", ["bare.git", "bare.git/below", "faces/.git/below"])
+def test_the_data_of_a_git_repository_is_no_place_for_a_project(folder):
+    git("init", "-q", "--bare", "bare.git")
+    git("init", "-q", "faces")
+    assert "is inside the data of a git repository" in refused(folder)
+
+
+def test_the_printed_command_enters_a_folder_that_looks_like_an_option():
+    assert "cd ./-x\n" in init("--", "-x").stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "is_told"),
+    [
+        ("", True),
+        ("[cache]\n    dir = /x%y\n", True),
+        ("no config", True),
+        ("[cache]\n    type = reflink\n", False),
+    ],
+)
+def test_a_dvc_project_that_copies_its_outputs_is_told_so(somewhere, config, is_told):
+    (somewhere / ".dvc").mkdir()
+    (somewhere / ".dvc" / "config").write_text(config)
+    told = init(".").stdout
+    assert ("dvc config cache.type hardlink,copy" in told) == is_told
+    assert (somewhere / ".dvc" / "config").read_text() == config
+    assert "cache.type" not in init("new").stdout
+
+
 def test_a_folder_that_git_ignores_is_refused(somewhere):
     git("init", "-q")
     (somewhere / ".gitignore").write_text("scratch/\n")

@@ -24,7 +24,8 @@ def test_stages_scripts_and_sections_have_the_same_names():
     code, *stages = pipeline()["stages"]
     assert code == "code"  # `sg3flow code`: a script of this name would hide a standard module
     assert stages == list(SECTIONS)
-    assert sorted(p.stem for p in (ROOT / "stages").glob("*.py")) == sorted(stages)
+    scripts = sorted(p.stem for p in (ROOT / "stages").glob("*.py"))
+    assert scripts == sorted([*stages, "project"])  # of photos: no stage of the pipeline
     assert list(read_params(ROOT / "params.yaml")) == stages
 
 
@@ -91,7 +92,7 @@ def test_what_renders_nothing_loads_no_torch(module):
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-@pytest.mark.parametrize("name", [*SECTIONS, "sg3flow"])
+@pytest.mark.parametrize("name", [*SECTIONS, "project", "sg3flow"])
 def test_help_loads_nothing_heavy(name):
     target = str(ROOT / "stages" / f"{name}.py")
     program = (

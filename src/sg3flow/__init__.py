@@ -21,6 +21,7 @@ from sg3flow.errors import (
 if TYPE_CHECKING:
     from sg3flow import metrics
     from sg3flow.checkpoints import load_networks, save_snapshot
+    from sg3flow.latent.project_call import project
     from sg3flow.metrics import frechet_distance
     from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
     from sg3flow.networks.augment import AugmentPipe
@@ -33,6 +34,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "load": "rendering.loaded_generator",
     "LoadedGenerator": "rendering.loaded_generator",
+    "project": "latent.project_call",
     "StyleGAN2Generator": "networks",
     "StyleGAN3Generator": "networks",
     "Discriminator": "networks",
@@ -66,6 +68,7 @@ __all__ = [
     "load",
     "load_networks",
     "metrics",
+    "project",
     "save_snapshot",
     "setup_filter",
     "upfirdn2d",

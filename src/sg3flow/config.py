@@ -16,6 +16,8 @@ CONFIGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 DEVICES = ("auto", "cpu", "cuda")
 AUTO = -1  # `batch_gpu: auto`
 SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
+PROJECTION_SPACES = ("w", "w+")
+PROJECTION_LOSSES = ("pixels", "lpips", "vgg")
 
 # Bounds far beyond any use: a value above is a typing error, found before hours of work.
 MOST_BATCH = 65_536
@@ -468,6 +470,16 @@ class RenderOptionsConfig:
         "0,0", help="translation x,y in units of the image width; StyleGAN3 only"
     )
     rotate: float = setting(0.0, ge=-36000, le=36000, help="rotation in degrees; StyleGAN3 only")
+    truncation_cutoff: int = setting(
+        -1,
+        ge=-1,
+        le=1000,
+        help="number of layers, from the first, that truncation psi applies to; -1: all",
+    )
+    directions: str = setting("", help="file of directions for --edit, of `sg3flow directions`")
+    edit: tuple[str, ...] = setting(
+        (), help="NAME=STRENGTH: move w along a direction, in units of w; may be given repeatedly"
+    )
     label: str = setting(
         "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
     )
@@ -476,9 +488,9 @@ class RenderOptionsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderImagesConfig(RenderOptionsConfig):
-    """One PNG per seed."""
+    """One PNG per seed or w."""
 
-    seeds: str = setting(help="seeds to render, e.g. 0,3-7,2")
+    seeds: str = setting("", help="seeds to render, e.g. 0,3-7,2; required without --projected-w")
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
 
 
@@ -486,7 +498,9 @@ class RenderImagesConfig(RenderOptionsConfig):
 class RenderGridConfig(RenderOptionsConfig):
     """A labeled grid of images."""
 
-    seeds: str = setting("0-23", help="seeds to render, e.g. 0,3-7,2")
+    seeds: str = setting(
+        "", help="seeds to render, e.g. 0,3-7,2; default: 0-23, or none with --projected-w"
+    )
     trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
     columns: int = setting(
         0, ge=0, le=1000, help="images per row; 0: choose a grid slightly wider than high"
@@ -505,7 +519,11 @@ class RenderSweepConfig(RenderOptionsConfig):
 class RenderVideoConfig(RenderOptionsConfig):
     """A looping latent interpolation video."""
 
-    seeds: str = setting("0-3", help="seeds of the keyframes, distributed over the tiles")
+    seeds: str = setting(
+        "",
+        help="seeds of the keyframes, distributed over the tiles; default: 0-3, or none with "
+        "--projected-w",
+    )
     shuffle_seed: int = setting(
         -1,
         ge=-1,
@@ -527,6 +545,65 @@ class RenderVideoConfig(RenderOptionsConfig):
     fps: int = setting(60, ge=1, le=240, help="frames per second")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderMixConfig(RenderOptionsConfig):
+    """Style mixing: the layers of rows, with some layers of columns."""
+
+    rows: str = setting(help="seeds of the rows, e.g. 0,3-7; or a file of own w, .npz or .npy")
+    cols: str = setting(help="seeds of the columns, which give the styles; or a file of own w")
+    styles: str = setting(
+        "0-6", help="layers that come from the columns, e.g. 4-7,9; or none, or all"
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the seeds; 1: off")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderPathConfig(RenderOptionsConfig):
+    """A video along a path; other options are those of keyframes that do not give their own."""
+
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+    wrap: bool = setting(False, help="close the path: after the last keyframe, back to the first")
+    w_frames: int = setting(
+        0,
+        ge=0,
+        le=10000,
+        help="number of frames from one keyframe to the next; 0: 120, or with --curve so many that "
+        "the video is as long as the longest curve",
+    )
+    frames: int = setting(
+        0, ge=0, le=1_000_000, help="number of all frames, instead of --w-frames; 0: not given"
+    )
+    fps: int = setting(60, ge=1, le=240, help="frames per second")
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionsConfig:
+    """Which directions in w to look for, and how to show them."""
+
+    method: str = setting(
+        "sefa",
+        choices=("sefa", "pca"),
+        help="sefa: eigenvectors of the style weights; pca: principal components of w",
+    )
+    layers: str = setting("all", help="layers of w that the directions edit, e.g. 1-4,7")
+    num: int = setting(8, ge=1, le=1024, help="number of directions, the strongest first")
+    samples: int = setting(
+        50_000, ge=2, le=10**7, help="number of w to sample, for pca and for the natural steps"
+    )
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples")
+    seeds: str = setting("0-3", help="seeds of the images in the strips, one per row")
+    steps: str = setting(
+        "-3,-2,-1,0,1,2,3",
+        help="strengths in the strips, one per column, in standard deviations of w along the "
+        "direction",
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi of the images; 1: off")
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
+    device: str = setting("auto", choices=DEVICES, help="device to compute on")
+
+
 @dataclasses.dataclass(frozen=True)
 class RegisterConfig:
     """Which registered model receives the best snapshot."""
@@ -535,3 +612,62 @@ class RegisterConfig:
     metric: str = setting(
         "", help="metric that picks the best snapshot; empty: the choice of the evaluate stage"
     )
+    directions: str = setting(
+        "",
+        help="file of `sg3flow directions` to register with the model, for edits in requests; "
+        "empty: none",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectConfig:
+    """How photos are projected into the latent space of a network."""
+
+    space: str = setting(
+        "w",
+        choices=PROJECTION_SPACES,
+        help="w: one vector for all layers; w+: one per layer, nearer to the photo and worse to "
+        "edit",
+    )
+    steps: int = setting(1000, ge=1, le=1_000_000, help="steps of the projection")
+    lr: float = setting(0.1, ge=1e-6, le=100, help="greatest learning rate of the projection")
+    loss: str = setting(
+        "pixels",
+        choices=PROJECTION_LOSSES,
+        help="distance to the photo; pixels: squared error at several resolutions; lpips and vgg: "
+        "features of VGG16, whose weights are read from the cache or downloaded (553 MB)",
+    )
+    noise_reg: float = setting(
+        1e5,
+        ge=0,
+        le=1e12,
+        help="weight of the regularization of StyleGAN2's noise maps; 0: do not optimize them",
+    )
+    pti_steps: int = setting(
+        0, ge=0, le=1_000_000, help="steps of pivotal tuning afterwards, e.g. 350; 0: none"
+    )
+    pti_lr: float = setting(3e-4, ge=1e-9, le=1, help="learning rate of pivotal tuning")
+    pti_locality: float = setting(
+        0.1,
+        ge=0,
+        le=1e6,
+        help="weight of keeping other images as they are during pivotal tuning; 0: off",
+    )
+    video: bool = setting(True, help="write proj.mp4, a frame per step of the projection")
+    transform: str = setting(
+        "center-crop",
+        choices=("none", "center-crop", "center-crop-wide"),
+        help="crop to apply before scaling, as in pack; none: stretch",
+    )
+    resolution: str = setting(
+        "",
+        help="with transform center-crop-wide: WIDTHxHEIGHT that the set was packed with",
+    )
+    background: str = setting(
+        "white", help="color behind transparent parts: a color name or #RRGGBB"
+    )
+    label: str = setting(
+        "", help="instead of --class: label of a network trained with vectors, e.g. 0.5,-1"
+    )
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples and the noise of w")
+    device: str = setting("auto", choices=DEVICES, help="device to compute on")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _CHUNK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"(^|/)\.([^/]+)\.[0-9a-f]{8}\.(?:tmp|old)(?=/|$)")  # of `_beside`
 _STALE_SEC = 24 * 3600
 _SYNC_THREADS = 8
 
@@ -291,6 +292,11 @@ def try_lock_open_file(handle: int) -> bool:
 def _beside(path: Path, suffix: str) -> Path:
     # A random part, not a fixed name: two processes may write the same file at once.
     return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.{suffix}")
+
+
+def final_path(path: str) -> str:
+    """``path`` with the names that its files will have: for messages about temporary ones."""
+    return _TEMPORARY.sub(r"\1\2", path)
 
 
 def _remove_stale(path: Path) -> None:

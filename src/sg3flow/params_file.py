@@ -315,7 +315,9 @@ def _params_text(path: Path) -> tuple[str, str]:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
-        raise ConfigError(f"no params file at {path}; copy one from recipes/") from None
+        raise ConfigError(
+            f"no params file at {path}; go to a project, or make one: `sg3flow init DIR`"
+        ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     bare = text.removeprefix(_MARK)

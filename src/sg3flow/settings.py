@@ -231,6 +231,7 @@ class Tag:
     SHA256 = "sg3flow.sha256"
     SNAPSHOT_SHA256 = "sg3flow.snapshot_sha256"
     WEIGHTS_SHA256 = "sg3flow.weights_sha256"
+    DIRECTIONS_SHA256 = "sg3flow.directions_sha256"
     METRIC = "sg3flow.metric"
     VALUE = "sg3flow.value"
     RESULTS = "sg3flow.results"

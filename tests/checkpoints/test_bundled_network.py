@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from sg3flow.checkpoints import load_networks, save_snapshot
-from sg3flow.checkpoints.bundled_network import FORMAT, write_bundled
+from sg3flow.checkpoints.bundled_network import FORMAT, bundled_bytes, is_bundled, write_bundled
 from sg3flow.checkpoints.network_catalog import NETWORKS
 from sg3flow.config import TrainConfig
 from sg3flow.errors import CheckpointError, DataError
@@ -53,6 +54,39 @@ def test_what_is_read_is_what_was_written_up_to_rounding(networks, tmp_path, cfg
     assert sizes == {torch.float16, torch.float32}
 
 
+@pytest.mark.parametrize(("cfg", "c_dim"), [("stylegan3-r", 3), ("stylegan2", 0)])
+@pytest.mark.parametrize("has_D", [True, False])
+def test_an_export_is_exact_and_needs_nothing_but_safetensors(
+    networks, tmp_path, cfg, c_dim, has_D
+):
+    G, D = networks(cfg, c_dim)
+    path = tmp_path / "a.safetensors"
+    described, progress = {"name": "cats", "label_dim": c_dim}, {"nimg": 7000}
+    given = D if has_D else None
+    content = bundled_bytes(G_ema=G, D=given, training_set=described, progress=progress)
+    path.write_bytes(content)
+    loaded = load_networks(path)
+    assert loaded.training_set == described and loaded.progress == progress
+    assert (loaded.D is None) is not has_D and loaded.G is loaded.G_ema
+    expected = {f"G_ema.{name}": tensor for name, tensor in G.state_dict().items()}
+    if has_D:
+        expected |= {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+        assert loaded.D.init_kwargs == D.init_kwargs
+    assert loaded.G_ema.init_kwargs == G.init_kwargs
+    stored = load_file(path)
+    assert set(stored) == set(expected)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in expected.items())
+    found = loaded.G_ema.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in G.state_dict().items())
+    with safe_open(path, "pt") as opened:
+        description = json.loads(opened.metadata()["sg3flow"])
+    assert description["networks"]["G_ema"]["class_name"] == type(G).__name__
+    again = bundled_bytes(G_ema=G, D=given, training_set=described, progress=progress)
+    assert again == content and is_bundled(path) and is_bundled(STARTER)
+    path.write_bytes(save({"x": torch.zeros(1)}, {"other": "1"}))
+    assert not is_bundled(path) and not is_bundled(tmp_path)
+
+
 def test_equal_snapshots_give_equal_bytes(networks, tmp_path):
     saved(networks, tmp_path / "a.pkl")
     for name in ("1", "2"):
@@ -85,8 +119,9 @@ def changed(path, change):
     [
         (lambda d, t: d.update(format="other"), "does not describe networks of sg3flow"),
         (lambda d, t: d.pop("format"), "does not describe networks of sg3flow"),
-        (lambda d, t: d["networks"].pop("D"), "must describe the networks G_ema and D"),
-        (lambda d, t: d.update(networks=[1]), "must describe the networks G_ema and D"),
+        (lambda d, t: d["networks"].pop("D"), "a tensor of no network: D."),
+        (lambda d, t: d["networks"].pop("G_ema"), "must describe G_ema"),
+        (lambda d, t: d.update(networks=[1]), "must describe G_ema"),
         (lambda d, t: d["networks"].update(D=3), "D must hold class_name"),
         (lambda d, t: d["networks"]["D"].update(class_name="os"), "unknown network 'os'"),
         (lambda d, t: d["networks"].update(D=d["networks"]["G_ema"]), "do not fit"),

@@ -49,6 +49,30 @@ def test_a_file_url_of_another_machine_is_refused(saved):
         load_networks(f"file://otherhost{path}")
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "no network is given"),  # not the current folder
+        ("x" * 5000, r"cannot read x+… \(5000 characters\): File name too long"),
+        ("dir/" * 2000 + "a.pkl", "File name too long"),
+    ],
+)
+def test_no_name_and_an_endless_one_are_refused(saved, monkeypatch, source, words):
+    path, _ = saved
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(CheckpointError, match=words):
+        load_networks(source)
+
+
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch, tmp_path):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "exists", refused)
+    with pytest.raises(CheckpointError, match=r"cannot read .*a\.pkl: Permission denied"):
+        load_networks(tmp_path / "a.pkl")
+
+
 def test_a_missing_file_names_the_nearest(saved):
     path, _ = saved
     with pytest.raises(CheckpointError, match=r"did you mean 'network-snapshot-000010\.pkl'"):

@@ -1,5 +1,6 @@
 """Validation: every expectation for pass and fail, the two leaked dogs, the reports."""
 
+import dataclasses
 import io
 import json
 import re
@@ -170,6 +171,24 @@ def test_thresholds(packed, name, config):
     assert list(failures(report)) == [name]
     with pytest.raises(DataError, match=rf"validation failed \({name}\)"):
         require_success(report, Path("v.html"))
+
+
+def test_the_message_has_an_image_a_count_and_their_limits(packed):
+    report = validate(packed, min_images=7, min_contrast=120)
+    with pytest.raises(DataError) as caught:
+        require_success(report, Path("v.html"))
+    words = str(caught.value)
+    assert re.search(r"first: \S+\.png: contrast \d", words), words
+    assert "required: the set has at least 7 images; found: 6;" in words
+    assert words.endswith("v.html; limits: --min-images, --min-contrast")
+
+
+def test_every_limit_in_a_message_is_a_check_and_an_option():
+    planned = {each.name for each in check_plan.planned_checks(ValidateConfig(classes=3), 3, True)}
+    planned |= {each.name for each in check_plan.appearance_checks(ValidateConfig())}
+    assert set(checks._THRESHOLDS) <= planned
+    options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ValidateConfig)}
+    assert set(checks._THRESHOLDS.values()) <= options
 
 
 def test_rejects_beyond_the_limit(packed):

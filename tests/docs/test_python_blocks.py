@@ -37,7 +37,7 @@ def test_the_page_names_every_public_method():
     import sg3flow
 
     text = PAGE.read_text(encoding="utf-8")
-    methods = ("image", "images", "grid", "video", "w", "from_w", "w_avg", "network")
+    methods = ("image", "images", "grid", "video", "w", "from_w", "w_avg", "network", "mix", "path")
     assert all(hasattr(sg3flow.LoadedGenerator, each) for each in methods if each != "network")
     for name in (*(f"G.{method}" for method in methods), "sg3flow.load", "metrics.compute"):
         assert name in text, name

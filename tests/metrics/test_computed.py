@@ -161,6 +161,13 @@ def test_a_name_without_a_count_gets_that_of_the_images(name, counted):
         (("fd_random", "a", "starter"), ConfigError, "give the network as a"),
         (("fd_random", "nowhere", "b"), DataError, "nowhere"),
         (("fd_random", [], "b"), DataError, "a is an empty list"),
+        (("fd_random", [np.zeros((4, 4, 3), np.uint8)], "b"), DataError, "a list of one image"),
+        (
+            ("fd_random", np.zeros((4, 4, 3), np.uint8), "b"),
+            ConfigError,
+            r"a is one image, uint8 \[",
+        ),
+        (("fd_random", "a", np.zeros((4, 4, 1), np.uint8)), ConfigError, "b is one image"),
         (("fd_random", ["a.png"], "b"), DataError, r"a\[0\] must be a Pillow image"),
         (("fd_random", [np.zeros((4, 4, 3))], "b"), DataError, r"not float64 \[4, 4, 3\]"),
         (("fd_random", [np.zeros((4, 4, 2), np.uint8)], "b"), DataError, r"uint8 \[4, 4, 2\]"),
@@ -168,7 +175,7 @@ def test_a_name_without_a_count_gets_that_of_the_images(name, counted):
         (("fd_random", "starter", [1]), ConfigError, "b must be a packed set"),
         (("fd_random", "starter", "a.txt"), DataError, "a.txt"),
         (("fd_wrong", "starter", "b.zip"), MetricError, "unknown metric 'fd_wrong'"),
-        (("fd_random", "starter", None), DataError, "was not found.*give"),
+        (("fd_random", "starter", None), DataError, "was not found.*in Python, b"),
     ],
 )
 def test_wrong_arguments(sets, monkeypatch, arguments, kind, words):

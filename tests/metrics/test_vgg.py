@@ -120,6 +120,22 @@ def test_heads_in_the_cache_are_read(cache, monkeypatch, heads):
     assert all(torch.equal(a, b) for a, b in zip(vgg.load_heads(), heads, strict=True))
 
 
+def test_heads_of_the_package_lpips_are_read_without_importing_it(
+    cache, monkeypatch, tmp_path, heads
+):
+    folder = tmp_path / "site" / "lpips"
+    path = folder / "weights" / "v0.1" / "vgg.pth"
+    path.parent.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('needs torchvision')")
+    torch.save({f"lin{i}.model.1.weight": head for i, head in enumerate(heads)}, path)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(vgg, "HEADS_URL", "file:///nowhere/heads.pth")
+    with pytest.raises(MetricError):  # another version of the package
+        vgg.load_heads()
+    monkeypatch.setattr(vgg, "HEADS_SHA256", sha256_file(path))
+    assert all(torch.equal(a, b) for a, b in zip(vgg.load_heads(), heads, strict=True))
+
+
 @pytest.mark.slow
 def test_features_with_all_layers(cache, monkeypatch, draw_faces):
     """Half a gigabyte of weights by a rule: shapes, and that neither batch nor size decides."""

@@ -1962,9 +1962,14 @@ PYTHON_API = [
     *faults(
         "rendering/loaded_generator",
         "rendering/test_loaded_generator",
-        ("seed_of(seed), options_of(psi)", "seed_of(seed), options_of(1)", "w without truncation"),
         ("zip(seeds, conditions, strict=True)", "zip(seeds, conditions[::-1], strict=True)",
          "images with the classes of others"),
+    ),
+    *faults(
+        "rendering/latent_drawing",
+        "rendering/test_loaded_generator",
+        ("options_of(psi, truncation_cutoff=", "options_of(1, truncation_cutoff=",
+         "w without truncation"),
     ),
     *faults(
         "rendering/call_arguments",
@@ -1986,6 +1991,191 @@ PYTHON_API = [
         "metrics/computed",
         "metrics/test_computed",
         ("compare_sets(a, b, [metric]", "compare_sets(b, a, [metric]", "the two sets swapped"),
+    ),
+]  # fmt: skip
+
+DIRECTIONS = [
+    *faults(
+        "latent/directions",
+        "latent/test_directions",
+        ("weights.T @ weights", "weights @ weights.T", "the Gram matrix of the rows"),
+        ("columns.T[::-1][:num]", "columns.T[:num]", "the weakest directions"),
+        ("columns.T[::-1][:num]", "columns[::-1][:num]", "rows for eigenvectors"),
+        ("vectors * signs[:, None]", "vectors", "the sign of LAPACK"),
+        ("vectors * signs[:, None]", "-vectors * signs[:, None]", "the opposite sign"),
+        (".numpy() * each.weight_gain", ".numpy()", "weights without the equalized gain"),
+        ("products / count - np.outer", "products / count + np.outer", "the mean is added"),
+        ("np.sqrt(variances.clip(min=0))", "variances.clip(min=0)", "steps of the variance"),
+        ("readers[start + i]", "readers[start]", "StyleGAN2: layers share all affine transforms"),
+        ("for layer in layers for affine in readers[layer]",
+         "for layer in layers for affine in readers[layer][:1]", "StyleGAN2 without ToRGB"),
+        ("table[numbers % len(table)]", "table[numbers * 0]", "one class instead of all in turn"),
+    ),
+    *faults(
+        "rendering/edits",
+        "rendering/test_edits",
+        ("ws + ws.new_tensor(edit)", "ws - ws.new_tensor(edit)", "an edit the other way"),
+        ("return ws + edit", "return ws - edit", "an edit of arrays the other way"),
+        ("= _strength(name, strength)", "= abs(_strength(name, strength))", "no negative edits"),
+    ),
+    *faults(
+        "serving/pyfunc_model",
+        "serving/test_request_edits",
+        ("edited(_vector_ws(G, request), request.options.edit)", "_vector_ws(G, request)",
+         "no edits of z and w"),
+    ),
+]  # fmt: skip
+
+LATENT_RENDERS = [
+    *faults(
+        "rendering/mixing",
+        "rendering/test_mixing",
+        ("mixed[:, :, chosen] = columns[None, :, chosen]",
+         "mixed[:, :, chosen] = columns[None, ::-1, chosen]", "styles of another column"),
+        ("range(first, last + 1)", "range(first, last)", "a range without its end"),
+        ("np.repeat(rows[:, None], len(columns), axis=1)",
+         "np.repeat(columns[None], len(rows), axis=0)", "the base of the columns"),
+    ),
+    *faults(
+        "rendering/images",
+        "rendering/test_own_w",
+        ("truncation_psi=options.psi, truncation_cutoff=cutoff",
+         "truncation_psi=options.psi, truncation_cutoff=None", "psi applies to all layers"),
+    ),
+    *faults(
+        "rendering/mix_outputs",
+        "rendering/test_mix_outputs",
+        ("mix_styles(row[None], columns.ws, layers)", "mix_styles(columns.ws, row[None], layers)",
+         "rows and columns swapped"),
+        ("rows.seeds[i])", "i)", "noise of the number, not of the seed"),
+    ),
+    *faults(
+        "rendering/paths",
+        "rendering/test_paths",
+        ("self.spline(keyframe + rest / self.steps)", "self.spline(keyframe - rest / self.steps)",
+         "backwards from each keyframe"),
+        ("len(values) if is_closed else len(values) - 1", "len(values) - 1",
+         "a closed path that jumps at its end"),
+        ("if is_closed else max(frames - 1, 1)", "if is_closed else max(frames, 1)",
+         "the last keyframe is not reached"),
+        ('bc_type="natural"', 'bc_type="clamped"', "the path halts at its ends"),
+        ("if rest == 0:", "if False:", "keyframes rounded by the spline"),
+        ("value * scale.get(name, 1)", "value + scale.get(name, 1)", "curves add to strengths"),
+        ("psi = options.psi if keyframe.psi is None else keyframe.psi", "psi = options.psi",
+         "psi of keyframes has no effect"),
+        ("translate=(x, y), rotate=angle", "translate=(y, x), rotate=angle", "the other axis"),
+        ("translate=(x, y), rotate=angle", "translate=(x, y), rotate=-angle", "the other way"),
+        ("((k.x, k.y, k.angle) for k in keyframes)", "((k.y, k.x, k.angle) for k in keyframes)",
+         "x and y of keyframes swapped"),
+    ),
+    *faults(
+        "rendering/path_outputs",
+        "rendering/test_paths",
+        ("+ (not self.is_closed)", "", "an open path ends before its last keyframe"),
+        ("seconds * self.fps", "seconds / self.fps", "frames of a curve"),
+    ),
+    *faults(
+        "rendering/envelopes",
+        "rendering/test_envelopes",
+        ("** 2).mean(axis=1)", "** 2).max(axis=1)", "the peak, not the mean square"),
+        ("np.sqrt(np.convolve(energies, kernel)", "(np.convolve(energies, kernel)",
+         "energy for loudness"),
+        ("after=0.0)", "after=1.0)", "full strength after the sound"),
+        ("np.asarray(loudness / greatest if", "np.asarray(loudness if", "not divided by the peak"),
+    ),
+]  # fmt: skip
+
+
+PROJECTION = [
+    *faults(
+        "latent/projection",
+        "latent/test_projection",
+        ("(1 - t) / _RAMP_DOWN", "t / _RAMP_DOWN", "the learning rate never falls"),
+        ("0.5 - 0.5 * math.cos", "0.5 + 0.5 * math.cos", "the cosine upside down"),
+        ("min(1.0, t / _RAMP_UP)", "min(1.0, t * _RAMP_UP)", "the learning rate hardly grows"),
+        ("1 - t / _NOISE_PART) ** 2", "1 - t / _NOISE_PART)", "the noise fades linearly"),
+        ("1 - t / _NOISE_PART", "1 + t / _NOISE_PART", "the noise grows"),
+        (
+            "square().sum(dim=1).mean().sqrt()",
+            "square().mean(dim=1).mean().sqrt()",
+            "scale of a component of w",
+        ),
+        ("(samples - mean)", "(samples + mean)", "distance from minus the mean"),
+        ("c[places % len(c)]", "c[places * 0]", "statistics of the first class only"),
+        (
+            'synthesis(ws, noise_mode="const"',
+            'synthesis(ws, noise_mode="none"',
+            "optimized without noise maps",
+        ),
+        ("w + noise * (scale", "w - noise * (scale", "the noise of other seeds"),
+        ("loss + settings.noise_reg *", "loss - settings.noise_reg *", "pictures are rewarded"),
+    ),
+    *faults(
+        "latent/noise_maps",
+        "latent/test_projection",
+        ("noise.roll(1, dim)", "noise.roll(2, dim)", "autocorrelation at two pixels"),
+        (".mean().square()", ".mean().abs()", "its absolute value"),
+        ("[0, 0] * 2", "[0, 0]", "coarse levels of a smaller variance"),
+        ("for dim in (0, 1):", "for dim in (0, 0):", "only one axis"),
+        ("noise -= noise.mean()", "noise += noise.mean()", "twice the mean"),
+        (".mean().rsqrt()", ".mean().sqrt()", "the variance squared"),
+    ),
+    *faults(
+        "latent/image_distances",
+        "latent/test_projection",
+        (">= 2 * _COARSEST", "> 2 * _COARSEST", "without the coarsest level"),
+        ("(x - y).square().mean() for", "(x + y).square().mean() for", "distance to the negative"),
+        ("peak * peak / error", "peak / error", "the peak is not squared"),
+        ("10 * math.log10", "20 * math.log10", "decibels of an amplitude"),
+        (".clamp(-1, 1) - b.float()", " - b.float()", "values beyond white count"),
+    ),
+    *faults(
+        "latent/pivotal_tuning",
+        "latent/test_pivotal_tuning",
+        ("loss + settings.locality *", "loss - settings.locality *", "change is rewarded"),
+        ("+ (img - target).square()", "- (img - target).square()", "error is rewarded"),
+        ("away = other - pivot", "away = pivot - other", "away from the other w"),
+        ("radius / length.", "radius * length.", "farther where it should be nearer"),
+        (".clamp_max(1)", ".clamp_min(1)", "always beyond the other w"),
+        ("before = G.synthesis(near", "before = synthesis(near", "nothing has changed, ever"),
+    ),
+    *faults(
+        "latent/targets",
+        "latent/test_targets",
+        ("/ 127.5 - 1", "/ 128 - 1", "no whole number comes back"),
+        (".permute(2, 0, 1)", ".permute(2, 1, 0)", "mirrored at the diagonal"),
+        ("while name.lower() in taken", "while name in taken", "one folder on some disks"),
+    ),
+]  # fmt: skip
+
+
+EXPLORER = [
+    *faults(
+        "explorer/picture_renderer",
+        "explorer/test_pictures_of_a_page",
+        ("edited(torch.from_numpy(w), self._edit(picture))", "torch.from_numpy(w)", "edits lost"),
+        ("self._seed_w(picture.mix.seed, picture)", "w", "mixed with itself"),
+        ("0 < side < image.shape[0]", "0 < side", "small images are enlarged"),
+        ("w_picture(self.w(picture)[0], picture.options)", "w_picture(self.w(picture)[0], "
+         "replace(picture.options, rotate=0.0))", "mixed pictures are not turned"),
+    ),
+    *faults(
+        "explorer/films",
+        "explorer/test_jobs_of_a_page",
+        ("film.frames * len(film.pictures)", "film.frames * (len(film.pictures) - 1)", "no loop"),
+        ("is_closed=True", "is_closed=False", "an open path"),
+    ),
+    *faults(
+        "explorer/access",
+        "explorer/test_access",
+        ("name not in self.names", "name in self.names", "other names only"),
+        ('site in ("same-origin", "none")', "True", "any site may call"),
+        ('urlsplit(origin).netloc == headers.get("host", "")', "True", "any origin may call"),
+    ),
+    *faults(
+        "explorer/drawing_thread",
+        "explorer/test_drawing_thread",
+        ("self._waiting[s].rank,", "-self._waiting[s].rank,", "the wall goes first"),
     ),
 ]  # fmt: skip
 
@@ -2043,6 +2233,7 @@ EXPORT = [
 
 FAULTS = [
     *LOSSES,
+    *PROJECTION,
     *STEP,
     *GRADIENTS,
     *CONV_FORMS,
@@ -2060,4 +2251,7 @@ FAULTS = [
     *DISK,
     *PYTHON_API,
     *EXPORT,
+    *DIRECTIONS,
+    *LATENT_RENDERS,
+    *EXPLORER,
 ]

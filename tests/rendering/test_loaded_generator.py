@@ -163,6 +163,15 @@ def test_psi_pulls_w_to_the_average(G):
     assert G.from_w(G.w_avg).tobytes() == G.image(9, psi=0).tobytes()
 
 
+def test_truncation_of_the_first_layers(G, render):
+    options = ("--seeds", "3", "--trunc", "0.5", "--truncation-cutoff", "4")
+    file = render(G, "images", *options, file="seed0003.png")
+    given = {"psi": 0.5, "truncation_cutoff": 4}
+    assert png_of(G.image(3, **given)) == png_of(G.images([3], **given)[0]) == file
+    assert G.from_w(G.w(3, **given)).tobytes() == G.image(3, **given).tobytes()
+    assert G.grid([3], **given).tobytes() != G.grid([3], psi=0.5).tobytes()
+
+
 def test_one_vector_serves_all_layers(G):
     w = G.w(3)
     w[:] = w[0]
@@ -233,6 +242,7 @@ WRONG = {
     "seed": [-1, 2**32, 1.5, "2", None, True, [1]],
     "psi": [3, -2.1, float("nan"), "1", None, True, 10**400],
     "translate": [0.1, (1,), (0, "x"), "ab", (float("inf"), 0), (0, 2000), None],
+    "truncation_cutoff": [-1, 99, 1001, 1.5, "4", True],
     "rotate": ["90", float("nan"), 1e9, None],
     "noise_mode": ["loud", 3, None],
     "class_": [3, -1, "horse", 1.5, [1], True],

@@ -82,7 +82,7 @@ def _decoded(path, side, matrix):
 def test_colors_are_bt709_and_marked_so(tmp_path, color, side):
     path = tmp_path / "flat.mp4"
     frame = np.full((side, side, 3), color, np.uint8)
-    video._encode(iter([frame] * 2), path, 10)
+    video.write_mp4(iter([frame] * 2), path, 10)
     frames, told = _decoded(path, side, "auto")  # as a player that reads the marks
     assert np.abs(frames - color).max() <= 3  # with the matrix of BT.601: 12 and more
     forced, _ = _decoded(path, side, "bt709")  # as one that takes BT.709 for granted

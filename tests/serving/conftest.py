@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sg3flow.checkpoints import save_snapshot
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN3Generator
+from sg3flow.rendering.edits import Directions, write_directions
 
 _SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
 
@@ -76,7 +78,7 @@ from pathlib import Path
 from sg3flow.config import RegisterConfig
 from sg3flow.registry.registration import register_best
 for folder in map(Path, sys.argv[1:]):
-    config = RegisterConfig(name="toy")
+    config = RegisterConfig(name="toy", directions=str(folder / "directions.npz"))
     register_best(folder / "run", folder / "metrics.json", folder / "registered.json", config)
 """
 
@@ -217,6 +219,11 @@ def _write_run(networks, folder: Path, number: int) -> StyleGAN3Generator:
     }
     report = {"format": "sg3flow-metrics-1", "best": {"metric": row["metric"]}, "results": [row]}
     write_json(folder / "metrics.json", report)
+    vectors = np.zeros((2, G.num_ws, G.w_dim), np.float32)
+    vectors[0, :, 0] = vectors[1, 1:, 1] = 1
+    ones = np.ones(2)
+    own = Directions(vectors, ("age", "smile"), ones, ones, "own", tuple(range(G.num_ws)), "")
+    write_directions(folder / "directions.npz", own)
     return G
 
 

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sg3flow.registry.alias_server import http_server
 from sg3flow.serving.http_body import ArrivingBodies, HTTPError, check_rows, checked_body
+from sg3flow.serving.http_server import http_server
 
 _SHORT, _LONG = 0.2, 600.0  # deadlines: one that passes, one that does not
 

@@ -20,11 +20,12 @@ import pytest
 import sg3flow
 from sg3flow.checkpoints.loading import package_generator
 from sg3flow.errors import CheckpointError, TrackingError
-from sg3flow.registry.alias_server import http_server, registry_source
+from sg3flow.registry.alias_server import registry_source
 from sg3flow.rendering.images import png_bytes, render_image
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.serving import pyfunc_model
 from sg3flow.serving.gateway import Gateway, Settings, Source
+from sg3flow.serving.http_server import http_server
 
 pytestmark = pytest.mark.medium
 

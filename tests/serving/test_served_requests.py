@@ -10,6 +10,7 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
@@ -94,6 +95,26 @@ def test_other_forms_of_the_same_request_give_the_same_picture(any_server, body)
     assert any_server.post(body) == any_server.post(_records(_GOOD))
 
 
+@pytest.mark.parametrize("form", ["dataframe_records", "dataframe_split", "inputs"])
+def test_edits_move_the_w_of_their_row(any_server, form):
+    G = any_server.network
+    row = {"seed": 1, "class": 0, "edits": {"smile": 2, "age": -1.5}}
+    body = {form: [row]}
+    if form == "dataframe_split":
+        body = {form: {"columns": list(row), "data": [list(row.values())]}}
+    status, text = any_server.post(body)
+    assert status == 200, text
+    edit = np.zeros((G.num_ws, G.w_dim), np.float32)
+    edit[:, 0], edit[1:, 1] = -1.5, 2
+    expected = png_bytes(render_image(G, 1, RenderOptions(edit=edit), 0))
+    [answer] = json.loads(text)["predictions"]
+    assert base64.b64decode(answer["png"]) == expected
+    if form == "dataframe_records":  # rows without edits are not edited
+        mixed = json.loads(any_server.post(_records(row, _GOOD))[1])["predictions"]
+        plain = json.loads(any_server.post(_records(_GOOD))[1])["predictions"]
+        assert mixed == [answer, *plain] and answer != plain[0]
+
+
 def test_clients_at_once_get_their_own_pictures(server):
     bodies = [_records({"seed": i, "class": i % 3, "rotate": 10 * i}) for i in range(24)]
     with ThreadPoolExecutor(8) as pool:
@@ -110,6 +131,8 @@ _ONE = "give one of seed, z and w"
 _W = [0.0] * 16
 # Refused by the model itself.
 _BAD_VALUES = [
+    (_records(_GOOD | {"edits": {"smiles": 1}}), "no direction 'smiles' (did you mean 'smile'?)"),
+    (_records(_GOOD | {"edits": {"age": 1e4}}), "edits.age must be a number from -1000 to 1000"),
     (_records({"class": 0}), _ONE),
     (_records({"seed": None, "class": 0}), _ONE),
     (_records(_GOOD, {"class": 2}), f"row 1: {_ONE}"),

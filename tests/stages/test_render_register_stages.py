@@ -1,6 +1,8 @@
 """The render and register commands on a small training run with random weights."""
 
+import base64
 import hashlib
+import io
 import json
 import math
 import zipfile
@@ -13,7 +15,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import sg3flow
 from sg3flow.checkpoints import load_networks, save_snapshot
+from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.stage_commands import register_app, render_app
 from sg3flow.files import write_json
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
@@ -428,6 +432,75 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
     assert version.tags["sg3flow.weights_sha256"] == first["weights_sha256"]
     assert json.loads(version.tags["sg3flow.results"])["fd_random1k_full"]["value"] == 4.0
     assert "license" in version.description
+
+
+@pytest.mark.medium
+def test_directions_are_registered_as_a_version_of_their_own(register, run):
+    import mlflow
+    import pandas as pd
+
+    def change(*arguments):
+        result = register(*_REGISTER, "--name", "toy", *arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    change()
+    made = CliRunner().invoke(
+        directions_app,
+        ["--network", "models:/toy@champion", "--output", "own.npz", "--samples", "20"],
+    )
+    assert made.exit_code == 0, made.output
+    output = change("--directions", "own.npz")
+    assert "registered as version 2; champion: the network of version 1 with these" in output
+    assert "made with another network" not in output
+    assert _report()["aliases"] == ["candidate", "champion"]
+    assert "already registered as version 2" in change("--directions", "own.npz")
+    versions = {
+        str(each.version): each.tags for each in _client().search_model_versions("name='toy'")
+    }
+    assert "sg3flow.directions_sha256" not in versions["1"]
+    digest = hashlib.sha256(Path("own.npz").read_bytes()).hexdigest()
+    assert versions["2"]["sg3flow.directions_sha256"] == digest
+    assert versions["1"]["sg3flow.weights_sha256"] == versions["2"]["sg3flow.weights_sha256"]
+    card = _client().get_model_version("toy", "2").description
+    assert "Directions for `edits`" in card and "| sefa0 |" in card
+
+    # The version draws with its own directions, in Python and behind MLflow.
+    edits = {"sefa0": 3.0}
+    G = sg3flow.load("models:/toy@champion", device="cpu")
+    image = np.asarray(G.image(1, class_=0, edits=edits))
+    same = G.image(1, class_=0, edits=edits, directions="own.npz")
+    np.testing.assert_array_equal(image, np.asarray(same))
+    assert (image != np.asarray(G.image(1, class_=0))).any()
+    row = {"seed": 1, "class": 0, "edits": edits}
+    [answer] = mlflow.pyfunc.load_model("models:/toy/2").predict(pd.DataFrame([row]))
+    served = Image.open(io.BytesIO(base64.b64decode(answer["png"])))
+    np.testing.assert_array_equal(np.asarray(served), image)
+    with pytest.raises(mlflow.MlflowException, match="no direction 'sefa'"):
+        mlflow.pyfunc.load_model("models:/toy/2").predict(
+            pd.DataFrame([row | {"edits": {"sefa": 1}}])
+        )
+    with pytest.raises(mlflow.MlflowException, match="registered without directions"):
+        mlflow.pyfunc.load_model("models:/toy/1").predict(pd.DataFrame([row]))
+
+    # Without the setting it is the first version again, and the champion stays.
+    assert "already registered as version 1; version 2 stays champion" in change()
+
+
+@pytest.mark.medium
+def test_wrong_directions_are_not_registered(register, run):
+    from sg3flow.rendering.edits import Directions, write_directions
+
+    Path("own.npz").write_bytes(b"no file of directions")
+    result = register(*_REGISTER, "--name", "toy", "--directions", "own.npz")
+    assert result.exit_code == 1
+    assert "own.npz is not a directions file" in result.stderr.splitlines()[-1]
+    one = np.ones(1)
+    other = Directions(np.ones((1, 2, 3), np.float32), ("a",), one, one, "own", (0,), "")
+    write_directions(Path("own.npz"), other)
+    result = register(*_REGISTER, "--name", "toy", "--directions", "own.npz")
+    assert "register.directions: own.npz is for a network with w of [2, 3]" in result.stderr
+    assert not _client().search_registered_models()
 
 
 @pytest.mark.medium

@@ -179,6 +179,12 @@ def test_a_registered_snapshot_keeps_its_run_and_loses_the_states(training):
     done = clean()
     assert f"{snapshot.name} is best, registered or the start of another" in done.stdout
     assert not (training / "states").exists() and snapshot.is_file()
+    age(training)
+    again = clean("--dry-run")  # without states it is still a finished one
+    assert again.exit_code == 0 and "unfinished" not in again.stdout
+    snapshot.rename(snapshot.with_name("network-snapshot-000002.pkl"))
+    age(training)
+    assert "unfinished at 2 of 3 kimg" in clean("--dry-run").stdout
 
 
 def digest_of(training: Path, snapshot: Path) -> str:
@@ -428,6 +434,12 @@ def test_snapshots_that_a_rule_does_not_keep_leave_every_place(run, run_folder, 
     assert shown.exit_code == 0 and all(kimgs(place) == [0, 1, 2, 3] for place in places)
     done = clean("--snapshots", rule)
     assert done.exit_code == 0, done.output
+    keeps, removes = shown.stdout.splitlines()[0].removeprefix("keeps ").split("; removes ")
+    assert [int(name[-10:-4]) for name in keeps.split(", ")] == kept
+    assert removes.count("network-snapshot-") == 4 - len(kept) and ("nothing" in removes) == (
+        kept == [0, 1, 2, 3]
+    )
+    assert done.stdout.startswith(shown.stdout.splitlines()[0])
     assert [kimgs(place) for place in places] == [kept] * 3
     models = connect().client.search_logged_models(["1"])
     pruned = [model for model in models if "sg3flow.pruned" in model.tags]

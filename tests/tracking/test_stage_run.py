@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from PIL import Image
 
 from sg3flow.config import EvaluateConfig, PackConfig
 from sg3flow.errors import DataError, TrainingInterruptedError
@@ -47,6 +49,39 @@ def send(monkeypatch):
         Uploader(outbox).send()
 
     return send
+
+
+def test_curves_and_pictures_by_step_are_sent_in_batches(send, own_project, monkeypatch):
+    Image.new("RGB", (4, 4)).save("picture.png")
+    with tracked_stage("project", PackConfig()) as run:
+        for first in (1, 51):
+            run.curves(
+                (step, 1e9 + step, {"projection/loss": 1 / step, "projection/psnr": float(step)})
+                for step in range(first, first + 50)
+            )
+        run.step_image(Path("picture.png").read_bytes(), "projection/picture", 50)
+        run.step_image(Path("picture.png").read_bytes(), "projection/picture", 100)
+    batches = []
+    log_batch = MlflowClient.log_batch
+    monkeypatch.setattr(
+        MlflowClient,
+        "log_batch",
+        lambda self, run_id, metrics=(), **rest: (
+            batches.append(len(metrics)) or log_batch(self, run_id, metrics, **rest)
+        ),
+    )
+    send()
+    store = connect()
+    [found] = store.client.search_runs([store.experiment_id])
+    points = store.client.get_metric_history(found.info.run_id, "projection/loss")
+    assert [(p.step, p.value, p.timestamp) for p in points] == [
+        (step, 1 / step, int((1e9 + step) * 1000)) for step in range(1, 101)
+    ]
+    assert found.data.metrics["projection/psnr"] == 100.0
+    assert [each for each in batches if each] == [200]
+    images = [a.path for a in store.client.list_artifacts(found.info.run_id, "images")]
+    steps = [path.split("+")[2] for path in images if path.endswith(".png")]
+    assert sorted(steps) == ["100", "50"] and "projection~picture" in images[0]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ from sg3flow.checkpoints.network_catalog import (
     named_network,
     near_names,
 )
-from sg3flow.checkpoints.network_entries import build_network, check_role, network_entry
+from sg3flow.checkpoints.network_entries import (
+    build_network,
+    check_role,
+    network_entry,
+    primitive_dict,
+)
 from sg3flow.checkpoints.public_pickle import read_public_pickle
 from sg3flow.checkpoints.snapshots import read_snapshot
 from sg3flow.downloads import cached
@@ -39,10 +44,11 @@ from sg3flow.settings import cache_folder
 
 FORMAT = "sg3flow-generator-1"
 WEIGHTS_NAME, DESCRIPTION_NAME = "generator.safetensors", "generator.json"
+DIRECTIONS_NAME = "directions.npz"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _REGISTRY_SCHEMES = ("models", "runs")
-_MAX_NAMES = 5
+_MAX_NAMES, _MAX_PATH = 5, 300
 _ZIP_MAGIC = b"PK\x03\x04"
 _START_BYTES, _HEADER_START = 9, b"{"  # safetensors: the length of a JSON header, then the header
 
@@ -62,6 +68,7 @@ class Networks:
     augment_pipe: AugmentPipe | None = None
     training_set: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    directions_file: Path | None = None  # registered with the network; not yet checked
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,11 @@ def local_copy(source: str | os.PathLike[str]) -> Path:
         TrackingError: the tracking server or the registry failed.
     """
     name = os.fspath(source)
+    if not name:  # `Path` would turn it into the current folder
+        raise CheckpointError(
+            "no network is given; give a file, a URL, models:/NAME@ALIAS or a name of "
+            "`sg3flow networks`"
+        )
     scheme = _SCHEME.match(name)
     if scheme is None:
         named = named_network(name)
@@ -167,8 +179,7 @@ def package_generator(
         OSError: writing failed.
     """
     entry = network_entry(network)
-    # Contiguous, because safetensors refuses other layouts.
-    weights = save({name: tensor.contiguous() for name, tensor in entry["state_dict"].items()})
+    weights = _weights(entry)
     digest = hashlib.sha256(weights).hexdigest()
     description = {
         "format": FORMAT,
@@ -182,6 +193,21 @@ def package_generator(
     write_bytes(folder / WEIGHTS_NAME, weights)
     write_json(folder / DESCRIPTION_NAME, description)
     return Package(folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME, digest)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, the same in every format that holds them.
+
+    It is the digest of the packaged weights and the tag ``sg3flow.weights_sha256`` of a version.
+    """
+    return hashlib.sha256(_weights(network_entry(network))).hexdigest()
+
+
+def _weights(entry: Mapping[str, Any]) -> bytes:
+    """The weights as safetensors; equal weights give equal bytes."""
+    # Contiguous, because safetensors refuses other layouts.
+    content: bytes = save({n: tensor.contiguous() for n, tensor in entry["state_dict"].items()})
+    return content
 
 
 def load_packaged(weights: Path, description: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -223,7 +249,7 @@ def _from_bundled(path: Path) -> Networks:
     G_ema = build_network(content["G_ema"], f"{path}: G_ema")
     return Networks(
         G=G_ema,
-        D=build_network(content["D"], f"{path}: D"),
+        D=None if content["D"] is None else build_network(content["D"], f"{path}: D"),
         G_ema=G_ema,
         training_set=content["training_set"],
         progress=content["progress"],
@@ -241,8 +267,15 @@ def _from_public_pickle(path: Path) -> Networks:
         D=D,
         G_ema=G_ema,
         augment_pipe=_public_augment_pipe(content["augment_pipe"], path),
-        training_set=content["training_set_kwargs"],
+        training_set=_known(content, "training_set", path) or content["training_set_kwargs"],
+        progress=_known(content, "progress", path),
     )
+
+
+def _known(content: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
+    """What a file of ``nvidia_pickle.py`` knows besides the networks; None: nothing."""
+    value = content["sg3flow"].get(key)
+    return None if value is None else primitive_dict(value, f"{path}: sg3flow.{key}")
 
 
 def _public_augment_pipe(entry: Mapping[str, Any] | None, path: Path) -> AugmentPipe | None:
@@ -261,7 +294,12 @@ def _from_folder(folder: Path) -> Networks:
     package = folder / "artifacts"
     if (package / DESCRIPTION_NAME).is_file():
         G_ema, description = load_packaged(package / WEIGHTS_NAME, package / DESCRIPTION_NAME)
-        return Networks(G_ema=G_ema, training_set=description["training_set"])
+        directions = package / DIRECTIONS_NAME
+        return Networks(
+            G_ema=G_ema,
+            training_set=description["training_set"],
+            directions_file=directions if directions.is_file() else None,
+        )
     snapshots = sorted(folder.glob("*.pkl"))
     if len(snapshots) != 1:
         found = ", ".join(path.name for path in snapshots[-5:]) or "none"
@@ -278,14 +316,16 @@ def _from_folder(folder: Path) -> Networks:
 
 
 def _existing(path: Path) -> Path:
-    if path.exists():
-        return path
-    folder = path.parent
-    if not folder.is_dir():
-        raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        if path.exists():
+            return path
+        names = _names_beside(path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(
+            f"cannot read {cut(str(path), _MAX_PATH)}: {error.strerror}"
+        ) from None
     hint = nearest(path.name, names)
-    if folder == Path() and (near := near_names(path.name)):
+    if path.parent == Path() and (near := near_names(path.name)):
         raise CheckpointError(
             f"no file and no network is called {cut(path.name)}{hint}; networks with names like "
             f"it: {', '.join(near)} (`sg3flow networks` lists all)"
@@ -294,6 +334,14 @@ def _existing(path: Path) -> Path:
     if not hint and pickles:
         hint = f"; found: {', '.join(pickles)}"
     raise CheckpointError(f"no file {path}{hint}")
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The names in the folder of a missing file."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise CheckpointError(f"no file {path}: the folder {folder} does not exist")
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def _downloaded(url: str, sha256: str | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 Such a file contains the source text of its classes and calls to run it. Here the weights are put
 into this project's networks by class name, arguments and parameter name; the text is ignored.
+Files of ``nvidia_pickle.py``, which name the classes instead, are read in the same way.
 """
 
 import mmap
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from sg3flow.checkpoints.network_entries import check_role, primitive_dict
+from sg3flow.checkpoints.public_classes import NamedClassNetwork
 from sg3flow.checkpoints.public_values import PUBLIC_GLOBALS, StoredModule
 from sg3flow.checkpoints.restricted_unpickler import RestrictedUnpickler
 from sg3flow.errors import CheckpointError
@@ -33,7 +35,8 @@ def read_public_pickle(path: Path) -> dict[str, Any]:
     Returns:
         ``G``, ``D``, ``G_ema``: ``{class_name, init_kwargs, state_dict}`` for the classes of
         ``sg3flow.networks``, or None; ``augment_pipe``: ``{init_kwargs, p}`` or None;
-        ``training_set_kwargs``: primitives or None.
+        ``training_set_kwargs``: primitives or None; ``sg3flow``: what ``nvidia_pickle.py`` stored
+        beside them, or empty.
 
     Raises:
         CheckpointError: the file is not such a pickle, is damaged, or uses a forbidden global.
@@ -68,16 +71,20 @@ def _contents(values: Any) -> dict[str, Any]:
     training_set = values.get("training_set_kwargs")
     if training_set is not None:
         training_set = primitive_dict(training_set, "training_set_kwargs")
+    known = primitive_dict(values.get("sg3flow") or {}, "sg3flow")
     return {
-        "G": _network(values.get("G"), "G"),
-        "D": _network(values.get("D"), "D"),
-        "G_ema": _network(values.get("G_ema"), "G_ema"),
+        "G": _network(values.get("G"), "G", known),
+        "D": _network(values.get("D"), "D", known),
+        "G_ema": _network(values.get("G_ema"), "G_ema", known),
         "augment_pipe": _augment_pipe(values.get("augment_pipe")),
         "training_set_kwargs": training_set,
+        "sg3flow": known,
     }
 
 
-def _network(module: Any, key: str) -> dict[str, Any] | None:
+def _network(module: Any, key: str, known: dict[str, Any]) -> dict[str, Any] | None:
+    if isinstance(module, NamedClassNetwork):
+        return _named_class_network(module, key, known)
     if module is None:
         return None
     if not isinstance(module, StoredModule):
@@ -89,6 +96,32 @@ def _network(module: Any, key: str) -> dict[str, Any] | None:
         "init_kwargs": _init_kwargs(module, key),
         "state_dict": dict(_tensors(module)),
     }
+
+
+def _named_class_network(
+    module: NamedClassNetwork, key: str, known: dict[str, Any]
+) -> dict[str, Any] | None:
+    if not module.tensors and key == "D":  # the placeholder for one that was not known
+        return None
+    check_role(key, module.class_name, "its networks")
+    kwargs = primitive_dict(module.init_kwargs, f"{key}: init_kwargs")
+    half_dtype = primitive_dict(known.get("half_dtype") or {}, "sg3flow: half_dtype").get(key)
+    if half_dtype is not None:
+        kwargs["half_dtype"] = half_dtype
+    return {
+        "class_name": module.class_name,
+        "init_kwargs": kwargs,
+        "state_dict": dict(_checked_tensors(module.tensors)),
+    }
+
+
+def _checked_tensors(tensors: dict[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    if len(tensors) > MAX_NAMES:
+        raise CheckpointError("refused: too many tensors")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or len(name) > _MAX_PREFIX_LENGTH:
+            raise CheckpointError("refused: the name of a tensor is too long, or no string")
+        yield name, _checked_tensor(tensor, name)
 
 
 def _class_name(module: StoredModule, key: str) -> str:

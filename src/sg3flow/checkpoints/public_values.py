@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sg3flow.checkpoints.public_classes import CLASSES, HANDLERS
 from sg3flow.checkpoints.restricted_unpickler import (
     AllowList,
     GlobalName,
@@ -238,7 +239,9 @@ _STORAGE_GLOBALS = AllowList(
     {}, frozenset(GlobalName("torch", name) for name in STORAGES), _storage_id
 )
 PUBLIC_GLOBALS = AllowList(
-    {_name(dotted): handler for dotted, handler in _HANDLERS.items()},
+    {_name(dotted): handler for dotted, handler in _HANDLERS.items()} | HANDLERS,
     # The class is named as the first argument of numpy's _reconstruct.
-    frozenset(GlobalName("torch", name) for name in _DTYPES) | {GlobalName("numpy", "ndarray")},
+    frozenset(GlobalName("torch", name) for name in _DTYPES)
+    | {GlobalName("numpy", "ndarray")}
+    | frozenset(CLASSES),
 )

@@ -16,6 +16,7 @@ opcodes here, is public.
 import io
 import mmap
 import pickletools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,21 @@ class Placeholder:
     """Replaces a harmless object whose value is not needed."""
 
     kind: str
+
+
+class StoredObject(ABC):
+    """An object of a handler whose state the file may set, and which the file may call.
+
+    Like handlers, its methods only put together primitive values.
+    """
+
+    @abstractmethod
+    def set_state(self, state: Any) -> None:
+        """Take over the state; raises ``CheckpointError`` if it is refused."""
+
+    @abstractmethod
+    def call(self, arguments: tuple[Any, ...]) -> Any:
+        """The value of a call; raises ``CheckpointError`` if it is refused."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +207,7 @@ class RestrictedUnpickler:
 
     def _call(self) -> None:
         function, arguments = self._pop_many(2)
-        if not isinstance(function, GlobalName):
-            kind = type(function).__name__
-            raise CheckpointError(f"refused: the file calls a {kind}, which is not a function")
-        handler = self._allowed.functions.get(function)
-        if handler is None:
-            raise CheckpointError(f"refused: the file calls {function}, which is a constant")
+        handler = self._handler(function)
         if type(arguments) is not tuple:
             raise ValueError(f"a call of {function} without arguments")
         # Calls copy their arguments, and the memo can supply the same large one many times.
@@ -205,11 +216,24 @@ class RestrictedUnpickler:
             raise CheckpointError("refused: the pickle copies the same values too often")
         self._push(handler(arguments))
 
+    def _handler(self, function: Any) -> Handler:
+        if isinstance(function, StoredObject):
+            return function.call
+        if not isinstance(function, GlobalName):
+            kind = type(function).__name__
+            raise CheckpointError(f"refused: the file calls a {kind}, which is not a function")
+        handler = self._allowed.functions.get(function)
+        if handler is None:
+            raise CheckpointError(f"refused: the file calls {function}, which is a constant")
+        return handler
+
     def _build(self) -> None:
         state, target = self._pop(), self._top()
         # Numpy arrays and dtypes set their state here; only the byte order matters. A dict (an
         # OrderedDict or EasyDict) may carry attributes: none of them is a weight.
-        if isinstance(target, Placeholder):
+        if isinstance(target, StoredObject):
+            target.set_state(state)
+        elif isinstance(target, Placeholder):
             if isinstance(state, tuple) and state[1:2] == (">",):
                 raise CheckpointError("numpy numbers of a big-endian machine")
         elif type(target) is not dict:

@@ -157,7 +157,7 @@ def check_together(entries: dict[str, dict[str, Any]], path: Path) -> None:
     """Check that the networks of a file are of one training.
 
     Args:
-        entries: by name; without ``G``, the others are compared with ``G_ema``.
+        entries: by name, the first is G or G_ema; the others are compared with it.
 
     Raises:
         CheckpointError: they are not.
@@ -166,6 +166,8 @@ def check_together(entries: dict[str, dict[str, Any]], path: Path) -> None:
         check_role(name, entry["class_name"], str(path))
     first = next(iter(entries))
     for name, keys in _SHARED.items():
+        if name not in entries:
+            continue
         ours, theirs = ({key: _argument(entries[n], key) for key in keys} for n in (first, name))
         differing = [key for key in keys if ours[key] != theirs[key]]
         if differing:

@@ -18,14 +18,17 @@ def main() -> None:
         run(app, program="sg3flow")
 
 
-def run_stage(name: str, help: str | None) -> None:
+def run_stage(name: str, help: str | None, module: str = "stage_commands") -> None:
     """Run the script of a stage.
 
     Args:
+        name: of the stage's application, without ``_app``.
         help: description for ``--help``.
+        module: of this package, with the application.
     """
     with handled_interrupts():
-        from sg3flow.cli import stage_commands
+        from importlib import import_module
+
         from sg3flow.cli.stage_options import run
 
-        run(getattr(stage_commands, f"{name}_app"), help=help)
+        run(getattr(import_module(f"sg3flow.cli.{module}"), f"{name}_app"), help=help)

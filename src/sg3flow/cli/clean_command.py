@@ -112,6 +112,7 @@ def _prune(text: str, run_dir: Path, metrics: Path, dry_run: bool) -> bool:
     from sg3flow.runs.snapshot_retention import parse_retention
 
     pruning = plan_pruning(run_dir, metrics, parse_retention(text, "--snapshots"))
+    print(pruning.words())
     if dry_run or not pruning.items:
         return _clean(pruning.items, dry_run)
     pruning.require_free()

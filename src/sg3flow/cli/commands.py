@@ -8,10 +8,14 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
+from sg3flow.cli.directions_command import directions_app
+from sg3flow.cli.explore_command import AllowHost, explore_app, explorer_page
 from sg3flow.cli.export_command import export_app
 from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
+from sg3flow.cli.projection_command import projection_app
 from sg3flow.cli.schema import schema_app
 from sg3flow.cli.stage_commands import (
     code_app,
@@ -23,7 +27,7 @@ from sg3flow.cli.stage_commands import (
     train_app,
     validate_app,
 )
-from sg3flow.cli.stage_options import one_line_errors, stage_app
+from sg3flow.cli.stage_options import complete_recipe, one_line_errors, stage_app
 
 _ABOUT = """Train, evaluate, register and serve StyleGAN3 models with DVC and MLflow.
 
@@ -48,6 +52,10 @@ app.add_typer(render_app, name="render", help="Render images, grids and videos o
 app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
+app.registered_commands += blend_app.registered_commands
+app.registered_commands += projection_app.registered_commands
+app.registered_commands += directions_app.registered_commands
+app.registered_commands += explore_app.registered_commands
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 
@@ -77,7 +85,12 @@ app.registered_commands += project_app.registered_commands  # init, recipes
 
 @app.command()
 def use(
-    recipe: Annotated[str, typer.Argument(help="name of a recipe; `sg3flow recipes` lists them")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="name of a recipe; `sg3flow recipes` lists them", autocompletion=complete_recipe
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="overwrite uncommitted settings")] = False,
     debug: Debug = False,
 ) -> None:
@@ -272,6 +285,10 @@ def serve(
         float,
         typer.Option(min=0.1, max=3600, help="seconds the body of a request may take to arrive"),
     ] = 30.0,
+    explorer: Annotated[
+        bool, typer.Option("--explorer/--no-explorer", help="show the explorer at /")
+    ] = True,
+    allow_host: AllowHost = None,
     debug: Debug = False,
 ) -> None:
     """Serve the version that an alias points to.
@@ -294,7 +311,8 @@ def serve(
             max_rows=limits.max_pictures,
         )
         stop_answering()
-        run_server(target, host, port, settings)
+        page = explorer_page(target, host, allow_host or ()) if explorer else None
+        run_server(target, host, port, settings, page)
 
 
 @app.command()

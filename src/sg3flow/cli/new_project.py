@@ -16,6 +16,8 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,12 +60,19 @@ def make_project(folder: Path, recipe: str) -> list[str]:
     names |= {"params.yaml", "python_env.yaml"}
     taken = sorted(n for n in names - {*_EXTENDED, _KEPT} if os.path.lexists(folder / n))
     if taken:
+        step = (
+            "it is a project: `sg3flow use NAME` there takes another recipe"
+            if {"dvc.yaml", "params.yaml", "stages"} <= set(taken)
+            else "give another folder, or move them away"
+        )
         raise DataError(
             f"{folder} already has {listed(taken, 5)}, and `sg3flow init` overwrites nothing; "
-            "give another folder, or move them away"
+            f"{step}"
         )
     repository = _repository_of(folder)
     if folder.exists():
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise DataError(f"{folder} is not writable; give another folder")
         with tempfile.TemporaryDirectory(prefix=".sg3flow-init-", dir=folder) as work:
             _write_project(Path(work), source, repository)
             _move_into(folder, Path(work))
@@ -118,6 +127,10 @@ def _repository_of(folder: Path) -> str | None:
     except GitError as error:
         if "not a git repository (or any" in str(error):
             return ""
+        if "must be run in a work tree" in str(error):
+            raise ConfigError(
+                f"{place} is inside the data of a git repository; give another folder"
+            ) from None
         raise
     if git_or_empty(place, "check-ignore", "--", str(folder.absolute() / "dvc.yaml")):
         raise ConfigError(
@@ -169,6 +182,14 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def _links_files(config: Path) -> bool:
+    """Whether a DVC config says how outputs are linked to the cache; without it they are copies."""
+    parser = ConfigParser(interpolation=None, strict=False)
+    with suppress(OSError, ConfigParserError, UnicodeDecodeError):
+        parser.read(config, encoding="utf-8")
+    return parser.has_option("cache", "type")
+
+
 def _next_steps(folder: Path, recipe: str, repository: str | None) -> Iterator[str]:
     made = {None: "without git", "": "with a new git repository"}
     where = made.get(repository, f"in the git repository {repository}")
@@ -178,8 +199,14 @@ def _next_steps(folder: Path, recipe: str, repository: str | None) -> Iterator[s
             "note: git is not installed; `dvc exp` and `sg3flow compare` of revisions need it. "
             "After `git init`, remove .dvc/config.local"
         )
+    if not _links_files(folder / _KEPT / "config"):
+        yield (
+            f"note: {_KEPT} keeps its settings, which copy each output; it stands once on the disk "
+            "with `dvc config cache.type hardlink,copy`"
+        )
     if folder.resolve() != Path.cwd():
-        yield f"next:  cd {shlex.quote(str(folder))}"
+        name = f"./{folder}" if str(folder).startswith("-") else str(folder)
+        yield f"next:  cd {shlex.quote(name)}"
         yield "       dvc repro          # run the pipeline; params.yaml has its settings"
     else:
         yield "next:  dvc repro          # run the pipeline; params.yaml has its settings"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sg3flow.cli.stage_options import one_line_errors, stage_app
+from sg3flow.cli.stage_options import complete_recipe, one_line_errors, stage_app
 
 project_app = stage_app("")
 _Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
@@ -16,7 +16,11 @@ def init(
         str, typer.Argument(metavar="DIR", help="folder of the project; . is the current one")
     ],
     recipe: Annotated[
-        str, typer.Option(help="recipe for params.yaml; `sg3flow recipes` lists them")
+        str,
+        typer.Option(
+            help="recipe for params.yaml; `sg3flow recipes` lists them",
+            autocompletion=complete_recipe,
+        ),
     ] = "starter",
     debug: _Debug = False,
 ) -> None:

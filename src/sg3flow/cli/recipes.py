@@ -45,6 +45,11 @@ def recipe_paths(project: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def recipe_names(incomplete: str) -> list[str]:
+    """The recipes whose name begins so, for the completion of a shell."""
+    return [name for name in recipe_paths(project_root()) if name.startswith(incomplete)]
+
+
 def find_recipe(name: str, project: Path) -> Path:
     """The file of a recipe.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3flow.errors import ConfigError, DataError, Sg3flowError, cut
+from sg3flow.errors import ConfigError, DataError, Sg3flowError, cut, listed
 from sg3flow.files import copy_file
 from sg3flow.runs.best_snapshot import best_snapshot, read_report
 from sg3flow.runs.old_states import training_lock
@@ -35,6 +35,7 @@ from sg3flow.yaml_text import load_yaml
 
 GROUP = "snapshots"
 _DVC_SEC = 3600
+_MOST_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ class Pruning:
     work: Path | None
     items: list[Removable]
     stages: list[str]
+
+    def words(self) -> str:
+        """Which snapshots stay and which go, by name."""
+        removed = {item.path.name for item in self.items if item.path.parent == self.run_dir}
+        kept = [path.name for path in list_snapshots(self.run_dir) if path.name not in removed]
+        gone = listed(sorted(removed), _MOST_NAMES) or "nothing"
+        return f"keeps {listed(kept, _MOST_NAMES)}; removes {gone}"
 
     def require_free(self) -> None:
         """Raise DataError if a training of this run is in progress."""

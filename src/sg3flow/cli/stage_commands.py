@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sg3flow.cli import next_steps
+from sg3flow.cli.latent_render import ClassOrAll, Network, Outdir, latent_render_app
 from sg3flow.cli.stage_options import (
     given_arguments,
     is_given,
@@ -376,33 +377,54 @@ def image_sets(
 
 render_app = stage_app("")
 
-Network = Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")]
-Outdir = Annotated[Path, typer.Option(help="folder to write into")]
 ClassOrNone = Annotated[
     int | None, typer.Option("--class", min=0, help="class of a conditional network")
 ]
-ClassOrAll = Annotated[
-    int | None,
-    typer.Option("--class", min=0, help="class of a conditional network; default: all in turn"),
+ProjectedW = Annotated[
+    Path | None,
+    typer.Option(
+        "--projected-w",
+        "--w",
+        help="own w instead of seeds: .npz with the key w, as of projection, or .npy; drawn as "
+        "they are, without truncation, class or label",
+    ),
 ]
 
 
 @stage_command(render_app, "images", RenderImagesConfig, params=False)
 def images(
-    config: RenderImagesConfig, network: Network, outdir: Outdir, class_index: ClassOrNone = None
+    config: RenderImagesConfig,
+    network: Network,
+    outdir: Outdir,
+    class_index: ClassOrNone = None,
+    projected_w: ProjectedW = None,
 ) -> None:
-    """Write one PNG per seed, seed0002.png and so on."""
-    from sg3flow.rendering.outputs import render_images
+    """Write one PNG per seed, seed0002.png and so on; or per own w, proj00.png and so on."""
+    if projected_w is not None:
+        from sg3flow.rendering.w_outputs import render_w_images
 
-    paths = render_images(network, outdir, config, class_index)
+        paths = render_w_images(network, outdir, config, projected_w, class_index)
+    else:
+        from sg3flow.rendering.outputs import render_images
+
+        paths = render_images(network, outdir, config, class_index)
     print(f"{len(paths)} images in {outdir}, the last is {paths[-1].name}")
 
 
 @stage_command(render_app, "grid", RenderGridConfig, params=False)
 def grid(
-    config: RenderGridConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
+    config: RenderGridConfig,
+    network: Network,
+    outdir: Outdir,
+    class_index: ClassOrAll = None,
+    projected_w: ProjectedW = None,
 ) -> None:
-    """Write grid.png: images labeled with their seeds."""
+    """Write grid.png: images labeled with their seeds, or of own w."""
+    if projected_w is not None:
+        from sg3flow.rendering.w_outputs import render_w_grid
+
+        print(render_w_grid(network, outdir, config, projected_w, class_index))
+        return
     from sg3flow.rendering.outputs import render_grid
 
     print(render_grid(network, outdir, config, class_index))
@@ -429,11 +451,18 @@ def video(
         Path | None, typer.Option(help="video to write, FILE.mp4, instead of --outdir")
     ] = None,
     class_index: ClassOrAll = None,
+    projected_w: ProjectedW = None,
 ) -> None:
-    """Write an MP4 file: a loop through the latents of the seeds."""
+    """Write an MP4 file: a loop through the latents of the seeds, or through own w."""
     from sg3flow.rendering.outputs import render_video, video_path
 
-    print(render_video(network, video_path(outdir, output), config, class_index))
+    path = video_path(outdir, output)
+    if projected_w is not None:
+        from sg3flow.rendering.w_outputs import render_w_video
+
+        print(render_w_video(network, path, config, projected_w, class_index))
+        return
+    print(render_video(network, path, config, class_index))
 
 
 @stage_command(render_app, "render", RenderConfig, name="best")
@@ -457,6 +486,8 @@ def best(
     print(f"images of {content['snapshot']} in {outdir}")
     next_steps.after_render(run, metrics)
 
+
+render_app.registered_commands += latent_render_app.registered_commands
 
 register_app = stage_app("")
 

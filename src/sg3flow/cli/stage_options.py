@@ -8,11 +8,12 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 import time
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,8 @@ def stage_command(
                 if value is not None and value != []
             }
             _limit_spinning()
-            with one_line_errors(debug):
+            named = {} if params_path is None else {_flag(f.name): f.name for f in fields}
+            with one_line_errors(debug, {flag: f"{section}.{n}" for flag, n in named.items()}):
                 config = load_settings(config_type, section, params_path, overrides)
                 start = time.time()
                 function(config, **given)
@@ -97,6 +99,13 @@ def stage_command(
         return function
 
     return decorate
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """The names of recipes that a shell offers; loaded when it asks."""
+    from sg3flow.cli.recipes import recipe_names
+
+    return recipe_names(incomplete)
 
 
 def given_arguments() -> list[str]:
@@ -166,10 +175,16 @@ def _flag(name: str) -> str:
 
 
 class one_line_errors:
-    """Turn an error into one line and a non-zero exit; ``--debug`` shows the traceback too."""
+    """Turn an error into one line and a non-zero exit; ``--debug`` shows the traceback too.
 
-    def __init__(self, debug: bool) -> None:
+    Args:
+        settings: names in the params file of this command by option. The user of a params file
+            gives no options, so a message that tells to pass one adds its name there.
+    """
+
+    def __init__(self, debug: bool, settings: Mapping[str, str] | None = None) -> None:
         self.debug = debug
+        self.settings = settings or {}
 
     def __enter__(self) -> None:
         return None
@@ -186,6 +201,7 @@ class one_line_errors:
             raise typer.Exit(EXIT_CODE) from None
         if isinstance(error, Exception):
             message = _describe(error)
+            message += _settings_words(message, self.settings)
             report_failure(error, message)
             if prints_error(error, has_launcher=LAUNCHED.is_set()):
                 _print_error(message)
@@ -198,7 +214,9 @@ def _describe(error: Exception) -> str:
     # Some libraries wrap the error of the disk in their own; torch.save does.
     disk = next((e for e in _causes(error) if isinstance(e, OSError)), None)
     if disk is not None:
-        where = f" {cut(str(disk.filename), 300)}" if disk.filename else ""
+        from sg3flow.files import final_path
+
+        where = f" {cut(final_path(str(disk.filename)), 300)}" if disk.filename else ""
         if disk.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return (
                 f"no space left on the disk for{where or ' the output'}; free space and run again"
@@ -221,6 +239,14 @@ def _describe(error: Exception) -> str:
         )
     reason = cut(str(error), 300)
     return f"unexpected {type(error).__name__}: {reason} (this is a bug; --debug shows where)"
+
+
+def _settings_words(message: str, settings: Mapping[str, str]) -> str:
+    """`` (in the params file: pack.mode)`` for the options in a message; empty: there are none."""
+    flags = re.findall(r"(?<![\w-])--[a-z][a-z-]*", message)
+    names = dict.fromkeys(settings[flag] for flag in flags if flag in settings)
+    missing = [name for name in names if name not in message]
+    return f" (in the params file: {', '.join(missing)})" if missing else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -257,7 +283,7 @@ def _option(field: "dataclasses.Field[Any]", config_type: type[Any]) -> inspect.
     is_list = typing.get_origin(kind) is tuple
     if field.default is dataclasses.MISSING:
         help_text += "  [required]"
-    elif field.default != "":
+    elif field.default not in ("", ()):
         shown = ",".join(field.default) if is_list else field.default
         help_text += f"  [default: {shown}]"
     # None stands for "not given": the params file or the default decides then.

@@ -58,6 +58,7 @@ def print_summary() -> None:
     from rich.table import Table
 
     root = project_root()
+    name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
     times = _stage_seconds(stage_times_path())
     table = Table("stage", "time", "results")
     for stage, describe in _DESCRIPTIONS.items():
@@ -65,7 +66,6 @@ def print_summary() -> None:
         table.add_row(stage, seconds, _described(describe, root))
     console = Console()
     console.print(table)
-    name = read_params(root / "params.yaml").get("register", {}).get("name", "NAME")
     local = "MLFLOW_TRACKING_URI" not in os.environ
     for each in find_relocations(local_database(), root) if local else ():
         print(f"note: {each.refusal or each.advice()}")

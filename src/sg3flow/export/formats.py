@@ -35,11 +35,61 @@ def _is_onnx(path: Path) -> bool:
     return path.is_file() and is_onnx_export(path)
 
 
+def _nvidia_pickle(source: ExportSource, stream: BinaryIO) -> str:
+    from sg3flow.checkpoints.nvidia_pickle import write_nvidia_pickle
+
+    networks = source.networks
+    write_nvidia_pickle(
+        stream,
+        G_ema=source.G,
+        G=networks.G,
+        D=networks.D,
+        training_set=networks.training_set,
+        progress=networks.progress,
+    )
+    if networks.D is None:
+        return f"{source.address} has no discriminator: the file has an untrained one in its place"
+    return ""
+
+
+def _is_nvidia_pickle(path: Path) -> bool:
+    from sg3flow.checkpoints.nvidia_pickle import is_nvidia_pickle
+
+    return is_nvidia_pickle(path)
+
+
+def _safetensors(source: ExportSource, stream: BinaryIO) -> str:
+    from sg3flow.checkpoints.bundled_network import bundled_bytes
+
+    networks = source.networks
+    stream.write(
+        bundled_bytes(
+            G_ema=source.G,
+            D=networks.D,
+            training_set=networks.training_set,
+            progress=networks.progress,
+        )
+    )
+    return ""
+
+
+def _is_safetensors(path: Path) -> bool:
+    from sg3flow.checkpoints.bundled_network import is_bundled
+
+    return is_bundled(path)
+
+
 FORMATS = {
     each.name: each
     for each in (
+        ExportFormat(
+            "nvidia-pkl", ".pkl", "for the official scripts", _is_nvidia_pickle, _nvidia_pickle
+        ),
         ExportFormat("torchscript", ".pt", "for PyTorch alone", _is_torchscript, _torchscript),
         ExportFormat("onnx", ".onnx", "for onnxruntime and others", _is_onnx, _onnx),
+        ExportFormat(
+            "safetensors", ".safetensors", "for any program", _is_safetensors, _safetensors
+        ),
     )
 }
 

@@ -98,8 +98,9 @@ class ImageList:
         self.num_images = len(self._pixels)
         self.name = f"{name}, a list of {self.num_images} images"
         self.path = Path(self.name)
-        if not self._pixels:
-            raise DataError(f"{name} is an empty list; metrics need at least two images")
+        if self.num_images < 2:
+            words = "a list of one image" if self._pixels else "an empty list"
+            raise DataError(f"{name} is {words}; metrics need at least two images")
 
     @cached_property
     def digest(self) -> str:
@@ -193,6 +194,10 @@ def _images(given: Any, name: str) -> "ImageSet | ImageList":
     if isinstance(given, PackedSet):
         return ImageSet(given.path)
     is_array = isinstance(given, np.ndarray) and given.ndim in (3, 4)
+    if is_array and given.ndim == 3 and given.shape[2] in (1, 3):  # its rows are no gray images
+        raise ConfigError(
+            f"{name} is one image, {_kind(given)}; give a list of images, or an array [N, H, W, 3]"
+        )
     if is_array or (isinstance(given, Sequence) and not isinstance(given, bytes)):
         return ImageList(given, name)
     raise ConfigError(
@@ -211,10 +216,12 @@ def _pixels(image: Any, name: str) -> NDArray[np.uint8]:
         except UnusableImageError as error:
             raise DataError(f"{name}: {error}") from None
         return converted.reshape(*converted.shape[:2], -1)
-    kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else ""
-    raise DataError(
-        f"{name} must be a Pillow image or an array uint8 [H, W, 3], not {kind or described(image)}"
-    )
+    kind = _kind(image) if isinstance(image, np.ndarray) else described(image)
+    raise DataError(f"{name} must be a Pillow image or an array uint8 [H, W, 3], not {kind}")
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def _check(metric: object, seed: object, batch: object, device: object) -> None:

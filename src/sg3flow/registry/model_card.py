@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sg3flow.rendering.edits import Directions
 from sg3flow.runs.best_snapshot import BestSnapshot
 from sg3flow.serving.request_fields import request_rows
 from sg3flow.tracking.run_notes import metrics_table, table
 
 SAMPLES = "samples.png"
+_MOST_DIRECTIONS = 32
 _PATH = f"artifacts%2F{SAMPLES}"
 
 
@@ -41,6 +43,7 @@ class ModelFacts:
         snapshot_sha256: of the snapshot's file.
         start: the network that the training started from, as ``network_info`` records it; empty:
             random weights, or not recorded.
+        directions: the registered directions; None: there are none.
     """
 
     network: str
@@ -48,6 +51,7 @@ class ModelFacts:
     training_set: Mapping[str, Any]
     snapshot_sha256: str
     start: Mapping[str, Any] = field(default_factory=dict)
+    directions: Directions | None = None
 
 
 def model_card(
@@ -75,10 +79,22 @@ def model_card(
             f"`sg3flow serve {name}@champion`, or in Python and on the command line as the network "
             f"`models:/{name}/{version}`. A request has rows and `params` with these fields:",
             table(("field", "type", "meaning"), request_rows()),
+            *_direction_rows(facts.directions),
             f"The samples as a file: `mlflow artifacts download -u "
             f"models:/{name}/{version}/artifacts/{SAMPLES}`",
         ]
     )
+
+
+def _direction_rows(directions: Directions | None) -> list[str]:
+    if directions is None:
+        return []
+    scales = (f"{scale:.4g}" for scale in directions.scales)
+    rows = list(zip(directions.names, scales, strict=True))[:_MOST_DIRECTIONS]
+    return [
+        "Directions for `edits`, with the standard deviation of w along each, a natural step:",
+        table(("name", "step"), rows),
+    ]
 
 
 def _start(facts: ModelFacts) -> dict[str, str]:

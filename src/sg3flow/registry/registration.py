@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from torch import nn
 
 import sg3flow
 from sg3flow.checkpoints import load_networks
-from sg3flow.checkpoints.loading import Package, package_generator
+from sg3flow.checkpoints.loading import package_generator
 from sg3flow.checkpoints.network_catalog import NETWORKS, STARTER
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError
@@ -28,11 +27,13 @@ from sg3flow.registry.aliases import (
     compare_with_champion,
     require_comparable,
 )
+from sg3flow.registry.candidate import Candidate
 from sg3flow.registry.model_card import SAMPLES, Lineage, ModelFacts, model_card
+from sg3flow.registry.registered_directions import directions_to_register
 from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
-from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
+from sg3flow.runs.best_snapshot import best_of_run
 from sg3flow.runs.run_folder import read_provenance, read_run
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import log_model_metrics, record_output
@@ -64,33 +65,6 @@ _REQUIREMENTS = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A snapshot to register."""
-
-    best: BestSnapshot
-    snapshot_sha256: str
-    training_set: dict[str, Any]
-    package: Package
-    samples: Path
-    facts: ModelFacts
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The tags of a version: digests, and every measurement with its conditions."""
-        return {
-            Tag.RESULTS: json.dumps(self.best.results),
-            Tag.WEIGHTS_SHA256: self.package.weights_sha256,
-            Tag.SNAPSHOT_SHA256: self.snapshot_sha256,
-            Tag.SNAPSHOT: self.best.snapshot,
-            Tag.KIMG: str(self.best.kimg),
-            Tag.METRIC: self.best.metric,
-            Tag.VALUE: repr(self.best.value),
-            Tag.DATA: str(self.training_set.get("digest", "")),
-            Tag.LICENSE: str(self.training_set.get("licence") or "not known"),
-        }
-
-
 def register_best(
     run_dir: Path, metrics: Path, report: Path, config: RegisterConfig
 ) -> dict[str, Any]:
@@ -103,10 +77,12 @@ def register_best(
         the content of the report.
 
     Raises:
-        ConfigError: the name is not valid in a registry.
+        ConfigError: the name is not valid in a registry, or the directions are for a network of
+            other sizes.
         MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, or the
             champion was measured against other images or by another detector.
-        DataError: ``report`` exists and was not written by this stage.
+        DataError: ``report`` exists and was not written by this stage, or the file of directions
+            cannot be used.
         TrackingError: the registry cannot be used; raised within seconds.
     """
     _check_name(config.name)
@@ -119,15 +95,19 @@ def register_best(
         package = package_generator(
             network, Path(folder), training_set=training_set, metrics=rows, snapshot_sha256=digest
         )
+        G = cast(RenderedGenerator, network)
+        directions = directions_to_register(
+            config.directions, Path(folder), G, package.weights_sha256
+        )
         samples = Path(folder) / SAMPLES
         names = tuple(map(str, training_set.get("class_names") or ()))
-        G = cast(RenderedGenerator, network)
         labels = TrainingLabels.read(G.c_dim, training_set)
         write_bytes(samples, png_bytes(sample_sheet(G, labels, names)))
         set_name = training_set_name(run_dir) or str(training_set.get("name") or "an unknown set")
         words = _network_words(run_dir, G, names)
-        facts = ModelFacts(words, set_name, training_set, digest, _start(run_dir))
-        candidate = _Candidate(best, digest, training_set, package, samples, facts)
+        known = None if directions is None else directions.content
+        facts = ModelFacts(words, set_name, training_set, digest, _start(run_dir), known)
+        candidate = Candidate(best, digest, training_set, package, samples, facts, directions)
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
     write_json(report, content)
@@ -135,7 +115,7 @@ def register_best(
 
 
 def _register(
-    store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig
+    store: Store, candidate: Candidate, run_dir: Path, config: RegisterConfig
 ) -> dict[str, Any]:
     version = _known_version(store, config.name, candidate)
     _require_comparable(store, config.name, version, candidate)
@@ -162,37 +142,46 @@ def _register(
     }
 
 
-def _known_version(store: Store, name: str, candidate: _Candidate) -> str | None:
-    """The version with exactly these weights, if there is one."""
+def _known_version(store: Store, name: str, candidate: Candidate) -> str | None:
+    """The version with exactly these weights and directions, if there is one."""
     wanted = (
         f"name = '{name}' and tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     )
     found = store.client.search_model_versions(wanted)
-    numbers = [int(version.version) for version in found if version.status == "READY"]
+    ready = [each for each in found if each.status == "READY"]
+    numbers = [int(each.version) for each in ready if candidate.has_directions_of(each.tags)]
     return str(min(numbers)) if numbers else None
 
 
-def _require_comparable(
-    store: Store, name: str, version: str | None, candidate: _Candidate
-) -> None:
+def _require_comparable(store: Store, name: str, version: str | None, candidate: Candidate) -> None:
     """Check, before anything is registered, that it can be compared with the champion."""
     if not store.client.search_registered_models(f"name = '{name}'"):
         return
     champion = current_aliases(store, name).get(CHAMPION)
-    if champion is not None and champion != version:
+    if champion is None or _adds_directions(store, name, champion, candidate):
+        return
+    if champion != version:
         result = candidate.best.results[candidate.best.metric]
         require_comparable(result, champion, _champion_result(store, name, champion, candidate))
 
 
+def _adds_directions(store: Store, name: str, champion: str, candidate: Candidate) -> bool:
+    """Whether it is the champion's network, with other directions than the champion has."""
+    tags = store.client.get_model_version(name, champion).tags
+    if tags.get(Tag.WEIGHTS_SHA256) != candidate.package.weights_sha256:
+        return False
+    return candidate.directions is not None and not candidate.has_directions_of(tags)
+
+
 def _champion_result(
-    store: Store, name: str, champion: str, candidate: _Candidate
+    store: Store, name: str, champion: str, candidate: Candidate
 ) -> dict[str, Any] | None:
     """The champion's row for the metric that chose the candidate; None: not measured."""
     results = results_of(store.client.get_model_version(name, champion))
     return results.get(candidate.best.metric)
 
 
-def _new_version(store: Store, candidate: _Candidate, run_dir: Path, config: RegisterConfig) -> str:
+def _new_version(store: Store, candidate: Candidate, run_dir: Path, config: RegisterConfig) -> str:
     import mlflow
 
     with tracked_now("register", config, run_dir) as stage_run:
@@ -225,7 +214,7 @@ def _place_of_training(store: Store, training: str | None, run_dir: Path) -> str
     )
 
 
-def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> None:
+def _describe(store: Store, candidate: Candidate, name: str, number: str) -> None:
     """Set the tags and the description of a version.
 
     A known version may have new measurements, or its registration was interrupted.
@@ -245,7 +234,7 @@ def _describe(store: Store, candidate: _Candidate, name: str, number: str) -> No
     log_model_metrics(store, lineage.run_id, model_id, candidate.best)
 
 
-def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> Any | None:
+def _logged_model(store: Store, candidate: Candidate, training: str | None) -> Any | None:
     """The LoggedModel of these weights from an interrupted start; a complete one first."""
     wanted = f"tags.`{Tag.WEIGHTS_SHA256}` = '{candidate.package.weights_sha256}'"
     wanted += f" AND model_type = '{_MODEL_TYPE}'"
@@ -253,22 +242,23 @@ def _logged_model(store: Store, candidate: _Candidate, training: str | None) -> 
     if training is not None:  # another training may have equal weights
         wanted += f" AND source_run_id = '{training}'"
         experiment = experiment_of(store, training)
-    found = store.client.search_logged_models([experiment], wanted)
+    models = store.client.search_logged_models([experiment], wanted)
+    found = [model for model in models if candidate.has_directions_of(model.tags)]
     return min(found, key=lambda model: model.status != "READY", default=None)
 
 
-def _new_logged_model(store: Store, candidate: _Candidate, run_id: str) -> Any:
+def _new_logged_model(store: Store, candidate: Candidate, run_id: str) -> Any:
     return store.client.create_logged_model(
         experiment_of(store, run_id),
         name="generator",
         source_run_id=run_id,
-        tags={Tag.WEIGHTS_SHA256: candidate.package.weights_sha256},
+        tags=candidate.content_tags,
         params={"kimg": str(candidate.best.kimg)},
         model_type=_MODEL_TYPE,
     )
 
 
-def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
+def _upload(store: Store, candidate: Candidate, model: Any) -> None:
     """Log the package as a pyfunc of the model's run; the run stays finished."""
     import mlflow
 
@@ -279,11 +269,7 @@ def _upload(store: Store, candidate: _Candidate, model: Any) -> None:
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
             python_model=str(Path(pyfunc_model.__file__)),
-            artifacts={
-                "weights": str(candidate.package.weights),
-                "description": str(candidate.package.description),
-                "samples": str(candidate.samples),
-            },
+            artifacts=candidate.artifacts,
             code_paths=[str(code)],
             signature=pyfunc_model.signature(),
             input_example=pyfunc_model.example(candidate.training_set),
@@ -310,7 +296,7 @@ def requirements() -> list[str]:
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
-def _change_aliases(store: Store, name: str, version: str, candidate: _Candidate) -> str:
+def _change_aliases(store: Store, name: str, version: str, candidate: Candidate) -> str:
     """Set the aliases; returns a sentence about ``champion``."""
     change_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
     champion = current_aliases(store, name).get(CHAMPION)
@@ -318,6 +304,8 @@ def _change_aliases(store: Store, name: str, version: str, candidate: _Candidate
         return f"version {version} is the champion already"
     if champion is None:
         wins, reason = True, "champion: there was none yet"
+    elif _adds_directions(store, name, champion, candidate):
+        wins, reason = True, f"champion: the network of version {champion} with these directions"
     else:
         result = candidate.best.results[candidate.best.metric]
         row = _champion_result(store, name, champion, candidate)

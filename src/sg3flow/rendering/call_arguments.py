@@ -5,20 +5,25 @@ A wrong one is a ConfigError that names the argument, the rule and the value.
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from sg3flow.errors import ConfigError, cut, described
+from sg3flow.errors import ConfigError, DataError, cut, described
 from sg3flow.output_checks import check_replaceable
 from sg3flow.rendering.conditions import Vector, check_label
 from sg3flow.rendering.outputs import MAX_SHIFT, check_tiles, is_our_video
 from sg3flow.rendering.seeds import MAX_SEED, MAX_SEEDS, RenderOptions
+from sg3flow.rendering.w_files import MOST_WS, W, WSizes, checked_ws
 
-_MOST_PSI = 2.0
-_MOST_DEGREES = 36_000
+MOST_PSI = 2.0
+MOST_DEGREES = 36_000
+_MOST_LAYERS = 1000
 _NUMBERS = (int, float, np.floating, np.integer)  # NumPy's float32 is no float
 
 
@@ -46,7 +51,8 @@ def whole_number(name: str, value: object, least: int, most: int, also: str = ""
     return number
 
 
-def _number(name: str, value: object, most: float) -> float:
+def number_of(name: str, value: object, most: float) -> float:
+    """A number from ``-most`` to ``most``; of NumPy, too, but no bool."""
     is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
     if not is_number or not -most <= value <= most:  # type: ignore[operator]
         refuse(name, f"a number from {-most:g} to {most:g}", value)
@@ -73,16 +79,23 @@ def seeds_of(values: object) -> list[int]:
 
 
 def options_of(
-    psi: object, translate: object = (0.0, 0.0), rotate: object = 0.0, noise_mode: object = "const"
+    psi: object,
+    translate: object = (0.0, 0.0),
+    rotate: object = 0.0,
+    noise_mode: object = "const",
+    truncation_cutoff: object = None,
 ) -> RenderOptions:
-    """How to draw: psi, shift in image widths, angle in degrees, noise."""
+    """How to draw: psi, shift in image widths, angle in degrees, noise, layers of psi."""
     if not isinstance(noise_mode, str):
         refuse("noise_mode", "const, random or none", noise_mode)
     if not isinstance(translate, Sequence | np.ndarray) or len(translate) != 2:
         refuse("translate", "two numbers (x, y)", translate)
-    x, y = (_number("translate", part, MAX_SHIFT) for part in translate)
-    angle = _number("rotate", rotate, _MOST_DEGREES)
-    return RenderOptions(_number("psi", psi, _MOST_PSI), noise_mode, (x, y), angle)
+    x, y = (number_of("translate", part, MAX_SHIFT) for part in translate)
+    angle = number_of("rotate", rotate, MOST_DEGREES)
+    cutoff = None
+    if truncation_cutoff is not None:
+        cutoff = whole_number("truncation_cutoff", truncation_cutoff, 0, _MOST_LAYERS)
+    return RenderOptions(number_of("psi", psi, MOST_PSI), noise_mode, (x, y), angle, cutoff)
 
 
 def label_of(label: object) -> Vector:
@@ -91,6 +104,26 @@ def label_of(label: object) -> Vector:
     if not numbers or not all(isinstance(each, _NUMBERS) for each in numbers):
         refuse("label", "a list of numbers, for example [0.5, -1]", label)
     return check_label(tuple(map(float, numbers)))
+
+
+def one_w_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
+    """The w of an image, float32 [num_ws, w_dim], its own copy."""
+    w_of_image: W = checked_ws(_numbers(w), sizes, 1)[0]
+    return w_of_image
+
+
+def ws_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
+    """The w of images, float32 [N, num_ws, w_dim], their own copy."""
+    return checked_ws(_numbers(w), sizes, MOST_WS)
+
+
+def _numbers(w: npt.ArrayLike | torch.Tensor) -> W:
+    try:
+        given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
+        with np.errstate(over="ignore"):  # `checked_ws` refuses what is not finite
+            return np.array(given, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        refuse("w", "an array of numbers", w)
 
 
 def tiles_of(grid: object) -> tuple[int, int]:
@@ -114,3 +147,16 @@ def video_path_of(path: object) -> Path:
         raise ConfigError(f"path must end in .mp4, the form of the video, not '{cut(file.name)}'")
     check_replaceable(file, is_our_video, "a render", "path")
     return file
+
+
+@contextmanager
+def disk_errors(file: Path) -> Iterator[None]:
+    """Turn an error of the disk inside the block into a sentence about ``file``.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {file}: {error.strerror or error}") from None

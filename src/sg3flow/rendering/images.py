@@ -1,5 +1,6 @@
 """From a seed to an image: models, rendering, and PNG files."""
 
+import functools
 import io
 import logging
 import math
@@ -15,8 +16,9 @@ import torch
 
 from sg3flow.addresses import shown_url
 from sg3flow.checkpoints import Networks, load_networks
+from sg3flow.checkpoints.loading import weights_digest
 from sg3flow.device import open_device
-from sg3flow.errors import CheckpointError
+from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.networks.layers import to_uint8
 from sg3flow.networks.stylegan3 import input_transform, motion_matrix, placed
 from sg3flow.precision import computing
@@ -28,6 +30,7 @@ from sg3flow.rendering.conditions import (
     described_labels,
     label_tensor,
 )
+from sg3flow.rendering.edits import edited
 from sg3flow.rendering.seeds import RenderOptions, seed_latent
 
 # Mark in our images; files without it are never overwritten.
@@ -70,7 +73,19 @@ def render_image(
             network is unconditional; the network does not support translation and rotation.
         CheckpointError: the network generates values that are not finite.
     """
-    ws = seed_ws(G, seed, options, condition)
+    return w_image(G, seed_ws(G, seed, options, condition), options, seed)
+
+
+def w_image(G: RenderedGenerator, ws: torch.Tensor, options: RenderOptions, seed: int) -> Image:
+    """The image of ws, [1, num_ws, w_dim]; [H, W, C] uint8. Truncation does not apply.
+
+    Args:
+        seed: of random noise.
+
+    Raises:
+        ConfigError: the network does not support translation and rotation.
+        CheckpointError: the network generates values that are not finite.
+    """
     with placed_as(G, options):
         return synthesize(G, ws, options.noise_mode, seed)
 
@@ -78,12 +93,24 @@ def render_image(
 def seed_ws(
     G: RenderedGenerator, seed: int, options: RenderOptions, condition: Condition
 ) -> torch.Tensor:
-    """The ws of a seed, [1, num_ws, w_dim], with truncation."""
+    """The ws of a seed, [1, num_ws, w_dim], with truncation, and then the edit.
+
+    Raises:
+        ConfigError: as ``render_image``, truncation of more layers than there
+            are, or an edit for a network of other sizes.
+    """
+    cutoff = options.truncation_cutoff
+    if cutoff is not None and not 0 <= cutoff <= G.num_ws:
+        raise ConfigError(
+            f"truncation_cutoff must be from 0 to {G.num_ws}, the layers of this network, not "
+            f"{cutoff}"
+        )
     device = network_device(G)
     z = torch.from_numpy(seed_latent(seed, G.z_dim)).to(device, torch.float32)
     c = label_tensor(condition, TrainingLabels(G.c_dim)).to(device)
     with torch.no_grad(), computing():
-        return G.mapping(z, c, truncation_psi=options.psi)
+        ws = G.mapping(z, c, truncation_psi=options.psi, truncation_cutoff=cutoff)
+        return edited(ws, options.edit)
 
 
 def synthesize(G: RenderedGenerator, ws: torch.Tensor, noise_mode: str, seed: int) -> Image:
@@ -140,17 +167,33 @@ def network_device(G: RenderedGenerator) -> torch.device:
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with its source, the labels it was trained with, and the names of its classes."""
+    """A generator with its source, the labels it was trained with, and the names of its classes.
+
+    Attributes:
+        directions_file: the directions that were registered with it; None: there are none.
+    """
 
     G: RenderedGenerator
     source: str
     labels: TrainingLabels
     class_names: Sequence[str] = ()
+    directions_file: Path | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, computed at the first use."""
+        return weights_digest(cast(torch.nn.Module, self.G))
 
     def picture(self, seed: int, options: RenderOptions, condition: Condition) -> Image:
         """The image of a seed; errors as in ``render_image``, with the name of the network."""
         with self.named():
             return render_image(self.G, seed, options, condition)
+
+    def w_picture(self, w: npt.NDArray[np.float32], options: RenderOptions, seed: int = 0) -> Image:
+        """The image of a w, [num_ws, w_dim]; errors as in ``w_image``, with the network's name."""
+        ws = torch.from_numpy(w[None]).to(network_device(self.G))
+        with self.named():
+            return w_image(self.G, ws, options, seed)
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -223,7 +266,8 @@ def as_model(
     names = [str(name) for name in described.get("class_names") or ()]
     G = cast(RenderedGenerator, network)
     try:
-        return Model(G, source, TrainingLabels.read(G.c_dim, described), names)
+        labels = TrainingLabels.read(G.c_dim, described)
+        return Model(G, source, labels, names, networks.directions_file)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
 

@@ -6,20 +6,16 @@ compiled until something is drawn.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image as PillowImage
 
-from sg3flow.config import DEVICES, MOST_IMAGES
-from sg3flow.errors import ConfigError, DataError, cut, listed, nearest
+from sg3flow.config import DEVICES
 from sg3flow.networks import StyleGAN2Generator
 from sg3flow.rendering.call_arguments import (
-    label_of,
+    disk_errors,
     options_of,
     refuse,
     seed_of,
@@ -28,24 +24,25 @@ from sg3flow.rendering.call_arguments import (
     video_path_of,
     whole_number,
 )
+from sg3flow.rendering.call_conditions import (
+    condition_of,
+    labels_text,
+    num_classes,
+    one_condition,
+)
 from sg3flow.rendering.conditions import Condition
+from sg3flow.rendering.edit_options import Given, with_edits
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import (
     Image,
-    Model,
     load_model,
     network_device,
-    placed_as,
-    seed_ws,
-    synthesize,
 )
+from sg3flow.rendering.latent_drawing import LatentDrawing, pillow_image
 from sg3flow.rendering.notebook_view import html_view
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import keyframe_seeds, write_interpolation
-
-W = npt.NDArray[np.float32]
-
-_MOST_NAMES = 10
+from sg3flow.rendering.w_files import W
 
 
 def load(source: str | os.PathLike[str], device: str = "auto") -> "LoadedGenerator":
@@ -70,19 +67,23 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> "LoadedGenerat
     return LoadedGenerator(load_model(name, device), name)
 
 
-class LoadedGenerator:
+class LoadedGenerator(LatentDrawing):
     """A trained generator that draws images; ``sg3flow.load`` makes it.
 
     Common arguments of the methods:
 
     - ``seed``: a whole number from 0 to 2^32 - 1.
     - ``psi``: truncation psi from -2 to 2; 1 is off and the default, as in all commands; 0 is the
-      average image.
+      average image. ``truncation_cutoff``: the number of layers, from the first, that psi applies
+      to; None: all.
     - ``class_``: number or name of a class of a conditional network; ``label``: instead of it, the
       numbers of a label of a network trained with vectors. One image needs one of them; several
       images without take all classes in turn, or labels of training images.
     - ``translate``: shift (x, y) in image widths; ``rotate``: degrees. StyleGAN3 only.
     - ``noise_mode``: noise of a StyleGAN2 network: const, random or none.
+    - ``edits``: strengths of directions in w by name, in units of w, such as ``{"pca0": 2.0}``;
+      ``directions``: the file of `sg3flow directions` that they are in, or its content; None: those
+      registered with a version of the registry.
 
     All methods raise ConfigError for a wrong argument and CheckpointError if the network generates
     values that are not finite.
@@ -92,12 +93,6 @@ class LoadedGenerator:
         source: where it comes from, as it was given.
         training_labels: what is known of the labels that it was trained with.
     """
-
-    def __init__(self, model: Model, source: str) -> None:
-        self._model = model
-        self.network = model.G
-        self.source = source
-        self.training_labels = model.labels
 
     @property
     def resolution(self) -> int:
@@ -110,19 +105,9 @@ class LoadedGenerator:
         return self.network.img_channels
 
     @property
-    def num_ws(self) -> int:
-        """Number of w vectors of an image, one per layer."""
-        return self.network.num_ws
-
-    @property
-    def w_dim(self) -> int:
-        """Length of a w vector."""
-        return self.network.w_dim
-
-    @property
     def num_classes(self) -> int:
         """Number of classes; 0: the network is unconditional, or its labels are no classes."""
-        return 0 if self.training_labels.are_vectors else self.training_labels.dim
+        return num_classes(self.training_labels)
 
     @property
     def class_names(self) -> list[str]:
@@ -159,32 +144,46 @@ class LoadedGenerator:
         seed: int = 0,
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> PillowImage.Image:
         """The image of a seed: the pixels of ``render images`` with the same arguments."""
-        number, options = seed_of(seed), options_of(psi, translate, rotate, noise_mode)
-        condition = self._one_condition(class_, label)
-        return _pillow(self._model.picture(number, options, condition))
+        number, options = (
+            seed_of(seed),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
+        options = with_edits(options, self._model, edits, directions)
+        condition = one_condition(self._model, class_, label)
+        return pillow_image(self._model.picture(number, options, condition))
 
     def images(
         self,
         seeds: Iterable[int] = range(8),
         *,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> list[PillowImage.Image]:
         """The images of seeds, in their order."""
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
-        drawn = self._drawn(numbers, options, self._condition(class_, label))
-        return [_pillow(image) for image in drawn]
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
+        options = with_edits(options, self._model, edits, directions)
+        drawn = self._drawn(numbers, options, condition_of(self._model, class_, label))
+        return [pillow_image(image) for image in drawn]
 
     def grid(
         self,
@@ -192,62 +191,31 @@ class LoadedGenerator:
         *,
         columns: int = 0,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> PillowImage.Image:
         """A sheet of the images of seeds with captions, as ``render grid`` writes it.
 
         Args:
             columns: images per row; 0: slightly wider than high.
         """
-        numbers, options = seeds_of(seeds), options_of(psi, translate, rotate, noise_mode)
+        numbers, options = (
+            seeds_of(seeds),
+            options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
+        )
+        options = with_edits(options, self._model, edits, directions)
         per_row = whole_number("columns", columns, 0, 1000)
-        condition = self._condition(class_, label)
+        condition = condition_of(self._model, class_, label)
         conditions = self._model.conditions(numbers, condition)
         captions = [self._model.caption(*pair) for pair in zip(numbers, conditions, strict=True)]
         images = self._drawn(numbers, options, condition)
-        return _pillow(seed_sheet(images, captions, self.resolution, per_row))
-
-    def w(
-        self,
-        seed: int = 0,
-        *,
-        psi: float = 1.0,
-        class_: int | str | None = None,
-        label: Sequence[float] | None = None,
-    ) -> W:
-        """The w of a seed, NumPy float32 [num_ws, w_dim], for ``from_w`` and own arithmetic.
-
-        NumPy, because it is the form of ``projected_w.npz`` and needs no device.
-        """
-        number, options = seed_of(seed), options_of(psi)
-        condition = self._one_condition(class_, label)
-        ws: W = seed_ws(self.network, number, options, condition)[0].cpu().numpy()
-        return ws
-
-    def from_w(
-        self,
-        w: npt.ArrayLike | torch.Tensor,
-        *,
-        translate: tuple[float, float] = (0.0, 0.0),
-        rotate: float = 0.0,
-        noise_mode: str = "const",
-        seed: int = 0,
-    ) -> PillowImage.Image:
-        """The image of a w; ``from_w(w(seed))`` is ``image(seed)``.
-
-        Args:
-            w: an array or a tensor: [num_ws, w_dim], one vector per layer; [w_dim], the same for
-                all layers; or [1, num_ws, w_dim] or [1, 1, w_dim], as in ``projected_w.npz``.
-            seed: of the noise, with ``noise_mode="random"`` only.
-        """
-        options, number = options_of(1.0, translate, rotate, noise_mode), seed_of(seed)
-        ws = torch.from_numpy(self._checked_w(w)).to(network_device(self.network))
-        with self._model.named(), placed_as(self.network, options):
-            return _pillow(synthesize(self.network, ws, options.noise_mode, number))
+        return pillow_image(seed_sheet(images, captions, self.resolution, per_row))
 
     def video(
         self,
@@ -259,11 +227,14 @@ class LoadedGenerator:
         w_frames: int = 120,
         fps: int = 60,
         psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         class_: int | str | None = None,
         label: Sequence[float] | None = None,
         translate: tuple[float, float] = (0.0, 0.0),
         rotate: float = 0.0,
         noise_mode: str = "const",
+        edits: Mapping[str, float] | None = None,
+        directions: Given = None,
     ) -> Path:
         """Write an MP4, a loop through the w of the seeds, as ``render video`` does.
 
@@ -278,7 +249,8 @@ class LoadedGenerator:
             DataError: ``path`` is taken by another file, or cannot be written.
         """
         file, numbers = video_path_of(path), seeds_of(seeds)
-        options = options_of(psi, translate, rotate, noise_mode)
+        options = options_of(psi, translate, rotate, noise_mode, truncation_cutoff)
+        options = with_edits(options, self._model, edits, directions)
         tiles = tiles_of(grid)
         count = whole_number("num_keyframes", num_keyframes, 0, 10_000) * tiles[0] * tiles[1]
         frames, rate = (
@@ -286,21 +258,18 @@ class LoadedGenerator:
             whole_number("fps", fps, 1, 240),
         )
         keyframes = keyframe_seeds(numbers, count, -1)
-        conditions = self._model.conditions(keyframes, self._condition(class_, label))
-        with self._model.named():
-            try:
-                write_interpolation(
-                    self.network,
-                    keyframes,
-                    file,
-                    options=options,
-                    classes=conditions,
-                    grid=tiles,
-                    frames_per_keyframe=frames,
-                    fps=rate,
-                )
-            except OSError as error:
-                raise DataError(f"cannot write {file}: {error.strerror or error}") from None
+        conditions = self._model.conditions(keyframes, condition_of(self._model, class_, label))
+        with self._model.named(), disk_errors(file):
+            write_interpolation(
+                self.network,
+                keyframes,
+                file,
+                options=options,
+                classes=conditions,
+                grid=tiles,
+                frames_per_keyframe=frames,
+                fps=rate,
+            )
         return file
 
     def __repr__(self) -> str:
@@ -311,53 +280,14 @@ class LoadedGenerator:
         return html_view(self._model, self._facts())
 
     def _facts(self) -> dict[str, str]:
-        labels = self.training_labels
-        kind = "unconditional"
-        if labels.are_vectors:
-            kind = f"labels of {labels.dim} numbers"
-        elif labels.dim:
-            names = listed(self.class_names, _MOST_NAMES)
-            kind = f"{labels.dim} ({names})" if names else str(labels.dim)
         return {
             "network": self._model.source,
             "config": self.config,
             "resolution": f"{self.resolution} px" + (" gray" if self.channels == 1 else ""),
             "parameters": f"{self.num_parameters:,}",
-            "classes": kind,
+            "classes": labels_text(self._model),
             "device": self.device,
         }
-
-    def _condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
-        """The condition that the arguments give, checked; None: neither is given."""
-        if class_ is not None and label is not None:
-            raise ConfigError("give class_ or label, not both")
-        condition = label_of(label) if label is not None else self._class(class_)
-        if condition is not None:
-            self.training_labels.check(condition)
-        return condition
-
-    def _one_condition(self, class_: int | str | None, label: Sequence[float] | None) -> Condition:
-        """As ``_condition``; a conditional network needs one."""
-        condition = self._condition(class_, label)
-        if condition is None and self.num_classes:
-            names = f" ({listed(self.class_names, _MOST_NAMES)})" if self.class_names else ""
-            raise ConfigError(
-                f"this network is conditional; give class_, from 0 to {self.num_classes - 1}{names}"
-            )
-        self.training_labels.check(condition)
-        return condition
-
-    def _class(self, given: int | str | None) -> int | None:
-        if given is None:
-            return None
-        if isinstance(given, str):
-            names = self.class_names
-            if given not in names:
-                known = listed(names, _MOST_NAMES) or "none, give its number"
-                raise ConfigError(f"no class '{cut(given)}'{nearest(given, names)}; names: {known}")
-            return names.index(given)
-        most = self.num_classes - 1 if self.num_classes else MOST_IMAGES
-        return whole_number("class_", given, 0, most, " or a name")
 
     def _drawn(
         self, seeds: Sequence[int], options: RenderOptions, condition: Condition
@@ -365,25 +295,3 @@ class LoadedGenerator:
         conditions = self._model.conditions(seeds, condition)
         for seed, each in zip(seeds, conditions, strict=True):
             yield self._model.picture(seed, options, each)
-
-    def _checked_w(self, w: npt.ArrayLike | torch.Tensor) -> W:
-        """The w of an image as float32 [1, num_ws, w_dim]."""
-        try:
-            given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
-            found = np.array(given, np.float32)
-        except (TypeError, ValueError, OverflowError):
-            refuse("w", "an array of numbers", w)
-        shape = (1, self.num_ws, self.w_dim)
-        allowed = ((self.w_dim,), shape[1:], shape, (1, 1, self.w_dim))
-        if found.shape not in allowed:
-            raise ConfigError(
-                f"w must have the shape {list(shape[1:])} or [{self.w_dim}], one image at a time, "
-                f"not {list(found.shape)}"
-            )
-        if not np.isfinite(found).all():
-            raise ConfigError("w has values that are not finite")
-        return np.broadcast_to(found, shape).copy()  # torch wants its own
-
-
-def _pillow(image: Image) -> PillowImage.Image:
-    return PillowImage.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

@@ -30,6 +30,7 @@ from sg3flow.rendering.conditions import (
     described_labels,
     given_condition,
 )
+from sg3flow.rendering.edit_options import edits_of, with_edits
 from sg3flow.rendering.grid import seed_sheet, table_sheet
 from sg3flow.rendering.images import (
     SOFTWARE,
@@ -48,6 +49,7 @@ from sg3flow.runs.best_snapshot import BestSnapshot, best_of_run
 FORMAT = "sg3flow-renders-1"
 MARKER_NAME = "renders.json"
 GRID_NAME, SWEEP_NAME, VIDEO_NAME = "grid.png", "truncation.png", "interpolation.mp4"
+GRID_SEEDS, VIDEO_SEEDS = "0-23", "0-3"  # without --seeds
 
 _MAX_TILES = 256
 MAX_SHIFT = 1000  # image widths
@@ -63,12 +65,15 @@ def render_images(
         CheckpointError: the network cannot be read, or generates values that are not finite.
         DataError: an output path is taken by a foreign file.
     """
+    if not config.seeds:
+        raise ConfigError("seeds is required; use --seeds 0-9, or --projected-w FILE for own w")
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))
-    options = render_options_of(config, config.trunc)
+    options, edits = render_options_of(config, config.trunc), edits_of(config)
     given = given_condition(class_index, config.label)
     paths = [outdir / seed_name(seed) for seed in seeds]
-    _check_replaceable(*paths)
+    check_pictures(*paths)
     model = load_model(source, config.device)
+    options = with_edits(options, model, edits, config.directions)
     condition = model.usable(given)
     model.labels.check(condition)
     for seed, path in tracked(zip(seeds, paths, strict=True), "rendering images", len(seeds)):
@@ -85,13 +90,14 @@ def render_grid(
         ConfigError, DataError: as ``render_images``.
     """
     seeds, options, path = (
-        parse_seeds(config.seeds),
+        parse_seeds(config.seeds or GRID_SEEDS),
         render_options_of(config, config.trunc),
         outdir / GRID_NAME,
     )
-    given = given_condition(class_index, config.label)
-    _check_replaceable(path)
+    given, edits = given_condition(class_index, config.label), edits_of(config)
+    check_pictures(path)
     model = load_model(source, config.device)
+    options = with_edits(options, model, edits, config.directions)
     condition = model.usable(given)
     images = pictures(model, seeds, condition, options, "rendering grid")
     names = captions(model, seeds, condition)
@@ -110,26 +116,27 @@ def render_sweep(
     """
     seeds, truncs = parse_seeds(config.seeds), parse_truncs(config.truncs)
     options, path = render_options_of(config), outdir / SWEEP_NAME
-    given = given_condition(class_index, config.label)
-    _check_replaceable(path)
+    given, edits = given_condition(class_index, config.label), edits_of(config)
+    check_pictures(path)
     model = load_model(source, config.device)
+    options = with_edits(options, model, edits, config.directions)
     write_sweep(model, path, seeds, model.usable(given), options, truncs)
     return path
 
 
-def video_path(outdir: Path | None, output: Path | None) -> Path:
-    """The file of a video: ``output``, or ``interpolation.mp4`` in ``outdir``.
+def video_path(outdir: Path | None, output: Path | None, name: str = VIDEO_NAME) -> Path:
+    """The file of a video: ``output``, or ``name`` in ``outdir``.
 
     Raises:
         ConfigError: not exactly one of the two is given, or ``output`` is no .mp4.
     """
     if (outdir is None) == (output is None):
         raise ConfigError(
-            f"give the place of the video: --output FILE.mp4, or --outdir DIR for DIR/{VIDEO_NAME}"
+            f"give the place of the video: --output FILE.mp4, or --outdir DIR for DIR/{name}"
         )
     if output is not None and output.suffix.lower() != ".mp4":
         raise ConfigError(f"--output must end in .mp4, the form of the video, not '{output.name}'")
-    return output if output is not None else cast(Path, outdir) / VIDEO_NAME
+    return output if output is not None else cast(Path, outdir) / name
 
 
 def render_video(
@@ -142,12 +149,13 @@ def render_video(
     """
     grid = parse_tiles(config.grid)
     count = config.num_keyframes * grid[0] * grid[1]
-    seeds = keyframe_seeds(parse_seeds(config.seeds), count, config.shuffle_seed)
-    options = render_options_of(config, config.trunc)
+    seeds = keyframe_seeds(parse_seeds(config.seeds or VIDEO_SEEDS), count, config.shuffle_seed)
+    options, edits = render_options_of(config, config.trunc), edits_of(config)
     given = given_condition(class_index, config.label)
     option = "--outdir" if path.name == VIDEO_NAME else "--output"
     check_replaceable(path, is_our_video, "a render", option)
     model = load_model(source, config.device)
+    options = with_edits(options, model, edits, config.directions)
     condition = model.usable(given)
     with model.named():
         write_interpolation(
@@ -188,13 +196,14 @@ def render_options_of(config: RenderOptionsConfig, psi: float = 1.0) -> RenderOp
     Raises:
         ConfigError: ``translate`` is not two numbers, or they are out of range.
     """
-    shift = _numbers(config.translate, "translate must be two numbers like 0.1,-0.2")
+    shift = numbers_of(config.translate, "translate must be two numbers like 0.1,-0.2")
     if len(shift) != 2 or not all(-MAX_SHIFT <= part <= MAX_SHIFT for part in shift):
         raise ConfigError(
             f"translate must be two numbers like 0.1,-0.2, from {-MAX_SHIFT} to {MAX_SHIFT}, not "
             f"'{config.translate[:60]}'"
         )
-    return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate)
+    cutoff = None if config.truncation_cutoff < 0 else config.truncation_cutoff
+    return RenderOptions(psi, config.noise_mode, (shift[0], shift[1]), config.rotate, cutoff)
 
 
 def parse_truncs(text: str) -> list[float]:
@@ -203,7 +212,7 @@ def parse_truncs(text: str) -> list[float]:
     Raises:
         ConfigError: not numbers, or outside -2 to 2.
     """
-    truncs = _numbers(text, "truncs must be numbers like 0,0.5,1")
+    truncs = numbers_of(text, "truncs must be numbers like 0,0.5,1")
     if not all(-2 <= psi <= 2 for psi in truncs):
         raise ConfigError(f"truncs must be numbers from -2 to 2, not '{text[:60]}'")
     return truncs
@@ -234,7 +243,7 @@ def seed_name(seed: int) -> str:
     return f"seed{seed:04d}.png"
 
 
-def _check_replaceable(*paths: Path) -> None:
+def check_pictures(*paths: Path) -> None:
     """Check that only pictures are replaced that carry our mark."""
     for path in paths:
         check_replaceable(path, png_marked(SOFTWARE), "a render", "--outdir")
@@ -254,7 +263,12 @@ def is_our_video(path: Path) -> bool:
         return content[4:8] == b"ftyp" and content.find(comment) >= 0
 
 
-def _numbers(text: str, rule: str) -> list[float]:
+def numbers_of(text: str, rule: str) -> list[float]:
+    """Comma-separated numbers.
+
+    Raises:
+        ConfigError: not numbers; the message is ``rule`` and the text.
+    """
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

@@ -77,12 +77,17 @@ class RenderOptions:
         noise_mode: per-pixel noise of StyleGAN2: const, random or none; StyleGAN3 has none.
         translate: shift in image widths, (x, y); StyleGAN3 only.
         rotate: angle in degrees; StyleGAN3 only.
+        truncation_cutoff: number of layers, from the first, that psi applies to; None: all.
+        edit: offset of w, float32 [num_ws, w_dim], added after truncation; None: no edit. See
+            ``edits.resolve_edits``.
     """
 
     psi: float = 1.0
     noise_mode: str = "const"
     translate: tuple[float, float] = (0.0, 0.0)
     rotate: float = 0.0
+    truncation_cutoff: int | None = None
+    edit: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.noise_mode not in NOISE_MODES:
@@ -93,6 +98,8 @@ class RenderOptions:
                 raise ConfigError(f"{name} must be a finite number, not {value}")
         if not all(map(math.isfinite, self.translate)):
             raise ConfigError(f"translate must be two finite numbers, not {self.translate}")
+        if self.edit is not None and (self.edit.ndim != 2 or not np.isfinite(self.edit).all()):
+            raise ConfigError("edit must be finite numbers, [num_ws, w_dim]")
 
     @property
     def is_still(self) -> bool:

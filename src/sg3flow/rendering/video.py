@@ -27,6 +27,7 @@ from sg3flow.rendering.images import (
     synthesize,
 )
 from sg3flow.rendering.seeds import MAX_SEEDS, RenderOptions
+from sg3flow.rendering.w_files import W
 
 _MIN_TILE = 256
 # Players assume BT.709 for HD videos, so the frames are converted to it and marked as such. The
@@ -52,35 +53,59 @@ def write_interpolation(
 ) -> int:
     """Write a loop through the ws of the seeds; returns the number of frames.
 
-    Each tile of the grid gets an equal part of the seeds, in order. The same network and arguments
-    give the same bytes.
-
     Args:
         seeds: keyframes of all tiles; their number is a multiple of the number of tiles.
         classes: the class or label of each seed; None for an unconditional network.
+
+    Other arguments, and errors: as ``write_loop``.
+    """
+    _check_frames(G, len(seeds), grid)  # before any w is computed
+    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
+    return write_loop(
+        G,
+        np.concatenate(ws),
+        path,
+        options=options,
+        grid=grid,
+        frames_per_keyframe=frames_per_keyframe,
+        fps=fps,
+    )
+
+
+def write_loop(
+    G: RenderedGenerator,
+    ws: W,
+    path: Path,
+    *,
+    options: RenderOptions,
+    grid: tuple[int, int] = (1, 1),
+    frames_per_keyframe: int = 60,
+    fps: int = 30,
+) -> int:
+    """Write a loop through ws; returns the number of frames.
+
+    Each tile of the grid gets an equal part of the ws, in order. The same network and arguments
+    give the same bytes.
+
+    Args:
+        ws: keyframes of all tiles, [K, num_ws, w_dim]; K is a multiple of the number of tiles.
+        options: movement and noise; truncation does not apply.
         grid: tiles across and down.
 
     Raises:
-        ConfigError: the number of seeds is not a multiple of the tiles, or frames are too large.
+        ConfigError: K is not a multiple of the tiles, or frames are too large.
         CheckpointError: the network generates values that are not finite.
         DataError: the video encoder failed; the message has its last line.
     """
+    _check_frames(G, len(ws), grid)
     tiles = grid[0] * grid[1]
-    if len(seeds) % tiles or not seeds:
-        raise ConfigError(
-            f"{len(seeds)} seeds cannot be divided among {grid[0]} x {grid[1]} tiles; "
-            f"use a multiple of {tiles}, or --num-keyframes"
-        )
-    side = enlarged_side(G.img_resolution, _MIN_TILE)
-    check_sheet_size(grid[0] * side, grid[1] * side)
-    ws = [seed_ws(G, s, options, c).cpu().numpy() for s, c in zip(seeds, classes, strict=True)]
-    keyframes = np.concatenate(ws).reshape(tiles, len(seeds) // tiles, *ws[0].shape[1:])
+    keyframes = ws.reshape(tiles, len(ws) // tiles, *ws.shape[1:])
     curve = closed_curve(keyframes.swapaxes(0, 1))  # each point: [tiles, num_ws, w_dim]
-    total = len(seeds) // tiles * frames_per_keyframe
+    total = len(ws) // tiles * frames_per_keyframe
     times = (i / frames_per_keyframe for i in range(total))
     with placed_as(G, options):
         frames = _frames(G, map(curve, times), grid, options.noise_mode)
-        _encode(tracked(frames, "rendering video", total), path, fps)
+        write_mp4(tracked(frames, "rendering video", total), path, fps)
     return total
 
 
@@ -104,6 +129,17 @@ def keyframe_seeds(seeds: Sequence[int], count: int, shuffle_seed: int) -> list[
     if shuffle_seed >= 0:
         np.random.RandomState(shuffle_seed).shuffle(chosen)
     return chosen
+
+
+def _check_frames(G: RenderedGenerator, count: int, grid: tuple[int, int]) -> None:
+    tiles = grid[0] * grid[1]
+    if count % tiles or not count:
+        raise ConfigError(
+            f"{count} keyframes cannot be divided among {grid[0]} x {grid[1]} tiles; "
+            f"use a multiple of {tiles}, or --num-keyframes"
+        )
+    side = enlarged_side(G.img_resolution, _MIN_TILE)
+    check_sheet_size(grid[0] * side, grid[1] * side)
 
 
 def closed_curve(keyframes: npt.NDArray[np.floating]) -> CubicSpline:
@@ -130,13 +166,24 @@ def _frames(
         yield _even(np.vstack(rows))
 
 
+def video_frame(image: Image) -> Image:
+    """An image as a frame, [H, W, 3]: at least 256 pixels wide, with even sides."""
+    return _even(enlarged(image, _MIN_TILE))
+
+
 def _even(frame: Image) -> Image:
     """Repeat the last row or column if their number is odd: yuv420p needs even sides."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
+def write_mp4(frames: Iterable[Image], path: Path, fps: int) -> None:
+    """Write frames [H, W, 3] of equal, even sides; at least one.
+
+    Raises:
+        DataError: the video encoder failed; the message has its last line.
+    """
+    frames = iter(frames)
     first = next(frames)
     with atomic_write(path) as stream, tempfile.TemporaryFile() as log:
         command = _ffmpeg_command(first.shape[1], first.shape[0], fps, stream.name)
@@ -157,7 +204,7 @@ def _encode(frames: Iterator[Image], path: Path, fps: int) -> None:
             with suppress(BrokenPipeError):
                 encoder.stdin.close()
         if code:
-            raise DataError(f"the video encoder failed on {path}: {_last_line(log.fileno())}")
+            raise DataError(f"the video encoder failed on {path}: {last_line(log.fileno())}")
 
 
 def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]:
@@ -181,7 +228,8 @@ def _ffmpeg_command(width: int, height: int, fps: int, output: str) -> list[str]
     return [*start, *source, "-i", "pipe:0", *codec, *exact, *mark, output]
 
 
-def _last_line(log: int) -> str:
+def last_line(log: int) -> str:
+    """The last line of the log of ffmpeg, an open file."""
     with open(log, "rb", closefd=False) as stream:
         stream.seek(0)
         lines = stream.read().decode(errors="replace").strip().splitlines()

@@ -9,7 +9,14 @@ from typing import Any
 
 from sg3flow.files import try_lock_open_file
 from sg3flow.runs.removal import ASIDE, Finding, Needed, Removable, entries, is_old
-from sg3flow.runs.run_folder import EVENTS, RUN, read_run, snapshot_digests
+from sg3flow.runs.run_folder import (
+    EVENTS,
+    RUN,
+    list_snapshots,
+    read_run,
+    snapshot_digests,
+    snapshot_kimg,
+)
 from sg3flow.runs.snapshot_retention import needed_snapshots
 
 GROUP = "states"
@@ -57,7 +64,7 @@ def _examine(
         why = "no run.json that can be read; remove it by hand if you do not need it"
         yield Needed(GROUP, folder, why)
         return
-    done, wanted = _images(folder), _length(run)
+    done, wanted = max(_images(folder), _newest_snapshot(work)), _length(run)
     if done < wanted and not unfinished:
         progress = f"{done / 1000:g} of {wanted / 1000:g} kimg"
         yield Needed(GROUP, folder, f"unfinished at {progress}; --unfinished removes it")
@@ -82,6 +89,12 @@ def _images(folder: Path) -> int:
     """Images seen at the newest state."""
     found = (_STATE.fullmatch(path.name) for path in entries(folder / "states"))
     return max((int(match[1]) for match in found if match), default=0)
+
+
+def _newest_snapshot(work: Path) -> int:
+    """Images seen at the newest snapshot: an earlier clean may have taken the states."""
+    found = (snapshot_kimg(path.name) for path in list_snapshots(work))
+    return 1000 * max((kimg for kimg in found if kimg is not None), default=0)
 
 
 def _length(run: dict[str, Any]) -> int:

@@ -143,7 +143,8 @@ def find_training_set(run_dir: Path, training_set: Mapping[str, Any], name: str)
     missing = [f"there is no {recorded}"] if recorded else []
     raise DataError(
         f"the packed set that {name} was trained on ({_set_words(training_set)}) was not found: "
-        f"{listed(states or missing or ['its path is not recorded'], 3)}; give --data PATH"
+        f"{listed(states or missing or ['its path is not recorded'], 3)}; "
+        "give --data PATH (in Python, b)"
     )
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -210,14 +210,19 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a line of JSON and flush it to the disk.
+    """Append a line of JSON and flush it to the disk; see ``append_rows``."""
+    append_rows(path, [row])
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append lines of JSON and flush them to the disk together.
 
     An incomplete last line, left by a kill or a full disk, is dropped: it was never acknowledged,
     and would damage the line that follows.
     """
     with path.open("ab+") as stream:
         _drop_torn_line(stream)
-        stream.write((json.dumps(row) + "\n").encode())
+        stream.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -28,7 +28,8 @@ import aiohttp
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from sg3flow.errors import CheckpointError, Sg3flowError
 from sg3flow.serving.http_body import (
@@ -110,16 +111,24 @@ class Gateway:
         self._warned: set[str] = set()
         self._wake = asyncio.Event()
 
-    def application(self) -> Starlette:
-        """The ASGI application: /invocations, /ping, /health and /model."""
-        return Starlette(
-            routes=[
-                Route("/invocations", self._invocations, methods=["POST"]),
-                Route("/ping", self._ping),
-                Route("/health", self._ping),
-                Route("/model", self._model),
-            ],
-        )
+    def application(self, page: ASGIApp | None = None) -> Starlette:
+        """The ASGI application: /invocations, /ping, /health and /model.
+
+        Args:
+            page: what answers all other addresses; None: nothing.
+        """
+        routes: list[BaseRoute] = [
+            Route("/invocations", self._invocations, methods=["POST"]),
+            Route("/ping", self._ping),
+            Route("/health", self._ping),
+            Route("/model", self._model),
+        ]
+        return Starlette(routes=[*routes, Mount("/", page)] if page is not None else routes)
+
+    @property
+    def served(self) -> tuple[str, Path]:
+        """The version that is served now, and the folder of its files."""
+        return self._worker.version, self._worker.model
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

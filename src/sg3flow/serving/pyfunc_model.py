@@ -1,8 +1,9 @@
 """The registered model for MLflow (models from code), without pickle: requests in, images out.
 
 A request has rows, each with a ``seed``, a ``z`` or a ``w``, and optionally ``psi``, ``class``,
-``label``, ``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality`` and ``size``;
-``params`` has values for rows without their own (null counts as not given):
+``label``, ``translate_x``, ``translate_y``, ``rotate``, ``format``, ``quality``, ``size`` and
+``edits``; ``params`` has values for rows without their own (null counts as not given), but no
+edits:
 ``{"dataframe_records": [{"seed": 1}], "params": {"psi": 0.7}}``. The answer is
 ``{"predictions": [{"seed": 1, "png": "<base64>"}]}``, one entry per row, in order; jpeg and webp
 have their own keys. An invalid value gives status 400 and a sentence; a model that generates values
@@ -21,6 +22,7 @@ import io
 import logging
 import queue
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +41,7 @@ from sg3flow.device import open_device
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.precision import computing
 from sg3flow.rendering.conditions import TrainingLabels, label_tensor
+from sg3flow.rendering.edits import Directions, edited, read_directions, resolve_edits
 from sg3flow.rendering.grid import resized
 from sg3flow.rendering.images import (
     Image,
@@ -80,12 +83,23 @@ class Predictor:
         G: the generator, in evaluation mode.
         together: number of images to compute concurrently; they share the CPU cores.
         labels: what is known of the labels it was trained with; None: nothing.
+        directions: for the edits of requests; None: it has none.
+
+    Raises:
+        CheckpointError: the directions are for a generator of other sizes.
     """
 
     def __init__(
-        self, G: RenderedGenerator, together: int = 1, labels: TrainingLabels | None = None
+        self,
+        G: RenderedGenerator,
+        together: int = 1,
+        labels: TrainingLabels | None = None,
+        directions: Directions | None = None,
     ) -> None:
         self.G, self.labels = G, labels or TrainingLabels(G.c_dim)
+        self.directions = directions
+        if directions is not None and directions.vectors.shape[1:] != (G.num_ws, G.w_dim):
+            raise CheckpointError("the directions of this model are for a generator of other sizes")
         # The input transform is state of the network, so each copy computes one image at a time.
         self._free: queue.SimpleQueue[RenderedGenerator] = queue.SimpleQueue()
         self._free.put(G)
@@ -95,11 +109,12 @@ class Predictor:
             torch.set_num_threads(max(1, torch.get_num_threads() // together))
 
     @classmethod
-    def load(cls, weights: Path, description: Path) -> "Predictor":
-        """A predictor from the two files of a package, on the device ``SG3FLOW_DEVICE``.
+    def load(cls, weights: Path, description: Path, directions: Path | None = None) -> "Predictor":
+        """A predictor from the files of a package, on the device ``SG3FLOW_DEVICE``.
 
         Raises:
             CheckpointError: the files are missing, damaged or do not belong together.
+            DataError: the directions are damaged.
             ConfigError: there is no such device, or a limit in the environment is not a number.
         """
         together = Limits.from_environment().together
@@ -107,7 +122,9 @@ class Predictor:
         network, content = load_packaged(weights, description)
         network.requires_grad_(False).to(device)
         G = cast(RenderedGenerator, network)
-        return cls(G, together, TrainingLabels.read(G.c_dim, content["training_set"]))
+        labels = TrainingLabels.read(G.c_dim, content["training_set"])
+        known = None if directions is None else read_directions(directions)
+        return cls(G, together, labels, known)
 
     @property
     def shapes(self) -> Shapes:
@@ -115,16 +132,18 @@ class Predictor:
         G = self.G
         classes = 0 if self.labels.are_vectors else G.c_dim
         sizes = (G.img_resolution, G.img_channels, G.z_dim, G.w_dim, G.num_ws)
-        return Shapes(classes, *sizes, label_dim=G.c_dim)
+        names = () if self.directions is None else self.directions.names
+        return Shapes(classes, *sizes, label_dim=G.c_dim, directions=names)
 
     def predict(self, request: Request) -> bytes:
         """The image file of a request; concurrent requests do not change its bytes.
 
         Raises:
-            ConfigError: the generator cannot serve the seed, class or options, or a vector leads to
-                values that are not finite.
+            ConfigError: the generator cannot serve the seed, class, options or edits, or a vector
+                or an edit leads to values that are not finite.
             CheckpointError: the generator generates values that are not finite.
         """
+        request = self._with_offset(request)
         G = self._free.get()
         try:
             image = _drawn(G, request)
@@ -133,6 +152,15 @@ class Predictor:
         if request.size:
             image = resized(image, request.size)
         return encode(image, request.kind, request.quality)
+
+    def _with_offset(self, request: Request) -> Request:
+        """The request with the offset of its edits among its options."""
+        if not request.edits:
+            return request
+        if self.directions is None:
+            raise ConfigError("this model was registered without directions; leave edits out")
+        edit = resolve_edits(self.directions, request.edits)
+        return replace(request, options=replace(request.options, edit=edit))
 
 
 def encode(image: Image, kind: str, quality: int) -> bytes:
@@ -154,16 +182,19 @@ def encode(image: Image, kind: str, quality: int) -> bytes:
 
 
 def _drawn(G: RenderedGenerator, request: Request) -> Image:
-    if request.seed is not None and request.label is None:
+    if request.seed is not None and request.label is None and not request.edits:
         return render_image(G, request.seed, request.options, request.class_index)
     try:
         if request.seed is not None:
-            return render_image(G, request.seed, request.options, request.label)
+            condition = request.class_index if request.label is None else request.label
+            return render_image(G, request.seed, request.options, condition)
+        ws = edited(_vector_ws(G, request), request.options.edit)
         with placed_as(G, request.options):
-            return synthesize(G, _vector_ws(G, request), request.options.noise_mode, 0)
+            return synthesize(G, ws, request.options.noise_mode, 0)
     except CheckpointError as error:
         # A vector of the client can overflow float32: a client error, not a server error.
-        raise ConfigError(f"{error}, from this vector") from None
+        cause = "edit" if request.edits else "vector"
+        raise ConfigError(f"{error}, from this {cause}") from None
 
 
 def _vector_ws(G: RenderedGenerator, request: Request) -> torch.Tensor:
@@ -204,9 +235,10 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped he
     """Seeds and vectors in, images out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the two files of the package."""
+        """Load the files of the package."""
         weights, description = (Path(context.artifacts[k]) for k in ("weights", "description"))
-        self.predictor = Predictor.load(weights, description)
+        directions = context.artifacts.get("directions")  # not in every package
+        self.predictor = Predictor.load(weights, description, directions and Path(directions))
         self.limits = Limits.from_environment()
 
     def predict(

@@ -28,6 +28,7 @@ _FIELDS = {
     "format": ("string", f"one of {', '.join(FORMATS)}; default {PARAMS['format']}"),
     "quality": ("long", f"1 to 100, for jpeg and webp; default {DEFAULT_QUALITY}"),
     "size": ("long", "side in pixels, at most that of the network"),
+    "edits": ("object of double", "strengths of directions by name, for a model that has some"),
 }
 
 

@@ -28,8 +28,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sg3flow import settings
-from sg3flow.errors import ConfigError, nearest
+from sg3flow.errors import ConfigError, cut, nearest
+from sg3flow.rendering.edits import MAX_STRENGTH
 from sg3flow.rendering.seeds import MAX_SEED, RenderOptions
+from sg3flow.serving.request_edits import RULE, check_edits, edits_field
 
 MAX_PSI = 2.0
 MAX_SHIFT = 10.0
@@ -55,7 +57,8 @@ PARAMS: dict[str, float | str | None] = {
     "quality": None,
     "size": None,
 }
-COLUMNS = (*SOURCES, *PARAMS)
+EDITS = "edits"
+COLUMNS = (*SOURCES, *PARAMS, EDITS)
 
 Vector = tuple[float, ...]
 _MIB = 1 << 20
@@ -98,6 +101,7 @@ class Shapes:
     Attributes:
         num_classes: 0: it has no labels, or they are vectors.
         label_dim: length of a label; 0: it has none.
+        directions: names of the directions for edits; empty: it has none.
     """
 
     num_classes: int
@@ -107,6 +111,7 @@ class Shapes:
     w_dim: int
     num_ws: int
     label_dim: int = 0
+    directions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Request:
         quality: 1 to 100, for jpeg and webp.
         size: side of the image in pixels; 0: resolution of the network.
         label: a label vector, instead of a class.
+        edits: strengths of directions by name, in units of w.
     """
 
     seed: int | None
@@ -134,6 +140,7 @@ class Request:
     quality: int = DEFAULT_QUALITY
     size: int = 0
     label: Vector | None = None
+    edits: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_requests(
@@ -142,7 +149,7 @@ def read_requests(
     """Check rows and params and convert them to requests; a row's value overrides the param.
 
     Args:
-        rows: one per image; one of ``SOURCES`` and any of ``PARAMS``.
+        rows: one per image; one of ``SOURCES``, and any of ``PARAMS`` and ``edits``.
         params: any of ``PARAMS``, for all rows.
         shapes: sizes of the generator.
         limits: limits of a request.
@@ -208,6 +215,7 @@ def _check_pixels(requests: Sequence[Request], shapes: Shapes, limits: Limits) -
 
 def _read_row(where: str, values: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
     check_names("column", values, COLUMNS)
+    check_edits(where, values.get(EDITS), shapes.directions)
     schema = row_schema(shapes, limits.side_of(shapes.resolution))
     try:
         row = schema.model_validate(values).model_dump()
@@ -237,6 +245,7 @@ def _request(row: Mapping[str, Any], shapes: Shapes, limits: Limits) -> Request:
         kind=row["format"],
         quality=DEFAULT_QUALITY if row["quality"] is None else row["quality"],
         size=row["size"] or (side if side < shapes.resolution else 0),
+        edits=row[EDITS] or {},
     )
 
 
@@ -304,6 +313,7 @@ def row_schema(shapes: Shapes, max_side: int) -> type[BaseModel]:
         ),
         "quality": _whole_field(1, 100),
         "size": _whole_field(1, max_side),
+        EDITS: edits_field(_annotated(_number(MAX_STRENGTH), BeforeValidator(_primitive))),
     }
     config = ConfigDict(strict=True, extra="forbid", frozen=True)
     return create_model("Row", __config__=config, **fields)
@@ -365,6 +375,9 @@ def _sentence(
 ) -> str:
     """One sentence for an error of pydantic: where, what was expected, and what was found."""
     name, path, kind = str(error["loc"][0]), error["loc"][1:], error["type"]
+    if name == EDITS and path:
+        found = shown(values[EDITS][path[0]])
+        return f"{where}: edits.{cut(str(path[0]))} must be {RULE}, not {found}"
     indices = [step for step in path if isinstance(step, int)]
     found = functools.reduce(lambda value, i: value[i], indices, values[name])
     label = f"{where}: {name}" + "".join(f"[{i}]" for i in indices)

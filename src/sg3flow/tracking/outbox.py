@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -34,7 +34,9 @@ from sg3flow.runs.run_folder import (
     RUN,
     RUN_FORMAT,
     STATS,
+    Stat,
     append_row,
+    append_rows,
     parse_row,
     read_provenance,
     read_run,
@@ -162,6 +164,19 @@ class Outbox:
         except OSError as error:
             self._warn(error)
 
+    def points(self, points: Iterable[tuple[int, float, Mapping[str, float]]]) -> None:
+        """Append points of curves to the statistics: step, time and values by name."""
+        rows = [
+            {name: asdict(Stat(1, value, 0.0)) for name, value in values.items()}
+            # A step counts as a kimg: MLflow's steps are kimg.
+            | {"nimg": step * 1000, "timestamp": timestamp}
+            for step, timestamp, values in points
+        ]
+        try:
+            append_rows(self.folder / STATS, rows)
+        except OSError as error:
+            self._warn(error)
+
     def keep(self, path: Path, name: str) -> bool:
         """Keep the present content of a file below ``files/``; whether that worked."""
         target = self.folder / "files" / name
@@ -247,6 +262,20 @@ class StageRun:
         """Metrics of this stage's own run."""
         for name, value in values.items():
             self._outbox.note("metric", key=name, value=float(value))
+
+    def curves(self, points: Iterable[tuple[int, float, Mapping[str, float]]]) -> None:
+        """Points of this stage's own curves, sent in batches.
+
+        Args:
+            points: step, time in seconds since 1970, and values by name.
+        """
+        self._outbox.points(points)
+
+    def step_image(self, content: bytes, key: str, step: int) -> None:
+        """A PNG of this stage's own run, under the step slider of ``key``."""
+        name = f"{key}-{step:06d}.png"
+        if self._outbox.store(content, name):
+            self._outbox.note("image", key=key, file=f"files/{name}", nimg=step * 1000)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file for the run's artifacts, with its present content; a missing file is skipped."""

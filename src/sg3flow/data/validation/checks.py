@@ -71,6 +71,16 @@ class ImageSources:
     classes: Mapping[str, list[str]]
 
 
+# The options that decide checks which a user may want to relax.
+_THRESHOLDS = {
+    "enough_pictures": "--min-images",
+    "enough_a_class": "--min-class-images",
+    "number_of_classes": "--classes",
+    "not_blank": "--min-contrast",
+    "few_rejects": "--max-rejects",
+}
+
+
 @dataclass(frozen=True)
 class Report:
     """The results of validation.
@@ -183,14 +193,16 @@ def require_success(report: Report, html_path: Path) -> str:
         count = report.summary["num_images"]
         return f"{count} images passed {len(report.checks)} checks{warned}; see {html_path}"
     names = ", ".join(check.name for check in report.failed)
-    first = next((check for check in report.failed if check.offenders), report.failed[0])
-    offender = (
-        f"{first.offenders[0].path}: {first.offenders[0].reason}"
-        if first.offenders
-        else f"required: {first.words}; found: {first.observed}"
-    )
+    # One image, and one number that a setting decides, such as the least number of images.
+    images = [each for check in report.failed for each in check.offenders]
+    found = [f"{each.path}: {each.reason}" for each in images[:1]]
+    counted = [check for check in report.failed if not check.offenders]
+    found += [f"required: {check.words}; found: {check.observed}" for check in counted[:1]]
+    options = [_THRESHOLDS[check.name] for check in report.failed if check.name in _THRESHOLDS]
+    limits = f"; limits: {', '.join(options)}" if options else ""
     raise DataError(
-        f"validation failed ({names}); first: {offender}; all results and images: {html_path}"
+        f"validation failed ({names}); first: {'; '.join(found)}; all results and images: "
+        f"{html_path}{limits}"
     )
 
 

@@ -6,11 +6,15 @@ and the name of the detector says so.
 """
 
 import hashlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from sg3flow.files import sha256_file
 from sg3flow.metrics.features import as_rgb, load_weights
 
 VGG_NAME = "vgg16-397923af.pth"
@@ -127,11 +131,16 @@ class Lpips:
     @torch.no_grad()
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Distances float32 ``[N]`` of images float32 ``[N, 3, H, W]`` in [-1, 1]."""
-        stages = zip(self._stages(a), self._stages(b), self._heads, strict=True)
+        return self.between(self.features(a), self.features(b))
+
+    def between(self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Distances float32 ``[N]`` of the features of images; differentiable."""
+        stages = zip(a, b, self._heads, strict=True)
         found = [((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in stages]
         return torch.stack(found).sum(dim=0)
 
-    def _stages(self, img: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, img: torch.Tensor) -> list[torch.Tensor]:
+        """The five stages of images float32 ``[N, 1 or 3, H, W]`` in [-1, 1], of unit length."""
         x = (img.to(self._device).expand(-1, 3, -1, -1) - self._shift) / self._scale
         return [_unit(stage) for stage in self._network.stages(x)]
 
@@ -157,8 +166,26 @@ def load_vgg(*, fully_connected: bool) -> VGG16:
 def load_heads() -> list[torch.Tensor]:
     """The five linear heads of LPIPS v0.1 for VGG16, each ``[1, C, 1, 1]``.
 
+    They come from the pip package lpips, if that is installed, else as other weights do.
+
     Raises:
         MetricError: they are not available; the message says where to put them by hand.
     """
-    tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
+    packaged = _packaged_heads()
+    if packaged is not None:
+        tensors = torch.load(packaged, map_location="cpu", weights_only=True)
+    else:
+        tensors = load_weights(HEADS_URL, HEADS_NAME, HEADS_SHA256, _HEADS_BYTES, "LPIPS heads")
     return [tensors[f"lin{stage}.model.1.weight"] for stage in range(len(_WIDTHS))]
+
+
+def _packaged_heads() -> Path | None:
+    """The file in the package lpips; None: that is not installed, or has other heads.
+
+    The package is not imported: it needs torchvision, which we do not.
+    """
+    package = find_spec("lpips")
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / "weights/v0.1/vgg.pth"
+    return path if path.is_file() and sha256_file(path) == HEADS_SHA256 else None

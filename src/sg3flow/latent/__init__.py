@@ -1,0 +1,1 @@
+"""Latent space of a trained generator: projection of images into it."""
