@@ -116,7 +116,7 @@ def test_onnx_gives_the_images_of_the_network(network_file, tmp_path, kind):
 
     source, dest = network_file(kind, c_dim=3), tmp_path / "a.onnx"
     written = export_network(source, dest)
-    assert "checked with onnxruntime: 3 images" in written.checked
+    assert "checked with onnxruntime (images: 3)" in written.checked
     G = load_networks(source).G_ema
     error, levels = worst_difference(onnx_run(dest), G, range(10, 14))
     assert error < 1e-3 and levels <= 1

@@ -130,12 +130,17 @@ def test_a_file_that_computes_something_else_is_refused(make_network):
     plain = PlainGenerator(G)
     said = check_file(lambda inputs: network_images(G, inputs), G, plain, "itself")
     assert said == (
-        "checked with itself: 3 images differ from the network's by at most 0.0e+00 of the largest "
-        "value and 0 gray levels"
+        "checked with itself (images: 3): at most 0.0e+00 of the largest value and 0 gray levels "
+        "from the network"
     )
+    large = make_network("stylegan2", img_resolution=256, channel_max=4)
+    said = check_file(
+        lambda inputs: network_images(large, inputs), large, PlainGenerator(large), "x"
+    )
+    assert "(images: 1)" in said
     for wrong in (
         lambda inputs: network_images(G, inputs) + 0.1,
-        lambda inputs: network_images(G, inputs)[:, :, ::-1],
+        lambda inputs: network_images(G, inputs)[:, :, ::-1].copy(),
         lambda inputs: network_images(G, inputs)[:, :, 1:],
         lambda inputs: network_images(G, inputs) * np.float32(np.nan),
     ):

@@ -127,3 +127,11 @@ def test_where_networks_are(registered, tmp_path):
     assert find_origin("models:/toy/2").run_id == registered.run_id
     with pytest.raises(TrackingError, match="toy has no version 9"):
         find_origin("models:/toy/9")
+
+
+def test_a_version_without_a_run_says_that_nothing_is_logged(registered, tmp_path):
+    client = registered.store.client
+    client.create_model_version("toy", f"runs:/{registered.run_id}/network")
+    code, said, problem = export("models:/toy/2", tmp_path / "a.pt")
+    assert code == 0, problem
+    assert "not logged: MLflow has no run" in said and not registered.exports()
