@@ -273,16 +273,31 @@ def test_whether_two_networks_are_related(pair, cfg):
     assert are_related(first, first) and not are_related(first, second)
 
 
+def test_networks_without_noise_maps_have_nothing_that_tells(tmp_path):
+    for seed in (1, 2):
+        write_snapshot(tmp_path / f"{seed}.pkl", seed, "stylegan2", use_noise=False)
+    assert are_related(*(read_parent(str(tmp_path / f"{seed}.pkl")) for seed in (1, 2)))
+
+
 def test_nothing_else_is_replaced(tmp_path):
     other = tmp_path / "other.pkl"
     other.write_bytes(b"x")
-    with pytest.raises(DataError, match="is not a network made by sg3flow"):
+    with pytest.raises(DataError, match="is not a blend or an average made by sg3flow"):
         check_dest(other)
     with pytest.raises(ConfigError, match=r"OUT must end in .pkl"):
         check_dest(tmp_path / "a.zip")
-    write_snapshot(tmp_path / "a.pkl", 1)
-    check_dest(tmp_path / "a.pkl")
     check_dest(tmp_path / "new.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.safetensors"])
+def test_a_snapshot_of_a_training_is_not_replaced(tmp_path, name):
+    """A forgotten OUT makes the last SOURCE the OUT."""
+    write_snapshot(tmp_path / "trained.pkl", 1)
+    with pytest.raises(DataError, match="is not a blend or an average"):
+        check_dest(tmp_path / "trained.pkl")
+    parent = read_parent(str(tmp_path / "trained.pkl"))
+    write_combination(blend_by_weight(parent, parent, 0.5), tmp_path / name)
+    check_dest(tmp_path / name)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

@@ -15,6 +15,9 @@ from torch import nn
 from sg3flow.errors import ConfigError, cut
 from sg3flow.latent.architecture_match import architecture_difference
 from sg3flow.latent.combined_networks import (
+    BY_LAYER,
+    BY_WEIGHT,
+    MEAN,
     Combination,
     Parent,
     combined,
@@ -81,7 +84,7 @@ def blend_by_layer(first: Parent, second: Parent, up_to: str, mapping: str = "")
         assert ours is not None and theirs is not None
         networks[role] = _joined(ours, theirs, names[:count], mapped is first)
     made_by = {
-        "kind": "blend by layer",
+        "kind": BY_LAYER,
         "up_to": names[count - 1] if count else NO_LAYER,
         "mapping": "a" if mapped is first else "b",
     }
@@ -117,7 +120,7 @@ def blend_by_weight(first: Parent, second: Parent, weight: float) -> Combination
     """
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight must be from 0 (all of A) to 1 (all of B), not {weight}")
-    made_by = {"kind": "blend by weight", "weight": weight}
+    made_by = {"kind": BY_WEIGHT, "weight": weight}
     return _weighted((first, second), (1 - weight, weight), made_by)
 
 
@@ -131,7 +134,7 @@ def mean_of(parents: Sequence[Parent]) -> Combination:
     if len(parents) < 2:
         raise ConfigError(f"a mean needs at least two networks, not {len(parents)}")
     weights = [1 / len(parents)] * len(parents)
-    return _weighted(parents, weights, {"kind": "mean", "networks": len(parents)})
+    return _weighted(parents, weights, {"kind": MEAN, "networks": len(parents)})
 
 
 def _weighted(
@@ -169,9 +172,10 @@ def are_related(first: Parent, second: Parent) -> bool:
     """Whether one network was trained from the other or both from a third, by their constants.
 
     Each initialization draws the frequencies of StyleGAN3's input or the noise maps of StyleGAN2
-    anew, and no training changes them.
+    anew, and no training changes them. A StyleGAN2 network without noise maps has no such constant;
+    nothing speaks against it.
     """
     states = [parent.G_ema.state_dict() for parent in (first, second)]
     constants = ("synthesis.input.freqs", "synthesis.b4.conv1.noise_const")
-    name = next(name for name in constants if name in states[0])
-    return torch.equal(states[0][name], states[1][name])
+    known = [name for name in constants if name in states[0]]
+    return all(torch.equal(states[0][name], states[1][name]) for name in known)

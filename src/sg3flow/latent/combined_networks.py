@@ -26,6 +26,8 @@ from sg3flow.output_checks import check_replaceable
 from sg3flow.runs.provenance import network_digest
 
 ROLES = ("G", "D", "G_ema")
+BY_LAYER, BY_WEIGHT, MEAN, POSTHOC = "blend by layer", "blend by weight", "mean", "post-hoc EMA"
+COMBINATIONS = (BY_LAYER, BY_WEIGHT, MEAN, POSTHOC)
 _MOST_NAMED = 4
 State = Mapping[str, torch.Tensor]
 
@@ -172,14 +174,24 @@ def check_dest(dest: Path) -> None:
 
     Raises:
         ConfigError: its suffix is neither .pkl nor .safetensors.
-        DataError: it exists and is no such file of sg3flow.
+        DataError: it exists and is no result of this kind: not the snapshot of a training, which a
+            forgotten OUT would otherwise replace.
     """
     if dest.suffix not in (".pkl", SUFFIX):
         raise ConfigError(
             f"OUT must end in .pkl (a snapshot) or {SUFFIX} (no G), not '{cut(dest.name)}'"
         )
-    is_ours = is_snapshot_file if dest.suffix == ".pkl" else is_bundled
-    check_replaceable(dest, is_ours, "a network", "OUT")
+    check_replaceable(dest, _is_combination, "a blend or an average", "OUT")
+
+
+def _is_combination(path: Path) -> bool:
+    if not (is_bundled if path.suffix == SUFFIX else is_snapshot_file)(path):
+        return False
+    try:
+        made_by = (load_networks(path).progress or {}).get("made_by")
+    except CheckpointError:  # damaged
+        return False
+    return isinstance(made_by, Mapping) and made_by.get("kind") in COMBINATIONS
 
 
 def origin_words(result: Combination) -> str:

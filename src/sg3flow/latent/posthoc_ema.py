@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from sg3flow.errors import CheckpointError, ConfigError, DataError, listed
 from sg3flow.files import sha256_file
-from sg3flow.latent.combined_networks import Combination, Parent, read_parent, rebuilt
+from sg3flow.latent.combined_networks import POSTHOC, Combination, Parent, read_parent, rebuilt
 from sg3flow.runs.run_folder import list_averages, list_snapshots, snapshot_name
 from sg3flow.training.power_averages import BUFFERS, FORMAT, exponent, parse_widths, width_name
 
@@ -131,7 +131,7 @@ def reconstruct(run_dir: Path, sigma_rel: float, kimg: int | None = None) -> Pos
     state = _combined(base, stored, weights, last)
     networks = {**base.networks, "G_ema": rebuilt(base.G_ema, state)}
     made_by = {
-        "kind": "post-hoc EMA",
+        "kind": POSTHOC,
         "sigma_rel": float(width_name(width)),
         "nimg": nimg,
         "files": {path.name: sha256_file(path) for path in files.values()},
