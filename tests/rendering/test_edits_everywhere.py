@@ -126,7 +126,7 @@ def test_directions_of_another_network_warn_and_of_other_sizes_are_refused(made,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--edit", "a=1"], "edits need directions, and .* was registered without"),
+        (["--edit", "a=1"], "edits need directions, and .* has none; give a file"),
         (["--directions", "OWN"], "--directions has no effect without an edit; add --edit a=1, fo"),
         (["--directions", "OWN", "--edit", "c=1"], "no direction 'c'"),
         (["--directions", "OWN", "--edit", "a"], "an edit must be NAME=STRENGTH"),

@@ -70,6 +70,36 @@ def test_wrong_mixing(G, wrong):
         G.mix(**({"rows": [0], "columns": [1]} | wrong))
 
 
+@pytest.mark.parametrize(
+    "unused", [{"psi": 0.5}, {"truncation_cutoff": 3}, {"class_": 1}, {"label": [1, 0, 0]}]
+)
+def test_arguments_of_seeds_are_refused_with_w_alone(G, tmp_path, unused):
+    w, name = G.w(3, class_=0), next(iter(unused))
+    with pytest.raises(ConfigError, match=f"{name} has no effect on w"):
+        G.mix(w, w, **unused)
+    np.save(tmp_path / "w.npy", w)
+    with pytest.raises(ConfigError, match=f"{name} has no effect on w"):
+        G.path(tmp_path / "a.mp4", [{"w": str(tmp_path / "w.npy")}], **unused)
+    assert G.mix(w, [5], **unused)  # the seed takes it
+
+
+@pytest.mark.parametrize(
+    "values", [np.ones((16, 16), complex), np.ones((16, 16), bool), np.full((16, 16), "1"),
+               torch.ones(16, 16, dtype=torch.complex64), np.zeros((16, 16), "M8[s]")]
+)  # fmt: skip
+def test_w_that_are_no_real_numbers_are_refused(G, values):
+    for draw in (G.from_w, lambda w: G.mix(w, [1])):
+        with pytest.raises(ConfigError, match="an array of numbers"):
+            draw(values)
+
+
+def test_w_of_other_types_of_numbers(G):
+    numbers = np.arange(16).repeat(16).reshape(16, 16)
+    expected = png_of(G.from_w(numbers.astype(np.float32)))
+    for same in (numbers, numbers.tolist(), torch.from_numpy(numbers).bfloat16()):
+        assert png_of(G.from_w(same)) == expected
+
+
 def test_a_path_equals_the_command(G, render, tmp_path):
     (tmp_path / "walk.csv").write_text("seed,class,psi,angle\n3,dog,0.5,0\n8,0,,20\n")
     render("path", G.source, "--keyframes", tmp_path / "walk.csv", "--frames", 3, "--trunc", 0.7)
@@ -111,6 +141,9 @@ def test_edits_and_curves_of_a_path(G, directions, tmp_path):
         {"edits": [1]},
         {"edits": {"age": "x"}},
         {"curves": {"age": "none.csv"}},
+        {"curves": {"age": 5}},
+        {"curves": ["age=none.csv"]},
+        {"wrap": "no"},
         {"psi": 3},
     ],
 )

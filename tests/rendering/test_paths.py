@@ -283,6 +283,15 @@ def test_wrong_options_end_in_one_line(render, model, walk):
     assert "is not replaced; choose another --outdir" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "option", [("--trunc", 0.5), ("--truncation-cutoff", 0), ("--class", 1), ("--label", "1,0,0")]
+)
+def test_options_of_seeds_are_refused_with_w_alone(render, tmp_path, option):
+    (tmp_path / "w.csv").write_text("w\nown.npz\nown.npz\n")
+    result = render("path", "none.pkl", "--keyframes", tmp_path / "w.csv", *option, code=1)
+    assert f"{option[0]} has no effect on w; give a keyframe with a seed" in result.stderr
+
+
 def test_too_many_frames_are_refused():
     with pytest.raises(ConfigError, match="the path has 2990001 frames, at most 1000000"):
         Timing(w_frames=10_000).total(300, 0.0)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -117,13 +117,20 @@ def ws_of(w: npt.ArrayLike | torch.Tensor, sizes: WSizes) -> W:
     return checked_ws(_numbers(w), sizes, MOST_WS)
 
 
-def _numbers(w: npt.ArrayLike | torch.Tensor) -> W:
+def _numbers(w: npt.ArrayLike | torch.Tensor) -> npt.NDArray[np.number]:
+    """Real numbers, as a file of w has them: text, complex numbers and bools are refused."""
     try:
-        given = w.detach().cpu().numpy() if isinstance(w, torch.Tensor) else w
-        with np.errstate(over="ignore"):  # `checked_ws` refuses what is not finite
-            return np.array(given, np.float32)
-    except (TypeError, ValueError, OverflowError):
+        found: npt.NDArray[np.number] = np.asarray(_array(w) if isinstance(w, torch.Tensor) else w)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         refuse("w", "an array of numbers", w)
+    if found.dtype.kind not in "fiu":
+        refuse("w", "an array of numbers", w)
+    return found
+
+
+def _array(w: torch.Tensor) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = (w.float() if w.is_floating_point() else w).detach().cpu().numpy()
+    return found  # through float32, as NumPy has no bfloat16
 
 
 def tiles_of(grid: object) -> tuple[int, int]:

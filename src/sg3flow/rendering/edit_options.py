@@ -95,6 +95,6 @@ def _directions(model: Model, given: Given) -> Directions:
     if model.directions_file is not None:
         return read_directions(model.directions_file)
     raise ConfigError(
-        f"edits need directions, and {model.source} was registered without; make a file with "
-        "`sg3flow directions`"
+        f"edits need directions, and {model.source} has none; give a file, which "
+        "`sg3flow directions` makes"
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 
-from sg3flow.errors import ConfigError, described
+from sg3flow.errors import ConfigError, cut, described
 from sg3flow.rendering.call_arguments import (
     disk_errors,
     number_of,
@@ -32,6 +32,7 @@ from sg3flow.rendering.keyframes import Keyframe, keyframes_of, read_keyframes
 from sg3flow.rendering.mix_outputs import mixed_images, sides_of
 from sg3flow.rendering.mixing import parse_layers
 from sg3flow.rendering.path_outputs import MOST_FRAMES, Timing, write_path
+from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.w_files import W
 
 Keyframes = str | os.PathLike[str] | Sequence[Mapping[str, object]]
@@ -129,6 +130,8 @@ class LatentDrawing:
         """
         base, styles = _rows(rows, self), _rows(columns, self)
         options = options_of(psi, translate, rotate, noise_mode, truncation_cutoff)
+        if isinstance(base, np.ndarray) and isinstance(styles, np.ndarray):
+            _refuse_of_seeds(options, class_, label)
         chosen = _layers(layers, self.num_ws)
         options = with_edits(options, self._model, edits, directions)
         condition = condition_of(self._model, class_, label)
@@ -177,11 +180,15 @@ class LatentDrawing:
             options_of(psi, translate, rotate, noise_mode, truncation_cutoff),
         )
         given = _keyframes(keyframes)
+        if all(each.w is not None for each in given):
+            _refuse_of_seeds(options, class_, label)
         if edits:
             given = [replace(each, edits=_edits(edits) | each.edits) for each in given]
-        envelopes = {name: read_envelope(Path(each)) for name, each in (curves or {}).items()}
+        envelopes = {name: read_envelope(each) for name, each in _curves(curves).items()}
+        if not isinstance(wrap, bool):
+            refuse("wrap", "True or False", wrap)
         timing = Timing(
-            bool(wrap),
+            wrap,
             whole_number("w_frames", w_frames, 0, 10_000),
             whole_number("frames", frames, 0, MOST_FRAMES),
             whole_number("fps", fps, 1, 240),
@@ -215,6 +222,30 @@ def _keyframes(given: Keyframes) -> list[Keyframe]:
     if isinstance(given, str | os.PathLike):
         return read_keyframes(Path(given))
     return keyframes_of(given, "keyframes", Path())
+
+
+def _refuse_of_seeds(options: RenderOptions, class_: object, label: object) -> None:
+    """Refuse arguments that decide the w of seeds, where all w are given."""
+    given = {
+        "psi": options.psi != 1,
+        "truncation_cutoff": options.truncation_cutoff is not None,
+        "class_": class_ is not None,
+        "label": label is not None,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{name} has no effect on w; give a seed, or leave it out")
+
+
+def _curves(curves: object) -> dict[str, Path]:
+    if curves is None:
+        return {}
+    if not isinstance(curves, Mapping):
+        refuse("curves", "{name of an edit: file}", curves)
+    for name, file in curves.items():
+        if not isinstance(file, str | os.PathLike):
+            refuse(f"the curve {cut(str(name))}", "the path of an audio or .csv file", file)
+    return {str(name): Path(file) for name, file in curves.items()}
 
 
 def _edits(edits: object) -> dict[str, float]:

@@ -24,6 +24,7 @@ from sg3flow.rendering.mixing import mix_styles, parse_layers
 from sg3flow.rendering.outputs import GRID_NAME, check_pictures, render_options_of
 from sg3flow.rendering.seeds import MAX_SEEDS, RenderOptions, parse_seeds
 from sg3flow.rendering.w_files import W, read_w
+from sg3flow.rendering.w_outputs import refuse_options_of_seeds
 
 _ENDINGS = (".npz", ".npy")
 
@@ -56,7 +57,8 @@ def render_mix(
         DataError: a file of w cannot be read, or an output path is taken by a foreign file.
     """
     options = render_options_of(config, config.trunc)
-    _check_used(config, class_index)
+    if _is_file(config.rows) and _is_file(config.cols):
+        refuse_options_of_seeds(config, class_index, "give seeds, or leave it out")
     condition, edits = given_condition(class_index, config.label), edits_of(config)
     model = load_model(source, config.device)
     options = with_edits(options, model, edits, config.directions)
@@ -163,20 +165,6 @@ def _table(
 def _with_corner(images: Iterator[Image], resolution: int) -> Iterator[Image]:
     yield np.full((resolution, resolution, 3), 255, np.uint8)
     yield from images
-
-
-def _check_used(config: RenderMixConfig, class_index: int | None) -> None:
-    if not (_is_file(config.rows) and _is_file(config.cols)):
-        return
-    given = {
-        "--trunc": config.trunc != 1,
-        "--truncation-cutoff": config.truncation_cutoff >= 0,
-        "--class": class_index is not None,
-        "--label": config.label != "",
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise ConfigError(f"{option} has no effect on w; give seeds, or leave it out")
 
 
 def _is_file(text: str) -> bool:

@@ -21,6 +21,7 @@ from sg3flow.rendering.outputs import is_our_video, render_options_of
 from sg3flow.rendering.paths import check_edits, edit_names, path_images, points_of
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import video_frame, write_mp4
+from sg3flow.rendering.w_outputs import refuse_options_of_seeds
 
 PATH_NAME = "path.mp4"
 MOST_FRAMES = 1_000_000
@@ -53,6 +54,8 @@ def render_path(
     option = "--outdir" if path.name == PATH_NAME else "--output"
     check_replaceable(path, is_our_video, "a render", option)
     rows = [replace(row, edits=edits | row.edits) for row in read_keyframes(keyframes)]
+    if all(row.w is not None for row in rows):
+        refuse_options_of_seeds(config, class_index, "give a keyframe with a seed, or leave it out")
     envelopes = {name: read_envelope(file) for name, file in parse_curves(curves).items()}
     known = None
     if config.directions:

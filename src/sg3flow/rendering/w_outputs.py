@@ -10,7 +10,9 @@ from pathlib import Path
 from sg3flow.config import (
     RenderGridConfig,
     RenderImagesConfig,
+    RenderMixConfig,
     RenderOptionsConfig,
+    RenderPathConfig,
     RenderVideoConfig,
 )
 from sg3flow.errors import ConfigError
@@ -32,6 +34,10 @@ from sg3flow.rendering.outputs import (
 from sg3flow.rendering.seeds import RenderOptions
 from sg3flow.rendering.video import keyframe_seeds, write_loop
 from sg3flow.rendering.w_files import W, read_w
+
+_Settings = (
+    RenderImagesConfig | RenderGridConfig | RenderVideoConfig | RenderMixConfig | RenderPathConfig
+)
 
 
 def render_w_images(
@@ -108,8 +114,24 @@ def _options(
     config: RenderImagesConfig | RenderGridConfig | RenderVideoConfig, class_index: int | None
 ) -> RenderOptions:
     """The render options of settings, without those that have no effect on w."""
+    instead = "leave it or --projected-w out"
+    if config.seeds:
+        raise ConfigError(f"--seeds has no effect on w; {instead}")
+    refuse_options_of_seeds(config, class_index, instead)
+    edits_of(config)  # wrong ones are refused before the network is loaded
+    return render_options_of(config)
+
+
+def refuse_options_of_seeds(config: _Settings, class_index: int | None, instead: str) -> None:
+    """Refuse options that decide the w of seeds, where all w are given.
+
+    Args:
+        instead: what to do, for the message.
+
+    Raises:
+        ConfigError: there is one.
+    """
     given = {
-        "--seeds": config.seeds != "",
         "--trunc": config.trunc != 1,
         "--truncation-cutoff": config.truncation_cutoff >= 0,
         "--class": class_index is not None,
@@ -117,9 +139,7 @@ def _options(
     }
     for option, is_given in given.items():
         if is_given:
-            raise ConfigError(f"{option} has no effect on w; leave it or --projected-w out")
-    edits_of(config)  # wrong ones are refused before the network is loaded
-    return render_options_of(config)
+            raise ConfigError(f"{option} has no effect on w; {instead}")
 
 
 def _edited_w(model: Model, path: Path, config: RenderOptionsConfig) -> W:
