@@ -43,7 +43,8 @@ def setting(
 
     Args:
         words: words accepted instead of a whole number, each with the number it means.
-        numbers: for a text: a number without quotes in a params file is accepted too.
+        numbers: for a text or a list of texts: a number without quotes in a params file is accepted
+            too.
         former: the setting's earlier name, still accepted in params files; empty: none.
 
     With the choices ``SWITCH`` the option is a flag, and the file may have true or false.
@@ -295,6 +296,12 @@ class TrainConfig:
         "all",
         help="snapshots to keep: all, last N, or best N by the first of metrics; the newest, the "
         "best and registered ones always stay",
+    )
+    phema: tuple[str, ...] = setting(
+        (),
+        numbers=True,
+        help="relative widths of power-function averages of G to store with each snapshot, such as "
+        "0.05,0.10, for `sg3flow average --sigma-rel`; they change no number of the training",
     )
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the training")
     fp32: bool = setting(False, help="train without half precision on a GPU")

@@ -222,8 +222,8 @@ def check_value(
         if not isinstance(value, bool):
             raise ConfigError(f"{label} must be true, false or auto, not {described(value)}")
         return "yes" if value else "no"
-    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
-        value = described(value)  # `seeds: 5`
+    if numbers:  # `seeds: 5`, `phema: [0.05, 0.1]`
+        value = [*map(_as_text, value)] if isinstance(value, list) else _as_text(value)
     value = _typed(label, value, wanted)
     choices, ge, le = (field.metadata.get(key) for key in ("choices", "ge", "le"))
     if choices is not None and value not in choices:
@@ -234,6 +234,11 @@ def check_value(
     if le is not None and value > le:
         raise ConfigError(f"{label} must be at most {le}, not {described(value)}")
     return value
+
+
+def _as_text(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return described(value) if is_number else value
 
 
 def parse_pair(text: str, label: str) -> tuple[int, int]:

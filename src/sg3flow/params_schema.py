@@ -131,7 +131,8 @@ def _value(metadata: Any, kind: Any) -> dict[str, Any]:
     if kind is str:
         return _TEXT | ({"type": ["string", "number"]} if metadata["numbers"] else {})
     if kind == tuple[str, ...]:
-        return {"anyOf": [{"type": "array", "items": _TEXT}, _TEXT]}
+        item = _TEXT | ({"type": ["string", "number"]} if metadata["numbers"] else {})
+        return {"anyOf": [{"type": "array", "items": item}, item]}
     bounds = {"minimum": metadata["ge"], "maximum": metadata["le"]}
     number = {"type": {int: "integer", float: "number"}[kind]} | bounds
     if metadata["words"]:

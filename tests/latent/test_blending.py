@@ -25,6 +25,8 @@ from sg3flow.latent.combined_networks import (
     write_combination,
 )
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.registry.model_card import Lineage, ModelFacts, model_card
+from sg3flow.runs.best_snapshot import BestSnapshot
 
 SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 256, "channel_max": 16}
 SMALL = {"z_dim": 8, "w_dim": 8, **SIZES}
@@ -76,8 +78,7 @@ def assert_bit_equal(found, expected):
         assert torch.equal(found[name].view(torch.int32), tensor.view(torch.int32)), name
 
 
-@pytest.mark.parametrize("cfg", ["stylegan3-t", "stylegan2"])
-@pytest.mark.parametrize("c_dim", [0, 2])
+@pytest.mark.parametrize(("cfg", "c_dim"), [("stylegan3-t", 0), ("stylegan2", 2)])
 def test_the_ends_are_the_parents_bit_for_bit(pair, tmp_path, cfg, c_dim):
     first, second = pair(cfg, c_dim)
     last = layer_names(first.G_ema)[-1]
@@ -224,8 +225,24 @@ def test_the_result_says_where_it_comes_from(pair, tmp_path):
     assert [each["nimg"] for each in found] == [1000, 2000]
     assert loaded.training_set["name"] == "a + b" and loaded.training_set["licence"] == "A; B"
     assert loaded.training_set["num_images"] == 18 and loaded.training_set["digest"] == ""
+    assert loaded.training_set["made_from"] == (
+        f"blend by layer (up_to L2_36_16, mapping a) of a.pkl (SHA-256 {first.sha256[:12]}), "
+        f"b.pkl (SHA-256 {second.sha256[:12]})"
+    )
     again = read_parent(str(tmp_path / "c.pkl"))
     assert [each["source"] for each in again.record()["parents"]] == ["a.pkl", "b.pkl"]
+
+
+def test_the_model_card_names_the_parents(pair, tmp_path):
+    write_combination(blend_by_weight(*pair(), 0.5), tmp_path / "c.pkl")
+    described = read_parent(str(tmp_path / "c.pkl")).training_set
+    row = {"metric": "fid50k_full", "value": 1.0, "num_generated": 50_000}
+    best = BestSnapshot("c.pkl", 2, "fid50k_full", 1.0, {"fid50k_full": row})
+    lineage = Lineage("run", "model")
+    for training_set in (described, {}):
+        facts = ModelFacts("StyleGAN3-T", "cats", training_set, "ab" * 32)
+        card = model_card("name", "1", best, facts, lineage)
+        assert ("blend by weight (weight 0.5) of a.pkl (SHA-256" in card) is bool(training_set)
 
 
 def test_one_training_set_stays_as_it_is(pair):

@@ -17,6 +17,39 @@ def faults(file: str, tests: str, *lines: tuple[str, ...]) -> list[Fault]:
     return [Fault(f"src/sg3flow/{file}.py", paths, *line) for line in lines]
 
 
+COMBINATIONS = [
+    *faults(
+        "training/power_averages",
+        "training/test_power_averages",
+        ("16 - inverse, 12 - inverse", "16 + inverse, 12 + inverse", "exponents: a flipped sign"),
+        ("return -math.expm1(", "return math.expm1(", "power averages move away from G"),
+        ("(gamma + 1) * math.log1p", "gamma * math.log1p", "power averages of the next exponent"),
+        ("math.log1p(-1 / step)", "math.log1p(1 / step)", "power averages: beta above 1"),
+        ("weight = step_weight(average.gamma, nimg / self.batch)",
+         "weight = step_weight(average.gamma, nimg)", "power averages by images, not by steps"),
+    ),
+    *faults(
+        "latent/posthoc_ema",
+        "latent/test_posthoc_ema",
+        ("np.where(np.less(t_a, t_b), gamma_b, gamma_a)",
+         "np.where(np.less(t_a, t_b), gamma_a, gamma_b)", "profiles: the other exponent"),
+        ("height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)",
+         "height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b)", "profiles: integral"),
+        ("weights = solved / norms", "weights = solved * norms", "post-hoc EMA: scaled twice"),
+        ("whole - 2 * weights @ target", "whole + 2 * weights @ target", "post-hoc EMA: its error"),
+    ),
+    *faults(
+        "latent/blending",
+        "latent/test_blending",
+        ("_weighted((first, second), (1 - weight, weight), made_by)",
+         "_weighted((first, second), (weight, 1 - weight), made_by)", "blend: wrong shares"),
+        ("count = find_layer(first.G_ema, up_to) + 1", "count = find_layer(first.G_ema, up_to)",
+         "a blend without its last layer of A"),
+        ("last = first if count == len(names) else second", "last = first",
+         "a blend with the discriminator of A"),
+    ),
+]  # fmt: skip
+
 LOSSES = [
     *faults(
         "training/losses",
@@ -2063,8 +2096,10 @@ LATENT_RENDERS = [
         ("value * scale.get(name, 1)", "value + scale.get(name, 1)", "curves add to strengths"),
         ("psi = options.psi if keyframe.psi is None else keyframe.psi", "psi = options.psi",
          "psi of keyframes has no effect"),
-        ("translate=(x, y), rotate=angle", "translate=(y, x), rotate=angle", "the other axis"),
-        ("translate=(x, y), rotate=angle", "translate=(x, y), rotate=-angle", "the other way"),
+        ("translate=(x, y), rotate=angle, edit=None", "translate=(y, x), rotate=angle, edit=None",
+         "the other axis"),
+        ("translate=(x, y), rotate=angle, edit=None", "translate=(x, y), rotate=-angle, edit=None",
+         "the other way"),
         ("((k.x, k.y, k.angle) for k in keyframes)", "((k.y, k.x, k.angle) for k in keyframes)",
          "x and y of keyframes swapped"),
     ),
@@ -2085,6 +2120,56 @@ LATENT_RENDERS = [
     ),
 ]  # fmt: skip
 
+
+EXPORT = [
+    *faults(
+        "export/plain_filters",
+        "export/test_plain_generator",
+        ("head, tail = taps - 1 - before", "head, tail = taps - before", "upsampled, one too far"),
+        ("else kernel.flip((0, 1))", "else kernel", "a filter that correlates"),
+        ("up, 1, padding, up * up)", "up, 1, padding, up)", "upsampled with half its gain"),
+        ("taps = f * math.sqrt(gain)", "taps = f * gain", "the gain once per axis"),
+        ("else clamp / gain", "else clamp * gain", "the clamp after the gain"),
+    ),
+    *faults(
+        "export/plain_layers",
+        "export/test_plain_generator",
+        ("* (layer.weight_gain * gain)", "* layer.weight_gain", "styles of ToRGB without gain"),
+        ("F.leaky_relu(x, 0.2) * math.sqrt(2)", "F.leaky_relu(x, 0.2)", "mapping without gain"),
+        ("energy = styles.square() @", "energy = styles @", "demodulated by a sum"),
+        ("x = x * (styles * self.input_gain)", "x = x * (styles)", "no gain of the input"),
+        ("self.w_avg + (w - self.w_avg)", "self.w_avg - (w - self.w_avg)", "truncation mirrored"),
+        ("norms if self.transposed else norms.t()", "norms", "norms of the other channels"),
+    ),
+    *faults(
+        "export/plain_stylegan3",
+        "export/test_plain_generator",
+        ("-s * x - c * y]", "-s * x + c * y]", "the shift of w mirrored"),
+        ("(1 - (radii - self", "(1 + (radii - self", "high frequencies are amplified"),
+        ("self.phases + (self.freqs", "self.phases - (self.freqs", "shifted the other way"),
+        ("source.magnitude_ema.rsqrt()", "source.magnitude_ema.sqrt()", "magnitude inverted"),
+        ("0.5 * source.size / source.sampling_rate", "0.5 * source.size", "a grid of samples"),
+        ("gain=1 if plan.is_torgb else math.sqrt(2)", "gain=math.sqrt(2)", "gain of ToRGB"),
+        ("x * self.output_scale", "x / self.output_scale", "the output scale inverted"),
+    ),
+    *faults(
+        "export/plain_stylegan2",
+        "export/test_plain_generator",
+        (
+            "((taps + 1) // 2 - 1, (taps - 2) // 2)",
+            "((taps - 2) // 2, (taps + 1) // 2 - 1)",
+            "upsampled half a sample to the side",
+        ),
+        (
+            "((taps + 1) // 2, (taps - 2) // 2)",
+            "((taps - 2) // 2, (taps + 1) // 2)",
+            "the image upsampled to the side",
+        ),
+        ("source.noise_const * source", "source.noise_const + source", "noise of any strength"),
+        ("img = larger + ", "img = larger - ", "the smaller image subtracted"),
+        ("1 / math.sqrt(source.weight", "1 / (source.weight", "styles of ToRGB too small"),
+    ),
+]
 
 PROJECTION = [
     *faults(
@@ -2182,6 +2267,7 @@ EXPLORER = [
 
 FAULTS = [
     *LOSSES,
+    *COMBINATIONS,
     *PROJECTION,
     *STEP,
     *GRADIENTS,
@@ -2199,6 +2285,7 @@ FAULTS = [
     *WATCHING,
     *DISK,
     *PYTHON_API,
+    *EXPORT,
     *DIRECTIONS,
     *LATENT_RENDERS,
     *EXPLORER,

@@ -125,7 +125,7 @@ def test_a_collapse_is_a_warning_and_a_notification(capsys):
     told, parts = Told(), SimpleNamespace(G_ema=None, device=CPU)
     record = RunRecord(
         *(1, None, None, None, {}, None, Meter(0.8, 0.1, 0.1), CollapseDetector(), told),
-        *(Retention(), None),
+        *(Retention(), None, None),
     )
     reported = [record.diversity(parts, nimg) for nimg in (1000, 2000, 3000, 4000)]
     assert [found[RATIO].mean for found in reported[:3]] == [0.8, 0.1, 0.1]

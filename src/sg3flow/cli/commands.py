@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sg3flow import __version__
+from sg3flow.cli.average_command import average_app
 from sg3flow.cli.blend_command import blend_app
 from sg3flow.cli.clean_command import clean_app
 from sg3flow.cli.directions_command import directions_app
@@ -53,6 +54,7 @@ app.registered_commands += schema_app.registered_commands
 app.registered_commands += networks_app.registered_commands
 app.registered_commands += export_app.registered_commands
 app.registered_commands += blend_app.registered_commands
+app.registered_commands += average_app.registered_commands
 app.registered_commands += projection_app.registered_commands
 app.registered_commands += directions_app.registered_commands
 app.registered_commands += explore_app.registered_commands

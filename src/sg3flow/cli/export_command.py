@@ -46,3 +46,5 @@ def export(
             print(written.checked)
         if origin is not None:
             print(log_export(origin, written))
+        elif is_logged and source.startswith("models:/"):
+            print("not logged: MLflow has no run for this address; give models:/NAME/NUMBER")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import sg3flow
 from sg3flow.export.export_source import ExportSource
@@ -13,8 +14,7 @@ FACTS_NAME = "sg3flow.json"  # in a TorchScript archive
 
 def facts_of(source: ExportSource, plain: PlainGenerator) -> dict[str, str]:
     """The facts of an exported generator, as text by name; lists are JSON."""
-    G = source.networks.G_ema or source.networks.G
-    assert G is not None
+    G: Any = source.G
     known = {
         "format": FORMAT,
         "source": _shown_source(source.address),

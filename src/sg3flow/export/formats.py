@@ -23,6 +23,18 @@ def _is_torchscript(path: Path) -> bool:
     return path.is_file() and is_torchscript_export(path)
 
 
+def _onnx(source: ExportSource, stream: BinaryIO) -> str:
+    from sg3flow.export.onnx_writer import write_onnx
+
+    return write_onnx(source, stream)
+
+
+def _is_onnx(path: Path) -> bool:
+    from sg3flow.export.onnx_writer import is_onnx_export
+
+    return path.is_file() and is_onnx_export(path)
+
+
 def _nvidia_pickle(source: ExportSource, stream: BinaryIO) -> str:
     from sg3flow.checkpoints.nvidia_pickle import write_nvidia_pickle
 
@@ -74,6 +86,7 @@ FORMATS = {
             "nvidia-pkl", ".pkl", "for the official scripts", _is_nvidia_pickle, _nvidia_pickle
         ),
         ExportFormat("torchscript", ".pt", "for PyTorch alone", _is_torchscript, _torchscript),
+        ExportFormat("onnx", ".onnx", "for onnxruntime and others", _is_onnx, _onnx),
         ExportFormat(
             "safetensors", ".safetensors", "for any program", _is_safetensors, _safetensors
         ),

@@ -50,6 +50,7 @@ class FirPass(nn.Module):
         size: Pair,
     ) -> None:
         super().__init__()
+        assert (1, 1) in (up, down)
         self.channels, self.is_upsampling, self.padding = channels, up != (1, 1), padding
         self.stride = (up[1], up[0]) if self.is_upsampling else (down[1], down[0])
         taps_y, taps_x = kernel.shape

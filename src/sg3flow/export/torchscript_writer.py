@@ -36,9 +36,9 @@ def write_torchscript(source: ExportSource, stream: BinaryIO) -> str:
         )
         archive = io.BytesIO()
         torch.jit.save(traced, archive, _extra_files={FACTS_NAME: facts})
-        archive.seek(0)
-        loaded = torch.jit.load(archive)  # type: ignore[no-untyped-call]
-    stream.write(archive.getvalue())
+        content = _without_paths(archive)
+        loaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    stream.write(content)
 
     def run(inputs: Inputs) -> Images:
         with torch.no_grad():
@@ -55,6 +55,16 @@ def is_torchscript_export(path: Path) -> bool:
             return any(name.endswith(f"/extra/{FACTS_NAME}") for name in archive.namelist())
     except zipfile.BadZipFile:
         return False
+
+
+def _without_paths(archive: io.BytesIO) -> bytes:
+    """The archive without its debug information, which names source files of this machine."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(archive) as reader, zipfile.ZipFile(kept, "w") as writer:
+        for name in reader.namelist():
+            if not name.endswith(".debug_pkl"):
+                writer.writestr(zipfile.ZipInfo(name), reader.read(name))  # of a fixed date
+    return kept.getvalue()
 
 
 def _tensors(inputs: Inputs) -> tuple[torch.Tensor, ...]:

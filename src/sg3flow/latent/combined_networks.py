@@ -1,7 +1,8 @@
 """Networks that are made from others: where these come from, and writing the result.
 
 The result is a snapshot, or a safetensors file without G. It keeps a record of its parents: their
-addresses, digests and clocks, in ``progress``; their licenses, joined, in ``training_set``.
+addresses, digests and clocks, in ``progress``; their licenses, joined, and a sentence for the model
+card in ``training_set``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,14 @@ from sg3flow.checkpoints.bundled_network import SUFFIX, bundled_bytes, is_bundle
 from sg3flow.checkpoints.loading import local_copy
 from sg3flow.checkpoints.network_entries import build_network, network_entry
 from sg3flow.checkpoints.snapshots import is_snapshot_file
-from sg3flow.errors import CheckpointError, ConfigError, DataError, cut
+from sg3flow.errors import CheckpointError, ConfigError, DataError, cut, listed
 from sg3flow.files import write_bytes
 from sg3flow.latent.architecture_match import architecture_difference
 from sg3flow.output_checks import check_replaceable
 from sg3flow.runs.provenance import network_digest
 
 ROLES = ("G", "D", "G_ema")
+_MOST_NAMED = 4
 State = Mapping[str, torch.Tensor]
 
 
@@ -180,6 +182,18 @@ def check_dest(dest: Path) -> None:
     check_replaceable(dest, is_ours, "a network", "OUT")
 
 
+def origin_words(result: Combination) -> str:
+    """What a model card says of the origin of a result."""
+    facts = ", ".join(
+        f"{name} {value}"
+        for name, value in result.made_by.items()
+        if isinstance(value, int | float | str) and name != "kind"
+    )
+    records = [parent.record() for parent in result.parents]
+    parents = (f"{each['source']} (SHA-256 {each['sha256'][:12]})" for each in records)
+    return f"{result.made_by['kind']} ({facts}) of {listed(parents, _MOST_NAMED)}"
+
+
 def write_combination(result: Combination, dest: Path) -> None:
     """Write the networks of ``result`` to a snapshot or a safetensors file.
 
@@ -194,7 +208,7 @@ def write_combination(result: Combination, dest: Path) -> None:
         "made_by": dict(result.made_by),
         "parents": [parent.record() for parent in result.parents],
     }
-    described = dict(result.training_set)
+    described = {**result.training_set, "made_from": origin_words(result)}
     try:
         if dest.suffix == SUFFIX:
             content = bundled_bytes(G_ema=G_ema, D=D, training_set=described, progress=progress)

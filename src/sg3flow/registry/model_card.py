@@ -63,6 +63,7 @@ def model_card(
         "training": f"[{lineage.run_name or 'unnamed'}]({_run_url(lineage)})",
         **_start(facts),
         "snapshot": f"`{best.snapshot}`, {_age(best, facts)}, chosen by {best.metric}",
+        **({"made from": str(data["made_from"])} if data.get("made_from") else {}),
         "data": f"{facts.set_name}, {data.get('num_images', '?')} images, digest "
         f"`{str(data.get('digest') or 'unknown')[:12]}`",
         "license": f"{data.get('licence') or 'unknown'}{_citation(data)}",

@@ -248,6 +248,7 @@ def _write_settings(record: Record, worktree: Worktree, kimg: int, resume: str) 
     settings = {**record.run["params"], "kimg": kimg, "resume": resume}
     # These do not change the numbers, and all snapshots can be compared.
     neutral = {"metrics": ["none"], "notify": "", "tensorboard": False, "keep_snapshots": "all"}
+    neutral |= {"phema": []}
     settings |= {name: value for name, value in neutral.items() if name in settings}
     if settings.get("device") == "auto":
         settings["device"] = record.provenance["compute"]["device"]

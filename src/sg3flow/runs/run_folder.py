@@ -37,6 +37,7 @@ CONV_FORMS = "conv-forms.json"  # beside the run folder, in the folder of its st
 _FAKES_INIT = "fakes_init.png"
 
 _SNAPSHOT_NAME = re.compile(r"network-snapshot-([0-9]{6,})\.pkl")
+_AVERAGES_NAME = re.compile(r"power-averages-([0-9]{6,})\.safetensors")
 _FAKES_NAME = re.compile(r"fakes([0-9]{6,})\.png")
 _METRIC_NAME = re.compile(r"metric-.+\.jsonl")
 
@@ -58,14 +59,29 @@ def list_snapshots(folder: Path) -> list[Path]:
     return [path for _, path in sorted((kimg, path) for kimg, path in found if kimg is not None)]
 
 
+def averages_name(nimg: int) -> str:
+    """File name of the power-function averages after ``nimg`` images."""
+    return f"power-averages-{nimg // 1000:06d}.safetensors"
+
+
+def list_averages(folder: Path) -> dict[int, Path]:
+    """The files of power-function averages in a folder, by thousands of images, sorted."""
+    paths = folder.glob("power-averages-*")
+    found = [(_AVERAGES_NAME.fullmatch(path.name), path) for path in paths]
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
 def fakes_name(nimg: int) -> str:
     """File name of the sample grid after ``nimg`` images; 0: before the first step."""
     return f"fakes{nimg // 1000:06d}.png" if nimg else _FAKES_INIT
 
 
 def kimg_of(name: str) -> int | None:
-    """The thousands of images in the name of a snapshot or a sample grid; None: of another file."""
-    match = _FAKES_NAME.fullmatch(name)
+    """The thousands of images in the name of a file of one moment; None: another file.
+
+    Snapshots, sample grids and power-function averages are such files.
+    """
+    match = _FAKES_NAME.fullmatch(name) or _AVERAGES_NAME.fullmatch(name)
     return int(match[1]) if match else snapshot_kimg(name)
 
 

@@ -53,6 +53,7 @@ from sg3flow.training.assembly import (
 )
 from sg3flow.training.batch_size_finder import batch_gpu_candidates, cached_batch_gpu, step_trial
 from sg3flow.training.notification import notify_url
+from sg3flow.training.power_averages import parse_widths
 from sg3flow.training.recorder import grid_size
 from sg3flow.training.tensorboard_log import check_tensorboard
 from sg3flow.training.transfer import (
@@ -281,6 +282,7 @@ def prepare(config: TrainConfig, data: Path) -> Job:
     resolved = resolve(config)
     notify_url(config.notify)
     check_tensorboard(config.tensorboard)
+    parse_widths(config.phema)
     items = TrainingSet(PackedSet(data), mirror=resolved.mirror, labels=resolved.cond)
     if resolved.cond and items.label_dim == 0:
         raise ConfigError(

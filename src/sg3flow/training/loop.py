@@ -121,6 +121,8 @@ class TrainingLoop:
                     batch=self.settings.batch,
                     batch_gpu=self.settings.batch_gpu,
                 )
+            if self.record is not None:
+                self.record.averages.update(self.parts.G, self.clock.nimg)
             advance(self.settings.batch)
 
     def _report_due(self, done: bool) -> bool:

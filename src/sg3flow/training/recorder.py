@@ -28,6 +28,7 @@ from sg3flow.runs.run_folder import (
     STATS,
     Reporter,
     Stat,
+    averages_name,
     fakes_name,
     list_snapshots,
     metric_file,
@@ -44,6 +45,7 @@ from sg3flow.runs.snapshot_retention import (
 from sg3flow.training.assembly import Parts
 from sg3flow.training.diversity import RATIO, CollapseDetector, DiversityMeter, collapse_words
 from sg3flow.training.notification import Notifier
+from sg3flow.training.power_averages import PowerAverages
 from sg3flow.training.work_folder import RunFolder
 
 _log = logging.getLogger(__name__)
@@ -184,6 +186,7 @@ class RunRecord:
         notifier: tells the user of a collapse.
         keep: which snapshots stay.
         ranked_by: metric that ranks them, and whether higher is better; None: not measured.
+        averages: of G, written beside each snapshot; the loop updates them.
     """
 
     batch_gpu: int
@@ -197,6 +200,7 @@ class RunRecord:
     notifier: Notifier
     keep: Retention
     ranked_by: tuple[str, bool] | None
+    averages: PowerAverages
     _saved: float = field(default_factory=time.monotonic)
     _save_sec: float = 0.0
 
@@ -237,6 +241,17 @@ class RunRecord:
         self.reporter.snapshot(snapshot, nimg, sha256)
         self.folder.publish(snapshot.name)
         self.folder.publish(DIGESTS)
+        self._save_averages(parts, nimg)
+
+    def _save_averages(self, parts: Parts, nimg: int) -> None:
+        """Write the power-function averages, if there are any; none of them stands before a step.
+
+        They stay when ``keep_snapshots`` removes the snapshot: others are made from all of them.
+        """
+        if nimg and self.averages.names:
+            name = averages_name(nimg)
+            self.averages.save(self.folder.work / name, parts.G, nimg)
+            self.folder.publish(name)
 
     def save_fakes(self, parts: Parts, nimg: int) -> None:
         """Write a grid of samples, again if the file exists."""
@@ -288,6 +303,6 @@ class RunRecord:
     def save_state(self, state: dict[str, Any]) -> None:
         """Write a resumable state."""
         started = time.monotonic()
-        self.folder.states.save(state)
+        self.folder.states.save(state | self.averages.state())
         self._saved = time.monotonic()
         self._save_sec = self._saved - started

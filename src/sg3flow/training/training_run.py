@@ -54,6 +54,7 @@ from sg3flow.training.job import Job, precision_words, prepare, sample_labels, t
 from sg3flow.training.launcher import stop_requests
 from sg3flow.training.loop import Clock, LoopSettings, Measure, TrainingLoop
 from sg3flow.training.notification import Notifier, notify_url
+from sg3flow.training.power_averages import STATE_KEY, PowerAverages, parse_widths
 from sg3flow.training.recorder import RunRecord, choose_samples, grid_size, save_reals
 from sg3flow.training.tensorboard_log import TensorBoardReporter
 from sg3flow.training.work_folder import (
@@ -264,7 +265,9 @@ def _assemble(
         forms = _settle_forms(job, parts, folder)
         record = None
         if recording is not None:
-            record = _record(job, parts, recording, clock.nimg, start.network_sha256, forms)
+            averages = _averages(config, parts, clock.nimg, start.saved)
+            network = start.network_sha256
+            record = _record(job, parts, recording, clock.nimg, network, forms, averages)
     # Before the readers are forked, so that they share the memory.
     items.packed.keep_in_memory(share=0.25 / config.gpus)
     with held_interrupts():
@@ -316,6 +319,7 @@ def _record(
     nimg: int,
     network: str,
     forms: Mapping[str, Any],
+    averages: PowerAverages,
 ) -> RunRecord:
     """The record of the main process; this also writes the files of a run's start."""
     config, items, folder = job.config, job.items, recording.folder
@@ -347,7 +351,25 @@ def _record(
         recording.notifier,
         recording.keep,
         recording.ranked_by,
+        averages,
     )
+
+
+def _averages(
+    config: TrainConfig, parts: Parts, nimg: int, saved: Mapping[str, Any] | None
+) -> PowerAverages:
+    """The power-function averages of the settings, resumed from a saved state."""
+    known = (saved or {}).get(STATE_KEY, {})
+    averages = PowerAverages(parse_widths(config.phema), parts.G, config.batch, known)
+    late = [name for name in averages.names if nimg and name not in known]
+    if late:
+        print(
+            f"note: the averages of train.phema {', '.join(late)} start at {nimg} images, as if G "
+            "had been the same up to there",
+            file=sys.stderr,
+            flush=True,
+        )
+    return averages
 
 
 def _diversity_meter(job: Job, parts: Parts) -> DiversityMeter:
