@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Commands of other programs, whose options are not checked here.
 _OTHERS = set(
     """
-    . apt aws cat cd chmod cp curl docker export git gto install mkdir pip printf psql python3
+    . apt aws cat cd chmod cmp cp curl docker export git gto install mkdir pip printf psql python3
     runuser set systemctl useradd /srv/mlflow/.venv/bin/pip
 """.split()
 )

@@ -31,6 +31,7 @@ from sg3flow.serving.http_body import ArrivingBodies, HTTPError
 MAX_BODY_BYTES = 64 << 20
 _BODY_SEC = 60.0
 _LOAD_SEC = 300.0
+_DEATH_SEC = 2.0
 _REQUEST_HEADERS = ("content-type", "range")
 _ANSWER_HEADERS = ("content-type", "content-range", "accept-ranges", "retry-after")
 _VERSION_HEADER = "X-Sg3flow-Version"
@@ -82,9 +83,14 @@ class _ServedPage:
             process = await self._present()
             if process is None:
                 break
-            with contextlib.suppress(aiohttp.ClientError):
+            try:
                 return await process.answer(request, body)
-        return problem(503, "the explorer did not start; the log of the server has the reason")
+            except aiohttp.ClientError:
+                # The connection closes before the system reports the end of the process.
+                await process.ended(_DEATH_SEC)
+        return problem(
+            503, "the explorer has ended or did not start; the log of the server has the reason"
+        )
 
     async def close(self) -> None:
         """End the process."""
@@ -158,6 +164,11 @@ class _VersionProcess:
             kept = {n: answer.headers[n] for n in _ANSWER_HEADERS if n in answer.headers}
             kept[_VERSION_HEADER] = self.version
             return Response(await answer.read(), answer.status, kept)
+
+    async def ended(self, wait_sec: float) -> None:
+        """Wait for its end, at most ``wait_sec``."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), wait_sec)
 
     async def stop(self) -> None:
         """End the process and remove its folder."""
