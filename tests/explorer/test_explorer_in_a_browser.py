@@ -408,6 +408,7 @@ def test_a_view_is_in_its_address(explored):
         "#picture=%7B%22seed%22%3A-5%7D&wall=x&film=7",
         "#picture=[1]&mix=a:b&film={}",
         '#picture={"psi":"<b>","edits":5,"w":5}',
+        '#picture={"label":5,"mix":{"layers":5}}',
         "#%%%",
     ],
 )
