@@ -383,6 +383,9 @@ def test_labels_and_noise_of_a_stylegan2(browser, package, tmp_path):
         assert page.text("problem") == words
         page.write("label", "0.5, 0.5")
         assert not page.changed(before) and page.text("problem") == ""
+        page.show(1280, '#picture={"label":5}')
+        assert page.ask("document.getElementById('label').value") == "0.5, 0.5"
+        page.check()
 
 
 def test_a_view_is_in_its_address(explored):
