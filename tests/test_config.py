@@ -130,7 +130,7 @@ NUMBERS = [
 def one_setting(config_type: type, name: str, value: object):
     """The dataclass with one value given, and the required ones."""
     needed = {f.name: None for f in fields(config_type) if f.default is MISSING}
-    usual = {"dataset": "starter", "seeds": "0"} | REQUIRED
+    usual = {"dataset": "starter", "seeds": "0", "rows": "0", "cols": "1"} | REQUIRED
     given = {each: usual[each] for each in needed} | {name: value}
     return load_settings(config_type, "x", overrides=given)
 

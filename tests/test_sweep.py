@@ -30,7 +30,7 @@ def test_a_whole_number_in_the_file_may_be_a_fraction_where_the_setting_is_one()
 
 
 def test_without_factor_1_the_first_is_what_others_are_compared_with():
-    lines = sweep_commands(RECIPES / "starter.yaml", "kimg", "2,3")
+    lines = sweep_commands(RECIPES / "starter-scratch.yaml", "kimg", "2,3")
     assert lines[-1].startswith("sg3flow compare kimg-4 kimg-6 ")
 
 
@@ -61,4 +61,4 @@ def test_hyphens_and_underscores_are_one_and_the_file_keeps_its_spelling(tmp_pat
 )
 def test_what_cannot_be_swept_is_one_line(setting, factors, words):
     with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
-        sweep_commands(RECIPES / "starter.yaml", setting, factors)
+        sweep_commands(RECIPES / "starter-scratch.yaml", setting, factors)

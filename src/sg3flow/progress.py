@@ -8,24 +8,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from sg3flow.durations import RecentRate, duration_words, rate_words
 
 T = TypeVar("T")
 
-_is_shown = True
+_is_shown = ContextVar("progress_is_shown", default=True)
 
 
 @contextmanager
 def progress_shown(is_shown: bool) -> Iterator[None]:
-    """Show progress in the block, or not (``--verbose=0``)."""
-    global _is_shown
-    before, _is_shown = _is_shown, is_shown
+    """Show progress in the block, or not (``--verbose=0``); other threads are not affected."""
+    before = _is_shown.set(is_shown)
     try:
         yield
     finally:
-        _is_shown = before
+        _is_shown.reset(before)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
     Args:
         done: steps of an earlier start, which do not count for the rate.
     """
-    if not _is_shown:
+    if not _is_shown.get():
         yield lambda steps: None
     elif sys.stderr.isatty():
         with _bar(description, total, done) as advance:

@@ -213,3 +213,37 @@ def test_a_snapshot_without_its_run_is_no_bundle(run_folder, tmp_path):
     with pytest.raises(DataError, match="no record of a training"):
         bundle(lone / "network-snapshot-000002.pkl", tmp_path / "dest", tmp_path / "LICENSE")
     assert FORMAT and not (tmp_path / "dest").exists()
+
+
+def continued(run_folder, network):
+    """A run folder of a training that started from a snapshot."""
+    folder = run_folder.parent / "continued"
+    shutil.copytree(run_folder, folder)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    write_json(folder / "provenance.json", provenance | {"uid": "v", "network": network})
+    given = {"cfg": "stylegan3-t", "kimg": 9, "resume": "/somewhere/first.pkl"}
+    write_json(folder / "training_options.json", {"given": given})
+    return folder / "network-snapshot-000002.pkl"
+
+
+def test_a_record_has_the_training_that_another_one_started_from(run_folder, tmp_path):
+    first = run_folder / "network-snapshot-000002.pkl"
+    second = continued(run_folder, {"source": str(first), "sha256": sha256_file(first)})
+    (tmp_path / "LICENSE").write_text("as you like")
+    bundle(second, tmp_path / "dest", tmp_path / "LICENSE", resumed_from=first)
+    text = (tmp_path / "dest/record.json").read_text()
+    record = json.loads(text)
+    assert record["uid"] == "v" and record["resumed_from"]["uid"] == "u"
+    assert record["settings"]["resume"] == record["resumed_from"]["snapshot"]["name"]
+    assert "somewhere" not in text and str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("given", [None, "another"])
+def test_the_training_that_another_one_started_from_must_be_named(run_folder, tmp_path, given):
+    first = run_folder / "network-snapshot-000002.pkl"
+    second = continued(run_folder, {"source": "first.pkl", "sha256": "ab" * 32})
+    resumed_from = first if given else None
+    words = "not from" if given else "--resumed-from"
+    with pytest.raises(DataError, match=words):
+        bundle(second, tmp_path / "dest", tmp_path / "LICENSE", resumed_from=resumed_from)
+    assert not (tmp_path / "dest").exists()

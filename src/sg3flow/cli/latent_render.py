@@ -22,7 +22,10 @@ latent_render_app = stage_app("")
 def mix(
     config: RenderMixConfig, network: Network, outdir: Outdir, class_index: ClassOrAll = None
 ) -> None:
-    """Write grid.png, rows with the styles of columns, and one PNG per image."""
+    """Write grid.png: rows with styles of columns.
+
+    Each image is also a PNG of its own.
+    """
     from sg3flow.rendering.mix_outputs import render_mix
 
     print(render_mix(network, outdir, config, class_index))

@@ -399,7 +399,10 @@ def images(
     class_index: ClassOrNone = None,
     projected_w: ProjectedW = None,
 ) -> None:
-    """Write one PNG per seed, seed0002.png and so on; or per own w, proj00.png and so on."""
+    """Write a PNG per seed or own w.
+
+    Names are seed0002.png and so on for seeds, proj00.png and so on for own w.
+    """
     if projected_w is not None:
         from sg3flow.rendering.w_outputs import render_w_images
 

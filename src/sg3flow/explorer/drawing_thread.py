@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sg3flow.errors import Sg3flowError
+from sg3flow.progress import progress_shown
 
 MAX_WAITING = 512
 
@@ -84,7 +85,8 @@ class DrawingThread:
     def _run(self) -> None:
         while (work := self._next()) is not None:
             try:
-                result = work.call()
+                with progress_shown(False):
+                    result = work.call()
             except BaseException as error:
                 work.future.set_exception(error)
             else:

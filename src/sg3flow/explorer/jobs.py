@@ -20,6 +20,7 @@ from typing import Any
 
 from sg3flow.errors import ConfigError, Sg3flowError, cut
 from sg3flow.explorer.drawing_thread import DrawingThread, TooBusyError
+from sg3flow.progress import progress_shown
 from sg3flow.rendering.images import Model, RenderedGenerator
 
 _log = logging.getLogger(__name__)
@@ -181,12 +182,13 @@ class JobRunner:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            job, work = item
-            if not job.is_stopping:
-                self._running, job.state = job, RUNNING
-                job.state = self._ended(job, work)
-                self._running = None
+        with progress_shown(False):  # the page shows it
+            while (item := self._queue.get()) is not None:
+                job, work = item
+                if not job.is_stopping:
+                    self._running, job.state = job, RUNNING
+                    job.state = self._ended(job, work)
+                    self._running = None
 
     def _ended(self, job: Job, work: Work) -> str:
         try:

@@ -21,7 +21,6 @@ from sg3flow.explorer.application import explorer_application
 from sg3flow.explorer.direction_sets import NUM_FOUND, DirectionSets
 from sg3flow.explorer.explorer import Explorer
 from sg3flow.latent.directions import SEFA, find_directions
-from sg3flow.progress import progress_shown
 from sg3flow.rendering.edits import Directions, read_directions
 from sg3flow.rendering.images import Model, load_model
 from sg3flow.rendering.mixing import parse_layers
@@ -92,8 +91,7 @@ def opened(
     sets = DirectionSets(model.G.num_ws, find, file, str(directions or ""))
     explorer = Explorer(model, network, device, sets)
     try:
-        with progress_shown(False):
-            yield explorer
+        yield explorer
     finally:
         explorer.close()
 

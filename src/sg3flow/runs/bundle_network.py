@@ -5,7 +5,8 @@ It is run once per trained network, from a clone of the project:
     python -m sg3flow.runs.bundle_network runs/train/network-snapshot-000400.pkl \
         --recipe recipes/starter-network.yaml
 
-The folder of the snapshot must be that of its run. The result replaces
+The folder of the snapshot must be that of its run. If that training started from a snapshot of
+another one, ``--resumed-from`` names it, also in the folder of its run. The result replaces
 ``src/sg3flow/checkpoints/starter`` and is to be committed.
 """
 
@@ -31,7 +32,13 @@ MOST_BYTES = 8_000_000
 _DATA = ("name", "digest", "num_images", "resolution", "channels", "class_counts", "licence")
 
 
-def bundle(snapshot: Path, folder: Path, license_file: Path, recipe: Path | None = None) -> Path:
+def bundle(
+    snapshot: Path,
+    folder: Path,
+    license_file: Path,
+    recipe: Path | None = None,
+    resumed_from: Path | None = None,
+) -> Path:
     """Replace ``folder`` by the network of ``snapshot``; returns its file.
 
     Besides the weights it holds ``record.json`` (which snapshot of which run, with which settings,
@@ -40,46 +47,44 @@ def bundle(snapshot: Path, folder: Path, license_file: Path, recipe: Path | None
     Args:
         license_file: the text of the network's license.
         recipe: settings that make the network again; None: those of the run's training.
+        resumed_from: the snapshot of an earlier training that the run started from; the record
+            then holds both trainings.
 
     Raises:
         CheckpointError: not a snapshot, or it cannot be stored.
-        DataError: the run has no record, or the file would be larger than 8 MB.
+        DataError: the run has no record, it started from another snapshot than ``resumed_from``,
+            or the file would be larger than 8 MB.
         OSError: a file cannot be read or written.
     """
-    run = snapshot.parent
-    provenance, settings = read_provenance(run), read_options(run)
-    if provenance is None or not settings:
-        raise DataError(f"{run} has no record of a training; give the snapshot in its run folder")
+    record = _training_record(snapshot, resumed_from)
     with atomic_folder(folder) as work:
         weights = work / "network.safetensors"
         write_bundled(snapshot, weights)
         size = weights.stat().st_size
         if size > MOST_BYTES:
             raise DataError(f"{snapshot} takes {size} bytes; a bundled network has {MOST_BYTES}")
-        write_json(work / RECORD_NAME, _record(snapshot, weights, provenance, settings))
+        stored = {"format": FORMAT, "sha256": sha256_file(weights), "bytes": size}
+        write_json(work / RECORD_NAME, stored | record)
         if recipe is None:
-            kimg = snapshot_kimg(snapshot.name)
-            write_text(work / RECIPE_NAME, _recipe_text({**settings, "kimg": kimg}))
+            settings = {**record["settings"], "kimg": record["snapshot"]["kimg"]}
+            write_text(work / RECIPE_NAME, _recipe_text(settings))
         else:
             shutil.copyfile(recipe, work / RECIPE_NAME)
         shutil.copyfile(license_file, work / LICENSE_NAME)
     return folder / "network.safetensors"
 
 
-def _record(
-    snapshot: Path, weights: Path, provenance: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _training_record(snapshot: Path, resumed_from: Path | None = None) -> dict[str, Any]:
+    """What made a snapshot, without paths of this machine; with what it was resumed from, if so."""
+    provenance, settings = read_provenance(snapshot.parent), read_options(snapshot.parent)
+    if provenance is None or not settings:
+        raise DataError(
+            f"{snapshot.parent} has no record of a training; give the snapshot in its run folder"
+        )
     data, kimg = provenance.get("data") or {}, snapshot_kimg(snapshot.name) or 0
     setups = [each for each in provenance.get("setups", []) if each.get("nimg", 0) < 1000 * kimg]
-    return {
-        "format": FORMAT,
-        "sha256": sha256_file(weights),
-        "bytes": weights.stat().st_size,
-        "snapshot": {
-            "name": snapshot.name,
-            "kimg": kimg,
-            "sha256": sha256_file(snapshot),
-        },
+    record = {
+        "snapshot": {"name": snapshot.name, "kimg": kimg, "sha256": sha256_file(snapshot)},
         "uid": provenance.get("uid", ""),
         "fingerprint": provenance.get("fingerprint", ""),
         "numerics": provenance.get("numerics", ""),
@@ -88,6 +93,30 @@ def _record(
         "settings": dict(settings),
         "setups": setups,
     }
+    if not settings.get("resume"):
+        return record
+    earlier = _resumed_record(snapshot, provenance, resumed_from)
+    record["settings"]["resume"] = earlier["snapshot"]["name"]
+    return record | {"resumed_from": earlier}
+
+
+def _resumed_record(
+    snapshot: Path, provenance: Mapping[str, Any], resumed_from: Path | None
+) -> dict[str, Any]:
+    """The record of the training that another one started from."""
+    started = (provenance.get("network") or {}).get("sha256", "")
+    if resumed_from is None:
+        raise DataError(
+            f"the training of {snapshot} started from a snapshot with the SHA-256 {started}; name "
+            "it, in its run folder, with --resumed-from"
+        )
+    earlier = _training_record(resumed_from)
+    if earlier["snapshot"]["sha256"] != started:
+        raise DataError(
+            f"the training of {snapshot} started from a snapshot with the SHA-256 {started}, not "
+            f"from {resumed_from}"
+        )
+    return earlier
 
 
 def _recipe_text(settings: Mapping[str, Any]) -> str:
@@ -103,11 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the bundled network from a snapshot.")
     parser.add_argument("snapshot", type=Path, help="network-snapshot-<kimg>.pkl in its run folder")
     parser.add_argument("--recipe", type=Path, help="params file that makes the network again")
+    parser.add_argument(
+        "--resumed-from", type=Path, help="snapshot of an earlier training that it started from"
+    )
     given = parser.parse_args()
     dest = NETWORKS[STARTER].bundled
     assert dest is not None
     try:
-        path = bundle(given.snapshot, dest.parent, code_folder() / "LICENSE", given.recipe)
+        license_file = code_folder() / "LICENSE"
+        path = bundle(given.snapshot, dest.parent, license_file, given.recipe, given.resumed_from)
     except (Sg3flowError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{path}: {path.stat().st_size} bytes, SHA-256 {sha256_file(path)}")
