@@ -53,6 +53,32 @@ def test_a_link_on_another_site_opens_the_page(page):
     assert answer.status == 200 and b"<title>sg3flow explorer</title>" in answer.content
 
 
+def test_a_form_of_another_site_sends_nothing(page):
+    headers = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    for path in ("/api/jobs/1/stop", "/api/picture"):
+        answer = page.post(path, CALL, **headers)
+        assert answer.status == 403 and "--allow-host NAME" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://Lab.example", 200),
+        ("http://lab.example:8080", 200),
+        ("http://evil.example", 403),
+        ("http://127.0.0.1:8888", 403),  # another server of this machine
+        ("http://localhost:8888", 403),
+        ("null", 403),
+        ("http://[::1", 403),
+    ],
+)
+def test_a_proxy_without_tls_that_names_the_host_anew(page, host, origin, status):
+    app = OwnPagesOnly(page.app.app, names_of(host, ["LAB.example"]), ["LAB.example"])
+    headers = {"host": "127.0.0.1:5002", "origin": origin}
+    assert page.ask(app, "POST", "/api/command", CALL, **headers).status == status
+
+
 def test_every_answer_forbids_other_hosts_and_frames(page):
     for path in ("/", "/explorer.js", "/api/model", "/api/nothing"):
         headers = page.get(path).headers

@@ -383,6 +383,9 @@ def test_labels_and_noise_of_a_stylegan2(browser, package, tmp_path):
         assert page.text("problem") == words
         page.write("label", "0.5, 0.5")
         assert not page.changed(before) and page.text("problem") == ""
+        page.show(1280, '#picture={"label":5}')
+        assert page.ask("document.getElementById('label').value") == "0.5, 0.5"
+        page.check()
 
 
 def test_a_view_is_in_its_address(explored):
@@ -408,6 +411,7 @@ def test_a_view_is_in_its_address(explored):
         "#picture=%7B%22seed%22%3A-5%7D&wall=x&film=7",
         "#picture=[1]&mix=a:b&film={}",
         '#picture={"psi":"<b>","edits":5,"w":5}',
+        '#picture={"label":5,"mix":{"layers":5}}',
         "#%%%",
     ],
 )

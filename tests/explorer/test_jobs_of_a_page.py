@@ -40,6 +40,17 @@ def test_a_film_has_the_bytes_of_its_command(page, tmp_path, monkeypatch):
     assert film.content == (tmp_path / "film.mp4").read_bytes()
 
 
+def test_names_of_jobs_and_w_are_not_those_of_another_explorer(page, other_page):
+    """A page or a link that outlives an explorer must not get the result of another one."""
+    w = np.zeros((1, page.explorer.model.G.num_ws, 16), np.float32)
+    names = [each.explorer.renderer.store(w) for each in (page, page, other_page, other_page)]
+    assert len({name.partition("-")[2] for name in names}) == 2 and len(set(names)) == 4
+    jobs = [
+        each.explorer.jobs.start("film", 1, lambda *_: None).name for each in (page, other_page)
+    ]
+    assert len({name.partition("-")[2] for name in jobs}) == 2
+
+
 @pytest.mark.parametrize(
     ("film", "words"),
     [

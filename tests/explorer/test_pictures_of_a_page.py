@@ -2,6 +2,8 @@
 
 import io
 import shlex
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,3 +180,23 @@ def test_a_network_that_cannot_move_says_so(other_page):
     facts = other_page.get("/api/model").json()
     assert not facts["can_move"] and facts["has_noise"] and facts["label_dim"] == 0
     assert "cannot translate or rotate" in other_page.refused(seed=1, rotate=5)
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/api/w", {"picture": {"seed": 1, "class": 0}}),
+        ("/api/directions", {"directions": "sefa:0-15"}),
+        ("/api/directions.npz", {"directions": "sefa:0-15"}),
+        ("/api/picture", {"picture": {"seed": 1, "class": 0}}),
+    ],
+)
+def test_two_pages_get_their_files_at_once(page, path, content):
+    gate = threading.Event()
+    page.explorer.drawing.submit("held", 0, gate.wait)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(page.post, path, content) for _ in range(2)]
+        while len(page.explorer.drawing._waiting) < 2 and not any(each.done() for each in asked):
+            pass
+        gate.set()
+        assert [each.result().status for each in asked] == [200, 200]

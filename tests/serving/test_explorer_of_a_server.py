@@ -96,6 +96,32 @@ def test_the_page_behind_a_proxy_that_removes_its_prefix(registry, browser, tmp_
             fetched = browser.ask("performance.getEntriesByType('resource').map((e) => e.name)")
             start = f"http://127.0.0.1:{front.port}/lab/user/toy/"
             assert all(each.startswith((start, "blob:")) for each in fetched), fetched
+            check_that_an_open_page_changes_its_version(server, registry, browser)
+
+
+def check_that_an_open_page_changes_its_version(server, registry, browser):
+    """All of the page is of the version that took over, the wall and the film as well."""
+    import mlflow
+
+    client = mlflow.MlflowClient(registry.environment["MLFLOW_TRACKING_URI"])
+    change = "each.dispatchEvent(new Event('input', {bubbles: true}))"
+    find = "const each = document.getElementById('seed')"
+    browser.ask("window.isOld = true; document.querySelector('.tile + .add').click()")
+    try:
+        client.set_registered_model_alias("toy", "champion", "1")
+        while server.get("/model")[1].find('"version":"1"') < 0:
+            pass
+        browser.ask(f"(() => {{ {find}; each.value = 7; {change}; }})()")
+        browser.wait_for("!window.isOld && document.querySelectorAll('.tile img.here').length > 3")
+        browser.wait_for(
+            "document.getElementById('command').textContent.startsWith("
+            "'sg3flow render images --network models:/toy/1 --seeds 7')"
+        )
+        assert browser.ask("document.querySelectorAll('#picks li').length") == 1
+        assert browser.ask("document.getElementById('problem').textContent") == ""
+        assert browser.errors == []
+    finally:
+        client.set_registered_model_alias("toy", "champion", "2")
 
 
 # Removes /lab/user/toy from addresses, and names the host anew, as proxies do.

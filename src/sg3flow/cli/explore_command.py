@@ -58,4 +58,5 @@ def explorer_page(target: str, host: str, others: Sequence[str]) -> Any:
     from sg3flow.explorer.served_page import served_page
 
     name = target.partition("@")[0]
-    return lambda gateway: served_page(name, lambda: gateway.served, names_of(host, others))
+    names = names_of(host, others)
+    return lambda gateway: served_page(name, lambda: gateway.served, names, others)

@@ -47,10 +47,14 @@ class OwnPagesOnly:
 
     Args:
         names: host names of the page; None: any, for a server that other machines use.
+        others: those of them that it has behind a proxy.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, names: Collection[str] | None, others: Collection[str] = ()
+    ) -> None:
         self.app, self.names = app, names
+        self.others = {name.lower() for name in others}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -62,13 +66,13 @@ class OwnPagesOnly:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        sentence = self._refusal(Headers(scope=scope))
+        sentence = self._refusal(scope["method"], Headers(scope=scope))
         if sentence:
             await problem(403, sentence)(scope, receive, send_with_headers)
         else:
             await self.app(scope, receive, send_with_headers)
 
-    def _refusal(self, headers: Headers) -> str:
+    def _refusal(self, method: str, headers: Headers) -> str:
         """Why a request is refused; empty: it is not."""
         name = _host_name(headers.get("host", ""))
         if self.names is not None and name not in self.names:
@@ -81,10 +85,24 @@ class OwnPagesOnly:
             is_own = site in ("same-origin", "none")
         else:
             origin = headers.get("origin")
-            is_own = origin is None or urlsplit(origin).netloc == headers.get("host", "")
-        if not is_own and headers.get("sec-fetch-mode") != "navigate":
-            return "the request comes from the page of another site; open the explorer itself"
+            is_own = origin is None or self._is_own(origin, headers.get("host", ""))
+        # A link may open the page; a form of another site may not send anything.
+        is_link = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")
+        if not is_own and not is_link:
+            return (
+                "the request comes from the page of another site; open the explorer itself, or "
+                "start it with --allow-host NAME if it is behind a proxy"
+            )
         return ""
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether an origin is the page: of the same host, or a name that it has behind a proxy.
+
+        Browsers leave ``Sec-Fetch-Site`` out on http:// pages of other machines, and proxies such
+        as nginx name the host anew. Other servers of this machine are not the page.
+        """
+        place = origin.partition("://")[2]
+        return bool(place) and (place == host or _host_name(place) in self.others)
 
 
 class WithoutPrefix:

@@ -27,6 +27,7 @@ MAX_JSON_BYTES = 1 << 20
 MAX_PHOTO_BYTES = 64 << 20
 BODY_SEC = 60.0
 _PHOTO_TYPE = "application/octet-stream"  # not one that a form of another site can send
+_ADVICE = "make the photo smaller"
 _log = logging.getLogger(__name__)
 
 
@@ -57,8 +58,8 @@ class _Calls:
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self._texts = ArrivingBodies(MAX_JSON_BYTES, 16 << 20)
-        self._photos = ArrivingBodies(MAX_PHOTO_BYTES, 2 * MAX_PHOTO_BYTES)
+        self._texts = ArrivingBodies(MAX_JSON_BYTES, 16 << 20, "send less")
+        self._photos = ArrivingBodies(MAX_PHOTO_BYTES, 2 * MAX_PHOTO_BYTES, _ADVICE)
 
     async def health(self, request: Request) -> Response:
         return Response("\n", media_type="application/json")
@@ -69,13 +70,13 @@ class _Calls:
     async def directions(self, request: Request) -> Response:
         given = await self._json(request, ("directions",))
         key = given.get("directions")
-        found = await self._drawn("directions", 0, self.explorer.directions_of, key)
+        found = await self._drawn("", 0, self.explorer.directions_of, key)
         return JSONResponse(found)
 
     async def directions_file(self, request: Request) -> Response:
         given = await self._json(request, ("directions",))
         key = given.get("directions")
-        found = await self._drawn("directions file", 0, self.explorer.directions_npz, key)
+        found = await self._drawn("", 0, self.explorer.directions_npz, key)
         return Response(found, media_type="application/octet-stream")
 
     async def picture(self, request: Request) -> Response:
@@ -90,7 +91,7 @@ class _Calls:
     async def w(self, request: Request) -> Response:
         given = await self._json(request, ("picture",))
         picture = self.explorer.picture(given.get("picture"))
-        npz = await self._drawn("w", 0, self.explorer.renderer.npz, picture)
+        npz = await self._drawn("", 0, self.explorer.renderer.npz, picture)
         return Response(npz, media_type="application/octet-stream")
 
     async def command(self, request: Request) -> Response:
@@ -124,8 +125,8 @@ class _Calls:
         return Response(content, media_type=kind)
 
     async def _drawn(self, slot: str, rank: int, call: Callable[..., Any], *args: Any) -> Any:
-        """The result of a call in the drawing thread."""
-        work = self.explorer.drawing.submit(slot or str(id(args)), rank, lambda: call(*args))
+        """The result of a call in the drawing thread; without a slot, newer calls leave it."""
+        work = self.explorer.drawing.submit(slot or object(), rank, lambda: call(*args))
         return await asyncio.wrap_future(work)
 
     async def _json(self, request: Request, keys: tuple[str, ...]) -> Any:

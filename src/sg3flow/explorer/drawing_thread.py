@@ -6,7 +6,7 @@ dropped when newer arrives, so that the thread always draws what is wanted now.
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -38,13 +38,13 @@ class DrawingThread:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: dict[str, _Work] = {}
+        self._waiting: dict[Hashable, _Work] = {}
         self._numbers = itertools.count()
         self._is_running = self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
 
-    def submit(self, slot: str, rank: int, call: Callable[[], Any]) -> "Future[Any]":
+    def submit(self, slot: Hashable, rank: int, call: Callable[[], Any]) -> "Future[Any]":
         """The future of a call.
 
         Args:

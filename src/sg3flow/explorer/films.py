@@ -21,7 +21,7 @@ from sg3flow.rendering.video import video_frame, write_mp4
 from sg3flow.rendering.w_files import write_w
 
 FILM_FILE, KEYFRAMES_FILE, W_FILE = "film.mp4", "keyframes.json", "keyframes.npz"
-_MAX_PICTURES, _MAX_STEP, _MAX_FPS, _MAX_FRAMES = 64, 600, 120, 10_000
+_MAX_PICTURES, _MAX_STEP, _MAX_FPS = 64, 600, 120
 
 
 @dataclass(frozen=True)

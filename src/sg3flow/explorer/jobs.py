@@ -8,6 +8,7 @@ import copy
 import itertools
 import logging
 import queue
+import secrets
 import shutil
 import tempfile
 import threading
@@ -104,6 +105,8 @@ class JobRunner:
         self._queue: queue.SimpleQueue[tuple[Job, Work] | None]
         self._queue = queue.SimpleQueue()
         self._numbers, self._lock = itertools.count(1), threading.Lock()
+        # A page that is still open must not take the job of a later explorer for its own.
+        self._token = secrets.token_hex(4)
         self._running: Job | None = None
         synthesis: Any = self.model.G.synthesis
         synthesis.register_forward_pre_hook(lambda *_: self._pause())
@@ -128,7 +131,7 @@ class JobRunner:
                 raise TooBusyError(
                     f"{waiting} films and projections are waiting; stop one, or wait"
                 )
-            name = str(next(self._numbers))
+            name = f"{next(self._numbers)}-{self._token}"
             folder = Path(tempfile.mkdtemp(prefix="sg3flow-explorer-"))
             job = Job(name, kind, total, folder, shown=dict(shown or {}))
             self._jobs[name] = job

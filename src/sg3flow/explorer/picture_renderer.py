@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import secrets
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -38,10 +39,12 @@ class PictureRenderer:
         self.model, self.sets = model, sets
         self._stored: OrderedDict[str, W] = OrderedDict()
         self._numbers = itertools.count(1)
+        # A link of an earlier explorer, or version, must not show another photo.
+        self._token = secrets.token_hex(2)
 
     def store(self, w: W) -> str:
         """Keep a w, [1, num_ws, w_dim], for pictures; returns its name."""
-        name = f"w{next(self._numbers)}"
+        name = f"w{next(self._numbers)}-{self._token}"
         self._stored[name] = w
         while len(self._stored) > _STORED:
             self._stored.popitem(last=False)

@@ -42,7 +42,7 @@ Served = Callable[[], tuple[str, Path]]
 
 @asynccontextmanager
 async def served_page(
-    name: str, served: Served, names: Collection[str] | None
+    name: str, served: Served, names: Collection[str] | None, others: Collection[str] = ()
 ) -> AsyncIterator[ASGIApp]:
     """The application of the page, until the block ends.
 
@@ -50,13 +50,14 @@ async def served_page(
         name: of the registered model.
         served: gives the version that is served now, and the folder of its files.
         names: host names of the page; None: any.
+        others: those of them that it has behind a proxy.
     """
     page = _ServedPage(name, served)
     handlers = {404: unknown_address, 405: unknown_address}
     methods = ["GET", "POST"]
     routes = [*page_routes(), Route("/api/{rest:path}", page.forwarded, methods=methods)]
     try:
-        yield OwnPagesOnly(Starlette(routes=routes, exception_handlers=handlers), names)
+        yield OwnPagesOnly(Starlette(routes=routes, exception_handlers=handlers), names, others)
     finally:
         await page.close()
 
@@ -68,7 +69,9 @@ class _ServedPage:
         self.name, self.served = name, served
         self._process: _VersionProcess | None = None
         self._starting = asyncio.Lock()
-        self._arriving = ArrivingBodies(MAX_BODY_BYTES, 2 * MAX_BODY_BYTES)
+        self._arriving = ArrivingBodies(
+            MAX_BODY_BYTES, 2 * MAX_BODY_BYTES, "make the photo smaller"
+        )
 
     async def forwarded(self, request: Request) -> Response:
         """The answer of the process; one that has ended is replaced."""

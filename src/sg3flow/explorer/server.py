@@ -14,6 +14,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from sg3flow.addresses import shown_url
 from sg3flow.errors import ConfigError, cut
 from sg3flow.explorer.access import OwnPagesOnly, WithoutPrefix, names_of
 from sg3flow.explorer.application import explorer_application
@@ -60,12 +61,12 @@ def explore(source: str, device: str, directions: Path | None, place: Place) -> 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
         listening(place.host, place.port) as address,
-        opened(source, source, device, directions) as explorer,
+        opened(source, shown_url(source), device, directions) as explorer,
     ):
         names = names_of(place.host, place.names)
-        application = OwnPagesOnly(explorer_application(explorer), names)
+        application = OwnPagesOnly(explorer_application(explorer), names, place.names)
         url = _url(address, prefix)
-        print(f"explorer of {source}: {url} (Ctrl-C ends it)", flush=True)
+        print(f"explorer of {shown_url(source)}: {url} (Ctrl-C ends it)", flush=True)
         if names is None:
             print(
                 "anyone who can reach this address can use it: it has no password", file=sys.stderr

@@ -95,9 +95,13 @@ class ArrivingBodies:
     Args:
         max_body_bytes: maximum length of one body.
         max_bytes: maximum memory for all incomplete ones; 0: 16 bodies of maximum length.
+        advice: what to do about a body that is too long.
     """
 
-    def __init__(self, max_body_bytes: int, max_bytes: int = 0) -> None:
+    def __init__(
+        self, max_body_bytes: int, max_bytes: int = 0, advice: str = "send fewer rows"
+    ) -> None:
+        self.advice = advice
         self.max_body_bytes, self.max_bytes = max_body_bytes, max_bytes or 16 * max_body_bytes
         self._count = self._used = 0
 
@@ -113,7 +117,7 @@ class ArrivingBodies:
         Raises:
             HTTPError: too long (413), not complete in time (408), or no memory for it now (503).
         """
-        too_long = f"the request is longer than {self.max_body_bytes >> 20} MiB; send fewer rows"
+        too_long = f"the request is longer than {self.max_body_bytes >> 20} MiB; {self.advice}"
         if (
             declared is not None
             and declared.isdecimal()

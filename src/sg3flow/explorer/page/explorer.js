@@ -1,6 +1,6 @@
 // The page: the large picture, its command, and what sets up the rest.
 import { copied, download, get, post, problem, showCommandIn, solved } from "./server.js";
-import { facts, listen, picture, readHash, set, state, stateOf } from "./state.js";
+import { facts, listen, picture, readHash, set, state, stateOf, storeHash } from "./state.js";
 import { setUpMixing, setUpPicture } from "./controls.js";
 import { setUpDirections } from "./directions.js";
 import { setUpFilm } from "./film.js";
@@ -12,7 +12,6 @@ export const page = Math.random().toString(36).slice(2, 10);
 let wanted = null;
 let isDrawing = false;
 let commandTimer = 0;
-let version = "";
 
 function draw() {
   wanted = picture();
@@ -29,7 +28,6 @@ async function drawWanted() {
     wanted = null;
     try {
       const answer = await post("api/picture", { picture: drawn, slot: `${page} large` });
-      await checkVersion(answer);
       await show(await answer.blob(), drawn);
       solved("picture");
     } catch (error) {
@@ -58,13 +56,6 @@ function described(drawn) {
   if (drawn.mix) words.push(`layers ${drawn.mix.layers} of seed ${drawn.mix.seed}`);
   if (drawn.edits) words.push(Object.keys(drawn.edits).join(", "));
   return words.join(" · ");
-}
-
-// Behind `sg3flow serve` another version of the model may take over.
-async function checkVersion(answer) {
-  const now = answer.headers.get("X-Sg3flow-Version") ?? "";
-  if (version && now !== version) await loadFacts();
-  version = now;
 }
 
 async function showCommand() {
@@ -149,6 +140,7 @@ async function start() {
     commandTimer = setTimeout(showCommand, 150);
   });
   setUpWall(page);
+  window.addEventListener("otherversion", () => { storeHash(); location.reload(); });
   window.addEventListener("hashchange", () => { readHash(); set(stateOf(picture())); });
   $("main").hidden = false;
   draw();

@@ -27,12 +27,27 @@ async function answered(request) {
   } catch {
     throw new CallError(0, "The explorer does not answer. Is it still running in the terminal?");
   }
+  checkVersion(answer);
   if (answer.ok) return answer;
   let sentence = `The explorer answered with status ${answer.status}; try again.`;
   try {
     sentence = (await answer.json()).message ?? sentence;
   } catch { /* a proxy may answer with a page of its own */ }
   throw new CallError(answer.status, sentence);
+}
+
+// Behind `sg3flow serve` another version of the model may take over: its classes, layers and
+// directions are others, so all is drawn again. The address has the view.
+let version = "";
+let isReloading = false;
+
+function checkVersion(answer) {
+  const now = answer.headers.get("X-Sg3flow-Version") ?? "";
+  if (version && now && now !== version && !isReloading) {
+    isReloading = true;
+    window.dispatchEvent(new Event("otherversion"));
+  }
+  version = now || version;
 }
 
 export const get = (path) => answered(fetch(path, { cache: "no-store" }));

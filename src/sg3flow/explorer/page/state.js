@@ -18,9 +18,10 @@ export function set(values) {
   Object.assign(state, values);
   for (const listener of listeners) listener(Object.keys(values));
   clearTimeout(timer);
-  timer = setTimeout(() => history.replaceState(null, "", `#${hashOf()}`), 200);
+  timer = setTimeout(storeHash, 200);
 }
 
+export const storeHash = () => history.replaceState(null, "", `#${hashOf()}`);
 export const validSeed = (value) => Number.isInteger(value) && value >= 0 && value <= MAX_SEED;
 export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
 
@@ -92,7 +93,7 @@ export function stateOf(shown) {
   found.mixOn = Boolean(mix);
   if (mix) {
     found.mixSeed = mix.seed;
-    found.mixLayers = layersOf(mix.layers, facts.num_ws);
+    found.mixLayers = layersOf(`${mix.layers}`, facts.num_ws);
   }
   return found;
 }
@@ -131,6 +132,9 @@ export function readHash() {
   if (Array.isArray(film)) state.picks = film.filter((each) => each && typeof each === "object").slice(0, 64);
 }
 
+const isLabel = (label) => Array.isArray(label) && label.length === facts.label_dim &&
+  label.every((each) => Number.isFinite(each));
+
 function cleaned(found) {
   for (const [name, usual] of Object.entries(NUMBERS)) {
     if (name in found && !Number.isFinite(found[name])) found[name] = usual;
@@ -139,6 +143,7 @@ function cleaned(found) {
     if (name in found && !validSeed(found[name])) delete found[name];
   }
   if (typeof found.w !== "string") found.w = "";
+  if ("label" in found && !isLabel(found.label)) delete found.label;
   if (!found.edits || typeof found.edits !== "object") found.edits = {};
   return found;
 }
