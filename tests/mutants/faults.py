@@ -2255,7 +2255,7 @@ EXPLORER = [
         "explorer/test_access",
         ("name not in self.names", "name in self.names", "other names only"),
         ('site in ("same-origin", "none")', "True", "any site may call"),
-        ('urlsplit(origin).netloc == headers.get("host", "")', "True", "any origin may call"),
+        ('self._is_own(origin, headers.get("host", ""))', "True", "any origin may call"),
     ),
     *faults(
         "explorer/drawing_thread",

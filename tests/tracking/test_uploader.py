@@ -160,6 +160,26 @@ def test_a_stage_waits_for_its_training_run(run_folder, evaluated):
 
 
 @pytest.mark.medium
+def test_a_stage_on_a_folder_of_no_training_waits_for_none(
+    run_folder, evaluated, tmp_path, monkeypatch
+):
+    described = json.loads((evaluated / "run.json").read_text())
+    del described["training"]
+    (evaluated / "run.json").write_text(json.dumps(described))
+    lines = (evaluated / "events.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["kind"] != "parent"]
+    (evaluated / "events.jsonl").write_text("".join(kept))
+    Uploader(evaluated).send()
+    store = connect()
+    [run] = store.client.search_runs([store.experiment_id])
+    assert run.data.metrics["metrics/kid"] == 0.5
+    [model] = store.client.search_logged_models([store.experiment_id])
+    assert model.source_run_id == run.info.run_id
+    result = sync(evaluated)
+    assert result.exit_code == 0 and "nothing to send" in result.stdout
+
+
+@pytest.mark.medium
 def test_metrics_may_come_before_their_snapshot(run_folder, evaluated):
     Uploader(run_folder).send()
     [snapshot] = run_folder.glob("*.pkl")

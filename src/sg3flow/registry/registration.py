@@ -199,6 +199,8 @@ def _new_version(store: Store, candidate: Candidate, run_dir: Path, config: Regi
 
 def _place_of_training(store: Store, training: str | None, run_dir: Path) -> str:
     """Where the training's run is, if not where one expects it."""
+    if training is None and read_run(run_dir) is None:  # blends and other made networks
+        return f"{run_dir} is the folder of no training: the model belongs to the run of register"
     if training is None:
         return (
             f"the training of {run_dir} is not in MLflow, so the model belongs to the run of "

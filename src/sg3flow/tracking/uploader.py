@@ -182,7 +182,8 @@ class Uploader:
         from sg3flow.tracking.event_upload import Target, send_event
 
         training = self._described().get("training")
-        training_id = find_training_run(store, training["uid"]) if training else None
+        # Without a training, as for blends, what belongs to it belongs to the run of the stage.
+        training_id = find_training_run(store, training["uid"]) if training else offset.run_id
         name = str(training.get("name", "")) if training else ""
         stage = str(self._described().get("stage", "train"))
         target = Target(store, self.folder, offset.run_id, training_id, name, stage)
