@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -42,13 +41,15 @@ class Browser:
 
     def show(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
         """Open a file or an address as a screen of this width shows it."""
-        self.errors.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        if isinstance(page, str):  # a new place in the same document would keep its state
-            self.call("Page.navigate", url="about:blank")
+        # A new place in the same document would keep its state; and an earlier page whose server
+        # has ended may still ask it.
+        self.call("Page.navigate", url="about:blank")
+        self.wait_for("location.href === 'about:blank'")
+        self.errors.clear()
         self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -112,6 +113,8 @@ class Browser:
         return self._loop.run_until_complete(asyncio.wait_for(work, 60))
 
     async def _connect(self, port: str) -> None:
+        import aiohttp  # conftest.py imports this file, also where tests need torch alone
+
         self._session = aiohttp.ClientSession()
         async with self._session.get(f"http://127.0.0.1:{port}/json/list") as answer:
             pages = [each for each in await answer.json() if each["type"] == "page"]
