@@ -14,7 +14,7 @@ blend_app = stage_app("")
 @blend_app.command()
 def blend(
     first: Annotated[
-        str, typer.Argument(metavar="A", help="network: file, URL, models:/… or name")
+        str, typer.Argument(metavar="A", help="network: file, URL, models:/…, runs:/… or name")
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="network of the same architecture")],
     dest: Annotated[
