@@ -21,6 +21,7 @@ from sg3flow.tracking.mlflow_store import (
 from sg3flow.tracking.tracked_runs import find_run_by_id
 
 _OPEN_END = "now"
+_SHORT_ID = 8  # characters of the id of a run: enough to find it
 
 
 def print_history(name: str) -> None:
@@ -80,8 +81,10 @@ def _versions_table(
     from rich.table import Column, Table
 
     result_column = Column("result", overflow="fold")  # names must not be truncated
+    run_column = Column("run", overflow="fold", min_width=_SHORT_ID)  # an id stays in one piece
     table = Table(
-        "version", "registered", "run", "kimg", result_column, "aliases", "champion from, to"
+        *("version", "registered", run_column, "kimg", result_column, "aliases"),
+        "champion from, to",
     )
     for version in versions:
         number, tags = str(version.version), version.tags
@@ -121,8 +124,8 @@ def _run_name(store: Store, run_id: str | None) -> str:
     """Name and start of the id of a run; its id alone if the run was deleted."""
     run = find_run_by_id(store, run_id) if run_id else None
     if not run_id or run is None or run.info.lifecycle_stage != "active":
-        return run_id[:8] if run_id else "?"
-    return f"{run.info.run_name} {run_id[:8]}"
+        return run_id[:_SHORT_ID] if run_id else "?"
+    return f"{run.info.run_name}\n{run_id[:_SHORT_ID]}"
 
 
 def _minute(when: str) -> str:
