@@ -92,7 +92,6 @@ CSV = {
     "header only": ("seed,psi\n", "no keyframes"),
     "blank header": (",\n1,2\n", "row 1: must be the header"),
     "unknown column": ("seed,pis\n1,1\n", "row 1: unknown column 'pis' (did you mean 'psi'?)"),
-    "semicolons": ("seed;psi\n1;1\n", "row 1: unknown column 'seed;psi'"),
     "twice": ("seed,psi,seed\n1,1,1\n", "row 1: the column 'seed' is there twice"),
     "edits as such": ("seed,edits\n1,2\n", "row 1: unknown column 'edits'"),
     "few cells": ("seed,psi,x\n1,2\n", "row 2: has 2 cells, the header has 3"),
