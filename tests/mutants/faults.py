@@ -35,7 +35,10 @@ COMBINATIONS = [
          "np.where(np.less(t_a, t_b), gamma_a, gamma_b)", "profiles: the other exponent"),
         ("height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)",
          "height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b)", "profiles: integral"),
-        ("weights = solved / norms", "weights = solved * norms", "post-hoc EMA: scaled twice"),
+        ("solved.T / norms", "solved.T * norms", "post-hoc EMA: scaled twice"),
+        ("shift * (1 - free.sum())", "shift * (free.sum() - 1)", "post-hoc EMA: sum of weights"),
+        ("weights = free + shift * (1 - free.sum()) / shift.sum()",
+         "weights = free / free.sum()", "post-hoc EMA: normalized, not nearest"),
         ("whole - 2 * weights @ target", "whole + 2 * weights @ target", "post-hoc EMA: its error"),
     ),
     *faults(
