@@ -11,6 +11,7 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.distances import frechet_estimate, kernel_estimate
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.features.detectors import DETECTORS
 from sg3flow.metrics.features.inception import InceptionFeatures, inception_score
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.neighborhoods import (
@@ -200,27 +201,15 @@ def load_extractor(detector: str, device: torch.device, resolution: int) -> Feat
     """The extractor that ``Metric.detector`` names.
 
     Args:
-        detector: ``inception``, ``vgg16``, ``random`` or ``patches``.
+        detector: a key of ``DETECTORS``, or ``patches``.
         device: where features are computed.
         resolution: side of the images in pixels; only ``patches`` needs it.
 
     Raises:
         MetricError: weights are not available, or the resolution is unsuitable.
     """
-    if detector == "inception":
-        from sg3flow.metrics.features.inception import InceptionFeatures
-
-        return InceptionFeatures(device)
-    if detector == "vgg16":
-        from sg3flow.metrics.features.vgg import VGGFeatures
-
-        return VGGFeatures(device)
     if detector == "patches":
-        from sg3flow.metrics.sliced_wasserstein import PatchFeatures
-
         return PatchFeatures(resolution, device)
-    if detector == "random":
-        from sg3flow.metrics.features import RandomFeatures
-
-        return RandomFeatures(device)
+    if detector in DETECTORS:
+        return DETECTORS[detector].load(device)
     raise MetricError(f"there is no detector '{detector}'")
