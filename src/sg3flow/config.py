@@ -247,6 +247,17 @@ class TrainConfig:
         "at 1024 (for batch 32)",
     )
     cond: bool = setting(False, help="train a class-conditional model; needs a labeled set")
+    loss: str = setting(
+        "logistic",
+        choices=("logistic", "relativistic"),
+        help="logistic: D scores each image, with R1; relativistic: D compares real with generated "
+        "images in pairs, with R1 and R2 of weight gamma (R3GAN), against lost diversity",
+    )
+    class_batches: bool = setting(
+        False,
+        help="give all images of a step the same class, so that D sees the diversity within a "
+        "class; needs --cond and classes",
+    )
     mirror: bool = setting(False, help="add a horizontally flipped copy of every image")
     aug: str = setting("ada", choices=("noaug", "ada", "fixed"), help="augmentation mode")
     resume: str = setting(

@@ -52,6 +52,46 @@ COMBINATIONS = [
 
 LOSSES = [
     *faults(
+        "training/relativistic_loss",
+        "training/test_relativistic_loss",
+        (
+            "F.softplus(real_logits - fake_logits)",
+            "F.softplus(fake_logits - real_logits)",
+            "G learns to be found out, in pairs",
+        ),
+        (
+            "F.softplus(fake_logits - real_logits)",
+            "F.softplus(real_logits - fake_logits)",
+            "D believes fakes, in pairs",
+        ),
+        (
+            "(real_logits - fake_logits).detach().sign()",
+            "(fake_logits - real_logits).detach().sign()",
+            "ADA hears the opposite",
+        ),
+        (
+            'self._gradient_penalty("r2", img, micro.c, sigma)',
+            'self._gradient_penalty("r2", micro.real_img, micro.c, sigma)',
+            "R2 at real images",
+        ),
+        ("(of_fakes.mean() * gain)", "of_fakes.mean()", "R2 without its interval"),
+    ),
+    *faults(
+        "data/dataset",
+        "data/test_sampler",
+        (
+            "if len(members) == self.batch:",
+            "if len(members) == self.batch + 1:",
+            "a batch begins with the class of the last",
+        ),
+        ("if position >= self.start:", "if position > self.start:", "class batches: one too late"),
+        (
+            "members[self.rank :: self.num_processes]",
+            "members[self.rank :]",
+            "class batches: every process has all",
+        ),
+    ),
+    *faults(
         "training/losses",
         "training/test_losses",
         ("loss = F.softplus(-logits)", "loss = F.softplus(logits)", "G learns to be found out"),
@@ -79,8 +119,8 @@ LOSSES = [
             "R1 of the norm, not of its square",
         ),
         (
-            "inputs = (shown.detach(), micro.real_c)",
-            "inputs = (shown.detach(), micro.c)",
+            'self._gradient_penalty("r1", micro.real_img, micro.real_c, sigma)',
+            'self._gradient_penalty("r1", micro.real_img, micro.c, sigma)',
             "R1 with the labels of the fakes",
         ),
         (
@@ -1348,11 +1388,11 @@ DATA = [
             "position // self.num_processes % self.num_processes == self.rank",
             "processes take blocks",
         ),
-        ("position >= self.start", "position > self.start", "resume skips an image"),
+        ("position >= self.start and", "position > self.start and", "resume skips an image"),
         ("np.random.PCG64(self.seed)", "np.random.PCG64(0)", "one order for every seed"),
         (
-            "* (2 if self.mirror else 1)",
-            "* (1 if self.mirror else 1)",
+            "return self.packed.num_images * (2 if self.mirror else 1)",
+            "return self.packed.num_images * (1 if self.mirror else 1)",
             "mirrored images are left out",
         ),
         ("image = image[:, ::-1]", "image = image[::-1]", "mirrored upside down"),

@@ -54,6 +54,19 @@ def tiny_set(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def vector_set(tiny_set, tmp_path):
+    """The tiny set with labels that are vectors."""
+    path = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(tiny_set) as old, zipfile.ZipFile(path, "w") as new:
+        names = [name for name in old.namelist() if name.endswith(".png")]
+        labels = [[name, [i / 10, -1.0]] for i, name in enumerate(names)]
+        for name in names:
+            new.writestr(name, old.read(name))
+        new.writestr("dataset.json", json.dumps({"labels": labels}))
+    return path
+
+
+@pytest.fixture
 def tiny_config() -> TrainConfig:
     """A training whose step takes a fraction of a second on a CPU."""
     return TrainConfig(

@@ -39,6 +39,7 @@ RECORDERS = (None, RerunRecorder())
         ("stylegan3-r", {"cond": False}),  # with the blur of its first images
         ("stylegan2", {}),  # style mixing, noise, path lengths
         ("stylegan2", {"aug": "noaug", "cond": False}),
+        ("stylegan3-t", {"loss": "relativistic"}),  # D scores reals in both main phases
     ],
 )
 def test_replayed_sections_equal_the_eager_step(cfg, settings):

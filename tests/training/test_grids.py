@@ -1,8 +1,5 @@
 """Sample grids: their size and their pixels."""
 
-import json
-import zipfile
-
 import numpy as np
 import pytest
 import torch
@@ -55,19 +52,6 @@ def test_classes_have_a_row_each(tiny_set):
     items, grid = _grid(tiny_set)
     assert grid.c.argmax(1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert [items.label(i).argmax().item() for i in grid.items] == grid.c.argmax(1).tolist()
-
-
-@pytest.fixture
-def vector_set(tiny_set, tmp_path):
-    """The tiny set with labels that are vectors."""
-    path = tmp_path / "vectors.zip"
-    with zipfile.ZipFile(tiny_set) as old, zipfile.ZipFile(path, "w") as new:
-        names = [name for name in old.namelist() if name.endswith(".png")]
-        labels = [[name, [i / 10, -1.0]] for i, name in enumerate(names)]
-        for name in names:
-            new.writestr(name, old.read(name))
-        new.writestr("dataset.json", json.dumps({"labels": labels}))
-    return path
 
 
 def test_labels_that_are_vectors_belong_to_different_images(vector_set):

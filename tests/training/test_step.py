@@ -31,6 +31,7 @@ from sg3flow.training.step import (
     random_draw,
     run_step,
     seed_step,
+    training_step,
     update_ema,
 )
 
@@ -248,6 +249,23 @@ def test_the_inputs_of_a_step(tiny_set):
     assert len(set(numbers.values())) == 3
     seed_step(0, 0)
     assert numbers[0, 0] == float(random_draw(items, 16, 64, CPU)("Gmain")[0][0, 0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "shares"),
+    [({}, False), ({"class_batches": True}, True), ({"loss": "relativistic"}, True)],
+)
+def test_generated_images_share_the_labels_of_the_reals(tiny_set, monkeypatch, settings, shares):
+    _, parts = make_parts(cond=True, **settings)
+    items = TrainingSet(PackedSet(tiny_set), labels=True)
+    chosen = [0, 1, 2, 3, 4, 5, 6, 7]
+    batch = tuple(torch.stack(part) for part in zip(*(items[i] for i in chosen), strict=True))
+    seen = []
+    monkeypatch.setattr(parts.loss, "backward", lambda phase, micro, *_: seen.append(micro))
+    training_step(parts, items, iter([batch]), 0, seed=0, batch=8, batch_gpu=8)
+    assert len(seen) == 3 and all(torch.equal(micro.real_c, batch[1]) for micro in seen)
+    assert [torch.equal(micro.c, batch[1]) for micro in seen] == [shares] * 3
+    assert not torch.equal(seen[0].z, seen[1].z)
 
 
 @pytest.mark.parametrize("nimg", [0, BATCH])  # the last phases are Gmain and Dreg, Gmain and Dmain

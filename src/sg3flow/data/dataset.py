@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sg3flow import distributed
 from sg3flow.data.archive import PackedSet
+from sg3flow.data.packed_form import is_one_hot
 from sg3flow.errors import DataError, Sg3flowError
 
 _RANDOM_NUMBERS = 1 << 16  # generated at a time; one by one is slow
@@ -54,6 +55,44 @@ class WindowedShuffle:
                 position = (position + 1) % self.num_items
 
 
+class ClassBatches:
+    """The order of a ``WindowedShuffle``, dealt out so that each batch has one class.
+
+    Items wait by class; a class that has a whole batch of them gives it. Process k of m takes every
+    m-th item of a batch, from item k.
+
+    Args:
+        classes: the class of each item.
+        batch: items of a batch over all processes.
+        start: global position of the first item, a multiple of ``batch``.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[int],
+        seed: int,
+        batch: int,
+        start: int = 0,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.classes, self.seed, self.batch = classes, seed, batch
+        self.start, self.rank, self.num_processes = start, rank, num_processes
+
+    def __iter__(self) -> Iterator[int]:
+        """Items of this process from global position ``start`` on."""
+        waiting: dict[int, list[int]] = {}
+        position = 0
+        for item in WindowedShuffle(len(self.classes), self.seed):
+            members = waiting.setdefault(self.classes[item], [])
+            members.append(item)
+            if len(members) == self.batch:
+                if position >= self.start:
+                    yield from members[self.rank :: self.num_processes]
+                position += self.batch
+                members.clear()
+
+
 class TrainingSet(Dataset[Batch]):
     """Items of a packed set; with ``mirror``, items n .. 2n-1 are the flipped images.
 
@@ -85,6 +124,15 @@ class TrainingSet(Dataset[Batch]):
             return torch.zeros(0)
         return torch.from_numpy(self.packed.label(index % self.packed.num_images))
 
+    def classes(self) -> list[int]:
+        """The class of each item; empty: there are no labels, or they are not classes."""
+        if self.label_dim == 0:
+            return []
+        labels = [self.label(index) for index in range(self.packed.num_images)]
+        if not all(is_one_hot(tuple(label.tolist())) for label in labels):
+            return []
+        return [int(label.argmax()) for label in labels] * (2 if self.mirror else 1)
+
 
 class _Stream(IterableDataset[Batch | Sg3flowError]):
     """The batches of a sampler, which the data loading processes take in turn.
@@ -93,7 +141,7 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
     process only as the text of a traceback.
     """
 
-    def __init__(self, items: TrainingSet, sampler: WindowedShuffle, batch: int) -> None:
+    def __init__(self, items: TrainingSet, sampler: Iterable[int], batch: int) -> None:
         self.items, self.sampler, self.batch = items, sampler, batch
 
     def __iter__(self) -> Iterator[Batch | Sg3flowError]:
@@ -115,24 +163,33 @@ class _Stream(IterableDataset[Batch | Sg3flowError]):
 
 
 def training_batches(
-    items: TrainingSet, seed: int, nimg: int, batch: int, *, workers: int, pin_memory: bool
+    items: TrainingSet,
+    seed: int,
+    nimg: int,
+    batch: int,
+    *,
+    workers: int,
+    pin_memory: bool,
+    class_batches: bool = False,
 ) -> Iterator[Batch]:
     """The batches of this process from ``nimg`` images on, in the training's order.
 
     Args:
         seed: of the training; it decides the order.
         batch: images per step over all processes.
+        class_batches: each batch has images of one class; the labels must be classes.
         workers, pin_memory: as for ``endless_batches``.
     """
     count = distributed.world_size()
-    sampler = WindowedShuffle(
-        len(items), seed, start=nimg, rank=distributed.rank(), num_processes=count
-    )
+    share = {"start": nimg, "rank": distributed.rank(), "num_processes": count}
+    sampler: Iterable[int] = WindowedShuffle(len(items), seed, **share)
+    if class_batches:
+        sampler = ClassBatches(items.classes(), seed, batch, **share)
     return endless_batches(items, sampler, batch // count, workers=workers, pin_memory=pin_memory)
 
 
 def endless_batches(
-    items: TrainingSet, sampler: WindowedShuffle, batch: int, *, workers: int, pin_memory: bool
+    items: TrainingSet, sampler: Iterable[int], batch: int, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """Yield batches in the sampler's order endlessly; ``workers`` processes read ahead.
 

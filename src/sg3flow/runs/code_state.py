@@ -46,6 +46,7 @@ TRAINING_NUMERICS = (
     "training/cuda_graphs.py",
     "training/gradient_average.py",
     "training/losses.py",
+    "training/relativistic_loss.py",
     "training/step.py",
 )
 # Used only by a training with `resume` set.
@@ -132,7 +133,7 @@ FREE_SETTINGS = frozenset(
 
 # Defaults of settings that a later version added: they count as not set, so that the trainings of
 # earlier versions keep their fingerprints.
-NEUTRAL_DEFAULTS = {"conv_form": "auto"}
+NEUTRAL_DEFAULTS = {"conv_form": "auto", "loss": "logistic"}
 
 # Calls whose texts are messages.
 _MESSAGES = frozenset(

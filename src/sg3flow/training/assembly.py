@@ -19,6 +19,7 @@ from sg3flow.training.adam import Adam
 from sg3flow.training.cuda_graphs import CudaRecorder, EagerSections, GraphSections
 from sg3flow.training.gradient_average import GradientAverage
 from sg3flow.training.losses import Collector, GanLoss, LossSettings
+from sg3flow.training.relativistic_loss import RelativisticLoss
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ D_REG_INTERVAL = 16
 G_REG_INTERVAL = 4  # StyleGAN2 only
 ADA_INTERVAL = 4
 EMA_RAMPUP = 0.05
+LOSSES = {"logistic": GanLoss, "relativistic": RelativisticLoss}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Parts:
     """Everything a training step works on.
 
     Attributes:
+        shares_labels: the generated images of a step have the labels of its real ones; otherwise
+            those of random images of the set.
         ema_half_life_nimg, ema_rampup: see ``step.ema_beta``.
         ada_target: D's mean sign on real images that ADA aims at; None: p stays constant.
         ada_nimg: images in which ADA can move p from 0 to 1.
@@ -86,6 +90,7 @@ class Parts:
     ema_rampup: float | None
     ada_target: float | None
     ada_nimg: float
+    shares_labels: bool = False
     ada_moments: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
 
     @property
@@ -245,7 +250,8 @@ def build(
     transfer = bool(config.resume)
     weights = loss_settings(config.cfg, config.gamma, config.batch, from_scratch=not transfer)
     sections = GraphSections(CudaRecorder()) if config.cuda_graphs else EagerSections()
-    loss = GanLoss(G, D, augment_pipe, weights, collector, device, sections)
+    loss_type = LOSSES[config.loss]
+    loss = loss_type(G, D, augment_pipe, weights, collector, device, sections)
     has_path_length = weights.pl_weight > 0
     return Parts(
         G=G,
@@ -256,6 +262,7 @@ def build(
         phases=build_phases(G, D, select(OptimizerSettings, config), has_path_length),
         collector=collector,
         device=device,
+        shares_labels=config.class_batches or config.loss == "relativistic",
         ema_half_life_nimg=config.batch * 10e3 / 32,
         ema_rampup=None if transfer else EMA_RAMPUP,
         ada_target=config.target if config.aug == "ada" else None,

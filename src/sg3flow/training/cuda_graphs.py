@@ -179,7 +179,10 @@ class _Section:
             self._backward_recording = recorder.record(self._backward, pool)
         with torch.no_grad():
             for buffer, content in zip(module.buffers(), before, strict=True):
-                buffer.copy_(content)  # the moving averages were updated
+                # The moving averages were updated. What did not change is left alone: the backward
+                # pass of another section, still to come, may need it.
+                if not torch.equal(buffer, content):
+                    buffer.copy_(content)
         # Parameters are no inputs of a replay: this makes its results require gradients.
         device, trains = inputs[0].device, self._backward_recording is not None
         self._trigger = torch.zeros([], device=device, requires_grad=trains)

@@ -288,6 +288,11 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         raise ConfigError(
             f"train.cond needs labels and {data} has none; pack with --labels folders"
         )
+    if resolved.class_batches and not items.classes():
+        raise ConfigError(
+            "train.class_batches needs train.cond and a set with classes, and "
+            + ("train.cond is off" if not resolved.cond else f"the labels of {data} are vectors")
+        )
     resolution = items.packed.resolution
     if resolution < 16 or resolution & (resolution - 1):
         raise DataError(

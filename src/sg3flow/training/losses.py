@@ -330,18 +330,28 @@ class GanLoss:
 
     def _d_reg(self, micro: MicroBatch, sigma: float, gain: float) -> torch.Tensor:
         """R1: gamma/2 |grad D(real)|^2 (Mescheder et al. 2018)."""
-        real = micro.real_img.detach().requires_grad_(True)
-        shown = self._shown(real, sigma)
-        inputs = (shown.detach(), micro.real_c)
-        (slopes,) = self.sections.run("Dreg/D", self._logit_slopes, inputs, self.D)
-        gradient = slopes
-        if shown is not real:  # through blur and augmentations
-            (gradient,) = torch.autograd.grad([shown], [real], [slopes], create_graph=True)
-        penalty = gradient.square().sum([1, 2, 3])  # [N]
-        loss = penalty * (self.settings.r1_gamma / 2)
-        self.collector.add("Loss/r1_penalty", penalty)
+        loss = self._gradient_penalty("r1", micro.real_img, micro.real_c, sigma)
         self.collector.add("Loss/D/reg", loss)
         return loss
+
+    def _gradient_penalty(
+        self, name: str, img: torch.Tensor, c: torch.Tensor, sigma: float
+    ) -> torch.Tensor:
+        """gamma/2 |grad D|^2 at each image, [N].
+
+        Args:
+            name: of the penalty in the statistics.
+        """
+        img = img.detach().requires_grad_(True)
+        shown = self._shown(img, sigma)
+        inputs = (shown.detach(), c)
+        (slopes,) = self.sections.run("Dreg/D", self._logit_slopes, inputs, self.D)
+        gradient = slopes
+        if shown is not img:  # through blur and augmentations
+            (gradient,) = torch.autograd.grad([shown], [img], [slopes], create_graph=True)
+        penalty = gradient.square().sum([1, 2, 3])  # [N]
+        self.collector.add(f"Loss/{name}_penalty", penalty)
+        return penalty * (self.settings.r1_gamma / 2)
 
     def _report_scores(self, kind: str, logits: torch.Tensor) -> None:
         self.collector.add(f"Loss/scores/{kind}", logits)

@@ -74,6 +74,11 @@ def random_draw(items: TrainingSet, z_dim: int, batch: int, device: torch.device
     return draw
 
 
+def with_labels(draw: Draw, c: torch.Tensor) -> Draw:
+    """The latents of ``draw`` with the labels ``c`` [N, c_dim]."""
+    return lambda phase: (draw(phase)[0], c)
+
+
 def seed_step(seed: int, nimg: int) -> None:
     """Seed torch for one step: its random numbers do not depend on earlier steps."""
     digest = hashlib.sha256(f"{seed}/{nimg}/0".encode()).digest()
@@ -100,6 +105,8 @@ def training_step(
     real = RealBatch.of(next(batches), parts.device)
     seed_step(seed, nimg)
     draw = random_draw(items, parts.G.z_dim, batch, parts.device)
+    if parts.shares_labels:
+        draw = with_labels(draw, real.c)
     run_step(parts, real, draw, nimg, batch_gpu)
     return nimg + batch
 

@@ -278,6 +278,7 @@ def _assemble(
             config.batch,
             workers=_workers(config.workers),
             pin_memory=device.type == "cuda",
+            class_batches=config.class_batches,
         )
     # After the readers are forked: it may start threads.
     measure = measure_for(config.batch_gpu, items.packed, device)
