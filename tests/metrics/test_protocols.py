@@ -155,16 +155,18 @@ def stub(monkeypatch):
     monkeypatch.setattr(inception.InceptionFeatures, "num_features", 64)
 
 
-def test_protocols_of_a_network_share_neither_caches_nor_rows(stub, small_set, tiny_generator):
-    names = [f"{kind}24_full" for kind in FRECHET]
-    evaluator = Evaluator(small_set, names, seed=0, batch=16, device=CPU)
+def test_protocols_of_a_network_share_neither_caches_nor_rows(
+    stub, pack, draw_faces, tiny_generator
+):
+    packed, names = pack(draw_faces(8, seed=0, size=32)), [f"{kind}8_full" for kind in FRECHET]
+    evaluator = Evaluator(packed, names, seed=0, batch=8, device=CPU)
     rows = {row.metric: row for row in evaluator.measure(tiny_generator(), "G", 1, "0" * 64)}
     assert len(list(stats_folder().iterdir())) == len(names)
     assert len({row.value for row in rows.values()}) == len(names)
     assert len({row.resize for row in rows.values()}) == len(names)
     assert {row.detector_sha256 for row in rows.values()} == {inception.WEIGHTS_SHA256}
     assert [rows[name].covariance_divisor for name in names] == ["N"] + ["N - 1"] * 4
-    again = Evaluator(small_set, names[3:4], seed=0, batch=16, device=CPU)
+    again = Evaluator(packed, names[3:4], seed=0, batch=8, device=CPU)
     (row,) = again.measure(tiny_generator(), "G", 1, "0" * 64)
     assert row.value == rows[names[3]].value  # from its own cache
     assert len(list(stats_folder().iterdir())) == len(names)
