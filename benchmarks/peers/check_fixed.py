@@ -4,6 +4,7 @@ It writes `tests/metrics/peer_values.json`, which `tests/metrics/test_protocols.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +21,6 @@ from check_features import (
 )
 from cleanfid.fid import fid_from_feats, kernel_distance
 from cleanfid.resize import build_resizer
-from fixed_cases import (
-    IMAGE_SIZES,
-    SEED,
-    SIZE,
-    SUBSETS,
-    formula_features,
-    formula_image,
-    kept_values,
-)
 from made_up import inception_weights
 from numpy.typing import NDArray
 from peer_inceptions import clean_network, pytorch_network, saved_weights
@@ -40,7 +32,19 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from sg3flow.metrics.distances import kernel_estimate
 from sg3flow.metrics.features.input_rules import INPUT_RULES
 
-_VALUES = Path("tests/metrics/peer_values.json")
+_TESTS = Path(__file__).parents[2] / "tests" / "metrics"
+sys.path.insert(0, str(_TESTS))  # the tests and the peers get the same case
+
+from fixed_cases import (  # noqa: E402
+    IMAGE_SIZES,
+    SEED,
+    SIZE,
+    SUBSETS,
+    formula_features,
+    formula_image,
+    kept_values,
+)
+
 # The tool of each value.
 _TOOLS = {
     "pytorch_": "pytorch-fid",
@@ -141,7 +145,7 @@ def check() -> Iterator[Row]:
         yield Row(case, tool, most, most, 2e-6, float(max(apart)) / most)
     versions = {tool: version(tool) for tool in _TOOLS.values()}
     content = {"versions": versions, "values": peers, "inputs": inputs}
-    _VALUES.write_text(json.dumps(content, indent=1) + "\n")
+    (_TESTS / "peer_values.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _ours(detector: str, image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from sg3flow.metrics.reference_set import stats_folder
 from sg3flow.registry.aliases import require_comparable
 from sg3flow.runs.best_snapshot import differing_conditions, differing_meaning
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import fixed_cases
 
