@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -9,6 +10,7 @@ from sg3flow.metrics.features import FeatureExtractor, RandomFeatures
 from sg3flow.metrics.features.clip import ClipFeatures
 from sg3flow.metrics.features.dinov2 import DinoBaseFeatures, DinoLargeFeatures
 from sg3flow.metrics.features.inception import InceptionFeatures
+from sg3flow.metrics.features.input_rules import INPUT_RULES, SIDE
 from sg3flow.metrics.features.vgg import VGGFeatures
 
 
@@ -27,9 +29,12 @@ class Detector:
     input_size: int
 
 
-# By the name in `Metric.detector`.
-DETECTORS = {
-    "inception": Detector(InceptionFeatures, 2048, 299),
+# By the name in `Metric.detector`. Those of Inception differ in the rule for its input.
+DETECTORS: dict[str, Detector] = {
+    **{
+        name: Detector(partial(InceptionFeatures, rule=rule), 2048, SIDE)
+        for name, rule in INPUT_RULES.items()
+    },
     "vgg16": Detector(VGGFeatures, 4096, 224),
     "random": Detector(RandomFeatures, 254, 64),
     "dinov2": Detector(DinoLargeFeatures, 1024, 224),
