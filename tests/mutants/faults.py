@@ -1510,13 +1510,13 @@ METRICS = [
         ("(size * (size - 1)) - 2 * across.mean()", "size**2 - 2 * across.mean()", "KID is biased"),
         ("- 2 * across.mean())", "- across.mean())", "KID: cross term once"),
         (
-            "a[random.choice(len(a), size, replace=False)]",
-            "a[random.choice(len(a), size)]",
+            "random.choice(len(features), size, replace=False)",
+            "random.choice(len(features), size)",
             "KID: subsets repeat items",
         ),
         (
-            "b[random.choice(len(b), size, replace=False)]",
-            "b[:size]",
+            "return subset(a), subset(b)",
+            "return subset(a), b[:size].astype(np.float64)",
             "KID: always the first generated images",
         ),
         (
@@ -1587,17 +1587,7 @@ METRICS = [
     *faults(
         "metrics/features/inception",
         "metrics/test_inception",
-        (
-            "torch.arange(size_out, device=device) * (",
-            "(torch.arange(size_out, device=device) + 0.5) * (",
-            "half a pixel off",
-        ),
         ("count_include_pad=False", "count_include_pad=True", "the padding counts in averages"),
-        (
-            "rows[..., left], rows[..., right], fraction",
-            "rows[..., left], rows[..., right], 0 * fraction",
-            "resize without interpolation",
-        ),
         (
             "(part.to(self._device) @ weight.T).softmax(dim=1)",
             "(part.to(self._device) @ weight.T).softmax(dim=0)",
@@ -1608,6 +1598,45 @@ METRICS = [
             "self.pool = _average",
             "pool of the last block",
         ),
+    ),
+    *faults(
+        "metrics/features/input_rules",
+        "metrics/test_inception",
+        (
+            "torch.arange(size_out, device=device) * (",
+            "(torch.arange(size_out, device=device) + 0.5) * (",
+            "half a pixel off",
+        ),
+        (
+            "rows[..., left], rows[..., right], fraction",
+            "rows[..., left], rows[..., right], 0 * fraction",
+            "resize without interpolation",
+        ),
+    ),
+    *faults(
+        "metrics/features/input_rules",
+        "metrics/test_protocols",
+        ("_BICUBIC = -0.5", "_BICUBIC = -0.75", "bicubic as of OpenCV"),
+        ("stretch = max(scale, 1.0)", "stretch = 1.0", "clean-fid's resizing aliases"),
+        ("((np.arange(size_out) + 0.5) * scale)", "(np.arange(size_out) * scale)", "half a pixel"),
+        ("far = ((x - 5) * x + 8) * x * a - 4 * a", "far = 0 * x", "bilinear tails"),
+        ("SIDE, SIDE).clamp(0, 255))", "SIDE, SIDE))", "clean-fid's input is not cut"),
+        ("2 * functional.interpolate", "-2 * functional.interpolate", "pytorch-fid's sign"),
+        ('mode="bilinear", antialias=True', 'mode="bilinear"', "torchmetrics' resizing aliases"),
+    ),
+    *faults(
+        "metrics/distances",
+        "metrics/test_protocols",
+        ("self.count / (self.count - ddof)", "self.count / (self.count + ddof)", "divisor N + 1"),
+        ("_merged(blocks), reference.unbiased(ddof)", "_merged(blocks), reference", "one divisor"),
+        ("return subset(a), from_b", "return from_b, subset(a)", "KID: sides change places"),
+        ("if draw_b_first:", "if not draw_b_first:", "KID: order of the draws"),
+    ),
+    *faults(
+        "metrics/image_metrics",
+        "metrics/test_protocols",
+        ("seed=_TORCH_FIDELITY_SEED", "seed=inputs.seed", "torch-fidelity's KID by our seed"),
+        ("KINDS[metric.kind].ddof)])", "0)])", "protocols divide by N"),
     ),
     *faults(
         "metrics/neighborhoods",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +72,20 @@ class FeatureStats:
     mean: Array
     cov: Array
 
+    def unbiased(self, ddof: int) -> "FeatureStats":
+        """The same with the covariance divided by ``count - ddof``.
+
+        Raises:
+            MetricError: there are not more than ``ddof`` features.
+        """
+        if ddof == 0:
+            return self
+        if self.count <= ddof:
+            raise MetricError(
+                f"a covariance that is divided by N - {ddof} needs at least {ddof + 1} images"
+            )
+        return FeatureStats(self.count, self.mean, self.cov * (self.count / (self.count - ddof)))
+
 
 class RunningStats:
     """Mean and covariance of features that arrive in batches, in float64.
@@ -117,23 +132,29 @@ class RunningStats:
         return FeatureStats(self.count, self._mean.copy(), self._scatter / self.count)
 
 
-def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> Estimate:
+def frechet_estimate(
+    features: NDArray[np.float32], reference: FeatureStats, ddof: int = 0
+) -> Estimate:
     """Distance of generated features ``[N, F]`` to a reference, with its standard error.
+
+    Both covariances are divided by their N - ``ddof``.
 
     The error is a jackknife over blocks of generated images. More images also reduce the distance
     itself (Chong and Forsyth 2020): that bias is equal for all networks measured with the same
     number of images and is not part of the error.
 
     Raises:
-        MetricError: values that are not finite.
+        MetricError: values that are not finite, or too few images for the divisor.
     """
     blocks = [_stats(features[start:end]) for start, end in block_bounds(len(features))]
-    whole = _merged(blocks)
-    distance = frechet_distance(reference.mean, reference.cov, whole.mean, whole.cov)
+    whole, real = _merged(blocks), reference.unbiased(ddof)
+    drawn = whole.unbiased(ddof)
+    distance = frechet_distance(real.mean, real.cov, drawn.mean, drawn.cov)
     if len(blocks) < 2:
         return Estimate(distance, None)
-    factor = _factor(reference.cov)
-    left_out = [_quick_distance(_without(whole, block), reference, factor) for block in blocks]
+    factor = _factor(real.cov)
+    rests = [_without(whole, block).unbiased(ddof) for block in blocks]
+    left_out = [_quick_distance(rest, real, factor) for rest in rests]
     return Estimate(distance, jackknife_error(left_out))
 
 
@@ -193,7 +214,12 @@ def kernel_distance(
 
 
 def kernel_estimate(
-    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
+    feats_a: ArrayLike,
+    feats_b: ArrayLike,
+    num_subsets: int,
+    subset_size: int,
+    seed: int,
+    draw_b_first: bool = False,
 ) -> Estimate:
     """The kernel distance with its standard error over draws of ``feats_b``.
 
@@ -201,6 +227,9 @@ def kernel_estimate(
     difference of their mean kernel with the other items of ``b`` and with ``a``. The subsets
     give the variance of these terms and the variance added by drawing subsets. Memory is that of
     one pair of subsets.
+
+    Args:
+        draw_b_first: whether each subset of ``b`` is drawn before that of ``a``.
     """
     a, b = np.asarray(feats_a), np.asarray(feats_b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
@@ -211,15 +240,18 @@ def kernel_estimate(
             f"{num_subsets} subsets of {size} items; at least 1 subset of 2 items is needed"
         )
     random = np.random.RandomState(seed)
-    found = np.array(
-        [
-            _squared_mmd(
-                a[random.choice(len(a), size, replace=False)].astype(np.float64),
-                b[random.choice(len(b), size, replace=False)].astype(np.float64),
-            )
-            for _ in range(num_subsets)
-        ]
-    )
+
+    def subset(features: NDArray[Any]) -> Array:
+        chosen = random.choice(len(features), size, replace=False)
+        return features[chosen].astype(np.float64)
+
+    def pair() -> tuple[Array, Array]:
+        if draw_b_first:
+            from_b = subset(b)
+            return subset(a), from_b
+        return subset(a), subset(b)
+
+    found = np.array([_squared_mmd(*pair()) for _ in range(num_subsets)])
     value, variance_a, variance_b = found.mean(axis=0)
     # The part of the variance that averaging over subsets leaves.
     drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))

@@ -42,6 +42,7 @@ from sg3flow.metrics.image_metrics import (
     compute_metric,
     load_extractor,
     prepare_reference,
+    wants_only_stats,
 )
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
@@ -351,7 +352,7 @@ def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
     """Why the covariances of a Frechet distance are singular; empty: they need not be."""
     counts = ours.pictures.num_images, theirs.pictures.num_images
     features = ours.extractor.num_features
-    if metric.kind not in ("fid", "fd_random") or min(counts) > features:
+    if not wants_only_stats(metric) or min(counts) > features:
         return ""
     return (
         f"{metric.name}: {counts[0]:,} and {counts[1]:,} images for {features:,} features; with no "

@@ -11,8 +11,9 @@ from sg3flow.errors import MetricError
 from sg3flow.metrics.distances import frechet_estimate, kernel_estimate
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.features.detectors import DETECTORS
 from sg3flow.metrics.features.inception import InceptionFeatures, inception_score
-from sg3flow.metrics.names import Metric
+from sg3flow.metrics.names import KINDS, Metric
 from sg3flow.metrics.neighborhoods import (
     Pair,
     density_coverage_estimates,
@@ -26,6 +27,7 @@ from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 _OLDER_LIMIT = 50_000
 _LIMITS = {"pr": 200_000, "pr_random": 200_000, "dc": 200_000, "dc_random": 200_000, "swd": 8192}
 _KID_SUBSETS, _KID_SIZE = 100, 1000
+_TORCH_FIDELITY_SEED = 2020  # its default, which its published numbers have
 _PAIRS = 8
 
 _JACKKNIFE = "jackknife over 10 blocks of generated pictures"
@@ -35,6 +37,9 @@ _ERROR_RULES = {
     "fd_random": _JACKKNIFE,
     "kid": "first-order variance of the U-statistic over generated pictures and subsets",
     "kid_random": "first-order variance of the U-statistic over generated pictures and subsets",
+    "torch_fidelity_kid": (
+        "first-order variance of the U-statistic over generated pictures and subsets"
+    ),
     "is": "of the mean over 10 splits",
     "swd": "of the mean over 10 disjoint groups of generated pictures",
     "ppl2_wend": "of the mean over the pairs kept",
@@ -120,18 +125,46 @@ def error_rule(metric: Metric, output: str) -> str:
     return _ERROR_RULES.get(metric.kind) or _ERROR_RULES[_base(metric) + ending]
 
 
+def covariance_divisor(metric: Metric) -> str | None:
+    """What a metric divides its covariances by; None: it has none."""
+    if not wants_only_stats(metric):
+        return None
+    ddof = KINDS[metric.kind].ddof
+    return f"N - {ddof}" if ddof else "N"
+
+
 def _base(metric: Metric) -> str:
-    return metric.kind.removesuffix("_random")
+    return KINDS[metric.kind].formula or metric.kind.removesuffix("_random")
 
 
 def _frechet(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     real = _reference(inputs).stats(reference_limit(metric))
-    return MetricOutcome([frechet_estimate(inputs.generated, real)])
+    return MetricOutcome([frechet_estimate(inputs.generated, real, KINDS[metric.kind].ddof)])
 
 
 def _kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     real = _reference(inputs).features(reference_limit(metric)).numpy()
     estimate = kernel_estimate(real, inputs.generated, _KID_SUBSETS, _KID_SIZE, seed=inputs.seed)
+    return MetricOutcome([estimate])
+
+
+def _torch_fidelity_kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    """torch-fidelity's rule: subsets of 1000, its own seed, generated images drawn first."""
+    real = _reference(inputs).features(reference_limit(metric)).numpy()
+    fewest = min(len(real), len(inputs.generated))
+    if fewest < _KID_SIZE:
+        raise MetricError(
+            f"{metric.name} draws subsets of {_KID_SIZE} images, and one side has {fewest}; give "
+            "more images, or use kid, whose subsets are then smaller"
+        )
+    estimate = kernel_estimate(
+        real,
+        inputs.generated,
+        _KID_SUBSETS,
+        _KID_SIZE,
+        seed=_TORCH_FIDELITY_SEED,
+        draw_b_first=True,
+    )
     return MetricOutcome([estimate])
 
 
@@ -188,6 +221,7 @@ _METRICS: dict[str, Callable[[Metric, MetricInputs], MetricOutcome]] = {
     "fid": _frechet,
     "fd": _frechet,
     "kid": _kernel,
+    "torch_fidelity_kid": _torch_fidelity_kernel,
     "is": _score,
     "pr": _neighborhood,
     "dc": _neighborhood,
@@ -200,27 +234,15 @@ def load_extractor(detector: str, device: torch.device, resolution: int) -> Feat
     """The extractor that ``Metric.detector`` names.
 
     Args:
-        detector: ``inception``, ``vgg16``, ``random`` or ``patches``.
+        detector: a key of ``DETECTORS``, or ``patches``.
         device: where features are computed.
         resolution: side of the images in pixels; only ``patches`` needs it.
 
     Raises:
         MetricError: weights are not available, or the resolution is unsuitable.
     """
-    if detector == "inception":
-        from sg3flow.metrics.features.inception import InceptionFeatures
-
-        return InceptionFeatures(device)
-    if detector == "vgg16":
-        from sg3flow.metrics.features.vgg import VGGFeatures
-
-        return VGGFeatures(device)
     if detector == "patches":
-        from sg3flow.metrics.sliced_wasserstein import PatchFeatures
-
         return PatchFeatures(resolution, device)
-    if detector == "random":
-        from sg3flow.metrics.features import RandomFeatures
-
-        return RandomFeatures(device)
+    if detector in DETECTORS:
+        return DETECTORS[detector].load(device)
     raise MetricError(f"there is no detector '{detector}'")

@@ -24,20 +24,37 @@ class Kind:
         form: form of its names; ``{N}`` is the count, ``{K}`` the number of the neighbor. The
             kinds of ``_WITH_OLDER_NAMES`` have a second form, without ``_full``.
         detector: network that extracts features: ``inception``, ``vgg16``, ``random``, ``patches``,
-            ``lpips``; None for metrics without features.
+            ``lpips``; ``inception_clean`` and the like: with the input rule of another tool; None
+            for metrics without features.
         outputs: suffix of each value, and whether higher is better.
         unit: unit of the values in tables; empty: none.
+        formula: kind whose computation it shares; empty: its own.
+        ddof: a covariance of N images is divided by N - ddof.
     """
 
     form: str
     detector: str | None
     outputs: tuple[tuple[str, bool], ...] = (("", False),)
     unit: str = ""
+    formula: str = ""
+    ddof: int = 0
+
+
+def _of_tool(form: str, detector: str) -> Kind:
+    """A Frechet distance as another tool computes it; all of them divide by N - 1."""
+    return Kind(form, detector, formula="fid", ddof=1)
 
 
 KINDS = {
     "fid": Kind("fid{N}_full", "inception"),
     "kid": Kind("kid{N}_full", "inception"),
+    # The protocols of other tools; docs/metrics.md has their versions and differences.
+    "clean_fid": _of_tool("clean_fid{N}_full", "inception_clean"),
+    "clean_kid": Kind("clean_kid{N}_full", "inception_clean", formula="kid"),
+    "pytorch_fid": _of_tool("pytorch_fid{N}_full", "inception_pytorch"),
+    "torch_fidelity_fid": _of_tool("torch_fidelity_fid{N}_full", "inception_torch_fidelity"),
+    "torch_fidelity_kid": Kind("torch_fidelity_kid{N}_full", "inception_torch_fidelity"),
+    "torchmetrics_fid": _of_tool("torchmetrics_fid{N}_full", "inception_torchmetrics"),
     "is": Kind("is{N}", "inception", _HIGHER),
     "pr": Kind("pr{N}{K}_full", "vgg16", _PR),
     "dc": Kind("dc{N}{K}_full", "vgg16", _DC),

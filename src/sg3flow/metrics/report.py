@@ -16,7 +16,12 @@ from PIL.PngImagePlugin import PngInfo
 from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
 from sg3flow.metrics.estimates import Estimate
-from sg3flow.metrics.image_metrics import error_rule, reference_count, reference_limit
+from sg3flow.metrics.image_metrics import (
+    covariance_divisor,
+    error_rule,
+    reference_count,
+    reference_limit,
+)
 from sg3flow.metrics.names import Metric
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked
@@ -43,6 +48,7 @@ class MetricResult:
         reference_limit: how many reference images the metric takes at most; None: all.
         network_sha256: digest of the network's file.
         torch: version of torch.
+        covariance_divisor: ``N`` or ``N - 1``; None for metrics without covariances.
     """
 
     snapshot: str
@@ -63,6 +69,7 @@ class MetricResult:
     torch: str
     reference_flips: bool | None = None
     reference_limit: int | None = None
+    covariance_divisor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ def build_results(
             torch=torch.__version__,
             reference_flips=reference.flips if reference else None,
             reference_limit=_limit(metric) if reference else None,
+            covariance_divisor=covariance_divisor(metric),
         )
         for (output, higher), estimate in zip(metric.outputs.items(), estimates, strict=True)
     ]

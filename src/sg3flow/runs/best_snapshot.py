@@ -23,12 +23,13 @@ _MEANING = {"reference_sha256": "the reference set", "detector_sha256": "the det
 _LATER_MEANING = {
     "reference_flips": "the flips of the reference set",
     "reference_limit": "the limit of the reference set",
+    "resize": "the resizing",
+    "covariance_divisor": "the divisor of the covariance",
 }
 # The conditions of a measurement.
 _CONDITIONS = {
     "num_generated": "the number of generated images",
     "num_reference": "the number of reference images",
-    "resize": "the resizing",
     "seed": "the seed",
 }
 
