@@ -165,7 +165,8 @@ def frechet_terms(
         d = features[start : start + _ROWS] - drawn.mean
         mapped = np.square(d @ toward).sum(axis=1)
         effects[start : start + _ROWS] = d @ offset + np.square(d).sum(axis=1) - mapped
-    return (effects - effects.mean()) / math.sqrt(len(effects) * (len(effects) - 1))
+    effects -= effects.mean()
+    return effects / math.sqrt(len(effects) * (len(effects) - 1))
 
 
 def _stats(features: NDArray[np.float32]) -> FeatureStats:

@@ -49,7 +49,7 @@ def write_terms(path: Path, terms: Mapping[str, Stored]) -> None:
     """
     arrays: dict[str, ArrayLike] = {_MARK: np.zeros(0, np.float32), **terms}
     with atomic_write(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def is_terms_file(path: Path) -> bool:

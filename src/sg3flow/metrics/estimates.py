@@ -97,7 +97,8 @@ def jackknife_terms(left_out: Sequence[float]) -> NDArray[np.float64] | None:
     if len(left_out) < 2:
         return None
     values = np.asarray(left_out, dtype=np.float64)
-    return (values.mean() - values) * math.sqrt((len(values) - 1) / len(values))
+    terms: NDArray[np.float64] = values.mean() - values
+    return terms * math.sqrt((len(values) - 1) / len(values))
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ class ComparisonResult:
         reason: explanation for people.
         gain: difference of the values, positive: better; 0 without a comparison.
         noise: up to which a difference counts as noise: twice its standard error.
+        how: how the noise was found, ``paired`` or ``unpaired``; empty without a comparison.
     """
 
     word: str
     reason: str
     gain: float = 0.0
     noise: float = 0.0
+    how: str = ""
 
     @property
     def is_compared(self) -> bool:
@@ -144,7 +147,7 @@ def compare_results(
     noise = ERRORS_APART * error
     apart = f"difference {abs(gain):.3g}, noise up to {noise:.2g}, {how}" if gain else "equal"
     word = NOISE if abs(gain) <= noise else BETTER if gain > 0 else WORSE
-    return ComparisonResult(word, apart, gain, noise)
+    return ComparisonResult(word, apart, gain, noise, how)
 
 
 def error_of_difference(
@@ -174,8 +177,8 @@ def images_to_tell(count: int, outcome: ComparisonResult) -> int | None:
         return None
     wanted = count * (outcome.noise / abs(outcome.gain)) ** 2
     if not wanted < 10**15:
-        return 10**15
-    step = 10 ** max(len(str(math.ceil(wanted))) - 2, 0)
+        return int(10**15)
+    step = int(10 ** max(len(str(math.ceil(wanted))) - 2, 0))
     return math.ceil(wanted / step) * step
 
 
