@@ -18,6 +18,7 @@ AUTO = -1  # `batch_gpu: auto`
 SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
 PROJECTION_SPACES = ("w", "w+")
 PROJECTION_LOSSES = ("pixels", "lpips", "vgg")
+BETTER, NOT_WORSE = GATE_WORDS = ("better", "not worse")  # what a gate asks of a metric
 
 # Bounds far beyond any use: a value above is a typing error, found before hours of work.
 MOST_BATCH = 65_536
@@ -36,6 +37,7 @@ def setting(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: Mapping[str, int] | None = None,
+    pairs: tuple[str, ...] | None = None,
     numbers: bool = False,
     former: str = "",
 ) -> Any:
@@ -43,6 +45,8 @@ def setting(
 
     Args:
         words: words accepted instead of a whole number, each with the number it means.
+        pairs: for a list of texts NAME=WORD: the words; a params file may also have a mapping of
+            names to words.
         numbers: for a text or a list of texts: a number without quotes in a params file is accepted
             too.
         former: the setting's earlier name, still accepted in params files; empty: none.
@@ -55,6 +59,7 @@ def setting(
         "le": le,
         "choices": choices,
         "words": words,
+        "pairs": pairs,
         "numbers": numbers,
         "former": former,
     }
@@ -631,6 +636,13 @@ class RegisterConfig:
     name: str = setting("sg3flow-generator", help="name of the registered model")
     metric: str = setting(
         "", help="metric that picks the best snapshot; empty: the choice of the evaluate stage"
+    )
+    gate: tuple[str, ...] = setting(
+        (),
+        pairs=GATE_WORDS,
+        help="what a version must show to become champion, as NAME=better or NAME='not worse'; in "
+        "the params file {fd_random1k_full: better, recall: not worse}; a name may be short if it "
+        "fits one measured value; empty: better by the metric that picks the snapshot",
     )
     directions: str = setting(
         "",

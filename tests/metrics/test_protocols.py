@@ -19,7 +19,7 @@ from sg3flow.metrics.features.input_rules import INPUT_RULES, pillow_bicubic
 from sg3flow.metrics.image_metrics import MetricInputs, compute_metric, covariance_divisor
 from sg3flow.metrics.names import KINDS
 from sg3flow.metrics.reference_set import stats_folder
-from sg3flow.registry.aliases import require_comparable
+from sg3flow.registry.gate import require_comparable
 from sg3flow.runs.best_snapshot import differing_conditions, differing_meaning
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -207,6 +207,11 @@ def test_rows_of_other_rules_are_not_compared(key, words):
     other = row | {key: "y"}
     assert differing_meaning(row, other) == differing_conditions(row, other) == [words]
     with pytest.raises(MetricError, match=f"version 3: {words} differ"):
-        require_comparable(row, "3", other)
+        require_comparable(
+            {"clean_fid9_full": "better"},
+            {"clean_fid9_full": row},
+            "3",
+            {"clean_fid9_full": other},
+        )
     del other[key]  # a row of an earlier version, which had one rule
     assert differing_meaning(row, other) == []

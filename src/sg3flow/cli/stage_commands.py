@@ -508,7 +508,8 @@ def register(
 ) -> None:
     """Register the best snapshot as a model that MLflow can serve.
 
-    The alias `champion` changes only if the new version is better than the current champion.
+    The alias `champion` changes only if the new version passes the gate against the current
+    champion: by default, if it is better.
     """
     from sg3flow.errors import TrackingError
     from sg3flow.registry.registration import register_best
@@ -520,4 +521,9 @@ def register(
         raise TrackingError(f"{error}; then run the same command again") from error
     note_registered(run, content)
     print(f"{content['name']}: {content['note']}; {content['decision']}")
+    if len(content["verdicts"]) > 1:
+        for verdict in content["verdicts"]:
+            print(f"{'passed' if verdict['passed'] else 'failed'}: {verdict['text']}")
+    if content["warning"]:
+        print(f"note: {content['warning']}", file=sys.stderr)
     next_steps.after_register(content["name"], str(content["version"]), content["aliases"])

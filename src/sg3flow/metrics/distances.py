@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dpstrf
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error
+from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
 
 Array = NDArray[np.float64]
 
@@ -141,7 +140,8 @@ def frechet_estimate(
 
     The error is a jackknife over blocks of generated images. More images also reduce the distance
     itself (Chong and Forsyth 2020): that bias is equal for all networks measured with the same
-    number of images and is not part of the error.
+    number of images and is not part of the error. The error terms are those of single images; see
+    ``frechet_terms``.
 
     Raises:
         MetricError: values that are not finite, or too few images for the divisor.
@@ -155,7 +155,44 @@ def frechet_estimate(
     factor = _factor(real.cov)
     rests = [_without(whole, block).unbiased(ddof) for block in blocks]
     left_out = [_quick_distance(rest, real, factor) for rest in rests]
-    return Estimate(distance, jackknife_error(left_out))
+    terms = frechet_terms(features, drawn, real, factor, ddof)
+    return Estimate(distance, jackknife_error(left_out), terms)
+
+
+def frechet_terms(
+    features: NDArray[np.float32],
+    drawn: FeatureStats,
+    reference: FeatureStats,
+    factor: Array,
+    ddof: int = 0,
+) -> Array:
+    """What each generated image adds to the deviation of the Frechet distance, ``[N]``.
+
+    The infinitesimal jackknife (Jaeckel 1972): the derivative of the distance by the weight of the
+    image. With ``d = x - mu`` of an image and the optimal map
+    ``T = F (F^T cov F)^(-1/2) F^T`` from the generated to the reference Gaussian, it is
+    ``2 d.(mu - mu_ref) + (d.d - d.T d) N / (N - ddof)``, less its mean.
+
+    Args:
+        features: ``[N, F]``.
+        drawn: their statistics, with the covariance divided by N - ``ddof``.
+        factor: ``F`` of ``[F, rank]`` with ``F F^T`` the covariance of the reference.
+    """
+    variances, axes = np.linalg.eigh(factor.T @ drawn.cov @ factor)
+    # Images vary along no other axes: with fewer images than features some variances are rounding.
+    bound = max(variances.max(initial=0), 0) * len(drawn.mean) * np.finfo(np.float64).eps
+    seen = variances > bound
+    toward = factor @ axes[:, seen] / variances[seen] ** 0.25
+    offset = 2 * (drawn.mean - reference.mean)
+    scale = len(features) / (len(features) - ddof)
+    effects = np.empty(len(features))
+    for start in range(0, len(features), _ROWS):
+        d = features[start : start + _ROWS] - drawn.mean
+        mapped = np.square(d @ toward).sum(axis=1)
+        spread = np.square(d).sum(axis=1) - mapped
+        effects[start : start + _ROWS] = d @ offset + spread * scale
+    effects -= effects.mean()
+    return effects / math.sqrt(len(effects) * (len(effects) - 1))
 
 
 def _stats(features: NDArray[np.float32]) -> FeatureStats:
@@ -226,7 +263,8 @@ def kernel_estimate(
     To first order the squared MMD is a mean over the items of ``b`` (Hoeffding 1948): twice the
     difference of their mean kernel with the other items of ``b`` and with ``a``. The subsets
     give the variance of these terms and the variance added by drawing subsets. Memory is that of
-    one pair of subsets.
+    one pair of subsets. After the error terms of the items of ``b`` come those of the subsets of
+    ``a``, one each.
 
     Args:
         draw_b_first: whether each subset of ``b`` is drawn before that of ``a``.
@@ -239,40 +277,56 @@ def kernel_estimate(
         raise MetricError(
             f"{num_subsets} subsets of {size} items; at least 1 subset of 2 items is needed"
         )
-    random = np.random.RandomState(seed)
-
-    def subset(features: NDArray[Any]) -> Array:
-        chosen = random.choice(len(features), size, replace=False)
-        return features[chosen].astype(np.float64)
-
-    def pair() -> tuple[Array, Array]:
-        if draw_b_first:
-            from_b = subset(b)
-            return subset(a), from_b
-        return subset(a), subset(b)
-
-    found = np.array([_squared_mmd(*pair()) for _ in range(num_subsets)])
+    random, parts = np.random.RandomState(seed), []
+    terms = np.zeros(len(b))
+    for _ in range(num_subsets):
+        of_a, of_b = _drawn_pair(random, len(a), len(b), size, draw_b_first)
+        part = _squared_mmd(a[of_a].astype(np.float64), b[of_b].astype(np.float64))
+        terms[of_b] += part.terms_b - part.terms_b.mean()
+        parts.append(part)
+    found = np.array(
+        [(part.value, part.terms_a.var(ddof=1), part.terms_b.var(ddof=1)) for part in parts]
+    )
     value, variance_a, variance_b = found.mean(axis=0)
     # The part of the variance that averaging over subsets leaves.
     drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))
-    return Estimate(float(value), math.sqrt(variance_b / len(b) + drawing / num_subsets))
+    error = math.sqrt(variance_b / len(b) + drawing / num_subsets)
+    means = mean_estimate([part.terms_a.mean() for part in parts]).terms
+    drawn = terms * math.sqrt(size / (size - 1)) / (size * num_subsets)
+    return Estimate(float(value), error, drawn if means is None else np.concatenate([drawn, means]))
 
 
-def _squared_mmd(a: Array, b: Array) -> tuple[float, float, float]:
-    """Unbiased: the sums within a set exclude the diagonal, the sum across does not.
+def _drawn_pair(
+    random: np.random.RandomState, count_a: int, count_b: int, size: int, b_first: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if b_first:
+        of_b = random.choice(count_b, size, replace=False)
+        return random.choice(count_a, size, replace=False), of_b
+    of_a = random.choice(count_a, size, replace=False)
+    return of_a, random.choice(count_b, size, replace=False)
 
-    Also returns the variances of the first-order terms of the items of ``a`` and of ``b``.
-    """
+
+@dataclass(frozen=True)
+class _SubsetPair:
+    """The squared MMD of two subsets, and the first-order terms of their items, ``[size]`` each."""
+
+    value: float
+    terms_a: Array
+    terms_b: Array
+
+
+def _squared_mmd(a: Array, b: Array) -> _SubsetPair:
+    """Unbiased: the sums within a set exclude the diagonal, the sum across does not."""
     size, num_features = a.shape
     within_a = (a @ a.T / num_features + 1) ** 3
     within_b = (b @ b.T / num_features + 1) ** 3
     across = (a @ b.T / num_features + 1) ** 3
     within = within_a.sum() - np.trace(within_a) + within_b.sum() - np.trace(within_b)
     value = float(within / (size * (size - 1)) - 2 * across.mean())
-    return value, _variance(within_a, across), _variance(within_b, across.T)
+    return _SubsetPair(value, _terms(within_a, across), _terms(within_b, across.T))
 
 
-def _variance(within: Array, across: Array) -> float:
+def _terms(within: Array, across: Array) -> Array:
     others = (within.sum(axis=1) - within.diagonal()) / (len(within) - 1)
     terms: Array = 2 * (others - across.mean(axis=1))
-    return float(terms.var(ddof=1))
+    return terms

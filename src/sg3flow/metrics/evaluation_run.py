@@ -20,6 +20,7 @@ from sg3flow.device import open_device, pick_device, visible_words
 from sg3flow.distributed import Ranks, is_launched
 from sg3flow.errors import ConfigError, DataError, MetricError
 from sg3flow.files import link_or_copy, sha256_file, write_json
+from sg3flow.metrics.error_terms import beside, is_terms_file
 from sg3flow.metrics.evaluation import (
     ImageSet,
     compare_sets,
@@ -38,6 +39,7 @@ from sg3flow.metrics.report import (
     check_outputs,
     find_best,
     format_table,
+    write_error_terms,
     write_picture,
     write_report,
     write_table,
@@ -139,7 +141,8 @@ class Outputs:
     """Paths of the output files of an evaluation.
 
     Attributes:
-        report: JSON; sheets of closest pairs are written beside it as ``closest-<metric>.png``.
+        report: JSON; written beside it are the error terms, with the suffix ``.npz``, and sheets of
+            closest pairs as ``closest-<metric>.png``.
         table: CSV.
         chart: PNG.
         summary: JSON with the values of the best snapshot; None: not written.
@@ -211,6 +214,8 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: 
 
 def _check_run_outputs(outputs: Outputs, run_dir: Path, pairs: list[Path]) -> None:
     check_outputs(outputs.report, outputs.table, outputs.chart, pairs, outputs.summary)
+    terms = beside(outputs.report)
+    check_replaceable(terms, is_terms_file, "a file of error terms", "--report")
     named = {"--report": outputs.report, "--table": outputs.table, "--chart": outputs.chart}
     optional = {"--summary": outputs.summary, "--best": outputs.best}
     check_distinct(named | {option: path for option, path in optional.items() if path})
@@ -247,13 +252,15 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
         write_picture(path, pictures[best.snapshot, metric])
     write_picture(outputs.chart, draw_chart(results, best))
     write_table(outputs.table, results, plan.best_by)
+    write_error_terms(beside(outputs.report), results)
     write_report(outputs.report, content)
     if outputs.summary is not None:
         write_json(outputs.summary, build_summary(results, best))
     if outputs.best is not None:
         link_or_copy(plan.run_dir / best.snapshot, outputs.best)
     tracker.metrics({f"best_{plan.best_by}": best.value})
-    for path in (outputs.report, outputs.table, outputs.chart, *pairs.values()):
+    terms = beside(outputs.report)
+    for path in (outputs.report, terms, outputs.table, outputs.chart, *pairs.values()):
         tracker.artifact(path)
     return format_table(results, plan.best_by)
 

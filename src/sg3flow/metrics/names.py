@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sg3flow.errors import MetricError, nearest
+from sg3flow.errors import MetricError, cut, nearest
 
 _COUNT = "([1-9][0-9]{0,8})(k?)"
 _COUNT_AND_NEIGHBOR = "([1-9][0-9]{0,8})(k|_)([1-9][0-9]?)"
@@ -70,6 +70,8 @@ KINDS = {
     "eqt_frac": Kind("eqt{N}_frac", None, _HIGHER, "dB"),
     "eqr": Kind("eqr{N}", None, _HIGHER, "dB"),
 }
+
+_ENDINGS = tuple(dict.fromkeys(ending for kind in KINDS.values() for ending, _ in kind.outputs))
 
 # `fid50k_full` compares with all training images. `fid50k`, the older name, is another metric: it
 # compares with at most 50,000 of them, and with their flips if the training was mirrored.
@@ -146,6 +148,53 @@ def parse_metric(name: str) -> Metric:
         f"unknown metric '{name}'{hint}; known: {forms}; N is a count such as 500 or 50k, K the "
         "number of the neighbor: pr50k3_full, pr500_3_full"
     )
+
+
+def unit_of(output: str) -> str:
+    """The unit of a value by its name; empty: none, or an unknown name."""
+    found = _parsed_output(output)
+    return KINDS[found[0].kind].unit if found else ""
+
+
+def resolve_output(short: str, outputs: Sequence[str]) -> str:
+    """The one of several names of values that a name or a short form means.
+
+    Short forms of ``pr_random500_3_full_recall`` are ``recall``, ``pr_random`` with the ending,
+    ``pr_random_recall``, and the kind alone, ``pr_random``.
+
+    Raises:
+        MetricError: none or several of them fit.
+    """
+    if short in outputs:
+        return short
+    fitting = [name for name in outputs if short in _short_forms(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(fitting or outputs) or "nothing"
+    if fitting:
+        raise MetricError(f"'{cut(short)}' fits several measured values: {listed}; give one whole")
+    raise MetricError(f"'{cut(short)}' was not measured{nearest(short, outputs)}; known: {listed}")
+
+
+def _short_forms(output: str) -> set[str]:
+    found = _parsed_output(output)
+    if found is None:
+        return set()
+    metric, ending = found
+    return {metric.kind, metric.kind + ending} | ({ending[1:]} if ending else set())
+
+
+def _parsed_output(output: str) -> tuple[Metric, str] | None:
+    """The metric of a value, and what its name adds; None: an unknown name."""
+    for ending in _ENDINGS:
+        if output.endswith(ending):
+            try:
+                metric = parse_metric(output.removesuffix(ending))
+            except MetricError:
+                continue
+            if output in metric.outputs:
+                return metric, ending
+    return None
 
 
 def parse_metrics(names: Sequence[str]) -> list[Metric]:

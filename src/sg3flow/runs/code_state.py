@@ -87,9 +87,12 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     "render": (*_NETWORKS, "rendering/*.py", "runs/best_snapshot.py"),
     "register": (
         *_NETWORKS,
+        "metrics/error_terms.py",
         "metrics/estimates.py",
+        "metrics/names.py",
         "registry/aliases.py",
         "registry/candidate.py",
+        "registry/gate.py",
         "registry/registered_directions.py",
         "registry/registration.py",
         "rendering/conditions.py",
