@@ -16,6 +16,7 @@ from sg3flow.metrics.estimates import (
     too_few_images,
     why_not_comparable,
 )
+from sg3flow.metrics.names import unit_of
 
 # Order of the sections of params.yaml in tables.
 _SECTIONS = ("train", "pack", "fetch", "validate", "evaluate", "render", "register")
@@ -267,7 +268,8 @@ def _reported(runs: Sequence[RunData], metric: str) -> Chart:
         if points:
             lines.append(Line(index, points))
     better = "higher" if base.get("higher_is_better") else "lower"
-    title = f"{metric} ({better} is better; bars: 2 standard errors)"
+    unit = f" in {unit_of(metric)}" if unit_of(metric) else ""
+    title = f"{metric}{unit} ({better} is better; bars: 2 standard errors)"
     return Chart(title, metric, tuple(lines), tuple(notes), may_be_log=True)
 
 

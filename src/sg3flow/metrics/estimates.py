@@ -17,7 +17,7 @@ BLOCKS = 10  # blocks of generated images, for jackknife errors
 ERRORS_APART = 2.0
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 PAIRED, UNPAIRED = "paired", "unpaired"
-_MOST_IMAGES = 1_000_000  # more would be asked of nobody
+_MOST_IMAGES, _BEYOND = 1_000_000, 10**15  # more than the first would be asked of nobody
 NOT_COMPARABLE, NOT_MEASURED = "not comparable", "not measured"
 # A row without these keys does not record what it was measured against.
 _IDENTITY = ("reference_sha256", "detector_sha256", "higher_is_better")
@@ -176,8 +176,8 @@ def images_to_tell(count: int, outcome: ComparisonResult) -> int | None:
     if outcome.word != NOISE or outcome.gain == 0:
         return None
     wanted = count * (outcome.noise / abs(outcome.gain)) ** 2
-    if not wanted < 10**15:
-        return int(10**15)
+    if not wanted < _BEYOND:
+        return _BEYOND
     step = int(10 ** max(len(str(math.ceil(wanted))) - 2, 0))
     return math.ceil(wanted / step) * step
 

@@ -404,7 +404,7 @@ def _results(
 
 def _pair_places(report: Path, metrics: Sequence[Metric]) -> dict[str, Path]:
     """Path of the sheet of closest pairs, by name of the metric."""
-    names = [metric.name for metric in metrics if metric.kind in ("mem", "mem_random")]
+    names = [metric.name for metric in metrics if metric.finds_pairs]
     return {name: report.with_name(f"closest-{name}.png") for name in names}
 
 

@@ -114,6 +114,11 @@ class Metric:
         return self.kind not in _NEED_A_NETWORK
 
     @property
+    def finds_pairs(self) -> bool:
+        """Whether it finds generated images that are close to training images."""
+        return KINDS[self.kind].outputs == _MEM
+
+    @property
     def is_equivariance(self) -> bool:
         """Whether it measures equivariance."""
         return self.detector is None
