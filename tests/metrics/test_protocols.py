@@ -12,7 +12,7 @@ from PIL import Image
 from sg3flow.config import EvaluateImagesConfig
 from sg3flow.errors import MetricError
 from sg3flow.metrics import Evaluator, image_metrics, parse_metric
-from sg3flow.metrics.distances import RunningStats, frechet_estimate
+from sg3flow.metrics.distances import RunningStats, frechet_estimate, kernel_estimate
 from sg3flow.metrics.evaluation_run import evaluate_images
 from sg3flow.metrics.features import inception
 from sg3flow.metrics.features.input_rules import INPUT_RULES, pillow_bicubic
@@ -72,6 +72,14 @@ def test_torch_fidelity_has_its_own_seed_and_no_smaller_subsets(monkeypatch):
     monkeypatch.setattr(fixed_cases, "SEED", 6)
     assert of_formula("torch_fidelity_kid60_full").value == own
     assert of_formula("clean_kid60_full").value != own
+
+
+def test_order_of_the_draws_changes_no_error():
+    """Of subsets of everything the order decides nothing: the error is still that of ``b``."""
+    a, b = (fixed_cases.formula_features(offset, 40) for offset in (0, 1))
+    first, second = (kernel_estimate(a, b, 2, 40, 0, draw_b_first=flag) for flag in (False, True))
+    assert first.standard_error == pytest.approx(second.standard_error, rel=1e-9)
+    assert first.standard_error != pytest.approx(kernel_estimate(b, a, 2, 40, 0).standard_error)
 
 
 @pytest.mark.parametrize("detector", sorted(PEERS["inputs"]))
