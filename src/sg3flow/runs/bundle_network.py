@@ -6,8 +6,8 @@ It is run once per trained network, from a clone of the project:
         --recipe recipes/starter-network.yaml
 
 The folder of the snapshot must be that of its run. If that training started from a snapshot of
-another one, ``--resumed-from`` names it, also in the folder of its run; repeated, if that one started
-from an earlier one, the newest first. The result replaces
+another one, ``--resumed-from`` names it, also in the folder of its run; repeated, if that one
+started from an earlier one, the newest first. The result replaces
 ``src/sg3flow/checkpoints/starter`` and is to be committed.
 """
 
