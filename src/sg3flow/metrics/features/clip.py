@@ -29,9 +29,6 @@ WEIGHTS = WeightFile(
     what="CLIP ViT-L/14@336 (1.7 GB)",
 )
 
-_SIZE = 336
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _GELU = 1.702  # QuickGELU: x sigmoid(1.702 x), which the weights were trained with
 
 
@@ -151,20 +148,18 @@ class ClipFeatures(VisionFeatures):
     name = "clip-vitl14-336"
     digest = WEIGHTS.sha256
     num_features = 768
+    input_size = 336
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    deviation = (0.26862954, 0.26130258, 0.27577711)
     resize = (
         "central square, 336x336, Pillow bicubic with antialiasing, rounded to 8 bits, as CMMD; "
         "CLIP's normalization"
     )
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        """Load the public weights, from the cache or by download.
-
-        Raises:
-            MetricError: they are not available; the message says where to put them by hand.
-        """
-        with torch.device("meta"):
-            network = ClipImageTower()
-        super().__init__(load_network(network, WEIGHTS), _SIZE, _MEAN, _DEVIATION, device)
+    @classmethod
+    def load(cls) -> ClipImageTower:
+        """The image tower with its public weights; see ``VisionFeatures``."""
+        return load_network(ClipImageTower, WEIGHTS)
 
     def prepared(self, images: torch.Tensor) -> torch.Tensor:
         """Input of the network, float32 ``[N, 3, 336, 336]``, of images uint8 ``[N, 3, H, W]``."""

@@ -27,12 +27,6 @@ BASE_WEIGHTS = WeightFile(
     what="DINOv2 ViT-B/14 (346 MB)",
 )
 
-_SIZE = 224
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_RESIZE = (
-    "224x224, Pillow bicubic with antialiasing, rounded to 8 bits, as dgm-eval; ImageNet's "
-    "normalization"
-)
 _NORM_EPS = 1e-6
 # The public weights were published with a scale of (16 + 0.1) / 37 where 16 / 37 is meant. It kept
 # the number of positions from being rounded down, and shifts all of them.
@@ -159,33 +153,27 @@ class DinoLargeFeatures(VisionFeatures):
     name = "dinov2-vitl14"
     digest = LARGE_WEIGHTS.sha256
     num_features = 1024
-    resize = _RESIZE
+    input_size = 224
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    resize = (
+        "224x224, Pillow bicubic with antialiasing, rounded to 8 bits, as dgm-eval; ImageNet's "
+        "normalization"
+    )
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        """Load the public weights, from the cache or by download.
-
-        Raises:
-            MetricError: they are not available; the message says where to put them by hand.
-        """
-        with torch.device("meta"):
-            network = DinoV2.large()
-        super().__init__(load_network(network, LARGE_WEIGHTS), _SIZE, _MEAN, _DEVIATION, device)
+    @classmethod
+    def load(cls) -> DinoV2:
+        """ViT-L/14 with its public weights; see ``VisionFeatures``."""
+        return load_network(DinoV2.large, LARGE_WEIGHTS)
 
 
-class DinoBaseFeatures(VisionFeatures):
+class DinoBaseFeatures(DinoLargeFeatures):
     """The 768 features of the class token of ViT-B/14: a smaller network, for quick looks."""
 
     name = "dinov2-vitb14"
     digest = BASE_WEIGHTS.sha256
     num_features = 768
-    resize = _RESIZE
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        """Load the public weights, from the cache or by download.
-
-        Raises:
-            MetricError: they are not available; the message says where to put them by hand.
-        """
-        with torch.device("meta"):
-            network = DinoV2.base()
-        super().__init__(load_network(network, BASE_WEIGHTS), _SIZE, _MEAN, _DEVIATION, device)
+    @classmethod
+    def load(cls) -> DinoV2:
+        """ViT-B/14 with its public weights; see ``VisionFeatures``."""
+        return load_network(DinoV2.base, BASE_WEIGHTS)

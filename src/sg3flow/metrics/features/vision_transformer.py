@@ -1,6 +1,6 @@
 """What DINOv2 and CLIP share: attention, the two layers after it, and the input from Pillow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -66,24 +66,35 @@ def center_square(images: torch.Tensor) -> torch.Tensor:
 class VisionFeatures:
     """Features of a vision transformer: the common part of the extractors.
 
-    Args:
-        network: from normalized images float32 ``[N, 3, size, size]`` to features ``[N, F]``.
-        size: side of its input in pixels.
+    Attributes:
+        input_size: side in pixels of what the network sees.
         mean, deviation: normalization of colors in [0, 1], by channel.
     """
 
+    input_size: int
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
     def __init__(
-        self,
-        network: nn.Module,
-        size: int,
-        mean: Sequence[float],
-        deviation: Sequence[float],
-        device: torch.device | str,
+        self, device: torch.device | str = "cpu", network: nn.Module | None = None
     ) -> None:
-        self._device, self._size = torch.device(device), size
-        self._network = network.to(self._device)
-        self._mean = torch.tensor(mean, device=self._device)[:, None, None]
-        self._deviation = torch.tensor(deviation, device=self._device)[:, None, None]
+        """Load the public weights, from the cache or by download.
+
+        Args:
+            network: takes the place of the public one, for checks.
+
+        Raises:
+            MetricError: they are not available; the message says where to put them by hand.
+        """
+        self._device = torch.device(device)
+        self._network = (self.load() if network is None else network).to(self._device)
+        self._mean = torch.tensor(self.mean, device=self._device)[:, None, None]
+        self._deviation = torch.tensor(self.deviation, device=self._device)[:, None, None]
+
+    @classmethod
+    def load(cls) -> nn.Module:
+        """The network with its public weights, from normalized images to features ``[N, F]``."""
+        raise NotImplementedError
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -92,6 +103,6 @@ class VisionFeatures:
         return torch.cat([self._network(self.prepared(part)) for part in parts])
 
     def prepared(self, images: torch.Tensor) -> torch.Tensor:
-        """Input of the network, float32 ``[N, 3, size, size]``, of images uint8 ``[N, 3, H, W]``"""
-        x = pillow_resize(images, self._size).to(self._device).float() / 255
+        """Input of the network, float32 ``[N, 3, size, size]``, of uint8 ``[N, 3, H, W]``."""
+        x = pillow_resize(images, self.input_size).to(self._device).float() / 255
         return (x - self._mean) / self._deviation

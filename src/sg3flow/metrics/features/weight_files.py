@@ -1,5 +1,6 @@
 """Files of public weights, and networks that are filled from them by the names of parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,8 +32,8 @@ class WeightFile:
     what: str
 
 
-def load_network(network: Network, file: WeightFile) -> Network:
-    """Fill a network of the meta device with the tensors of its names, for evaluation on a CPU.
+def load_network(make: Callable[[], Network], file: WeightFile) -> Network:
+    """Make a network and fill it with the tensors of its names, for evaluation on a CPU.
 
     The file is mapped into memory: tensors that the network does not have are never read.
 
@@ -43,6 +44,8 @@ def load_network(network: Network, file: WeightFile) -> Network:
     tensors = load_weights(
         file.url, file.name, file.sha256, file.num_bytes, file.what, is_mapped=True
     )
+    with torch.device("meta"):
+        network = make()
     wanted = network.state_dict()
     for name, like in wanted.items():
         if problem := _problem(tensors.get(name), like):
