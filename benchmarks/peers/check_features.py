@@ -20,8 +20,9 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from sg3flow.metrics.distances import FeatureStats, RunningStats, frechet_estimate, kernel_estimate
+from sg3flow.metrics.distances import FeatureStats, RunningStats, frechet_estimate
 from sg3flow.metrics.neighborhoods import precision_recall
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 
 COUNT, FEATURES = 2000, 256
 _SUBSETS, _SIZE, _SEED = 100, 1000, 2020

@@ -29,8 +29,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.utils import create_feature_extractor
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from sg3flow.metrics.distances import kernel_estimate
 from sg3flow.metrics.features.input_rules import INPUT_RULES
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 
 _TESTS = Path(__file__).parents[2] / "tests" / "metrics"
 sys.path.insert(0, str(_TESTS))  # the tests and the peers get the same case

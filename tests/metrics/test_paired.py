@@ -15,7 +15,6 @@ from sg3flow.metrics.distances import (
     frechet_distance,
     frechet_estimate,
     frechet_terms,
-    kernel_estimate,
 )
 from sg3flow.metrics.equivariance import equivariance
 from sg3flow.metrics.error_terms import (
@@ -38,6 +37,7 @@ from sg3flow.metrics.estimates import (
 )
 from sg3flow.metrics.feature_collector import path_length
 from sg3flow.metrics.neighborhoods import density_coverage_estimates, precision_recall_estimates
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 
 _ROW = {
     "metric": "fid9_full",

@@ -12,12 +12,13 @@ from PIL import Image
 from sg3flow.config import EvaluateImagesConfig
 from sg3flow.errors import MetricError
 from sg3flow.metrics import Evaluator, image_metrics, parse_metric
-from sg3flow.metrics.distances import RunningStats, frechet_estimate, kernel_estimate
+from sg3flow.metrics.distances import RunningStats, frechet_estimate
 from sg3flow.metrics.evaluation_run import evaluate_images
 from sg3flow.metrics.features import inception
 from sg3flow.metrics.features.input_rules import INPUT_RULES, pillow_bicubic
 from sg3flow.metrics.image_metrics import MetricInputs, compute_metric, covariance_divisor
 from sg3flow.metrics.names import KINDS
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 from sg3flow.metrics.reference_set import stats_folder
 from sg3flow.registry.gate import require_comparable
 from sg3flow.runs.best_snapshot import differing_conditions, differing_meaning

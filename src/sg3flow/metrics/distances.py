@@ -1,4 +1,4 @@
-"""Frechet distance (Heusel et al. 2017, Eq. 6) and kernel distance (KID) between features."""
+"""Frechet distance (Heusel et al. 2017, Eq. 6) between features."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dpstrf
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
+from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error
 
 Array = NDArray[np.float64]
 
@@ -230,103 +230,3 @@ def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array)
     root_trace = np.sqrt(np.maximum(values, 0)).sum()
     traces = np.trace(stats.cov) + np.trace(reference.cov)
     return float(offset @ offset + traces - 2 * root_trace)
-
-
-def kernel_distance(
-    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
-) -> float:
-    """Mean over random subsets of the unbiased squared MMD under the kernel ``(x.y / F + 1)^3``.
-
-    Args:
-        feats_a, feats_b: features, ``[N, F]`` and ``[M, F]``.
-        num_subsets: number of pairs of subsets to average.
-        subset_size: items per subset, drawn without replacement; at most the size of the smaller
-            set.
-        seed: seed of the draws.
-
-    Raises:
-        MetricError: fewer than two items, or different numbers of features.
-    """
-    return kernel_estimate(feats_a, feats_b, num_subsets, subset_size, seed).value
-
-
-def kernel_estimate(
-    feats_a: ArrayLike,
-    feats_b: ArrayLike,
-    num_subsets: int,
-    subset_size: int,
-    seed: int,
-    draw_b_first: bool = False,
-) -> Estimate:
-    """The kernel distance with its standard error over draws of ``feats_b``.
-
-    To first order the squared MMD is a mean over the items of ``b`` (Hoeffding 1948): twice the
-    difference of their mean kernel with the other items of ``b`` and with ``a``. The subsets
-    give the variance of these terms and the variance added by drawing subsets. Memory is that of
-    one pair of subsets. After the error terms of the items of ``b`` come those of the subsets of
-    ``a``, one each.
-
-    Args:
-        draw_b_first: whether each subset of ``b`` is drawn before that of ``a``.
-    """
-    a, b = np.asarray(feats_a), np.asarray(feats_b)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise MetricError(f"expected two sets of features [N, F], found {a.shape} and {b.shape}")
-    size = min(subset_size, len(a), len(b))
-    if size < 2 or num_subsets < 1:
-        raise MetricError(
-            f"{num_subsets} subsets of {size} items; at least 1 subset of 2 items is needed"
-        )
-    random, parts = np.random.RandomState(seed), []
-    terms = np.zeros(len(b))
-    for _ in range(num_subsets):
-        of_a, of_b = _drawn_pair(random, len(a), len(b), size, draw_b_first)
-        part = _squared_mmd(a[of_a].astype(np.float64), b[of_b].astype(np.float64))
-        terms[of_b] += part.terms_b - part.terms_b.mean()
-        parts.append(part)
-    found = np.array(
-        [(part.value, part.terms_a.var(ddof=1), part.terms_b.var(ddof=1)) for part in parts]
-    )
-    value, variance_a, variance_b = found.mean(axis=0)
-    # The part of the variance that averaging over subsets leaves.
-    drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))
-    error = math.sqrt(variance_b / len(b) + drawing / num_subsets)
-    means = mean_estimate([part.terms_a.mean() for part in parts]).terms
-    drawn = terms * math.sqrt(size / (size - 1)) / (size * num_subsets)
-    return Estimate(float(value), error, drawn if means is None else np.concatenate([drawn, means]))
-
-
-def _drawn_pair(
-    random: np.random.RandomState, count_a: int, count_b: int, size: int, b_first: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if b_first:
-        of_b = random.choice(count_b, size, replace=False)
-        return random.choice(count_a, size, replace=False), of_b
-    of_a = random.choice(count_a, size, replace=False)
-    return of_a, random.choice(count_b, size, replace=False)
-
-
-@dataclass(frozen=True)
-class _SubsetPair:
-    """The squared MMD of two subsets, and the first-order terms of their items, ``[size]`` each."""
-
-    value: float
-    terms_a: Array
-    terms_b: Array
-
-
-def _squared_mmd(a: Array, b: Array) -> _SubsetPair:
-    """Unbiased: the sums within a set exclude the diagonal, the sum across does not."""
-    size, num_features = a.shape
-    within_a = (a @ a.T / num_features + 1) ** 3
-    within_b = (b @ b.T / num_features + 1) ** 3
-    across = (a @ b.T / num_features + 1) ** 3
-    within = within_a.sum() - np.trace(within_a) + within_b.sum() - np.trace(within_b)
-    value = float(within / (size * (size - 1)) - 2 * across.mean())
-    return _SubsetPair(value, _terms(within_a, across), _terms(within_b, across.T))
-
-
-def _terms(within: Array, across: Array) -> Array:
-    others = (within.sum(axis=1) - within.diagonal()) / (len(within) - 1)
-    terms: Array = 2 * (others - across.mean(axis=1))
-    return terms

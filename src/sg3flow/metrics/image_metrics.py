@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.distances import frechet_estimate, kernel_estimate
+from sg3flow.metrics.distances import frechet_estimate
 from sg3flow.metrics.estimates import Estimate
 from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.features.detectors import DETECTORS
@@ -20,6 +20,7 @@ from sg3flow.metrics.neighborhoods import (
     memorization,
     precision_recall_estimates,
 )
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 
