@@ -17,7 +17,7 @@ from sg3flow.checkpoints.snapshots import is_snapshot_file
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.device import open_device, pick_device, visible_words
-from sg3flow.distributed import Ranks, is_launched
+from sg3flow.distributed import ALONE, Ranks, is_launched
 from sg3flow.errors import ConfigError, DataError, MetricError
 from sg3flow.files import link_or_copy, sha256_file, write_json
 from sg3flow.metrics.error_terms import beside, is_terms_file
@@ -162,6 +162,7 @@ class RunPlan:
 
     Attributes:
         ranks: the processes that share the work; only the main process writes and tracks.
+        held_out: images that the training has not seen.
     """
 
     config: EvaluateConfig
@@ -170,6 +171,7 @@ class RunPlan:
     outputs: Outputs
     best_by: str
     ranks: Ranks
+    held_out: ImageSet | None = None
 
 
 def check_processes(gpus: int, device: str) -> None:
@@ -191,11 +193,18 @@ def check_processes(gpus: int, device: str) -> None:
         )
 
 
-def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: Outputs) -> RunPlan:
+def plan_run(
+    config: EvaluateConfig,
+    run_dir: Path,
+    data: Path | None,
+    outputs: Outputs,
+    held_out: Path | None = None,
+) -> RunPlan:
     """Check everything that can be checked before the work starts.
 
     Args:
         data: the packed set; None: that of the training.
+        held_out: images that the training has not seen: a folder, zip or tar file; None: none.
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
@@ -209,7 +218,8 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: 
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
     packed = _packed_set(data, lambda: _set_of_run(run_dir, last), ranks)
-    return RunPlan(config, run_dir, packed, outputs, best_by, ranks)
+    unseen = _held_out(held_out, metrics, ranks)
+    return RunPlan(config, run_dir, packed, outputs, best_by, ranks, unseen)
 
 
 def _check_run_outputs(outputs: Outputs, run_dir: Path, pairs: list[Path]) -> None:
@@ -313,13 +323,32 @@ def _note_mirror(mirror: str, metrics: Sequence[Metric], ranks: Ranks) -> None:
         )
 
 
+def _held_out(path: Path | None, metrics: Sequence[Metric], ranks: Ranks) -> ImageSet | None:
+    """The held-out images; says so if they are missing or of no use."""
+    used = any(metric.uses_held_out for metric in metrics)
+    if path is None and used and ranks.is_main_process:
+        print(
+            "note: without --held-out, fld takes every second image of the reference set as held "
+            "out: it then says nothing about memorized training images",
+            file=sys.stderr,
+        )
+    if path is not None and not used and ranks.is_main_process:
+        print("note: --held-out is for fld; no other metric uses it", file=sys.stderr)
+    return ImageSet(path) if path is not None and used else None
+
+
 def evaluate_one(
-    config: EvaluateNetworkConfig, source: str, data: Path | None, report: Path | None
+    config: EvaluateNetworkConfig,
+    source: str,
+    data: Path | None,
+    report: Path | None,
+    held_out: Path | None = None,
 ) -> str:
     """Measure one network; write a report if ``report`` is given.
 
     Args:
         data: the packed set; None: that of the training.
+        held_out: see ``plan_run``.
 
     Returns:
         The results as lines of text; empty on all processes except the main one.
@@ -331,6 +360,7 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
+    unseen = _held_out(held_out, metrics, ranks)
     packed = _packed_set(data, lambda: set_of_network(source), ranks)
     results = evaluate_network(
         source,
@@ -342,18 +372,26 @@ def evaluate_one(
         mirror=_MIRROR[config.mirror],
         on_pairs=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
         ranks=ranks,
+        held_out=unseen,
     )
     if not ranks.is_main_process:
         return ""
     return _single_outcome(results, report, packed.digest, packed.num_images)
 
 
-def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path | None) -> str:
+def evaluate_images(
+    config: EvaluateImagesConfig,
+    a: Path,
+    b: Path,
+    report: Path | None,
+    held_out: Path | None = None,
+) -> str:
     """Measure one set of images against another; write a report if ``report`` is given.
 
     Args:
         a: folder, zip or tar file of the images to measure.
         b: folder, zip or tar file of the reference images.
+        held_out: see ``plan_run``.
 
     Returns:
         The results as lines of text.
@@ -363,7 +401,8 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
             foreign file.
     """
     images, reference, warnings = ImageSet(a), ImageSet(b), list[str]()
-    pairs = _check_single(report, parse_set_metrics(config.metrics, images.num_images))
+    metrics = parse_set_metrics(config.metrics, images.num_images)
+    pairs = _check_single(report, metrics)
     results = compare_sets(
         images,
         reference,
@@ -373,6 +412,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         device=open_device(config.device),
         on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
         on_warning=warnings.append,
+        held_out=_held_out(held_out, metrics, ALONE),
     )
     sides = {"a": images, "b": reference}
     warnings += set_warnings({f"--{name}": side for name, side in sides.items()})
@@ -399,6 +439,7 @@ def _results(
         increment=increment,
         on_pairs=on_pairs,
         ranks=plan.ranks,
+        held_out=plan.held_out,
     )
 
 

@@ -160,6 +160,11 @@ class Metric:
         return self.detector is None
 
     @property
+    def uses_held_out(self) -> bool:
+        """Whether it also compares with images that the training has not seen."""
+        return self.formula == "fld"
+
+    @property
     def has_reference(self) -> bool:
         """Whether it compares with a reference set."""
         return self.uses_only_images and self.formula not in ("is", "vendi")

@@ -55,6 +55,7 @@ class MetricResult:
         reference_limit: how many reference images the metric takes at most; None: all.
         network_sha256: digest of the network's file.
         torch: version of torch.
+        held_out_sha256: digest of the held-out images; None: none were given or needed.
         covariance_divisor: ``N`` or ``N - 1``; None for metrics without covariances.
         error_terms: digest of ``terms``; None: the error is unknown.
         terms: as in ``Estimate``; not part of a row.
@@ -79,6 +80,7 @@ class MetricResult:
     reference_flips: bool | None = None
     reference_limit: int | None = None
     covariance_divisor: str | None = None
+    held_out_sha256: str | None = None
     error_terms: str | None = None
     terms: Stored | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -112,6 +114,7 @@ def build_results(
     detector: Detector | None,
     reference: Reference | None,
     seed: int,
+    held_out: Reference | None = None,
 ) -> list[MetricResult]:
     """The rows of one metric, one per output; ``reference`` is None for metrics without one."""
     kept = [None if each.terms is None else stored_form(each.terms) for each in estimates]
@@ -136,6 +139,7 @@ def build_results(
             reference_flips=reference.flips if reference else None,
             reference_limit=_limit(metric) if reference else None,
             covariance_divisor=covariance_divisor(metric),
+            held_out_sha256=held_out.pictures.digest if held_out else None,
             error_terms=None if terms is None else digest_of(terms),
             terms=terms,
         )

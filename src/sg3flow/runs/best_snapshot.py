@@ -25,6 +25,7 @@ _LATER_MEANING = {
     "reference_limit": "the limit of the reference set",
     "resize": "the resizing",
     "covariance_divisor": "the divisor of the covariance",
+    "held_out_sha256": "the held-out images",
 }
 # The conditions of a measurement.
 _CONDITIONS = {
@@ -53,7 +54,7 @@ def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str
 
 FORMAT = "sg3flow-metrics-1"
 REPORT_NAME, SUMMARY_NAME = "evaluation.json", "metrics.json"
-_METRIC_KEY = re.compile(r"[a-z]+(_[a-z]+)*[0-9]\w*")  # each carries its sample count
+_METRIC_KEY = re.compile(r"[a-z]+(_[a-z]+)*_?[0-9]\w*")  # each carries its sample count
 
 
 @dataclass(frozen=True)
