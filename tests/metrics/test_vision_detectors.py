@@ -1,5 +1,4 @@
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from torch.nn import functional
 
 from sg3flow.errors import MetricError
 from sg3flow.files import sha256_file
-from sg3flow.metrics.features import clip, dinov2, inception, vgg
+from sg3flow.metrics.features import clip, dinov2
 from sg3flow.metrics.features.clip import ClipFeatures, ClipImageTower
-from sg3flow.metrics.features.detectors import DETECTORS
-from sg3flow.metrics.features.dinov2 import DinoBaseFeatures, DinoLargeFeatures, DinoV2
+from sg3flow.metrics.features.dinov2 import DinoLargeFeatures, DinoV2
 from sg3flow.metrics.features.vision_transformer import center_square, pillow_resize
 from sg3flow.metrics.features.weight_files import WeightFile, load_network
 from sg3flow.metrics.image_metrics import load_extractor
@@ -26,7 +24,6 @@ import detector_cases as cases
 import fixed_cases
 
 PEERS = json.loads((Path(__file__).parent / "detector_values.json").read_text())["features"]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 CPU = torch.device("cpu")
 # Of CLIP's preprocessor.
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -257,32 +254,6 @@ def test_without_weights_one_line_says_what_to_do(cache, monkeypatch, name):
     for word in (file.what, file.sha256, "/nowhere/w.pth", str(cache / file.name)):
         assert word in text
     assert "\n" not in text
-
-
-def test_the_table_of_detectors():
-    expected = {name: 2048 for name in DETECTORS if name.startswith("inception")}
-    expected |= {"vgg16": 4096, "random": 254, "dinov2": 1024, "dinov2_b": 768, "clip": 768}
-    assert {name: detector.num_features for name, detector in DETECTORS.items()} == expected
-    for kind, name in (
-        (DinoLargeFeatures, "dinov2"),
-        (DinoBaseFeatures, "dinov2_b"),
-        (ClipFeatures, "clip"),
-    ):
-        entry = DETECTORS[name]
-        assert (kind.num_features, kind.input_size) == (entry.num_features, entry.input_size)
-    assert load_extractor("random", CPU, 32).num_features == 254
-    assert len({kind.digest for kind in (DinoLargeFeatures, DinoBaseFeatures, ClipFeatures)}) == 3
-    with pytest.raises(MetricError, match="no detector 'dino'"):
-        load_extractor("dino", CPU, 32)
-
-
-def test_docs_list_every_file_of_weights():
-    files = {file.name: file.sha256 for file in FILES.values()}
-    files[inception.WEIGHTS_NAME] = inception.WEIGHTS_SHA256
-    files |= {vgg.VGG_NAME: vgg.VGG_SHA256, vgg.HEADS_NAME: vgg.HEADS_SHA256}
-    section = DOCUMENT.read_text().partition("## Weights")[2].partition("\n## ")[0]
-    listed = dict(re.findall(r"^\| `([^`]+)`[^|]*\| `([0-9a-f]{64})` \|", section, re.MULTILINE))
-    assert listed == files
 
 
 @pytest.fixture
