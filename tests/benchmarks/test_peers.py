@@ -84,5 +84,5 @@ def test_table_and_its_place():
 
 def test_a_cuda_build_of_torch_is_refused():
     environment.refuse_cuda(["torch", "torchvision", "numpy"])
-    with pytest.raises(SystemExit, match=re.escape("(nvidia-cublas, nvidia-nccl-cu13, triton)")):
+    with pytest.raises(SystemExit, match=re.escape("(nvidia-cublas, nvidia-nccl-cu13, triton…)")):
         environment.refuse_cuda(["torch", "triton", "nvidia-cublas", "nvidia-nccl-cu13"])
