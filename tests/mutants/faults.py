@@ -1799,6 +1799,73 @@ METRICS = [
         ),
     ),
     *faults(
+        "metrics/features/vision_transformer",
+        "metrics/test_vision_detectors",
+        (
+            "for part in (query, key, value)",
+            "for part in (key, query, value)",
+            "attention: queries and keys swapped",
+        ),
+        (
+            "(size, size), Image.Resampling.BICUBIC)",
+            "(size, size), Image.Resampling.BILINEAR)",
+            "DINOv2, CLIP: bilinear input",
+        ),
+        (
+            "(x - self._mean) / self._deviation",
+            "(x - self._mean) * self._deviation",
+            "DINOv2, CLIP: normalization",
+        ),
+        ("(height - side) // 2, (width - side) // 2", "0, 0", "CLIP: a corner, not the middle"),
+    ),
+    *faults(
+        "metrics/features/dinov2",
+        "metrics/test_vision_detectors",
+        ("_OFFSET = 0.1", "_OFFSET = 0.0", "DINOv2: positions without the published offset"),
+        ("_NORM_EPS = 1e-6", "_NORM_EPS = 1e-2", "DINOv2: epsilon of the norms"),
+        ('mode="bicubic"', 'mode="bilinear"', "DINOv2: positions interpolated linearly"),
+        ("return x * self.gamma", "return x", "DINOv2 without LayerScale"),
+        ("Mlp(width, functional.gelu)", "Mlp(width, functional.relu)", "DINOv2: activation"),
+        (
+            "x = x + self.ls1(self.attn(self.norm1(x)))",
+            "x = self.norm1(x + self.ls1(self.attn(x)))",
+            "DINOv2: norm after attention",
+        ),
+        (
+            "x + self.ls2(self.mlp(self.norm2(x)))",
+            "x - self.ls2(self.mlp(self.norm2(x)))",
+            "DINOv2: a flipped sign",
+        ),
+        ("self.norm(tokens[:, 0])", "self.norm(tokens.mean(dim=1))", "DINOv2: mean of the tokens"),
+    ),
+    *faults(
+        "metrics/features/clip",
+        "metrics/test_vision_detectors",
+        ("Mlp(width, quick_gelu)", "Mlp(width, functional.gelu)", "CLIP: exact GELU"),
+        ("_GELU = 1.702", "_GELU = 1.0", "CLIP: SiLU"),
+        (
+            "self.encoder(self.pre_layrnorm(self.embeddings(x)))",
+            "self.encoder(self.embeddings(x))",
+            "CLIP without the norm before the blocks",
+        ),
+        ("self.post_layernorm(tokens[:, 0])", "tokens[:, 0]", "CLIP without the last norm"),
+        (
+            "x = x + self.self_attn(self.layer_norm1(x))",
+            "x = self.layer_norm1(x + self.self_attn(x))",
+            "CLIP: norm after attention",
+        ),
+        (
+            "self.q_proj(x), self.k_proj(x), self.v_proj(x)",
+            "self.q_proj(x), self.v_proj(x), self.k_proj(x)",
+            "CLIP: keys and values swapped",
+        ),
+        (
+            "functional.normalize(self.visual_projection(self.vision_model(x)), dim=-1)",
+            "self.visual_projection(self.vision_model(x))",
+            "CLIP: embeddings of any length",
+        ),
+    ),
+    *faults(
         "metrics/sliced_wasserstein",
         "metrics/test_sliced_wasserstein",
         (

@@ -85,12 +85,15 @@ class ClipEmbeddings(nn.Module):
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.position_embedding = nn.Embedding(1 + side * side, width)
+        # Not nn.Embedding: drawing its weights on the meta device takes a second of imports.
+        positions = nn.Parameter(torch.zeros(1 + side * side, width))
+        self.position_embedding = nn.ParameterDict({"weight": positions})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         patches = self.patch_embedding(x).flatten(2).transpose(1, 2)  # [N, side**2, width]
         first = self.class_embedding.expand(len(x), 1, -1)
-        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        tokens: torch.Tensor = torch.cat([first, patches], dim=1)
+        return tokens.add(self.position_embedding["weight"])
 
 
 class ClipEncoder(nn.Module):
