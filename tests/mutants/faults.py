@@ -1507,13 +1507,13 @@ METRICS = [
         ("(size * (size - 1)) - 2 * across.mean()", "size**2 - 2 * across.mean()", "KID is biased"),
         ("- 2 * across.mean())", "- across.mean())", "KID: cross term once"),
         (
-            "a[random.choice(len(a), size, replace=False)]",
-            "a[random.choice(len(a), size)]",
+            "of_a = random.choice(len(a), size, replace=False)",
+            "of_a = random.choice(len(a), size)",
             "KID: subsets repeat items",
         ),
         (
-            "b[random.choice(len(b), size, replace=False)]",
-            "b[:size]",
+            "of_b = random.choice(len(b), size, replace=False)",
+            "of_b = np.arange(size)",
             "KID: always the first generated images",
         ),
         (
@@ -1541,7 +1541,7 @@ METRICS = [
             "values.std() / math.sqrt(len(values))",
             "biased deviation",
         ),
-        ("np.square(top - ratio * bottom)", "np.square(top - ratio)", "error of a ratio"),
+        ("deviations = top - ratio * bottom", "deviations = top - ratio", "error of a ratio"),
         ("squares * groups / (groups - 1)", "squares / (groups - 1)", "error of a ratio, groups"),
         ("(len(values) - 1) * values.var()", "values.var()", "jackknife without its factor"),
         ("count >= 2 * BLOCKS else 1", "count >= 1 else 1", "blocks of no images"),
@@ -1559,6 +1559,98 @@ METRICS = [
             "math.hypot(standard_error(result) or 0,",
             "max(standard_error(result) or 0,",
             "errors do not add up",
+        ),
+    ),
+    *faults(
+        "metrics/estimates",
+        "metrics/test_paired",
+        (
+            "difference = new.astype(np.float64) - old",
+            "difference = new.astype(np.float64) + old",
+            "paired: what is common counts twice",
+        ),
+        (
+            "np.sqrt(np.square(difference).sum())), PAIRED",
+            "np.square(difference).sum()), PAIRED",
+            "paired: a variance for an error",
+        ),
+        (
+            "values.mean() - values",
+            "values - values.mean()",
+            "jackknife terms with another sign",
+            "only the same rule is paired: a common sign cancels",
+        ),
+        (
+            "deviations * (math.sqrt(groups / (groups - 1)) / total)",
+            "deviations * (-math.sqrt(groups / (groups - 1)) / total)",
+            "terms of a ratio: sign",
+        ),
+        (
+            "scale = math.sqrt(len(values) * (len(values) - 1))",
+            "scale = len(values)",
+            "terms of a mean: scale",
+        ),
+        (
+            "(outcome.noise / abs(outcome.gain)) ** 2",
+            "outcome.noise / abs(outcome.gain)",
+            "images needed: the error falls with their number",
+        ),
+        (
+            "math.ceil(wanted / step) * step",
+            "math.floor(wanted / step) * step",
+            "images needed: rounded down",
+        ),
+    ),
+    *faults(
+        "metrics/distances",
+        "metrics/test_paired",
+        ("d @ offset + np.square(d)", "np.square(d) - d @ offset", "FID's terms: sign of the mean"),
+        (".sum(axis=1) - mapped", ".sum(axis=1) + mapped", "FID's terms: sign of the map"),
+        ("variances[seen] ** 0.25", "variances[seen] ** 0.5", "FID's terms: power of the map"),
+        (
+            "offset = 2 * (drawn.mean - reference.mean)",
+            "offset = drawn.mean - reference.mean",
+            "FID's terms: the mean once",
+        ),
+        ("seen = variances > bound", "seen = variances > -np.inf", "FID's terms: axes of rounding"),
+        (
+            "terms[of_b] += part.terms_b - part.terms_b.mean()",
+            "terms[of_b] -= part.terms_b - part.terms_b.mean()",
+            "KID's terms: sign",
+        ),
+        ("/ (size * num_subsets)", "/ size", "KID's terms: subsets add up"),
+    ),
+    *faults(
+        "metrics/equivariance",
+        "metrics/test_paired",
+        ("mean.terms * -slope", "mean.terms * slope", "terms of equivariance: sign"),
+    ),
+    *faults(
+        "metrics/feature_collector",
+        "metrics/test_paired",
+        (
+            "mean_estimate(values[kept], kept)",
+            "mean_estimate(values[kept])",
+            "terms of path lengths at other pairs",
+        ),
+    ),
+    *faults(
+        "registry/gate",
+        "registry/test_gate_rules",
+        (
+            "outcome.word == BETTER if wanted == BETTER else outcome.word != WORSE",
+            "outcome.word == BETTER if wanted == BETTER else outcome.word == BETTER",
+            "gate: not worse asks for better",
+        ),
+        (
+            "outcome.word == BETTER if wanted == BETTER else outcome.word != WORSE",
+            "outcome.word != WORSE if wanted == BETTER else outcome.word != WORSE",
+            "gate: better passes within noise",
+        ),
+        (
+            "if not each.passed]\n    if not failed:",
+            "if not each.passed]\n    if len(failed) < 2:",
+            "gate: one metric may fail",
         ),
     ),
     *faults(
@@ -1717,7 +1809,7 @@ METRICS = [
             "squares = (a - b).double().square()",
             "EQ counts what is out of view",
         ),
-        ("error *= 10 / math.log(10)", "error *= 20 / math.log(10)", "error in decibels"),
+        ("slope = 10 / math.log(10)", "slope = 20 / math.log(10)", "error in decibels"),
     ),
     *faults(
         "metrics/feature_collector",
