@@ -1591,8 +1591,8 @@ METRICS = [
             "terms of a mean: scale",
         ),
         (
-            "(outcome.noise / abs(outcome.gain)) ** 2",
-            "outcome.noise / abs(outcome.gain)",
+            "wanted = count * ratio * ratio",
+            "wanted = count * ratio",
             "images needed: the error falls with their number",
         ),
         (
