@@ -215,9 +215,9 @@ def test_a_snapshot_without_its_run_is_no_bundle(run_folder, tmp_path):
     assert FORMAT and not (tmp_path / "dest").exists()
 
 
-def continued(run_folder, network):
+def continued(run_folder, network, name="continued"):
     """A run folder of a training that started from a snapshot."""
-    folder = run_folder.parent / "continued"
+    folder = run_folder.parent / name
     shutil.copytree(run_folder, folder)
     provenance = json.loads((folder / "provenance.json").read_text())
     write_json(folder / "provenance.json", provenance | {"uid": "v", "network": network})
@@ -230,7 +230,7 @@ def test_a_record_has_the_training_that_another_one_started_from(run_folder, tmp
     first = run_folder / "network-snapshot-000002.pkl"
     second = continued(run_folder, {"source": str(first), "sha256": sha256_file(first)})
     (tmp_path / "LICENSE").write_text("as you like")
-    bundle(second, tmp_path / "dest", tmp_path / "LICENSE", resumed_from=first)
+    bundle(second, tmp_path / "dest", tmp_path / "LICENSE", resumed_from=[first])
     text = (tmp_path / "dest/record.json").read_text()
     record = json.loads(text)
     assert record["uid"] == "v" and record["resumed_from"]["uid"] == "u"
@@ -238,11 +238,26 @@ def test_a_record_has_the_training_that_another_one_started_from(run_folder, tmp
     assert "somewhere" not in text and str(tmp_path) not in text
 
 
+def test_a_record_has_a_chain_of_trainings(run_folder, tmp_path):
+    snapshots = [run_folder / "network-snapshot-000002.pkl"]
+    for name in ("second", "third"):
+        network = {"source": "", "sha256": sha256_file(snapshots[-1])}
+        snapshots.append(continued(run_folder, network, name))
+    (tmp_path / "LICENSE").write_text("as you like")
+    first, second, third = snapshots
+    dest = tmp_path / "dest"
+    bundle(third, dest, tmp_path / "LICENSE", resumed_from=[second, first])
+    record = json.loads((dest / "record.json").read_text())
+    assert record["resumed_from"]["resumed_from"]["uid"] == "u"
+    with pytest.raises(DataError, match="--resumed-from"):
+        bundle(third, dest, tmp_path / "LICENSE", resumed_from=[second])
+
+
 @pytest.mark.parametrize("given", [None, "another"])
 def test_the_training_that_another_one_started_from_must_be_named(run_folder, tmp_path, given):
     first = run_folder / "network-snapshot-000002.pkl"
     second = continued(run_folder, {"source": "first.pkl", "sha256": "ab" * 32})
-    resumed_from = first if given else None
+    resumed_from = [first] if given else []
     words = "not from" if given else "--resumed-from"
     with pytest.raises(DataError, match=words):
         bundle(second, tmp_path / "dest", tmp_path / "LICENSE", resumed_from=resumed_from)

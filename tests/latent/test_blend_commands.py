@@ -71,6 +71,14 @@ def test_average_writes_means_and_widths(run, tmp_path):
     assert "average of width 0.1 at 2 kimg, from 4 stored averages" in result.stdout
     result = call("average", run, out, "--sigma-rel", "0.02")
     assert result.exit_code == 0 and "only roughly (relative error" in result.stderr
+    assert "rounding" not in result.stderr
+
+
+def test_average_warns_of_multiplied_rounding(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sg3flow.latent.posthoc_ema._MOST_GAIN", 2.0)
+    result = call("average", run, tmp_path / "a.pkl", "--sigma-rel", "0.02")
+    assert result.exit_code == 0, result.stderr
+    assert "times their rounding to float16; a width between the stored ones" in result.stderr
 
 
 @pytest.mark.parametrize(

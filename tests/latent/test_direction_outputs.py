@@ -16,7 +16,8 @@ from sg3flow.networks import Discriminator, StyleGAN3Generator
 from sg3flow.rendering.edits import read_directions
 
 SIZES = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
-QUICK = ("--samples", 50, "--num", 2, "--seeds", "0,3", "--steps=-2,0,2", "--device", "cpu")
+FILE = ("--samples", 50, "--num", 2, "--device", "cpu")
+QUICK = (*FILE, "--seeds", "0,3", "--steps=-2,0,2")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def _has(sheet, tile, row, column):
 
 
 def test_a_file_alone_equals_that_of_a_folder(network, tmp_path):
-    more = ("--network", network, "--method", "pca", "--class", 1, *QUICK)
+    more = ("--network", network, "--method", "pca", "--class", 1, *FILE)
     for place in (("--output", tmp_path / "own.npz"), ("--outdir", tmp_path / "all")):
         assert run(*more, *place).exit_code == 0
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["own.npz"]
@@ -81,6 +82,7 @@ def test_a_file_alone_equals_that_of_a_folder(network, tmp_path):
         ((), "give the place of the directions: --outdir DIR .* or --output FILE.npz"),
         (("--outdir", "a", "--output", "b.npz"), "give the place of the directions"),
         (("--output", "b.zip"), r"--output must end in \.npz, the form of the file, not 'b\.zip'"),
+        (("--output", "b.npz", "--seeds", "5", "--trunc", "0.5"), "--seeds and --trunc: of the"),
         (("--outdir", "a", "--method", "ica"), "method must be one of sefa, pca"),
         (("--outdir", "a", "--steps", "a"), "steps must be numbers like -2,0,2, from -100 to 100"),
         (("--outdir", "a", "--steps", "101"), "not '101'"),

@@ -55,12 +55,31 @@ def test_the_weighted_profiles_are_the_wanted_one(width):
     difference = ((found - wanted) ** 2).sum() / (wanted**2).sum()
     assert difference < 1e-4
     assert error == pytest.approx(difference, rel=0.1, abs=1e-7)
-    assert weights.sum() == pytest.approx(1, abs=1e-2)
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_few_averages_give_a_rough_fit_and_its_error_says_so():
     errors = [profile_weights(stored(period=p), STEPS, exponent(0.02))[1] for p in (16, 128)]
     assert errors[0] < errors[1] and errors[1] > 0.05
+
+
+@pytest.mark.parametrize("width", [0.02, 0.08, 0.2, 0.25])
+@pytest.mark.parametrize("known", [[(5.0, exponent(0.1))], stored(period=64), stored()])
+def test_what_never_changed_stays_as_it_is(known, width):
+    """Without a condition on their sum, the weights of few averages add up to 0.9 or less."""
+    weights, _ = profile_weights(known, known[-1][0], exponent(width))
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_sum_of_one_is_the_nearest_such_sum():
+    known, gamma = stored(period=64), exponent(0.2)
+    weights, error = profile_weights(known, STEPS, gamma)
+    for change in np.random.RandomState(0).randn(50, len(known)):
+        other = weights + 0.01 * (change - change.mean())
+        tau = np.linspace(0, STEPS, 20_001)
+        found = sum(w * profile(tau, *each) for w, each in zip(other, known, strict=True))
+        wanted = profile(tau, STEPS, gamma)
+        assert ((found - wanted) ** 2).sum() / (wanted**2).sum() > error
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +123,19 @@ def test_an_average_of_another_width_comes_near_the_true_one(run, width):
     folder, true, G, _ = run
     made = reconstruct(folder, float(width))
     found = made.result.networks["G_ema"]
-    assert not made.is_far and made.num_stored == 2 * STEPS // PERIOD
+    assert not made.is_far and not made.is_noisy and made.num_stored == 2 * STEPS // PERIOD
     # float16 rounds by up to 5e-4; the last G and the average of 0.05 are far away.
     assert distance(found, true[width]) < 1e-3
     assert distance(G, true[width]) > 0.5
     assert distance(reconstruct(folder, 0.05).result.networks["G_ema"], true[width]) > 0.2
+
+
+def test_a_narrow_width_multiplies_the_rounding_of_float16(run):
+    folder = run[0]
+    made = reconstruct(folder, 0.02)
+    weights, _ = profile_weights(stored(), STEPS, exponent(0.02))
+    assert made.gain == pytest.approx(np.sqrt((weights**2).sum())) and made.is_noisy
+    assert reconstruct(folder, 0.1).gain == 1
 
 
 def test_a_stored_width_gives_the_stored_tensors(run):

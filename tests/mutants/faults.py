@@ -35,7 +35,10 @@ COMBINATIONS = [
          "np.where(np.less(t_a, t_b), gamma_a, gamma_b)", "profiles: the other exponent"),
         ("height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)",
          "height = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b)", "profiles: integral"),
-        ("weights = solved / norms", "weights = solved * norms", "post-hoc EMA: scaled twice"),
+        ("solved.T / norms", "solved.T * norms", "post-hoc EMA: scaled twice"),
+        ("shift * (1 - free.sum())", "shift * (free.sum() - 1)", "post-hoc EMA: sum of weights"),
+        ("weights = free + shift * (1 - free.sum()) / shift.sum()",
+         "weights = free / free.sum()", "post-hoc EMA: normalized, not nearest"),
         ("whole - 2 * weights @ target", "whole + 2 * weights @ target", "post-hoc EMA: its error"),
     ),
     *faults(
@@ -2305,6 +2308,23 @@ EXPORT = [
 
 PROJECTION = [
     *faults(
+        "latent/w_space",
+        "latent/test_w_space",
+        ("away = samples - mean", "away = samples + mean", "spread around minus the mean"),
+        ("self.mean + u @ self.basis.T", "self.mean + u @ self.basis", "directions transposed"),
+        ("c[places % len(c)]", "c[places * 0]", "statistics of the first class only"),
+        ("variances.clamp_min(0).sqrt()", "variances.clamp_min(0)", "variances for deviations"),
+        ("_LEAST_STD * stds.max()", "_LEAST_STD * stds.min()", "directions of length 0"),
+    ),
+    *faults(
+        "latent/refinement",
+        "latent/test_refinement",
+        ("float(loss) < self._least", "float(loss) > self._least", "the worst is kept"),
+        ("loss.detach() * factor, gradient * factor", "loss.detach(), gradient",
+         "L-BFGS takes a small loss for a flat one"),
+        ("max_eval=_LINE_SEARCH", "max_eval=1", "a line search of one evaluation"),
+    ),
+    *faults(
         "latent/projection",
         "latent/test_projection",
         ("(1 - t) / _RAMP_DOWN", "t / _RAMP_DOWN", "the learning rate never falls"),
@@ -2313,19 +2333,13 @@ PROJECTION = [
         ("1 - t / _NOISE_PART) ** 2", "1 - t / _NOISE_PART)", "the noise fades linearly"),
         ("1 - t / _NOISE_PART", "1 + t / _NOISE_PART", "the noise grows"),
         (
-            "square().sum(dim=1).mean().sqrt()",
-            "square().mean(dim=1).mean().sqrt()",
-            "scale of a component of w",
-        ),
-        ("(samples - mean)", "(samples + mean)", "distance from minus the mean"),
-        ("c[places % len(c)]", "c[places * 0]", "statistics of the first class only"),
-        (
-            'synthesis(ws, noise_mode="const"',
-            'synthesis(ws, noise_mode="none"',
+            'self._synthesis(ws, noise_mode="const"',
+            'self._synthesis(ws, noise_mode="none"',
             "optimized without noise maps",
         ),
-        ("w + noise * (scale", "w - noise * (scale", "the noise of other seeds"),
-        ("loss + settings.noise_reg *", "loss - settings.noise_reg *", "pictures are rewarded"),
+        ("self._space.at(self.u + noise)", "self._space.at(self.u - noise)",
+         "the noise of other seeds"),
+        ("loss + self._noise_reg *", "loss - self._noise_reg *", "pictures are rewarded"),
     ),
     *faults(
         "latent/noise_maps",

@@ -92,7 +92,6 @@ CSV = {
     "header only": ("seed,psi\n", "no keyframes"),
     "blank header": (",\n1,2\n", "row 1: must be the header"),
     "unknown column": ("seed,pis\n1,1\n", "row 1: unknown column 'pis' (did you mean 'psi'?)"),
-    "semicolons": ("seed;psi\n1;1\n", "row 1: unknown column 'seed;psi'"),
     "twice": ("seed,psi,seed\n1,1,1\n", "row 1: the column 'seed' is there twice"),
     "edits as such": ("seed,edits\n1,2\n", "row 1: unknown column 'edits'"),
     "few cells": ("seed,psi,x\n1,2\n", "row 2: has 2 cells, the header has 3"),
@@ -117,6 +116,8 @@ CSV = {
     "quote": ('seed\n"1\n2\n', "not CSV"),
     "long cell": ("seed\n" + "1" * 200_000, "row 2: not CSV: field larger"),
     "other text": (b"seed\n\xff\xfe\n", "not UTF-8 text, at byte 5"),
+    "semicolons": ("seed;psi\n1;0,5\n", "row 1: columns must be separated by commas, not by semic"),
+    "tabs": ("seed\tpsi\n1\t1\n", "row 1: columns must be separated by commas, not by tabs"),
     "many rows": ("seed\n" + "1\n" * 1001, "more than 1000 keyframes"),
     "large": (b"\n" * ((16 << 20) + 1), "more than 16 MiB"),
 }
@@ -148,6 +149,8 @@ JSON = {
     "w": ('[{"w": 3}]', "keyframe 1: w must be the path of a file of w"),
     "edits": ('[{"seed": 1, "edits": 3}]', "keyframe 1: edits must be an object"),
     "name": ('[{"seed": 1, "sede": 3}]', "keyframe 1: unknown column 'sede' (did you mean"),
+    "twice": ('[{"seed": 1, "psi": 1, "psi": 0.5}]', ": 'psi' is there twice in one object"),
+    "edit twice": ('[{"seed": 1, "edits": {"a": 1, "a": 2}}]', ": 'a' is there twice"),
     "label": ('[{"seed": 1, "label": []}]', "keyframe 1: label must be a list of numbers"),
 }
 

@@ -99,7 +99,7 @@ def test_a_single_keyframe_stands_still(is_closed):
         ((Timing(is_closed=True), 3, 0.0), 360),
         ((Timing(), 4, 0.0), 361),
         ((Timing(w_frames=10), 4, 2.0), 31),
-        ((Timing(frames=7, w_frames=10), 4, 2.0), 7),
+        ((Timing(frames=7), 4, 2.0), 7),
         ((Timing(fps=30), 4, 2.0), 60),
         ((Timing(), 1, 0.0), 1),
         ((Timing(is_closed=True), 1, 0.001), 1),
@@ -295,6 +295,11 @@ def test_options_of_seeds_are_refused_with_w_alone(render, tmp_path, option):
 def test_too_many_frames_are_refused():
     with pytest.raises(ConfigError, match="the path has 2990001 frames, at most 1000000"):
         Timing(w_frames=10_000).total(300, 0.0)
+
+
+def test_two_numbers_of_frames_are_refused():
+    with pytest.raises(ConfigError, match="give w_frames or frames, not both: 10 frames"):
+        Timing(w_frames=10, frames=7)
 
 
 def test_edits_of_the_command_are_those_of_keyframes_without_their_own(render, model, walk):

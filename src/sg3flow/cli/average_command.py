@@ -83,6 +83,12 @@ def _write_posthoc(run_dir: Path, dest: Path, sigma_rel: float, at: int | None) 
             f"{made.error**0.5:.1%}); more snapshots, or widths on both sides of it, come nearer",
             file=sys.stderr,
         )
+    if made.is_noisy:
+        print(
+            f"warning: this width takes differences of the stored averages, and {made.gain:.0f} "
+            "times their rounding to float16; a width between the stored ones does not",
+            file=sys.stderr,
+        )
     write_combination(made.result, dest)
     print(
         f"{dest}: average of width {facts['sigma_rel']} at {facts['nimg'] // 1000} kimg, from "

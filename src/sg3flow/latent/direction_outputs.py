@@ -43,7 +43,7 @@ def check_request(
 
     Raises:
         ConfigError: not exactly one of ``outdir`` and ``output`` is given, ``output`` is no .npz
-            file, or a setting is invalid.
+            file or comes with settings of the strips, or a setting is invalid.
         DataError: something else is at a place to write to.
     """
     if (outdir is None) == (output is None):
@@ -53,6 +53,8 @@ def check_request(
         )
     if output is not None and output.suffix.lower() != ".npz":
         raise ConfigError(f"--output must end in .npz, the form of the file, not '{output.name}'")
+    if output is not None:
+        _require_no_strips(config)
     parse_seeds(config.seeds)
     parse_steps(config.steps)
     given_condition(class_index, config.label)
@@ -62,6 +64,20 @@ def check_request(
     for strip in places.strips:
         check_replaceable(strip, png_marked(SOFTWARE), "a strip of images", option)
     return places
+
+
+def _require_no_strips(config: DirectionsConfig) -> None:
+    defaults = DirectionsConfig()
+    given = [
+        f"--{name}"
+        for name in ("seeds", "steps", "trunc")
+        if getattr(config, name) != getattr(defaults, name)
+    ]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)}: of the strips of images, which --output does not write; leave "
+            "it out, or give --outdir DIR"
+        )
 
 
 def _places(config: DirectionsConfig, outdir: Path | None, output: Path | None) -> Places:

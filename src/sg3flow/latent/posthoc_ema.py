@@ -3,7 +3,8 @@
 (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", Sec. 3.)
 Each stored average weights the past by p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1) on 0..t. The
 wanted one is approximated, in the least-squares sense, by a weighted sum of them; the same sum of
-the stored tensors is the result. Some of its weights are negative.
+the stored tensors is the result. Some of its weights are negative, and all of them sum to 1: a sum
+of 0.9 would shrink every parameter by a tenth, which the networks of this project do not undo.
 """
 
 import json
@@ -25,6 +26,9 @@ from sg3flow.training.power_averages import BUFFERS, FORMAT, exponent, parse_wid
 
 _MOST_SHOWN = 12
 _NEGLIGIBLE = 1e-3  # of the norm of the wanted profile, squared: a fit of 3 percent
+# Of the root of the summed squares of the weights. Stored values are rounded to float16, by 2e-4 of
+# their size on average: 5 makes that a thousandth of each parameter.
+_MOST_GAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ def profile_weights(
         nimg, gamma: end and exponent of the wanted average.
 
     Returns:
-        The weights, and the squared error relative to the squared norm of the wanted profile. A
-        stored average that is the wanted one has weight 1 and the others exactly 0.
+        The weights, whose sum is 1, and the squared error relative to the squared norm of the
+        wanted profile. A stored average that is the wanted one has weight 1 and the others
+        exactly 0.
     """
     weights = np.zeros(len(stored))
     if (nimg, gamma) in stored:
@@ -77,8 +82,10 @@ def profile_weights(
     target = profile_product(t, g, nimg, gamma)
     # Scaled to unit norms: profiles of early times are high.
     norms = np.sqrt(np.diag(gram))
-    solved = np.linalg.lstsq(gram / np.outer(norms, norms), target / norms, rcond=1e-13)[0]
-    weights = solved / norms
+    sides = np.stack([target, np.ones(len(stored))], axis=1) / norms[:, None]
+    solved = np.linalg.lstsq(gram / np.outer(norms, norms), sides, rcond=1e-13)[0]
+    free, shift = solved.T / norms  # without the condition on the sum, and what changes the sum
+    weights = free + shift * (1 - free.sum()) / shift.sum()
     whole = profile_product(nimg, gamma, nimg, gamma)
     error = whole - 2 * weights @ target + weights @ gram @ weights
     return weights, max(float(error / whole), 0.0)
@@ -91,11 +98,13 @@ class PosthocAverage:
     Attributes:
         result: the networks of the snapshot, with the average as G_ema.
         error: relative squared error of its profile.
+        gain: how much larger the rounding of the stored averages is in the result.
         num_stored: the averages that it was made from.
     """
 
     result: Combination
     error: float
+    gain: float
     num_stored: int
 
     @property
@@ -103,12 +112,17 @@ class PosthocAverage:
         """Whether the stored averages do not suffice for a good approximation."""
         return self.error > _NEGLIGIBLE
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the rounding of the stored averages is a thousandth of the parameters or more."""
+        return self.gain > _MOST_GAIN
+
 
 def reconstruct(run_dir: Path, sigma_rel: float, kimg: int | None = None) -> PosthocAverage:
     """The average of G of a width at a time of a training, from all averages stored up to then.
 
     G, D and the architecture are those of the snapshot of that time or, if it was removed, of the
-    nearest one. The buffers of the average are those of G at that time.
+    newest one. The buffers of the average are those of G at that time.
 
     Args:
         run_dir: the folder of the training.
@@ -123,7 +137,7 @@ def reconstruct(run_dir: Path, sigma_rel: float, kimg: int | None = None) -> Pos
     [width] = parse_widths([str(sigma_rel)], "sigma_rel")
     files = _files_up_to(run_dir, kimg)
     at, last = next(reversed(files.items()))
-    base = read_parent(str(_nearest_snapshot(run_dir, at)))
+    base = read_parent(str(_snapshot_for(run_dir, at)))
     stored = [each for path in files.values() for each in _stored_in(path)]
     nimg = stored[-1].nimg
     known = [(float(each.nimg), each.gamma) for each in stored]
@@ -139,7 +153,7 @@ def reconstruct(run_dir: Path, sigma_rel: float, kimg: int | None = None) -> Pos
     base = replace(base, progress={**base.progress, "nimg": nimg})
     described = dict(base.training_set)
     result = Combination(networks, base.augment_p, made_by, (base,), described)
-    return PosthocAverage(result, error, len(stored))
+    return PosthocAverage(result, error, float(np.linalg.norm(weights)), len(stored))
 
 
 def _files_up_to(run_dir: Path, kimg: int | None) -> dict[int, Path]:
@@ -155,7 +169,7 @@ def _files_up_to(run_dir: Path, kimg: int | None) -> dict[int, Path]:
     return {each: path for each, path in files.items() if kimg is None or each <= kimg}
 
 
-def _nearest_snapshot(run_dir: Path, kimg: int) -> Path:
+def _snapshot_for(run_dir: Path, kimg: int) -> Path:
     exact = run_dir / snapshot_name(1000 * kimg)
     if exact.is_file():
         return exact

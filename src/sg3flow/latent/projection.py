@@ -7,7 +7,7 @@ the same iterator. Nothing is read or written here. Equal arguments give equal n
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ from sg3flow.config import PROJECTION_SPACES, ProjectConfig
 from sg3flow.errors import ConfigError, DivergedError
 from sg3flow.latent.image_distances import Distance, psnr
 from sg3flow.latent.noise_maps import noise_maps, noise_regularization, renormalize
+from sg3flow.latent.refinement import refine
+from sg3flow.latent.w_space import WSpace, sample_w_space
 from sg3flow.precision import computing
-from sg3flow.rendering.conditions import Condition, TrainingLabels, label_tensor
+from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.images import RenderedGenerator, network_device
 
-NUM_SAMPLES = 10_000  # of w, for its mean and scale
-_CHUNK = 1000
 _RAMP_UP, _RAMP_DOWN = 0.05, 0.25  # parts of the steps
 _NOISE_PART, _NOISE_SCALE = 0.75, 0.05
+_REFINED_PART = 1 / 2  # of the steps
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class ProjectionSettings:
     Attributes:
         space: ``w``, one vector for all layers; or ``w+``, one per layer, which comes nearer to the
             target and is worse to edit.
-        steps: of Adam.
-        lr: the greatest learning rate.
+        steps: evaluations of the image and its gradient: steps of Adam, at last of L-BFGS.
+        lr: the greatest learning rate of Adam, in standard deviations of w.
         noise_reg: weight of the regularization of StyleGAN2's noise maps; 0: they are not
             optimized. Without effect on StyleGAN3.
         seed: of the samples of w and of the noise that is added to it.
@@ -64,9 +65,10 @@ class ProjectionStep:
 
     Attributes:
         step: number of the step, from 1.
-        loss: what was minimized, at the w before the step with the noise of the step.
+        loss: what was minimized: of Adam, at the w before the step with the noise of the step; of
+            L-BFGS, the least so far.
         psnr: of that image to the target, in dB.
-        w: after the step, float32 [1, num_ws, w_dim].
+        w: after the step, float32 [1, num_ws, w_dim]; of L-BFGS, that of the least loss.
         img: the image of the loss, float32 [1, C, R, R], nominally in [-1, 1].
     """
 
@@ -86,10 +88,13 @@ def project(
 ) -> Iterator[ProjectionStep]:
     """Move w from its mean towards the target; yields after every step, last the result.
 
-    1. Mean and scale of w from 10,000 samples.
-    2. Each step adds noise to w that fades to 0 over the first three quarters of the steps, draws
-       the image, and lets Adam lower its distance to the target.
-    3. The noise maps of a StyleGAN2 network are optimized, too: they take what no w can draw. They
+    1. The distribution of w, from 10,000 samples. What is optimized are its whitened coordinates
+       (`w_space.py`), not w itself as in the paper: with the same number of steps the image comes
+       nearer.
+    2. Each step of Adam adds noise to w that fades to 0 over the first three quarters, draws the
+       image, and lowers its distance to the target.
+    3. L-BFGS makes the second half of the steps, unless noise maps are optimized.
+    4. The noise maps of a StyleGAN2 network are optimized, too: they take what no w can draw. They
        start as the network's own, not as fresh noise as in the paper, because the result is drawn
        with those; and their regularization is added to the loss.
 
@@ -103,63 +108,91 @@ def project(
         ConfigError: a condition does not fit the network.
         DivergedError: the loss is no longer finite.
     """
-    device = network_device(G)
     random = np.random.RandomState(settings.seed)
-    mean, scale = w_statistics(G, random, conditions)
-    num_vectors = 1 if settings.space == "w" else G.num_ws
-    w = mean.repeat(1, num_vectors, 1).requires_grad_()  # [1, 1 or num_ws, w_dim]
-    synthesis, noises = _optimized_noise(G, settings.noise_reg)
-    optimizer = torch.optim.Adam([w, *noises])
-    target = target.to(device)
-    with computing():
-        features = [each.detach() for each in distance.features(target)]
-    for step in range(settings.steps):
-        t = (step + 0.5) / settings.steps
-        noise = torch.from_numpy(random.standard_normal(w.shape)).to(device, torch.float32)
-        optimizer.param_groups[0]["lr"] = settings.lr * learning_rate_factor(t)
-        with torch.enable_grad(), computing():
-            moved = w + noise * (scale * noise_factor(t))
-            ws = moved.expand(-1, G.num_ws, -1)
-            img = synthesis(ws, noise_mode="const", force_fp32=True)
-            loss = distance.between(distance.features(img), features)
-            for each in noises:
-                loss = loss + settings.noise_reg * noise_regularization(each)
-            value = require_finite(loss, "projection", step)
-            gradients = torch.autograd.grad(loss, [w, *noises])
-        for variable, gradient in zip([w, *noises], gradients, strict=True):
+    space = sample_w_space(G, random, conditions)
+    objective = _Objective(G, target, distance, settings, space)
+    refined = 0 if objective.noises else int(settings.steps * _REFINED_PART)
+    coarse = settings.steps - refined
+    yield from _coarse_steps(objective, settings.lr, coarse, random)
+    for i, found in enumerate(refine(objective.u, lambda: _at_rest(objective, coarse), refined)):
+        yield replace(found, step=coarse + i + 1, w=found.w.clone())
+
+
+def _coarse_steps(
+    objective: "_Objective", lr: float, count: int, random: np.random.RandomState
+) -> Iterator[ProjectionStep]:
+    """Steps of Adam with fading noise on w."""
+    variables = [objective.u, *objective.noises]
+    optimizer = torch.optim.Adam(variables)
+    for step in range(count):
+        t = (step + 0.5) / count
+        noise = torch.from_numpy(random.standard_normal(objective.u.shape)).to(objective.u)
+        optimizer.param_groups[0]["lr"] = lr * learning_rate_factor(t)
+        evaluation = objective.at(noise * noise_factor(t), step)
+        for variable, gradient in zip(variables, evaluation.gradients, strict=True):
             variable.grad = gradient
         optimizer.step()
-        for each in noises:
+        for each in objective.noises:
             renormalize(each)
-        found = w.detach().expand(-1, G.num_ws, -1).clone()
-        yield ProjectionStep(step + 1, value, psnr(img, target), found, img.detach())
+        yield objective.result(evaluation, step)
 
 
-def w_statistics(
-    G: RenderedGenerator,
-    random: np.random.RandomState,
-    conditions: list[Condition],
-    count: int = NUM_SAMPLES,
-) -> tuple[torch.Tensor, float]:
-    """Mean of w, [1, 1, w_dim], and its scale: the root of the mean squared distance from it.
+def _at_rest(
+    objective: "_Objective", step: int
+) -> tuple[torch.Tensor, torch.Tensor, ProjectionStep]:
+    evaluation = objective.at(0.0, step)
+    return evaluation.loss, evaluation.gradients[0], objective.result(evaluation, step)
 
-    Args:
-        conditions: classes or labels of the samples, in turn.
-        count: number of samples.
+
+@dataclass(frozen=True)
+class _Evaluation:
+    loss: torch.Tensor
+    gradients: tuple[torch.Tensor, ...]
+    img: torch.Tensor
+
+
+class _Objective:
+    """What is minimized, as a function of the whitened coordinates u and of noise maps.
+
+    Attributes:
+        u: float32 [1, 1 or num_ws, w_dim].
+        noises: the noise maps that are optimized.
     """
-    device, labels = network_device(G), TrainingLabels(G.c_dim)
-    c = torch.cat([label_tensor(each, labels) for each in conditions])
-    found = []
-    for start in range(0, count, _CHUNK):
-        places = torch.arange(start, min(start + _CHUNK, count))
-        z = torch.from_numpy(random.standard_normal((len(places), G.z_dim)))
-        with torch.no_grad(), computing():
-            ws = G.mapping(z.to(device, torch.float32), c[places % len(c)].to(device))
-        found.append(ws[:, 0].double().cpu())
-    samples = torch.cat(found)
-    mean = samples.mean(dim=0, keepdim=True)
-    scale = (samples - mean).square().sum(dim=1).mean().sqrt().item()
-    return mean[None].float().to(device), scale
+
+    def __init__(
+        self,
+        G: RenderedGenerator,
+        target: torch.Tensor,
+        distance: Distance,
+        settings: ProjectionSettings,
+        space: WSpace,
+    ) -> None:
+        self._num_ws, self._space = G.num_ws, space
+        self._target, self._distance = target.to(network_device(G)), distance
+        self._noise_reg = settings.noise_reg
+        self._synthesis, self.noises = _optimized_noise(G, settings.noise_reg)
+        num_vectors = 1 if settings.space == "w" else G.num_ws
+        self.u = space.mean.new_zeros(1, num_vectors, G.w_dim).requires_grad_()
+        with computing():
+            self._features = [each.detach() for each in distance.features(self._target)]
+
+    def at(self, noise: torch.Tensor | float, step: int) -> _Evaluation:
+        """The loss at ``u + noise``, and its gradients with respect to u and the noise maps."""
+        with torch.enable_grad(), computing():
+            ws = self._space.at(self.u + noise).expand(-1, self._num_ws, -1)
+            img = self._synthesis(ws, noise_mode="const", force_fp32=True)
+            loss = self._distance.between(self._distance.features(img), self._features)
+            for each in self.noises:
+                loss = loss + self._noise_reg * noise_regularization(each)
+            require_finite(loss, "projection", step)
+            gradients = torch.autograd.grad(loss, [self.u, *self.noises])
+        return _Evaluation(loss.detach(), gradients, img.detach())
+
+    def result(self, evaluation: _Evaluation, step: int) -> ProjectionStep:
+        """A step from 0, after which w is that of the present u."""
+        w = self._space.at(self.u.detach()).expand(-1, self._num_ws, -1).clone()
+        img = evaluation.img
+        return ProjectionStep(step + 1, evaluation.loss.item(), psnr(img, self._target), w, img)
 
 
 def learning_rate_factor(t: float) -> float:
@@ -172,7 +205,7 @@ def learning_rate_factor(t: float) -> float:
 
 
 def noise_factor(t: float) -> float:
-    """Standard deviation of the noise on w at the fraction ``t``, over the scale of w."""
+    """Standard deviation of the noise on whitened coordinates at the fraction ``t``."""
     return float(_NOISE_SCALE * max(0.0, 1 - t / _NOISE_PART) ** 2)
 
 

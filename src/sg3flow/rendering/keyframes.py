@@ -213,9 +213,19 @@ def _text(path: Path) -> str:
 
 def _objects(text: str, path: Path) -> object:
     try:
-        return json.loads(text)
+        with naming(str(path)):
+            return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {cut(str(error), 200)}") from None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ConfigError(f"'{cut(twice)}' is there twice in one object")
+    return found
 
 
 def _rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
@@ -241,6 +251,9 @@ def _stripped(cells: list[str]) -> list[str]:
 def _header(cells: list[str]) -> list[str]:
     if not any(cells):
         raise ConfigError("must be the header, names of columns such as seed,psi")
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if any(mark in name for name in cells):
+            raise ConfigError(f"columns must be separated by commas, not by {word}")
     plain = {name: None for name in cells if not name.startswith(_EDIT)}
     _check_names(plain, _COLUMNS)
     if twice := [name for name in cells if cells.count(name) > 1]:

@@ -74,14 +74,24 @@ class Timing:
     Attributes:
         is_closed: whether it goes back to the first keyframe.
         w_frames: from one keyframe to the next; 0: 120, or as many as the curves are long.
-        frames: all of them; 0: not given.
+        frames: all of them, instead; 0: not given.
         fps: per second.
+
+    Raises:
+        ConfigError: both numbers of frames are given.
     """
 
     is_closed: bool = False
     w_frames: int = 0
     frames: int = 0
     fps: int = 60
+
+    def __post_init__(self) -> None:
+        if self.w_frames and self.frames:
+            raise ConfigError(
+                f"give w_frames or frames, not both: {self.w_frames} frames from one keyframe to "
+                f"the next, or {self.frames} in all"
+            )
 
     def total(self, keyframes: int, seconds: float) -> int:
         """The number of frames of a path, with curves of so many seconds; 0: without curves.

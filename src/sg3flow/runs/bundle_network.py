@@ -6,7 +6,8 @@ It is run once per trained network, from a clone of the project:
         --recipe recipes/starter-network.yaml
 
 The folder of the snapshot must be that of its run. If that training started from a snapshot of
-another one, ``--resumed-from`` names it, also in the folder of its run. The result replaces
+another one, ``--resumed-from`` names it, also in the folder of its run; repeated, if that one
+started from an earlier one, the newest first. The result replaces
 ``src/sg3flow/checkpoints/starter`` and is to be committed.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def bundle(
     folder: Path,
     license_file: Path,
     recipe: Path | None = None,
-    resumed_from: Path | None = None,
+    resumed_from: Sequence[Path] = (),
 ) -> Path:
     """Replace ``folder`` by the network of ``snapshot``; returns its file.
 
@@ -47,8 +48,8 @@ def bundle(
     Args:
         license_file: the text of the network's license.
         recipe: settings that make the network again; None: those of the run's training.
-        resumed_from: the snapshot of an earlier training that the run started from; the record
-            then holds both trainings.
+        resumed_from: the snapshots of earlier trainings that the run started from, the newest
+            first; the record then holds all of them.
 
     Raises:
         CheckpointError: not a snapshot, or it cannot be stored.
@@ -74,7 +75,7 @@ def bundle(
     return folder / "network.safetensors"
 
 
-def _training_record(snapshot: Path, resumed_from: Path | None = None) -> dict[str, Any]:
+def _training_record(snapshot: Path, resumed_from: Sequence[Path]) -> dict[str, Any]:
     """What made a snapshot, without paths of this machine; with what it was resumed from, if so."""
     provenance, settings = read_provenance(snapshot.parent), read_options(snapshot.parent)
     if provenance is None or not settings:
@@ -101,20 +102,20 @@ def _training_record(snapshot: Path, resumed_from: Path | None = None) -> dict[s
 
 
 def _resumed_record(
-    snapshot: Path, provenance: Mapping[str, Any], resumed_from: Path | None
+    snapshot: Path, provenance: Mapping[str, Any], resumed_from: Sequence[Path]
 ) -> dict[str, Any]:
     """The record of the training that another one started from."""
     started = (provenance.get("network") or {}).get("sha256", "")
-    if resumed_from is None:
+    if not resumed_from:
         raise DataError(
             f"the training of {snapshot} started from a snapshot with the SHA-256 {started}; name "
             "it, in its run folder, with --resumed-from"
         )
-    earlier = _training_record(resumed_from)
+    earlier = _training_record(resumed_from[0], resumed_from[1:])
     if earlier["snapshot"]["sha256"] != started:
         raise DataError(
             f"the training of {snapshot} started from a snapshot with the SHA-256 {started}, not "
-            f"from {resumed_from}"
+            f"from {resumed_from[0]}"
         )
     return earlier
 
@@ -133,7 +134,11 @@ def main() -> None:
     parser.add_argument("snapshot", type=Path, help="network-snapshot-<kimg>.pkl in its run folder")
     parser.add_argument("--recipe", type=Path, help="params file that makes the network again")
     parser.add_argument(
-        "--resumed-from", type=Path, help="snapshot of an earlier training that it started from"
+        "--resumed-from",
+        type=Path,
+        action="append",
+        default=[],
+        help="snapshot of an earlier training that it started from; repeatable, newest first",
     )
     given = parser.parse_args()
     dest = NETWORKS[STARTER].bundled

@@ -37,13 +37,20 @@ function makePick(pick, index) {
   return element("li", {}, shown, remove);
 }
 
-async function thumb(pick) {
+// One request for a picture, however often the list is shown before its answer: the server gives up
+// a request when a second one of the same slot arrives.
+function thumb(pick) {
   const key = JSON.stringify(pick);
   if (!thumbs.has(key)) {
-    const answer = await post("api/picture", { picture: pick, side: 64, slot: `${page} pick ${key}` });
-    thumbs.set(key, URL.createObjectURL(await answer.blob()));
+    thumbs.set(key, drawThumb(pick, key));
+    thumbs.get(key).catch(() => thumbs.delete(key));
   }
   return thumbs.get(key);
+}
+
+async function drawThumb(pick, key) {
+  const answer = await post("api/picture", { picture: pick, side: 64, slot: `${page} pick ${key}` });
+  return URL.createObjectURL(await answer.blob());
 }
 
 async function make() {
