@@ -1651,8 +1651,8 @@ METRICS = [
             "gate: better passes within noise",
         ),
         (
-            "if not each.passed]\n    if not failed:",
-            "if not each.passed]\n    if len(failed) < 2:",
+            "if not failed:",
+            "if len(failed) < 2:",
             "gate: one metric may fail",
         ),
     ),
