@@ -1512,8 +1512,8 @@ METRICS = [
         ),
         ("- 2 * self.across_a.mean() / size", "+ 2 * self.across_a.mean() / size", "KID: a sign"),
         (
-            "of_a = random.choice(count_a, size, replace=False)\n",
-            "of_a = random.choice(count_a, size)\n",
+            "of_a = random.choice(count_a, size, replace=False)",
+            "of_a = random.choice(count_a, size)",
             "KID: subsets repeat items",
         ),
         (
@@ -1552,7 +1552,7 @@ METRICS = [
             "values.std() / math.sqrt(len(values))",
             "biased deviation",
         ),
-        ("np.square(top - ratio * bottom)", "np.square(top - ratio)", "error of a ratio"),
+        ("deviations = top - ratio * bottom", "deviations = top - ratio", "error of a ratio"),
         ("squares * groups / (groups - 1)", "squares / (groups - 1)", "error of a ratio, groups"),
         ("(len(values) - 1) * values.var()", "values.var()", "jackknife without its factor"),
         ("count >= 2 * BLOCKS else 1", "count >= 1 else 1", "blocks of no images"),
@@ -1570,6 +1570,103 @@ METRICS = [
             "math.hypot(standard_error(result) or 0,",
             "max(standard_error(result) or 0,",
             "errors do not add up",
+        ),
+    ),
+    *faults(
+        "metrics/estimates",
+        "metrics/test_paired",
+        (
+            "difference = new.astype(np.float64) - old",
+            "difference = new.astype(np.float64) + old",
+            "paired: what is common counts twice",
+        ),
+        (
+            "np.sqrt(np.square(difference).sum())), PAIRED",
+            "np.square(difference).sum()), PAIRED",
+            "paired: a variance for an error",
+        ),
+        (
+            "values.mean() - values",
+            "values - values.mean()",
+            "jackknife terms with another sign",
+            "only the same rule is paired: a common sign cancels",
+        ),
+        (
+            "deviations * (math.sqrt(groups / (groups - 1)) / total)",
+            "deviations * (-math.sqrt(groups / (groups - 1)) / total)",
+            "terms of a ratio: sign",
+        ),
+        (
+            "scale = math.sqrt(len(values) * (len(values) - 1))",
+            "scale = len(values)",
+            "terms of a mean: scale",
+        ),
+        (
+            "wanted = count * ratio * ratio",
+            "wanted = count * ratio",
+            "images needed: the error falls with their number",
+        ),
+        (
+            "math.ceil(wanted / step) * step",
+            "math.floor(wanted / step) * step",
+            "images needed: rounded down",
+        ),
+    ),
+    *faults(
+        "metrics/distances",
+        "metrics/test_paired",
+        ("d @ offset + spread", "-d @ offset + spread", "FID's terms: sign of the mean"),
+        ("spread * scale", "spread", "FID's terms: divided by N"),
+        (".sum(axis=1) - mapped", ".sum(axis=1) + mapped", "FID's terms: sign of the map"),
+        ("variances[seen] ** 0.25", "variances[seen] ** 0.5", "FID's terms: power of the map"),
+        (
+            "offset = 2 * (drawn.mean - reference.mean)",
+            "offset = drawn.mean - reference.mean",
+            "FID's terms: the mean once",
+        ),
+        ("seen = variances > bound", "seen = variances > -np.inf", "FID's terms: axes of rounding"),
+    ),
+    *faults(
+        "metrics/polynomial_mmd",
+        "metrics/test_paired",
+        (
+            "terms[of_b] += part.terms_b - part.terms_b.mean()",
+            "terms[of_b] -= part.terms_b - part.terms_b.mean()",
+            "KID's terms: sign",
+        ),
+        ("/ (size * num_subsets)", "/ size", "KID's terms: subsets add up"),
+    ),
+    *faults(
+        "metrics/equivariance",
+        "metrics/test_paired",
+        ("mean.terms * -slope", "mean.terms * slope", "terms of equivariance: sign"),
+    ),
+    *faults(
+        "metrics/feature_collector",
+        "metrics/test_paired",
+        (
+            "mean_estimate(values[kept], kept)",
+            "mean_estimate(values[kept])",
+            "terms of path lengths at other pairs",
+        ),
+    ),
+    *faults(
+        "registry/gate",
+        "registry/test_gate_rules",
+        (
+            "outcome.word == BETTER if wanted == BETTER else outcome.word != WORSE",
+            "outcome.word == BETTER if wanted == BETTER else outcome.word == BETTER",
+            "gate: not worse asks for better",
+        ),
+        (
+            "outcome.word == BETTER if wanted == BETTER else outcome.word != WORSE",
+            "outcome.word != WORSE if wanted == BETTER else outcome.word != WORSE",
+            "gate: better passes within noise",
+        ),
+        (
+            "if not failed:",
+            "if len(failed) < 2:",
+            "gate: one metric may fail",
         ),
     ),
     *faults(
@@ -1765,7 +1862,7 @@ METRICS = [
             "squares = (a - b).double().square()",
             "EQ counts what is out of view",
         ),
-        ("error *= 10 / math.log(10)", "error *= 20 / math.log(10)", "error in decibels"),
+        ("slope = 10 / math.log(10)", "slope = 20 / math.log(10)", "error in decibels"),
     ),
     *faults(
         "metrics/feature_collector",

@@ -175,7 +175,8 @@ def images_to_tell(count: int, outcome: ComparisonResult) -> int | None:
     """
     if outcome.word != NOISE or outcome.gain == 0:
         return None
-    wanted = count * (outcome.noise / abs(outcome.gain)) ** 2
+    ratio = outcome.noise / abs(outcome.gain)
+    wanted = count * ratio * ratio  # not a power, which raises an error for infinity
     if not wanted < _BEYOND:
         return _BEYOND
     step = int(10 ** max(len(str(math.ceil(wanted))) - 2, 0))

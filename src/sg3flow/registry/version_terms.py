@@ -87,7 +87,8 @@ def _download(store: Store, version: Any, metric: str, folder: Path) -> Stored |
     listed = store.client.list_logged_model_artifacts(_model_id(version), FOLDER)
     if name not in {each.path for each in listed}:
         return None
-    uri = f"models:/{_model_id(version)}/{name}"
+    # By the version: MLflow takes models:/m-ID for the whole model only.
+    uri = f"models:/{version.name}/{version.version}/{name}"
     path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     return from_npy(path.read_bytes())
 

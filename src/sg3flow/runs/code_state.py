@@ -95,6 +95,7 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
         "registry/gate.py",
         "registry/registered_directions.py",
         "registry/registration.py",
+        "registry/version_terms.py",
         "rendering/conditions.py",
         "rendering/edits.py",
         "rendering/grid.py",
