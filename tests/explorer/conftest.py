@@ -142,3 +142,11 @@ def other_page(package) -> Iterator[Page]:
     folder = str(package("stylegan2", 0))
     with opened(folder, folder, "cpu") as explorer:
         yield Page(explorer)
+
+
+@pytest.fixture(scope="session")
+def vector_page(package) -> Iterator[Page]:
+    """A page of a StyleGAN2 whose labels are vectors."""
+    folder = str(package("stylegan2", 2, vectors=True))
+    with opened(folder, folder, "cpu") as explorer:
+        yield Page(explorer)

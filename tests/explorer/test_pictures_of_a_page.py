@@ -182,6 +182,15 @@ def test_a_network_that_cannot_move_says_so(other_page):
     assert "cannot translate or rotate" in other_page.refused(seed=1, rotate=5)
 
 
+def test_a_network_without_classes_says_so(other_page, vector_page):
+    for page, words in (
+        (other_page, "this network is unconditional; do not give a class"),
+        (vector_page, "labels that are vectors, not classes; give a label of 2 numbers"),
+    ):
+        assert words in page.refused(seed=1, **{"class": 9})
+        assert words in page.refused(seed=1, **{"class": 0})
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [

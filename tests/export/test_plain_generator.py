@@ -61,6 +61,17 @@ def test_other_settings_give_the_images_of_the_network(make_network, kind, optio
     check(make_network(kind, **options), seeds=[5])
 
 
+@pytest.mark.parametrize("zoom", [0.5, 1.2])
+def test_a_transform_may_zoom(make_network, zoom):
+    """Smaller features have frequencies beyond the bandwidth, which the input fades out."""
+    G = make_network("t")
+    plain = PlainGenerator(G)
+    inputs = random_inputs(plain, [1, 2])
+    inputs["transform"] = np.diag([zoom, zoom, 1]).astype(np.float32) @ inputs["transform"]
+    error, levels = difference(images_of(plain, inputs), network_images(G, inputs))
+    assert error < NEAR and levels <= 1
+
+
 def test_a_clamp_acts(make_network):
     plain = PlainGenerator(make_network("t", conv_clamp=0.3))
     inputs = random_inputs(plain, [5])

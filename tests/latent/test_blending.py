@@ -154,6 +154,22 @@ def test_layers_have_names_and_numbers(pair):
         assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize(("weight", "greater"), [(0.3, 0), (0.7, 1)])
+def test_what_cannot_be_mixed_is_that_of_the_greater_weight(tmp_path, weight, greater):
+    """D of another architecture, and the classes and other facts of the training set."""
+    parents = [write_snapshot(tmp_path / f"{n}.pkl", i, c_dim=2) for i, n in enumerate("ab", 1)]
+    other = Discriminator(c_dim=2, **{**SIZES, "channel_max": 8})
+    parents[1] = dataclasses.replace(parents[1], networks={**parents[1].networks, "D": other})
+    names = (["cat", "dog"], ["katt", "hund"])
+    parents = [
+        dataclasses.replace(each, training_set={**each.training_set, "class_names": classes})
+        for each, classes in zip(parents, names, strict=True)
+    ]
+    result = blend_by_weight(*parents, weight)
+    assert result.networks["D"] is parents[greater].networks["D"]
+    assert result.training_set["class_names"] == names[greater]
+
+
 def test_a_mean_is_that_of_all(tmp_path):
     parents = [write_snapshot(tmp_path / f"{seed}.pkl", seed) for seed in (1, 2, 4)]
     result = mean_of(parents)

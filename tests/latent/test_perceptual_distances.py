@@ -59,13 +59,14 @@ def test_a_step_against_the_gradient_comes_nearer(heads):
     assert after < before
 
 
-def test_large_images_are_averaged_down_to_256_pixels(heads):
-    distance = open_distance("vgg", CPU, 512)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_large_images_are_averaged_down_to_256_pixels(heads, factor):
+    distance = open_distance("vgg", CPU, 256 * factor)
     seen = []
     distance._lpips = type("Seen", (), {"features": staticmethod(seen.append)})
-    img = images(512)[0]
+    img = images(256 * factor)[0]
     distance.features(img)
-    mean = img.reshape(1, 3, 256, 2, 256, 2).mean(dim=(3, 5))
+    mean = img.reshape(1, 3, 256, factor, 256, factor).mean(dim=(3, 5))
     torch.testing.assert_close(seen[0], mean)
 
 

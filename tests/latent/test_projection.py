@@ -122,6 +122,23 @@ def test_a_step_is_that_of_the_paper(small_generator):
     assert held.loss == pytest.approx(loss.item() + 2 * regularization, rel=1e-4)
 
 
+def test_each_step_has_the_learning_rate_of_its_time(small_generator, monkeypatch):
+    """In its first step, Adam moves every number by the learning rate, whatever the gradient."""
+    G = small_generator("stylegan2")
+    target, _ = target_of(G)
+    asked = []
+    monkeypatch.setattr(projection, "learning_rate_factor", lambda t: asked.append(t) or 0.0)
+    still = projected(G, target, 4)
+    assert asked == [0.125, 0.375, 0.625, 0.875]
+    assert all(torch.equal(each.w, still[0].w) for each in still)
+    moves = []
+    for factor in (0.5, 0.25):
+        monkeypatch.setattr(projection, "learning_rate_factor", lambda t, factor=factor: factor)
+        moves.append(projected(G, target, 1)[0].w - still[0].w)
+    torch.testing.assert_close(moves[0], 2 * moves[1], rtol=1e-3, atol=1e-5)
+    assert moves[1].abs().max() > 1e-3
+
+
 def test_noise_maps_are_renormalized_after_each_step(small_generator, monkeypatch):
     G = small_generator("stylegan2")
     target, _ = target_of(G)

@@ -50,6 +50,10 @@ COMBINATIONS = [
          "a blend without its last layer of A"),
         ("last = first if count == len(names) else second", "last = first",
          "a blend with the discriminator of A"),
+        ("key=lambda i: -weights[i]", "key=lambda i: weights[i]", "classes of the lesser weight"),
+        ("max(known, key=lambda each: each[1])", "min(known, key=lambda each: each[1])",
+         "the discriminator of the lesser weight"),
+        ("[1 / len(parents)]", "[1 / (len(parents) - 1)]", "a mean with one too few"),
     ),
 ]  # fmt: skip
 
@@ -2354,6 +2358,11 @@ LATENT_RENDERS = [
          "the other way"),
         ("((k.x, k.y, k.angle) for k in keyframes)", "((k.y, k.x, k.angle) for k in keyframes)",
          "x and y of keyframes swapped"),
+        ("ws[index or 0]", "ws[0]", "the first w of a file, whatever its index"),
+        ("moved, seed=i)", "moved, seed=0)", "equal noise in all frames"),
+        ("own if own is not None else default", "own or default", "a 0 of a keyframe is none"),
+        ("values[i] for name, values in (factors", "values[0] for name, values in (factors",
+         "a curve that stands still"),
     ),
     *faults(
         "rendering/path_outputs",
@@ -2368,6 +2377,8 @@ LATENT_RENDERS = [
         ("np.sqrt(np.convolve(energies, kernel)", "(np.convolve(energies, kernel)",
          "energy for loudness"),
         ("after=0.0)", "after=1.0)", "full strength after the sound"),
+        ("_WINDOW_HOPS // 2, _WINDOW_HOPS // 2 + count", "0, count", "a window of the past"),
+        ("energies)) + 0.5)", "energies)))", "half a part too early"),
         ("np.asarray(loudness / greatest if", "np.asarray(loudness if", "not divided by the peak"),
     ),
 ]  # fmt: skip
@@ -2403,6 +2414,12 @@ EXPORT = [
         ("0.5 * source.size / source.sampling_rate", "0.5 * source.size", "a grid of samples"),
         ("gain=1 if plan.is_torgb else math.sqrt(2)", "gain=math.sqrt(2)", "gain of ToRGB"),
         ("x * self.output_scale", "x / self.output_scale", "the output scale inverted"),
+        (
+            "source.sampling_rate / 2 - source.bandwidth",
+            "source.sampling_rate / 2 + source.bandwidth",
+            "what is beyond the bandwidth stays",
+        ),
+        ("s * y - c * x", "s * y + c * x", "the shift along x mirrored"),
     ),
     *faults(
         "export/plain_stylegan2",
@@ -2449,6 +2466,8 @@ PROJECTION = [
         ("min(1.0, t / _RAMP_UP)", "min(1.0, t * _RAMP_UP)", "the learning rate hardly grows"),
         ("1 - t / _NOISE_PART) ** 2", "1 - t / _NOISE_PART)", "the noise fades linearly"),
         ("1 - t / _NOISE_PART", "1 + t / _NOISE_PART", "the noise grows"),
+        ("= lr * learning_rate_factor(t)", "= lr", "a learning rate that never changes"),
+        ("t = (step + 0.5) / count", "t = step / count", "the first step without a learning rate"),
         (
             'self._synthesis(ws, noise_mode="const"',
             'self._synthesis(ws, noise_mode="none"',
@@ -2476,6 +2495,12 @@ PROJECTION = [
         ("peak * peak / error", "peak / error", "the peak is not squared"),
         ("10 * math.log10", "20 * math.log10", "decibels of an amplitude"),
         (".clamp(-1, 1) - b.float()", " - b.float()", "values beyond white count"),
+        ("torch.stack(errors).mean()", "torch.stack(errors).sum()", "a sum over the pyramid"),
+    ),
+    *faults(
+        "latent/image_distances",
+        "latent/test_perceptual_distances",
+        ("img.shape[-1] // _LARGEST", "2", "images of 1024 pixels averaged to 512"),
     ),
     *faults(
         "latent/pivotal_tuning",
@@ -2485,6 +2510,8 @@ PROJECTION = [
         ("away = other - pivot", "away = pivot - other", "away from the other w"),
         ("radius / length.", "radius * length.", "farther where it should be nearer"),
         (".clamp_max(1)", ".clamp_min(1)", "always beyond the other w"),
+        ("= pivot + away", "= pivot - away", "away from the other w by its distance"),
+        ("dim=-1, keepdim", "dim=(1, 2), keepdim", "a radius over all layers"),
         ("before = G.synthesis(near", "before = synthesis(near", "nothing has changed, ever"),
     ),
     *faults(

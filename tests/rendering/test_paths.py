@@ -173,7 +173,9 @@ def test_own_w_are_keyframes(model, tmp_path):
     write_w(tmp_path / "two.npz", own)
     write_w(tmp_path / "one.npy", own[1])
     rows = [{"w": "two.npz", "index": 0}, {"w": "one.npy", "angle": 20}]
-    drawn = frames_of(model, tmp_path, rows, 2, options=RenderOptions(psi=0.1))
+    rows.append({"w": "two.npz", "index": 1})
+    drawn = frames_of(model, tmp_path, rows, 3, options=RenderOptions(psi=0.1))
+    np.testing.assert_array_equal(drawn[2], render_image(model.G, 8, RenderOptions(0.5), 1))
     np.testing.assert_array_equal(drawn[0], render_image(model.G, 3, RenderOptions(0.5), 1))
     turned = RenderOptions(0.5, rotate=20)
     np.testing.assert_array_equal(drawn[1], render_image(model.G, 8, turned, 1))
@@ -196,6 +198,20 @@ def test_a_network_that_cannot_move_is_refused_with_the_keyframe(tmp_path):
         frames_of(older, tmp_path, [{"seed": 1}, {"seed": 2, "angle": 5}], 3)
     drawn = frames_of(older, tmp_path, [{"seed": 1}, {"seed": 2}], 2)
     np.testing.assert_array_equal(drawn[1], render_image(G, 2, RenderOptions()))
+
+
+def test_random_noise_has_the_number_of_the_frame_as_its_seed(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"img_resolution": 16, "img_channels": 3, "channel_base": 512, "channel_max": 16}
+    G = StyleGAN2Generator(z_dim=16, c_dim=0, w_dim=16, **sizes).eval().requires_grad_(False)
+    for parameter in G.parameters():  # a fresh network has noise strengths of 0
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    model, options = Model(G, "noisy.pkl", TrainingLabels(0)), RenderOptions(noise_mode="random")
+    rows = [{"seed": 0}, {"seed": 1}, {"seed": 0}]
+    drawn = frames_of(model, tmp_path, rows, 3, options=options)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(drawn[seed], render_image(G, seed, options))
+    assert not np.array_equal(drawn[2], drawn[0])
 
 
 def test_a_curve_scales_the_strength_of_its_edit(model, tmp_path, directions):

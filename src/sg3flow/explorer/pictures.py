@@ -12,6 +12,7 @@ from sg3flow.rendering.call_arguments import (
     seed_of,
     whole_number,
 )
+from sg3flow.rendering.call_conditions import num_classes
 from sg3flow.rendering.conditions import Condition
 from sg3flow.rendering.images import Model
 from sg3flow.rendering.mixing import parse_layers
@@ -19,6 +20,7 @@ from sg3flow.rendering.seeds import RenderOptions
 
 MAX_STRENGTH = 1000.0
 _MAX_EDITS = 64
+_MOST_CLASS = 10**9  # of a network without classes, which says that it has none
 _KEYS = (
     *("seed", "w", "psi", "class", "label", "translate_x", "translate_y", "rotate"),
     *("noise_mode", "mix", "directions", "edits"),
@@ -114,7 +116,8 @@ def _condition(given: Mapping[str, Any], model: Model) -> Condition:
     if label is not None:
         condition = label_of(label)
     elif class_index is not None:
-        condition = whole_number("class", class_index, 0, max(model.labels.dim - 1, 0))
+        count = num_classes(model.labels)
+        condition = whole_number("class", class_index, 0, count - 1 if count else _MOST_CLASS)
     model.labels.check(condition)
     return condition
 
