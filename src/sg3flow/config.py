@@ -396,7 +396,8 @@ class EvaluateNetworkConfig:
         "fid50k_full, kid10k_full, pr50k3_full, dc10k5_full, is50k, ppl2_wend, swd8k_full, "
         "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; against at most 50,000 reals: fid50k, kid50k, "
         "pr50k3; as other tools compute them: clean_fid50k_full, pytorch_fid50k_full, "
-        "torch_fidelity_fid50k_full; without pretrained weights: fd_random1k_full, "
+        "torch_fidelity_fid50k_full; over other detectors: fd_dinov2_5k_full, kd_dinov2_5k_full, "
+        "cmmd_5k, vendi_5k, fld_5k; without pretrained weights: fd_random1k_full, "
         "kid_random1k_full, pr_random1k3_full…",
     )
     mirror: str = setting(
@@ -427,8 +428,8 @@ class EvaluateImagesConfig:
     metrics: tuple[str, ...] = setting(
         ("fid",),
         help="metrics to compute: fid, kid, pr3, dc5, is, mem, swd; as other tools compute them: "
-        "clean_fid, pytorch_fid, torch_fidelity_fid; without pretrained weights: fd_random, "
-        "kid_random…",
+        "clean_fid, pytorch_fid, torch_fidelity_fid; over other detectors: fd_dinov2, cmmd, vendi, "
+        "fld; without pretrained weights: fd_random, kid_random…",
     )
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples that metrics draw")
     batch: int = setting(

@@ -55,6 +55,19 @@ def test_the_value_is_the_likelihood_of_held_out_images(baseline):
     assert found.gap.value == pytest.approx(-100 * (of_train - of_test), rel=1e-4)
 
 
+def test_what_is_left_out_is_left_out():
+    """Blocks of 2 and 3 images: the others weigh more without a larger one."""
+    centers = drawn(2, 24)
+    mixture = Mixture(centers, torch.linspace(0.2, 1, 24, dtype=torch.float64))
+    found = fld._likelihoods(mixture, TEST[:20], CPU)
+    bounds = fld.block_bounds(24)
+    assert len({b - a for a, b in bounds}) == 2 and len(found) == 1 + len(bounds)
+    for value, (a, b) in zip(found[1:], bounds, strict=True):
+        rest = [number for number in range(24) if not a <= number < b]
+        wanted = log_likelihood(TEST[:20], centers[rest], mixture.variances[rest]).mean() / WIDTH
+        assert value == pytest.approx(wanted, rel=1e-5)
+
+
 def test_variances_are_those_of_the_greatest_likelihood(monkeypatch):
     monkeypatch.setattr(fld, "_STEPS", 1000)
     monkeypatch.setattr(fld, "_ENOUGH", -1.0)  # to the end

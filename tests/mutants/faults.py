@@ -1544,6 +1544,77 @@ METRICS = [
         ),
     ),
     *faults(
+        "metrics/vendi",
+        "metrics/test_vendi metrics/test_held_out",
+        ("entropy = -float(", "entropy = float(", "Vendi: a sign"),
+        ("score = math.exp(entropy)", "score = entropy", "Vendi: the entropy itself"),
+        ("rows /= lengths", "rows /= 1.0", "Vendi: features keep their lengths"),
+        ("score * (surprise - surprise.mean())", "surprise - surprise.mean()", "Vendi's error"),
+        (
+            "surprise[start : start + len(part)] = -part",
+            "surprise[start : start + len(part)] = part",
+            "Vendi: sign of the terms",
+        ),
+        ("-count * np.square(vectors) @", "-np.square(vectors) @", "Vendi: terms by images"),
+    ),
+    *faults(
+        "metrics/gaussian_mmd",
+        "metrics/test_cmmd",
+        ("- 2 * float(across.mean())", "- float(across.mean())", "CMMD: cross term once"),
+        ("- 2 * float(across.mean())", "+ 2 * float(across.mean())", "CMMD: a sign"),
+        ("/ (-2 * sigma**2)", "/ (-(sigma**2))", "CMMD: half of the bandwidth"),
+        ("/ (-2 * sigma**2)", "/ (2 * sigma**2)", "CMMD: the kernel grows"),
+        ("torch.expm1(", "torch.exp(", "CMMD: kernels near 1 lose digits"),
+        ("2 * scale * (within - across)", "scale * (within - across)", "CMMD's error halved"),
+        ("2 * scale * (within - across)", "2 * scale * (within + across)", "CMMD's error"),
+    ),
+    *faults(
+        "metrics/feature_likelihood",
+        "metrics/test_feature_likelihood metrics/test_held_out",
+        ("divergence = -_SCALE", "divergence = _SCALE", "FLD: a sign"),
+        ("(of_test - baseline)", "of_test", "FLD: without the baseline"),
+        (
+            "gap = -_SCALE * (of_train - of_test)",
+            "gap = -_SCALE * (of_test - of_train)",
+            "FLD: sign of the gap",
+        ),
+        (
+            "Mixture.fitted(gen, train, device)",
+            "Mixture.fitted(gen, test, device)",
+            "FLD: variances of the held-out images",
+        ),
+        (
+            "width * torch.log(2 * math.pi * variances)",
+            "torch.log(2 * math.pi * variances)",
+            "FLD: norm of one feature",
+        ),
+        (
+            "items - mean) / deviation for items in sets",
+            "items - mean) * deviation for items in sets",
+            "FLD: features not scaled",
+        ),
+        (
+            "found < np.quantile(honest, _CLOSEST)",
+            "found > np.quantile(honest, _CLOSEST)",
+            "FLD: far images are memorized",
+        ),
+        (
+            "found = self._squares / (self._shares * self._width)",
+            "found = self._squares / self._shares",
+            "FLD: variances of all features",
+        ),
+        (
+            "densities -= math.log(len(self._variances))",
+            "densities -= 0",
+            "FLD: weights of the centers in the fit",
+        ),
+        (
+            "math.log(len(mixture.centers) / (len(mixture.centers) - (b - a)))",
+            "0.0",
+            "FLD: weights without a block",
+        ),
+    ),
+    *faults(
         "metrics/estimates",
         "metrics/test_estimates",
         (

@@ -96,7 +96,11 @@ def baseline_likelihood(
     Args:
         count: number of generated images; at most half of ``train`` are centers, the rest is
             fitted to.
+
+    Raises:
+        MetricError: as ``feature_likelihood``.
     """
+    _check(train, test)
     train, test = _standardized(test, train, test)
     order = np.random.RandomState(0).permutation(len(train))
     half = min(count, len(train) // 2)
@@ -111,7 +115,7 @@ def _check(*sets: torch.Tensor) -> None:
     if min(len(items) for items in sets) < 2:
         counts = ", ".join(str(len(items)) for items in sets)
         raise MetricError(
-            f"fld needs at least 2 training, held-out and generated images, not {counts}"
+            f"fld needs at least 2 images of each set (training, held out, generated), not {counts}"
         )
 
 
