@@ -49,7 +49,6 @@ def test_where_higher_is_better_higher_wins(value, wins):
     [
         ({"num_generated": 50000}, "the number of generated images"),
         ({"num_reference": 7}, "the number of reference images"),
-        ({"resize": None}, "the resizing"),
         ({"seed": 1}, "the seed"),
     ],
 )
@@ -66,6 +65,7 @@ def test_values_under_other_conditions_are_not_compared(change, words):
         ({"detector_sha256": None}, "the detector"),
         ({"reference_flips": True}, "the flips of the reference set"),
         ({"reference_limit": 50_000}, "the limit of the reference set"),
+        ({"resize": "bicubic"}, "the resizing"),
     ],
 )
 def test_values_of_another_meaning_are_an_error(change, words):
