@@ -1767,6 +1767,16 @@ METRICS = [
     *faults(
         "metrics/features/inception",
         "metrics/test_inception",
+        (
+            "self.bias.double() - self.running_mean",
+            "self.bias.double() + self.running_mean",
+            "folded norm: sign of the mean",
+        ),
+        (
+            "weight = self.conv.weight.double() * scale",
+            "weight = self.conv.weight.double() / scale",
+            "folded norm: divided by the scale",
+        ),
         ("count_include_pad=False", "count_include_pad=True", "the padding counts in averages"),
         (
             "(part.to(self._device) @ weight.T).softmax(dim=1)",
