@@ -5,7 +5,7 @@ BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
 .PHONY: help setup demo check test-fast test test-slow crash-tests cubins mutants smoke-gpu \
-  test-gpu kernels bench bench-gpu team-env
+  test-gpu kernels bench bench-gpu peers team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,10 @@ bench: setup ## time ops, generators and training steps against pure PyTorch and
 
 bench-gpu: setup ## time each layer's op and training steps against pure PyTorch on a GPU
 	$(BIN)/python benchmarks/gpu.py --json build/bench-gpu.json
+
+peers: ## compare metrics with pytorch-fid, clean-fid, torch-fidelity…, in an environment of its own
+	$(PYTHON) benchmarks/peers/environment.py
+	build/peers/bin/python benchmarks/peers/run.py $(CHECKS)
 
 team-env: ## write the passwords of a team server (docs/team.md); TEAM_HOST= is its name
 	@$(PYTHON) deploy/team/new_secrets.py --host "$(or $(TEAM_HOST),localhost)"

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import torch
 
-from sg3flow.metrics.distances import kernel_estimate
 from sg3flow.metrics.neighborhoods import (
     density_coverage_estimates,
     memorization,
     precision_recall_estimates,
 )
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 
 
 def peak_gib() -> float:

@@ -18,6 +18,7 @@ AUTO = -1  # `batch_gpu: auto`
 SWITCH = ("auto", "yes", "no")  # a switch that is off, on, or decided by something else
 PROJECTION_SPACES = ("w", "w+")
 PROJECTION_LOSSES = ("pixels", "lpips", "vgg")
+BETTER, NOT_WORSE = GATE_WORDS = ("better", "not worse")  # what a gate asks of a metric
 
 # Bounds far beyond any use: a value above is a typing error, found before hours of work.
 MOST_BATCH = 65_536
@@ -36,6 +37,7 @@ def setting(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: Mapping[str, int] | None = None,
+    pairs: tuple[str, ...] | None = None,
     numbers: bool = False,
     former: str = "",
 ) -> Any:
@@ -43,6 +45,8 @@ def setting(
 
     Args:
         words: words accepted instead of a whole number, each with the number it means.
+        pairs: for a list of texts NAME=WORD: the words; a params file may also have a mapping of
+            names to words.
         numbers: for a text or a list of texts: a number without quotes in a params file is accepted
             too.
         former: the setting's earlier name, still accepted in params files; empty: none.
@@ -55,6 +59,7 @@ def setting(
         "le": le,
         "choices": choices,
         "words": words,
+        "pairs": pairs,
         "numbers": numbers,
         "former": former,
     }
@@ -390,8 +395,10 @@ class EvaluateNetworkConfig:
         help="metrics to compute; each name carries its sample count, which may be any number: "
         "fid50k_full, kid10k_full, pr50k3_full, dc10k5_full, is50k, ppl2_wend, swd8k_full, "
         "mem1k_full, eqt1k_int, eqt1k_frac, eqr1k; against at most 50,000 reals: fid50k, kid50k, "
-        "pr50k3; without pretrained weights: fd_random1k_full, kid_random1k_full, "
-        "pr_random1k3_full…",
+        "pr50k3; as other tools compute them: clean_fid50k_full, pytorch_fid50k_full, "
+        "torch_fidelity_fid50k_full; over other detectors: fd_dinov2_5k_full, kd_dinov2_5k_full, "
+        "cmmd_5k, vendi_5k, fld_5k; without pretrained weights: fd_random1k_full, "
+        "kid_random1k_full, pr_random1k3_full…",
     )
     mirror: str = setting(
         "auto",
@@ -420,8 +427,9 @@ class EvaluateImagesConfig:
 
     metrics: tuple[str, ...] = setting(
         ("fid",),
-        help="metrics to compute: fid, kid, pr3, dc5, is, mem, swd; without pretrained weights: "
-        "fd_random, kid_random…",
+        help="metrics to compute: fid, kid, pr3, dc5, is, mem, swd; as other tools compute them: "
+        "clean_fid, pytorch_fid, torch_fidelity_fid; over other detectors: fd_dinov2, cmmd, vendi, "
+        "fld; without pretrained weights: fd_random, kid_random…",
     )
     seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the samples that metrics draw")
     batch: int = setting(
@@ -629,6 +637,13 @@ class RegisterConfig:
     name: str = setting("sg3flow-generator", help="name of the registered model")
     metric: str = setting(
         "", help="metric that picks the best snapshot; empty: the choice of the evaluate stage"
+    )
+    gate: tuple[str, ...] = setting(
+        (),
+        pairs=GATE_WORDS,
+        help="what a version must show to become champion, as NAME=better or NAME='not worse'; in "
+        "the params file {fd_random1k_full: better, recall: not worse}; a name may be short if it "
+        "fits one measured value; empty: better by the metric that picks the snapshot",
     )
     directions: str = setting(
         "",

@@ -40,6 +40,7 @@ SECTIONS: dict[str, type[Any]] = {
 
 # Lists and texts may contain spaces, so a value ends only before the next SECTION.NAME=.
 _BETWEEN = re.compile(r"\s+(?=[a-z]+\.[\w-]+=)")
+PAIR_NAME = "[A-Za-z0-9_]{1,100}"  # of a setting with pairs
 _MARK = "\ufeff"  # some editors write it at the start of a file
 
 
@@ -213,6 +214,8 @@ def check_value(
 ) -> Any:
     """Check a value against its field's type, range and choices; returns it in that type."""
     wanted = typing.get_type_hints(config_type)[field.name]
+    if field.metadata.get("pairs"):
+        return _pairs(label, value, field.metadata["pairs"])
     words, numbers = (field.metadata.get(key) for key in ("words", "numbers"))
     if isinstance(value, str) and words:
         if value in words:
@@ -234,6 +237,26 @@ def check_value(
     if le is not None and value > le:
         raise ConfigError(f"{label} must be at most {le}, not {described(value)}")
     return value
+
+
+def _pairs(label: str, value: Any, words: tuple[str, ...]) -> tuple[str, ...]:
+    """A mapping of names to words, or a list of texts NAME=WORD; returns the list."""
+    example = f"{{NAME: {words[0]}}}"
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        items = [item.partition("=")[::2] for item in value]
+    else:
+        raise ConfigError(f"{label} must be a mapping such as {example}, not {described(value)}")
+    for name, word in items:
+        if not (isinstance(name, str) and re.fullmatch(PAIR_NAME, name)):
+            raise ConfigError(f"{label}: {described(name)} is no name of a metric, as in {example}")
+        if word not in words:
+            hint = nearest(word, words) if isinstance(word, str) else ""
+            raise ConfigError(
+                f"{label}: {name} must be one of {', '.join(words)}, not {described(word)}{hint}"
+            )
+    return tuple(f"{name}={word}" for name, word in items)
 
 
 def _as_text(value: Any) -> Any:

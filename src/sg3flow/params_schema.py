@@ -16,7 +16,7 @@ from typing import Any
 from sg3flow.config import SWITCH
 from sg3flow.files import write_text
 from sg3flow.output_checks import check_replaceable
-from sg3flow.params_file import SECTIONS
+from sg3flow.params_file import PAIR_NAME, SECTIONS
 
 NAME = "params.schema.json"
 # A params file names its schema in this line. Editors look beside the file, so that the line is the
@@ -130,6 +130,14 @@ def _value(metadata: Any, kind: Any) -> dict[str, Any]:
         return {"type": "boolean"}
     if kind is str:
         return _TEXT | ({"type": ["string", "number"]} if metadata["numbers"] else {})
+    if metadata["pairs"] is not None:
+        pattern = f"^{PAIR_NAME}=({'|'.join(metadata['pairs'])}){_END}"
+        names = {"pattern": f"^{PAIR_NAME}{_END}"}
+        words = {"enum": list(metadata["pairs"])}
+        mapping = {"type": "object", "propertyNames": names, "additionalProperties": words}
+        return {
+            "anyOf": [mapping, {"type": "array", "items": {"type": "string", "pattern": pattern}}]
+        }
     if kind == tuple[str, ...]:
         item = _TEXT | ({"type": ["string", "number"]} if metadata["numbers"] else {})
         return {"anyOf": [{"type": "array", "items": item}, item]}

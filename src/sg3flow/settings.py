@@ -236,6 +236,8 @@ class Tag:
     VALUE = "sg3flow.value"
     RESULTS = "sg3flow.results"
     RESULT = "sg3flow.result."  # in versions of 0.2 and before, one tag per metric
+    GATE = "sg3flow.gate"  # of a version: what it had to show to become champion, and what it did
+    ERROR_TERMS = "sg3flow.error_terms"  # of a version: digests of its files of error terms
     COMMIT = "sg3flow.commit"
     EXPORT = "sg3flow.export."  # and the format: the last exported file of a version
     # Changes of aliases: on the version that got the alias, and on the models of 0.2 and before.

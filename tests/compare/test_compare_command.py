@@ -4,11 +4,14 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from sg3flow.cli.commands import app
+from sg3flow.compare.tracked_source import read_tracked
 from sg3flow.files import write_json
+from sg3flow.metrics.error_terms import digest_of, stored_form, write_terms
 from sg3flow.runs.run_folder import JsonlReporter
 from sg3flow.tracking.mlflow_store import connect, training_run_id
 from sg3flow.tracking.outbox import Outbox, StageRun, open_outbox
@@ -42,6 +45,31 @@ def test_two_folders_side_by_side(project, run_folder):
     assert "seed 0, cat" in page and "seed 1, dog" in page and "psi 0.7" in page
     one = compare(first, second, "--seeds", "3", "--class", "1", "--out", "c.html")
     assert one.exit_code == 0 and "seed 3, dog" in page_of(project, "c.html")
+
+
+def test_runs_with_error_terms_are_compared_image_by_image(project, run_folder):
+    """In the terminal and on the page; without the file of one side, by their single errors."""
+    common = np.random.RandomState(0).randn(30)
+    first, second = run_folder("first"), run_folder("second", value=4.9)
+    for folder, own in ((first, 0.0), (second, 0.001)):
+        terms = stored_form(common + own * np.arange(30))
+        write_terms(folder / "metrics.npz", {"4/fid9_full": terms})
+        report = json.loads((folder / "metrics.json").read_text())
+        report["results"][1] |= {"error_terms": digest_of(terms), "num_reference": 90_000}
+        write_json(folder / "metrics.json", report)
+    result = compare(first, second, "--seeds", "")
+    assert result.exit_code == 0, result.output
+    assert "By fid9_full, B is within noise of A." in result.stdout
+    words = (
+        "B and A: 9 images are too few for a difference of 0.1 in fid9_full: about 31 would show"
+    )
+    assert result.stdout.count(words) == 1 and page_of(project).count(words) == 1
+    assert "difference 0.1, noise up to 0.18, paired" in page_of(project)
+    assert "paired" in result.stdout and "unpaired" not in result.stdout
+    (second / "metrics.npz").unlink()
+    apart = compare(first, second, "--seeds", "")
+    assert "unpaired" in apart.stdout
+    assert "difference 0.1, noise up to 0.28, unpaired" in page_of(project)
 
 
 def test_broken_runs_are_shown_with_what_is_wrong(project, run_folder):
@@ -135,6 +163,9 @@ def tracked(project, run_folder):
             report = folder / ("metrics.json" if name == "plain" else "evaluation.json")
             if name == "better":
                 (folder / "metrics.json").rename(report)
+                terms = stored_form([0.1, 0.2])
+                write_terms(folder / "evaluation.npz", {"4/fid9_full": terms})
+                StageRun(outbox).artifact(folder / "evaluation.npz")
             StageRun(outbox).artifact(report)
         Uploader(outbox.folder).send()
         ids.append(training_run_id(folder))
@@ -142,7 +173,7 @@ def tracked(project, run_folder):
 
 
 @pytest.mark.medium
-def test_mlflow_runs_say_what_their_folders_say(project, tracked):
+def test_mlflow_runs_say_what_their_folders_say(project, tracked, tmp_path):
     first, second = tracked
     for step, value in enumerate((1.0, math.inf, 2.0)):  # MLflow keeps the greatest number instead
         connect().client.log_metric(first, "Loss/r1_penalty", value, step=step)
@@ -153,6 +184,9 @@ def test_mlflow_runs_say_what_their_folders_say(project, tracked):
     assert page.count('src="data:image/png;base64,') == 12 and "Loss/G/loss" in page
     assert "R1 penalty" in page and "e+308" not in page
     shutil.rmtree(project / "plain")  # the tracking store alone is enough
+    known = {digest_of(stored_form([0.1, 0.2]))}
+    kept = [read_tracked(run, "", tmp_path).terms for run in tracked]
+    assert [set(terms) for terms in kept] == [set(), known], "the error terms of the evaluation"
     short = compare(first[:8], second[:8], project / "better", "--seeds", "")
     assert short.exit_code == 0, short.output
     assert "B and C are better than A" in short.stdout

@@ -12,6 +12,7 @@ from sg3flow.compare.revision_source import find_revision, read_revision
 from sg3flow.compare.run_data import RunData
 from sg3flow.errors import DataError
 from sg3flow.git import git_environment
+from sg3flow.metrics.error_terms import digest_of, stored_form, write_terms
 
 
 def git(folder: Path, *arguments: str):
@@ -64,6 +65,9 @@ def committed(
     }
     outs = {"metrics.json": keep(project, b'{"kimg": 4, "fid9_full": 5}')}
     outs[report_name] = keep(project, json.dumps(report).encode())
+    terms = project / "terms.npz"
+    write_terms(terms, {"4/fid9_full": stored_form([0.5])})
+    outs["evaluation.npz"] = keep(project, terms.read_bytes())
     stages = {
         "train": {"cmd": "train", "outs": [{"path": "runs/train", "hash": "md5", "md5": trained}]},
         "evaluate": {
@@ -92,13 +96,14 @@ def test_a_report_counts_for_the_training_that_it_was_made_of(project, row, repo
     """Version 0.2 wrote metrics.json only; it is now a summary beside evaluation.json."""
     with (project / "dvc.yaml").open() as stream:
         stages = YAML(typ="safe").load(stream)
-    stages["stages"]["evaluate"]["outs"] = ["reports/evaluation.json"]
-    if report_name == "evaluation.json":
-        with (project / "dvc.yaml").open("w") as stream:
-            YAML().dump(stages, stream)
-        git(project, "add", "dvc.yaml")
+    outs = ["reports/evaluation.json"] if report_name == "evaluation.json" else []
+    stages["stages"]["evaluate"]["outs"] = [*outs, "reports/evaluation.npz"]
+    with (project / "dvc.yaml").open("w") as stream:
+        YAML().dump(stages, stream)
+    git(project, "add", "dvc.yaml")
     facts = committed(project, row, report_name=report_name)
     assert facts.best["fid9_full"]["value"] == 5 and facts.params["train.gamma"] == "2"
+    assert list(facts.terms) == [digest_of(stored_form([0.5]))]
     assert not any("not measured" in note for note in facts.notes)
     facts = committed(project, row, judged="0" * 32 + ".dir", report_name=report_name)
     assert facts.best == {} and facts.results == [] and facts.params["train.gamma"] == "2"

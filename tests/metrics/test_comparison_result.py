@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3flow.metrics.estimates import compare_results
-from sg3flow.registry.aliases import compare_with_champion
+from sg3flow.registry.gate import decide
 
 _ROW = {
     "metric": "fid9_full",
@@ -41,7 +41,9 @@ def test_the_other_way_round_the_verdict_is_the_opposite(a, b):
 
 @given(_rows, _rows)
 def test_better_is_what_makes_a_champion(a, b):
-    assert (compare_results(a, b).word == "better") == compare_with_champion(a, "1", b)[0]
+    name = a["metric"]
+    decision = decide({name: "better"}, {name: a}, "1", {name: b})
+    assert (compare_results(a, b).word == "better") == decision.passed
 
 
 @given(_rows, _rows)

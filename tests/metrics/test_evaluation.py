@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import http.server
 import math
@@ -10,6 +9,7 @@ import torch
 from sg3flow.errors import CheckpointError, MetricError
 from sg3flow.files import sha256_file
 from sg3flow.metrics import evaluator
+from sg3flow.metrics.error_terms import digest_of
 from sg3flow.metrics.evaluation import evaluate_network, evaluate_snapshots, find_snapshots
 from sg3flow.metrics.features import RandomFeatures
 
@@ -40,7 +40,7 @@ def test_every_result_says_what_it_compares(run_dir, small_set):
     assert len(done) == 2
     frechet, motion = results[5], results[7]
     snapshot = run_dir / "network-snapshot-000010.pkl"
-    assert dataclasses.asdict(frechet) == {
+    assert frechet.row() == {
         "snapshot": "network-snapshot-000010.pkl",
         "kimg": 10,
         "metric": "fd_random40_full",
@@ -59,6 +59,7 @@ def test_every_result_says_what_it_compares(run_dir, small_set):
         "torch": torch.__version__,
         "reference_flips": False,
         "reference_limit": None,
+        "error_terms": digest_of(frechet.terms),
     }
     assert motion.metric == "eqt8_int" and motion.higher_is_better and motion.num_generated == 8
     absent = ("num_reference", "detector", "detector_sha256", "reference_sha256", "resize")

@@ -5,6 +5,7 @@ import torch
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics import Evaluator
+from sg3flow.metrics.estimates import compare_results, error_of_difference
 from sg3flow.metrics.evaluation import evaluate_snapshots
 from sg3flow.metrics.features import inception, vgg
 from sg3flow.precision import EXACT, Precision, computing, current
@@ -41,6 +42,28 @@ def test_a_network_in_memory_gives_what_its_snapshot_gives(
     kept = evaluate_snapshots(path.parent, small_set, NAMES, seed=0, batch=8, device=CPU)
     assert [(r.metric, r.value) for r in found] == [(r.metric, r.value) for r in kept]
     assert [r.network_sha256 for r in found] == ["0" * 64] * 3
+
+
+def test_networks_of_the_same_seeds_are_paired(small_set, tiny_generator):
+    """A slightly changed network: the error of the difference is a small part of each error."""
+    names = ("fd_random40_full", "kid_random40_full", "dc_random40_3_full", "mem_random40_full")
+    evaluator = Evaluator(small_set, names, seed=0, batch=8, device=CPU)
+    first = tiny_generator(seed=1)
+    second = copy.deepcopy(first)
+    for parameter in second.synthesis.parameters():
+        parameter.data.mul_(1.001)
+    results = [evaluator.measure(G, "now", 1, "0" * 64) for G in (first, first, second)]
+    smooth = 0
+    for once, again, other in zip(*results, strict=True):
+        known = {each.error_terms: each.terms for each in (once, again, other)}
+        same = compare_results(once.row(), again.row(), known)
+        assert (same.gain, same.noise, same.how) == (0, 0, "paired")
+        error, how = error_of_difference(once.row(), other.row(), known)
+        assert how == "paired" and "terms" not in once.row()
+        if once.standard_error and error:
+            assert error < once.standard_error / 3, once.metric
+            smooth += 1
+    assert smooth >= 3
 
 
 def test_images_and_features_are_computed_in_exact_float32(evaluator, tiny_generator):

@@ -13,8 +13,8 @@ from sg3flow.metrics.features.inception import (
     Inception,
     InceptionFeatures,
     load_inception,
-    tf1_resize,
 )
+from sg3flow.metrics.features.input_rules import tf1_resize
 
 
 @pytest.fixture(scope="module")

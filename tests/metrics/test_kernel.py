@@ -5,6 +5,7 @@ import pytest
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics import kernel_distance
+from sg3flow.metrics import polynomial_mmd as mmd
 
 
 def test_golden_single_subset(golden):
@@ -56,3 +57,29 @@ def test_refuses_what_it_cannot_compare():
         kernel_distance(np.zeros((5, 3)), np.zeros((5, 4)), 1, 5, seed=0)
     with pytest.raises(MetricError, match="at least 1 subset of 2"):
         kernel_distance(np.zeros((5, 3)), np.zeros((1, 3)), 1, 5, seed=0)
+
+
+@pytest.mark.parametrize("counts", [(40, 57), (57, 40), (30, 30)])
+def test_sums_over_all_pairs_are_those_over_each_pair_of_subsets(monkeypatch, counts):
+    monkeypatch.setattr(mmd, "_BLOCK", 16)  # blocks of several sizes, on and off the diagonal
+    random = np.random.RandomState(0)
+    a, b = (random.randn(count, 5).astype(np.float32) for count in counts)
+    drawn = [tuple(random.choice(count, 30, replace=False) for count in counts) for _ in range(7)]
+    for whole, one in zip(
+        mmd.pairs_of_all(a, b, drawn), mmd.pairs_of_subsets(a, b, drawn), strict=True
+    ):
+        for name in ("within_a", "within_b", "across_a", "across_b"):
+            np.testing.assert_allclose(getattr(whole, name), getattr(one, name), rtol=1e-12)
+
+
+def test_the_cheaper_way_is_taken(monkeypatch):
+    taken = []
+    for name in ("pairs_of_all", "pairs_of_subsets"):
+        way = getattr(mmd, name)
+        monkeypatch.setattr(
+            mmd, name, lambda *inputs, way=way, name=name: taken.append(name) or way(*inputs)
+        )
+    features = np.random.RandomState(0).randn(60, 3)
+    kernel_distance(features, features, 3, 10, seed=0)
+    kernel_distance(features, features, 50, 20, seed=0)
+    assert taken == ["pairs_of_subsets", "pairs_of_all"]

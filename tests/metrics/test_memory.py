@@ -11,7 +11,7 @@ _SCRIPT = """
     import numpy as np, torch
     from sg3flow.metrics import neighborhoods
     from sg3flow.metrics.neighborhoods import density_coverage_estimates
-    from sg3flow.metrics.distances import kernel_estimate
+    from sg3flow.metrics.polynomial_mmd import kernel_estimate
     from sg3flow.metrics.neighborhoods import memorization
     from sg3flow.metrics.neighborhoods import precision_recall_estimates
 

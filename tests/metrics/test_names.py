@@ -30,6 +30,15 @@ from sg3flow.metrics.names import parse_set_metrics
         ("eqt50k_int", "eqt_int", 50_000, 0),
         ("eqt1k_frac", "eqt_frac", 1000, 0),
         ("eqr50k", "eqr", 50_000, 0),
+        ("fd_dinov2_50k_full", "fd_dinov2", 50_000, 0),
+        ("kd_dinov2_b_500_full", "kd_dinov2_b", 500, 0),
+        ("pr_dinov2_10k3_full", "pr_dinov2", 10_000, 3),
+        ("dc_inception_500_5_full", "dc_inception", 500, 5),
+        ("mem_clip_1k_full", "mem_clip", 1000, 0),
+        ("cmmd_30k", "cmmd", 30_000, 0),
+        ("vendi_5k", "vendi", 5000, 0),
+        ("fld_5k", "fld", 5000, 0),
+        ("fld_random500", "fld_random", 500, 0),
     ],
 )
 def test_known_forms(name, kind, count, neighbor):
@@ -67,6 +76,21 @@ def test_what_comes_out_and_which_way_is_better():
     both = {"pr50k3_full_precision": True, "pr50k3_full_recall": True}
     assert parse_metric("pr50k3_full").outputs == both
     assert list(parse_metric("dc1k5_full").outputs)[1] == "dc1k5_full_coverage"
+
+
+def test_the_name_says_the_detector():
+    detectors = {
+        name: parse_metric(name).detector
+        for name in ("fd_dinov2_5k_full", "fd_dinov2_b_5k_full", "cmmd_5k", "vendi_5k", "fld_5k")
+    }
+    assert list(detectors.values()) == ["dinov2", "dinov2_b", "clip", "dinov2", "dinov2"]
+    fld = parse_metric("fld_5k")
+    assert fld.outputs == {"fld_5k": False, "fld_5k_gap": True, "fld_5k_memorized": False}
+    assert fld.uses_held_out and not parse_metric("vendi_5k").has_reference
+    # A metric has one name: these would be second ones of fid, kid, mem, cmmd, vendi and fld.
+    for twice in ("fd_inception_5k_full", "cmmd_clip_5k", "vendi_dinov2_5k", "fld_dinov2_5k"):
+        with pytest.raises(MetricError, match="unknown metric"):
+            parse_metric(twice)
 
 
 def test_what_a_metric_needs():

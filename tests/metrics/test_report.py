@@ -61,7 +61,7 @@ def test_report_has_the_best_a_table_and_everything():
     assert report["reference"] == {"sha256": "f", "num_images": 8}
     assert report["snapshots"]["000010"] == {"fid9_full": 5.0, "eqr9": 20.0}
     assert list(report["snapshots"]) == ["000002", "000010", "000020"]
-    assert len(report["results"]) == 6 and len(report["results"][0]) == 18
+    assert len(report["results"]) == 6 and len(report["results"][0]) == 21
 
 
 def test_summary_is_flat_and_begins_with_what_selected_the_best():

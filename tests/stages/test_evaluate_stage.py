@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sg3flow.cli.stage_commands import evaluate_app
+from sg3flow.metrics.error_terms import digest_of, read_terms
 
 STAGE = Path(__file__).parents[2] / "stages" / "evaluate.py"
 
@@ -95,6 +96,12 @@ def test_snapshots_from_params(project, tmp_path):
     assert report["best"]["metric"] == "eqt4_int"
     assert report["reference"]["num_images"] == 20
     assert {row["seed"] for row in report["results"]} == {3}
+    kept = {row["error_terms"]: row["standard_error"] for row in report["results"]}
+    terms = read_terms(tmp_path / "m.npz")
+    assert set(terms) == set(kept) - {None} and len(terms) > 3
+    with np.load(tmp_path / "m.npz") as arrays:
+        copies = arrays["network-snapshot-000003.pkl/mem_random20_full_distance"]
+    assert np.linalg.norm(copies) == pytest.approx(kept[digest_of(copies)], rel=1e-5)
     rows = list(csv.reader((tmp_path / "m.csv").read_text().splitlines()))
     assert rows[0][:3] == ["kimg", "fd_random20_full_error", "fd_random20_full"]
     assert rows[0][-1] == "eqt4_int"  # what the best is chosen by
@@ -152,6 +159,7 @@ def test_a_named_report_comes_alone(evaluated):
     ("options", "message"),
     [
         (("--summary", "reports/evaluation.json"), "--report and --summary are both reports/eval"),
+        (("--report", "mine.json"), "the file mine.npz is not a file of error terms made by"),
         (("--best", "mine.pkl"), "mine.pkl is not a snapshot made by sg3flow and is not replaced"),
         (("--best", "{run}/best.pkl"), "best.pkl is in the run folder; choose another folder"),
         (("--summary", "mine.pkl"), "mine.pkl is not a metrics summary made by sg3flow"),
@@ -161,6 +169,7 @@ def test_no_output_takes_the_place_of_another_or_of_a_foreign_file(
     evaluated, project, options, message
 ):
     Path("mine.pkl").write_bytes(b"PK but not ours")
+    Path("mine.npz").write_bytes(b"PK but not ours")
     done = evaluated(*(option.format(run=project / "run") for option in options))
     assert done.exit_code == 1 and message in done.stderr
     assert not Path("reports").exists() and Path("mine.pkl").read_bytes() == b"PK but not ours"

@@ -19,8 +19,10 @@ import sg3flow
 from sg3flow.checkpoints import load_networks, save_snapshot
 from sg3flow.cli.directions_command import directions_app
 from sg3flow.cli.stage_commands import register_app, render_app
-from sg3flow.files import write_json
+from sg3flow.files import sha256_file, write_json
+from sg3flow.metrics.error_terms import digest_of, stored_form, write_terms
 from sg3flow.networks import Discriminator, StyleGAN2Generator, StyleGAN3Generator
+from sg3flow.registry.version_terms import read_version_terms
 from sg3flow.rendering.grid import seed_sheet
 from sg3flow.rendering.images import render_image
 from sg3flow.rendering.seeds import RenderOptions
@@ -398,6 +400,7 @@ def _report() -> dict:
     return json.loads(Path("registered.json").read_text())
 
 
+_EQT = "eqt1k_int"
 _REGISTER = ("--run", "run", "--metrics", "metrics.json", "--report", "registered.json")
 
 
@@ -416,7 +419,7 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
 
     # By another metric the first snapshot is best; the champion was measured by it, and is worse.
     result = register(*_REGISTER, "--name", "toy", "--metric", "eqt1k_int")
-    assert "eqt1k_int 30 is better than the 20 of version 1" in result.output
+    assert "eqt1k_int 30 dB is better than the 20 dB of version 1" in result.output
     assert _report()["aliases"] == ["candidate", "champion"]
 
     # What was measured against other pictures is not compared, and nothing is registered.
@@ -432,6 +435,67 @@ def test_register_is_idempotent_and_gates_the_champion(register, run):
     assert version.tags["sg3flow.weights_sha256"] == first["weights_sha256"]
     assert json.loads(version.tags["sg3flow.results"])["fd_random1k_full"]["value"] == 4.0
     assert "license" in version.description
+
+
+def _measured(fd: dict[int, float], eqt: dict[int, float]) -> dict[str, np.ndarray]:
+    """Measure both snapshots; the distances have large errors of which nearly all is common."""
+    digests = {kimg: sha256_file(Path(f"run/network-snapshot-{kimg:06d}.pkl")) for kimg in fd}
+    common, terms, rows = np.random.RandomState(0).randn(50), {}, []
+    for kimg, value in fd.items():
+        own = stored_form(common + 0.0005 * kimg * np.random.RandomState(1).randn(50))
+        row = _row(kimg, value, digests[kimg]) | {"standard_error": float(np.linalg.norm(own))}
+        rows += [row | {"error_terms": digest_of(own)}, _row(kimg, eqt[kimg], digests[kimg], _EQT)]
+        terms[f"{row['snapshot']}/{row['metric']}"] = own
+    _write_metrics(Path("metrics.json"), *rows)
+    write_terms(Path("metrics.npz"), terms)
+    return terms
+
+
+@pytest.mark.medium
+def test_a_gate_of_several_metrics_and_paired_verdicts(register, run):
+    from sg3flow.cli.commands import app
+
+    assert register(*_REGISTER, "--name", "toy").exit_code == 0
+
+    # Better in one metric and worse in the other: the champion stays, and all of it is recorded.
+    gate = ("--gate", "eqt_int=better", "--gate", "fd_random=not worse")
+    result = register(*_REGISTER, "--name", "toy", "--metric", _EQT, *gate)
+    assert result.exit_code == 0, result.output
+    passed = "eqt1k_int 30 dB is better than the 20 dB of version 1 (difference 10, noise up to 0"
+    failed = "fd_random1k_full 9 is worse than its 4 (difference 5, noise up to 0, unpaired)"
+    assert f"passed: {passed}" in result.stdout and f"failed: {failed}" in result.stdout
+    report = _report()
+    assert report["decision"] == f"version 1 stays champion: {failed}; passed in {_EQT}"
+    assert report["gate"] == {_EQT: "better", "fd_random1k_full": "not worse"}
+    assert [each["passed"] for each in report["verdicts"]] == [True, False]
+    version = _client().get_model_version("toy", "2")
+    recorded = json.loads(version.tags["sg3flow.gate"])
+    assert recorded == {"gate": report["gate"], "verdicts": report["verdicts"]}
+    assert failed in version.description
+    refused = CliRunner().invoke(app, ["promote", "toy", "2"])
+    assert refused.exit_code == 1 and failed in refused.stderr, "promote has the same gate"
+
+    # Measured again, with error terms: the champion first, then the other network by 0.1.
+    _measured({0: 4.1, 10: 4.0}, {0: 9.0, 10: 20.0})
+    assert "is the champion already" in register(*_REGISTER, "--name", "toy").output
+    terms = _measured({0: 3.9, 10: 4.0}, {0: 9.0, 10: 20.0})
+    result = register(*_REGISTER, "--name", "toy")
+    assert "fd_random1k_full 3.9 is better than the 4 of version 1 (difference 0.1" in result.output
+    assert ", paired)" in result.output and _report()["aliases"] == ["candidate", "champion"]
+    for number, stored in zip("21", terms.values(), strict=True):
+        assert list(read_version_terms(f"models:/toy/{number}")) == [digest_of(stored)]
+    line = _client().get_model_version("toy", "2").tags["sg3flow.aliases"].splitlines()[-1]
+    assert "champion 1 -> 2, register" in line and "paired" in line
+
+    # Without the file, the errors one by one are larger than the difference.
+    Path("metrics.npz").unlink()
+    result = register(*_REGISTER, "--name", "other", "--metric", _EQT)
+    assert result.exit_code == 0, result.output
+    result = register(*_REGISTER, "--name", "other")
+    assert "is not better than its 4 (difference 0.1, noise up to 2" in result.output
+    assert ", unpaired)" in result.output
+    [note] = [line for line in result.stderr.splitlines() if line.startswith("note: 1,000 images")]
+    assert "more than 1,000,000 would be needed; count the two as equal" in note
 
 
 @pytest.mark.medium
@@ -547,6 +611,8 @@ def test_the_model_is_logged_onto_the_training_run(register, run):
         (("--metric", "fd_random"), "it has eqt1k_int, fd_random1k_full"),
         (("--metrics", "no.json"), "run stages/evaluate.py first"),
         (("--name", "a/b"), "register.name must be"),
+        (("--gate", "density=better"), "register.gate: 'density' was not measured"),
+        (("--gate", "fd_random=bettr"), "fd_random must be one of better, not worse, not 'bettr'"),
         (("--run", "nowhere"), "which is not in nowhere"),
         (("--report", "metrics.json"), "not a registration report"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from sg3flow.errors import MetricError
-from sg3flow.registry.aliases import compare_with_champion, require_comparable
+from sg3flow.registry import gate
 
 _ROW = {
     "metric": "fd_random1k_full",
@@ -18,6 +18,18 @@ _ROW = {
     "reference_flips": False,
     "reference_limit": None,
 }
+_BETTER = {"fd_random1k_full": "better"}
+
+
+def compare_with_champion(result, champion, base):
+    rows = {} if base is None else {base["metric"]: base}
+    decision = gate.decide(_BETTER, {result["metric"]: result}, champion, rows)
+    return decision.passed, decision.reason
+
+
+def require_comparable(result, champion, base):
+    rows = {} if base is None else {base["metric"]: base}
+    gate.require_comparable(_BETTER, {result["metric"]: result}, champion, rows)
 
 
 @pytest.mark.parametrize(("value", "wins"), [(4.9, True), (5.0, False), (5.1, False)])
@@ -37,7 +49,6 @@ def test_where_higher_is_better_higher_wins(value, wins):
     [
         ({"num_generated": 50000}, "the number of generated images"),
         ({"num_reference": 7}, "the number of reference images"),
-        ({"resize": None}, "the resizing"),
         ({"seed": 1}, "the seed"),
     ],
 )
@@ -54,6 +65,7 @@ def test_values_under_other_conditions_are_not_compared(change, words):
         ({"detector_sha256": None}, "the detector"),
         ({"reference_flips": True}, "the flips of the reference set"),
         ({"reference_limit": 50_000}, "the limit of the reference set"),
+        ({"resize": "bicubic"}, "the resizing"),
     ],
 )
 def test_values_of_another_meaning_are_an_error(change, words):
@@ -78,7 +90,7 @@ def test_a_difference_within_its_error_does_not_count(value, errors, wins):
     new = _ROW | {"value": value, "standard_error": errors[0]}
     won, why = compare_with_champion(new, "3", _ROW | {"standard_error": errors[1]})
     assert won is wins
-    assert ("noise up to" in why) == (not wins)
+    assert ("is better than" in why) == wins and "noise up to" in why and "unpaired" in why
 
 
 def test_a_champion_not_measured_by_the_metric_stays():

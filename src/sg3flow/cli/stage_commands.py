@@ -256,6 +256,13 @@ Data = Annotated[
         help="packed set to compare with: a zip file or a folder; default: the set of the training"
     ),
 ]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="images that the training has not seen, for fld: a folder, zip or tar file; default: "
+        "every second image of the set to compare with"
+    ),
+]
 Verbose = Annotated[bool, typer.Option(help="show progress")]
 
 
@@ -264,6 +271,7 @@ def snapshots(
     config: EvaluateConfig,
     run: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/train"),
     data: Data = None,
+    held_out: HeldOut = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -303,7 +311,7 @@ def snapshots(
                 Path("reports/evaluation.json"),
                 summary or Path("reports/metrics.json"),
             )
-        plan = plan_run(config, run, data, Outputs(report, table, chart, summary, best))
+        plan = plan_run(config, run, data, Outputs(report, table, chart, summary, best), held_out)
         if not plan.ranks.is_main_process:
             assist_evaluation(plan)
             return
@@ -320,6 +328,7 @@ def network(
     config: EvaluateNetworkConfig,
     network: Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")],
     data: Data = None,
+    held_out: HeldOut = None,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     verbose: Verbose = True,
 ) -> None:
@@ -330,7 +339,7 @@ def network(
     if _launched_evaluation("network", config):
         return
     with progress_shown(verbose), _stopped_with_launcher():
-        if text := evaluate_one(config, network, data, report):
+        if text := evaluate_one(config, network, data, report, held_out):
             print(text)
 
 
@@ -364,6 +373,7 @@ def image_sets(
     config: EvaluateImagesConfig,
     a: Annotated[Path, typer.Option(help="images to measure: a folder, zip or tar file")],
     b: Annotated[Path, typer.Option(help="images to compare with: a folder, zip or tar file")],
+    held_out: HeldOut = None,
     report: Annotated[Path | None, typer.Option(help="JSON report to write")] = None,
     verbose: Verbose = True,
 ) -> None:
@@ -372,7 +382,7 @@ def image_sets(
     from sg3flow.progress import progress_shown
 
     with progress_shown(verbose):
-        print(evaluate_images(config, a, b, report))
+        print(evaluate_images(config, a, b, report, held_out))
 
 
 render_app = stage_app("")
@@ -508,7 +518,8 @@ def register(
 ) -> None:
     """Register the best snapshot as a model that MLflow can serve.
 
-    The alias `champion` changes only if the new version is better than the current champion.
+    The alias `champion` changes only if the new version passes the gate against the current
+    champion: by default, if it is better.
     """
     from sg3flow.errors import TrackingError
     from sg3flow.registry.registration import register_best
@@ -520,4 +531,9 @@ def register(
         raise TrackingError(f"{error}; then run the same command again") from error
     note_registered(run, content)
     print(f"{content['name']}: {content['note']}; {content['decision']}")
+    if len(content["verdicts"]) > 1:
+        for verdict in content["verdicts"]:
+            print(f"{'passed' if verdict['passed'] else 'failed'}: {verdict['text']}")
+    if content["warning"]:
+        print(f"note: {content['warning']}", file=sys.stderr)
     next_steps.after_register(content["name"], str(content["version"]), content["aliases"])

@@ -6,14 +6,17 @@ from itertools import pairwise
 from typing import Any
 
 from sg3flow.compare.run_data import Point, RunData, letter
+from sg3flow.metrics.error_terms import Stored, Terms
 from sg3flow.metrics.estimates import (
     BETTER,
     WORSE,
     ComparisonResult,
     compare_results,
     standard_error,
+    too_few_images,
     why_not_comparable,
 )
+from sg3flow.metrics.names import unit_of
 
 # Order of the sections of params.yaml in tables.
 _SECTIONS = ("train", "pack", "fetch", "validate", "evaluate", "render", "register")
@@ -96,7 +99,12 @@ class MetricRow:
 
 def at_best(runs: Sequence[RunData]) -> list[MetricRow]:
     """All metrics at the best snapshot of each run."""
-    return _table([run.best for run in runs])
+    return _table([run.best for run in runs], all_terms(runs))
+
+
+def all_terms(runs: Sequence[RunData]) -> dict[str, Stored]:
+    """The error terms of all runs by digest."""
+    return {digest: terms for run in runs for digest, terms in run.terms.items()}
 
 
 def at_common_age(runs: Sequence[RunData]) -> tuple[int, list[MetricRow]] | None:
@@ -114,23 +122,38 @@ def at_common_age(runs: Sequence[RunData]) -> tuple[int, list[MetricRow]] | None
     by_run = [{r["metric"]: r for r in run.results if r.get("kimg") == age} for run in runs]
     if all(rows == dict(run.best) for rows, run in zip(by_run, runs, strict=True)):
         return None
-    return age, _table(by_run)
+    return age, _table(by_run, all_terms(runs))
 
 
-def _table(by_run: Sequence[Mapping[str, Row]]) -> list[MetricRow]:
+def _table(by_run: Sequence[Mapping[str, Row]], terms: Terms) -> list[MetricRow]:
     metrics = list(dict.fromkeys(name for rows in by_run for name in rows))
     table = []
     for metric in metrics:
         cells = tuple(rows.get(metric) for rows in by_run)
-        results = (None, *(_compared(cell, cells[0]) for cell in cells[1:]))
+        results = (None, *(_compared(cell, cells[0], terms) for cell in cells[1:]))
         table.append(MetricRow(metric, cells, results))
     return table
 
 
-def _compared(cell: Row | None, base: Row | None) -> ComparisonResult:
+def _compared(cell: Row | None, base: Row | None, terms: Terms) -> ComparisonResult:
     if base is None and cell is not None:
         return ComparisonResult(NO_BASE, f"{letter(0)} has no value of this metric")
-    return compare_results(cell, base)
+    return compare_results(cell, base, terms)
+
+
+def too_few(rows: Sequence[MetricRow]) -> str:
+    """How many images would tell a run from the first one; empty: all are told apart.
+
+    Said once, about the first comparison that needs more, by the order of the metrics.
+    """
+    for row in rows:
+        for index, result in enumerate(row.results):
+            cell = row.cells[index]
+            if result is not None and cell is not None:
+                words = too_few_images(cell, result)
+                if words:
+                    return f"{letter(index)} and {letter(0)}: {words}."
+    return ""
 
 
 def headline(rows: Sequence[MetricRow]) -> str:
@@ -245,7 +268,8 @@ def _reported(runs: Sequence[RunData], metric: str) -> Chart:
         if points:
             lines.append(Line(index, points))
     better = "higher" if base.get("higher_is_better") else "lower"
-    title = f"{metric} ({better} is better; bars: 2 standard errors)"
+    unit = f" in {unit_of(metric)}" if unit_of(metric) else ""
+    title = f"{metric}{unit} ({better} is better; bars: 2 standard errors)"
     return Chart(title, metric, tuple(lines), tuple(notes), may_be_log=True)
 
 
@@ -299,6 +323,7 @@ class Comparison:
     Attributes:
         runs: in the given order.
         headline: the result as a sentence; empty: nothing was measured.
+        too_few: how many images would tell more; empty: there are enough.
         metrics: metrics at the best snapshot of each run.
         common: kimg at which all runs were measured, with the metrics there; None: see
             ``at_common_age``.
@@ -309,6 +334,7 @@ class Comparison:
 
     runs: tuple[RunData, ...]
     headline: str
+    too_few: str
     metrics: tuple[MetricRow, ...]
     common: tuple[int, list[MetricRow]] | None
     params: tuple[Difference, ...]
@@ -323,6 +349,7 @@ def compare(runs: Sequence[RunData]) -> Comparison:
     return Comparison(
         runs=tuple(runs),
         headline=headline(metrics),
+        too_few=too_few(metrics),
         metrics=tuple(metrics),
         common=at_common_age(runs),
         params=tuple(differing_params(runs)),

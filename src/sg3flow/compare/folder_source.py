@@ -252,6 +252,7 @@ def run_data_of_files(
         trained=training.trained_metrics(),
         results=measured.results,
         best=measured.best,
+        terms=measured.terms,
         snapshot=_snapshot(measured, snapshots),
         notes=tuple(training.notes),
     )

@@ -15,6 +15,7 @@ from sg3flow.compare.folder_source import TrainingFiles, run_data_of_files, with
 from sg3flow.compare.run_data import Measured, RunData, canonical, read_measured
 from sg3flow.errors import ConfigError, DataError
 from sg3flow.git import GitError, git_text
+from sg3flow.metrics.error_terms import TERMS_NAME
 from sg3flow.metrics.estimates import NOT_MEASURED
 from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.code_state import CODE_PATHS
@@ -97,8 +98,10 @@ def read_revision(root: Path, revision: Revision, metric: str) -> RunData:
         names = (f"reports/{REPORT_NAME}", f"reports/{SUMMARY_NAME}")
         measured_as = next((name for name in names if is_own and name in outs), None)
         report = files.file(measured_as, notes) if measured_as else None
+        kept = f"reports/{TERMS_NAME}"
+        terms = files.file(kept, []) if report and kept in outs else None  # missing: unpaired
     if is_own:
-        measured = read_measured(report, metric, notes)
+        measured = read_measured(report, metric, notes, terms)
     else:
         measured = Measured()
         notes.append(

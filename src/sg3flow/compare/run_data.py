@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import MetricError
+from sg3flow.metrics.error_terms import Terms, beside, read_terms
 from sg3flow.metrics.estimates import standard_error
+from sg3flow.metrics.names import unit_of
 from sg3flow.runs.best_snapshot import best_snapshot, read_report
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -62,6 +64,7 @@ class RunData:
         snapshot: the snapshot whose images are shown; None: there is none.
         notes: sentences about missing data.
         run_id: ID of its MLflow run; empty: unknown.
+        terms: error terms of its results by digest, as far as they are known.
     """
 
     kind: str
@@ -77,6 +80,7 @@ class RunData:
     snapshot: Snapshot | None = None
     notes: Sequence[str] = ()
     run_id: str = ""
+    terms: Terms = field(default_factory=dict)
 
 
 def letter(index: int) -> str:
@@ -119,8 +123,9 @@ def _number(value: float) -> str:
 
 def value_text(row: Mapping[str, Any]) -> str:
     """A result with its standard error, for example ``4.272 ± 0.18``."""
-    error = standard_error(row)
-    return f"{row['value']:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+    error, unit = standard_error(row), unit_of(str(row.get("metric", "")))
+    text = f"{row['value']:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{text} {unit}" if unit else text
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Measured:
         snapshot: file name of the best snapshot; empty: unknown.
         chosen: why it was selected.
         kimg: its kimg.
+        terms: error terms of the rows by digest.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -140,30 +146,42 @@ class Measured:
     snapshot: str = ""
     chosen: str = ""
     kimg: int | None = None
+    terms: Terms = field(default_factory=dict)
 
 
-def read_measured(report: Path | None, metric: str, notes: list[str]) -> Measured:
+def read_measured(
+    report: Path | None, metric: str, notes: list[str], terms: Path | None = None
+) -> Measured:
     """Read a report; problems become notes.
 
     Args:
         report: ``reports/evaluation.json`` or a copy of it; None: there is none.
         metric: metric that selects the best snapshot; empty: that of the report.
         notes: problems are appended here.
+        terms: file of the error terms; None: the one beside the report.
     """
     if report is None:
         notes.append("not measured: there is no reports/evaluation.json; run stages/evaluate.py")
         return Measured()
-    results = _rows(report)
+    results, known = _rows(report), read_terms(terms or beside(_report_itself(report)))
     try:
         best = best_snapshot(report, metric)
     except MetricError as error:
         notes.append(f"the best snapshot is unknown: {error}")
-        return Measured(results)
+        return Measured(results, terms=known)
     chosen = f"best by {best.metric}"
     rows = {name: row for name, row in best.results.items() if is_row(row)}
     # The metric that selected the best comes first: the headline is about it.
     rows = {name: rows[name] for name in sorted(rows, key=lambda name: name != best.metric)}
-    return Measured(results, rows, best.snapshot, chosen, best.kimg)
+    return Measured(results, rows, best.snapshot, chosen, best.kimg, known)
+
+
+def _report_itself(path: Path) -> Path:
+    """The report that a summary leads to."""
+    try:
+        return read_report(path)[0]
+    except MetricError:
+        return path
 
 
 def _rows(report: Path) -> list[dict[str, Any]]:

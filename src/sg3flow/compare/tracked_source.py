@@ -17,6 +17,7 @@ from sg3flow.compare.run_data import (
     read_measured,
 )
 from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.registry.version_terms import read_version_terms
 from sg3flow.settings import Tag
 from sg3flow.tracking.tracked_runs import (
     RegisteredVersion,
@@ -70,8 +71,11 @@ def read_version(asked: str, metric: str, folder: Path) -> RunData:
     chosen = version.tags.get(Tag.METRIC, "")
     rows = {name: row for name, row in version.results.items() if is_row(row)}
     best = {name: rows[name] for name in sorted(rows, key=lambda name: name != chosen)}
+    terms = dict(data.terms) | read_version_terms(version.uri)
     address = f"{version.uri}, run {version.run_id[:12]}" if version.run_id else version.uri
-    data = replace(data, kind="registered model", address=address, snapshot=snapshot, best=best)
+    data = replace(
+        data, kind="registered model", address=address, snapshot=snapshot, best=best, terms=terms
+    )
     notes = [] if best else ["no metrics were registered with it"]
     if metric and metric != chosen:
         notes.append(f"compared at the registered snapshot, not at the best by {metric}")
@@ -105,6 +109,7 @@ def _run_data(run: TrackedRun, measured: Measured) -> RunData:
         trained=_trained(run, measured),
         results=measured.results,
         best=measured.best,
+        terms=measured.terms,
         snapshot=_snapshot(run, measured),
         run_id=run.run_id,
     )

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
         FeatureStats,
         RunningStats,
         frechet_distance,
-        kernel_distance,
     )
     from sg3flow.metrics.equivariance import eqr, eqt, frac_shift, int_shift, pseudo, psnr, rot
     from sg3flow.metrics.evaluator import Evaluator
     from sg3flow.metrics.names import Metric, parse_metric, parse_metrics
     from sg3flow.metrics.neighborhoods import density_coverage, memorization, precision_recall
+    from sg3flow.metrics.polynomial_mmd import kernel_distance
     from sg3flow.metrics.report import MetricResult
 
 # Imported at their first use: most need torch, which who reads a report does not.
@@ -25,7 +25,6 @@ _MODULES = {
         "FeatureStats",
         "RunningStats",
         "frechet_distance",
-        "kernel_distance",
     ),
     "sg3flow.metrics.equivariance": (
         "eqr",
@@ -39,6 +38,7 @@ _MODULES = {
     "sg3flow.metrics.evaluator": ("Evaluator",),
     "sg3flow.metrics.names": ("Metric", "parse_metric", "parse_metrics"),
     "sg3flow.metrics.neighborhoods": ("density_coverage", "memorization", "precision_recall"),
+    "sg3flow.metrics.polynomial_mmd": ("kernel_distance",),
     "sg3flow.metrics.report": ("MetricResult",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -124,6 +124,7 @@ def compute(
     seed: int = 0,
     batch: int = 32,
     device: str = "auto",
+    held_out: Any = None,
 ) -> MetricValues:
     """A metric between images ``a`` and images ``b``, or of a network ``a`` against a packed set.
 
@@ -138,6 +139,8 @@ def compute(
         seed: of generated images and of random samples.
         batch: images at once; affects speed and memory only.
         device: ``auto``, ``cpu`` or ``cuda``.
+        held_out: images that the training has not seen, for ``fld``, in the same forms as ``a``;
+            None: every second image of ``b``.
 
     Raises:
         MetricError: an unknown metric, weights that are not available, or unsuitable images.
@@ -152,6 +155,8 @@ def compute(
             f"b must be images, not the network {cut(_network(b))}; give the network as a"
         )
     settings: dict[str, Any] = {"seed": seed, "batch": batch, "device": open_device(device)}
+    if held_out is not None:
+        settings["held_out"] = _images(held_out, "held_out")
     if network:
         return _of_network(metric, network, b, settings)
     return _of_images(metric, _images(a, "a"), _images(b, "b"), settings)

@@ -1,4 +1,4 @@
-"""Frechet distance (Heusel et al. 2017, Eq. 6) and kernel distance (KID) between features."""
+"""Frechet distance (Heusel et al. 2017, Eq. 6) between features."""
 
 import math
 from collections.abc import Sequence
@@ -71,6 +71,20 @@ class FeatureStats:
     mean: Array
     cov: Array
 
+    def unbiased(self, ddof: int) -> "FeatureStats":
+        """The same with the covariance divided by ``count - ddof``.
+
+        Raises:
+            MetricError: there are not more than ``ddof`` features.
+        """
+        if ddof == 0:
+            return self
+        if self.count <= ddof:
+            raise MetricError(
+                f"a covariance that is divided by N - {ddof} needs at least {ddof + 1} images"
+            )
+        return FeatureStats(self.count, self.mean, self.cov * (self.count / (self.count - ddof)))
+
 
 class RunningStats:
     """Mean and covariance of features that arrive in batches, in float64.
@@ -117,24 +131,68 @@ class RunningStats:
         return FeatureStats(self.count, self._mean.copy(), self._scatter / self.count)
 
 
-def frechet_estimate(features: NDArray[np.float32], reference: FeatureStats) -> Estimate:
+def frechet_estimate(
+    features: NDArray[np.float32], reference: FeatureStats, ddof: int = 0
+) -> Estimate:
     """Distance of generated features ``[N, F]`` to a reference, with its standard error.
+
+    Both covariances are divided by their N - ``ddof``.
 
     The error is a jackknife over blocks of generated images. More images also reduce the distance
     itself (Chong and Forsyth 2020): that bias is equal for all networks measured with the same
-    number of images and is not part of the error.
+    number of images and is not part of the error. The error terms are those of single images; see
+    ``frechet_terms``.
 
     Raises:
-        MetricError: values that are not finite.
+        MetricError: values that are not finite, or too few images for the divisor.
     """
     blocks = [_stats(features[start:end]) for start, end in block_bounds(len(features))]
-    whole = _merged(blocks)
-    distance = frechet_distance(reference.mean, reference.cov, whole.mean, whole.cov)
+    whole, real = _merged(blocks), reference.unbiased(ddof)
+    drawn = whole.unbiased(ddof)
+    distance = frechet_distance(real.mean, real.cov, drawn.mean, drawn.cov)
     if len(blocks) < 2:
         return Estimate(distance, None)
-    factor = _factor(reference.cov)
-    left_out = [_quick_distance(_without(whole, block), reference, factor) for block in blocks]
-    return Estimate(distance, jackknife_error(left_out))
+    factor = _factor(real.cov)
+    rests = [_without(whole, block).unbiased(ddof) for block in blocks]
+    left_out = [_quick_distance(rest, real, factor) for rest in rests]
+    terms = frechet_terms(features, drawn, real, factor, ddof)
+    return Estimate(distance, jackknife_error(left_out), terms)
+
+
+def frechet_terms(
+    features: NDArray[np.float32],
+    drawn: FeatureStats,
+    reference: FeatureStats,
+    factor: Array,
+    ddof: int = 0,
+) -> Array:
+    """What each generated image adds to the deviation of the Frechet distance, ``[N]``.
+
+    The infinitesimal jackknife (Jaeckel 1972): the derivative of the distance by the weight of the
+    image. With ``d = x - mu`` of an image and the optimal map
+    ``T = F (F^T cov F)^(-1/2) F^T`` from the generated to the reference Gaussian, it is
+    ``2 d.(mu - mu_ref) + (d.d - d.T d) N / (N - ddof)``, less its mean.
+
+    Args:
+        features: ``[N, F]``.
+        drawn: their statistics, with the covariance divided by N - ``ddof``.
+        factor: ``F`` of ``[F, rank]`` with ``F F^T`` the covariance of the reference.
+    """
+    variances, axes = np.linalg.eigh(factor.T @ drawn.cov @ factor)
+    # Images vary along no other axes: with fewer images than features some variances are rounding.
+    bound = max(variances.max(initial=0), 0) * len(drawn.mean) * np.finfo(np.float64).eps
+    seen = variances > bound
+    toward = factor @ axes[:, seen] / variances[seen] ** 0.25
+    offset = 2 * (drawn.mean - reference.mean)
+    scale = len(features) / (len(features) - ddof)
+    effects = np.empty(len(features))
+    for start in range(0, len(features), _ROWS):
+        d = features[start : start + _ROWS] - drawn.mean
+        mapped = np.square(d @ toward).sum(axis=1)
+        spread = np.square(d).sum(axis=1) - mapped
+        effects[start : start + _ROWS] = d @ offset + spread * scale
+    effects -= effects.mean()
+    return effects / math.sqrt(len(effects) * (len(effects) - 1))
 
 
 def _stats(features: NDArray[np.float32]) -> FeatureStats:
@@ -172,75 +230,3 @@ def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array)
     root_trace = np.sqrt(np.maximum(values, 0)).sum()
     traces = np.trace(stats.cov) + np.trace(reference.cov)
     return float(offset @ offset + traces - 2 * root_trace)
-
-
-def kernel_distance(
-    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
-) -> float:
-    """Mean over random subsets of the unbiased squared MMD under the kernel ``(x.y / F + 1)^3``.
-
-    Args:
-        feats_a, feats_b: features, ``[N, F]`` and ``[M, F]``.
-        num_subsets: number of pairs of subsets to average.
-        subset_size: items per subset, drawn without replacement; at most the size of the smaller
-            set.
-        seed: seed of the draws.
-
-    Raises:
-        MetricError: fewer than two items, or different numbers of features.
-    """
-    return kernel_estimate(feats_a, feats_b, num_subsets, subset_size, seed).value
-
-
-def kernel_estimate(
-    feats_a: ArrayLike, feats_b: ArrayLike, num_subsets: int, subset_size: int, seed: int
-) -> Estimate:
-    """The kernel distance with its standard error over draws of ``feats_b``.
-
-    To first order the squared MMD is a mean over the items of ``b`` (Hoeffding 1948): twice the
-    difference of their mean kernel with the other items of ``b`` and with ``a``. The subsets
-    give the variance of these terms and the variance added by drawing subsets. Memory is that of
-    one pair of subsets.
-    """
-    a, b = np.asarray(feats_a), np.asarray(feats_b)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise MetricError(f"expected two sets of features [N, F], found {a.shape} and {b.shape}")
-    size = min(subset_size, len(a), len(b))
-    if size < 2 or num_subsets < 1:
-        raise MetricError(
-            f"{num_subsets} subsets of {size} items; at least 1 subset of 2 items is needed"
-        )
-    random = np.random.RandomState(seed)
-    found = np.array(
-        [
-            _squared_mmd(
-                a[random.choice(len(a), size, replace=False)].astype(np.float64),
-                b[random.choice(len(b), size, replace=False)].astype(np.float64),
-            )
-            for _ in range(num_subsets)
-        ]
-    )
-    value, variance_a, variance_b = found.mean(axis=0)
-    # The part of the variance that averaging over subsets leaves.
-    drawing = variance_a * (1 / size - 1 / len(a)) + variance_b * (1 / size - 1 / len(b))
-    return Estimate(float(value), math.sqrt(variance_b / len(b) + drawing / num_subsets))
-
-
-def _squared_mmd(a: Array, b: Array) -> tuple[float, float, float]:
-    """Unbiased: the sums within a set exclude the diagonal, the sum across does not.
-
-    Also returns the variances of the first-order terms of the items of ``a`` and of ``b``.
-    """
-    size, num_features = a.shape
-    within_a = (a @ a.T / num_features + 1) ** 3
-    within_b = (b @ b.T / num_features + 1) ** 3
-    across = (a @ b.T / num_features + 1) ** 3
-    within = within_a.sum() - np.trace(within_a) + within_b.sum() - np.trace(within_b)
-    value = float(within / (size * (size - 1)) - 2 * across.mean())
-    return value, _variance(within_a, across), _variance(within_b, across.T)
-
-
-def _variance(within: Array, across: Array) -> float:
-    others = (within.sum(axis=1) - within.diagonal()) / (len(within) - 1)
-    terms: Array = 2 * (others - across.mean(axis=1))
-    return float(terms.var(ddof=1))

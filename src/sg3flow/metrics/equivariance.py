@@ -241,10 +241,11 @@ def equivariance(errors: Array) -> Estimate:
     if errors[:, 1].sum() == 0:
         raise MetricError("no pixel stays in view under any of the motions; use more images")
     mean = ratio_estimate(errors[:, 0], errors[:, 1])
-    error = mean.standard_error
-    if error is not None:
-        error *= 10 / math.log(10) / max(mean.value, _MIN_SQUARED_ERROR)
-    return Estimate(psnr(float(errors[:, 0].sum()), float(errors[:, 1].sum())), error)
+    value = psnr(float(errors[:, 0].sum()), float(errors[:, 1].sum()))
+    if mean.standard_error is None or mean.terms is None:
+        return Estimate(value, None)
+    slope = 10 / math.log(10) / max(mean.value, _MIN_SQUARED_ERROR)  # dB per squared error
+    return Estimate(value, mean.standard_error * slope, mean.terms * -slope)
 
 
 def psnr(squared_error: float, count: float) -> float:

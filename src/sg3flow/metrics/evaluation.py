@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +42,11 @@ from sg3flow.metrics.image_metrics import (
     compute_metric,
     load_extractor,
     prepare_reference,
+    wants_only_stats,
 )
 from sg3flow.metrics.names import Metric, parse_metrics, parse_set_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.reference_set import EVERYTHING, Pictures, Reference, progress_of
+from sg3flow.metrics.reference_set import EVERYTHING, ComparedSet, Reference, progress_of
 from sg3flow.metrics.report import MetricResult, Subject, build_results
 from sg3flow.precision import computing
 from sg3flow.runs.run_folder import list_snapshots, snapshot_kimg
@@ -66,12 +67,13 @@ def evaluate_snapshots(
     increment: Callable[[list[MetricResult]], None] | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
+    held_out: ComparedSet | None = None,
 ) -> list[MetricResult]:
     """Measure the snapshots of a training run, from the oldest to the newest.
 
     Args:
         run_dir: folder with ``network-snapshot-<kimg>.pkl`` files.
-        packed, names, seed, batch, device, ranks: see ``Evaluator``.
+        packed, names, seed, batch, device, ranks, held_out: see ``Evaluator``.
         mirror: whether older names compare with flips, too; None: if the training was mirrored.
         snapshots: ``all`` or ``last``.
         increment: called with the results of each snapshot when they are complete.
@@ -86,7 +88,14 @@ def evaluate_snapshots(
     chosen = paths[-1:] if snapshots == "last" else paths
     flips = _flips(names, mirror, chosen[0], chosen[0].name)
     evaluator = Evaluator(
-        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+        packed,
+        names,
+        seed=seed,
+        batch=batch,
+        device=device,
+        ranks=ranks,
+        mirror=flips,
+        held_out=held_out,
     )
     evaluator.prepare()
     results: list[MetricResult] = []
@@ -111,6 +120,7 @@ def evaluate_network(
     mirror: bool | None = None,
     on_pairs: Callable[[str, str, Image.Image], None] | None = None,
     ranks: Ranks = ALONE,
+    held_out: ComparedSet | None = None,
 ) -> list[MetricResult]:
     """Measure one network from a path, URL, ``models:/…`` or ``runs:/…``.
 
@@ -119,7 +129,14 @@ def evaluate_network(
     path, name = local_copy(source), shown_url(source)
     flips = _flips(names, mirror, path, name)
     evaluator = Evaluator(
-        packed, names, seed=seed, batch=batch, device=device, ranks=ranks, mirror=flips
+        packed,
+        names,
+        seed=seed,
+        batch=batch,
+        device=device,
+        ranks=ranks,
+        mirror=flips,
+        held_out=held_out,
     )
     evaluator.prepare()
     with progress_of(ranks, f"evaluating {name}", evaluator.images_per_network) as advance:
@@ -264,25 +281,6 @@ class ImageSet:
         return pixels.reshape(*pixels.shape[:2], -1)
 
 
-class ComparedSet(Pictures, Protocol):
-    """A set of images of any size."""
-
-    @property
-    def conversion(self) -> str:
-        """Rules that convert some of the images; empty: none are converted."""
-        ...
-
-    @property
-    def num_lossy(self) -> int:
-        """Number of images whose compression changes pixels, such as JPEG."""
-        ...
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """Number of files that are no images, by suffix."""
-        ...
-
-
 def compare_sets(
     images: ComparedSet,
     reference: ComparedSet,
@@ -293,6 +291,7 @@ def compare_sets(
     device: torch.device,
     on_pairs: Callable[[str, Image.Image], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
+    held_out: ComparedSet | None = None,
 ) -> list[MetricResult]:
     """Metrics between two sets of images, over all images of both.
 
@@ -307,6 +306,8 @@ def compare_sets(
         device: where to compute.
         on_pairs: called with the name of a metric and its sheet of closest pairs.
         on_warning: called with each sentence about what makes the values unreliable.
+        held_out: images for ``fld`` that the reference has not; None: every second image of
+            the reference counts as held out.
 
     Raises:
         MetricError: an unknown metric, weights that are not available, or unsuitable images.
@@ -323,17 +324,19 @@ def compare_sets(
     results: list[MetricResult] = []
     with computing():
         extractors = _load(metrics, images, device)
+        sets = [images, reference] if held_out is None else [images, reference, held_out]
         sides = {
             name: [
                 Reference(side, extractor, batch, device, conversion=side.conversion)
-                for side in (images, reference)
+                for side in sets
             ]
             for name, extractor in extractors.items()
         }
         for metric in metrics:
             assert metric.detector is not None
-            ours, theirs = sides[metric.detector]
-            outcome = _compute(metric, ours, theirs, seed, device)
+            ours, theirs, *unseen = sides[metric.detector]
+            unseen_side = unseen[0] if unseen and metric.uses_held_out else None
+            outcome = _compute(metric, ours, theirs, unseen_side, seed, device)
             if on_warning is not None and (words := _singular(metric, ours, theirs)):
                 on_warning(words)
             if outcome.pairs and on_pairs is not None:
@@ -342,7 +345,7 @@ def compare_sets(
                 on_pairs(metric.name, draw_closest_pairs(upper, lower))
             against = theirs if metric.has_reference else None
             results += build_results(
-                metric, outcome.estimates, subject, ours.extractor, against, seed
+                metric, outcome.estimates, subject, ours.extractor, against, seed, unseen_side
             )
     return results
 
@@ -351,7 +354,7 @@ def _singular(metric: Metric, ours: Reference, theirs: Reference) -> str:
     """Why the covariances of a Frechet distance are singular; empty: they need not be."""
     counts = ours.pictures.num_images, theirs.pictures.num_images
     features = ours.extractor.num_features
-    if metric.kind not in ("fid", "fd_random") or min(counts) > features:
+    if not wants_only_stats(metric) or min(counts) > features:
         return ""
     return (
         f"{metric.name}: {counts[0]:,} and {counts[1]:,} images for {features:,} features; with no "
@@ -369,14 +372,23 @@ def _load(
 
 
 def _compute(
-    metric: Metric, ours: Reference, theirs: Reference, seed: int, device: torch.device
+    metric: Metric,
+    ours: Reference,
+    theirs: Reference,
+    held_out: Reference | None,
+    seed: int,
+    device: torch.device,
 ) -> MetricOutcome:
     ours.prepare_features(EVERYTHING)
     if metric.has_reference:
         prepare_reference(metric, theirs)
+    if held_out is not None:
+        held_out.prepare_features(EVERYTHING)
     generated = ours.features(EVERYTHING).numpy()
     reference = theirs if metric.has_reference else None
-    return compute_metric(metric, MetricInputs(generated, reference, ours.extractor, seed, device))
+    return compute_metric(
+        metric, MetricInputs(generated, reference, ours.extractor, seed, device, held_out)
+    )
 
 
 def set_warnings(sides: Mapping[str, ComparedSet]) -> list[str]:

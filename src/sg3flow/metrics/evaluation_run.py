@@ -17,9 +17,10 @@ from sg3flow.checkpoints.snapshots import is_snapshot_file
 from sg3flow.config import EvaluateConfig, EvaluateImagesConfig, EvaluateNetworkConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.device import open_device, pick_device, visible_words
-from sg3flow.distributed import Ranks, is_launched
+from sg3flow.distributed import ALONE, Ranks, is_launched
 from sg3flow.errors import ConfigError, DataError, MetricError
 from sg3flow.files import link_or_copy, sha256_file, write_json
+from sg3flow.metrics.error_terms import beside, is_terms_file
 from sg3flow.metrics.evaluation import (
     ImageSet,
     compare_sets,
@@ -38,6 +39,7 @@ from sg3flow.metrics.report import (
     check_outputs,
     find_best,
     format_table,
+    write_error_terms,
     write_picture,
     write_report,
     write_table,
@@ -139,7 +141,8 @@ class Outputs:
     """Paths of the output files of an evaluation.
 
     Attributes:
-        report: JSON; sheets of closest pairs are written beside it as ``closest-<metric>.png``.
+        report: JSON; written beside it are the error terms, with the suffix ``.npz``, and sheets of
+            closest pairs as ``closest-<metric>.png``.
         table: CSV.
         chart: PNG.
         summary: JSON with the values of the best snapshot; None: not written.
@@ -159,6 +162,7 @@ class RunPlan:
 
     Attributes:
         ranks: the processes that share the work; only the main process writes and tracks.
+        held_out: images that the training has not seen.
     """
 
     config: EvaluateConfig
@@ -167,6 +171,7 @@ class RunPlan:
     outputs: Outputs
     best_by: str
     ranks: Ranks
+    held_out: ImageSet | None = None
 
 
 def check_processes(gpus: int, device: str) -> None:
@@ -188,11 +193,18 @@ def check_processes(gpus: int, device: str) -> None:
         )
 
 
-def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: Outputs) -> RunPlan:
+def plan_run(
+    config: EvaluateConfig,
+    run_dir: Path,
+    data: Path | None,
+    outputs: Outputs,
+    held_out: Path | None = None,
+) -> RunPlan:
     """Check everything that can be checked before the work starts.
 
     Args:
         data: the packed set; None: that of the training.
+        held_out: images that the training has not seen: a folder, zip or tar file; None: none.
 
     Raises:
         MetricError: an unknown metric, ``best_by`` not among the metrics, or no snapshots.
@@ -206,11 +218,14 @@ def plan_run(config: EvaluateConfig, run_dir: Path, data: Path | None, outputs: 
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
     packed = _packed_set(data, lambda: _set_of_run(run_dir, last), ranks)
-    return RunPlan(config, run_dir, packed, outputs, best_by, ranks)
+    unseen = _held_out(held_out, metrics, ranks)
+    return RunPlan(config, run_dir, packed, outputs, best_by, ranks, unseen)
 
 
 def _check_run_outputs(outputs: Outputs, run_dir: Path, pairs: list[Path]) -> None:
     check_outputs(outputs.report, outputs.table, outputs.chart, pairs, outputs.summary)
+    terms = beside(outputs.report)
+    check_replaceable(terms, is_terms_file, "a file of error terms", "--report")
     named = {"--report": outputs.report, "--table": outputs.table, "--chart": outputs.chart}
     optional = {"--summary": outputs.summary, "--best": outputs.best}
     check_distinct(named | {option: path for option, path in optional.items() if path})
@@ -247,13 +262,15 @@ def evaluate_run(plan: RunPlan, tracker: Tracker, draw_chart: DrawChart) -> str:
         write_picture(path, pictures[best.snapshot, metric])
     write_picture(outputs.chart, draw_chart(results, best))
     write_table(outputs.table, results, plan.best_by)
+    write_error_terms(beside(outputs.report), results)
     write_report(outputs.report, content)
     if outputs.summary is not None:
         write_json(outputs.summary, build_summary(results, best))
     if outputs.best is not None:
         link_or_copy(plan.run_dir / best.snapshot, outputs.best)
     tracker.metrics({f"best_{plan.best_by}": best.value})
-    for path in (outputs.report, outputs.table, outputs.chart, *pairs.values()):
+    terms = beside(outputs.report)
+    for path in (outputs.report, terms, outputs.table, outputs.chart, *pairs.values()):
         tracker.artifact(path)
     return format_table(results, plan.best_by)
 
@@ -306,13 +323,32 @@ def _note_mirror(mirror: str, metrics: Sequence[Metric], ranks: Ranks) -> None:
         )
 
 
+def _held_out(path: Path | None, metrics: Sequence[Metric], ranks: Ranks) -> ImageSet | None:
+    """The held-out images; says so if they are missing or of no use."""
+    used = any(metric.uses_held_out for metric in metrics)
+    if path is None and used and ranks.is_main_process:
+        print(
+            "note: without --held-out, fld takes every second image of the reference set as held "
+            "out: it then says nothing about memorized training images",
+            file=sys.stderr,
+        )
+    if path is not None and not used and ranks.is_main_process:
+        print("note: --held-out is for fld; no other metric uses it", file=sys.stderr)
+    return ImageSet(path) if path is not None and used else None
+
+
 def evaluate_one(
-    config: EvaluateNetworkConfig, source: str, data: Path | None, report: Path | None
+    config: EvaluateNetworkConfig,
+    source: str,
+    data: Path | None,
+    report: Path | None,
+    held_out: Path | None = None,
 ) -> str:
     """Measure one network; write a report if ``report`` is given.
 
     Args:
         data: the packed set; None: that of the training.
+        held_out: see ``plan_run``.
 
     Returns:
         The results as lines of text; empty on all processes except the main one.
@@ -324,6 +360,7 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
+    unseen = _held_out(held_out, metrics, ranks)
     packed = _packed_set(data, lambda: set_of_network(source), ranks)
     results = evaluate_network(
         source,
@@ -335,18 +372,26 @@ def evaluate_one(
         mirror=_MIRROR[config.mirror],
         on_pairs=lambda _, metric, picture: _write_pairs(pairs, metric, picture),
         ranks=ranks,
+        held_out=unseen,
     )
     if not ranks.is_main_process:
         return ""
     return _single_outcome(results, report, packed.digest, packed.num_images)
 
 
-def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path | None) -> str:
+def evaluate_images(
+    config: EvaluateImagesConfig,
+    a: Path,
+    b: Path,
+    report: Path | None,
+    held_out: Path | None = None,
+) -> str:
     """Measure one set of images against another; write a report if ``report`` is given.
 
     Args:
         a: folder, zip or tar file of the images to measure.
         b: folder, zip or tar file of the reference images.
+        held_out: see ``plan_run``.
 
     Returns:
         The results as lines of text.
@@ -356,7 +401,8 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
             foreign file.
     """
     images, reference, warnings = ImageSet(a), ImageSet(b), list[str]()
-    pairs = _check_single(report, parse_set_metrics(config.metrics, images.num_images))
+    metrics = parse_set_metrics(config.metrics, images.num_images)
+    pairs = _check_single(report, metrics)
     results = compare_sets(
         images,
         reference,
@@ -366,6 +412,7 @@ def evaluate_images(config: EvaluateImagesConfig, a: Path, b: Path, report: Path
         device=open_device(config.device),
         on_pairs=lambda metric, picture: _write_pairs(pairs, metric, picture),
         on_warning=warnings.append,
+        held_out=_held_out(held_out, metrics, ALONE),
     )
     sides = {"a": images, "b": reference}
     warnings += set_warnings({f"--{name}": side for name, side in sides.items()})
@@ -392,12 +439,13 @@ def _results(
         increment=increment,
         on_pairs=on_pairs,
         ranks=plan.ranks,
+        held_out=plan.held_out,
     )
 
 
 def _pair_places(report: Path, metrics: Sequence[Metric]) -> dict[str, Path]:
     """Path of the sheet of closest pairs, by name of the metric."""
-    names = [metric.name for metric in metrics if metric.kind in ("mem", "mem_random")]
+    names = [metric.name for metric in metrics if metric.finds_pairs]
     return {name: report.with_name(f"closest-{name}.png") for name in names}
 
 

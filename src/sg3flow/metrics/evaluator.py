@@ -32,7 +32,7 @@ from sg3flow.metrics.image_metrics import (
 )
 from sg3flow.metrics.names import Metric, parse_metrics
 from sg3flow.metrics.neighborhoods import draw_closest_pairs
-from sg3flow.metrics.reference_set import Reference
+from sg3flow.metrics.reference_set import EVERYTHING, ComparedSet, Reference
 from sg3flow.metrics.report import Detector, MetricResult, Subject, build_results
 from sg3flow.precision import computing
 
@@ -55,6 +55,8 @@ class Evaluator:
         ranks: processes that share the work; each makes the same calls with the same arguments and
             gets the same values as a single process would.
         mirror: whether older names (``fid50k``) compare with flipped images, too.
+        held_out: images that the training has not seen, for ``fld``; None: every second image of
+            ``packed`` counts as held out.
 
     Raises:
         MetricError: an unknown metric.
@@ -70,11 +72,14 @@ class Evaluator:
         device: torch.device,
         ranks: Ranks = ALONE,
         mirror: bool = False,
+        held_out: ComparedSet | None = None,
     ) -> None:
         self.packed, self.seed, self.batch, self.device = packed, seed, batch, device
         self.metrics, self.ranks, self.mirror = parse_metrics(names), ranks, mirror
+        self._held_out = held_out
         self._extractors: dict[str, FeatureExtractor] = {}
         self._references: dict[tuple[str, bool], Reference] = {}  # by detector and flips
+        self._held_out_references: dict[str, Reference] = {}  # by detector
         self._lpips: Lpips | None = None
 
     @property
@@ -101,6 +106,8 @@ class Evaluator:
             for metric in sorted(self.metrics, key=wants_only_stats):
                 if metric.has_reference:
                     prepare_reference(metric, self._reference(metric))
+                if (held_out := self._held_out_reference(metric)) is not None:
+                    held_out.prepare_features(EVERYTHING)
 
     def measure(
         self,
@@ -165,6 +172,22 @@ class Evaluator:
             )
         return self._references[key]
 
+    def _held_out_reference(self, metric: Metric) -> Reference | None:
+        if self._held_out is None or not metric.uses_held_out:
+            return None
+        assert metric.detector is not None
+        if metric.detector not in self._held_out_references:
+            extractor = self._extractors[metric.detector]
+            self._held_out_references[metric.detector] = Reference(
+                self._held_out,
+                extractor,
+                self.batch,
+                self.device,
+                self.ranks,
+                conversion=self._held_out.conversion,
+            )
+        return self._held_out_references[metric.detector]
+
     def _require_fit(self, G: MeasuredGenerator, name: str) -> None:
         form = (G.img_resolution, G.img_channels)
         wanted = (self.packed.resolution, self.packed.channels)
@@ -206,8 +229,10 @@ class Evaluator:
         assert metric.detector is not None
         generated = features[metric.detector][: metric.num_images]
         reference, extractor = self._reference(metric), self._extractors[metric.detector]
+        held_out = self._held_out_reference(metric)
         outcome = compute_metric(
-            metric, MetricInputs(generated, reference, extractor, self.seed, self.device)
+            metric,
+            MetricInputs(generated, reference, extractor, self.seed, self.device, held_out),
         )
         if outcome.pairs and on_pairs is not None:
             drawn = collector.pictures([pair.generated for pair in outcome.pairs])
@@ -222,7 +247,8 @@ class Evaluator:
         if metric.detector == "lpips":
             detector = self._lpips
         reference = self._reference(metric) if metric.has_reference else None
-        return build_results(metric, estimates, subject, detector, reference, self.seed)
+        held_out = self._held_out_reference(metric)
+        return build_results(metric, estimates, subject, detector, reference, self.seed, held_out)
 
 
 @contextmanager

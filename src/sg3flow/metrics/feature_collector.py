@@ -242,4 +242,5 @@ def path_length(lengths: ArrayLike) -> Estimate:
     """Mean of the values from the 1st to the 99th percentile, with its standard error."""
     values = np.asarray(lengths, dtype=np.float64)
     low, high = np.percentile(values, 1, method="lower"), np.percentile(values, 99, method="higher")
-    return mean_estimate(values[(values >= low) & (values <= high)])
+    kept = (values >= low) & (values <= high)
+    return mean_estimate(values[kept], kept)

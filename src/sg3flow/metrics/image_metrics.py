@@ -8,33 +8,45 @@ import torch
 from numpy.typing import NDArray
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.distances import frechet_estimate, kernel_estimate
+from sg3flow.metrics.distances import frechet_estimate
 from sg3flow.metrics.estimates import Estimate
+from sg3flow.metrics.feature_likelihood import baseline_likelihood, feature_likelihood
 from sg3flow.metrics.features import FeatureExtractor
+from sg3flow.metrics.features.detectors import DETECTORS
 from sg3flow.metrics.features.inception import InceptionFeatures, inception_score
-from sg3flow.metrics.names import Metric
+from sg3flow.metrics.gaussian_mmd import gaussian_mmd, mean_kernel
+from sg3flow.metrics.names import KINDS, Metric
 from sg3flow.metrics.neighborhoods import (
     Pair,
     density_coverage_estimates,
     memorization,
     precision_recall_estimates,
 )
+from sg3flow.metrics.polynomial_mmd import kernel_estimate
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
+from sg3flow.metrics.vendi import unit_rows, vendi_estimate
 
 # Maximum number of reference images of an older name, and of other metrics; the others use all.
 _OLDER_LIMIT = 50_000
-_LIMITS = {"pr": 200_000, "pr_random": 200_000, "dc": 200_000, "dc_random": 200_000, "swd": 8192}
+_LIMITS = {"pr": 200_000, "dc": 200_000, "swd": 8192, "fld": 50_000}
 _KID_SUBSETS, _KID_SIZE = 100, 1000
+_TORCH_FIDELITY_SEED = 2020  # its default, which its published numbers have
+_CMMD_SIGMA, _CMMD_SCALE = 10.0, 1000.0
 _PAIRS = 8
 
 _JACKKNIFE = "jackknife over 10 blocks of generated pictures"
 _MEAN = "of the mean over generated pictures"
+_SUBSETS = "first-order variance of the U-statistic over generated pictures and subsets"
 _ERROR_RULES = {
     "fid": _JACKKNIFE,
-    "fd_random": _JACKKNIFE,
-    "kid": "first-order variance of the U-statistic over generated pictures and subsets",
-    "kid_random": "first-order variance of the U-statistic over generated pictures and subsets",
+    "kid": _SUBSETS,
+    "torch_fidelity_kid": _SUBSETS,
+    "cmmd": "first-order variance over generated pictures",
+    "vendi": "infinitesimal jackknife over generated pictures",
+    "fld": f"{_JACKKNIFE}, variances as they are",
+    "fld_gap": f"{_JACKKNIFE}, variances as they are",
+    "fld_memorized": f"{_MEAN}, threshold as it is",
     "is": "of the mean over 10 splits",
     "swd": "of the mean over 10 disjoint groups of generated pictures",
     "ppl2_wend": "of the mean over the pairs kept",
@@ -42,8 +54,8 @@ _ERROR_RULES = {
     "pr_recall": f"{_JACKKNIFE}, balls as they are",
     "dc_density": _MEAN,
     "dc_coverage": _JACKKNIFE,
-    "mem": _MEAN,
-    "mem_random": _MEAN,
+    "mem_authentic": _MEAN,
+    "mem_distance": _MEAN,
     "eq": "of the ratio of sums over motions, linearised",
 }
 
@@ -66,6 +78,7 @@ class MetricInputs:
         extractor: the detector.
         seed: seed of random subsets and directions.
         device: where to compute.
+        held_out: images that the training has not seen; None: none are known.
     """
 
     generated: NDArray[np.float32]
@@ -73,6 +86,7 @@ class MetricInputs:
     extractor: FeatureExtractor
     seed: int
     device: torch.device
+    held_out: Reference | None = None
 
 
 def compute_metric(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
@@ -81,7 +95,7 @@ def compute_metric(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     Raises:
         MetricError: too few images for this metric.
     """
-    return _METRICS[_base(metric)](metric, inputs)
+    return _METRICS[metric.formula](metric, inputs)
 
 
 def prepare_reference(metric: Metric, reference: Reference) -> None:
@@ -99,12 +113,12 @@ def prepare_reference(metric: Metric, reference: Reference) -> None:
 
 def wants_only_stats(metric: Metric) -> bool:
     """Whether a metric needs only mean and covariance of its reference."""
-    return _base(metric) in ("fid", "fd")
+    return metric.formula == "fid"
 
 
 def reference_limit(metric: Metric) -> int:
     """Maximum number of reference images of a metric."""
-    return _OLDER_LIMIT if metric.is_older else _LIMITS.get(metric.kind, EVERYTHING)
+    return _OLDER_LIMIT if metric.is_older else _LIMITS.get(metric.formula, EVERYTHING)
 
 
 def reference_count(metric: Metric, reference: Reference) -> int:
@@ -117,21 +131,45 @@ def error_rule(metric: Metric, output: str) -> str:
     if metric.is_equivariance:
         return _ERROR_RULES["eq"]
     ending = output.removeprefix(metric.name)
-    return _ERROR_RULES.get(metric.kind) or _ERROR_RULES[_base(metric) + ending]
+    return _ERROR_RULES.get(metric.kind) or _ERROR_RULES[metric.formula + ending]
 
 
-def _base(metric: Metric) -> str:
-    return metric.kind.removesuffix("_random")
+def covariance_divisor(metric: Metric) -> str | None:
+    """What a metric divides its covariances by; None: it has none."""
+    if not wants_only_stats(metric):
+        return None
+    ddof = KINDS[metric.kind].ddof
+    return f"N - {ddof}" if ddof else "N"
 
 
 def _frechet(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     real = _reference(inputs).stats(reference_limit(metric))
-    return MetricOutcome([frechet_estimate(inputs.generated, real)])
+    return MetricOutcome([frechet_estimate(inputs.generated, real, KINDS[metric.kind].ddof)])
 
 
 def _kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     real = _reference(inputs).features(reference_limit(metric)).numpy()
     estimate = kernel_estimate(real, inputs.generated, _KID_SUBSETS, _KID_SIZE, seed=inputs.seed)
+    return MetricOutcome([estimate])
+
+
+def _torch_fidelity_kernel(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    """torch-fidelity's rule: subsets of 1000, its own seed, generated images drawn first."""
+    real = _reference(inputs).features(reference_limit(metric)).numpy()
+    fewest = min(len(real), len(inputs.generated))
+    if fewest < _KID_SIZE:
+        raise MetricError(
+            f"{metric.name} draws subsets of {_KID_SIZE} images, and one side has {fewest}; give "
+            "more images, or use kid, whose subsets are then smaller"
+        )
+    estimate = kernel_estimate(
+        real,
+        inputs.generated,
+        _KID_SUBSETS,
+        _KID_SIZE,
+        seed=_TORCH_FIDELITY_SEED,
+        draw_b_first=True,
+    )
     return MetricOutcome([estimate])
 
 
@@ -143,7 +181,7 @@ def _score(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
 
 def _neighborhood(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     reference, limit = _reference(inputs), reference_limit(metric)
-    estimates = precision_recall_estimates if _base(metric) == "pr" else density_coverage_estimates
+    estimates = precision_recall_estimates if metric.formula == "pr" else density_coverage_estimates
     found = estimates(
         reference.features(limit),
         _tensor(inputs),
@@ -175,6 +213,41 @@ def _sliced(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
     return MetricOutcome([estimate])
 
 
+def _cmmd(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    """Features scaled to length 1, as CLIP compares them."""
+    reference, device = _reference(inputs), inputs.device
+    real = _unit_length(reference.features(reference_limit(metric)).numpy())
+    within = reference.once(("cmmd", len(real), ""), lambda: mean_kernel(real, _CMMD_SIGMA, device))
+    gen = _unit_length(inputs.generated)
+    estimate = gaussian_mmd(
+        real, gen, _CMMD_SIGMA, scale=_CMMD_SCALE, within_real=within, device=device
+    )
+    return MetricOutcome([estimate])
+
+
+def _unit_length(features: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(unit_rows(features).astype(np.float32))
+
+
+def _vendi(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    return MetricOutcome([vendi_estimate(inputs.generated)])
+
+
+def _likelihood(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
+    """Without held-out images, every second reference image counts as held out."""
+    reference, gen, device = _reference(inputs), _tensor(inputs), inputs.device
+    train = reference.features(reference_limit(metric))
+    if inputs.held_out is None:
+        test, source, train = train[1::2], "", train[::2]
+    else:
+        test, source = inputs.held_out.features(EVERYTHING), inputs.held_out.pictures.digest
+    baseline = reference.once(
+        ("fld", len(gen), source), lambda: baseline_likelihood(train, test, len(gen), device)
+    )
+    found = feature_likelihood(train, test, gen, baseline=baseline, device=device)
+    return MetricOutcome([found.divergence, found.gap, found.memorized])
+
+
 def _reference(inputs: MetricInputs) -> Reference:
     assert inputs.reference is not None
     return inputs.reference
@@ -186,13 +259,16 @@ def _tensor(inputs: MetricInputs) -> torch.Tensor:
 
 _METRICS: dict[str, Callable[[Metric, MetricInputs], MetricOutcome]] = {
     "fid": _frechet,
-    "fd": _frechet,
     "kid": _kernel,
+    "torch_fidelity_kid": _torch_fidelity_kernel,
     "is": _score,
     "pr": _neighborhood,
     "dc": _neighborhood,
     "mem": _memory,
     "swd": _sliced,
+    "cmmd": _cmmd,
+    "vendi": _vendi,
+    "fld": _likelihood,
 }
 
 
@@ -200,27 +276,15 @@ def load_extractor(detector: str, device: torch.device, resolution: int) -> Feat
     """The extractor that ``Metric.detector`` names.
 
     Args:
-        detector: ``inception``, ``vgg16``, ``random`` or ``patches``.
+        detector: a key of ``DETECTORS``, or ``patches``.
         device: where features are computed.
         resolution: side of the images in pixels; only ``patches`` needs it.
 
     Raises:
         MetricError: weights are not available, or the resolution is unsuitable.
     """
-    if detector == "inception":
-        from sg3flow.metrics.features.inception import InceptionFeatures
-
-        return InceptionFeatures(device)
-    if detector == "vgg16":
-        from sg3flow.metrics.features.vgg import VGGFeatures
-
-        return VGGFeatures(device)
     if detector == "patches":
-        from sg3flow.metrics.sliced_wasserstein import PatchFeatures
-
         return PatchFeatures(resolution, device)
-    if detector == "random":
-        from sg3flow.metrics.features import RandomFeatures
-
-        return RandomFeatures(device)
+    if detector in DETECTORS:
+        return DETECTORS[detector].load(device)
     raise MetricError(f"there is no detector '{detector}'")

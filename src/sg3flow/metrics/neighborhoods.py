@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sg3flow.errors import MetricError
-from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error, mean_estimate
+from sg3flow.metrics.estimates import (
+    Estimate,
+    block_bounds,
+    jackknife_error,
+    jackknife_terms,
+    mean_estimate,
+)
 
 _BLOCK = 4096  # a block of distances is 64 MiB of float32
 CPU = torch.device("cpu")
@@ -165,7 +171,8 @@ def covered_estimate(covered: torch.Tensor) -> Estimate:
     """Fraction of items that any block covers, from bool ``[blocks, N]``; jackknife error."""
     times = covered.sum(dim=0)
     left_out = [float((times > block.long()).double().mean()) for block in covered]
-    return Estimate(float((times > 0).double().mean()), jackknife_error(left_out))
+    value = float((times > 0).double().mean())
+    return Estimate(value, jackknife_error(left_out), jackknife_terms(left_out))
 
 
 def density_coverage(real: torch.Tensor, gen: torch.Tensor, k: int) -> tuple[float, float]:

@@ -138,6 +138,25 @@ class Pictures(Protocol):
         ...
 
 
+class ComparedSet(Pictures, Protocol):
+    """A set of images of any size."""
+
+    @property
+    def conversion(self) -> str:
+        """Rules that convert some of the images; empty: none are converted."""
+        ...
+
+    @property
+    def num_lossy(self) -> int:
+        """Number of images whose compression changes pixels, such as JPEG."""
+        ...
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Number of files that are no images, by suffix."""
+        ...
+
+
 class WithFlips:
     """A set of images and, after them, the same images flipped left to right.
 
@@ -192,6 +211,7 @@ class Reference:
         self._gathered: set[int] = set()
         self._features: dict[int, torch.Tensor] = {}
         self._radii: dict[tuple[int, int], torch.Tensor] = {}
+        self._numbers: dict[tuple[str, int, str], float] = {}
 
     def prepare_stats(self, limit: int = EVERYTHING) -> None:
         """Compute or load mean and covariance of the features that ``prepare_features`` gives.
@@ -241,6 +261,16 @@ class Reference:
     def features(self, limit: int) -> torch.Tensor:
         """The prepared features ``[N, F]`` for a limit; on the main process only."""
         return self._features[self.count(limit)]
+
+    def once(self, key: tuple[str, int, str], compute: Callable[[], float]) -> float:
+        """A number about this set that does not depend on the generator, computed once.
+
+        Args:
+            key: what it is, and what else it depends on.
+        """
+        if key not in self._numbers:
+            self._numbers[key] = compute()
+        return self._numbers[key]
 
     def count(self, limit: int) -> int:
         """Number of images used if at most ``limit`` are allowed."""

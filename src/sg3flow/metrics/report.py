@@ -15,9 +15,21 @@ from PIL.PngImagePlugin import PngInfo
 
 from sg3flow.errors import MetricError, nearest
 from sg3flow.files import atomic_write, write_json, write_text
+from sg3flow.metrics.error_terms import (
+    MOST_BYTES,
+    Stored,
+    digest_of,
+    stored_form,
+    write_terms,
+)
 from sg3flow.metrics.estimates import Estimate
-from sg3flow.metrics.image_metrics import error_rule, reference_count, reference_limit
-from sg3flow.metrics.names import Metric
+from sg3flow.metrics.image_metrics import (
+    covariance_divisor,
+    error_rule,
+    reference_count,
+    reference_limit,
+)
+from sg3flow.metrics.names import Metric, unit_of
 from sg3flow.metrics.reference_set import EVERYTHING, Reference
 from sg3flow.output_checks import begins_with, check_replaceable, json_marked, png_marked
 from sg3flow.runs.best_snapshot import FORMAT, differing_meaning, is_summary
@@ -43,6 +55,10 @@ class MetricResult:
         reference_limit: how many reference images the metric takes at most; None: all.
         network_sha256: digest of the network's file.
         torch: version of torch.
+        held_out_sha256: digest of the held-out images; None: none were given or needed.
+        covariance_divisor: ``N`` or ``N - 1``; None for metrics without covariances.
+        error_terms: digest of ``terms``; None: the error is unknown.
+        terms: as in ``Estimate``; not part of a row.
     """
 
     snapshot: str
@@ -63,6 +79,15 @@ class MetricResult:
     torch: str
     reference_flips: bool | None = None
     reference_limit: int | None = None
+    covariance_divisor: str | None = None
+    held_out_sha256: str | None = None
+    error_terms: str | None = None
+    terms: Stored | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """The result as a row of a report."""
+        names = (field.name for field in dataclasses.fields(self) if field.name != "terms")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -89,8 +114,10 @@ def build_results(
     detector: Detector | None,
     reference: Reference | None,
     seed: int,
+    held_out: Reference | None = None,
 ) -> list[MetricResult]:
     """The rows of one metric, one per output; ``reference`` is None for metrics without one."""
+    kept = [None if each.terms is None else stored_form(each.terms) for each in estimates]
     return [
         MetricResult(
             snapshot=subject.name,
@@ -111,8 +138,14 @@ def build_results(
             torch=torch.__version__,
             reference_flips=reference.flips if reference else None,
             reference_limit=_limit(metric) if reference else None,
+            covariance_divisor=covariance_divisor(metric),
+            held_out_sha256=held_out.pictures.digest if held_out else None,
+            error_terms=None if terms is None else digest_of(terms),
+            terms=terms,
         )
-        for (output, higher), estimate in zip(metric.outputs.items(), estimates, strict=True)
+        for (output, higher), estimate, terms in zip(
+            metric.outputs.items(), estimates, kept, strict=True
+        )
     ]
 
 
@@ -194,7 +227,7 @@ def build_report(
         "reference": {"sha256": reference_sha256, "num_images": num_images},
         "best": {key: getattr(best, key) for key in ("snapshot", "kimg", "metric", "value")},
         "snapshots": by_snapshot,
-        "results": [dataclasses.asdict(result) for result in results],
+        "results": [result.row() for result in results],
     }
 
 
@@ -247,6 +280,23 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     write_json(path, report)
 
 
+def write_error_terms(path: Path, results: Sequence[MetricResult]) -> None:
+    """Write the error terms of results, by the names of snapshot and metric.
+
+    If those of all snapshots would take more than 64 MiB, only those of the best snapshot by each
+    metric are kept. At 50,000 images, that is the case with more than 335 values.
+    """
+    known = [result for result in results if result.terms is not None]
+    if sum(result.terms.nbytes for result in known if result.terms is not None) > MOST_BYTES:
+        names = dict.fromkeys(result.metric for result in known)
+        best = {find_best(results, name).snapshot for name in names}
+        known = [result for result in known if result.snapshot in best]
+    write_terms(
+        path,
+        {f"{each.snapshot}/{each.metric}": each.terms for each in known if each.terms is not None},
+    )
+
+
 def write_table(path: Path, results: Sequence[MetricResult], best_by: str) -> None:
     """Write a table (CSV), replacing an earlier one.
 
@@ -288,10 +338,11 @@ def format_table(results: Sequence[MetricResult], best_by: str) -> str:
 
 
 def _differing(a: MetricResult, b: MetricResult) -> list[str]:
-    return differing_meaning(dataclasses.asdict(a), dataclasses.asdict(b))
+    return differing_meaning(a.row(), b.row())
 
 
 def _shown(result: MetricResult) -> str:
     error = result.standard_error
-    unit = " dB" if result.metric.startswith("eq") else ""
-    return f"{result.value:.4f}" + (f" ± {error:.2g}" if error is not None else "") + unit
+    unit = unit_of(result.metric)
+    words = f"{result.value:.4f}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{words} {unit}" if unit else words

@@ -94,7 +94,8 @@ def sliced_wasserstein(
         _distance(real, gen[block::BLOCKS], num_levels, _ERROR_DIRECTIONS, seed, device)
         for block in range(BLOCKS)
     ]
-    return Estimate(value, mean_estimate(groups).standard_error)
+    mean = mean_estimate(groups)
+    return Estimate(value, mean.standard_error, mean.terms)
 
 
 def _distance(

@@ -11,16 +11,17 @@ and the other caller gets a warning.
 import getpass
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sg3flow.config import BETTER
 from sg3flow.errors import ConfigError, MetricError, TrackingError, nearest
-from sg3flow.metrics.estimates import BETTER, NOISE, compare_results
 from sg3flow.registry.alias_records import AliasChange, changes_of, merge_records, write_record
-from sg3flow.runs.best_snapshot import differing_meaning
+from sg3flow.registry.gate import Decision, decide, read_gate_record
+from sg3flow.registry.version_terms import terms_of_version
 from sg3flow.settings import Tag
 from sg3flow.tracking.mlflow_store import (
     CHAMPION,
@@ -149,57 +150,9 @@ def _who() -> str:
         return f"user {os.getuid()}"
 
 
-def require_comparable(
-    result: Mapping[str, Any], champion: str, champion_result: Mapping[str, Any] | None
-) -> None:
-    """Check that the results of a version and of the champion can be compared.
-
-    Arguments are those of ``compare_with_champion``.
-
-    Raises:
-        MetricError: the reference set or the detector differs.
-    """
-    differing = differing_meaning(result, champion_result) if champion_result is not None else []
-    if differing:
-        raise MetricError(
-            f"{result['metric']} cannot be compared with the champion, version {champion}: "
-            f"{' and '.join(differing)} differ; register under another name, or remove the alias "
-            "champion from that version first"
-        )
-
-
-def compare_with_champion(
-    result: Mapping[str, Any], champion: str, champion_result: Mapping[str, Any] | None
-) -> tuple[bool, str]:
-    """Compare a version with the champion; returns whether it becomes the champion, and why.
-
-    It does if it is better by ``compare_results``: beyond the error of the difference.
-
-    Args:
-        result: the new version's row of ``reports/evaluation.json`` for the chosen metric.
-        champion: version number of the champion.
-        champion_result: the champion's row for the same metric; None: not measured.
-
-    Raises:
-        MetricError: as ``require_comparable``.
-    """
-    metric, stays = result["metric"], f"version {champion} stays champion"
-    if champion_result is None:
-        return False, f"{stays}: not comparable, it was not measured by {metric}"
-    require_comparable(result, champion, champion_result)
-    outcome = compare_results(result, champion_result)
-    if not outcome.is_compared:
-        return False, f"{stays}: not comparable by {metric}, for {outcome.reason}"
-    new, old = float(result["value"]), float(champion_result["value"])
-    if outcome.word == BETTER:
-        return True, f"champion: {metric} {new:g} is better than the {old:g} of version {champion}"
-    words = f"{stays}: {metric} {new:g} is not better than its {old:g}"
-    return False, f"{words} ({outcome.reason})" if outcome.word == NOISE else words
-
-
 @dataclass(frozen=True)
 class AliasOutcome:
-    """What happened to the alias, as text, and a warning if somebody else changed it too."""
+    """What happened to the alias, as text, and warnings: of another change, of too few images."""
 
     text: str
     warning: str = ""
@@ -212,7 +165,7 @@ def promote(
 
     Args:
         wanted: number of the version, or an alias.
-        metric: compared; empty: the one that the version was chosen by.
+        metric: to be better by; empty: the gate that the version was registered with.
         force: promote even if the gate fails; needs a reason.
         reason: recorded with the change.
 
@@ -232,14 +185,15 @@ def promote(
         champion = current_aliases(store, name).get(CHAMPION)
         if champion == number:
             return AliasOutcome(f"version {number} is the champion of {name} already")
-        wins, gate_reason = _gate(store, name, version, champion, metric)
-        if not wins and not force:
-            raise MetricError(f"{gate_reason}; --force --reason TEXT overrides the gate")
-        forced = force and not wins
-        why = "; ".join(part for part in (reason.strip(), gate_reason) if part)
+        decision = _decide(store, name, version, champion, metric)
+        if not decision.passed and not force:
+            hint = f"; {decision.warning}" if decision.warning else ""
+            raise MetricError(f"{decision.reason}{hint}; --force --reason TEXT overrides the gate")
+        forced = force and not decision.passed
+        why = "; ".join(part for part in (reason.strip(), decision.reason) if part)
         warning = change_alias(store, name, CHAMPION, number, how=PROMOTED, why=why, forced=forced)
     before = f", before version {champion}" if champion else ""
-    how = f"by force, {gate_reason}" if forced else gate_reason
+    how = f"by force, {decision.reason}" if forced else decision.reason
     return AliasOutcome(f"champion of {name} is version {number}{before} ({how})", warning)
 
 
@@ -273,25 +227,22 @@ def rollback(name: str, *, reason: str = "") -> AliasOutcome:
     )
 
 
-def _gate(
-    store: Store, name: str, version: Any, champion: str | None, metric: str
-) -> tuple[bool, str]:
+def _decide(store: Store, name: str, version: Any, champion: str | None, metric: str) -> Decision:
     """Whether the version may become champion, and why; without a comparison it may not."""
-    results = results_of(version)
-    metric = metric or version.tags.get(Tag.METRIC, "")
-    if metric not in results:
-        known = ", ".join(sorted(results)) or "nothing"
-        hint = nearest(metric, results)
-        problem = (
-            f"was not measured by '{metric}'{hint}, but by {known}"
-            if metric
-            else ("has no metric: it was not registered by sg3flow")
-        )
-        return False, f"version {version.version} of {name} {problem}"
+    results, number = results_of(version), f"version {version.version} of {name}"
+    gate = {} if metric else read_gate_record(version.tags.get(Tag.GATE, ""))[0]
+    gate = gate or {metric or version.tags.get(Tag.METRIC, ""): BETTER}
+    missing = next((each for each in gate if each not in results), None)
+    if missing == "":
+        return Decision(False, f"{number} has no metric: it was not registered by sg3flow")
+    if missing is not None:
+        hint, known = nearest(missing, results), ", ".join(sorted(results)) or "nothing"
+        return Decision(False, f"{number} was not measured by '{missing}'{hint}, but by {known}")
     if champion is None:
-        return True, "there was no champion"
-    row = results_of(store.client.get_model_version(name, champion)).get(metric)
+        return Decision(True, "there was no champion")
+    present = store.client.get_model_version(name, champion)
+    terms = terms_of_version(store, version, gate) | terms_of_version(store, present, gate)
     try:
-        return compare_with_champion(results[metric], champion, row)
+        return decide(gate, results, champion, results_of(present), terms)
     except MetricError as error:
-        return False, str(error)
+        return Decision(False, str(error))

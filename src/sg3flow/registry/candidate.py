@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sg3flow.checkpoints.loading import Package
+from sg3flow.metrics.error_terms import Terms
+from sg3flow.registry.gate import Gate
 from sg3flow.registry.model_card import ModelFacts
 from sg3flow.registry.registered_directions import RegisteredDirections
 from sg3flow.runs.best_snapshot import BestSnapshot
@@ -15,7 +17,12 @@ from sg3flow.settings import Tag
 
 @dataclass(frozen=True)
 class Candidate:
-    """A snapshot to register."""
+    """A snapshot to register.
+
+    Attributes:
+        gate: what it must show to become champion, by metric.
+        terms: error terms of its results by digest, as far as they are known.
+    """
 
     best: BestSnapshot
     snapshot_sha256: str
@@ -24,6 +31,8 @@ class Candidate:
     samples: Path
     facts: ModelFacts
     directions: RegisteredDirections | None
+    gate: Gate
+    terms: Terms = field(default_factory=dict)
 
     @property
     def tags(self) -> dict[str, str]:

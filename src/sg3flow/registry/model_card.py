@@ -1,6 +1,6 @@
 """The model card of a registered version: its description in Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +55,18 @@ class ModelFacts:
 
 
 def model_card(
-    name: str, version: str, best: BestSnapshot, facts: ModelFacts, lineage: Lineage
+    name: str,
+    version: str,
+    best: BestSnapshot,
+    facts: ModelFacts,
+    lineage: Lineage,
+    verdicts: Sequence[str] = (),
 ) -> str:
-    """The description of a version: what it is, samples, metrics, data, license, use, origin."""
+    """The description of a version: what it is, samples, metrics, data, license, use, origin.
+
+    Args:
+        verdicts: of the gate before ``champion``, one per metric; empty: not compared yet.
+    """
     data = facts.training_set
     origin = {
         "training": f"[{lineage.run_name or 'unnamed'}]({_run_url(lineage)})",
@@ -75,6 +84,7 @@ def model_card(
             f"**{facts.network}**, trained on {facts.set_name}.",
             f"![seeds 0 to 11, psi 1]({_image_url(lineage.model_id)})",
             metrics_table(best.results.values(), best.metric),
+            *([f"At its registration: {'; '.join(verdicts)}."] if verdicts else []),
             table(("", ""), [(f"**{key}**", words) for key, words in origin.items()]),
             "### Use",
             f"`sg3flow serve {name}@champion`, or in Python and on the command line as the network "

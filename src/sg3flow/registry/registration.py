@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,20 +21,25 @@ from sg3flow.checkpoints.network_catalog import NETWORKS, STARTER
 from sg3flow.config import RegisterConfig
 from sg3flow.errors import CheckpointError, ConfigError
 from sg3flow.files import write_bytes, write_json
+from sg3flow.metrics.error_terms import beside, read_terms
 from sg3flow.output_checks import check_replaceable, json_marked
-from sg3flow.registry.aliases import (
-    REGISTERED,
-    change_alias,
-    compare_with_champion,
-    require_comparable,
-)
+from sg3flow.registry.aliases import REGISTERED, change_alias
 from sg3flow.registry.candidate import Candidate
+from sg3flow.registry.gate import (
+    Decision,
+    decide,
+    gate_record,
+    read_gate_record,
+    require_comparable,
+    resolve_gate,
+)
 from sg3flow.registry.model_card import SAMPLES, Lineage, ModelFacts, model_card
 from sg3flow.registry.registered_directions import directions_to_register
+from sg3flow.registry.version_terms import terms_of_version, upload_terms
 from sg3flow.rendering.conditions import TrainingLabels, described_labels
 from sg3flow.rendering.grid import sample_sheet
 from sg3flow.rendering.images import RenderedGenerator, png_bytes
-from sg3flow.runs.best_snapshot import best_of_run
+from sg3flow.runs.best_snapshot import best_of_run, read_report
 from sg3flow.runs.run_folder import read_provenance, read_run
 from sg3flow.settings import Tag
 from sg3flow.tracking.event_upload import log_model_metrics, record_output
@@ -71,7 +77,7 @@ def register_best(
     """Register the best snapshot, set the aliases, and write the report.
 
     ``candidate`` always points to it afterwards. ``champion`` does if there was none, or if the
-    present one is worse by the same metric under the same conditions.
+    version passes the gate against the present one.
 
     Returns:
         the content of the report.
@@ -79,8 +85,9 @@ def register_best(
     Raises:
         ConfigError: the name is not valid in a registry, or the directions are for a network of
             other sizes.
-        MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, or the
-            champion was measured against other images or by another detector.
+        MetricError, CheckpointError: the metrics or the snapshot are missing or damaged, a metric
+            of the gate was not measured, or the champion was measured against other images or by
+            another detector.
         DataError: ``report`` exists and was not written by this stage, or the file of directions
             cannot be used.
         TrackingError: the registry cannot be used; raised within seconds.
@@ -88,6 +95,8 @@ def register_best(
     _check_name(config.name)
     check_replaceable(report, json_marked(FORMAT), "a registration report", "--report")
     best, path, digest = best_of_run(run_dir, metrics, config.metric)
+    gate = resolve_gate(config.gate, best.metric, list(best.results))
+    terms = read_terms(beside(read_report(metrics)[0]))
     network, training_set = _read_snapshot(path, run_dir)
     store = connect()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +116,9 @@ def register_best(
         words = _network_words(run_dir, G, names)
         known = None if directions is None else directions.content
         facts = ModelFacts(words, set_name, training_set, digest, _start(run_dir), known)
-        candidate = Candidate(best, digest, training_set, package, samples, facts, directions)
+        candidate = Candidate(
+            best, digest, training_set, package, samples, facts, directions, gate, terms
+        )
         with tracking_errors(store.uri):
             content = _register(store, candidate, run_dir, config)
     write_json(report, content)
@@ -123,8 +134,15 @@ def _register(
     if version is None:
         version = _new_version(store, candidate, run_dir, config)
         note = f"registered as version {version}"
-    _describe(store, candidate, config.name, version)
-    decision = _change_aliases(store, config.name, version, candidate)
+    upload_terms(
+        store,
+        store.client.get_model_version(config.name, version),
+        candidate.best.results,
+        candidate.terms,
+    )
+    decision = _decide(store, config.name, version, candidate)
+    _describe(store, candidate, config.name, version, decision)
+    sentence = _change_aliases(store, config.name, version, decision)
     aliases = current_aliases(store, config.name)
     return {
         "format": FORMAT,
@@ -132,7 +150,10 @@ def _register(
         "version": version,
         "note": note,
         "aliases": sorted(alias for alias, number in aliases.items() if number == version),
-        "decision": decision,
+        "decision": sentence,
+        "gate": dict(candidate.gate),
+        "verdicts": [asdict(verdict) for verdict in decision.verdicts],
+        "warning": decision.warning,
         "metric": candidate.best.metric,
         "value": candidate.best.value,
         "snapshot": candidate.best.snapshot,
@@ -161,8 +182,8 @@ def _require_comparable(store: Store, name: str, version: str | None, candidate:
     if champion is None or _adds_directions(store, name, champion, candidate):
         return
     if champion != version:
-        result = candidate.best.results[candidate.best.metric]
-        require_comparable(result, champion, _champion_result(store, name, champion, candidate))
+        base = results_of(store.client.get_model_version(name, champion))
+        require_comparable(candidate.gate, candidate.best.results, champion, base)
 
 
 def _adds_directions(store: Store, name: str, champion: str, candidate: Candidate) -> bool:
@@ -171,14 +192,6 @@ def _adds_directions(store: Store, name: str, champion: str, candidate: Candidat
     if tags.get(Tag.WEIGHTS_SHA256) != candidate.package.weights_sha256:
         return False
     return candidate.directions is not None and not candidate.has_directions_of(tags)
-
-
-def _champion_result(
-    store: Store, name: str, champion: str, candidate: Candidate
-) -> dict[str, Any] | None:
-    """The champion's row for the metric that chose the candidate; None: not measured."""
-    results = results_of(store.client.get_model_version(name, champion))
-    return results.get(candidate.best.metric)
 
 
 def _new_version(store: Store, candidate: Candidate, run_dir: Path, config: RegisterConfig) -> str:
@@ -216,21 +229,27 @@ def _place_of_training(store: Store, training: str | None, run_dir: Path) -> str
     )
 
 
-def _describe(store: Store, candidate: Candidate, name: str, number: str) -> None:
+def _describe(
+    store: Store, candidate: Candidate, name: str, number: str, decision: Decision
+) -> None:
     """Set the tags and the description of a version.
 
-    A known version may have new measurements, or its registration was interrupted.
+    A known version may have new measurements, or its registration was interrupted. If there was
+    nothing to compare it with, it keeps the verdicts of its last comparison.
     """
     version = store.client.get_model_version(name, number)
     model_id = version.source.removeprefix("models:/")
     lineage = _lineage(store, model_id)
     # What was measured earlier, by other metrics, stays.
     results = json.dumps(results_of(version) | candidate.best.results)
+    verdicts = decision.verdicts or read_gate_record(version.tags.get(Tag.GATE, ""))[1]
     tags = candidate.tags | {Tag.RESULTS: results, Tag.COMMIT: lineage.commit}
+    tags[Tag.GATE] = gate_record(candidate.gate, verdicts)
     for key, value in tags.items():
         if version.tags.get(key) != value:
             store.client.set_model_version_tag(name, number, key, value)
-    text = model_card(name, number, candidate.best, candidate.facts, lineage)
+    texts = [verdict.text for verdict in verdicts]
+    text = model_card(name, number, candidate.best, candidate.facts, lineage, texts)
     if version.description != text:
         store.client.update_model_version(name, number, text)
     log_model_metrics(store, lineage.run_id, model_id, candidate.best)
@@ -298,24 +317,29 @@ def requirements() -> list[str]:
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
-def _change_aliases(store: Store, name: str, version: str, candidate: Candidate) -> str:
-    """Set the aliases; returns a sentence about ``champion``."""
-    change_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
+def _decide(store: Store, name: str, version: str, candidate: Candidate) -> Decision:
+    """Whether the version becomes champion, or is it already."""
     champion = current_aliases(store, name).get(CHAMPION)
     if champion == version:
-        return f"version {version} is the champion already"
+        return Decision(True, f"version {version} is the champion already")
     if champion is None:
-        wins, reason = True, "champion: there was none yet"
-    elif _adds_directions(store, name, champion, candidate):
-        wins, reason = True, f"champion: the network of version {champion} with these directions"
-    else:
-        result = candidate.best.results[candidate.best.metric]
-        row = _champion_result(store, name, champion, candidate)
-        wins, reason = compare_with_champion(result, champion, row)
-    if wins:
-        warning = change_alias(store, name, CHAMPION, version, how=REGISTERED, why=reason)
-        return f"{reason}; {warning}" if warning else reason
-    return reason
+        return Decision(True, "champion: there was none yet")
+    if _adds_directions(store, name, champion, candidate):
+        words = f"champion: the network of version {champion} with these directions"
+        return Decision(True, words)
+    present = store.client.get_model_version(name, champion)
+    terms = dict(candidate.terms) | terms_of_version(store, present, candidate.gate)
+    return decide(candidate.gate, candidate.best.results, champion, results_of(present), terms)
+
+
+def _change_aliases(store: Store, name: str, version: str, decision: Decision) -> str:
+    """Set the aliases; returns a sentence about ``champion``."""
+    change_alias(store, name, CANDIDATE, version, how=REGISTERED, why="registered last")
+    if not decision.passed:
+        return decision.reason
+    why = decision.reason
+    warning = change_alias(store, name, CHAMPION, version, how=REGISTERED, why=why)
+    return f"{why}; {warning}" if warning else why
 
 
 def _lineage(store: Store, model_id: str) -> Lineage:

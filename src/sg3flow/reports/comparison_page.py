@@ -214,6 +214,8 @@ def _metric_cells(row: MetricRow) -> list[Text]:
         text = Text(value_text(cell) if cell else "-")
         if result is not None:
             text.append(f"\n{result.word}", _STYLES.get(result.word, "yellow"))
+            if result.how:
+                text.append(f", {result.how}", "dim")
         cells.append(text)
     return cells
 
@@ -228,6 +230,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield from comparison.gaps
     if comparison.headline:
         yield comparison.headline
+    if comparison.too_few:
+        yield comparison.too_few
 
 
 def draw_all(

@@ -23,12 +23,14 @@ _MEANING = {"reference_sha256": "the reference set", "detector_sha256": "the det
 _LATER_MEANING = {
     "reference_flips": "the flips of the reference set",
     "reference_limit": "the limit of the reference set",
+    "resize": "the resizing",
+    "covariance_divisor": "the divisor of the covariance",
+    "held_out_sha256": "the held-out images",
 }
 # The conditions of a measurement.
 _CONDITIONS = {
     "num_generated": "the number of generated images",
     "num_reference": "the number of reference images",
-    "resize": "the resizing",
     "seed": "the seed",
 }
 
@@ -52,7 +54,7 @@ def differing_conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str
 
 FORMAT = "sg3flow-metrics-1"
 REPORT_NAME, SUMMARY_NAME = "evaluation.json", "metrics.json"
-_METRIC_KEY = re.compile(r"[a-z]+(_[a-z]+)*[0-9]\w*")  # each carries its sample count
+_METRIC_KEY = re.compile(r"[a-z]+(_[a-z]+)*_?[0-9]\w*")  # each carries its sample count
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 from sg3flow.addresses import shown_url, without_secrets
 from sg3flow.errors import ConfigError, Sg3flowError, TrackingError, nearest
 from sg3flow.files import file_lock
+from sg3flow.metrics.names import unit_of
 from sg3flow.progress import waiting
 from sg3flow.runs.run_folder import read_run
 from sg3flow.settings import (
@@ -328,9 +329,10 @@ def results_of(version: Any) -> dict[str, dict[str, Any]]:
 
 
 def with_error(result: dict[str, Any]) -> str:
-    """A result as text: the value, and its standard error if it has one."""
-    error = result.get("standard_error")
-    return f"{float(result['value']):.4g}" + (f" ± {float(error):.2g}" if error else "")
+    """A result as text: the value, its standard error if it has one, and its unit."""
+    error, unit = result.get("standard_error"), unit_of(str(result.get("metric", "")))
+    text = f"{float(result['value']):.4g}" + (f" ± {float(error):.2g}" if error else "")
+    return f"{text} {unit}" if unit else text
 
 
 def current_aliases(store: Store, name: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sg3flow.errors import DataError, TrackingError, nearest
+from sg3flow.metrics.error_terms import TERMS_NAME
 from sg3flow.runs.best_snapshot import REPORT_NAME, SUMMARY_NAME
 from sg3flow.runs.run_folder import DIFF, PACKAGES, PROVENANCE, RUN
 from sg3flow.runs.run_names import typed_name
@@ -335,6 +336,8 @@ def _report(store: Store, run: Any, folder: Path) -> Path | None:
         # Evaluations up to version 0.2 have their report under the name of the summary.
         for name in sorted(names & {REPORT_NAME, SUMMARY_NAME}):
             place = tempfile.mkdtemp(dir=folder)
+            if TERMS_NAME in names:  # beside the report, where its readers look for it
+                store.client.download_artifacts(child.info.run_id, TERMS_NAME, place)
             return Path(store.client.download_artifacts(child.info.run_id, name, place))
     return None
 

@@ -1,8 +1,10 @@
 """The interface of feature extractors, public weights, and features of a random network."""
 
 import hashlib
+import pickle
 from itertools import pairwise
 from typing import Protocol
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -10,7 +12,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from sg3flow.downloads import cached
-from sg3flow.errors import DataError, MetricError
+from sg3flow.errors import DataError, MetricError, cut, described
+from sg3flow.files import sha256_file
+from sg3flow.settings import cache_folder
 from sg3flow.transfers import RetryPolicy
 
 _SEED = 20200406
@@ -22,6 +26,8 @@ _RULE = (
     "x / 127.5 - 1 at 64x64; then 3 times: conv 3x3, stride 2, zero padding 1, no bias, leaky ReLU "
     "0.2; features: per channel of x and of each layer, mean and log(0.05 + standard deviation)"
 )
+# What torch raises for a file that is no file of tensors, with lines of advice that do not fit.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError)
 
 
 class FeatureExtractor(Protocol):
@@ -57,27 +63,43 @@ def as_rgb(images: torch.Tensor) -> torch.Tensor:
 
 
 def load_weights(
-    url: str, name: str, sha256: str, max_bytes: int, what: str
+    url: str, name: str, sha256: str, max_bytes: int, what: str, is_mapped: bool = False
 ) -> dict[str, torch.Tensor]:
     """Tensors of a public weights file, on the CPU; nothing in the file is executed.
 
     Args:
         url, name, sha256, max_bytes: describe the file; see ``cached``.
         what: description of the weights, for the error.
+        is_mapped: map the file into memory where its form allows it: what is not used is not read.
 
     Raises:
-        MetricError: the file is not available or has another digest.
+        MetricError: the file is not available, has another digest, or holds no tensors.
     """
     try:
         path = cached(url, name, sha256, max_bytes=max_bytes, policy=RetryPolicy(tries=3))
     except DataError as error:
         # The cause names the file, its digest, its address and its place on disk.
         raise MetricError(
-            f"no weights of {what}: {error}; metrics with random in their name, such as "
-            "fd_random1k_full, need no download"
+            f"no weights of {what}: {_file_there(name)}{error}; metrics with random in their name, "
+            "such as fd_random1k_full, need no download"
         ) from error
-    tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        mapped = is_mapped and is_zipfile(path)  # files before torch 1.6 cannot be mapped
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except _UNREADABLE as error:
+        reason = cut(str(error).partition("\n")[0])
+        raise MetricError(f"{path} holds no weights of {what}: {reason}") from error
+    if not isinstance(tensors, dict):
+        raise MetricError(f"{path} holds no weights of {what}: found {described(tensors)}")
     return tensors
+
+
+def _file_there(name: str) -> str:
+    """Words about a file of another content at the place of the weights; empty: there is none."""
+    path = cache_folder() / name
+    if not path.is_file():
+        return ""
+    return f"{path} has SHA-256 {sha256_file(path)} and is another file or incomplete; "
 
 
 class RandomFeatures:

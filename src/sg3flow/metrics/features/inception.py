@@ -1,8 +1,8 @@
 """The Inception-v3 of the Frechet Inception distance, as TensorFlow published it in 2015.
 
-It differs from torchvision's: 1008 outputs, average pools that exclude the padding, a max pool in
-the last block, and an input resize with the rule of TensorFlow 1. Parameter names are those of the
-public weights.
+It differs from torchvision's: 1008 outputs, average pools that exclude the padding, and a max pool
+in the last block. Parameter names are those of the public weights. ``input_rules.py`` has the rules
+for its input.
 """
 
 from functools import partial
@@ -16,6 +16,7 @@ from torch.nn import functional
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, mean_estimate
 from sg3flow.metrics.features import as_rgb, load_weights
+from sg3flow.metrics.features.input_rules import OFFICIAL, InputRule
 
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = (
@@ -23,7 +24,6 @@ WEIGHTS_URL = (
 )
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _WEIGHTS_BYTES = 95_628_359
-_SIZE = 299
 _ROWS = 4096  # features at a time whose probabilities are computed
 _SPLITS = 10
 
@@ -34,22 +34,25 @@ class InceptionFeatures:
     name = "inception-v3-2015-12-05"
     digest = WEIGHTS_SHA256
     num_features = 2048
-    resize = "299x299, TensorFlow 1 bilinear without antialiasing"
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", rule: InputRule = OFFICIAL) -> None:
         """Load the public weights, from the cache or by download.
+
+        Args:
+            rule: how images become the input of the network.
 
         Raises:
             MetricError: they are not available, or the file has another digest.
         """
+        self.resize, self._prepare = rule.resize, rule.prepare
         self._device = torch.device(device)
         self._network = load_inception().to(self._device)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features float32 ``[N, 2048]`` of images uint8 ``[N, 1 or 3, H, W]``."""
-        features: dict[str, torch.Tensor] = self._network(images.to(self._device))
-        return features["f2048"]
+        x = self._prepare(as_rgb(images.to(self._device)))
+        return self._network.layers(x)["f2048"]
 
     @torch.inference_mode()
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
@@ -75,29 +78,6 @@ def load_inception() -> "Inception":
         network = Inception()
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def tf1_resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """TensorFlow 1's ``resize_bilinear``: source = destination * in / out, no half-pixel shift.
-
-    No averaging when an image shrinks; the last row and column repeat when it grows.
-
-    Args:
-        x: float32 ``[N, C, H, W]``.
-    """
-    top, bottom, y = _sources(x.shape[2], height, x.device)
-    left, right, fraction = _sources(x.shape[3], width, x.device)
-    rows = torch.lerp(x[:, :, top], x[:, :, bottom], y[:, None])
-    return torch.lerp(rows[..., left], rows[..., right], fraction)
-
-
-def _sources(
-    size_in: int, size_out: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Lower and upper source index and the fraction between them, each ``[size_out]``."""
-    position = torch.arange(size_out, device=device) * (size_in / size_out)
-    lower = position.long()
-    return lower, (lower + 1).clamp(max=size_in - 1), position - lower
 
 
 class FixedBatchNorm(nn.Module):
@@ -279,14 +259,16 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, 1008)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Features of images uint8 ``[N, 1 or 3, H, W]``.
+        """Features of images uint8 ``[N, 1 or 3, H, W]`` by the official rule; see ``layers``."""
+        return self.layers(OFFICIAL.prepare(as_rgb(images)))
+
+    def layers(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Features of prepared images, float32 ``[N, 3, 299, 299]`` in about -1..1.
 
         Returns:
             float32: ``f64``, ``f192``, ``f768``, ``f2048`` (means over the image at four depths),
             ``logits_unbiased`` and ``logits``, both ``[N, 1008]``.
         """
-        x = tf1_resize(as_rgb(images).float(), _SIZE, _SIZE)
-        x = (x - 128) / 128
         x = _shrink(
             self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         )  # [N, 64, 73, 73]
