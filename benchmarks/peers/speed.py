@@ -2,8 +2,9 @@
 
     make peers-speed
 
-writes `benchmarks/peers/speed.json` and the table in docs/metrics.md. `speed.py --images 200
---rounds 1` is a quick try, which writes nothing. Each measurement is a process of its own: it
+writes `benchmarks/peers/speed.json` and the table in docs/metrics.md. `speed.py kid-2000` measures
+one kind of work and keeps the rows of the others; `--images 200 --rounds 1` is a quick try, which
+writes nothing. Each measurement is a process of its own: it
 imports, loads the weights, reads the images, and ends with the number. Weights are made up, by the
 rule of `made_up.py`; batch and images are the same for all. About an hour on two cores.
 """
@@ -28,60 +29,74 @@ from table import SPEED_MARKS, fill_in, format_speed
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
 RESULTS = _HERE / "speed.json"
+sys.path.insert(0, str(_ROOT / "src"))
 BATCH, SIDE = 50, 256
 OURS = "sg3flow"
-FID, KID = "fid", "kid"
+IMAGES = 2000
+# The tools of each kind of work; a number is that of the features of each side.
 TOOLS = {
-    FID: (OURS, "pytorch-fid", "torch-fidelity"),
-    KID: (OURS, "torch-fidelity"),
+    "fid": (OURS, "pytorch-fid", "torch-fidelity"),
+    "kid-2000": (OURS, "torch-fidelity"),
+    "kid-5000": (OURS, "torch-fidelity"),
 }
 
 
 def main() -> None:
     """Measure everything, or one process of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2000, help="of both sides together")
-    parser.add_argument("--features", type=int, default=5000, help="of each side, for KID")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TOOLS)}")
+    parser.add_argument("--images", type=int, default=IMAGES, help="of both sides together")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=3, metavar=("TASK", "TOOL", "FOLDER"), help="internal")
     options = parser.parse_args()
     if options.one:
         task, tool, folder = options.one
-        print(json.dumps(_timed(_WORK[task, tool], Path(folder))))
+        print(json.dumps(_timed(_WORK[task.partition("-")[0], tool], Path(folder) / task)))
         return
+    tasks = options.tasks or list(TOOLS)
+    if unknown := [task for task in tasks if task not in TOOLS]:
+        sys.exit(f"error: no work '{unknown[0]}'; there are {', '.join(TOOLS)}")
     with tempfile.TemporaryDirectory() as folder:
-        _make_inputs(Path(folder), options.images, options.features)
-        found = _by_turns(Path(folder), options.rounds)
-    content = {"machine": _machine(), "images": options.images, "features": options.features}
-    content |= {"rounds": options.rounds, "batch": BATCH, "side": SIDE, "results": found}
-    is_whole = (options.images, options.features) == (2000, 5000)
+        for task in tasks:
+            _make_inputs(Path(folder), task, options.images)
+        found = _by_turns(Path(folder), tasks, options.rounds)
+    kept = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
+    kept = [row for row in kept if row["task"] not in tasks]
+    rows = sorted(kept + found, key=lambda row: (row["task"], row["tool"]))
+    content = {"machine": _machine(), "batch": BATCH, "side": SIDE, "results": rows}
     text = format_speed(content)
     print(text)
-    if is_whole and options.rounds > 1:
+    if options.images == IMAGES and options.rounds > 1:
         RESULTS.write_text(json.dumps(content, indent=1) + "\n")
         document = _ROOT / "docs" / "metrics.md"
         document.write_text(fill_in(document.read_text(), text, SPEED_MARKS))
 
 
-def _make_inputs(folder: Path, images: int, features: int) -> None:
-    """Images of both sides, weights, and features, once for all tools."""
+def _make_inputs(folder: Path, task: str, images: int) -> None:
+    """Images of both sides and weights, or features, once for all tools."""
     import numpy as np
     import torch
     from made_up import draw_images, inception_weights
 
+    (folder / task).mkdir()
+    kind, _, count = task.partition("-")
+    if kind == "kid":
+        random = np.random.RandomState(0)
+        for name in "ab":
+            features = random.standard_normal((int(count), 2048)).astype("f4")
+            np.save(folder / task / f"{name}.npy", features)
+        return
     for seed in (1, 2):
-        draw_images(folder / str(seed), images // 2, seed, SIDE)
-    torch.save(inception_weights(), folder / "inception.pth")
-    random = np.random.RandomState(0)
-    for name in "ab":
-        np.save(folder / f"{name}.npy", random.standard_normal((features, 2048)).astype("f4"))
+        draw_images(folder / task / str(seed), images // 2, seed, SIDE)
+    torch.save(inception_weights(), folder / task / "inception.pth")
 
 
-def _by_turns(folder: Path, rounds: int) -> list[dict[str, Any]]:
+def _by_turns(folder: Path, tasks: list[str], rounds: int) -> list[dict[str, Any]]:
     """One row per task and tool: the median of the rounds, and the largest peak memory."""
     runs: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(rounds):
-        for task, tools in TOOLS.items():
+        for task in tasks:
+            tools = TOOLS[task]
             for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
                 runs.setdefault((task, tool), []).append(_process(task, tool, folder))
                 print(task, tool, runs[task, tool][-1], file=sys.stderr)
@@ -94,7 +109,7 @@ def _by_turns(folder: Path, rounds: int) -> list[dict[str, Any]]:
             "peak_mib": max(run["peak_mib"] for run in found),
             "value": found[0]["value"],
         }
-        for (task, tool), found in sorted(runs.items())
+        for (task, tool), found in runs.items()
     ]
 
 
@@ -198,11 +213,11 @@ def _torch_fidelity_kid(folder: Path) -> float:
 
 
 _WORK: dict[tuple[str, str], Callable[[Path], float]] = {
-    (FID, OURS): _our_fid,
-    (FID, "pytorch-fid"): _pytorch_fid,
-    (FID, "torch-fidelity"): _torch_fidelity,
-    (KID, OURS): _our_kid,
-    (KID, "torch-fidelity"): _torch_fidelity_kid,
+    ("fid", OURS): _our_fid,
+    ("fid", "pytorch-fid"): _pytorch_fid,
+    ("fid", "torch-fidelity"): _torch_fidelity,
+    ("kid", OURS): _our_kid,
+    ("kid", "torch-fidelity"): _torch_fidelity_kid,
 }
 
 

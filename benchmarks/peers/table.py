@@ -7,8 +7,9 @@ END = "<!-- peers end -->"
 SPEED_MARKS = ("<!-- speed: written by `make peers-speed` -->", "<!-- speed end -->")
 _OURS = "sg3flow"
 _TASKS = {
-    "fid": "Inception features of {images:,} images of {side} px in batches of {batch}, and FID",
-    "kid": "KID, 100 subsets of 1,000 of {features:,} x 2,048 features",
+    "fid": "Inception features of 2,000 images of {side} px in batches of {batch}, and FID",
+    "kid-2000": "KID, 100 subsets of 1,000 of 2,000 x 2,048 features",
+    "kid-5000": "KID, 100 subsets of 1,000 of 5,000 x 2,048 features",
 }
 
 
