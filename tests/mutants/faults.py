@@ -1558,6 +1558,51 @@ METRICS = [
         ),
     ),
     *faults(
+        "metrics/power_spectra",
+        "metrics/test_power_spectra",
+        (
+            "10 * np.log10(np.maximum(self.power",
+            "20 * np.log10(np.maximum(self.power",
+            "dB of amplitudes",
+        ),
+        ("- self._stats.mean)", "+ self._stats.mean)", "spectrum: sign of the mean"),
+        (
+            "kaiser_window(side, beta) / stats.std",
+            "kaiser_window(side, beta)",
+            "spectrum not normalized",
+        ),
+        (
+            "window / math.sqrt(np.square(window).sum())",
+            "window / window.sum()",
+            "window sums to 1",
+        ),
+        (
+            "spectrum.real.square() + spectrum.imag",
+            "spectrum.real.square() - spectrum.imag",
+            "power: a sign",
+        ),
+        ("np.maximum(variance, 0) / (count - 1)", "np.maximum(variance, 0)", "deviation for error"),
+        (
+            "np.square(a.decibels - b.decibels)",
+            "np.square(a.decibels + b.decibels)",
+            "spectra added",
+        ),
+        (
+            "np.square(a.error_decibels) + np.square",
+            "np.square(a.error_decibels) - np.square",
+            "noise: a sign",
+        ),
+        ("weights[0] = 1", "weights[0] = 2", "half plane: a column twice"),
+        ("weights[-1] = 1", "weights[-1] = 2", "half plane: the last column twice"),
+        (
+            "frequencies * math.sqrt(2), diagonal",
+            "frequencies, diagonal",
+            "diagonal slice: frequencies",
+        ),
+        ("-np.arange(size) % size", "np.arange(size)", "half plane mirrored by one axis"),
+        ("squares / count - mean**2", "squares / count", "deviation without the mean"),
+    ),
+    *faults(
         "metrics/vendi",
         "metrics/test_vendi metrics/test_held_out",
         ("entropy = -float(", "entropy = float(", "Vendi: a sign"),
