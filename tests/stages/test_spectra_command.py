@@ -31,9 +31,10 @@ def run(*arguments):
 
 
 @pytest.mark.medium
-def test_files_and_run(sets):
+def test_files_and_run(sets, monkeypatch):
     from mlflow import MlflowClient
 
+    monkeypatch.setenv("SG3FLOW_TRACKING", "on")
     done = run("--source", "drawn", "--data", "reals", "--outdir", "out")
     assert done.exit_code == 0, done.stderr
     assert "drawn  " in done.stdout and "dB from the reals" in done.stdout

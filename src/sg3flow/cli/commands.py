@@ -18,7 +18,6 @@ from sg3flow.cli.networks import networks_app
 from sg3flow.cli.project_commands import project_app
 from sg3flow.cli.projection_command import projection_app
 from sg3flow.cli.schema import schema_app
-from sg3flow.cli.spectra_command import spectra_app
 from sg3flow.cli.stage_commands import (
     code_app,
     evaluate_app,
@@ -47,7 +46,6 @@ class _StagesFirst(TyperGroup):
 app = stage_app(_ABOUT, completion=True)
 for _stage in (code_app, fetch_app, pack_app, validate_app, train_app, register_app):
     app.registered_commands += _stage.registered_commands
-evaluate_app.registered_commands += spectra_app.registered_commands
 app.add_typer(
     evaluate_app, name="evaluate", help="Measure snapshots, a network, or a set of images."
 )

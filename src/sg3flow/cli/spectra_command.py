@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from sg3flow.cli.stage_commands import Verbose
 from sg3flow.cli.stage_options import stage_app, stage_command
 from sg3flow.config import SpectraConfig
 
 spectra_app = stage_app("")
+
+Verbose = Annotated[bool, typer.Option(help="show progress")]
 
 
 @dataclass(frozen=True, kw_only=True)
