@@ -572,6 +572,20 @@ class RenderVideoConfig(RenderOptionsConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderStickingConfig(RenderOptionsConfig):
+    """A column of pixels along an interpolation, which shows whether texture sticks."""
+
+    seeds: str = setting("0-3", help="seeds of the interpolation, from the first to the last")
+    frames: int = setting(
+        512, ge=2, le=100_000, help="number of frames, each a column of the strip"
+    )
+    column: float = setting(
+        0.5, ge=0, le=1, help="which column of pixels; 0: at the left, 1: at the right"
+    )
+    trunc: float = setting(1.0, ge=-2, le=2, help="truncation psi; 1: off")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderMixConfig(RenderOptionsConfig):
     """Style mixing: the layers of rows, with some layers of columns."""
 

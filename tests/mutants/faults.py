@@ -2670,6 +2670,13 @@ PROJECTION = [
 
 EXPLORER = [
     *faults(
+        "rendering/sticking",
+        "rendering/test_sticking",
+        ("frames, is_closed=False)", "frames, is_closed=True)", "strip: back to the first seed"),
+        ("frame[:, column] for", "frame[column] for", "strip: rows for columns"),
+        ("int(config.column * side)", "int((1 - config.column) * side)", "strip: the mirrored column"),
+    ),
+    *faults(
         "explorer/picture_renderer",
         "explorer/test_pictures_of_a_page",
         ("edited(torch.from_numpy(w), self._edit(picture))", "torch.from_numpy(w)", "edits lost"),

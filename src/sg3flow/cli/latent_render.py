@@ -1,4 +1,4 @@
-"""The commands ``render mix`` and ``render path``, and options that all render commands share."""
+"""The commands ``render mix``, ``path``, ``sticking``, and options that render commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sg3flow.cli.stage_options import stage_app, stage_command
-from sg3flow.config import RenderMixConfig, RenderPathConfig
+from sg3flow.config import RenderMixConfig, RenderPathConfig, RenderStickingConfig
 
 Network = Annotated[str, typer.Option(help="network: file, URL, models:/…, runs:/… or name")]
 Outdir = Annotated[Path, typer.Option(help="folder to write into")]
@@ -70,3 +70,22 @@ def path(
         class_index=class_index,
     )
     print(f"{frames} frames in {file}")
+
+
+@stage_command(latent_render_app, "sticking", RenderStickingConfig, params=False)
+def sticking(
+    config: RenderStickingConfig,
+    network: Network,
+    outdir: Outdir,
+    class_index: Annotated[
+        int | None,
+        typer.Option("--class", min=0, help="class of a conditional network; default: the first"),
+    ] = None,
+) -> None:
+    """Write sticking.png: one column of pixels of each frame of an interpolation, side by side.
+
+    Horizontal lines are texture that sticks to the pixels.
+    """
+    from sg3flow.rendering.sticking import render_sticking
+
+    print(render_sticking(network, outdir, config, class_index))
