@@ -85,9 +85,9 @@ def seen_above(seen: torch.Tensor, unseen: torch.Tensor) -> float:
     return float((seen[:, None] - unseen[None, :]).sign().mean())
 
 
-def _evenly(count: int, wanted: int, seed: int) -> list[int]:
+def _draw(count: int, wanted: int, seed: int) -> list[int]:
     """Up to ``wanted`` different indices below ``count``, drawn with a generator of their own."""
-    return np.random.RandomState(seed).permutation(count)[:wanted].tolist()
+    return [int(i) for i in np.random.RandomState(seed).permutation(count)[:wanted]]
 
 
 def _pass_size(D: Any, batch_gpu: int) -> int:
@@ -119,7 +119,7 @@ class OverfitProbe:
 
     def _logits(self, D: Any, items: TrainingSet, device: torch.device) -> torch.Tensor:
         size = _pass_size(D, self.batch_gpu)
-        chosen = _evenly(len(items), D_IMAGES, self.seed)
+        chosen = _draw(len(items), D_IMAGES, self.seed)
         whole = -(-len(chosen) // size) * size  # a pass must be full: the first ones repeat
         filled = [chosen[i % len(chosen)] for i in range(whole)]
         logits = []
@@ -145,7 +145,7 @@ class MemorizationProbe:
 
     @cached_property
     def _chosen(self) -> list[int]:
-        return _evenly(self.items.packed.num_images, MOST_REALS, self.seed)
+        return _draw(self.items.packed.num_images, MOST_REALS, self.seed)
 
     @cached_property
     def _reals(self) -> torch.Tensor:
@@ -163,12 +163,12 @@ class MemorizationProbe:
         """The median distance of a real image to the nearest other one; 0: it is unknown."""
         if self.held_out is not None:
             n = self.held_out.packed.num_images
-            others = _points(self.held_out, _evenly(n, REFERENCE_REALS, self.seed))
-            return float(torch.cdist(others, self._searched).min(1).values.median())
+            others = _points(self.held_out, _draw(n, REFERENCE_REALS, self.seed))
+            return float(_distances(others, self._searched).min(1).values.median())
         if len(self._reals) < 2:
             return 0.0
         queries = self._reals[:REFERENCE_REALS]
-        distances = torch.cdist(queries, self._searched)
+        distances = _distances(queries, self._searched)
         for copy in range(0, len(self._searched), len(self._reals)):  # itself, and its mirror image
             distances[range(len(queries)), range(copy, copy + len(queries))] = torch.inf
         return float(distances.min(1).values.median())
@@ -186,7 +186,7 @@ class MemorizationProbe:
         """
         if not points.isfinite().all() or not self.between_reals:
             return {}
-        nearest = torch.cdist(points, self._searched).min(1).values / self.between_reals
+        nearest = _distances(points, self._searched).min(1).values / self.between_reals
         copied = int((nearest < COPY_BELOW).sum())
         share = copied / len(points) / self.searched_share if copied > 1 else 0.0  # one is chance
         return {
@@ -198,6 +198,11 @@ class MemorizationProbe:
 def _points(items: TrainingSet, chosen: Iterable[int]) -> torch.Tensor:
     """Low-pass pixels of images, decoded one at a time: [N, P]."""
     return torch.cat([low_pass(as_float(items[i][0][None])) for i in chosen])
+
+
+def _distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[N, P], [M, P] -> [N, M]; by differences: products round a copy's distance away from 0."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _mirrored(points: torch.Tensor) -> torch.Tensor:
