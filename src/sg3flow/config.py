@@ -378,8 +378,8 @@ class TrainConfig:
     device: str = setting("auto", choices=DEVICES, help="device to train on")
     notify: str = setting(
         "",
-        help="http(s) URL that gets a JSON POST when the training ends, fails or collapses; a URL "
-        "with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
+        help="http(s) URL that gets a JSON POST when the training ends, fails or raises an early "
+        "warning; a URL with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
     )
     held_out: str = setting(
         "",
