@@ -5,7 +5,7 @@ BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
 .PHONY: help setup demo check test-fast test test-slow crash-tests cubins mutants smoke-gpu \
-  test-gpu kernels bench bench-gpu peers team-env
+  test-gpu kernels bench bench-gpu peers peers-speed team-env
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,10 @@ bench-gpu: setup ## time each layer's op and training steps against pure PyTorch
 peers: ## compare metrics with pytorch-fid, clean-fid, torch-fidelity…, in an environment of its own
 	$(PYTHON) benchmarks/peers/environment.py
 	build/peers/bin/python benchmarks/peers/run.py $(CHECKS)
+
+peers-speed: ## time and memory of the same metrics in those tools, by turns
+	$(PYTHON) benchmarks/peers/environment.py
+	build/peers/bin/python benchmarks/peers/speed.py
 
 team-env: ## write the passwords of a team server (docs/team.md); TEAM_HOST= is its name
 	@$(PYTHON) deploy/team/new_secrets.py --host "$(or $(TEAM_HOST),localhost)"

@@ -13,8 +13,9 @@ from typing import cast
 import torch
 
 from sg3flow.metrics.features.inception import Inception
-from sg3flow.metrics.generation import MeasuredGenerator, exact_float32, generate_images, overlapped
+from sg3flow.metrics.generation import MeasuredGenerator, generate_images, overlapped
 from sg3flow.networks import StyleGAN3Generator
+from sg3flow.precision import computing
 
 
 class Contest:
@@ -59,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     contest = Contest(options.resolution, options.images, options.batch, device)
-    with exact_float32():
+    with computing():
         plain = contest.run(False)[1]  # kernels are built and chosen here
         for layout in (torch.contiguous_format, torch.channels_last):
             contest.detector.to(memory_format=layout)  # type: ignore[call-overload]

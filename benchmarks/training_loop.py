@@ -20,7 +20,7 @@ from sg3flow.checkpoints import save_snapshot
 from sg3flow.config import TrainConfig
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet, WindowedShuffle, endless_batches
-from sg3flow.resources import flushed_denormals, pick_device
+from sg3flow.device import flushed_denormals, pick_device
 from sg3flow.training.assembly import Parts, build, resolve
 from sg3flow.training.step import RealBatch, random_draw, run_step, seed_step
 from sg3flow.training.work_folder import StateFolder, capture_state

@@ -12,6 +12,7 @@ metric over kimg, the generated images beside their nearest training images, and
     python stages/evaluate.py network --network NETWORK --data data/packed.zip \
         --metrics fid50k_full
     python stages/evaluate.py images --a FOLDER --b FOLDER --metrics fid,kid
+    python stages/evaluate.py spectra --source NETWORK --data data/packed.zip
 
 On several GPUs: torchrun --nproc-per-node N -- stages/evaluate.py …; the values are the same.
 Time per snapshot: fd_random1k_full takes the time to generate 1000 images, plus a second on one CPU

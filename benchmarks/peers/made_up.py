@@ -37,13 +37,13 @@ def _weight(name: str, shape: list[int]) -> torch.Tensor:
     return t * math.sqrt(2 / math.prod(shape[1:]))
 
 
-def draw_images(folder: Path, count: int, seed: int) -> Path:
+def draw_images(folder: Path, count: int, seed: int, side: int = SIDE) -> Path:
     """Draw ``count`` faces of the starter set as PNG files; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"{number:05d}.png"
         if not path.exists():
-            face = draw_face(_CLASSES[number % 3], SIDE, (seed, number % 3, number // 3))
+            face = draw_face(_CLASSES[number % 3], side, (seed, number % 3, number // 3))
             Image.fromarray(face).save(path.with_suffix(".part"), format="PNG")
             path.with_suffix(".part").rename(path)
     return folder

@@ -1,9 +1,16 @@
-"""The results as a Markdown table, and its place in docs/metrics.md."""
+"""The results as Markdown tables, and their places in docs/metrics.md."""
 
 from typing import Any
 
 START = "<!-- peers: written by `make peers` -->"
 END = "<!-- peers end -->"
+SPEED_MARKS = ("<!-- speed: written by `make peers-speed` -->", "<!-- speed end -->")
+_OURS = "sg3flow"
+_TASKS = {
+    "fid": "Inception features of 2,000 images of {side} px in batches of {batch}, and FID",
+    "kid-2000": "KID, 100 subsets of 1,000 of 2,000 x 2,048 features",
+    "kid-5000": "KID, 100 subsets of 1,000 of 5,000 x 2,048 features",
+}
 
 
 def format_rows(results: dict[str, Any]) -> str:
@@ -25,14 +32,34 @@ def _line(row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def fill_in(document: str, table: str) -> str:
+def format_speed(content: dict[str, Any]) -> str:
+    """The table of times and memory, one line per tool."""
+    ours = {row["task"]: row for row in content["results"] if row["tool"] == _OURS}
+    lines = [
+        "| work | tool | seconds | times ours | peak memory | times ours |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in content["results"]:
+        own = ours[row["task"]]
+        is_own = row["tool"] == _OURS
+        name = _OURS if is_own else f"{row['tool']} {content['machine'][row['tool']]}"
+        ratios = ["", ""]
+        if not is_own:
+            ratios = [f"{row[key] / own[key]:.2f}" for key in ("seconds", "peak_mib")]
+        numbers = [f"{row['seconds']:.1f}", ratios[0], f"{row['peak_mib']:,} MiB", ratios[1]]
+        lines.append(f"| {' | '.join([_TASKS[row['task']].format(**content), name, *numbers])} |")
+    return "\n".join(lines) + "\n"
+
+
+def fill_in(document: str, table: str, marks: tuple[str, str] = (START, END)) -> str:
     """The document with the table between its markers.
 
     Raises:
         ValueError: the markers are not there.
     """
-    before, found, rest = document.partition(START)
-    _, ended, after = rest.partition(END)
+    start, end = marks
+    before, found, rest = document.partition(start)
+    _, ended, after = rest.partition(end)
     if not found or not ended:
-        raise ValueError(f"the document has no {START} and {END}")
-    return f"{before}{START}\n\n{table}\n{END}{after}"
+        raise ValueError(f"the document has no {start} and {end}")
+    return f"{before}{start}\n\n{table}\n{end}{after}"

@@ -636,6 +636,24 @@ class DirectionsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpectraConfig:
+    """Which average power spectra to compute."""
+
+    num: int = setting(
+        1000, ge=1, le=MOST_IMAGES, help="number of images of each network, and at most of each set"
+    )
+    beta: float = setting(8.0, ge=0, le=100, help="shape of the Kaiser window; 0: a square window")
+    interp: int = setting(
+        4, ge=1, le=64, help="how many times finer the frequencies are than those of the pixels"
+    )
+    seed: int = setting(0, ge=0, le=MOST_SEED, help="random seed of the latents")
+    batch: int = setting(
+        32, ge=1, le=MOST_BATCH, help="images per batch; affects speed and memory, not the values"
+    )
+    device: str = setting("auto", choices=DEVICES, help="device to compute on")
+
+
+@dataclasses.dataclass(frozen=True)
 class RegisterConfig:
     """Which registered model receives the best snapshot."""
 

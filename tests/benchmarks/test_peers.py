@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "peers"))
 
 import environment
 from rows import Row
-from table import END, START, fill_in, format_rows
+from table import END, SPEED_MARKS, START, fill_in, format_rows, format_speed
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
@@ -86,3 +86,16 @@ def test_a_cuda_build_of_torch_is_refused():
     environment.refuse_cuda(["torch", "torchvision", "numpy"])
     with pytest.raises(SystemExit, match=re.escape("(nvidia-cublas, nvidia-nccl-cu13, triton…)")):
         environment.refuse_cuda(["torch", "triton", "nvidia-cublas", "nvidia-nccl-cu13"])
+
+
+def test_docs_have_the_table_of_times():
+    content = json.loads((PEERS / "speed.json").read_text())
+    document = (ROOT / "docs" / "metrics.md").read_text()
+    assert fill_in(document, format_speed(content), SPEED_MARKS) == document
+    assert {row["tool"] for row in content["results"]} == {
+        "sg3flow",
+        "pytorch-fid",
+        "torch-fidelity",
+    }
+    machine = {name: found.partition("+")[0] for name, found in content["machine"].items()}
+    assert all(PINS[name] == found for name, found in machine.items() if name in PINS)

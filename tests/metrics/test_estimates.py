@@ -7,8 +7,6 @@ from sg3flow.metrics.distances import (
     FeatureStats,
     RunningStats,
     _factor,
-    _quick_distance,
-    _without,
     frechet_distance,
     frechet_estimate,
 )
@@ -21,6 +19,7 @@ from sg3flow.metrics.estimates import (
 )
 from sg3flow.metrics.feature_collector import path_length
 from sg3flow.metrics.features.inception import inception_score
+from sg3flow.metrics.frechet_error import Against, quick_distance, sums_of, without
 from sg3flow.metrics.polynomial_mmd import kernel_distance, kernel_estimate
 
 
@@ -96,11 +95,16 @@ def stats_of(features):
 
 def test_a_block_is_left_out_of_statistics_exactly():
     features = np.random.RandomState(0).randn(90, 5) + np.arange(90)[:, None] / 30
-    found = _without(stats_of(features), stats_of(features[:20]))
-    rest = stats_of(features[20:])
+    factor = np.random.RandomState(1).randn(5, 3)
+    whole, part, rest = (sums_of(each, factor) for each in (features, features[:20], features[20:]))
+    found = without(whole, part, factor)
     assert found.count == 70
     np.testing.assert_allclose(found.mean, rest.mean, rtol=1e-12)
-    np.testing.assert_allclose(found.cov, rest.cov, rtol=1e-12)
+    np.testing.assert_allclose(found.scatter, rest.scatter, rtol=1e-11)
+    assert found.spread == pytest.approx(rest.spread, rel=1e-12)
+    stats = stats_of(features)
+    np.testing.assert_allclose(whole.scatter, 90 * factor.T @ stats.cov @ factor, rtol=1e-11)
+    assert whole.spread == pytest.approx(90 * np.trace(stats.cov), rel=1e-12)
     merged = RunningStats(5)
     for part in (features[:20], features[20:]):
         merged.merge(stats_of(part))
@@ -110,9 +114,13 @@ def test_a_block_is_left_out_of_statistics_exactly():
 
 def test_the_distance_for_errors_is_the_distance():
     random = np.random.RandomState(0)
-    a, b = (stats_of(random.randn(80, 5) @ random.randn(5, 5) + shift) for shift in (0, 1))
-    exact = frechet_distance(a.mean, a.cov, b.mean, b.cov)
-    assert _quick_distance(a, b, _factor(b.cov)) == pytest.approx(exact, rel=1e-10)
+    sets = [random.randn(80, 5) @ random.randn(5, 5) + shift for shift in (0, 1)]
+    for ddof in (0, 1):
+        a, b = (stats_of(each).unbiased(ddof) for each in sets)
+        exact = frechet_distance(a.mean, a.cov, b.mean, b.cov)
+        against = Against(b.mean, np.trace(b.cov), _factor(b.cov), ddof)
+        found = quick_distance(sums_of(sets[0], against.factor), against)
+        assert found == pytest.approx(exact, rel=1e-10)
 
 
 def test_singular_covariances_keep_their_error():

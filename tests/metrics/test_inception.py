@@ -1,3 +1,4 @@
+import copy
 import json
 from functools import partial
 
@@ -9,12 +10,15 @@ from torch.nn import functional
 from sg3flow.errors import MetricError
 from sg3flow.metrics import features
 from sg3flow.metrics.features import inception
+from sg3flow.metrics.features.convolutions import arranged, in_parts, placed
 from sg3flow.metrics.features.inception import (
+    FixedBatchNorm,
     Inception,
     InceptionFeatures,
     load_inception,
+    with_folded_norms,
 )
-from sg3flow.metrics.features.input_rules import tf1_resize
+from sg3flow.metrics.features.input_rules import OFFICIAL, tf1_resize
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +170,32 @@ def test_weights_in_the_cache_are_loaded_without_network(cache, monkeypatch, sta
     assert not loaded.training
     images = torch.full((1, 3, 20, 20), 77, dtype=torch.uint8)
     assert torch.equal(loaded(images)["f2048"], network(images)["f2048"])
-    assert torch.equal(InceptionFeatures()(images), network(images)["f2048"])
+    found, expected = InceptionFeatures()(images), network(images)["f2048"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_folded_norms_and_parts_change_rounding_only(state):
+    """Norms with other statistics than 0 and 1, and more images than one part."""
+    random = torch.Generator().manual_seed(3)
+    with torch.device("meta"):
+        network = Inception()
+    network.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
+    for block in network.modules():
+        if isinstance(block, FixedBatchNorm):
+            for tensor in (block.weight.data, block.running_var):
+                tensor.uniform_(0.5, 2, generator=random)
+            for tensor in (block.bias.data, block.running_mean):
+                tensor.uniform_(-0.5, 0.5, generator=random)
+    images = torch.randint(256, (5, 3, 40, 40), generator=random, dtype=torch.uint8)
+    plain = network.eval().requires_grad_(False)(images)["f2048"]
+    folded = placed(with_folded_norms(copy.deepcopy(network)), torch.device("cpu"))
+
+    def features(part):
+        return folded.layers(arranged(OFFICIAL.prepare(part)))["f2048"]
+
+    found = in_parts(images, torch.device("cpu"), features)
+    torch.testing.assert_close(found, plain, rtol=0, atol=2e-6 * float(plain.abs().max()))
+    assert not any(isinstance(block, FixedBatchNorm) for block in folded.modules())
 
 
 def test_damaged_weights_in_the_cache_are_not_loaded(cache, monkeypatch, no_pauses):

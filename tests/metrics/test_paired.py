@@ -14,7 +14,6 @@ from sg3flow.metrics.distances import (
     _stats,
     frechet_distance,
     frechet_estimate,
-    frechet_terms,
 )
 from sg3flow.metrics.equivariance import equivariance
 from sg3flow.metrics.error_terms import (
@@ -36,6 +35,7 @@ from sg3flow.metrics.estimates import (
     too_few_images,
 )
 from sg3flow.metrics.feature_collector import path_length
+from sg3flow.metrics.frechet_error import Against, frechet_terms, sums_of
 from sg3flow.metrics.neighborhoods import density_coverage_estimates, precision_recall_estimates
 from sg3flow.metrics.polynomial_mmd import kernel_estimate
 
@@ -60,22 +60,27 @@ def _row(value, terms, **changes):
     return row | changes, {row["error_terms"]: stored}
 
 
+def terms_against(features, reference, ddof=0):
+    against = Against(reference.mean, np.trace(reference.cov), _factor(reference.cov), ddof)
+    return frechet_terms(features, sums_of(features, against.factor), against)
+
+
 def _length(estimate):
     return math.sqrt(np.square(estimate.terms).sum())
 
 
-@pytest.mark.parametrize(("count", "features"), [(40, 5), (6, 10)])
-def test_frechet_terms_are_the_derivative_by_the_weight_of_an_image(count, features):
+@pytest.mark.parametrize(("count", "features", "ddof"), [(40, 5, 0), (6, 10, 0), (12, 4, 1)])
+def test_frechet_terms_are_the_derivative_by_the_weight_of_an_image(count, features, ddof):
     random = np.random.RandomState(0)
     x = (random.randn(count, features) @ random.randn(features, features)).astype(np.float32)
     reference = _stats(random.randn(200, features).astype(np.float32) + 0.3)
-    terms = frechet_terms(x, _stats(x), reference, _factor(reference.cov))
+    terms = terms_against(x, reference, ddof)
     assert abs(terms.sum()) < 1e-9 * np.abs(terms).sum()
 
     def distance(weights):
         mean = weights @ x
         centered = x.astype(np.float64) - mean
-        cov = centered.T @ (centered * weights[:, None])
+        cov = centered.T @ (centered * weights[:, None]) * (count / (count - ddof))
         return frechet_distance(reference.mean, reference.cov, mean, cov)
 
     step, equal = 1e-5, np.full(count, 1 / count)
@@ -162,14 +167,13 @@ def _networks(random, count, features, apart):
 def test_the_paired_error_is_the_scatter_of_the_difference(apart, tighter):
     """Of many draws: its size, the coverage of two errors, and how much tighter it is."""
     reference = _stats(np.random.RandomState(99).randn(500, 6).astype(np.float32))
-    factor = _factor(reference.cov)
     differences, paired, separate = [], [], []
     for seed in range(200):
         rows, known = [], {}
         for features in _networks(np.random.RandomState(seed), 150, 6, apart):
             stats = _stats(features)
             value = frechet_distance(stats.mean, stats.cov, reference.mean, reference.cov)
-            row, terms = _row(value, frechet_terms(features, stats, reference, factor))
+            row, terms = _row(value, terms_against(features, reference))
             rows, known = [*rows, row], known | terms
         error, how = error_of_difference(*rows, known)
         assert how == "paired"

@@ -1464,8 +1464,8 @@ METRICS = [
         "metrics/distances",
         "metrics/test_frechet metrics/test_estimates",
         (
-            "np.trace(matrix_b) - 2 * root_trace",
-            "np.trace(matrix_b) - root_trace",
+            "np.trace(b.cov) - 2 * root_trace",
+            "np.trace(b.cov) - root_trace",
             "FID: root once",
         ),
         (
@@ -1474,8 +1474,8 @@ METRICS = [
             "FID: distance of means not squared",
         ),
         (
-            "_factor(matrix_a).T @ _factor(matrix_b)",
-            "_factor(matrix_a).T @ _factor(matrix_a)",
+            "factor_a.T @ _factor(b.cov)",
+            "factor_a.T @ factor_a",
             "FID: root of one covariance",
         ),
         (
@@ -1483,18 +1483,32 @@ METRICS = [
             "self._scatter / max(self.count - 1, 1))",
             "covariance divided by N - 1",
         ),
-        ("(self.count * count / total)", "(count / total)", "merge of covariances"),
-        ("self._mean += offset * (count / total)", "self._mean += offset / 2", "merge of means"),
         (
-            "(count * part.count / whole.count)",
-            "(part.count / whole.count)",
+            "between *= self.count * count / total",
+            "between *= count / total",
+            "merge of covariances",
+        ),
+        ("self._mean += offset * (count / total)", "self._mean += offset / 2", "merge of means"),
+    ),
+    *faults(
+        "metrics/frechet_error",
+        "metrics/test_estimates",
+        (
+            "weight = count * part.count / whole.count",
+            "weight = part.count / whole.count",
             "covariance without a block",
         ),
         (
-            "return float(offset @ offset + traces - 2 * root_trace)",
-            "return float(offset @ offset + traces - root_trace)",
+            "against.trace - 2 * root_trace",
+            "against.trace - root_trace",
             "FID's error",
         ),
+        (
+            "- float(offset @ offset) * weight",
+            "+ float(offset @ offset) * weight",
+            "FID's error: spread",
+        ),
+        ("divisor = sums.count - against.ddof", "divisor = sums.count", "FID's error: divisor"),
     ),
     *faults(
         "metrics/polynomial_mmd",
@@ -1542,6 +1556,51 @@ METRICS = [
             "variance_b + drawing / num_subsets",
             "KID's error of one image",
         ),
+    ),
+    *faults(
+        "metrics/power_spectra",
+        "metrics/test_power_spectra",
+        (
+            "10 * np.log10(np.maximum(self.power",
+            "20 * np.log10(np.maximum(self.power",
+            "dB of amplitudes",
+        ),
+        ("- self._stats.mean)", "+ self._stats.mean)", "spectrum: sign of the mean"),
+        (
+            "kaiser_window(side, beta) / stats.std",
+            "kaiser_window(side, beta)",
+            "spectrum not normalized",
+        ),
+        (
+            "window / math.sqrt(np.square(window).sum())",
+            "window / window.sum()",
+            "window sums to 1",
+        ),
+        (
+            "spectrum.real.square() + spectrum.imag",
+            "spectrum.real.square() - spectrum.imag",
+            "power: a sign",
+        ),
+        ("np.maximum(variance, 0) / (count - 1)", "np.maximum(variance, 0)", "deviation for error"),
+        (
+            "np.square(a.decibels - b.decibels)",
+            "np.square(a.decibels + b.decibels)",
+            "spectra added",
+        ),
+        (
+            "np.square(a.error_decibels) + np.square",
+            "np.square(a.error_decibels) - np.square",
+            "noise: a sign",
+        ),
+        ("weights[0] = 1", "weights[0] = 2", "half plane: a column twice"),
+        ("weights[-1] = 1", "weights[-1] = 2", "half plane: the last column twice"),
+        (
+            "frequencies * math.sqrt(2), diagonal",
+            "frequencies, diagonal",
+            "diagonal slice: frequencies",
+        ),
+        ("-np.arange(size) % size", "np.arange(size)", "half plane mirrored by one axis"),
+        ("squares / count - mean**2", "squares / count", "deviation without the mean"),
     ),
     *faults(
         "metrics/vendi",
@@ -1688,15 +1747,15 @@ METRICS = [
         ),
     ),
     *faults(
-        "metrics/distances",
+        "metrics/frechet_error",
         "metrics/test_paired",
         ("d @ offset + spread", "-d @ offset + spread", "FID's terms: sign of the mean"),
         ("spread * scale", "spread", "FID's terms: divided by N"),
         (".sum(axis=1) - mapped", ".sum(axis=1) + mapped", "FID's terms: sign of the map"),
         ("variances[seen] ** 0.25", "variances[seen] ** 0.5", "FID's terms: power of the map"),
         (
-            "offset = 2 * (drawn.mean - reference.mean)",
-            "offset = drawn.mean - reference.mean",
+            "offset = 2 * (whole.mean - against.mean)",
+            "offset = whole.mean - against.mean",
             "FID's terms: the mean once",
         ),
         ("seen = variances > bound", "seen = variances > -np.inf", "FID's terms: axes of rounding"),
@@ -1767,6 +1826,16 @@ METRICS = [
     *faults(
         "metrics/features/inception",
         "metrics/test_inception",
+        (
+            "self.bias.double() - self.running_mean",
+            "self.bias.double() + self.running_mean",
+            "folded norm: sign of the mean",
+        ),
+        (
+            "weight = self.conv.weight.double() * scale",
+            "weight = self.conv.weight.double() / scale",
+            "folded norm: divided by the scale",
+        ),
         ("count_include_pad=False", "count_include_pad=True", "the padding counts in averages"),
         (
             "(part.to(self._device) @ weight.T).softmax(dim=1)",
@@ -1808,7 +1877,11 @@ METRICS = [
         "metrics/distances",
         "metrics/test_protocols",
         ("self.count / (self.count - ddof)", "self.count / (self.count + ddof)", "divisor N + 1"),
-        ("_merged(blocks), reference.unbiased(ddof)", "_merged(blocks), reference", "one divisor"),
+        (
+            "_stats(features), reference.unbiased(ddof)",
+            "_stats(features), reference",
+            "one divisor",
+        ),
     ),
     *faults(
         "metrics/polynomial_mmd",

@@ -15,6 +15,7 @@ import typer
 
 from sg3flow.cli import next_steps
 from sg3flow.cli.latent_render import ClassOrAll, Network, Outdir, latent_render_app
+from sg3flow.cli.spectra_command import Verbose, spectra_app
 from sg3flow.cli.stage_options import (
     given_arguments,
     is_given,
@@ -263,7 +264,6 @@ HeldOut = Annotated[
         "every second image of the set to compare with"
     ),
 ]
-Verbose = Annotated[bool, typer.Option(help="show progress")]
 
 
 @stage_command(evaluate_app, "evaluate", EvaluateConfig, name="snapshots")
@@ -384,6 +384,8 @@ def image_sets(
     with progress_shown(verbose):
         print(evaluate_images(config, a, b, report, held_out))
 
+
+evaluate_app.registered_commands += spectra_app.registered_commands
 
 render_app = stage_app("")
 

@@ -1,7 +1,5 @@
 """Frechet distance (Heusel et al. 2017, Eq. 6) between features."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +8,7 @@ from scipy.linalg.lapack import dpstrf
 
 from sg3flow.errors import MetricError
 from sg3flow.metrics.estimates import Estimate, block_bounds, jackknife_error
+from sg3flow.metrics.frechet_error import Against, frechet_terms, left_out_distances
 
 Array = NDArray[np.float64]
 
@@ -33,9 +32,16 @@ def frechet_distance(mu_a: ArrayLike, cov_a: ArrayLike, mu_b: ArrayLike, cov_b: 
     mean_a, mean_b = (np.asarray(mu, dtype=np.float64) for mu in (mu_a, mu_b))
     matrix_a, matrix_b = (np.asarray(cov, dtype=np.float64) for cov in (cov_a, cov_b))
     _check(mean_a, matrix_a, mean_b, matrix_b)
-    root_trace = np.linalg.svd(_factor(matrix_a).T @ _factor(matrix_b), compute_uv=False).sum()
-    offset = mean_a - mean_b
-    distance = offset @ offset + np.trace(matrix_a) + np.trace(matrix_b) - 2 * root_trace
+    a, b = FeatureStats(0, mean_a, matrix_a), FeatureStats(0, mean_b, matrix_b)
+    return _distance(a, _factor(matrix_a), b)
+
+
+def _distance(a: "FeatureStats", factor_a: Array, b: "FeatureStats") -> float:
+    """The distance, with the factor of the covariance of ``a``."""
+    product = factor_a.T @ _factor(b.cov)
+    root_trace = np.linalg.svd(product, compute_uv=False).sum()
+    offset = a.mean - b.mean
+    distance = offset @ offset + np.trace(a.cov) + np.trace(b.cov) - 2 * root_trace
     return max(float(distance), 0.0)  # rounding may leave equal inputs just below zero
 
 
@@ -59,7 +65,7 @@ def _factor(cov: Array) -> Array:
         return np.zeros((len(cov), 0))  # nothing varies
     lower, order, rank, _ = dpstrf(cov, tol=bound, lower=1)
     factor = np.zeros((len(cov), rank))
-    factor[order - 1] = np.tril(lower)[:, :rank]
+    factor[order - 1] = np.tril(lower[:, :rank])
     return factor
 
 
@@ -116,7 +122,9 @@ class RunningStats:
         total = self.count + count
         offset = mean - self._mean
         self._scatter += scatter
-        self._scatter += np.outer(offset, offset) * (self.count * count / total)
+        between = np.outer(offset, offset)
+        between *= self.count * count / total
+        self._scatter += between
         self._mean += offset * (count / total)
         self.count = total
 
@@ -146,87 +154,27 @@ def frechet_estimate(
     Raises:
         MetricError: values that are not finite, or too few images for the divisor.
     """
-    blocks = [_stats(features[start:end]) for start, end in block_bounds(len(features))]
-    whole, real = _merged(blocks), reference.unbiased(ddof)
+    whole, real = _stats(features), reference.unbiased(ddof)
     drawn = whole.unbiased(ddof)
-    distance = frechet_distance(real.mean, real.cov, drawn.mean, drawn.cov)
-    if len(blocks) < 2:
-        return Estimate(distance, None)
+    _check(real.mean, real.cov, drawn.mean, drawn.cov)
     factor = _factor(real.cov)
-    rests = [_without(whole, block).unbiased(ddof) for block in blocks]
-    left_out = [_quick_distance(rest, real, factor) for rest in rests]
-    terms = frechet_terms(features, drawn, real, factor, ddof)
-    return Estimate(distance, jackknife_error(left_out), terms)
-
-
-def frechet_terms(
-    features: NDArray[np.float32],
-    drawn: FeatureStats,
-    reference: FeatureStats,
-    factor: Array,
-    ddof: int = 0,
-) -> Array:
-    """What each generated image adds to the deviation of the Frechet distance, ``[N]``.
-
-    The infinitesimal jackknife (Jaeckel 1972): the derivative of the distance by the weight of the
-    image. With ``d = x - mu`` of an image and the optimal map
-    ``T = F (F^T cov F)^(-1/2) F^T`` from the generated to the reference Gaussian, it is
-    ``2 d.(mu - mu_ref) + (d.d - d.T d) N / (N - ddof)``, less its mean.
-
-    Args:
-        features: ``[N, F]``.
-        drawn: their statistics, with the covariance divided by N - ``ddof``.
-        factor: ``F`` of ``[F, rank]`` with ``F F^T`` the covariance of the reference.
-    """
-    variances, axes = np.linalg.eigh(factor.T @ drawn.cov @ factor)
-    # Images vary along no other axes: with fewer images than features some variances are rounding.
-    bound = max(variances.max(initial=0), 0) * len(drawn.mean) * np.finfo(np.float64).eps
-    seen = variances > bound
-    toward = factor @ axes[:, seen] / variances[seen] ** 0.25
-    offset = 2 * (drawn.mean - reference.mean)
-    scale = len(features) / (len(features) - ddof)
-    effects = np.empty(len(features))
-    for start in range(0, len(features), _ROWS):
-        d = features[start : start + _ROWS] - drawn.mean
-        mapped = np.square(d @ toward).sum(axis=1)
-        spread = np.square(d).sum(axis=1) - mapped
-        effects[start : start + _ROWS] = d @ offset + spread * scale
-    effects -= effects.mean()
-    return effects / math.sqrt(len(effects) * (len(effects) - 1))
+    against = Against(real.mean, float(np.trace(real.cov)), factor, ddof)
+    distance = _distance(real, factor, drawn)
+    del whole, real, drawn  # each covariance of 2048 features has 32 MiB
+    left_out, sums = left_out_distances(features, against)
+    if not left_out:
+        return Estimate(distance, None)
+    return Estimate(distance, jackknife_error(left_out), frechet_terms(features, sums, against))
 
 
 def _stats(features: NDArray[np.float32]) -> FeatureStats:
-    running = RunningStats(features.shape[1])
-    for start in range(0, len(features), _ROWS):  # limits the float64 copies
-        running.add(features[start : start + _ROWS])
-    return running.result()
-
-
-def _merged(parts: Sequence[FeatureStats]) -> FeatureStats:
-    running = RunningStats(len(parts[0].mean))
-    for part in parts:
-        running.merge(part)
-    return running.result()
-
-
-def _without(whole: FeatureStats, part: FeatureStats) -> FeatureStats:
-    """Statistics of the items that are not in ``part``: the inverse of a merge."""
-    count = whole.count - part.count
-    mean = (whole.mean * whole.count - part.mean * part.count) / count
-    offset = part.mean - mean
-    between = np.outer(offset, offset) * (count * part.count / whole.count)
-    scatter = whole.cov * whole.count - part.cov * part.count - between
-    return FeatureStats(count, mean, scatter / count)
-
-
-def _quick_distance(stats: FeatureStats, reference: FeatureStats, factor: Array) -> float:
-    """The distance by eigenvalues of ``F^T cov F``.
-
-    It takes half the time. It loses half of the digits if both covariances are singular, which does
-    not matter for an error.
-    """
-    values = np.linalg.eigvalsh(factor.T @ stats.cov @ factor)
-    offset = stats.mean - reference.mean
-    root_trace = np.sqrt(np.maximum(values, 0)).sum()
-    traces = np.trace(stats.cov) + np.trace(reference.cov)
-    return float(offset @ offset + traces - 2 * root_trace)
+    """Statistics of features, merged from those of blocks of them."""
+    merged = RunningStats(features.shape[1])
+    for start, end in block_bounds(len(features)):
+        block = RunningStats(features.shape[1])
+        for first in range(start, end, _ROWS):  # limits the float64 copies
+            block.add(features[first : min(first + _ROWS, end)])
+        stats = block.result()
+        del block  # its sums have as many bytes as the covariance
+        merged.merge(stats)
+    return merged.result()

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from sg3flow.files import sha256_file
 from sg3flow.metrics.features import as_rgb, load_weights
+from sg3flow.metrics.features.convolutions import arranged, in_parts, placed
 
 VGG_NAME = "vgg16-397923af.pth"
 VGG_URL = f"https://download.pytorch.org/models/{VGG_NAME}"
@@ -90,17 +91,20 @@ class VGGFeatures:
             MetricError: they are not available, or the file has another digest.
         """
         self._device = torch.device(device)
-        self._network = load_vgg(fully_connected=True).to(self._device)
+        self._network = placed(load_vgg(fully_connected=True), self._device)
         self._mean = torch.tensor(_MEAN, device=self._device)[:, None, None]
         self._deviation = torch.tensor(_DEVIATION, device=self._device)[:, None, None]
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features float32 ``[N, 4096]`` of images uint8 ``[N, 1 or 3, H, W]``."""
+        return in_parts(images, self._device, self._features)
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
         x = as_rgb(images.to(self._device)).float() / 255
         if x.shape[-2:] != (_SIZE, _SIZE):
             x = functional.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
-        features: torch.Tensor = self._network((x - self._mean) / self._deviation)
+        features: torch.Tensor = self._network(arranged((x - self._mean) / self._deviation))
         return features
 
 
@@ -113,7 +117,7 @@ class Lpips:
 
     def __init__(self, network: VGG16, heads: list[torch.Tensor], device: torch.device) -> None:
         self._device = device
-        self._network = network.to(device)
+        self._network = placed(network, device)
         self._heads = [head.to(device) for head in heads]
         self._shift = torch.tensor(_SHIFT, device=device)[:, None, None]
         self._scale = torch.tensor(_SCALE, device=device)[:, None, None]
@@ -142,7 +146,7 @@ class Lpips:
     def features(self, img: torch.Tensor) -> list[torch.Tensor]:
         """The five stages of images float32 ``[N, 1 or 3, H, W]`` in [-1, 1], of unit length."""
         x = (img.to(self._device).expand(-1, 3, -1, -1) - self._shift) / self._scale
-        return [_unit(stage) for stage in self._network.stages(x)]
+        return [_unit(stage) for stage in self._network.stages(arranged(x))]
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
