@@ -378,8 +378,13 @@ class TrainConfig:
     device: str = setting("auto", choices=DEVICES, help="device to train on")
     notify: str = setting(
         "",
-        help="http(s) URL that gets a JSON POST when the training ends, fails or collapses; a URL "
-        "with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
+        help="http(s) URL that gets a JSON POST when the training ends, fails or raises an early "
+        "warning; a URL with a secret, as of a chat webhook, is better given as SG3FLOW_NOTIFY",
+    )
+    held_out: str = setting(
+        "",
+        help="packed set of real images that the training does not see; at every tick D is "
+        "compared on them and on training images, to warn of overfitting",
     )
     tensorboard: bool = setting(
         False, help="write TensorBoard event files beside the state; needs the package tensorboard"

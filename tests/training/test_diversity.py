@@ -1,15 +1,12 @@
 """Diversity of generated images in closed form, and when it counts as a collapse."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sg3flow.data.archive import PackedSet
 from sg3flow.data.dataset import TrainingSet
-from sg3flow.runs.run_folder import JsonlReporter, Stat, append_row
-from sg3flow.runs.snapshot_retention import Retention
 from sg3flow.training.diversity import (
     FAKES,
     RATIO,
@@ -19,8 +16,6 @@ from sg3flow.training.diversity import (
     diversity,
     low_pass,
 )
-from sg3flow.training.recorder import RunRecord
-from sg3flow.training.training_run import _ratios_before
 
 CPU = torch.device("cpu")
 
@@ -86,65 +81,23 @@ def test_the_ratio_to_the_reals_with_the_same_labels(tiny_set):
     z = torch.linspace(-1, 1, 5)[:, None]
     meter = DiversityMeter.of(items, [0, 1, 2, 1, 0], z, torch.zeros(5, 3), batch_gpu=2)
     reals = torch.stack([items[i][0] for i in (0, 1, 2)]) / 127.5 - 1  # each once
-    assert meter.of_reals == pytest.approx(diversity(low_pass(reals)))
+    assert meter.diversity_of_reals == pytest.approx(diversity(low_pass(reals)))
     generator = Generator(1.0)
-    found = meter.measure(generator, CPU)
+    found = meter.compare(meter.sample(generator, CPU))
     assert generator.batches == [2, 2, 1]
     assert found[FAKES].mean == pytest.approx(1.0)  # the mean distance of five equal steps of 0.5
-    assert found[RATIO].mean == pytest.approx(1.0 / meter.of_reals)
-    tenth = meter.measure(Generator(0.1), CPU)
+    assert found[RATIO].mean == pytest.approx(1.0 / meter.diversity_of_reals)
+    tenth = meter.compare(meter.sample(Generator(0.1), CPU))
     assert tenth[RATIO].mean == pytest.approx(0.1 * found[RATIO].mean)
 
 
 def test_without_a_reference_or_finite_images_there_is_no_ratio(tiny_set):
     items = TrainingSet(PackedSet(tiny_set))
     z, c = torch.ones(2, 1), torch.zeros(2, 0)
-    assert DiversityMeter.of(items, [3, 3], z, c, 2).measure(Generator(1.0), CPU) == {}
+    equal = DiversityMeter.of(items, [3, 3], z, c, 2)
+    assert equal.compare(equal.sample(Generator(1.0), CPU)) == {}
     broken = DiversityMeter.of(items, [3, 4], z * math.nan, c, 2)
-    assert broken.measure(Generator(1.0), CPU) == {}
-
-
-class Told(list):
-    """A notifier."""
-
-    def send(self, event, message):
-        self.append((event, message))
-
-
-class Meter:
-    """Measures the ratios that it is given."""
-
-    def __init__(self, *ratios):
-        self.ratios = list(ratios)
-
-    def measure(self, G, device):
-        return {RATIO: Stat(1, self.ratios.pop(0), 0.0)} if self.ratios else {}
-
-
-def test_a_collapse_is_a_warning_and_a_notification(capsys):
-    told, parts = Told(), SimpleNamespace(G_ema=None, device=CPU)
-    record = RunRecord(
-        *(1, None, None, None, {}, None, Meter(0.8, 0.1, 0.1), CollapseDetector(), told),
-        *(Retention(), None, None),
-    )
-    reported = [record.diversity(parts, nimg) for nimg in (1000, 2000, 3000, 4000)]
-    assert [found[RATIO].mean for found in reported[:3]] == [0.8, 0.1, 0.1]
-    assert reported[3] == {}
-    [(event, message)] = told
-    assert event == "collapse" and message == collapse_words(0.1, 2000)
-    assert capsys.readouterr().err == f"warning: {message}\n"
-
-
-def test_a_resumed_training_knows_that_it_was_diverse(tmp_path):
-    reporter = JsonlReporter(tmp_path)
-    for nimg, ratio in ((0, 0.9), (1000, 0.6), (2000, 0.3), (3000, 0.1)):
-        reporter.stats({RATIO: Stat(1, ratio, 0.0)}, nimg)
-    path = tmp_path / "stats.jsonl"
-    append_row(path, {"nimg": 4000})  # of a version without this statistic
-    assert _ratios_before(path, 2000) == [(0.9, 0), (0.6, 1000), (0.3, 2000)]
-    assert CollapseDetector(_ratios_before(path, 2000)).has_collapsed(0.1, 3000)
-    assert not CollapseDetector(_ratios_before(path, 9000)).has_collapsed(0.1, 5000)
-    assert _ratios_before(tmp_path / "none.jsonl", 0) == []
+    assert broken.compare(broken.sample(Generator(1.0), CPU)) == {}
 
 
 def test_the_warning_names_the_number_its_limit_and_the_next_step():

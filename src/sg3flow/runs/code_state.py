@@ -131,7 +131,7 @@ CODE_PATHS = (
 # Settings of the duration, device and display of a training: they do not change its numbers.
 FREE_SETTINGS = frozenset(
     {"kimg", "tick", "snap", "desc", "workers", "grid", "device", "metrics"}
-    | {"keep_snapshots", "notify", "phema", "tensorboard"}
+    | {"held_out", "keep_snapshots", "notify", "phema", "tensorboard"}
     | {"max_nonfinite_updates", "max_repairs"}  # the second is its name in runs of version 0.1
 )
 

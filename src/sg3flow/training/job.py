@@ -293,6 +293,7 @@ def prepare(config: TrainConfig, data: Path) -> Job:
             "train.class_batches needs train.cond and a set with classes, and "
             + ("train.cond is off" if not resolved.cond else f"the labels of {data} are vectors")
         )
+    open_held_out(resolved.held_out, items)
     resolution = items.packed.resolution
     if resolution < 16 or resolution & (resolution - 1):
         raise DataError(
@@ -313,6 +314,33 @@ def prepare(config: TrainConfig, data: Path) -> Job:
         resolved = dataclasses.replace(resolved, batch_gpu=found)
     key = fingerprint(deciding_settings(given_values(resolved)), items.packed.digest)
     return Job(config, resolved, items, key)
+
+
+def open_held_out(path: str, items: TrainingSet) -> TrainingSet | None:
+    """The images of ``train.held_out``, with labels as the training; None: none are given.
+
+    Raises:
+        DataError: they cannot be read, are those of the training, or have another form.
+    """
+    if not path:
+        return None
+    ours, packed = items.packed, PackedSet(path)
+    if packed.digest == ours.digest:
+        raise DataError(
+            f"train.held_out {packed.path} has the images of the training set {ours.path}; name a "
+            "set of images that the training does not see, or leave it out"
+        )
+    held_out = TrainingSet(packed, labels=items.use_labels)
+    forms = [
+        (each.packed.resolution, each.packed.channels, each.label_dim) for each in (items, held_out)
+    ]
+    if forms[0] != forms[1]:
+        expected, found = ("{} px, {} channels, labels of length {}".format(*f) for f in forms)
+        raise DataError(
+            f"train.held_out {packed.path} has {found}; the training set {ours.path} has "
+            f"{expected}; pack both with the same settings"
+        )
+    return held_out
 
 
 def _shared_latest(given: TrainConfig, items: TrainingSet) -> str:

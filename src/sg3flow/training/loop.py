@@ -195,14 +195,15 @@ class TrainingLoop:
         nimg = self.clock.nimg
         stats = self._check_stats()
         tick = nimg // (self.settings.tick * 1000)
+        snapshot_due = tick % self.settings.snap == 0 or done
         if self.record is not None:
-            stats |= self._progress_stats(tick, tick_ended) | self.record.diversity(
-                self.parts, nimg
-            )
+            stats |= self._progress_stats(tick, tick_ended)
+            with usual_forms():
+                stats |= self.record.early_warning.measure(self.parts, nimg, snapshot_due)
             self.record.report(stats, nimg)
             if not self._warned:
                 self._warned = memory_warning(self.memory, self.parts.device, self.record.folder)
-        if tick % self.settings.snap == 0 or done:
+        if snapshot_due:
             started = time.monotonic()
             self._save_snapshot()
             self._snapshot_sec = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Notifications of a training: a JSON POST at its end, a failure, or a collapse.
+"""Notifications of a training: a JSON POST at its end, a failure, or an early warning.
 
 A notification is sent in a thread of its own. No step waits for it, and a receiver that fails,
 hangs or redirects costs the training one warning. The address of a chat webhook is a secret: it
@@ -26,7 +26,7 @@ from sg3flow.runs.run_folder import STATS, list_metric_files, read_run, whole_ro
 from sg3flow.settings import NOTIFY
 
 FORMAT = "sg3flow-notification-1"
-EVENTS = ("end", "interruption", "error", "divergence", "collapse")
+EVENTS = ("end", "interruption", "error", "divergence", "collapse", "overfit", "memorization")
 
 _CONNECT_SEC, _ANSWER_SEC = 5.0, 10.0
 # How long the end of a training waits for what is on its way; after Ctrl-C, hardly.
@@ -185,7 +185,14 @@ def notification(event: str, message: str, work: Path) -> dict[str, Any]:
 
 def _latest_values(stats: dict[str, Any], work: Path) -> dict[str, float]:
     """Losses and diversity of the last report, and the last values of metrics; finite ones."""
-    shown = ("Loss/", "Diversity/", "Progress/augment", "Timing/sec_per_kimg")
+    shown = (
+        "Loss/",
+        "Diversity/",
+        "Overfit/",
+        "Memorization/",
+        "Progress/augment",
+        "Timing/sec_per_kimg",
+    )
     rows = {name: row for name, row in stats.items() if name.startswith(shown)}
     values = {name: row["mean"] for name, row in rows.items() if isinstance(row, dict)}
     for path in list_metric_files(work):

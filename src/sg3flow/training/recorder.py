@@ -4,7 +4,6 @@ A run keeps the latents and the real images of its grids from the first to the l
 """
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,8 +42,7 @@ from sg3flow.runs.snapshot_retention import (
     surplus,
 )
 from sg3flow.training.assembly import Parts
-from sg3flow.training.diversity import RATIO, CollapseDetector, DiversityMeter, collapse_words
-from sg3flow.training.notification import Notifier
+from sg3flow.training.early_warning import EarlyWarning
 from sg3flow.training.power_averages import PowerAverages
 from sg3flow.training.work_folder import RunFolder
 
@@ -183,7 +181,7 @@ class RunRecord:
         batch_gpu: images per forward pass of the sample grids.
         training_set: the description of the data that snapshots contain.
         load: measures the use of the machine.
-        notifier: tells the user of a collapse.
+        early_warning: measures the networks at ticks and tells the user of trouble.
         keep: which snapshots stay.
         ranked_by: metric that ranks them, and whether higher is better; None: not measured.
         averages: of G, written beside each snapshot; the loop updates them.
@@ -195,9 +193,7 @@ class RunRecord:
     grid: SampleGrid
     training_set: dict[str, Any]
     load: SystemMonitor
-    diversity_meter: DiversityMeter
-    collapse_detector: CollapseDetector
-    notifier: Notifier
+    early_warning: EarlyWarning
     keep: Retention
     ranked_by: tuple[str, bool] | None
     averages: PowerAverages
@@ -214,15 +210,6 @@ class RunRecord:
         ]
         print(" ".join(columns), flush=True)
         self.folder.publish(STATS)
-
-    def diversity(self, parts: Parts, nimg: int) -> dict[str, Stat]:
-        """The diversity of generated images; warns if it has collapsed."""
-        found = self.diversity_meter.measure(parts.G_ema, parts.device)
-        if found and self.collapse_detector.has_collapsed(found[RATIO].mean, nimg):
-            words = collapse_words(found[RATIO].mean, nimg)
-            print(f"warning: {words}", file=sys.stderr, flush=True)
-            self.notifier.send("collapse", words)
-        return found
 
     def save_snapshot(self, parts: Parts, nimg: int) -> None:
         """Write the networks and a grid of samples."""

@@ -48,9 +48,17 @@ from sg3flow.settings import cache_folder, state_root
 from sg3flow.training.assembly import Parts, build, precision_of, select
 from sg3flow.training.batch_size_finder import MemorySettings, out_of_memory_advice
 from sg3flow.training.conv_choice import run_networks, settle_forms
-from sg3flow.training.diversity import GRID, RATIO, CollapseDetector, DiversityMeter
+from sg3flow.training.diversity import GRID, DiversityMeter
+from sg3flow.training.early_warning import EarlyWarning, MemorizationProbe, OverfitProbe
 from sg3flow.training.initialize import find_initial_state, initialize_or_resume
-from sg3flow.training.job import Job, precision_words, prepare, sample_labels, training_set_info
+from sg3flow.training.job import (
+    Job,
+    open_held_out,
+    precision_words,
+    prepare,
+    sample_labels,
+    training_set_info,
+)
 from sg3flow.training.launcher import stop_requests
 from sg3flow.training.loop import Clock, LoopSettings, Measure, TrainingLoop
 from sg3flow.training.notification import Notifier, notify_url
@@ -347,9 +355,7 @@ def _record(
         grid,
         training_set,
         load,
-        _diversity_meter(job, parts),
-        CollapseDetector(_ratios_before(folder.work / STATS, nimg)),
-        recording.notifier,
+        _early_warning(job, parts, recording, nimg),
         recording.keep,
         recording.ranked_by,
         averages,
@@ -373,15 +379,21 @@ def _averages(
     return averages
 
 
-def _diversity_meter(job: Job, parts: Parts) -> DiversityMeter:
-    batch = choose_samples(job.items, GRID, parts.G.z_dim, job.config.seed)
-    return DiversityMeter.of(job.items, batch.items, batch.z, batch.c, job.config.batch_gpu)
-
-
-def _ratios_before(stats: Path, nimg: int) -> list[tuple[float, int]]:
-    """The ratios of diversity that the training reported up to ``nimg`` images."""
-    rows = [row for row in read_whole_lines(stats) if row["nimg"] <= nimg and RATIO in row]
-    return [(row[RATIO]["mean"], row["nimg"]) for row in rows]
+def _early_warning(job: Job, parts: Parts, recording: _Recording, nimg: int) -> EarlyWarning:
+    """The early warnings, which know what was reported up to ``nimg`` images."""
+    config, items = job.config, job.items
+    batch = choose_samples(items, GRID, parts.G.z_dim, config.seed)
+    held_out = open_held_out(config.held_out, items)
+    warning = EarlyWarning(
+        DiversityMeter.of(items, batch.items, batch.z, batch.c, config.batch_gpu),
+        MemorizationProbe(items, held_out, config.seed),
+        OverfitProbe(items, held_out, config.seed, config.batch_gpu) if held_out else None,
+        recording.notifier,
+        items.packed.class_names,
+    )
+    rows = read_whole_lines(recording.folder.work / STATS)
+    warning.resume(row for row in rows if row["nimg"] <= nimg)
+    return warning
 
 
 def _provenance(
