@@ -2706,7 +2706,7 @@ EXPLORER = [
         "rendering/test_sticking",
         ("frames, is_closed=False)", "frames, is_closed=True)", "strip: back to the first seed"),
         ("frame[:, column] for", "frame[column] for", "strip: rows for columns"),
-        ("int(config.column * side)", "int((1 - config.column) * side)", "strip: the mirrored column"),
+        ("int(config.column * side)", "int((1 - config.column) * side)", "strip: another column"),
     ),
     *faults(
         "explorer/picture_renderer",
