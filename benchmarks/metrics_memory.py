@@ -1,4 +1,4 @@
-"""Peak memory of the metrics over neighbors, beyond the features themselves.
+"""Peak memory of the metrics over features, beyond the features themselves.
 
     python benchmarks/metrics_memory.py --reals 20000 --generated 20000 --features 4096
 
@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 import torch
 
+from sg3flow.metrics.gaussian_mmd import gaussian_mmd
 from sg3flow.metrics.neighborhoods import (
     density_coverage_estimates,
     memorization,
     precision_recall_estimates,
 )
 from sg3flow.metrics.polynomial_mmd import kernel_estimate
+from sg3flow.metrics.vendi import vendi_estimate
 
 
 def peak_gib() -> float:
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--generated", type=int, default=8192)
     parser.add_argument("--features", type=int, default=4096)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--metrics", nargs="*", help="default: all")
     options = parser.parse_args()
     device = torch.device(options.device)
     real = torch.randn(options.reals, options.features)
@@ -45,8 +48,12 @@ def main() -> None:
         "pr3": lambda: precision_recall_estimates(real, gen, 3, device=device),
         "dc5": lambda: density_coverage_estimates(real, gen, 5, device=device),
         "mem": lambda: memorization(real, gen, 8, device=device),
+        "vendi": lambda: vendi_estimate(gen.numpy()),
+        "cmmd": lambda: gaussian_mmd(real, gen, 10.0, device=device),
     }
     for name, case in cases.items():
+        if options.metrics and name not in options.metrics:
+            continue
         start = time.perf_counter()
         case()
         seconds, added = time.perf_counter() - start, peak_gib() - start_gib
