@@ -285,8 +285,10 @@ def test_copies_are_estimated_from_the_part_that_is_searched(monkeypatch):
     assert probe.searched_share == 0.25 and len(probe._searched) == 12
     points = low_pass(items.images.float() / 127.5 - 1)  # all are copies: 12 of 48 are found
     assert probe.measure(points)[COPIES].mean == 1
-    single = torch.cat([probe._reals[:1], low_pass(Items(5, 9).images.float() / 127.5 - 1)])
-    assert probe.measure(single)[COPIES].mean == 0  # one is chance
+    others = low_pass(Items(5, 9).images.float() / 127.5 - 1)
+    for found, share in ((1, 0), (2, 0), (3, 1)):  # one and two are chance
+        points = torch.cat([probe._reals[:found], others])
+        assert probe.measure(points)[COPIES].mean == share
 
 
 def test_features_of_d_come_before_the_block_that_compares_images():

@@ -48,6 +48,7 @@ D_IMAGES = 64
 COPY_BELOW = 0.25
 COPIES_FROM, NO_COPIES_BELOW = 0.25, 0.1
 MOST_REALS, REFERENCE_REALS = 1024, 64
+BY_CHANCE = 2  # near images that say nothing; of a large set each stands for many
 
 PATIENCE = 3  # reports in a row: single ones vary, and classes are learned before their images
 
@@ -188,7 +189,7 @@ class MemorizationProbe:
             return {}
         nearest = _distances(points, self._searched).min(1).values / self.between_reals
         copied = int((nearest < COPY_BELOW).sum())
-        share = copied / len(points) / self.searched_share if copied > 1 else 0.0  # one is chance
+        share = copied / len(points) / self.searched_share if copied > BY_CHANCE else 0.0
         return {
             NEAREST: Stat(len(points), float(nearest.median()), 0.0),
             COPIES: Stat(len(points), min(share, 1.0), 0.0),
