@@ -126,7 +126,10 @@ def measure_spectra(config: SpectraConfig, given: Sequence[str], data: Path | No
             )
             with progress(f"spectrum of {name}", count) as advance:
                 for images in batches:
-                    running.add(images)
+                    try:
+                        running.add(images)
+                    except MetricError as error:
+                        raise MetricError(f"{name}: {error}") from None
                     advance(len(images))
             return running.result()
 
