@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 
 from sg3flow.config import EvaluateImagesConfig
+from sg3flow.distributed import ALONE
 from sg3flow.errors import DataError, MetricError
 from sg3flow.metrics import Evaluator, compute
 from sg3flow.metrics.estimates import compare_results
 from sg3flow.metrics.evaluation import ImageSet
-from sg3flow.metrics.evaluation_run import evaluate_images
+from sg3flow.metrics.evaluation_run import _held_out_of, evaluate_images
+from sg3flow.metrics.names import parse_metrics
 
 CPU = torch.device("cpu")
 FLD = ("fld_random24", "fld_random24_gap", "fld_random24_memorized")
@@ -96,3 +98,25 @@ def test_held_out_images_that_are_of_no_use(sets, tmp_path):
     one = saved(tmp_path / "one", photos(1, 5))
     with pytest.raises((DataError, MetricError), match="at least"):
         evaluate_images(config, a, b, None, one)
+
+
+def test_the_set_itself_is_not_held_out(sets, small_set):
+    a, b, _ = sets
+    with pytest.raises(MetricError, match=r"held-out images .* are those of the set"):
+        compute("fld_random", a, b, held_out=b)
+    of_network = Evaluator(
+        small_set, ["fld_random24"], seed=0, batch=8, device=CPU, held_out=ImageSet(small_set.path)
+    )
+    with pytest.raises(MetricError, match=r"held-out images .* are those of the set"):
+        of_network.prepare()
+    assert compute("vendi_random", a, b, held_out=b).value > 1  # no matter to other metrics
+
+
+def test_a_note_if_held_out_images_have_another_size(sets, small_set, capsys):
+    assert small_set.resolution != 8
+    metrics = parse_metrics(["fld_random24"])
+    for side in (small_set.resolution, 8):
+        folder = sets[0].parent / f"of_{side}"
+        saved(folder, [image.resize((side, side)) for image in photos(2, 3)])
+        assert _held_out_of(small_set, folder, metrics, ALONE) is not None
+        assert ("has 8x8 pixels" in capsys.readouterr().err) == (side == 8)

@@ -39,6 +39,7 @@ from sg3flow.metrics.features import FeatureExtractor
 from sg3flow.metrics.image_metrics import (
     MetricInputs,
     MetricOutcome,
+    check_held_out,
     compute_metric,
     load_extractor,
     prepare_reference,
@@ -320,6 +321,8 @@ def compare_sets(
                 f"{side.path} has one image; metrics between two sets need at least two of each, "
                 "and thousands for values that mean something"
             )
+    if held_out is not None:
+        check_held_out(metrics, reference, held_out)
     subject = Subject(str(images.path), None, images.digest)
     results: list[MetricResult] = []
     with computing():

@@ -218,7 +218,7 @@ def plan_run(
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
     packed = _packed_set(data, lambda: _set_of_run(run_dir, last), ranks)
-    unseen = _held_out(held_out, metrics, ranks)
+    unseen = _held_out_of(packed, held_out, metrics, ranks)
     return RunPlan(config, run_dir, packed, outputs, best_by, ranks, unseen)
 
 
@@ -337,6 +337,24 @@ def _held_out(path: Path | None, metrics: Sequence[Metric], ranks: Ranks) -> Ima
     return ImageSet(path) if path is not None and used else None
 
 
+def _held_out_of(
+    packed: PackedSet, path: Path | None, metrics: Sequence[Metric], ranks: Ranks
+) -> ImageSet | None:
+    """``_held_out``; also says if the images have another size than those of the training."""
+    found = _held_out(path, metrics, ranks)
+    if found is not None and ranks.is_main_process:
+        height, width = found.image(0).shape[:2]
+        side = packed.resolution
+        if (height, width) != (side, side):
+            print(
+                f"note: the first image of {found.path} has {width}x{height} pixels, the training "
+                f"set {side}x{side}: fld then measures this difference, too; pack the held-out "
+                "images with the settings of the training set",
+                file=sys.stderr,
+            )
+    return found
+
+
 def evaluate_one(
     config: EvaluateNetworkConfig,
     source: str,
@@ -360,8 +378,8 @@ def evaluate_one(
     pairs = _check_single(report, metrics)
     ranks = Ranks.of_environment()
     _note_mirror(config.mirror, metrics, ranks)
-    unseen = _held_out(held_out, metrics, ranks)
     packed = _packed_set(data, lambda: set_of_network(source), ranks)
+    unseen = _held_out_of(packed, held_out, metrics, ranks)
     results = evaluate_network(
         source,
         packed,

@@ -25,6 +25,7 @@ from sg3flow.metrics.features.vgg import Lpips
 from sg3flow.metrics.generation import MeasuredGenerator
 from sg3flow.metrics.image_metrics import (
     MetricInputs,
+    check_held_out,
     compute_metric,
     load_extractor,
     prepare_reference,
@@ -97,9 +98,12 @@ class Evaluator:
         """Load the detectors and compute the references; a second call does nothing.
 
         Raises:
-            MetricError: weights of a detector are not available; raised before any computation.
+            MetricError: weights of a detector are not available, or the held-out images are those
+                of the set; raised before any computation.
             DataError: an image cannot be read.
         """
+        if self._held_out is not None:
+            check_held_out(self.metrics, self.packed, self._held_out)
         with computing():
             self._load_detectors()
             # Statistics come last: they can reuse the features of other metrics.

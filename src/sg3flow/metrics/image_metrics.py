@@ -1,6 +1,6 @@
 """From features to values: the computation of each kind of metric over images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from sg3flow.metrics.neighborhoods import (
     precision_recall_estimates,
 )
 from sg3flow.metrics.polynomial_mmd import kernel_estimate
-from sg3flow.metrics.reference_set import EVERYTHING, Reference
+from sg3flow.metrics.reference_set import EVERYTHING, Pictures, Reference
 from sg3flow.metrics.sliced_wasserstein import PatchFeatures, sliced_wasserstein
 from sg3flow.metrics.vendi import unit_rows, vendi_estimate
 
@@ -96,6 +96,22 @@ def compute_metric(metric: Metric, inputs: MetricInputs) -> MetricOutcome:
         MetricError: too few images for this metric.
     """
     return _METRICS[metric.formula](metric, inputs)
+
+
+def check_held_out(metrics: Sequence[Metric], reference: Pictures, held_out: Pictures) -> None:
+    """Check that the held-out images of ``fld`` are not the set that it compares with.
+
+    Otherwise no image could be nearer to a training image than they are: copies would go unseen.
+
+    Raises:
+        MetricError: they are.
+    """
+    used = any(metric.uses_held_out for metric in metrics)
+    if used and held_out.digest == reference.digest:
+        raise MetricError(
+            f"the held-out images {held_out.path} are those of the set to compare with, "
+            f"{reference.path}; name images that the training does not see, or give none"
+        )
 
 
 def prepare_reference(metric: Metric, reference: Reference) -> None:
