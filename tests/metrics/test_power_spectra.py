@@ -205,7 +205,7 @@ def test_sources_that_cannot_be_measured(tmp_path):
     with pytest.raises(ConfigError, match="--source"):
         measure_spectra(CONFIG, [], a)
     with pytest.raises(
-        MetricError, match="^b: expected images of 16x16 pixels as the others, found 12x12"
+        MetricError, match=r"^b: expected images of 16x16 pixels as the others, found 12x12"
     ):
         measure_spectra(CONFIG, [str(small)], a)
     wide = folder(tmp_path / "wide", noise(2, 16)[:, :, :8])
