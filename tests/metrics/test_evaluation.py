@@ -59,6 +59,8 @@ def test_every_result_says_what_it_compares(run_dir, small_set):
         "torch": torch.__version__,
         "reference_flips": False,
         "reference_limit": None,
+        "covariance_divisor": "N",
+        "held_out_sha256": None,
         "error_terms": digest_of(frechet.terms),
     }
     assert motion.metric == "eqt8_int" and motion.higher_is_better and motion.num_generated == 8

@@ -82,7 +82,7 @@ def sticking(
         typer.Option("--class", min=0, help="class of a conditional network; default: the first"),
     ] = None,
 ) -> None:
-    """Write sticking.png: one column of pixels of each frame of an interpolation, side by side.
+    """Write sticking.png: a column of pixels of all frames of a path.
 
     Horizontal lines are texture that sticks to the pixels.
     """

@@ -468,7 +468,7 @@ def video(
     class_index: ClassOrAll = None,
     projected_w: ProjectedW = None,
 ) -> None:
-    """Write an MP4 file: a loop through the latents of the seeds, or through own w."""
+    """Write an MP4 file: a loop through seeds, or through own w."""
     from sg3flow.rendering.outputs import render_video, video_path
 
     path = video_path(outdir, output)
