@@ -2371,7 +2371,7 @@ WATCHING = [
         ("flip(3).flatten(1)", "flip(2).flatten(1)", "upside down for mirrored"),
         ("max(COLLAPSED_BELOW, 2 * worst)", "0", "an untrained network is a collapse"),
         ("or self._was_diverse_within", "or False", "a fall within classes is missed"),
-        ("self._bad + 1 if is_bad else 0", "self._bad + 1", "good reports count as bad"),
+        ("+ 1 if is_bad else 0", "+ 1 if is_bad else self._bad", "not in a row"),
         ("self._is_raised = True", "pass", "told at every tick"),
         ("whole = -(-len(chosen) // size) * size", "whole = len(chosen)", "a pass is not full"),
     ),
